@@ -1,0 +1,231 @@
+"""One run in one typed object: YAML in, a checked and complete configuration out.
+
+Every key is declared once, here, with its type, its limits, its default and its meaning. `load_config` reads a file
+and the command line's overrides; `RunConfig.write` stores the resolved run beside its results; `RunConfig.digest`
+identifies it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from lim_keras.config_errors import describe_problems, refuse_unknown_key
+from lim_keras.config_yaml import parse_yaml
+from lim_keras.errors import ConfigError
+
+ModelName = Literal["fcn", "fcn_fl", "unet", "segnet"]
+EncoderName = Literal["vgg16", "mobilenetv2", "small"]
+SamplingMode = Literal["windows", "resized"]
+Augmentation = Literal["paper", "dihedral", "none"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "plateau", "constant"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Cache = Literal["memory", "disk", "none"]
+
+ENCODER_STRIDE = 32
+"""Every encoder ends at 1/32 of what it is given."""
+
+
+class Section(BaseModel):
+    """What every part of a configuration shares: unknown keys are refused, values are neither coerced nor changed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class ModelSection(Section):
+    """The network (`lim_keras.models.build_model`)."""
+
+    name: ModelName = Field("fcn_fl", description="decoder: fcn (FCN-8s), fcn_fl (five scales, added), unet or segnet")
+    encoder: EncoderName = Field(
+        "vgg16", description="vgg16 (the paper's), mobilenetv2 (edge devices) or small (tests)"
+    )
+    encoder_weights: str = Field(
+        "imagenet", min_length=1, description="imagenet (Keras downloads), none, or a weights file"
+    )
+    decoder_channels: int = Field(32, ge=1, description="channels of every decoder stage")
+    input_reduction: Literal[1, 2, 4] = Field(1, description="the image is shrunk by this factor inside the graph")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of decoder features dropped while training")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of input for one cell of the coarsest feature map; examples are a multiple of it wide and high."""
+        return ENCODER_STRIDE * self.input_reduction
+
+
+class LossSection(Section):
+    """The focal loss of Eq. 5 with weights named by class, and an optional soft Dice term."""
+
+    landslide_weight: float = Field(0.75, gt=0, description="weight of landslide pixels")
+    background_weight: float = Field(0.25, gt=0, description="weight of background pixels")
+    gamma: float = Field(1.75, ge=0, description="focusing exponent; 0 is weighted cross-entropy")
+    dice_weight: float = Field(0.0, ge=0, description="weight of the soft Dice loss that is added; 0 leaves it out")
+
+
+class SamplingSection(Section):
+    """What one training example shows."""
+
+    mode: SamplingMode = Field("windows", description="windows anywhere at one scale, or whole tiles resized")
+    size: int = Field(256, ge=ENCODER_STRIDE, description="height and width of an example, pixels")
+    gsd_m: float | None = Field(
+        None, gt=0, description="ground sample distance of windows, metres; null keeps the tiles' own"
+    )
+    scale_jitter: tuple[float, float] = Field(
+        (0.7, 1.4), strict=False, description="lowest and highest random magnification of a window"
+    )
+    landslide_share: float = Field(0.5, ge=0, le=1, description="share of examples drawn from landslide tiles")
+    paste: float = Field(1.0, ge=0, le=1, description="share of windows whose surroundings come from other tiles")
+
+    @model_validator(mode="after")
+    def _check_scale_jitter(self) -> Self:
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise _problem("scale_jitter", "[lowest, highest] with 0 < lowest <= highest", list(self.scale_jitter))
+        return self
+
+    @model_validator(mode="after")
+    def _check_gsd_has_windows(self) -> Self:
+        if self.mode == "resized" and self.gsd_m is not None:
+            raise _problem("gsd_m", "null when sampling.mode is resized (tiles then have no common scale)", self.gsd_m)
+        return self
+
+
+class TrainingSection(Section):
+    """How the weights are found."""
+
+    epochs: int = Field(30, ge=1, description="passes; an epoch is steps_per_epoch batches")
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="batches an epoch; null shows every training tile about once"
+    )
+    batch_size: int = Field(8, ge=1, description="examples a batch")
+    optimizer: Optimizer = Field("adamw", description="adamw or sgd (with momentum)")
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of the decoder")
+    weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; adamw does not use it")
+    schedule: Schedule = Field(
+        "cosine", description="cosine to zero, plateau (lowered when validation F1 stalls) or constant"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
+    encoder_learning_rate_factor: float = Field(
+        1.0, gt=0, description="the encoder learns at this multiple of learning_rate"
+    )
+    freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs in which the encoder does not learn")
+    precision: Precision = Field("float32", description="Keras dtype policy of the network")
+    early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation F1 before stopping")
+    cache: Cache = Field("memory", description="where decoded tiles are kept between epochs")
+    validation_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of tiles held out by fit where --val is not given"
+    )
+    tensorboard: bool = Field(True, description="write TensorBoard logs into the run folder")
+    deterministic: bool = Field(False, description="ask TensorFlow for bit-equal repeats, at some cost in speed")
+
+    @model_validator(mode="after")
+    def _check_freezing_ends(self) -> Self:
+        if self.freeze_encoder_epochs > self.epochs:
+            expected = f"at most training.epochs ({self.epochs})"
+            raise _problem("freeze_encoder_epochs", expected, self.freeze_encoder_epochs)
+        return self
+
+
+class EvaluationSection(Section):
+    """How the result is judged."""
+
+    windows: int = Field(400, ge=1, description="seeded random windows of the windows protocol")
+    bootstrap: int = Field(1000, ge=1, description="resamples of groups behind every 95 % interval")
+
+
+class RunConfig(Section):
+    """Everything that decides a run apart from the data and the folders given on the command line."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run folder and of the exported bundle"
+    )
+    seed: int = Field(2022, ge=0, lt=2**32, description="seed of every random draw")
+    gsd_m: float | None = Field(
+        None, gt=0, description="ground sample distance, metres, of tiles whose files do not say"
+    )
+    model: ModelSection = ModelSection()
+    loss: LossSection = LossSection()
+    sampling: SamplingSection = SamplingSection()
+    augmentation: Augmentation = Field(
+        "dihedral", description="paper (Fig. 6), dihedral (8 symmetries, colour) or none"
+    )
+    training: TrainingSection = TrainingSection()
+    folds: int = Field(5, ge=2, description="folds of cross-validation")
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _check_size_fits_stride(self) -> Self:
+        if self.sampling.size % self.model.stride:
+            expected = f"a multiple of {self.model.stride} (32 x model.input_reduction)"
+            raise _problem("sampling.size", expected, self.sampling.size)
+        return self
+
+    def write(self, path: Path) -> None:
+        """Write every key, defaults included, as YAML that `load_config` reads back to an equal object."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+    def digest(self) -> str:
+        """SHA-256 (64 hexadecimal digits) of the resolved values; the order and layout of the file do not matter."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML run configuration and apply overrides to it.
+
+    path: the file. overrides: `key=value` each, a dotted key and a value in YAML, the last of one key wins
+    (`training.epochs=3`, `sampling.scale_jitter=[0.8, 1.2]`).
+
+    Raises ConfigError, naming every wrong key, what was expected and what came.
+    """
+    values = _read_mapping(path)
+    sources: dict[str, str] = {}
+    for override in overrides:
+        key = _apply_override(values, override)
+        sources[key] = f"--set {override}"
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe_problems(error, RunConfig, str(path), sources)) from None
+
+
+def _problem(key: str, expected: str, received: object) -> PydanticCustomError:
+    """A failed check over more than one key, as `describe_problems` reports it; key is relative to its section."""
+    return PydanticCustomError("cross_check", "{expected}", {"key": key, "expected": expected, "received": received})
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"Cannot read the configuration {path}: {reason}.") from error
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys with values, such as `name: my_run`. Received: {values!r}.")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> str:
+    """Set one `key=value` in nested `values` (in place) and return its key."""
+    source = f"--set {override}"
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"{source}: expected key=value, such as training.epochs=3. Received: {override!r}.")
+    refuse_unknown_key(key, RunConfig, source)
+    section, _, leaf = key.rpartition(".")
+    target = values.setdefault(section, {}) if section else values
+    if not isinstance(target, dict):
+        raise ConfigError(f"{source}: `{section}` has no keys to set, the file gives it the value {target!r}.")
+    target[leaf] = parse_yaml(text, source)
+    return key

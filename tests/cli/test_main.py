@@ -1,0 +1,124 @@
+"""The root command: help without TensorFlow, errors and warnings as lines, exit codes."""
+
+import subprocess
+import sys
+import time
+import types
+import warnings
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import lim_keras
+from lim_keras.cli import COMMANDS, main
+from lim_keras.errors import DataError, DomainWarning
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    """The real program in a process of its own."""
+    command = [sys.executable, "-m", "lim_keras", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_lists_every_command_and_is_quick():
+    fastest = float("inf")
+    for _ in range(3):  # the best of three: another process may hold the machine
+        start = time.perf_counter()
+        done = run("--help")
+        fastest = min(fastest, time.perf_counter() - start)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("Usage: lim-keras [OPTIONS] COMMAND")
+    for name, summary in COMMANDS.items():
+        assert name in done.stdout
+        assert summary in done.stdout
+    assert fastest < 1.5
+
+
+def test_version():
+    assert run("--version").stdout == f"lim-keras, version {lim_keras.__version__}\n"
+
+
+def test_unknown_command():
+    done = run("trane")
+    assert done.returncode == 2
+    assert "No such command 'trane'" in done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_does_not_load_tensorflow(name):
+    check = "import sys; assert not {'tensorflow', 'keras'} & set(sys.modules), 'TensorFlow or Keras was imported'"
+    program = f"import atexit; atexit.register(lambda: exec({check!r})); from lim_keras.cli import main; main()"
+    command = [sys.executable, "-c", program, name, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "Usage: " in done.stdout
+
+
+@pytest.fixture
+def demo_that(monkeypatch):
+    """Put a function in the place of `lim-keras demo` and run it; the result holds exit code and both streams."""
+
+    def run_function(function):
+        stand_in = types.ModuleType("lim_keras.cli.demo")
+        stand_in.demo = click.command()(function)
+        monkeypatch.setitem(sys.modules, "lim_keras.cli.demo", stand_in)
+        return CliRunner().invoke(main, ["demo"])
+
+    return run_function
+
+
+def test_error_of_the_package_is_one_line_and_exit_code_1(demo_that):
+    def fail():
+        raise DataError("tiles.csv: the column `tile_id` is missing.")
+
+    result = demo_that(fail)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: tiles.csv: the column `tile_id` is missing.\n"
+    assert result.stdout == ""
+
+
+def test_any_other_error_keeps_its_traceback(demo_that):
+    def fail():
+        raise ZeroDivisionError
+
+    assert isinstance(demo_that(fail).exception, ZeroDivisionError)
+
+
+def test_interruption_ends_with_130(demo_that):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    result = demo_that(interrupt)
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted.\n"
+
+
+def test_warning_of_the_package_is_one_line(demo_that):
+    def warn():
+        for _ in range(2):  # said once, however often it is issued
+            warnings.warn("the scene has 10 m pixels, the model learned at 0.8 m", DomainWarning, stacklevel=1)
+
+    show = warnings.showwarning
+    result = demo_that(warn)
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: the scene has 10 m pixels, the model learned at 0.8 m\n"
+    assert warnings.showwarning is show
+
+
+def test_other_warnings_are_left_alone(demo_that):
+    def warn():
+        warnings.warn("from elsewhere", UserWarning, stacklevel=1)
+
+    result = demo_that(warn)
+    assert isinstance(result.exception, UserWarning)  # pytest turns warnings into errors
+
+
+def test_tensorflow_is_told_to_be_quiet_unless_the_user_decides(demo_that, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    program = "import click, os; click.echo(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    assert demo_that(lambda: exec(program)).stdout == "3\n"
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    assert demo_that(lambda: exec(program)).stdout == "0\n"
