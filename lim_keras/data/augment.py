@@ -1,0 +1,142 @@
+"""Augmentation of image and mask together: the paper's three recipes, and the eight symmetries with colour changes."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+
+from lim_keras.errors import ConfigError
+
+AugmentationName = Literal["paper", "dihedral", "none"]
+
+PAPER_RECIPES = 4
+"""A landslide tile itself and the three recipes of Fig. 6."""
+
+_GAMMA = (0.7, 1.5)
+_NOISE_STD = 8.0 / 255.0
+_NOISE_SIDE = 1024
+
+
+class Augmentation(Protocol):
+    """Changes image (h, w, bands) and mask (h, w) alike; `rng` decides how."""
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def build_augmentation(name: AugmentationName, low: np.ndarray, high: np.ndarray) -> Augmentation:
+    """The augmentation of that name, for images whose bands range from `low` to `high` (bands,) digital numbers.
+
+    "paper" applies one of the four recipes at random, "dihedral" a symmetry and colour changes, "none" nothing.
+    """
+    if name == "paper":
+        return lambda image, mask, rng: paper_recipe(image, mask, int(rng.integers(PAPER_RECIPES)), low, high, rng)
+    if name == "dihedral":
+        return Dihedral(low, high)
+    if name == "none":
+        return lambda image, mask, rng: (image, mask)
+    raise ConfigError(f"Invalid value for argument `augmentation`. Expected paper, dihedral or none. Received: {name}")
+
+
+def paper_recipe(
+    image: np.ndarray, mask: np.ndarray, recipe: int, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Recipe 0..3 of Fig. 6 of Chen et al. 2022; the strengths are ours, as the paper gives none.
+
+    0: the tile itself; 1: left-right flip and 3 x 3 mean filter; 2: up-down flip and random gamma; 3: both flips and
+    random noise.
+    """
+    if recipe == 1:
+        return mean_filter(image[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
+    if recipe == 2:
+        gamma = rng.uniform(*_GAMMA)
+        return _change_tones(image[::-1], low, high, gamma, 1.0, 0.0), np.ascontiguousarray(mask[::-1])
+    if recipe == 3:
+        noisy = _add_noise(np.ascontiguousarray(image[::-1, ::-1]), low, high, _NOISE_STD, rng)
+        return noisy, np.ascontiguousarray(mask[::-1, ::-1])
+    return image, mask
+
+
+def mean_filter(image: np.ndarray) -> np.ndarray:
+    """3 x 3 mean of each band of (h, w, bands), borders mirrored without repeating the edge."""
+    blurred = cv2.blur(np.ascontiguousarray(image), (3, 3), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred.reshape(image.shape))
+
+
+class Dihedral:
+    """One of the eight symmetries of the square, then brightness, contrast, gamma, colour balance and noise."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, strength: float = 1.0) -> None:
+        self._low, self._high, self._strength = low, high, strength
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """image: (h, w, bands); mask: (h, w); both come back square-symmetric images of themselves."""
+        image, mask = symmetry(image, mask, int(rng.integers(8)))
+        strength = self._strength
+        gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
+        contrast = float(np.exp(rng.normal(0, 0.2 * strength)))
+        shift = rng.normal(0, 0.08 * strength) + rng.normal(0, 0.03 * strength, image.shape[2])
+        image = _change_tones(image, self._low, self._high, gamma, contrast, shift)
+        if rng.random() < 0.25:
+            image = _add_noise(image, self._low, self._high, float(rng.uniform(0, 0.04)) * strength, rng)
+        return image, mask
+
+
+def symmetry(image: np.ndarray, mask: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetry 0..7 of the square: `which % 4` quarter turns, then for 4..7 a left-right flip."""
+    image, mask = np.rot90(image, which % 4), np.rot90(mask, which % 4)
+    if which >= 4:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _change_tones(
+    image: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    gamma: float,
+    contrast: float,
+    shift: float | np.ndarray,
+) -> np.ndarray:
+    """Per band, on values scaled to 0..1: gamma, then contrast about the middle and a shift; clipped to the range."""
+    shifts = np.broadcast_to(np.asarray(shift, np.float32), low.shape)
+    if image.dtype == np.uint8:
+        tones = np.arange(256, dtype=np.float32)[:, None]
+        table = _tone_curve(tones, low, high, gamma, contrast, shifts).round().astype(np.uint8)
+        return np.asarray(cv2.LUT(np.ascontiguousarray(image), table[None]).reshape(image.shape))
+    changed = _tone_curve(image.astype(np.float32), low, high, gamma, contrast, shifts)
+    return changed.astype(image.dtype)
+
+
+def _tone_curve(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, gamma: float, contrast: float, shift: np.ndarray
+) -> np.ndarray:
+    scaled = np.clip((values - low) / (high - low), 0, 1) ** gamma
+    scaled = np.clip((scaled - 0.5) * contrast + 0.5 + shift, 0, 1)
+    return np.asarray(low + scaled * (high - low))
+
+
+_noise_bank: dict[int, np.ndarray] = {}
+
+
+def _unit_noise(bands: int) -> np.ndarray:
+    # One field of noise, read at random places: drawing 400,000 normal numbers takes longer than training on them.
+    if bands not in _noise_bank:
+        field = np.random.default_rng(0).standard_normal((_NOISE_SIDE, _NOISE_SIDE, bands), np.float32)
+        _noise_bank[bands] = np.round(field * 32).clip(-127, 127).astype(np.int8)
+    return _noise_bank[bands]
+
+
+def _add_noise(
+    image: np.ndarray, low: np.ndarray, high: np.ndarray, std: float, rng: np.random.Generator
+) -> np.ndarray:
+    height, width, bands = image.shape
+    bank = _unit_noise(bands)
+    rows = (int(rng.integers(_NOISE_SIDE)) + np.arange(height)) % _NOISE_SIDE
+    columns = (int(rng.integers(_NOISE_SIDE)) + np.arange(width)) % _NOISE_SIDE
+    noise = bank[rows[:, None], columns[None, :]].astype(np.float32) * (std / 32.0) * (high - low)
+    noisy = np.clip(image + noise, low, high)
+    return (noisy.round() if np.issubdtype(image.dtype, np.integer) else noisy).astype(image.dtype)

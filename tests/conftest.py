@@ -1,0 +1,106 @@
+"""Fixtures that every test may use; each takes a path below pytest's `tmp_path` and writes small files there.
+
+write_picture(path, array)          PNG or JPEG (by the name's ending) from uint8/uint16 (h, w[, bands]) in RGB(A) order
+write_png(path, rows, colour, ...)  a PNG built by hand: palettes, 1 bit a pixel, transparency
+bijie_folder(root, ...)             landslide/{image,mask} and non-landslide/image, tiles of different sizes
+pairs_folder(root, ...)             images/ and masks/
+real_data                           the folder of LIM_KERAS_DATA, or skip
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+
+def _write_picture(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if array.ndim == 3 and array.shape[2] >= 3:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    done, data = cv2.imencode(path.suffix, array)
+    assert done
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def _write_png(
+    path: Path, rows: np.ndarray, colour: int, *, depth: int = 8, chunks: dict[bytes, bytes] | None = None
+) -> Path:
+    """rows: (h, bytes a row) uint8, as PNG stores them; colour: PNG colour type; chunks: go before the pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    width = rows.shape[1] * 8 // (depth * channels)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)  # filter type 0 before each row
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
+    parts = {b"IHDR": header, **(chunks or {}), b"IDAT": zlib.compress(lines), b"IEND": b""}
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts.items()
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_picture() -> Callable[..., Path]:
+    return _write_picture
+
+
+@pytest.fixture(scope="session")
+def write_png() -> Callable[..., Path]:
+    return _write_png
+
+
+def _scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a brighter rectangle, and the rectangle as mask {0, 1}."""
+    image = rng.integers(0, 100, (height, width, 3), np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+    image[mask == 1] += 120
+    return image, mask
+
+
+@pytest.fixture(scope="session")
+def bijie_folder() -> Callable[..., Path]:
+    """bijie_folder(root, landslide=4, non_landslide=6, ending=".png"): 20 x 24 px and up; ids ls_0, nls_0, ..."""
+
+    def make(root: Path, landslide: int = 4, non_landslide: int = 6, ending: str = ".png") -> Path:
+        rng = np.random.default_rng(0)
+        for number in range(landslide):
+            image, mask = _scene(rng, 20 + 3 * number, 24 + number)
+            _write_picture(root / "landslide" / "image" / f"ls_{number}{ending}", image)
+            _write_picture(root / "landslide" / "mask" / f"ls_{number}.png", mask * 255)
+        for number in range(non_landslide):
+            image, _ = _scene(rng, 22 + 2 * number, 30 - number)
+            _write_picture(root / "non-landslide" / "image" / f"nls_{number}{ending}", image)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pairs_folder() -> Callable[..., Path]:
+    """pairs_folder(root, count=3): images/t_0.png and masks/t_0.png of 0 and 1, and so on; the last mask is empty."""
+
+    def make(root: Path, count: int = 3) -> Path:
+        rng = np.random.default_rng(1)
+        for number in range(count):
+            image, mask = _scene(rng, 16 + number, 18)
+            _write_picture(root / "images" / f"t_{number}.png", image)
+            _write_picture(root / "masks" / f"t_{number}.png", mask * (number < count - 1))
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = os.environ.get("LIM_KERAS_DATA")
+    if not folder:
+        pytest.skip("LIM_KERAS_DATA does not name the folder of the real tiles")
+    return Path(folder)

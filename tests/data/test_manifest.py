@@ -1,0 +1,140 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from lim_keras.data.raster import write_raster
+from lim_keras.data.tiles import TileSet, read_folds
+from lim_keras.errors import DataError
+
+HEADER = "tile_id,image,mask,kind,group,scene,x,y,width,height,gsd_m,crs,landslide_px,valid_px"
+
+
+@pytest.fixture
+def folder(tmp_path, pairs_folder):
+    """images/t_0.png (16 x 18, landslide of 4 x 5 = 20 pixels), t_1.png (17 x 18), t_2.png (18 x 18, empty mask)."""
+    return pairs_folder(tmp_path)
+
+
+def read(folder, *lines):
+    (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
+    return TileSet.read(folder)
+
+
+def test_only_id_and_image_are_needed(folder):
+    tile = read(folder, "tile_id,image", "a,images/t_0.png")[0]
+    assert (tile.mask, tile.kind, tile.width, tile.height, tile.landslide_px, tile.valid_px) == (
+        None, "non-landslide", 18, 16, 0, 288,
+    )  # fmt: skip
+
+
+def test_every_column_is_taken(folder):
+    line = "a,images/t_0.png,masks/t_0.png,landslide,g,s,12.5,-3,18,16,0.8,EPSG:32648,20,288.0"
+    tile = read(folder, HEADER, line)[0]
+    assert (tile.group, tile.scene, tile.x, tile.y, tile.gsd_m, tile.crs) == ("g", "s", 12.5, -3.0, 0.8, "EPSG:32648")
+    assert (tile.kind, tile.landslide_px, tile.valid_px) == ("landslide", 20, 288)
+
+
+def test_manifest_wins_over_folders_and_may_be_named_itself(folder):
+    assert read(folder, "tile_id,image", "a,images/t_0.png").ids == ("a",)
+    other = (folder / "tiles.csv").rename(folder / "some.csv")
+    assert TileSet.read(other).ids == ("a",)
+    assert TileSet.read(folder).ids == ("t_0", "t_1", "t_2")
+
+
+def test_spreadsheet_traits_are_understood(folder):
+    """A byte order mark, CRLF, blanks around cells, quotes, an empty last line, and columns of one's own."""
+    text = '\ufefftile_id,image,width,elevation,ignore\r\n a , "images/t_0.png" ,18.0,900,255.0\r\n,,,,\r\n'
+    (folder / "tiles.csv").write_bytes(text.replace(' "', '"').replace('" ', '"').encode())
+    assert TileSet.read(folder)[0].ignore == "255"
+
+
+def test_all_that_is_written_is_read(folder, tmp_path_factory):
+    tiles = read(
+        folder, HEADER, "a,images/t_0.png,masks/t_0.png,,g,s,0.1,1e-9,,,0.8,EPSG:32648,,", "b,images/t_1.png" + "," * 12
+    )
+    far = tmp_path_factory.mktemp("far") / "run" / "tiles.csv"
+    tiles.write_manifest(far, {"b": -1})
+    again = TileSet.read(far)
+    assert again.tiles == tiles.tiles and again.root == far.parent
+    assert read_folds(far) == {"b": -1}
+    assert [file.name for file in far.parent.iterdir()] == ["tiles.csv"]
+
+
+def test_manifest_beside_its_tiles_moves_with_them(folder, tmp_path_factory):
+    TileSet.read(folder).write_manifest(folder / "tiles.csv")
+    assert "images/t_0.png,masks/t_0.png" in (folder / "tiles.csv").read_text()
+    moved = tmp_path_factory.mktemp("moved") / "set"
+    shutil.move(folder, moved)
+    assert TileSet.read(moved)["t_0"].image == moved / "images" / "t_0.png"
+
+
+def test_folds_of_unknown_tiles_are_refused(folder):
+    with pytest.raises(DataError, match="no tile has the id 'z'"):
+        TileSet.read(folder).write_manifest(folder / "tiles.csv", {"z": 0})
+
+
+def test_manifest_that_cannot_be_written(folder):
+    with pytest.raises(DataError, match="cannot be written"):
+        TileSet.read(folder).write_manifest(folder / "images" / "t_0.png" / "tiles.csv")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["tile_id;image", "a;b"], "expected the columns tile_id, image. Found tile_id;image"),
+        (["tile_id,images", "a,b"], "expected the columns image"),
+        (["tile_id,image"], "expected a header line and one line for each tile. Found 1"),
+        ([""], "Found 0"),
+        (["tile_id,image,grup", "a,b,g"], "unknown column 'grup'. Did you mean 'group'"),
+        (["tile_id,image,image", "a,b,c"], "two columns are named 'image'"),
+        (["tile_id,image", "a,b,c"], "line 2: expected 2 cells. Received 3"),
+        (["tile_id,image", "a,"], "line 2: the cell `image` is empty"),
+        (["tile_id,image,kind", "a,images/t_0.png,slide"], "'landslide' or 'non-landslide' in the column `kind`"),
+        (["tile_id,image,ignore", "a,images/t_0.png,0"], "'255' or 'nodata' in the column `ignore`. Received '0'"),
+        (["tile_id,image,x", "a,images/t_0.png,nan"], "expected a number in the column `x`. Received 'nan'"),
+        (["tile_id,image,gsd_m", "a,images/t_0.png,0"], "expected a number above 0 in the column `gsd_m`"),
+        (["tile_id,image,width", "a,images/t_0.png,1.5"], "whole number of at least 1 in the column `width`"),
+        (["tile_id,image,width", "a,images/t_0.png,19"], "the manifest says width 19, its files hold 18"),
+        (["tile_id,image,mask,landslide_px", "a,images/t_0.png,masks/t_0.png,3"], "landslide_px 3, its files hold 20"),
+        (["tile_id,image,kind", "a,images/t_0.png,landslide"], "its mask is missing: a tile of kind landslide"),
+        (["tile_id,image", "a,images/none.png"], r"none\.png: cannot be opened \(No such file"),
+        (["tile_id,image,mask", "a,images/t_0.png,masks/none.png"], r"masks.none\.png: cannot be opened"),
+        (["tile_id,image", "a,images/t_0.png", "a,images/t_1.png"], "a second tile of the id 'a'"),
+    ],
+)
+def test_bad_manifests(folder, lines, message):
+    with pytest.raises(DataError, match=message):
+        read(folder, *lines)
+
+
+@pytest.mark.parametrize("tile_id", ["", "#a", "a/b", "a\\b", "..", ".a"])
+def test_ids_that_would_not_survive(folder, tile_id):
+    with pytest.raises(DataError, match="cannot be used"):
+        read(folder, "tile_id,image", f"{tile_id},images/t_0.png")
+
+
+@pytest.mark.parametrize("content", [b"tile_id,image\n\xff,b\n", b'tile_id,image\n"a,b\n'])
+def test_manifest_that_is_no_table(folder, content):
+    (folder / "tiles.csv").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        TileSet.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["tile_id,image", "a,b"], "expected a column `fold`"),
+        (["tile_id,image,fold", "a,b,-2"], "line 2: expected a whole number of at least -1 in the column `fold`"),
+    ],
+)
+def test_bad_folds(tmp_path, lines, message):
+    path = tmp_path / "tiles.csv"
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=message):
+        read_folds(path)
+
+
+def test_the_manifest_may_correct_a_files_ground_sample_distance(folder):
+    write_raster(folder / "a.tif", np.zeros((4, 4, 3), np.uint8))
+    assert read(folder, "tile_id,image,gsd_m,crs", "a,a.tif,2.5,EPSG:4326")[0].gsd_m == 2.5
