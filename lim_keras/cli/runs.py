@@ -1,0 +1,59 @@
+"""What the commands `fit` and `cv` share: their options, and the way from options to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Arguments and options of a command that trains."""
+    for option in reversed(
+        [
+            click.argument("config", type=_FILE),
+            click.option(
+                "--data",
+                required=True,
+                type=click.Path(exists=True, path_type=Path),
+                help="Folder of tiles, or a tiles.csv.",
+            ),
+            click.option("--test", type=_FILE, help="Ids of tiles that no model may see, one a line."),
+            click.option(
+                "--encoder-weights",
+                metavar="FILE",
+                help="Weights of the encoder: a file, `imagenet` or `none`; default: what the configuration says.",
+            ),
+            click.option("--run", "folder", type=click.Path(path_type=Path), help="Run folder [default: runs/<name>]."),
+            click.option(
+                "--export",
+                "bundle",
+                type=click.Path(path_type=Path),
+                help="Where the bundle lands [default: exported_models/<name>].",
+            ),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Set a key of the configuration, such as training.epochs=3; may be repeated.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def print_result(text: Sequence[Any]) -> None:
+    """Tables and lines to standard output, without colour codes where that is a file."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    for part in text:
+        console.print(part)

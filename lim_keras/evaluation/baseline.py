@@ -1,0 +1,92 @@
+"""What a predictor scores that never looks at the image; a model's figure means what it is above this.
+
+On tiles that were cut around their landslide it is the mean of the training masks, cut at a threshold (P9 in
+docs/paper.md). On windows and scenes, where a landslide may lie anywhere, the best constant mask is "everything is
+landslide", with F1 = 2 p / (1 + p) for a share p of landslide pixels.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.errors import BundleError
+from lim_keras.evaluation.calibration import ProbabilityHistogram, best_threshold
+
+
+def everywhere(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask "everything is landslide", without memory of its own."""
+    return np.broadcast_to(np.True_, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBlindMask:
+    """The mean mask of training tiles and the threshold that cuts it best.
+
+    mean_mask: (height, width) float32, 0..1: the share of tiles in which that place is landslide.
+    """
+
+    mean_mask: NDArray[np.float32]
+    threshold: float
+
+    @classmethod
+    def fit(
+        cls, mean_mask: NDArray[np.floating[Any]], masks: Iterable[NDArray[np.uint8]], size: int | None = None
+    ) -> Self:
+        """Choose the threshold of highest landslide F1 over training masks.
+
+        Args:
+            mean_mask: (height, width), 0..1.
+            masks: {0, 1, 255}, of any size; every pixel weighs the same.
+            size: masks are resized to size x size first. The threshold is the best only for tiles of the same sizes as
+                those that it is judged on: with Bijie's it is .18 on native tiles and .31 on resized ones.
+
+        Raises:
+            DataError: the masks hold no landslide or no background pixel.
+        """
+        histogram = ProbabilityHistogram()
+        for mask in masks:
+            if size is not None:
+                mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+            histogram.add(_resized(mean_mask, mask.shape), mask)
+        return cls(mean_mask.astype(np.float32), best_threshold(histogram)[0])
+
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """What it calls landslide on a tile of (height, width), whatever the tile shows."""
+        return _resized(self.mean_mask, shape) >= np.float32(self.threshold)
+
+    def write(self, path: Path) -> None:
+        """Store as `baseline.npz` of a bundle."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, mean_mask=self.mean_mask, threshold=np.float64(self.threshold))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote.
+
+        Raises:
+            BundleError: the file is damaged or does not hold the two arrays.
+        """
+        try:
+            with path.open("rb") as file, np.load(file) as stored:
+                mean_mask, threshold = stored["mean_mask"], float(stored["threshold"])
+        except (OSError, EOFError, BadZipFile, KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{path}: expected an archive with `mean_mask` (height, width) and `threshold`. Received: {error}. "
+                "Export the bundle again."
+            ) from error
+        if mean_mask.ndim != 2 or not mean_mask.size:
+            raise BundleError(f"{path}: expected `mean_mask` of shape (height, width). Received: {mean_mask.shape}")
+        return cls(mean_mask.astype(np.float32), threshold)
+
+
+def _resized(mean_mask: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Bilinear; a mean of masks is smooth, so nothing is lost where it shrinks."""
+    height, width = shape
+    resized = cv2.resize(mean_mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(resized, 0, 1)

@@ -1,0 +1,129 @@
+"""Judge an exported bundle, and write down what came out: a table, JSON, pictures of the best and worst places."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from lim_keras.config import EvaluationSection, SamplingSection
+from lim_keras.data.tiles import TileSet, read_tile_ids
+from lim_keras.errors import BundleError, DataError
+from lim_keras.evaluation.judging import DEFAULTS, Judge, Judged, choose_tiles
+from lim_keras.evaluation.tables import evaluation_table
+from lim_keras.export.bundle import Bundle, load_bundle
+from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.report.figures import overlay_grid, reliability_curve
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """What a bundle scored under each protocol."""
+
+    info: BundleInfo
+    judged: tuple[Judged, ...]
+
+    def table(self) -> Table:
+        """The protocols side by side."""
+        title = f"{self.info.name}: scores at the stored threshold {self.info.threshold:.3f}"
+        return evaluation_table([one.evaluation for one in self.judged], title)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every figure with its interval, ready for JSON."""
+        return {
+            "bundle": self.info.name,
+            "created": self.info.created.isoformat(),
+            "config_hash": self.info.config_hash,
+            "threshold": self.info.threshold,
+            "temperature": self.info.temperature,
+            "protocols": {one.evaluation.protocol: one.evaluation.to_dict() for one in self.judged},
+        }
+
+    def write_json(self, path: Path) -> Path:
+        """Write `to_dict`, beside its place first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return partial.replace(path)
+
+    def write_figures(self, folder: Path) -> list[Path]:
+        """Draw `<protocol>_best.png`, `<protocol>_worst.png` (of a protocol with such places) and `reliability.png`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for one in self.judged:
+            protocol, gallery = one.evaluation.protocol, one.gallery
+            for name, places in (("best", gallery.best), ("worst", gallery.worst)):
+                if places:
+                    path, title = folder / f"{protocol}_{name}.png", f"{self.info.name}, {protocol}: the {name}"
+                    written.append(overlay_grid(places, path, threshold=gallery.threshold, title=title))
+        diagrams = {one.evaluation.protocol: one.evaluation.histogram.reliability() for one in self.judged}
+        measured = {name: bars for name, bars in diagrams.items() if bars}
+        return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
+
+
+def judge_bundle(
+    path: Path,
+    data: Path,
+    *,
+    tile_list: Path | None = None,
+    scene: Path | None = None,
+    labels: Path | None = None,
+    settings: EvaluationSection = DEFAULTS,
+    show_progress: bool = False,
+) -> BundleReport:
+    """Judge a bundle on tiles, on windows, and on a scene where one is given.
+
+    Args:
+        path: the bundle's folder.
+        data: tiles, in any layout that `TileSet.read` knows.
+        tile_list: file of the ids to judge on; None: the run's test tiles, else all that were not trained on.
+        scene, labels: a raster and its truth on the same grid; both or neither.
+        settings: number of windows and of bootstrap draws.
+        show_progress: show bars while predicting.
+
+    Raises:
+        BundleError: the bundle is incomplete or damaged.
+        DataError: tiles or rasters cannot be used, or are of other bands than the bundle.
+    """
+    if (scene is None) != (labels is None):
+        raise DataError("Expected a scene and its labels, both or neither. Received: one of them")
+    bundle = load_bundle(path)
+    wanted = read_tile_ids(tile_list) if tile_list else None
+    tiles = _tiles(TileSet.read(data, progress=show_progress), wanted, bundle.info)
+    judge = _judge(bundle, settings, show_progress)
+    judged = [judge.tiles(tiles), judge.windows(tiles)]
+    if scene and labels:
+        judged.append(judge.scene(scene, labels))
+    return BundleReport(bundle.info, tuple(judged))
+
+
+def _tiles(tiles: TileSet, wanted: Sequence[str] | None, info: BundleInfo) -> TileSet:
+    if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
+        raise DataError(
+            f"{tiles.root}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
+            f"Received: {tiles.bands} bands of {tiles.dtype}"
+        )
+    return choose_tiles(tiles, wanted, test=info.test_tiles, training=info.training_tiles)
+
+
+def _judge(bundle: Bundle, settings: EvaluationSection, show_progress: bool) -> Judge:
+    info = bundle.info
+    try:
+        sampling = SamplingSection.model_validate(info.sampling)
+    except ValidationError as error:
+        raise BundleError(f"{bundle.path}: section `sampling` of model.json is not valid: {error}") from error
+    return Judge(
+        bundle.predict,
+        info.threshold,
+        sampling.mode,
+        sampling.size,
+        gsd_m=info.gsd_m,
+        paste=sampling.paste,
+        stride=info.stride,
+        blind=bundle.baseline(),
+        settings=settings,
+        show_progress=show_progress,
+    )

@@ -1,0 +1,205 @@
+"""Threshold and temperature from pooled predictions: a histogram of probabilities by class, and what is read off it.
+
+The histogram is the whole state: its size does not depend on how many pixels went in, so out-of-fold predictions of
+any number of tiles can be pooled. Bins are even in logits, because there a temperature is a plain division.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+
+from lim_keras.errors import DataError
+from lim_keras.scores import average_precision_of, scores
+
+BINS = 4096
+_LARGEST_LOGIT = 12.0  # sigmoid(12) is 1 - 6e-6, about where float32 probabilities run out of steps below 1
+_CUTS = np.linspace(
+    -_LARGEST_LOGIT, _LARGEST_LOGIT, BINS - 1
+)  # an odd number, so that 0 (probability 0.5) is one of them
+_STEP = _CUTS[1] - _CUTS[0]
+_CENTRES = np.concatenate([_CUTS - _STEP / 2, _CUTS[-1:] + _STEP / 2])
+_TEMPERATURES = (0.05, 20.0)
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(-np.logaddexp(0.0, -logits))
+
+
+# As float32, the type of predictions: `probability >= threshold` then selects the same pixels as the bins do.
+_EDGES = _sigmoid(_CUTS).astype(np.float32)
+
+
+def scale_probability(probability: ArrayLike, temperature: float) -> NDArray[np.float32]:
+    """Probability after temperature scaling, sigmoid(logit / temperature).
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Args:
+        probability: any shape, 0..1. Its logit is limited to the range of float32 steps around 0 and 1.
+        temperature: above 1 draws probabilities towards 0.5, below 1 away from it.
+    """
+    _check_temperature(temperature)
+    inside = np.clip(np.asarray(probability, np.float64), 1e-7, 1 - 1e-7)
+    return _sigmoid(np.log(inside / (1 - inside)) / temperature).astype(np.float32)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(
+            f"Invalid value for argument `temperature`. Expected a number > 0. Received: temperature={temperature}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """One bar of a reliability diagram: pixels whose probability lies in low..high."""
+
+    low: float
+    high: float
+    pixels: int
+    mean_probability: float
+    landslide_share: float
+
+
+class ProbabilityHistogram:
+    """Pixels by class and probability, in bins even in logits.
+
+    `counts`: (2, BINS) int64, row 0 background and row 1 landslide pixels, probabilities ascending.
+    """
+
+    def __init__(self, counts: NDArray[np.int64] | None = None) -> None:
+        self.counts = np.zeros((2, BINS), np.int64) if counts is None else np.array(counts, np.int64)
+        if self.counts.shape != (2, BINS):
+            raise ValueError(
+                f"Invalid value for argument `counts`. Expected shape (2, {BINS}). Received: shape {self.counts.shape}"
+            )
+
+    def add(self, probability: ArrayLike, mask: ArrayLike) -> None:
+        """Count pixels.
+
+        Args:
+            probability: any shape, 0..1.
+            mask: the same shape; 1 landslide, 0 background, anything else is not counted.
+
+        Raises:
+            ValueError: shapes differ, or a probability is not a number within 0..1.
+        """
+        values, labels = np.asarray(probability, np.float32), np.asarray(mask)
+        if values.shape != labels.shape:
+            raise ValueError(
+                f"Expected `probability` and `mask` of one shape. Received: {values.shape} and {labels.shape}"
+            )
+        for label in (0, 1):
+            chosen = values[labels == label]
+            if chosen.size and not (chosen.min() >= 0 and chosen.max() <= 1):
+                raise ValueError(
+                    "Invalid value for argument `probability`. Expected numbers within 0..1. Received: "
+                    f"values from {chosen.min()} to {chosen.max()}"
+                )
+            self.counts[label] += np.bincount(np.searchsorted(_EDGES, chosen, side="right"), minlength=BINS)
+
+    def __add__(self, other: "ProbabilityHistogram") -> "ProbabilityHistogram":
+        """Pool two histograms."""
+        return ProbabilityHistogram(self.counts + other.counts)
+
+    @property
+    def landslide_share(self) -> float:
+        """Landslide pixels over all counted pixels; 0 where nothing was counted."""
+        return float(self.counts[1].sum() / max(self.counts.sum(), 1))
+
+    def log_loss(self, temperature: float = 1.0) -> float:
+        """Mean negative log likelihood of a pixel, in nats, after temperature scaling."""
+        _check_temperature(temperature)
+        self._require_pixels()
+        logits = _CENTRES / temperature
+        loss = self.counts[0] * np.logaddexp(0, logits) + self.counts[1] * np.logaddexp(0, -logits)
+        return float(loss.sum() / self.counts.sum())
+
+    def average_precision(self) -> float:
+        """Average precision over all bin edges; NaN without landslide pixels. No temperature changes it."""
+        return average_precision_of(self.counts)
+
+    def confusions(self) -> NDArray[np.int64]:
+        """(4, BINS - 1) counts of tp, fp, fn, tn when a pixel at or above each inner bin edge is called landslide."""
+        below = np.cumsum(self.counts, axis=1)[:, :-1]
+        above = self.counts.sum(axis=1, keepdims=True) - below
+        return np.stack([above[1], above[0], below[1], below[0]])
+
+    def reliability(self, temperature: float = 1.0, bars: int = 15) -> tuple[Reliability, ...]:
+        """Mean probability against the share of landslides, in even steps of probability; empty steps are left out."""
+        _check_temperature(temperature)
+        probability = _sigmoid(_CENTRES / temperature)
+        bar = np.minimum((probability * bars).astype(np.int64), bars - 1)
+        pixels = self.counts.sum(axis=0)
+        totals, landslides, mass = (
+            np.bincount(bar, row, bars) for row in (pixels, self.counts[1], pixels * probability)
+        )
+        return tuple(
+            Reliability(
+                k / bars, (k + 1) / bars, int(totals[k]), float(mass[k] / totals[k]), float(landslides[k] / totals[k])
+            )
+            for k in np.flatnonzero(totals)
+        )
+
+    def expected_calibration_error(self, temperature: float = 1.0, bars: int = 15) -> float:
+        """Mean gap of the reliability diagram between probability and share, weighted by pixels; NaN without pixels."""
+        diagram = self.reliability(temperature, bars)
+        gaps = [abs(bar.mean_probability - bar.landslide_share) for bar in diagram]
+        return float(np.average(gaps, weights=[bar.pixels for bar in diagram])) if diagram else float("nan")
+
+    def _require_pixels(self) -> None:
+        if not self.counts.any():
+            raise DataError(
+                "No labelled pixel was counted. Expected predictions on pixels of known class; check masks and nodata."
+            )
+
+    def require_both_classes(self) -> None:
+        """Raise DataError unless landslide and background pixels were both counted."""
+        self._require_pixels()
+        for label, name in enumerate(("background", "landslide")):
+            if not self.counts[label].any():
+                raise DataError(f"Predictions hold no {name} pixel. Expected both classes, to fit a threshold to.")
+
+
+def pool_histograms(histograms: Iterable[ProbabilityHistogram]) -> ProbabilityHistogram:
+    """One histogram of all pixels."""
+    return sum(histograms, start=ProbabilityHistogram())
+
+
+def fit_temperature(histogram: ProbabilityHistogram) -> float:
+    """The temperature of least log loss, within 0.05..20; Guo et al. 2017.
+
+    Raises:
+        DataError: landslide or background pixels are missing.
+    """
+    histogram.require_both_classes()
+    low, high = np.log(_TEMPERATURES)
+    # The loss is convex in 1 / temperature, so it has one valley along the logarithm too.
+    found = minimize_scalar(
+        lambda log: histogram.log_loss(float(np.exp(log))),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-5},
+    )
+    return float(np.exp(found.x))
+
+
+def best_threshold(histogram: ProbabilityHistogram, temperature: float = 1.0) -> tuple[float, float]:
+    """The threshold of highest landslide F1, on probabilities after `temperature`, and that F1.
+
+    Where a run of thresholds is equally good (no pixel lies between them) the middle one is taken.
+
+    Raises:
+        DataError: landslide or background pixels are missing.
+    """
+    _check_temperature(temperature)
+    histogram.require_both_classes()
+    f1 = np.asarray(scores(*histogram.confusions())["f1"])
+    first = int(np.argmax(f1))
+    worse = np.flatnonzero(f1[first:] < f1[first])
+    last = first + (int(worse[0]) if worse.size else f1.size - first) - 1
+    cut = _CUTS[(first + last) // 2]
+    return float(_sigmoid(cut / temperature).astype(np.float32)), float(f1[first])

@@ -1,0 +1,1 @@
+"""Trained models as bundles of SavedModels that need nothing of this package to run."""

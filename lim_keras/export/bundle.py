@@ -1,0 +1,174 @@
+"""Bundles: a folder with everything that prediction needs, written whole, and read without running foreign code.
+
+    exported_models/<name>/
+        model.json        `BundleInfo`
+        fold_<k>/1/       SavedModel of each fold (`lim_keras.export.saved_model`)
+        ensemble/1/       SavedModel of all folds; absent where there is one model only
+        baseline.npz      the image-blind mask of the training tiles; optional
+
+Reading takes JSON, arrays without pickles and TensorFlow graphs. A TensorFlow graph can contain operations that read
+and write files, so load bundles of people whose programs you would run.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lim_keras import __version__
+from lim_keras.errors import BundleError, DataError
+from lim_keras.evaluation.baseline import ImageBlindMask
+from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
+from lim_keras.export.folders import written_whole
+from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, export_models, fold_name
+
+BASELINE_FILE = "baseline.npz"
+Images = NDArray[Any]
+
+
+def write_bundle(
+    path: Path, facts: ModelFacts, models: Sequence[keras.Model], baseline: ImageBlindMask | None = None
+) -> BundleInfo:
+    """Export models into the bundle folder `path`, whole or not at all; a bundle that is already there is replaced.
+
+    Args:
+        path: `exported_models/<name>`.
+        facts: what training knows of the models.
+        models: one of each fold, or the only one; images (n, h, w, bands) -> logits (n, h, w, 1).
+        baseline: image-blind mask of the training tiles.
+
+    Raises:
+        BundleError: no models, or models that do not agree with `facts`.
+    """
+    bands = sorted({int(model.input_shape[-1]) for model in models})
+    if bands != [facts.bands]:
+        raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
+    with written_whole(path) as folder:
+        export_models(models, folder, facts.temperature, facts.threshold)
+        if baseline is not None:
+            baseline.write(folder / BASELINE_FILE)
+        info = _describe(folder, facts, len(models))
+        info.write(folder)
+    return info
+
+
+def _describe(folder: Path, facts: ModelFacts, folds: int) -> BundleInfo:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return BundleInfo(
+        **dict(facts),
+        lim_keras_version=__version__,
+        created=datetime.now(UTC),
+        versions={
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+        folds=folds,
+        files={file.relative_to(folder).as_posix(): FileRecord.of(file) for file in files},
+    )
+
+
+class EnsemblePrediction(NamedTuple):
+    """What the folds say of images, each (n, height, width).
+
+    probability: float32, 0..1, mean over the folds. spread: float32, their standard deviation. votes: int32, folds that
+    reach the threshold. Of a single model, spread is 0 and votes are 0 or 1.
+    """
+
+    probability: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    votes: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; `load_bundle` makes it.
+
+    Args:
+        path: the bundle's folder.
+        info: its model.json.
+        saved_model: what TensorFlow loaded; its variables live as long as it is referred to.
+    """
+
+    path: Path
+    info: BundleInfo
+    saved_model: Any
+
+    def predict(self, images: Images) -> NDArray[np.float32]:
+        """Probability of landslide (n, height, width), 0..1, of images (n, height, width, bands).
+
+        Images are raw digital numbers of any height and width from 1 on; no size makes TensorFlow trace again.
+
+        Raises:
+            DataError: images of another number of dimensions or bands, or without pixels.
+        """
+        probability: NDArray[np.float32] = self._run(images)["probability"]
+        return probability
+
+    def predict_all(self, images: Images) -> EnsemblePrediction:
+        """Probability, spread and votes of the same images; errors as in `predict`."""
+        outputs = self._run(images)
+        if "votes" in outputs:
+            return EnsemblePrediction(outputs["probability"], outputs["spread"], outputs["votes"])
+        probability = outputs["probability"]
+        votes = (probability >= np.float32(self.info.threshold)).astype(np.int32)
+        return EnsemblePrediction(probability, np.zeros_like(probability), votes)
+
+    def baseline(self) -> ImageBlindMask | None:
+        """The image-blind mask of the training tiles; None if the bundle was exported without.
+
+        Raises:
+            BundleError: its file is missing or damaged.
+        """
+        if BASELINE_FILE not in self.info.files:
+            return None
+        self.info.check_file(self.path, BASELINE_FILE)
+        return ImageBlindMask.read(self.path / BASELINE_FILE)
+
+    def _run(self, images: Images) -> dict[str, NDArray[Any]]:
+        array = np.asarray(images, np.float32)
+        bands = self.info.bands
+        if array.ndim != 4 or array.shape[-1] != bands or 0 in array.shape:
+            raise DataError(
+                f"Invalid value for argument `images`. Expected shape (n, height, width, {bands}), none of them 0. "
+                f"Received: {array.shape}"
+            )
+        outputs = self.saved_model.signatures[SIGNATURE](image=tf.constant(array))
+        return {name: output.numpy()[..., 0] for name, output in outputs.items()}
+
+
+def load_bundle(path: Path, fold: int | None = None) -> Bundle:
+    """Load the models of a bundle: the ensemble, or the only model where there is one.
+
+    Args:
+        path: `exported_models/<name>`.
+        fold: load this fold alone, counted from 0.
+
+    Raises:
+        BundleError: the bundle or a file of it is missing, damaged or of another version; the message names it.
+    """
+    info = BundleInfo.read(path)
+    name = fold_name(fold or 0) if fold is not None or info.folds == 1 else ENSEMBLE
+    folder = f"{name}/{VERSION}"
+    info.check_files(path, folder)
+    try:
+        saved_model = tf.saved_model.load(str(path / folder))
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        made_with = info.versions.get("tensorflow", "an unknown version")
+        raise BundleError(
+            f"{path / folder}: TensorFlow {tf.__version__} cannot load this SavedModel, which was exported with "
+            f"{made_with} ({error}). Use that version, or export the bundle again."
+        ) from error
+    if SIGNATURE not in saved_model.signatures:
+        raise BundleError(f"{path / folder}: expected a SavedModel with the signature {SIGNATURE}. Export it again.")
+    return Bundle(path, info, saved_model)

@@ -1,0 +1,178 @@
+"""model.json: what a bundle says of itself, and whether its files are still the ones that were exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lim_keras import __version__
+from lim_keras.errors import BundleError
+from lim_keras.evaluation.confusion import Estimate
+
+FORMAT = 1
+INFO_FILE = "model.json"
+
+
+def _null_is_nan(value: Any) -> Any:
+    """JSON has no NaN; a score that is not defined was written as null."""
+    if isinstance(value, Mapping):
+        return {key: math.nan if number is None else number for key, number in value.items()}
+    return value
+
+
+Scores = dict[str, Annotated[Estimate, BeforeValidator(_null_is_nan)]]
+"""By name of the score (f1, miou, ...): value and 95 % interval."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class BandStatistics(_Part):
+    """One band over the training tiles, in raw digital numbers; the domain guard compares an image with it."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+class FileRecord(_Part):
+    """Size and SHA-256 of an exported file."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Measure a file."""
+        with path.open("rb") as file:
+            return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+class ModelFacts(_Part):
+    """What training knows of its models.
+
+    Args:
+        name: of the bundle's folder when it was exported.
+        model: section `model` of the run's configuration. sampling: section `sampling`.
+        bands, dtype: of the images that the models take. gsd_m: their ground sample distance, metres; None if unknown.
+        stride: windows start at multiples of it, pixels (`lim_keras.models.network_stride`).
+        statistics: of each band over the training tiles.
+        threshold: probability >= threshold is landslide. temperature: already inside the exported graphs.
+        metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
+        config_hash: `RunConfig.digest` of the run.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: dict[str, Any]
+    sampling: dict[str, Any]
+    bands: int = Field(ge=1)
+    dtype: Literal["uint8", "uint16", "float32"]
+    gsd_m: float | None = Field(gt=0)
+    stride: int = Field(ge=1)
+    statistics: tuple[BandStatistics, ...]
+    threshold: float = Field(ge=0, le=1)
+    temperature: float = Field(gt=0)
+    metrics: dict[str, Scores]
+    config_hash: str
+
+    @model_validator(mode="after")
+    def _check_statistics(self) -> Self:
+        if len(self.statistics) != self.bands:
+            raise ValueError(f"expected `statistics` of {self.bands} bands, received {len(self.statistics)}")
+        return self
+
+
+class BundleInfo(ModelFacts):
+    """Everything in model.json.
+
+    Args:
+        format: layout of the bundle; readers refuse another one.
+        folds: number of `fold_<k>` folders. versions: of Python and the libraries that exported.
+        files: every file beside model.json, by its path inside the bundle.
+    """
+
+    format: Literal[1] = 1
+    lim_keras_version: str
+    created: AwareDatetime
+    versions: dict[str, str]
+    folds: int = Field(ge=1)
+    files: dict[str, FileRecord]
+
+    def write(self, bundle: Path) -> None:
+        """Write model.json into the folder `bundle`."""
+        (bundle / INFO_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, bundle: Path) -> Self:
+        """Read model.json of the folder `bundle`.
+
+        Raises:
+            BundleError: no such file, not JSON, of another format, or with missing, unknown or wrong keys.
+        """
+        path = bundle / INFO_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{path}: not found. Expected a bundle: a folder exported_models/<name> as `lim-keras fit` and "
+                "`lim-keras cv` write it."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: damaged, expected a JSON object ({error}). Export the bundle again.") from error
+        _check_format(values, path)
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise BundleError(_describe(error, path)) from None
+
+    def check_files(self, bundle: Path, folder: str) -> None:
+        """Compare the files below `folder` with their records.
+
+        Raises:
+            BundleError: one is missing, shortened or changed, or none is recorded; the message names it.
+        """
+        records = [name for name in self.files if name.startswith(f"{folder}/")]
+        if not records:
+            raise BundleError(f"{bundle / folder}: not part of this bundle, which has {self.folds} fold(s).")
+        for name in records:
+            self.check_file(bundle, name)
+
+    def check_file(self, bundle: Path, name: str) -> None:
+        """Compare one file, by its path inside the bundle, with its record; errors as in `check_files`."""
+        path, record = bundle / name, self.files[name]
+        repair = "Copy the bundle again from where it was exported."
+        if not path.is_file():
+            raise BundleError(f"{path}: missing. {repair}")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise BundleError(f"{path}: expected {record.bytes} bytes. Received: {size} bytes. {repair}")
+        if FileRecord.of(path) != record:
+            raise BundleError(f"{path}: its content is not what was exported (SHA-256 differs). {repair}")
+
+
+def _check_format(values: Any, path: Path) -> None:
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: damaged, expected a JSON object. Received: {type(values).__name__}")
+    if values.get("format") != FORMAT:
+        raise BundleError(
+            f"{path}: expected bundle format {FORMAT}. Received: format {values.get('format')!r}, written by lim_keras "
+            f"{values.get('lim_keras_version', 'unknown')}; this is lim_keras {__version__}. Use that version, or "
+            "export again with this one."
+        )
+
+
+def _describe(error: ValidationError, path: Path) -> str:
+    problems = [
+        f"`{'.'.join(map(str, problem['loc'])) or 'model.json'}`: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    ]
+    return f"{path}: not a valid bundle description. " + "; ".join(problems)

@@ -1,0 +1,32 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` to write into; it becomes `path` by renaming when the block ends well.
+
+    A folder that is already at `path` stays readable until then and is replaced as a whole; after an error, or when the
+    process is killed, it is still there. What a killed process left unfinished is cleared away by the next write.
+    """
+    partial, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
+    if previous.exists() and not path.exists():  # killed between the two renames below
+        previous.rename(path)
+    for left_over in (partial, previous):
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(previous)
+    partial.rename(path)
+    shutil.rmtree(previous, ignore_errors=True)

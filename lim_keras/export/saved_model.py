@@ -1,0 +1,235 @@
+"""Trained models to TensorFlow SavedModels: one for each fold, and one for all folds together.
+
+Layout, as TensorFlow Serving expects it (`<model>/<version>/`):
+
+    fold_0/1/ ... fold_4/1/     serving_default(image) -> probability
+    ensemble/1/                 serving_default(image) -> probability, spread, votes
+
+`image` is (n, height, width, bands) float32 raw digital numbers, any size from 1 x 1 on. `probability`, `spread` and
+`votes` are (n, height, width, 1). A fold's probability is sigmoid(logits / temperature); the ensemble's is the mean
+over the folds, `spread` (float32) their population standard deviation, and `votes` (int32, a count) the number of
+folds whose probability reaches the threshold. The graphs hold TensorFlow operations only: `tf.saved_model.load`,
+`keras.layers.TFSMLayer` and TensorFlow Serving load them without this package.
+
+Variables on disk. A SavedModel reads its variables from its own folder, so the ensemble needs those of every fold at
+a second place. TensorFlow cuts them into as many files as it is told to (`ShardingCallback`): here each fold's
+weights are one file, of the same bytes in `fold_<k>` and in `ensemble`, and the second is made a hard link to the
+first. The bytes are on the disk once, yet both names are plain files: any tool reads them, a copied or deployed
+folder is complete by itself, and git and tar store them once. Symbolic links would break when a folder is copied
+alone, and an ensemble that reads the folds' folders could not be deployed alone. Where the file system has no hard
+links, the copy stays and a warning says so. An exported file must therefore never be edited in place; `export_models`
+replaces the whole folder.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.export.folders import written_whole
+
+ENSEMBLE = "ensemble"
+SIGNATURE = "serving_default"
+VERSION = "1"
+
+_FLOAT32_POLICY = {
+    "module": "keras",
+    "class_name": "DTypePolicy",
+    "config": {"name": "float32"},
+    "registered_name": None,
+}
+_REDUCED_PRECISION = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
+
+def fold_name(fold: int) -> str:
+    """Folder of a fold, counted from 0."""
+    return f"fold_{fold}"
+
+
+class FoldGraph(tf.Module):
+    """One model's probabilities as a TensorFlow function that keeps nothing of Keras but the variables.
+
+    Args:
+        model: functional Keras model, image (n, h, w, bands) -> logits (n, h, w, 1), of any dtype policy.
+        temperature: > 0; logits are divided by it.
+
+    Raises:
+        BundleError: the model has other outputs, or the temperature is not positive.
+    """
+
+    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise BundleError(f"Invalid value for argument `temperature`. Expected > 0. Received: {temperature}")
+        if model.output_shape[-1:] != (1,) or len(model.input_shape) != 4:
+            raise BundleError(
+                "Invalid value for argument `model`. Expected images (n, h, w, bands) -> logits (n, h, w, 1). "
+                f"Received: {model.input_shape} -> {model.output_shape}"
+            )
+        network = float32_copy(model)
+        self.bands = int(model.input_shape[-1])
+        self.weights = [weight.value for weight in network.weights]
+        self.probability = _image_function(
+            lambda image: {"probability": tf.sigmoid(network(image, training=False) / temperature)}, self.bands
+        )
+
+
+class EnsembleGraph(tf.Module):
+    """The folds' mean probability, spread and votes as one TensorFlow function.
+
+    Args:
+        folds: graphs of the folds, at least one, all of as many bands.
+        threshold: a fold votes for landslide where its probability is >= threshold, 0..1.
+
+    Raises:
+        BundleError: no folds, folds of different bands, or a threshold outside 0..1.
+    """
+
+    def __init__(self, folds: Sequence[FoldGraph], threshold: float) -> None:
+        super().__init__()
+        bands = {fold.bands for fold in folds}
+        if len(bands) != 1:
+            raise BundleError(f"Expected folds of one number of bands. Received: {len(folds)} folds, bands {bands}")
+        if not 0 <= threshold <= 1:
+            raise BundleError(f"Invalid value for argument `threshold`. Expected 0..1. Received: {threshold}")
+        self.folds = list(folds)
+        self.threshold = float(threshold)
+        self.probability = _image_function(self._combine, bands.pop())
+
+    def _combine(self, image: Any) -> dict[str, Any]:
+        outputs: list[Any] = []
+        for fold in self.folds:
+            # One after the other: side by side, the features of all folds would be in memory at once.
+            with tf.control_dependencies(outputs[-1:]):
+                outputs.append(fold.probability(image)["probability"])
+        folds = tf.stack(outputs)
+        return {
+            "probability": tf.reduce_mean(folds, axis=0),
+            "spread": tf.math.reduce_std(folds, axis=0),
+            "votes": tf.reduce_sum(tf.cast(folds >= self.threshold, tf.int32), axis=0),
+        }
+
+
+def _image_function(compute: Any, bands: int) -> Any:
+    signature = [tf.TensorSpec((None, None, None, bands), tf.float32, name="image")]
+    return tf.function(compute, input_signature=signature, autograph=False)
+
+
+def float32_copy(model: keras.Model) -> keras.Model:
+    """The same functional model computing in float32 throughout, with copies of the weights.
+
+    A mixed-precision graph would carry its casts to every machine that serves it, CPUs without bfloat16 included.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # for nested models, whose configurations hold no policy
+    try:
+        copy = type(model).from_config(_in_float32(model.get_config()))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras configuration with every reduced-precision dtype policy and dtype replaced, at any depth."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in _REDUCED_PRECISION:
+            return _FLOAT32_POLICY
+        return {key: _float32_dtype(value) if key == "dtype" else _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return config
+
+
+def _float32_dtype(dtype: Any) -> Any:
+    return "float32" if dtype in _REDUCED_PRECISION else _in_float32(dtype)
+
+
+def export_fold(model: keras.Model, path: Path, temperature: float = 1.0) -> None:
+    """Write one model as a SavedModel into the folder `path`, whole or not at all. Arguments as in `FoldGraph`."""
+    with written_whole(path) as folder:
+        _save(FoldGraph(model, temperature), folder)
+
+
+def export_ensemble(models: Sequence[keras.Model], path: Path, temperature: float, threshold: float) -> None:
+    """Write the ensemble of models as one SavedModel into the folder `path`, whole or not at all.
+
+    Arguments as in `FoldGraph` and `EnsembleGraph`. `export_models` writes it beside its folds without a second copy
+    of the variables.
+    """
+    with written_whole(path) as folder:
+        _save(EnsembleGraph([FoldGraph(model, temperature) for model in models], threshold), folder)
+
+
+def export_models(models: Sequence[keras.Model], folder: Path, temperature: float, threshold: float) -> None:
+    """Write `fold_<k>/1/` for each model and, of two or more, `ensemble/1/` into `folder`; arguments as above."""
+    graphs = [FoldGraph(model, temperature) for model in models]
+    paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
+    for graph, path in zip(graphs, paths, strict=True):
+        _save(graph, path)
+    if len(graphs) > 1:
+        ensemble = folder / ENSEMBLE / VERSION
+        _save(EnsembleGraph(graphs, threshold), ensemble)
+        share_variables(ensemble, paths)
+
+
+def _save(graph: FoldGraph | EnsembleGraph, folder: Path) -> None:
+    options = tf.saved_model.SaveOptions(experimental_sharding_callback=_FilePerFold())
+    tf.saved_model.save(graph, str(folder), signatures={SIGNATURE: graph.probability}, options=options)
+
+
+class _FilePerFold(tf.train.experimental.ShardingCallback):
+    """Put the weights of each fold into a file of their own, so that a fold's file is the same in every SavedModel.
+
+    What is left, TensorFlow's description of the objects, differs from one SavedModel to another and gets its own file.
+    """
+
+    @property
+    def description(self) -> str:
+        return "One file for the weights of each fold."
+
+    def __call__(self, shardable_tensors: Sequence[Any]) -> list[dict[str, dict[Any, Any]]]:
+        shards: dict[str, dict[str, dict[Any, Any]]] = {}
+        for tensor in shardable_tensors:
+            key = tensor.checkpoint_key
+            owner, weights, _ = key.partition("weights/")
+            shard = shards.setdefault(owner if weights else "objects", {})
+            shard.setdefault(key, {})[tensor.slice_spec] = tensor.tensor
+        return list(shards.values())
+
+
+def share_variables(ensemble: Path, folds: Iterable[Path]) -> None:
+    """Make each variable file of the ensemble's SavedModel that equals one of a fold a hard link to it.
+
+    Where the file system cannot link, the copies stay and a LimKerasWarning says so.
+    """
+    stored = [file for fold in folds for file in sorted((fold / "variables").glob("*.data-*"))]
+    for file in sorted((ensemble / "variables").glob("*.data-*")):
+        twin = next((other for other in stored if filecmp.cmp(file, other, shallow=False)), None)
+        if twin is not None and not _link(twin, file):
+            return
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Replace `target` by a hard link to `source`; False, after a warning, where that cannot be."""
+    link = target.with_name(target.name + ".link")
+    try:
+        os.link(source, link)
+    except OSError as error:
+        warnings.warn(
+            f"{target}: the ensemble keeps a second copy of the folds' variables, as hard links cannot be made here "
+            f"({error.strerror}). The export is complete; it takes up to twice the space.",
+            LimKerasWarning,
+            stacklevel=2,
+        )
+        return False
+    link.replace(target)
+    return True

@@ -1,0 +1,1 @@
+"""Predicting scenes of any size window by window."""

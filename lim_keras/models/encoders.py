@@ -1,0 +1,152 @@
+"""Encoders: raw pixels in, five feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 out; each scales its input by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lim_keras.errors import ModelError
+
+NO_WEIGHTS = "none"
+IMAGENET = "imagenet"
+STRIDE = 32
+
+_VGG16_POOLS = [f"block{block}_pool" for block in range(1, 6)]
+_VGG16_BEFORE_POOLS = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]
+_MOBILENETV2_FEATURES = [
+    "expanded_conv_project_BN",
+    "block_3_expand_relu",
+    "block_6_expand_relu",
+    "block_13_expand_relu",
+    "block_16_project_BN",
+]
+_SMALL_CHANNELS = (16, 24, 32, 48, 64)
+
+
+def build_encoder(
+    name: str, bands: int = 3, weights: str | Path | None = IMAGENET, *, before_pooling: bool = False
+) -> keras.Model:
+    """A Keras model from (n, h, w, bands) values 0..255 to a list of five feature maps, finest first.
+
+    Args:
+        name: "vgg16" (the paper's, features after each pooling), "mobilenetv2" (for edge devices) or "small" (five
+            plain convolutions, for tests and the demo).
+        bands: number of image bands; the first three are taken as red, green, blue. With more, the first ImageNet
+            kernel is widened: every further band starts with the mean of the three colour kernels, and all are
+            multiplied by 3 / bands, so that the first activations keep their size.
+        weights: "imagenet" (downloaded by Keras), a local weights file of keras.applications without top, or "none".
+        before_pooling: also return, after the five, the five maps that the poolings took in (SegNet needs them;
+            only encoders with max pooling have them).
+
+    Raises:
+        ModelError: unknown name, weights that do not fit, or no poolings where they are asked for.
+    """
+    builders: dict[str, Callable[[int, str | Path | None, bool], keras.Model]] = {
+        "vgg16": _vgg16,
+        "mobilenetv2": _mobilenetv2,
+        "small": _small,
+    }
+    if name not in builders:
+        raise ModelError(f"Invalid value for argument `encoder`. Expected one of {sorted(builders)}. Received: {name}")
+    if bands < 1:
+        raise ModelError(f"Invalid value for argument `bands`. Expected an integer >= 1. Received: {bands}")
+    return builders[name](bands, None if weights == NO_WEIGHTS else weights, before_pooling)
+
+
+def has_pooling(name: str) -> bool:
+    """Whether the encoder halves its maps by max pooling, so that pooling positions exist."""
+    return name != "mobilenetv2"
+
+
+def _vgg16(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
+    base = _pretrained(keras.applications.VGG16, bands, weights, "block1_conv1")
+    image = keras.Input((None, None, bands), name="image")
+    # Caffe's convention, which the ImageNet weights keep: blue, green, red, minus the mean of ImageNet.
+    means = ([103.939, 116.779, 123.68] + [116.0] * bands)[:bands]
+    ordered = image if bands < 3 else _blue_green_red(image, bands)
+    x = keras.layers.Rescaling(1.0, [-mean for mean in means], name="normalise")(ordered)
+    outputs = [base.get_layer(layer).output for layer in _outputs(_VGG16_POOLS, _VGG16_BEFORE_POOLS, before_pooling)]
+    features = keras.Model(base.input, outputs, name="vgg16")(x)
+    return keras.Model(image, features, name="encoder")
+
+
+def _blue_green_red(image: Any, bands: int) -> Any:
+    colours = image[..., 2::-1]
+    return colours if bands == 3 else keras.layers.Concatenate(name="bgr")([colours, image[..., 3:]])
+
+
+def _mobilenetv2(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
+    if before_pooling:
+        raise ModelError("Encoder `mobilenetv2` has no pooling layers: its maps are halved by strided convolutions.")
+    base = _pretrained(keras.applications.MobileNetV2, bands, weights, "Conv1")
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # keras.applications sets 0.999: a run of some thousand steps would end with ImageNet's statistics.
+            layer.momentum = 0.97
+    image = keras.Input((None, None, bands), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalise")(image)
+    features = keras.Model(
+        base.input, [base.get_layer(layer).output for layer in _MOBILENETV2_FEATURES], name="mobilenetv2"
+    )(x)
+    return keras.Model(image, features, name="encoder")
+
+
+def _small(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
+    if weights not in (None, IMAGENET):
+        raise ModelError(f"Encoder `small` has no published weights. Expected `none`. Received: {weights}")
+    image = keras.Input((None, None, bands), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalise")(image)
+    pooled, unpooled = [], []
+    for block, channels in enumerate(_SMALL_CHANNELS, start=1):
+        x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"block{block}_conv")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"block{block}_bn")(x)
+        x = keras.layers.ReLU(name=f"block{block}_relu")(x)
+        unpooled.append(x)
+        x = keras.layers.MaxPooling2D(name=f"block{block}_pool")(x)
+        pooled.append(x)
+    return keras.Model(image, _outputs(pooled, unpooled, before_pooling), name="encoder")
+
+
+def _outputs(pooled: list[Any], unpooled: list[Any], before_pooling: bool) -> list[Any]:
+    return pooled + unpooled if before_pooling else pooled
+
+
+def _pretrained(
+    application: Callable[..., keras.Model], bands: int, weights: str | Path | None, first: str
+) -> keras.Model:
+    source = _load(application, weights)
+    if bands == 3:
+        return source
+    wide = application(include_top=False, weights=None, input_shape=(None, None, bands))
+    if weights is not None:
+        for layer, twin in zip(source.layers, wide.layers, strict=True):
+            values = layer.get_weights()
+            if layer.name == first:
+                values[0] = widen_kernel(values[0], bands)
+            twin.set_weights(values)
+    return wide
+
+
+def _load(application: Callable[..., keras.Model], weights: str | Path | None) -> keras.Model:
+    if weights is not None and weights != IMAGENET and not Path(weights).is_file():
+        raise ModelError(
+            f"Encoder weights {weights} not found. Expected `{IMAGENET}`, `{NO_WEIGHTS}` or the path of a weights file."
+        )
+    shape = (None, None, 3)
+    if weights is None or weights == IMAGENET:
+        return application(include_top=False, weights=weights, input_shape=shape)
+    try:
+        return application(include_top=False, weights=str(weights), input_shape=shape)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"Encoder weights {weights} do not fit {application.__name__}: {error}") from error
+
+
+def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:
+    """(kh, kw, 3, filters) -> (kh, kw, bands, filters): further bands get the mean kernel; all times 3 / bands."""
+    mean = kernel.mean(axis=2, keepdims=True)
+    wide = np.concatenate([kernel, np.repeat(mean, max(bands - 3, 0), axis=2)], axis=2)[:, :, :bands]
+    return np.asarray(wide * (3.0 / bands), np.float32)

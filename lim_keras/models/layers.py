@@ -1,0 +1,138 @@
+"""Layers that let one graph take images of any size and any value range, and upsample by learned bilinear filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="lim_keras")
+class BandRange(keras.layers.Layer):
+    """Map raw digital numbers of each band linearly from its range to 0..255, the range that the encoders know.
+
+    Args:
+        low: raw value of each band that becomes 0.
+        high: raw value of each band that becomes 255.
+    """
+
+    def __init__(self, low: Sequence[float], high: Sequence[float], **kwargs: Any) -> None:
+        # Keras would cast the images to the compute type before `call` sees them.
+        super().__init__(**{"autocast": False, **kwargs})
+        self.low = [float(value) for value in low]
+        self.high = [float(value) for value in high]
+
+    def call(self, images: Any) -> Any:
+        """images: (n, h, w, bands) raw numbers; returns the same shape, 0..255 inside the range."""
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        # In float32 whatever the policy: reflectance x 10000 does not fit into the eight bits of a bfloat16 mantissa.
+        scaled = (tf.cast(images, tf.float32) - low) * (255.0 / (high - low))
+        return tf.cast(scaled, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
+@keras.saving.register_keras_serializable(package="lim_keras")
+class PadToMultiple(keras.layers.Layer):
+    """Repeat the last row and column until height and width are multiples of the network's stride.
+
+    Edge values rather than zeros: a black margin is something that the network has never seen. Any size from 1 x 1 on.
+    """
+
+    def __init__(self, multiple: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, images: Any) -> Any:
+        """images: (n, h, w, c); returns (n, h', w', c), h' and w' the next multiples."""
+        for axis in (1, 2):
+            size = images.shape[axis]
+            if size is not None and size % self.multiple == 0:
+                continue
+            images = tf.gather(images, self._clamped_positions(tf.shape(images)[axis]), axis=axis)
+        return images
+
+    def _clamped_positions(self, size: Any) -> Any:
+        padded = -(-size // self.multiple) * self.multiple
+        return tf.minimum(tf.range(padded), size - 1)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Known sizes are rounded up."""
+        rounded = [None if size is None else -(-size // self.multiple) * self.multiple for size in input_shape[1:3]]
+        return (input_shape[0], *rounded, input_shape[3])
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable(package="lim_keras")
+class CropLike(keras.layers.Layer):
+    """Cut a padded map back to the height and width of the image that it was made from."""
+
+    def call(self, padded: Any, image: Any) -> Any:
+        """padded: (n, h', w', c); image: (n, h, w, bands); returns (n, h, w, c) float32."""
+        height, width = image.shape[1:3]
+        if height is None or width is None or padded.shape[1:3] != image.shape[1:3]:
+            shape = tf.shape(image)
+            padded = padded[:, : shape[1], : shape[2], :]
+            padded.set_shape((None, height, width, padded.shape[3]))
+        return tf.cast(padded, tf.float32)
+
+    def compute_output_shape(
+        self, padded_shape: Sequence[int | None], image_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        """Height and width of the image, channels of the map."""
+        return (padded_shape[0], image_shape[1], image_shape[2], padded_shape[3])
+
+
+@keras.saving.register_keras_serializable(package="lim_keras")
+class Bilinear(keras.initializers.Initializer):
+    """Transposed convolution that interpolates bilinearly, each channel by itself (Shelhamer et al. 2017, 4.1)."""
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """shape: (kernel, kernel, output channels, input channels)."""
+        size, _, outputs, inputs = shape
+        factor = (size + 1) // 2
+        centre = factor - 1 if size % 2 == 1 else factor - 0.5
+        profile = 1 - np.abs(np.arange(size) - centre) / factor
+        weights = np.zeros(shape, np.float32)
+        for channel in range(min(outputs, inputs)):
+            weights[:, :, channel, channel] = np.outer(profile, profile)
+        return keras.ops.convert_to_tensor(weights, dtype=dtype)
+
+
+def upsample(features: Any, factor: int, name: str) -> Any:
+    """(n, h, w, c) -> (n, factor h, factor w, c) by a transposed convolution that starts out bilinear.
+
+    A transposed convolution, as Keras 3 `UpSampling2D` fails in graph mode where height and width are not known.
+    """
+    return keras.layers.Conv2DTranspose(
+        features.shape[-1],
+        2 * factor,
+        strides=factor,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=Bilinear(),
+        name=name,
+    )(features)
+
+
+def project(features: Any, channels: int, name: str) -> Any:
+    """(n, h, w, any) -> (n, h, w, channels): 1 x 1 convolution and batch normalisation.
+
+    Without the normalisation VGG16 features, which are in the hundreds, drown the deeper scales that they are added
+    to. Momentum 0.9: with Keras's default of 0.99 the running statistics are still wrong after 200 steps.
+    """
+    x = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_conv")(features)
+    return keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+
+
+def score(features: Any, name: str = "score") -> Any:
+    """(n, h, w, c) -> (n, h, w, 1) logits; starts at zero, so that the first loss is that of an undecided model."""
+    return keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name=name)(features)

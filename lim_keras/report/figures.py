@@ -1,0 +1,289 @@
+"""Figures of a run: curves over epochs, imbalance, calibration, and places where the model is right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from lim_keras.errors import DataError
+from lim_keras.evaluation.calibration import Reliability
+from lim_keras.evaluation.confusion import Confusion, count
+from lim_keras.evaluation.scoring import Prediction
+from lim_keras.report.outcomes import as_picture, colour_outcomes, shrink
+from lim_keras.report.style import (
+    ACCENT,
+    INK,
+    LABEL_PT,
+    MUTED,
+    PROBABILITY,
+    SERIES,
+    SMALL_PT,
+    dress,
+    dress_picture,
+    headline,
+    new_figure,
+    outcome_legend,
+    save,
+)
+
+__all__ = [
+    "imbalance_chart",
+    "overlay",
+    "overlay_grid",
+    "reliability_curve",
+    "scene_overview",
+    "training_curves",
+]
+
+GRID_COLUMNS = 5
+SCENE_PIXELS = 1600
+NAME_LENGTH = 34
+# Of the grid of overlays: width of a column in inches; greatest height of a picture, and room for its title, in columns.
+COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.5, 0.2
+
+
+def training_curves(histories: Mapping[str, Any], path: str | Path) -> Path:
+    """Loss and F1 over the epochs, one colour a fold: validation in full, training dotted.
+
+    Args:
+        histories: a name (fold_0, ...) -> columns, a data frame or a dict of lists. `loss` is needed; `val_loss`, `f1`
+            and `val_f1` are drawn where they are.
+        path: the figure's file, .png, .svg or .pdf.
+
+    Raises:
+        DataError: no history, or one without `loss`.
+    """
+    if not histories:
+        raise DataError("Invalid value for argument `histories`. Expected at least one history. Received: none")
+    figure = new_figure(10, 3.9)
+    panels = figure.subplots(1, 2)
+    for axes, column, title in zip(panels, ("loss", "f1"), ("Loss", "Landslide F1"), strict=True):
+        dress(axes, title, "epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for index, (name, history) in enumerate(histories.items()):
+            if "loss" not in history:
+                raise DataError(f"History {name}: expected a column `loss`. Received: {', '.join(map(str, history))}")
+            _draw_history(axes, history, column, SERIES[index % len(SERIES)])
+    panels[0].set_ylim(bottom=0)
+    panels[1].set_ylim(0, 1)
+    _curve_legend(figure, list(histories))
+    return save(figure, path)
+
+
+def overlay(
+    image: ArrayLike,
+    mask: ArrayLike,
+    prediction: ArrayLike,
+    path: str | Path,
+    *,
+    threshold: float = 0.5,
+    title: str = "",
+) -> Path:
+    """One place twice: as it is, and with true positives, false positives and false negatives in colour.
+
+    Arguments as in `outcomes.colour_outcomes`; path: .png, .svg or .pdf.
+    """
+    picture = as_picture(image)
+    height, width = picture.shape[:2]
+    figure = new_figure(9, max(4.4 * height / width, 1.5) + 0.8)
+    left, right = figure.subplots(1, 2)
+    _show(left, picture, title)
+    _show(right, colour_outcomes(image, mask, prediction, threshold))
+    outcome_legend(figure)
+    return save(figure, path)
+
+
+def overlay_grid(
+    predictions: Sequence[Prediction], path: str | Path, *, threshold: float = 0.5, title: str = ""
+) -> Path:
+    """Many places, five a row: the image above, its outcomes below, name and scores as title.
+
+    Args:
+        predictions: places with what was predicted for them, such as the best or the worst of a gallery.
+        path: the figure's file, .png, .svg or .pdf.
+        threshold: probability from which on a pixel counts as landslide.
+        title: a line over all.
+
+    Raises:
+        DataError: no place, or shapes that differ within one.
+    """
+    if not predictions:
+        raise DataError("Invalid value for argument `predictions`. Expected at least one place. Received: none")
+    columns = min(GRID_COLUMNS, len(predictions))
+    rows = [predictions[first : first + columns] for first in range(0, len(predictions), columns)]
+    heights = [max(2 * min(_aspect(one.place.image), TALLEST) for one in row) + TITLE_ROOM for row in rows]
+    figure = new_figure(COLUMN_IN * columns, COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
+    panels = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for axes, prediction in zip(panels.flat, predictions, strict=False):
+        _show(axes, _stacked(prediction, threshold), _place_title(prediction, threshold))
+        axes.title.set_fontsize(SMALL_PT)
+        axes.set_anchor("N")
+    if title:
+        headline(figure, title)
+    outcome_legend(figure)
+    return save(figure, path)
+
+
+def imbalance_chart(ratios: Mapping[str, float], path: str | Path) -> Path:
+    """Background pixels for each landslide pixel, one bar a way of counting (Eq. 1-3 of Chen et al. 2022).
+
+    Raises:
+        DataError: no ratio, or one that is not a finite number >= 0.
+    """
+    values = list(ratios.values())
+    if not values or not all(np.isfinite(value) and value >= 0 for value in values):
+        raise DataError(f"Invalid value for argument `ratios`. Expected finite numbers >= 0. Received: {dict(ratios)}")
+    figure = new_figure(7.5, 0.55 * len(values) + 1.3)
+    axes = figure.subplots()
+    dress(axes, "Background pixels for each landslide pixel")
+    bars = axes.barh(list(ratios), values, height=0.58, color=ACCENT)
+    axes.bar_label(bars, [f"{value:.1f}" for value in values], padding=5, fontsize=LABEL_PT, color=INK)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(max(values) * 1.12, 1e-9))
+    axes.grid(visible=False)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", labelsize=LABEL_PT, colors=INK)
+    return save(figure, path)
+
+
+def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | Path) -> Path:
+    """How often pixels of a given probability are landslide, and below it how many pixels have that probability.
+
+    Args:
+        curves: a name (before, after) -> the bars of `ProbabilityHistogram.reliability`.
+        path: the figure's file, .png, .svg or .pdf.
+
+    Raises:
+        DataError: no curve, or one without bars.
+    """
+    if not curves or not all(curves.values()):
+        raise DataError("Invalid value for argument `curves`. Expected curves with at least one bar. Received: none")
+    figure = new_figure(5.4, 6.4)
+    top, bottom = figure.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
+    dress(top, "Reliability", "", "share of landslide pixels")
+    dress(bottom, "", "predicted probability", "pixels")
+    top.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+    for index, (name, bars) in enumerate(curves.items()):
+        colour, probability = SERIES[index % len(SERIES)], [bar.mean_probability for bar in bars]
+        shares = [bar.landslide_share for bar in bars]
+        top.plot(probability, shares, color=colour, linewidth=1.8, marker="o", markersize=4.5, label=name)
+        bottom.plot(probability, [bar.pixels for bar in bars], color=colour, linewidth=1.5, marker="o", markersize=3)
+    top.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    bottom.set_yscale("log")
+    bottom.minorticks_off()
+    top.legend(frameon=False, fontsize=LABEL_PT, labelcolor=INK, loc="upper left")
+    return save(figure, path)
+
+
+def scene_overview(
+    scene: ArrayLike,
+    truth: ArrayLike,
+    probability: ArrayLike,
+    threshold: float,
+    path: str | Path,
+    *,
+    gsd_m: float | None = None,
+) -> Path:
+    """A whole scene three times: as it is, the predicted probability, and where that is right and wrong.
+
+    Args:
+        scene: (h, w, bands), drawn at no more than 1,600 pixels on its longer side.
+        truth: (h, w), 1 landslide, 0 background, 255 ignore.
+        probability: (h, w), 0..1; NaN where nothing was predicted.
+        threshold: probability from which on a pixel counts as landslide.
+        path: the figure's file, .png, .svg or .pdf.
+        gsd_m: metres a pixel, for the scale bar; None draws none.
+
+    Raises:
+        DataError: shapes that differ.
+    """
+    picture, coloured = as_picture(scene), colour_outcomes(scene, truth, probability, threshold)
+    height, width = picture.shape[:2]
+    confusion = count(np.asarray(probability) >= threshold, np.asarray(truth, np.uint8))
+    figure = new_figure(15, max(4.7 * height / width, 1.5) + 1.2)
+    panels = figure.subplots(1, 3)
+    _show(panels[0], shrink(picture, SCENE_PIXELS), "Scene", (width, height))
+    chances = shrink(np.asarray(probability, np.float32), SCENE_PIXELS)
+    drawn = panels[1].imshow(chances, cmap=PROBABILITY, vmin=0, vmax=1, extent=(0, width, height, 0))
+    dress_picture(panels[1], "Landslide probability")
+    _show(panels[2], shrink(coloured, SCENE_PIXELS), f"At {threshold:.2f}: {_score_line(confusion)}", (width, height))
+    bar = figure.colorbar(drawn, cax=panels[1].inset_axes((0, -0.05, 1, 0.022)), orientation="horizontal")
+    bar.ax.tick_params(labelsize=SMALL_PT, colors=MUTED, length=0)
+    bar.outline.set_visible(False)
+    if gsd_m is not None:
+        _draw_scale(panels[0], width, height, gsd_m)
+    outcome_legend(figure)
+    return save(figure, path)
+
+
+def _draw_history(axes: Axes, history: Any, column: str, colour: str) -> None:
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    marker = "o" if len(epochs) == 1 else None
+    if column in history:
+        axes.plot(epochs, history[column], color=colour, linewidth=1.1, linestyle=(0, (1.5, 1.5)), alpha=0.75)
+    if f"val_{column}" in history:
+        axes.plot(epochs, history[f"val_{column}"], color=colour, linewidth=1.8, marker=marker)
+
+
+def _curve_legend(figure: Figure, names: Sequence[str]) -> None:
+    lines = [Line2D([], [], color=SERIES[k % len(SERIES)], linewidth=1.8, label=name) for k, name in enumerate(names)]
+    lines.append(Line2D([], [], color=MUTED, linewidth=1.8, label="validation"))
+    lines.append(Line2D([], [], color=MUTED, linewidth=1.1, linestyle=(0, (1.5, 1.5)), label="training"))
+    figure.legend(
+        handles=lines, loc="outside right center", frameon=False, fontsize=LABEL_PT, labelcolor=INK, handlelength=1.8
+    )
+
+
+def _show(axes: Axes, picture: NDArray[np.uint8], title: str = "", size: tuple[int, int] | None = None) -> None:
+    """Draw a picture; `size` (width, height): of what it was shrunk from, so that axes count those pixels."""
+    width, height = size or (picture.shape[1], picture.shape[0])
+    axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
+    dress_picture(axes, title)
+
+
+def _aspect(image: ArrayLike) -> float:
+    height, width = np.shape(image)[:2]
+    return float(height / width)
+
+
+def _stacked(prediction: Prediction, threshold: float) -> NDArray[np.uint8]:
+    """The image above, its outcomes below, a white line between: one picture, so that both move together."""
+    place = prediction.place
+    coloured = colour_outcomes(place.image, place.mask, prediction.probability, threshold)
+    line = np.full((max(coloured.shape[1] // 50, 1), coloured.shape[1], 3), 255, np.uint8)
+    return np.concatenate([as_picture(place.image), line, coloured])
+
+
+def _place_title(prediction: Prediction, threshold: float) -> str:
+    confusion = count(prediction.probability >= threshold, prediction.place.mask)
+    name = prediction.place.name
+    return f"{name if len(name) <= NAME_LENGTH else '…' + name[1 - NAME_LENGTH :]}\n{_score_line(confusion)}"
+
+
+def _score_line(confusion: Confusion) -> str:
+    scores = confusion.scores()
+    return f"F1 {scores['f1']:.2f}, precision {scores['precision']:.2f}, recall {scores['recall']:.2f}"
+
+
+def _draw_scale(axes: Axes, width: int, height: int, gsd_m: float) -> None:
+    """A bar of a round length, about a fifth of the scene, in its lower left corner."""
+    wanted = 0.2 * width * gsd_m
+    length_m = max(step * 10.0**power for power in range(-1, 7) for step in (1, 2, 5) if step * 10.0**power <= wanted)
+    label = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
+    left, right, level = 0.04 * width, 0.04 * width + length_m / gsd_m, 0.96 * height
+    halo = [withStroke(linewidth=4, foreground="white")]
+    axes.plot((left, right), (level, level), color=INK, linewidth=2.5, path_effects=halo)
+    middle = (left + right) / 2
+    axes.text(middle, level - 0.02 * height, label, color=INK, fontsize=LABEL_PT, ha="center", path_effects=halo)

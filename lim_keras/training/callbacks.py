@@ -1,0 +1,185 @@
+"""What happens at the end of an epoch: validation, schedule, and a checkpoint from which a run goes on exactly."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lim_keras.errors import TrainingError
+from lim_keras.evaluation.calibration import ProbabilityHistogram, best_threshold
+from lim_keras.losses import BinaryFocalLoss
+from lim_keras.training.files import write_text
+
+STATE = "state.json"
+_PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3
+
+
+@dataclass
+class Progress:
+    """How far a run has come; written to `state.json` after every epoch, after the weights, so that it is the commit.
+
+    seeds: state of every random generator inside the model (dropout), which Keras leaves out of the weights.
+    """
+
+    epoch: int = 0
+    best_f1: float = -1.0
+    best_epoch: int = -1
+    seeds: list[list[int]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Epochs that have brought no better validation F1."""
+        return self.epoch - 1 - self.best_epoch
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds `val_loss`, `val_f1`, `val_threshold` and `val_average_precision` to the epoch's figures.
+
+    `val_f1` is the landslide F1 over all validation pixels together at the threshold that is best for them, kept as
+    `val_threshold`: at a fixed 0.5, class weights alone would decide which epoch looks best.
+    """
+
+    def __init__(self, batches: tf.data.Dataset, loss: BinaryFocalLoss) -> None:
+        super().__init__()
+        self._batches, self._loss = batches, loss
+        self._forward: Any = None
+
+    def set_model(self, model: keras.Model) -> None:
+        """Called by Keras; traces the forward pass once for the run."""
+        super().set_model(model)
+
+        @tf.function(reduce_retracing=True)
+        def forward(images: Any, masks: Any) -> tuple[Any, Any]:
+            logits = model(images, training=False)
+            return tf.sigmoid(tf.cast(logits, tf.float32)), self._loss(masks, logits)
+
+        self._forward = forward
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Go over the validation batches."""
+        histogram = ProbabilityHistogram()
+        losses, weights = [], []
+        for images, masks in self._batches:
+            probability, loss = self._forward(images, masks)
+            if not np.isfinite(loss):
+                raise TrainingError(
+                    f"Epoch {epoch + 1}: expected a finite validation loss. Received: {float(loss)}; the training has "
+                    "diverged. Lower training.learning_rate or take precision float32, and give another folder (--run)."
+                )
+            labels = masks.numpy()
+            histogram.add(probability.numpy(), labels)
+            losses.append(float(loss))
+            weights.append(float((labels != 255).sum()))
+        threshold, f1 = best_threshold(histogram)
+        if logs is not None:
+            logs["val_loss"] = float(np.average(losses, weights=weights))
+            logs["val_f1"], logs["val_threshold"] = f1, threshold
+            logs["val_average_precision"] = histogram.average_precision()
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the run's state after every epoch: weights and optimizer, best weights, history.
+
+    Files are written under names of their own epoch, then `state.json` is renamed into place, then older files go: a
+    kill at any moment leaves one complete state.
+    """
+
+    def __init__(self, folder: Path, patience: int | None = None, plateau: bool = False) -> None:
+        super().__init__()
+        self._folder, self._patience, self._plateau = folder, patience, plateau
+        self.progress = Progress()
+        self._started = time.monotonic()
+
+    @property
+    def best_weights(self) -> Path:
+        """Weights of the epoch with the best validation F1."""
+        return self._folder / f"best_{self.progress.best_epoch:04d}.weights.h5"
+
+    def restore(self) -> int:
+        """Put model, optimizer and history back to the last complete epoch; returns the epoch to go on with."""
+        state = self._folder / STATE
+        if not state.exists():
+            return 0
+        try:
+            self.progress = Progress(**json.loads(state.read_text(encoding="utf-8")))
+            self.model.load_weights(self._latest)
+            for variable, seed in zip(_seed_variables(self.model), self.progress.seeds, strict=True):
+                variable.assign(seed)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise TrainingError(
+                f"{self._folder}: the checkpoint cannot be read ({error}). Remove that folder to train from the start."
+            ) from error
+        self._write_history()  # a kill may have come between state and history
+        return self.progress.epoch
+
+    @property
+    def stops(self) -> bool:
+        """Whether early stopping has ended the run."""
+        return self._patience is not None and self.progress.epochs_since_best >= self._patience
+
+    @property
+    def _latest(self) -> Path:
+        return self._folder / f"latest_{self.progress.epoch:04d}.weights.h5"
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the epoch's clock."""
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the state of the run."""
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        progress = self.progress
+        progress.epoch = epoch + 1
+        if figures["val_f1"] > progress.best_f1:
+            progress.best_f1, progress.best_epoch = figures["val_f1"], epoch
+        self._lower_learning_rate()
+        seconds = time.monotonic() - self._started
+        progress.history.append({"epoch": epoch + 1, **figures, "seconds": round(seconds, 1)})
+        progress.seeds = [np.asarray(variable).tolist() for variable in _seed_variables(self.model)]
+        self._write()
+        if self.stops:
+            self.model.stop_training = True
+
+    def _lower_learning_rate(self) -> None:
+        since = self.progress.epochs_since_best
+        if self._plateau and since > 0 and since % _PLATEAU_EPOCHS == 0:
+            rate = self.model.optimizer.learning_rate
+            rate.assign(rate * _PLATEAU_FACTOR)
+
+    def _write(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_weights(self._latest)
+        if self.progress.best_epoch == self.progress.epoch - 1:
+            self.model.save_weights(self.best_weights)
+        write_text(self._folder / STATE, json.dumps(asdict(self.progress)))
+        self._write_history()
+        for stale in set(self._folder.glob("*.weights.h5")) - {self._latest, self.best_weights}:
+            stale.unlink()
+
+    def _write_history(self) -> None:
+        write_text(self._folder.parent / "history.csv", history_csv(self.progress.history))
+
+
+def _seed_variables(model: keras.Model) -> list[Any]:
+    kept = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    return [variable for variable in model.variables if id(variable) not in kept]
+
+
+def history_csv(history: list[dict[str, float]]) -> str:
+    """The epochs as comma-separated lines under a header."""
+    text = io.StringIO()
+    if history:
+        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+    return text.getvalue()

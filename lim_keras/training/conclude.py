@@ -1,0 +1,189 @@
+"""From finished folds to what a run leaves: threshold and temperature, test figures, the bundle, tables and curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lim_keras.data.centre_bias import mean_mask
+from lim_keras.data.tiles import TileSet, read_tile
+from lim_keras.evaluation.baseline import ImageBlindMask
+from lim_keras.evaluation.calibration import best_threshold, fit_temperature, pool_histograms
+from lim_keras.evaluation.fold_table import fold_table
+from lim_keras.evaluation.judging import Judge
+from lim_keras.evaluation.scoring import Evaluation, evaluate, pool_evaluations
+from lim_keras.evaluation.tables import evaluation_table
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.models import network_stride
+from lim_keras.report.figures import training_curves
+from lim_keras.training.files import write_text
+from lim_keras.training.fit import MODEL, Predictor
+from lim_keras.training.held_out import kept_predictions
+from lim_keras.training.run import Run
+
+EXPORTS = Path("exported_models")
+_BLIND_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to.
+
+    threshold, temperature: fitted on the pooled out-of-fold predictions. out_of_fold: a fold's own predictions of its
+    held-out tiles, by fold. test: of the ensemble (or the only model), by protocol. test_folds: of each fold alone.
+    """
+
+    threshold: float
+    temperature: float
+    out_of_fold: dict[int, Evaluation]
+    test: dict[str, Evaluation]
+    test_folds: dict[int, dict[str, Evaluation]]
+
+    @property
+    def pooled(self) -> Evaluation:
+        """Every tile once, predicted by the model that has not seen it."""
+        return pool_evaluations(self.out_of_fold.values())
+
+
+def conclude(run: Run, bundle: Path | None = None) -> list[Any]:
+    """Fit threshold and temperature, judge on the test tiles, export, draw; returns tables and lines to print.
+
+    Args:
+        run: all of its folds are finished.
+        bundle: where to export to; None is exported_models/<name>.
+    """
+    models = [keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False) for fold in run.held_out_folds]
+    blind = blind_mask(run)
+    outcome = judge_run(run, models, blind)
+    path = bundle or EXPORTS / run.config.name
+    write_bundle(path, _facts(run, outcome, path.name), models, blind)
+    summary = "cv.json" if len(models) > 1 else "fit.json"
+    write_text(run.folder / summary, json.dumps(_summary(run, outcome), indent=2))
+    training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / "curves.png")
+    return [*_tables(run, outcome), f"run: {run.folder}", f"bundle: {path}"]
+
+
+def judge_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> Outcome:
+    """Threshold and temperature from out-of-fold predictions only, then the test tiles at that threshold."""
+    draws = run.config.evaluation.bootstrap
+    raw = [evaluate(kept_predictions(run, fold), "windows", 0.5, draws=1) for fold in run.held_out_folds]
+    histogram = pool_histograms(part.histogram for part in raw)
+    temperature = fit_temperature(histogram)
+    threshold, _ = best_threshold(histogram, temperature)
+    out_of_fold = {
+        fold: evaluate(kept_predictions(run, fold, temperature), "windows", threshold, draws=draws)
+        for fold in run.held_out_folds
+    }
+    tiles = run.test_tiles
+    if tiles is None:
+        return Outcome(threshold, temperature, out_of_fold, {}, {})
+    predictors = [Predictor(model, temperature) for model in models]
+    test = _judge(run, threshold, blind, lambda images: np.mean([p(images) for p in predictors], axis=0), tiles)
+    folds = {}
+    if len(models) > 1:
+        folds = {fold: _judge(run, threshold, blind, predictors[n], tiles) for n, fold in enumerate(run.held_out_folds)}
+    return Outcome(threshold, temperature, out_of_fold, test, folds)
+
+
+def _judge(
+    run: Run, threshold: float, blind: ImageBlindMask | None, predict: Any, tiles: TileSet
+) -> dict[str, Evaluation]:
+    config = run.config
+    judge = Judge(
+        predict,
+        threshold,
+        config.sampling.mode,
+        config.sampling.size,
+        config.sampling.gsd_m or config.gsd_m,
+        config.sampling.paste,
+        network_stride(config.model.input_reduction),
+        blind,
+        config.evaluation,
+        config.seed,
+    )
+    return {"tiles": judge.tiles(tiles).evaluation, "windows": judge.windows(tiles).evaluation}
+
+
+def blind_mask(run: Run) -> ImageBlindMask | None:
+    """The image-blind mask of the run's landslide tiles, test tiles apart; None where there is no landslide tile."""
+    landslides = run.seen_tiles.of_kind("landslide")
+    if not len(landslides):
+        return None
+    masks = [read_tile(tile)[1] for tile in landslides]
+    return ImageBlindMask.fit(mean_mask(masks, _BLIND_SIZE), masks)
+
+
+def read_history(run: Run, fold: int) -> dict[str, list[float]]:
+    """The columns of a fold's history.csv."""
+    with (run.fold_folder(fold) / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
+    config, statistics = run.config, run.statistics
+    figures = {"out_of_fold": outcome.pooled.figures().model}
+    figures |= {f"test_{protocol}": evaluation.figures().model for protocol, evaluation in outcome.test.items()}
+    columns = zip(statistics.mean, statistics.std, statistics.minimum, statistics.maximum, strict=True)
+    return ModelFacts(
+        name=name,
+        model=config.model.model_dump(),
+        sampling=config.sampling.model_dump(),
+        bands=run.tiles.bands,
+        dtype=statistics.dtype,
+        gsd_m=config.sampling.gsd_m or config.gsd_m,
+        stride=network_stride(config.model.input_reduction),
+        statistics=tuple(BandStatistics(mean=m, std=s, min=low, max=high) for m, s, low, high in columns),
+        threshold=outcome.threshold,
+        temperature=outcome.temperature,
+        metrics=figures,
+        config_hash=config.digest(),
+    )
+
+
+def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "name": run.config.name,
+        "config_hash": run.config.digest(),
+        "threshold": outcome.threshold,
+        "temperature": outcome.temperature,
+        "out_of_fold": {str(fold): part.to_dict() for fold, part in outcome.out_of_fold.items()},
+        "pooled_out_of_fold": outcome.pooled.to_dict(),
+        "test": {protocol: part.to_dict() for protocol, part in outcome.test.items()},
+        "test_folds": {
+            str(fold): {protocol: part.to_dict() for protocol, part in parts.items()}
+            for fold, parts in outcome.test_folds.items()
+        },
+    }
+
+
+def _tables(run: Run, outcome: Outcome) -> list[Any]:
+    several = len(outcome.out_of_fold) > 1
+    name = run.config.name
+    held_out = "out-of-fold tiles" if several else "validation tiles"
+    tables: list[Any] = [
+        fold_table(outcome.out_of_fold, outcome.pooled if several else None, f"{name}: {held_out}, all pixels")
+    ]
+    for fold_evaluations, title in _by_protocol(outcome):
+        tables.append(fold_table(*fold_evaluations, title=f"{name}: test, {title}", last="ensemble"))
+    if outcome.test:
+        tables.append(evaluation_table(list(outcome.test.values()), f"{name}: test tiles at the chosen threshold"))
+    tables.append(f"threshold {outcome.threshold:.3f}, temperature {outcome.temperature:.3f} (from {held_out})")
+    return tables
+
+
+def _by_protocol(outcome: Outcome) -> list[tuple[tuple[dict[int, Evaluation], Evaluation], str]]:
+    if not outcome.test_folds:
+        return []
+    return [
+        (({fold: parts[protocol] for fold, parts in outcome.test_folds.items()}, evaluation), f"{protocol}, all")
+        for protocol, evaluation in outcome.test.items()
+    ]

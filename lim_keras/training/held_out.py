@@ -1,0 +1,58 @@
+"""Out-of-fold probabilities: made once a fold by the model that has not seen it, and kept on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from lim_keras.data.store import TileStore
+from lim_keras.evaluation.baseline import everywhere
+from lim_keras.evaluation.calibration import scale_probability
+from lim_keras.evaluation.protocols import tile_predictions
+from lim_keras.evaluation.scoring import Place, Prediction
+from lim_keras.evaluation.sheets import sheet_predictions
+from lim_keras.models import network_stride
+from lim_keras.training.fit import MODEL, Predictor
+from lim_keras.training.run import OUT_OF_FOLD, Run
+
+
+def predict_held_out(run: Run, fold: int) -> None:
+    """Predict the held-out tiles of a fold with its model and keep the probabilities; does nothing where they are kept.
+
+    A model of windows predicts its tiles among each other on sheets, at the data's own share of landslides; a model of
+    whole resized tiles predicts whole resized tiles, as a scene has none of these to fit a threshold on.
+    """
+    folder = run.fold_folder(fold) / OUT_OF_FOLD
+    if folder.exists():
+        return
+    partial = folder.with_name(f"{OUT_OF_FOLD}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    predict = Predictor(keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False))
+    for prediction in held_out_predictions(run, fold, predict):
+        kept = np.stack([prediction.probability, prediction.place.mask]).astype(np.float16)
+        np.save(partial / f"{prediction.place.name}.npy", kept)
+    partial.rename(folder)
+
+
+def held_out_predictions(run: Run, fold: int, predict: Predictor) -> Iterator[Prediction]:
+    """Predictions of the held-out tiles of a fold, in the manner that its models were trained for."""
+    config = run.config
+    store = TileStore(run.held_out_tiles(fold), config.sampling.gsd_m, config.gsd_m)
+    if config.sampling.mode == "resized":
+        return tile_predictions(predict, store, size=config.sampling.size)
+    return sheet_predictions(
+        predict, store, seed=config.seed, multiple=max(64, network_stride(config.model.input_reduction))
+    )
+
+
+def kept_predictions(run: Run, fold: int, temperature: float = 1.0) -> Iterator[Prediction]:
+    """The kept probabilities of a fold's held-out tiles, at a temperature; the places carry no images."""
+    for tile in run.held_out_tiles(fold):
+        probability, mask = np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npy").astype(np.float32)
+        labels = mask.astype(np.uint8)
+        place = Place(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
+        yield Prediction(place, scale_probability(probability, temperature), everywhere(labels.shape))

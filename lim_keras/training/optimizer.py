@@ -1,0 +1,86 @@
+"""Optimizers in which the encoder learns more slowly than the decoder, or not at all at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from lim_keras.config import TrainingSection
+
+
+class _Stepping(Protocol):
+    iterations: Any
+
+    def _get_variable_index(self, variable: Any) -> int: ...
+
+
+class _TwoSpeeds:
+    """Mixed into a Keras optimizer: warm-up, decoupled weight decay and a learning rate of the encoder's own.
+
+    Weight decay is ours rather than Keras's, as Keras's would go on shrinking the encoder while it is frozen, and
+    would shrink batch normalisation.
+    """
+
+    def __init__(
+        self,
+        *,
+        decay: float,
+        encoder_variables: Iterable[Any],
+        encoder_factor: float,
+        freeze_steps: int,
+        warmup_steps: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self._decay, self._freeze_steps, self._warmup_steps = decay, freeze_steps, warmup_steps
+        self._encoder_factor = encoder_factor
+        self._encoder_ids = {id(variable) for variable in encoder_variables}
+
+    def build(self, variables: list[Any]) -> None:
+        """Note which variables are the encoder's and which are kernels, which alone decay."""
+        super().build(variables)  # type: ignore[misc]
+        self._of_encoder = [id(variable) in self._encoder_ids for variable in variables]
+        self._decays = [len(variable.shape) > 1 for variable in variables]
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable at its own speed."""
+        position = self._get_variable_index(variable)
+        rate = learning_rate * self._speed(position)
+        if self._decay and self._decays[position]:
+            variable.assign_sub(variable * tf.cast(rate * self._decay, variable.dtype))
+        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+
+    def _speed(self: Any, position: int) -> Any:
+        step = tf.cast(self.iterations, tf.float32)
+        speed = tf.minimum(1.0, (step + 1) / self._warmup_steps) if self._warmup_steps else tf.constant(1.0)
+        if not self._of_encoder[position]:
+            return speed
+        return tf.where(step < self._freeze_steps, 0.0, speed * self._encoder_factor)
+
+
+class AdamW(_TwoSpeeds, keras.optimizers.Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) and two speeds."""
+
+
+class Sgd(_TwoSpeeds, keras.optimizers.SGD):
+    """Stochastic gradient descent with momentum and two speeds."""
+
+
+def build_optimizer(settings: TrainingSection, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a run; its schedule ends with the last step of the last epoch."""
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps_per_epoch * settings.epochs)
+    speeds = {
+        "decay": settings.weight_decay,
+        "encoder_variables": model.get_layer("encoder").trainable_variables,
+        "encoder_factor": settings.encoder_learning_rate_factor,
+        "freeze_steps": settings.freeze_encoder_epochs * steps_per_epoch,
+        "warmup_steps": settings.warmup_steps,
+    }
+    if settings.optimizer == "adamw":
+        return AdamW(learning_rate=rate, **speeds)
+    return Sgd(learning_rate=rate, momentum=settings.momentum, nesterov=True, **speeds)

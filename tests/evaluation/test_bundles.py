@@ -1,0 +1,115 @@
+"""A bundle with a network that finds what is bright, through the real command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pytest
+from click.testing import CliRunner, Result
+
+from lim_keras.cli import main
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import BundleError, DataError
+from lim_keras.evaluation.bundles import judge_bundle
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+
+WriteScene = Callable[[float], tuple[Path, Path]]
+
+
+def facts(**changes: object) -> ModelFacts:
+    values = {
+        "name": "bright",
+        "model": {},
+        "sampling": {"mode": "windows", "size": 32},
+        "bands": 3,
+        "dtype": "uint8",
+        "gsd_m": 0.8,
+        "stride": 1,
+        "statistics": (BandStatistics(mean=80.0, std=30.0, min=0.0, max=255.0),) * 3,
+        "threshold": 0.5,
+        "temperature": 1.0,
+        "metrics": {},
+        "config_hash": "0" * 64,
+        "training_tiles": ("t0", "t1", "t4"),
+        "test_tiles": ("t2", "t5"),
+    }
+    return ModelFacts.model_validate(values | changes)
+
+
+def bright(bands: int = 3) -> keras.Model:
+    """Logit (mean of the bands - 105) / 10."""
+    image = keras.Input((None, None, bands))
+    kernel, bias = (keras.initializers.Constant(value) for value in (0.1 / bands, -10.5))
+    return keras.Model(image, keras.layers.Conv2D(1, 1, kernel_initializer=kernel, bias_initializer=bias)(image))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported_models") / "bright"
+    write_bundle(path, facts(), [bright()])
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_three_protocols_printed_stored_and_drawn(
+    bundle: Path, tiles: TileSet, scene: WriteScene, tmp_path: Path
+) -> None:
+    image, labels = scene(0.8)
+    stored, pictures = tmp_path / "out" / "figures.json", tmp_path / "pictures"
+    options = ["--windows", 6, "--bootstrap", 20, "--json", stored, "--figures", pictures]
+    done = run(bundle, "--data", tiles.root, "--scene", image, "--labels", labels, *options)
+    assert done.exit_code == 0, done.output
+    for said in ("bright", "landslide tiles", "all windows", "scene", "F1", "1.000", "blind F1", str(stored)):
+        assert said in done.output
+    figures = json.loads(stored.read_text())
+    assert (figures["bundle"], figures["threshold"]) == ("bright", 0.5)
+    assert list(figures["protocols"]) == ["tiles", "windows", "scene"]
+    assert [place["name"] for place in figures["protocols"]["tiles"]["places"]] == ["t2", "t5"]  # the test tiles
+    assert figures["protocols"]["scene"]["subsets"]["all"]["model"]["f1"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert figures["protocols"]["windows"]["bootstrap"]["draws"] == 20
+    assert len(figures["protocols"]["windows"]["places"]) == 6
+    drawn = {path.name for path in pictures.iterdir()}
+    assert {"scene_best.png", "tiles_best.png", "reliability.png"} <= drawn
+    assert not any("worst" in name for name in drawn)  # nothing is wrong anywhere
+
+
+def test_a_list_of_tiles_and_training_tiles_among_them(bundle: Path, tiles: TileSet, tmp_path: Path) -> None:
+    wanted = tmp_path / "wanted.txt"
+    wanted.write_text("t0\nt6\n")
+    done = run(bundle, "--data", tiles.root, "--tiles", wanted, "--windows", 2)
+    assert done.exit_code == 0, done.output
+    assert "Warning: 1 of 2 tiles were used in training (such as t0)" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--scene", "--labels"])
+def test_scene_and_labels_belong_together(bundle: Path, tiles: TileSet, scene: WriteScene, option: str) -> None:
+    done = run(bundle, "--data", tiles.root, option, scene(0.8)[0])
+    assert done.exit_code == 2
+    assert "--scene and --labels belong together" in done.stderr
+
+
+def test_other_bands_are_refused(tiles: TileSet, tmp_path: Path) -> None:
+    statistics = (BandStatistics(mean=80.0, std=30.0, min=0.0, max=255.0),) * 4
+    write_bundle(tmp_path / "four", facts(name="four", bands=4, statistics=statistics), [bright(4)])
+    done = run(tmp_path / "four", "--data", tiles.root)
+    assert done.exit_code == 1
+    assert "expected tiles of 4 bands of uint8" in done.stderr and "Received: 3 bands" in done.stderr
+
+
+def test_a_folder_that_is_no_bundle_is_named(tiles: TileSet) -> None:
+    done = run(tiles.root, "--data", tiles.root)
+    assert done.exit_code == 1
+    assert "model.json" in done.stderr
+
+
+def test_settings_of_another_make_are_named(bundle: Path, tiles: TileSet, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "odd", facts(name="odd", sampling={"mode": "spirals"}), [bright()])
+    with pytest.raises(BundleError, match="`sampling`"):
+        judge_bundle(tmp_path / "odd", tiles.root)
+    with pytest.raises(DataError, match="both or neither"):
+        judge_bundle(bundle, tiles.root, scene=tmp_path / "scene.tif")

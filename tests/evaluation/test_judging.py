@@ -1,0 +1,124 @@
+"""All protocols on a small set of tiles on disk; which tiles are judged on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lim_keras.config import EvaluationSection
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
+from lim_keras.evaluation.baseline import ImageBlindMask
+from lim_keras.evaluation.judging import Judge, choose_tiles
+
+WriteScene = Callable[[float], tuple[Path, Path]]
+SETTINGS = EvaluationSection(windows=12, bootstrap=40)
+
+
+def bright_is_landslide(images: np.ndarray) -> np.ndarray:
+    return np.where(images[..., 0] > 120, np.float32(0.9), np.float32(0.1))
+
+
+def judge(mode: str, predict: Callable[[np.ndarray], np.ndarray] = bright_is_landslide, **options: object) -> Judge:
+    return Judge(predict, 0.5, mode, 32, settings=SETTINGS, **options)  # type: ignore[arg-type]
+
+
+def test_native_tiles_of_a_perfect_predictor(tiles: TileSet) -> None:
+    blind = ImageBlindMask(np.pad(np.ones((10, 10), np.float32), 11), 0.5)
+    judged = judge("windows", blind=blind).tiles(tiles)
+    landslide, everything = (judged.evaluation.figures(subset) for subset in ("landslide", "all"))
+    assert (landslide.places, everything.places) == (4, 8)
+    assert landslide.model["f1"].value == everything.model["f1"].value == 1.0
+    assert 0.3 < everything.blind["f1"].value < landslide.blind["f1"].value < 1
+    assert everything.pixels == sum(tile.width * tile.height for tile in tiles)
+    assert [kept.place.kind for kept in judged.gallery.best] == ["landslide"] * 4
+    assert judged.gallery.worst == []
+
+
+def test_a_model_of_resized_tiles_is_shown_resized_tiles(tiles: TileSet) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        shapes.append(images.shape)
+        return bright_is_landslide(images)
+
+    evaluation = judge("resized", predict).tiles(tiles).evaluation
+    assert shapes == [(8, 32, 32, 3)]
+    assert evaluation.figures().pixels == 8 * 32 * 32
+    assert evaluation.figures().model["f1"].value > 0.9
+
+
+def test_tiles_are_shown_at_the_scale_of_training(tiles: TileSet, tmp_path: Path) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        shapes.append(images.shape)
+        return bright_is_landslide(images)
+
+    manifest = tmp_path / "tiles.csv"
+    tiles.write_manifest(manifest)
+    lines = manifest.read_text().splitlines()
+    column = lines[0].split(",").index("gsd_m")
+    rows = [line.split(",") for line in lines[1:]]
+    for row in rows:
+        row[column] = "0.5"
+    manifest.write_text("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n")
+    judge("windows", predict, gsd_m=1.0).tiles(TileSet.read(manifest))
+    # half as many pixels a side: 40, 43, ... 61 by 50 become 20, 22 (of 21.5), 23, 24 (24.5), ... by 25
+    assert shapes[0] == (1, 20, 25, 3)
+    assert {shape[2] for shape in shapes} == {25}
+
+
+def test_windows_are_seeded_and_of_the_training_size(tiles: TileSet) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        shapes.append(images.shape)
+        return bright_is_landslide(images)
+
+    first, again = (judge("windows", predict).windows(tiles).evaluation for _ in range(2))
+    assert shapes == [(8, 32, 32, 3), (4, 32, 32, 3)] * 2
+    assert first.places == again.places
+    assert first.figures().places == 12
+    assert first.figures().model["f1"].value == 1.0
+    share = first.figures().landslide_share
+    assert first.figures().blind["f1"].value == pytest.approx(2 * share / (1 + share))
+    assert judge("windows", seed=5).windows(tiles).evaluation.places != first.places
+
+
+def test_a_scene_of_a_perfect_predictor(scene: WriteScene) -> None:
+    evaluation = judge("windows", gsd_m=0.8).scene(*scene(0.8)).evaluation
+    assert evaluation.figures().model["f1"].value == 1.0
+    share = 30 * 40 / (90 * 110)
+    assert evaluation.figures().blind["f1"].value == pytest.approx(2 * share / (1 + share))
+
+
+def test_a_scene_of_another_scale_warns(scene: WriteScene) -> None:
+    paths = scene(10.0)
+    with pytest.warns(DomainWarning, match=r"10 m, but .* 0\.8 m.*0\.08 times"):
+        judge("windows", gsd_m=0.8).scene(*paths)
+
+
+def test_tiles_to_judge_on(tiles: TileSet) -> None:
+    def chosen(wanted: list[str] | None, **known: list[str]) -> tuple[str, ...]:
+        return choose_tiles(tiles, wanted, **known).ids
+
+    assert chosen(["t1", "t6"]) == ("t1", "t6")
+    assert chosen(None, test=["t5", "elsewhere"], training=["t0"]) == ("t5",)
+    assert chosen(None, training=["t0", "t1", "t2"]) == ("t3", "t4", "t5", "t6", "t7")
+    assert chosen(None) == tiles.ids
+
+
+def test_training_tiles_are_no_test(tiles: TileSet) -> None:
+    with pytest.warns(LimKerasWarning, match=r"1 of 2 tiles .*t0"):
+        choose_tiles(tiles, ["t0", "t5"], training=["t0"])
+    with pytest.warns(LimKerasWarning, match="8 of 8"):
+        assert len(choose_tiles(tiles, None, training=list(tiles.ids))) == 8
+
+
+def test_unknown_and_absent_ids_are_refused(tiles: TileSet) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        choose_tiles(tiles, ["t1", "nowhere"])
+    with pytest.raises(DataError, match="at least one"):
+        choose_tiles(tiles, [])

@@ -1,0 +1,76 @@
+"""Three small networks with weights that make their outputs differ, and a bundle of them, exported once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lim_keras.evaluation.baseline import ImageBlindMask
+from lim_keras.evaluation.confusion import Estimate
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.models import build_model
+
+FOLDS, TEMPERATURE, THRESHOLD = 3, 1.7, 0.45
+
+
+def constant(logit: float, bands: int = 3) -> keras.Model:
+    """The same logit everywhere, whatever the image."""
+    image = keras.Input((None, None, bands))
+    bias = keras.initializers.Constant(logit)
+    return keras.Model(image, keras.layers.Conv2D(1, 1, kernel_initializer="zeros", bias_initializer=bias)(image))
+
+
+def network(seed: int, bands: int = 3) -> keras.Model:
+    """A network that answers otherwise for every seed and image; dropout shows that exports do without it."""
+    model = build_model("fcn_fl", encoder="small", bands=bands, encoder_weights=None, decoder_channels=8, dropout=0.5)
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.path.endswith(("gamma", "beta", "moving_mean", "moving_variance")):
+            weight.assign(weight + rng.uniform(0, 0.2, weight.shape))
+    # The score layer starts at zero, where every network answers 1/2.
+    model.get_layer("score").set_weights([rng.normal(scale=2.0, size=(1, 1, 8, 1)), rng.normal(size=1)])
+    return model
+
+
+def facts(**changes: object) -> ModelFacts:
+    values = {
+        "name": "tiny",
+        "model": {"name": "fcn_fl", "encoder": "small"},
+        "sampling": {"mode": "windows", "size": 64},
+        "bands": 3,
+        "dtype": "uint8",
+        "gsd_m": 0.8,
+        "stride": 32,
+        "statistics": (BandStatistics(mean=100.0, std=20.0, min=0.0, max=255.0),) * 3,
+        "threshold": THRESHOLD,
+        "temperature": TEMPERATURE,
+        "metrics": {"out_of_fold": {"f1": Estimate(0.7, 0.6, 0.8), "mcc": Estimate(float("nan"), 0.1, 0.2)}},
+        "config_hash": "0" * 64,
+    }
+    return ModelFacts.model_validate(values | changes)
+
+
+def images(height: int, width: int, count: int = 2) -> np.ndarray:
+    return np.random.default_rng(height * 1000 + width).uniform(0, 255, (count, height, width, 3)).astype(np.float32)
+
+
+def expected_folds(models: Sequence[keras.Model], batch: np.ndarray) -> np.ndarray:
+    """(folds, n, h, w, 1) in float64: sigmoid(logits / temperature) from the Python models."""
+    logits = np.stack([np.asarray(model(batch, training=False)) for model in models]).astype(np.float64)
+    return 1 / (1 + np.exp(-logits / TEMPERATURE))
+
+
+@pytest.fixture(scope="session")
+def models() -> list[keras.Model]:
+    return [network(seed) for seed in range(FOLDS)]
+
+
+@pytest.fixture(scope="session")
+def bundle_path(models: list[keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only: tests that change files copy it."""
+    path = tmp_path_factory.mktemp("exported_models") / "tiny"
+    write_bundle(path, facts(), models, ImageBlindMask(np.full((4, 6), 0.25, np.float32), 0.2))
+    return path

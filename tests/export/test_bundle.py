@@ -1,0 +1,267 @@
+"""Bundles: written and read back, every way of being damaged named, predictions in numpy."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from pydantic import ValidationError
+
+from lim_keras.errors import BundleError, DataError
+from lim_keras.export import bundle as bundle_module
+from lim_keras.export.bundle import Bundle, load_bundle, write_bundle
+from lim_keras.export.bundle_info import BandStatistics, BundleInfo
+from tests.export.conftest import FOLDS, THRESHOLD, constant, expected_folds, facts, images
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_path: Path) -> Bundle:
+    return load_bundle(bundle_path)
+
+
+@pytest.fixture
+def copied(bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads((path / "model.json").read_text())
+    change(values)
+    (path / "model.json").write_text(json.dumps(values))
+
+
+def test_layout(bundle_path: Path) -> None:
+    names = ["baseline.npz", "ensemble", "fold_0", "fold_1", "fold_2", "model.json"]
+    assert sorted(path.name for path in bundle_path.iterdir()) == names
+    assert (bundle_path / "ensemble" / "1" / "saved_model.pb").is_file()
+
+
+def test_info_says_what_training_knew(bundle: Bundle) -> None:
+    info = bundle.info
+    given, kept = facts().model_dump(exclude={"metrics"}), info.model_dump()
+    assert {key: kept[key] for key in given} == given
+    assert info.folds == FOLDS
+    assert info.format == 1
+    assert info.created.tzinfo is not None
+    assert info.versions["tensorflow"] == tf.__version__
+    assert info.metrics["out_of_fold"]["f1"].low == 0.6
+
+
+def test_undefined_score_is_null_in_json_and_nan_in_python(bundle_path: Path, bundle: Bundle) -> None:
+    assert json.loads((bundle_path / "model.json").read_text())["metrics"]["out_of_fold"]["mcc"]["value"] is None
+    assert np.isnan(bundle.info.metrics["out_of_fold"]["mcc"].value)
+
+
+def test_files_are_recorded(bundle: Bundle) -> None:
+    # 3 folds: saved_model.pb, fingerprint.pb, index, two data files. Ensemble: the same with four data files. Baseline.
+    assert len(bundle.info.files) == 3 * 5 + 7 + 1
+
+
+def test_predict(bundle: Bundle, models: list[keras.Model]) -> None:
+    probability = bundle.predict(images(31, 33))
+    assert probability.shape == (2, 31, 33)
+    assert probability.dtype == np.float32
+    expected = expected_folds(models, images(31, 33)).mean(axis=0)[..., 0]
+    np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
+
+
+def test_predict_all(bundle: Bundle, models: list[keras.Model]) -> None:
+    prediction = bundle.predict_all(images(33, 64))
+    folds = expected_folds(models, images(33, 64))[..., 0]
+    np.testing.assert_array_equal(prediction.probability, bundle.predict(images(33, 64)))
+    np.testing.assert_allclose(prediction.spread, folds.std(axis=0), rtol=0, atol=1e-5)
+    assert prediction.votes.dtype == np.int32
+    assert 0 <= prediction.votes.min() <= prediction.votes.max() <= FOLDS
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float64])
+def test_any_number_type(bundle: Bundle, dtype: type) -> None:
+    batch = images(8, 8).astype(np.uint8)
+    np.testing.assert_array_equal(bundle.predict(batch.astype(dtype)), bundle.predict(batch.astype(np.float32)))
+
+
+def test_one_fold_alone(bundle_path: Path, models: list[keras.Model]) -> None:
+    expected = expected_folds(models, images(31, 33))[1, ..., 0]
+    prediction = load_bundle(bundle_path, fold=1).predict_all(images(31, 33))
+    np.testing.assert_allclose(prediction.probability, expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(prediction.spread, 0)
+    np.testing.assert_array_equal(prediction.votes, prediction.probability >= np.float32(THRESHOLD))
+
+
+def test_bundle_of_one_model(tmp_path: Path) -> None:
+    info = write_bundle(tmp_path / "one", facts(threshold=0.5), [constant(0.0)])
+    assert info.folds == 1
+    loaded = load_bundle(tmp_path / "one")
+    prediction = loaded.predict_all(images(2, 3))
+    # sigmoid(0) = 1/2, which reaches the threshold 1/2
+    np.testing.assert_array_equal(prediction.probability, np.full((2, 2, 3), 0.5, np.float32))
+    np.testing.assert_array_equal(prediction.spread, np.zeros((2, 2, 3), np.float32))
+    np.testing.assert_array_equal(prediction.votes, np.ones((2, 2, 3), np.int32))
+    assert loaded.baseline() is None
+
+
+def test_no_size_makes_tensorflow_trace_again(bundle: Bundle) -> None:
+    function = bundle.saved_model.signatures["serving_default"]
+    # A concrete function holds one graph and cannot trace; a tf.function, which could, counts its tracings.
+    assert not hasattr(function, "experimental_get_tracing_count")
+    graph = function.graph
+    for size in (1, 2, 3, 40):
+        bundle.predict(images(size, size))
+    assert bundle.saved_model.signatures["serving_default"].graph is graph
+
+
+def test_baseline(bundle: Bundle) -> None:
+    baseline = bundle.baseline()
+    assert baseline is not None
+    assert baseline.threshold == 0.2
+    np.testing.assert_array_equal(baseline.mean_mask, np.full((4, 6), 0.25, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (1, 4, 4, 4), (1, 4, 4), (0, 4, 4, 3), (1, 0, 4, 3)])
+def test_wrong_images(bundle: Bundle, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"`images`.*\(n, height, width, 3\)"):
+        bundle.predict(np.zeros(shape, np.float32))
+
+
+def test_missing_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"nothing/model\.json: not found"):
+        load_bundle(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"format": 1, "na'])
+def test_damaged_json(copied: Path, text: str) -> None:
+    (copied / "model.json").write_text(text)
+    with pytest.raises(BundleError, match=r"model\.json: damaged"):
+        load_bundle(copied)
+
+
+def test_model_json_that_is_not_text(copied: Path) -> None:
+    (copied / "model.json").write_bytes(b"\xff\xfe\x00pickle")
+    with pytest.raises(BundleError, match=r"model\.json: damaged"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize("version", [2, "1", None])
+def test_other_format(copied: Path, version: object) -> None:
+    _edit(copied, lambda values: values.update(format=version, lim_keras_version="9.9"))
+    with pytest.raises(BundleError, match=r"model\.json: expected bundle format 1\. Received: format .*lim_keras 9\.9"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda values: values.pop("threshold"), "threshold"),
+        (lambda values: values.update(threshold=1.5), "threshold"),
+        (lambda values: values.update(temperature=0), "temperature"),
+        (lambda values: values.update(bands="3"), "bands"),
+        (lambda values: values.update(bands=4), "statistics"),
+        (lambda values: values.update(dtype="int8"), "dtype"),
+        (lambda values: values.update(colour="red"), "colour"),
+        (lambda values: values["statistics"][1].pop("std"), r"statistics\.1\.std"),
+    ],
+)
+def test_wrong_key_is_named(copied: Path, change: Callable[[dict[str, Any]], object], key: str) -> None:
+    _edit(copied, change)
+    with pytest.raises(BundleError, match=rf"model\.json.*`?{key}"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00001-of-00004"]
+)
+def test_missing_file_is_named(copied: Path, name: str) -> None:
+    (copied / "ensemble" / "1" / name).unlink()
+    with pytest.raises(BundleError, match=rf"ensemble/1/{name}: missing"):
+        load_bundle(copied)
+
+
+def test_shortened_file_is_named(copied: Path) -> None:
+    file = copied / "ensemble" / "1" / "variables" / "variables.data-00000-of-00004"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(BundleError, match=r"data-00000-of-00004: expected \d+ bytes\. Received: 1000 bytes"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.data-00000-of-00004"])
+def test_one_changed_byte_is_named(copied: Path, name: str) -> None:
+    file = copied / "ensemble" / "1" / name
+    content = bytearray(file.read_bytes())
+    content[5000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name}: its content is not what was exported"):
+        load_bundle(copied)
+
+
+def test_damaged_fold_does_not_hinder_the_ensemble(copied: Path) -> None:
+    shutil.rmtree(copied / "fold_0")
+    load_bundle(copied)
+    with pytest.raises(BundleError, match="fold_0/1/"):
+        load_bundle(copied, fold=0)
+
+
+@pytest.mark.parametrize("fold", [3, -1])
+def test_no_such_fold(bundle_path: Path, fold: int) -> None:
+    with pytest.raises(BundleError, match=rf"fold_{fold}/1: not part of this bundle, which has 3 fold"):
+        load_bundle(bundle_path, fold=fold)
+
+
+def test_tensorflow_that_cannot_load(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise ValueError("Op type not registered 'OfTheFuture'")
+
+    monkeypatch.setattr(bundle_module.tf.saved_model, "load", fail)
+    with pytest.raises(BundleError, match=r"ensemble/1: TensorFlow .* cannot load.*OfTheFuture"):
+        load_bundle(bundle_path)
+
+
+def test_damaged_baseline(copied: Path) -> None:
+    (copied / "baseline.npz").unlink()
+    with pytest.raises(BundleError, match=r"baseline\.npz: missing"):
+        load_bundle(copied).baseline()
+
+
+def test_failed_export_keeps_the_finished_bundle(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(bundle_module, "export_models", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_bundle(copied, facts(), [constant(0.0)])
+    assert load_bundle(copied).info.folds == FOLDS
+    assert [path.name for path in copied.parent.iterdir()] == ["tiny"]
+
+
+def test_export_replaces_the_whole_bundle(copied: Path) -> None:
+    write_bundle(copied, facts(), [constant(0.0)])
+    assert sorted(path.name for path in copied.iterdir()) == ["fold_0", "model.json"]
+    assert load_bundle(copied).info.folds == 1
+
+
+@pytest.mark.parametrize("models", [[], [constant(0.0, bands=4)], [constant(0.0), constant(0.0, bands=4)]])
+def test_models_must_agree_with_the_facts(tmp_path: Path, models: list[keras.Model]) -> None:
+    with pytest.raises(BundleError, match="Expected `models` of 3 bands"):
+        write_bundle(tmp_path / "tiny", facts(), models)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes", [{"name": "../up"}, {"bands": 2}, {"threshold": -1.0}, {"gsd_m": 0.0}])
+def test_wrong_facts(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        facts(**changes)
+
+
+def test_info_round_trip(tmp_path: Path, bundle: Bundle) -> None:
+    bundle.info.write(tmp_path)
+    assert BundleInfo.read(tmp_path).model_dump_json() == bundle.info.model_dump_json()
+
+
+def test_numpy_numbers_are_taken() -> None:
+    assert facts(threshold=np.float64(0.25)).threshold == 0.25
+    assert BandStatistics(mean=np.float64(1.5), std=0, min=0, max=2).mean == 1.5

@@ -1,0 +1,286 @@
+"""SavedModels: equal to the Python models in a process without the package, and no variable twice on the disk."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.export import saved_model
+from lim_keras.export.saved_model import export_ensemble, export_fold, export_models, float32_copy
+from lim_keras.models import build_model
+from tests.export.conftest import FOLDS, THRESHOLD, constant, expected_folds, images, network
+
+SIZES = [(1, 1), (31, 33), (33, 64)]
+
+# What a user without lim_keras does. It gets the bundle's folder and a folder with in_<h>_<w>.npy.
+FOREIGN_PROCESS = """
+import json, pathlib, sys
+import numpy as np
+import tensorflow as tf
+bundle, work = map(pathlib.Path, sys.argv[1:])
+for folder in sorted(bundle.glob("*/1")):
+    model = tf.saved_model.load(str(folder))
+    for file in sorted(work.glob("in_*.npy")):
+        outputs = model.signatures["serving_default"](image=tf.constant(np.load(file)))
+        name = file.stem.replace("in_", f"out_{folder.parent.name}_")
+        np.savez(work / name, **{key: value.numpy() for key, value in outputs.items()})
+print(json.dumps([name for name in sys.modules if name.startswith("lim_keras")]))
+"""
+
+
+@pytest.fixture(scope="module")
+def foreign_outputs(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("foreign")
+    for height, width in SIZES:
+        np.save(work / f"in_{height}_{width}.npy", images(height, width))
+    command = [sys.executable, "-I", "-c", FOREIGN_PROCESS, str(bundle_path), str(work)]
+    ran = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1]) == []
+    return work
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_ensemble_in_a_process_without_the_package(
+    foreign_outputs: Path, models: list[keras.Model], height: int, width: int
+) -> None:
+    folds = expected_folds(models, images(height, width))
+    outputs = np.load(foreign_outputs / f"out_ensemble_{height}_{width}.npz")
+    assert sorted(outputs) == ["probability", "spread", "votes"]
+    assert {key: str(outputs[key].dtype) for key in outputs} == {
+        "probability": "float32",
+        "spread": "float32",
+        "votes": "int32",
+    }
+    assert outputs["probability"].shape == (2, height, width, 1)
+    np.testing.assert_allclose(outputs["probability"], folds.mean(axis=0), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs["spread"], folds.std(axis=0), rtol=0, atol=1e-5)
+    clear = (np.abs(folds - THRESHOLD) > 1e-5).all(axis=0)
+    np.testing.assert_array_equal(outputs["votes"][clear], (folds >= THRESHOLD).sum(axis=0)[clear])
+
+
+@pytest.mark.parametrize("fold", range(FOLDS))
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_folds_in_a_process_without_the_package(
+    foreign_outputs: Path, models: list[keras.Model], height: int, width: int, fold: int
+) -> None:
+    outputs = np.load(foreign_outputs / f"out_fold_{fold}_{height}_{width}.npz")
+    assert sorted(outputs) == ["probability"]
+    expected = expected_folds(models, images(height, width))[fold]
+    np.testing.assert_allclose(outputs["probability"], expected, rtol=0, atol=1e-5)
+
+
+def test_the_test_networks_would_show_a_mistake(models: list[keras.Model]) -> None:
+    """Folds, places and thresholds differ by far more than the tolerance."""
+    folds = expected_folds(models, images(33, 64))
+    assert folds.std(axis=0).mean() > 0.01
+    assert folds.std(axis=(1, 2, 3, 4)).min() > 0.003
+    assert 0.01 < (folds >= THRESHOLD).mean() < 0.99
+
+
+def _outputs(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
+    loaded = tf.saved_model.load(str(path))
+    return {key: value.numpy() for key, value in loaded.signatures["serving_default"](image=tf.constant(batch)).items()}
+
+
+def test_temperature_by_hand(tmp_path: Path) -> None:
+    export_fold(constant(2.0), tmp_path / "1", temperature=2.0)
+    # sigmoid(2 / 2) = 1 / (1 + exp(-1)) = 0.731059
+    np.testing.assert_allclose(_outputs(tmp_path / "1", images(3, 2))["probability"], 0.731059, atol=1e-6)
+
+
+def test_ensemble_by_hand(tmp_path: Path) -> None:
+    # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4, sigmoid(-ln 3) = 1/4
+    folds = [constant(0.0), constant(float(np.log(3))), constant(-float(np.log(3)))]
+    export_ensemble(folds, tmp_path / "1", temperature=1.0, threshold=0.5)
+    outputs = _outputs(tmp_path / "1", images(1, 1, count=1))
+    assert outputs["probability"].item() == pytest.approx(0.5, abs=1e-6)
+    # standard deviation of 1/2, 3/4, 1/4: sqrt((0 + 1/16 + 1/16) / 3) = 0.204124
+    assert outputs["spread"].item() == pytest.approx(0.204124, abs=1e-6)
+    # 1/2 reaches the threshold, 3/4 does, 1/4 does not
+    assert outputs["votes"].item() == 2
+
+
+@pytest.mark.parametrize("bands", [1, 5])
+def test_any_number_of_bands(tmp_path: Path, bands: int) -> None:
+    export_fold(constant(0.0, bands), tmp_path / "1")
+    assert _outputs(tmp_path / "1", np.ones((1, 4, 4, bands), np.float32))["probability"].shape == (1, 4, 4, 1)
+
+
+def _disk_bytes(*folders: Path) -> int:
+    """Bytes of variables below the folders, a file with two names counted once."""
+    files = [file.stat() for folder in folders for file in folder.rglob("variables.*")]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())
+
+
+def test_variables_are_on_the_disk_once(bundle_path: Path, models: list[keras.Model]) -> None:
+    weights = sum(4 * model.count_params() for model in models)
+    folds = [bundle_path / f"fold_{fold}" for fold in range(FOLDS)]
+    assert _disk_bytes(*folds) >= weights
+    # What the ensemble adds: TensorFlow's description of its objects and the index, 42 kB, which grow with the number
+    # of variables, not with their size.
+    added = _disk_bytes(bundle_path) - _disk_bytes(*folds)
+    assert added < 100_000
+    assert added < weights / 5
+    assert _disk_bytes(bundle_path / "ensemble") >= weights
+
+
+def test_each_fold_file_is_linked_to_its_own(bundle_path: Path) -> None:
+    def inodes(name: str) -> set[int]:
+        return {file.stat().st_ino for file in (bundle_path / name / "1" / "variables").glob("*.data-*")}
+
+    for fold in range(FOLDS):
+        assert len(inodes("ensemble") & inodes(f"fold_{fold}")) == 1
+
+
+def test_a_copy_of_the_ensemble_alone_is_complete(bundle_path: Path, models: list[keras.Model], tmp_path: Path) -> None:
+    shutil.copytree(bundle_path / "ensemble", tmp_path / "ensemble")
+    expected = expected_folds(models, images(31, 33)).mean(axis=0)
+    np.testing.assert_allclose(
+        _outputs(tmp_path / "ensemble" / "1", images(31, 33))["probability"], expected, rtol=0, atol=1e-5
+    )
+
+
+def test_without_hard_links_the_export_is_larger_but_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.warns(LimKerasWarning, match="second copy.*Operation not supported") as warned:
+        export_models([constant(0.0), constant(2.0)], tmp_path, temperature=1.0, threshold=0.5)
+    assert len(warned) == 1
+    # (1/2 + sigmoid(2) = 0.880797) / 2 = 0.690399
+    outputs = _outputs(tmp_path / "ensemble" / "1", images(2, 2))
+    np.testing.assert_allclose(outputs["probability"], 0.690399, atol=1e-6)
+    assert not list(tmp_path.rglob("*.link"))
+
+
+def test_one_model_has_no_ensemble(tmp_path: Path) -> None:
+    export_models([constant(0.0)], tmp_path, temperature=1.0, threshold=0.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fold_0"]
+
+
+@pytest.fixture
+def policy(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+def _dtypes_in_graph(path: Path) -> set[int]:
+    graph = tf.saved_model.load(str(path)).signatures["serving_default"].graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return {attribute.type for node in nodes for attribute in node.attr.values() if attribute.type}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+def test_mixed_precision_is_exported_in_float32(policy: str, tmp_path: Path) -> None:
+    mixed = network(seed=7)
+    assert mixed.get_layer("scale_2_conv").compute_dtype == policy.removeprefix("mixed_")
+    export_fold(mixed, tmp_path / "1")
+    assert not {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum} & _dtypes_in_graph(tmp_path / "1")
+    keras.config.set_dtype_policy("float32")
+    twin = network(seed=7)
+    twin.set_weights(mixed.get_weights())
+    expected = 1 / (1 + np.exp(-np.asarray(twin(images(33, 64), training=False), np.float64)))
+    np.testing.assert_allclose(_outputs(tmp_path / "1", images(33, 64))["probability"], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unet", "segnet", "fcn"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
+def test_float32_copy_of_every_decoder(policy: str, name: str) -> None:
+    model = build_model(name, encoder="small", encoder_weights=None, decoder_channels=2)
+    copy = float32_copy(model)
+    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in copy.get_layer("encoder").layers} == {"float32"}
+    for ours, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_copies_do_not_follow_the_model() -> None:
+    model = constant(1.0)
+    copy = float32_copy(model)
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    assert copy.get_weights()[1].item() == 1.0
+
+
+def test_loads_as_tensorflow_serving_does(bundle_path: Path, models: list[keras.Model]) -> None:
+    """The C++ server restores through the operations named in the graph, as a session of TensorFlow 1 does."""
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(bundle_path / "ensemble" / "1"))
+        signature = meta.signature_def["serving_default"]
+        feed = {signature.inputs["image"].name: images(31, 33)}
+        got = session.run(signature.outputs["probability"].name, feed)
+    np.testing.assert_allclose(got, expected_folds(models, images(31, 33)).mean(axis=0), rtol=0, atol=1e-5)
+
+
+def test_loads_as_a_keras_layer(bundle_path: Path, models: list[keras.Model]) -> None:
+    layer = keras.layers.TFSMLayer(bundle_path / "ensemble" / "1", call_endpoint="serving_default")
+    outputs = layer(images(33, 64))
+    expected = expected_folds(models, images(33, 64))
+    np.testing.assert_allclose(outputs["probability"], expected.mean(axis=0), rtol=0, atol=1e-5)
+    assert sorted(outputs) == ["probability", "spread", "votes"]
+
+
+@pytest.mark.slow
+def test_tensorflows_own_tool_shows_the_documented_signature(bundle_path: Path) -> None:
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--tag_set", "serve"]
+    command += ["--signature_def", "serving_default", "--dir", str(bundle_path / "ensemble" / "1")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    entries = " ".join(shown.split())
+    assert "inputs['image'] tensor_info: dtype: DT_FLOAT shape: (-1, -1, -1, 3)" in entries
+    assert "outputs['probability'] tensor_info: dtype: DT_FLOAT shape: (-1, -1, -1, 1)" in entries
+    assert "outputs['spread'] tensor_info: dtype: DT_FLOAT shape: (-1, -1, -1, 1)" in entries
+    assert "outputs['votes'] tensor_info: dtype: DT_INT32 shape: (-1, -1, -1, 1)" in entries
+
+
+def test_failed_export_keeps_the_finished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_fold(constant(0.0), tmp_path / "1")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(saved_model.tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_fold(constant(2.0), tmp_path / "1")
+    np.testing.assert_allclose(_outputs(tmp_path / "1", images(1, 1))["probability"], 0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_wrong_temperature(tmp_path: Path, temperature: float) -> None:
+    with pytest.raises(BundleError, match=r"`temperature`.*Received"):
+        export_fold(constant(0.0), tmp_path / "1", temperature)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_wrong_threshold(tmp_path: Path, threshold: float) -> None:
+    with pytest.raises(BundleError, match=r"`threshold`.*0\.\.1"):
+        export_ensemble([constant(0.0)], tmp_path / "1", 1.0, threshold)
+
+
+def test_folds_must_agree_in_bands(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"one number of bands.*\{3, 4\}"):
+        export_ensemble([constant(0.0, 3), constant(0.0, 4)], tmp_path / "1", 1.0, 0.5)
+
+
+def test_no_folds(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="0 folds"):
+        export_ensemble([], tmp_path / "1", 1.0, 0.5)
+
+
+def test_two_classes_are_refused(tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3))
+    with pytest.raises(BundleError, match=r"`model`.*logits \(n, h, w, 1\)"):
+        export_fold(keras.Model(image, keras.layers.Conv2D(2, 1)(image)), tmp_path / "1")

@@ -1,0 +1,115 @@
+"""Windowed reading equals reading the whole file; what is shown where there is no data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+from rasterio.enums import ColorInterp
+from scipy.ndimage import distance_transform_edt
+
+from lim_keras.data.raster import read_image, read_valid
+from lim_keras.errors import DataError
+from lim_keras.inference.scene import SceneReader, fill_nodata
+from lim_keras.inference.windows import Box
+
+
+def write(path: Path, bands: np.ndarray, **options: object) -> Path:
+    count, height, width = bands.shape
+    settings = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)} | options
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=bands.dtype, **settings
+    ) as file:
+        file.write(bands)
+    return path
+
+
+@pytest.fixture
+def bands() -> np.ndarray:
+    values = np.random.default_rng(5).integers(1, 3000, (4, 40, 60)).astype(np.uint16)
+    values[:, :9, :13] = 0
+    return values
+
+
+def test_boxes_are_pieces_of_the_whole(tmp_path: Path, bands: np.ndarray) -> None:
+    path = write(tmp_path / "scene.tif", bands, nodata=0)
+    box = Box(5, 7, 31, 60)
+    with SceneReader(path) as scene:
+        pixels, valid = scene.image(box)
+        assert (scene.info.height, scene.info.width, scene.info.bands) == (40, 60, 4)
+        assert scene.info.gsd_m == pytest.approx(0.8)
+    assert pixels.dtype == np.uint16
+    assert (pixels == read_image(path)[box.slices]).all()
+    assert (valid == read_valid(path)[box.slices]).all()
+    assert not valid[:4, :6].any() and valid[4:].all()
+
+
+def test_alpha_is_validity_and_no_band(tmp_path: Path, bands: np.ndarray) -> None:
+    alpha = np.full((1, 40, 60), 255, np.uint8)
+    alpha[0, :, 30:] = 0
+    path = write(
+        tmp_path / "rgba.tif", np.concatenate([bands[:3] // 12, alpha]).astype(np.uint8), photometric="RGB", alpha="YES"
+    )
+    with rasterio.open(path) as file:
+        assert file.colorinterp[3] is ColorInterp.alpha
+    with SceneReader(path) as scene:
+        pixels, valid = scene.image(Box(0, 0, 40, 60))
+    assert pixels.shape == (40, 60, 3)
+    assert valid[:, :30].all() and not valid[:, 30:].any()
+
+
+def test_numbers_that_are_none_hold_no_data(tmp_path: Path) -> None:
+    values = np.ones((2, 8, 8), np.float32)
+    values[0, 3, 3], values[1, 4, 4] = np.nan, np.inf
+    with SceneReader(write(tmp_path / "scene.tif", values)) as scene:
+        _, valid = scene.image(Box(2, 2, 6, 6))
+    assert np.argwhere(~valid).tolist() == [[1, 1], [2, 2]]
+
+
+def test_a_scene_without_a_place_is_read_without_a_warning(tmp_path: Path, bands: np.ndarray) -> None:
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        path = write(tmp_path / "scene.tif", bands, crs=None, transform=None)
+    with SceneReader(path) as scene:
+        assert scene.info.gsd_m is None
+        assert scene.pixels(Box(0, 0, 2, 3)).shape == (2, 3, 4)
+
+
+def test_damage_is_named(tmp_path: Path, bands: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"absent\.tif"):
+        SceneReader(tmp_path / "absent.tif")
+    path = write(tmp_path / "cut.tif", bands, compress="deflate", blockysize=1)
+    path.write_bytes(path.read_bytes()[:-2500])
+    with pytest.raises(DataError, match=r"cut\.tif"), SceneReader(path) as scene:
+        scene.image(Box(0, 0, 40, 60))
+
+
+def test_filled_by_hand() -> None:
+    # One row: data at columns 1 and 5; column 0, 2 are nearest to 1, columns 4, 6 to 5.
+    valid = np.array([[False, True, False, False, False, True, False]])
+    filled = fill_nodata(np.where(valid, [[0, 10, 0, 0, 0, 50, 0]], 0)[..., None], valid)[0, :, 0]
+    assert filled[[0, 1, 2, 4, 5, 6]].tolist() == [10, 10, 10, 50, 50, 50]
+    assert filled[3] in (10, 50)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (70, 90)])
+@pytest.mark.parametrize("share", [0.003, 0.4, 1.0])
+def test_fill_takes_a_nearest_pixel(shape: tuple[int, int], share: float) -> None:
+    rng = np.random.default_rng(11)
+    valid = rng.random(shape) < share
+    valid[-1, -1] = True
+    position = np.arange(np.prod(shape)).reshape(shape)
+    taken = fill_nodata(np.where(valid, position, -1)[..., None], valid)[..., 0]
+    assert (taken[valid] == position[valid]).all()
+    assert valid.ravel()[taken].all()
+    rows, columns = np.indices(shape)
+    from_row, from_column = np.divmod(taken, shape[1])
+    distance = np.hypot(from_row - rows, from_column - columns)
+    assert (distance <= 1.04 * distance_transform_edt(~valid) + 1e-9).all()
+
+
+def test_whole_images_are_passed_on_and_empty_ones_refused() -> None:
+    image = np.zeros((3, 4, 2), np.uint8)
+    assert fill_nodata(image, np.ones((3, 4), bool)) is image
+    with pytest.raises(ValueError, match="`valid`"):
+        fill_nodata(image, np.zeros((3, 4), bool))
