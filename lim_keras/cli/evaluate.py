@@ -29,6 +29,7 @@ _DEFAULTS = EvaluationSection()
 @click.option("--labels", type=_FILE, help="Its truth on the same grid: 1 landslide, 0 background, 255 no data.")
 @click.option("--windows", type=click.IntRange(1), default=_DEFAULTS.windows, show_default=True, help="Random windows.")
 @click.option("--bootstrap", type=click.IntRange(1), default=_DEFAULTS.bootstrap, show_default=True, help="Resamples.")
+@click.option("--each-fold", is_flag=True, help="Judge each fold's model alone, too.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there.")
 @click.option(
     "--figures",
@@ -43,6 +44,7 @@ def evaluate(
     labels: Path | None,
     windows: int,
     bootstrap: int,
+    each_fold: bool,
     json_file: Path | None,
     figures: Path | None,
 ) -> None:
@@ -63,9 +65,10 @@ def evaluate(
         scene=scene,
         labels=labels,
         settings=EvaluationSection(windows=windows, bootstrap=bootstrap),
+        each_fold=each_fold,
         show_progress=sys.stderr.isatty(),
     )
-    said: list[Any] = [report.table()]
+    said: list[Any] = report.tables()
     if json_file:
         said.append(f"figures as JSON: {report.write_json(json_file)}")
     if figures:

@@ -52,6 +52,20 @@ class BlindMask:
 
 
 @dataclass(frozen=True, slots=True)
+class CentreBias:
+    """What tiles give away by their framing.
+
+    held_out_f1: of blind masks on tiles that had no part in them, None where none were held out. everywhere_f1: of calling
+    every pixel landslide, which is all that a blind mask can do where landslides lie evenly.
+    """
+
+    spread: CentroidSpread
+    blind: BlindMask
+    held_out_f1: float | None
+    everywhere_f1: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Occupancy:
     """Of each place in (size, size): in how many tiles it is landslide, and in how many it is labelled."""
 
@@ -67,12 +81,31 @@ class _Occupancy:
             labelled += resized != IGNORED
         return cls(landslide, labelled)
 
-    def __sub__(self, other: "_Occupancy") -> "_Occupancy":
-        return _Occupancy(self.landslide - other.landslide, self.labelled - other.labelled)
+    def without(self, part: Self) -> "_Occupancy":
+        return _Occupancy(self.landslide - part.landslide, self.labelled - part.labelled)
 
     @property
     def mean(self) -> npt.NDArray[np.float32]:
         return (self.landslide / np.maximum(self.labelled, 1)).astype(np.float32)
+
+
+def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int] | None = None) -> CentreBias:
+    """All figures of one set of landslide tiles.
+
+    Args:
+        masks: (height, width) {0, 1, 255}.
+        size: masks are compared at size x size.
+        folds: the fold of each mask; blind masks of all other folds are judged on it.
+
+    Raises:
+        DataError: no mask holds a landslide pixel, or one fold holds all of them.
+    """
+    occupancy = _Occupancy.of(masks, size)
+    blind = BlindMask(occupancy.mean, *_best_cut(occupancy.mean, occupancy))
+    held_out = None if folds is None else _held_out_f1(masks, folds, occupancy)
+    truth, labelled = int(occupancy.landslide.sum()), int(occupancy.labelled.sum())
+    everywhere = 2 * truth / (labelled + truth)
+    return CentreBias(centroid_spread(masks), blind, held_out, everywhere)
 
 
 def centroid_spread(masks: Iterable[Labels]) -> CentroidSpread:
@@ -92,8 +125,8 @@ def mean_mask(masks: Iterable[Labels], size: int) -> npt.NDArray[np.float32]:
     """The share of tiles that are landslide at each place, (size, size) float32, 0..1.
 
     Args:
-        masks: (height, width) {0, 1, 255}, of any size, resized by nearest neighbour. Ignored pixels do not count; a place
-            that is ignored in every mask is 0.
+        masks: (height, width) {0, 1, 255}, of any size, resized by nearest neighbour. Ignored pixels do not count; a
+            place that is ignored in every mask is 0.
         size: side of the mean mask, in pixels.
     """
     return _Occupancy.of(masks, size).mean
@@ -106,31 +139,16 @@ def best_blind_mask(masks: Iterable[Labels], size: int) -> BlindMask:
         DataError: no mask holds a landslide pixel.
     """
     occupancy = _Occupancy.of(masks, size)
-    threshold, f1 = _best_cut(occupancy.mean, occupancy)
-    return BlindMask(occupancy.mean, threshold, f1)
+    return BlindMask(occupancy.mean, *_best_cut(occupancy.mean, occupancy))
 
 
-def held_out_blind_f1(masks: Sequence[Labels], folds: Sequence[int], size: int) -> float:
-    """Landslide F1 of blind masks on tiles that had no part in them: those of one fold are judged by all other folds.
-
-    Args:
-        masks: (height, width) {0, 1, 255}.
-        folds: the fold of each mask.
-        size: masks are compared at size x size.
-
-    Raises:
-        DataError: some fold is the only one with landslide pixels.
-    """
-    parts = [
-        _Occupancy.of((mask for mask, other in zip(masks, folds, strict=True) if other == fold), size)
-        for fold in sorted(set(folds))
-    ]
-    whole = _Occupancy(sum(part.landslide for part in parts), sum(part.labelled for part in parts))
+def _held_out_f1(masks: Sequence[Labels], folds: Sequence[int], whole: _Occupancy) -> float:
+    size = len(whole.landslide)
     hits = predicted = 0
-    for part in parts:
-        others = whole - part
-        threshold, _ = _best_cut(others.mean, others)
-        cut = others.mean >= threshold
+    for fold in sorted(set(folds)):
+        part = _Occupancy.of((mask for mask, its in zip(masks, folds, strict=True) if its == fold), size)
+        others = whole.without(part)
+        cut = others.mean >= _best_cut(others.mean, others)[0]
         hits += int(part.landslide[cut].sum())
         predicted += int(part.labelled[cut].sum())
     return 2 * hits / (predicted + int(whole.landslide.sum()))

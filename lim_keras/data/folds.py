@@ -38,7 +38,7 @@ def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
 
 
 def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
-    """Ids of about `fraction` of the tiles (0 to 0.5), stratified by kind, whole groups: one fold of round(1 / fraction).
+    """Ids of about `fraction` (0 to 0.5) of the tiles, stratified by kind, whole groups: one fold of round(1 / fraction).
 
     Raises:
         DataError: as in `assign_folds`.

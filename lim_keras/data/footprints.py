@@ -47,4 +47,4 @@ def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, st
 
 def _outline(info: RasterInfo) -> Polygon:
     corners = ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
-    return Polygon([info.transform * corner for corner in corners])
+    return Polygon([info.place(*corner) for corner in corners])

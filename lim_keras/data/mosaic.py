@@ -57,6 +57,25 @@ def fill_box(image: np.ndarray, mask: np.ndarray, box: Box, pick: Pick, rng: np.
             ]
 
 
+def lay_tile(
+    image: np.ndarray, mask: np.ndarray, box: Box, tile: tuple[np.ndarray, np.ndarray], origin: tuple[int, int]
+) -> list[Box]:
+    """Lay the part of a tile that begins at `origin` (top, left; may lie outside) into a box; returns what stays empty.
+
+    image (H, W, bands) and mask (H, W) are written to; tile: image (h, w, bands) and mask (h, w).
+    """
+    patch, labels = tile
+    (top, left), (height, width) = origin, labels.shape
+    y0, x0 = max(0, -top), max(0, -left)
+    y1, x1 = min(box.height, height - top), min(box.width, width - left)
+    place = Box(box.y + y0, box.x + x0, y1 - y0, x1 - x0).slices
+    image[place] = patch[top + y0 : top + y1, left + x0 : left + x1]
+    mask[place] = labels[top + y0 : top + y1, left + x0 : left + x1]
+    strips = [Box(box.y, box.x, y0, box.width), Box(box.y + y1, box.x, box.height - y1, box.width)]
+    strips += [Box(box.y + y0, box.x, y1 - y0, x0), Box(box.y + y0, box.x + x1, y1 - y0, box.width - x1)]
+    return [strip for strip in strips if strip.height > 0 and strip.width > 0]
+
+
 @dataclass(frozen=True)
 class Sheet:
     """Where tiles lie on a sheet of (height, width) pixels, and the gaps that no tile covers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +22,8 @@ def training_batches(
     Starts with `first_epoch`, so that a continued run sees the batches that an unbroken one would have seen. The order
     is fixed, whatever the number of workers.
     """
+    # The workers are the parallelism; a pool of OpenCV's own would take the cores from the training step.
+    cv2.setNumThreads(1)
     image, mask = sampler.example(first_epoch, 0)
     per_epoch = batch_size * steps_per_epoch
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
 from lim_keras.data.tiles import TileSet, read_tile
 from lim_keras.errors import DataError
+
+Dtype = Literal["uint8", "uint16", "float32"]
 
 _MOST_TILES, _PIXELS_A_TILE = 256, 4096
 _CUT = 0.5
@@ -18,10 +20,10 @@ _CUT = 0.5
 class BandStatistics:
     """Figures a band, in raw digital numbers; `low` and `high` are the 0.5th and 99.5th percentile.
 
-    dtype: data type of the images, "uint8", "uint16" or "float32".
+    dtype: data type of the images.
     """
 
-    dtype: str
+    dtype: Dtype
     mean: tuple[float, ...]
     std: tuple[float, ...]
     minimum: tuple[float, ...]
@@ -48,7 +50,8 @@ class BandStatistics:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what `to_dict` gave, lists in place of tuples."""
-        return cls(**{key: value if isinstance(value, str) else tuple(value) for key, value in values.items()})
+        fields: dict[str, Any] = {key: value if key == "dtype" else tuple(value) for key, value in values.items()}
+        return cls(**fields)
 
 
 def band_statistics(tiles: TileSet, seed: int = 2022) -> BandStatistics:
@@ -73,7 +76,7 @@ def band_statistics(tiles: TileSet, seed: int = 2022) -> BandStatistics:
     if len(constant) and tiles.dtype != "uint8":
         band = int(constant[0])
         raise DataError(
-            f"{tiles.root}: expected bands with more than one value. Received: band {band + 1} is {low[band]:g} everywhere"
+            f"{tiles.root}: expected bands of more than one value. Received: band {band + 1} is all {low[band]:g}"
         )
     figures = [pixels.mean(0), pixels.std(0), pixels.min(0), pixels.max(0), low, high]
-    return BandStatistics(tiles.dtype, *(tuple(float(value) for value in figure) for figure in figures))
+    return BandStatistics(cast(Dtype, tiles.dtype), *(tuple(float(value) for value in figure) for figure in figures))

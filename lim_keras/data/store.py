@@ -12,6 +12,7 @@ import numpy as np
 from lim_keras.data.tiles import Tile, TileSet, read_tile
 
 CacheMode = Literal["memory", "disk", "none"]
+_MOST_BANDS = 4  # OpenCV averages areas of at most four bands at once
 
 
 class TileStore:
@@ -36,7 +37,7 @@ class TileStore:
         if cache == "disk" and folder is None:
             raise ValueError("Argument `folder` is needed when `cache` is 'disk'. Received: folder=None")
         self.tiles = tiles
-        self._gsd_m, self._assumed_gsd_m, self._cache, self._folder = gsd_m, assumed_gsd_m, cache, folder
+        self._gsd_m, self._assumed_gsd_m, self._cache, self._folder = gsd_m, assumed_gsd_m, cache, folder or Path()
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()
 
@@ -71,9 +72,8 @@ class TileStore:
         return resample(image, mask, self.size(position))
 
     def _from_disk(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        assert_folder = Path(str(self._folder))
-        assert_folder.mkdir(parents=True, exist_ok=True)
-        paths = [assert_folder / f"{position:07d}_{part}.npy" for part in ("image", "mask")]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        paths = [self._folder / f"{position:07d}_{part}.npy" for part in ("image", "mask")]
         if not all(path.exists() for path in paths):
             for path, array in zip(paths, self._decode(position), strict=True):
                 beside = path.with_suffix(f".{threading.get_ident()}.partial")
@@ -94,6 +94,11 @@ def resample(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tupl
         return image, mask
     height, width = size
     shrinks = height * width < image.shape[0] * image.shape[1]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     labels = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized.reshape(height, width, image.shape[2]), labels
+    if image.shape[2] <= _MOST_BANDS:
+        resized = cv2.resize(image, (width, height), interpolation=how)
+        return resized.reshape(height, width, image.shape[2]), labels
+    firsts = range(0, image.shape[2], _MOST_BANDS)
+    parts = [np.ascontiguousarray(image[..., band : band + _MOST_BANDS]) for band in firsts]
+    return np.dstack([cv2.resize(part, (width, height), interpolation=how) for part in parts]), labels

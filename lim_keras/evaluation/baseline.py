@@ -51,9 +51,9 @@ class ImageBlindMask:
         """
         histogram = ProbabilityHistogram()
         for mask in masks:
-            if size is not None:
-                mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-            histogram.add(_resized(mean_mask, mask.shape), mask)
+            shape = mask.shape if size is None else (size, size)
+            judged = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            histogram.add(_resized(mean_mask, shape), judged)
         return cls(mean_mask.astype(np.float32), best_threshold(histogram)[0])
 
     def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:

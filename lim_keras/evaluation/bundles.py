@@ -1,8 +1,8 @@
 """Judge an exported bundle, and write down what came out: a table, JSON, pictures of the best and worst places."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet, read_tile_ids
 from lim_keras.errors import BundleError, DataError
+from lim_keras.evaluation.fold_table import fold_table
 from lim_keras.evaluation.judging import DEFAULTS, Judge, Judged, choose_tiles
 from lim_keras.evaluation.tables import evaluation_table
 from lim_keras.export.bundle import Bundle, load_bundle
@@ -25,11 +26,17 @@ class BundleReport:
 
     info: BundleInfo
     judged: tuple[Judged, ...]
+    folds: Mapping[int, tuple[Judged, ...]] = field(default_factory=dict)
 
-    def table(self) -> Table:
-        """The protocols side by side."""
+    def tables(self) -> list[Table]:
+        """The protocols side by side; where each fold was judged too, a table a protocol with the folds below each other."""
         title = f"{self.info.name}: scores at the stored threshold {self.info.threshold:.3f}"
-        return evaluation_table([one.evaluation for one in self.judged], title)
+        tables = [evaluation_table([one.evaluation for one in self.judged], title)]
+        for position, together in enumerate(self.judged if self.folds else ()):
+            folds = {fold: judged[position].evaluation for fold, judged in self.folds.items()}
+            title = f"{self.info.name}: {together.evaluation.protocol}, all pixels"
+            tables.append(fold_table(folds, together.evaluation, title, "ensemble"))
+        return tables
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure with its interval, ready for JSON."""
@@ -40,6 +47,10 @@ class BundleReport:
             "threshold": self.info.threshold,
             "temperature": self.info.temperature,
             "protocols": {one.evaluation.protocol: one.evaluation.to_dict() for one in self.judged},
+            "folds": {
+                str(fold): {one.evaluation.protocol: one.evaluation.to_dict() for one in judged}
+                for fold, judged in self.folds.items()
+            },
         }
 
     def write_json(self, path: Path) -> Path:
@@ -59,8 +70,8 @@ class BundleReport:
                 if places:
                     path, title = folder / f"{protocol}_{name}.png", f"{self.info.name}, {protocol}: the {name}"
                     written.append(overlay_grid(places, path, threshold=gallery.threshold, title=title))
-        diagrams = {one.evaluation.protocol: one.evaluation.histogram.reliability() for one in self.judged}
-        measured = {name: bars for name, bars in diagrams.items() if bars}
+        diagrams = [(one.evaluation.protocol, one.evaluation.histogram.reliability()) for one in self.judged]
+        measured = {str(protocol): bars for protocol, bars in diagrams if bars}
         return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
 
 
@@ -72,6 +83,7 @@ def judge_bundle(
     scene: Path | None = None,
     labels: Path | None = None,
     settings: EvaluationSection = DEFAULTS,
+    each_fold: bool = False,
     show_progress: bool = False,
 ) -> BundleReport:
     """Judge a bundle on tiles, on windows, and on a scene where one is given.
@@ -82,6 +94,7 @@ def judge_bundle(
         tile_list: file of the ids to judge on; None: the run's test tiles, else all that were not trained on.
         scene, labels: a raster and its truth on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
+        each_fold: judge each fold's model alone, too.
         show_progress: show bars while predicting.
 
     Raises:
@@ -94,10 +107,17 @@ def judge_bundle(
     wanted = read_tile_ids(tile_list) if tile_list else None
     tiles = _tiles(TileSet.read(data, progress=show_progress), wanted, bundle.info)
     judge = _judge(bundle, settings, show_progress)
-    judged = [judge.tiles(tiles), judge.windows(tiles)]
-    if scene and labels:
-        judged.append(judge.scene(scene, labels))
-    return BundleReport(bundle.info, tuple(judged))
+    folds = {}
+    if each_fold and bundle.info.folds > 1:
+        for fold in range(bundle.info.folds):
+            alone = replace(judge, predict=load_bundle(path, fold).predict)
+            folds[fold] = _all_protocols(alone, tiles, scene, labels)
+    return BundleReport(bundle.info, _all_protocols(judge, tiles, scene, labels), folds)
+
+
+def _all_protocols(judge: Judge, tiles: TileSet, scene: Path | None, labels: Path | None) -> tuple[Judged, ...]:
+    judged = (judge.tiles(tiles), judge.windows(tiles))
+    return (*judged, judge.scene(scene, labels)) if scene and labels else judged
 
 
 def _tiles(tiles: TileSet, wanted: Sequence[str] | None, info: BundleInfo) -> TileSet:

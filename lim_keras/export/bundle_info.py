@@ -68,6 +68,7 @@ class ModelFacts(_Part):
         threshold: probability >= threshold is landslide. temperature: already inside the exported graphs.
         metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
         config_hash: `RunConfig.digest` of the run.
+        training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -82,6 +83,8 @@ class ModelFacts(_Part):
     temperature: float = Field(gt=0)
     metrics: dict[str, Scores]
     config_hash: str
+    training_tiles: tuple[str, ...] = ()
+    test_tiles: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_statistics(self) -> Self:

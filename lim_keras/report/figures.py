@@ -47,7 +47,7 @@ __all__ = [
 GRID_COLUMNS = 5
 SCENE_PIXELS = 1600
 NAME_LENGTH = 34
-# Of the grid of overlays: width of a column in inches; greatest height of a picture, and room for its title, in columns.
+# Grid of overlays: width of a column in inches; greatest height of a picture and room for its title, in columns.
 COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.5, 0.2
 
 

@@ -27,7 +27,7 @@ from lim_keras.report.figures import training_curves
 from lim_keras.training.files import write_text
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.held_out import kept_predictions
-from lim_keras.training.run import Run
+from lim_keras.training.run import HELD_OUT, TEST, Run
 
 EXPORTS = Path("exported_models")
 _BLIND_SIZE = 256
@@ -118,7 +118,9 @@ def blind_mask(run: Run) -> ImageBlindMask | None:
     if not len(landslides):
         return None
     masks = [read_tile(tile)[1] for tile in landslides]
-    return ImageBlindMask.fit(mean_mask(masks, _BLIND_SIZE), masks)
+    sampling = run.config.sampling
+    size = sampling.size if sampling.mode == "resized" else None
+    return ImageBlindMask.fit(mean_mask(masks, _BLIND_SIZE), masks, size)
 
 
 def read_history(run: Run, fold: int) -> dict[str, list[float]]:
@@ -146,7 +148,15 @@ def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
         temperature=outcome.temperature,
         metrics=figures,
         config_hash=config.digest(),
+        training_tiles=_training_ids(run),
+        test_tiles=tuple(name for name in run.tiles.ids if run.folds[name] == TEST),
     )
+
+
+def _training_ids(run: Run) -> tuple[str, ...]:
+    # Of several folds each tile trained all but one; of one model the held-out tiles trained nothing.
+    held_out = set() if len(run.held_out_folds) > 1 else {HELD_OUT}
+    return tuple(name for name in run.tiles.ids if run.folds[name] not in held_out | {TEST})
 
 
 def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:

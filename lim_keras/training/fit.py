@@ -135,10 +135,10 @@ def build_sampler(config: RunConfig, store: TileStore, statistics: BandStatistic
 
 def build_loss(settings: LossSection) -> BinaryFocalLoss:
     """The focal loss of the configuration, with soft Dice where it has a weight."""
-    weights = {"landslide_weight": settings.landslide_weight, "background_weight": settings.background_weight}
+    weights = settings.landslide_weight, settings.background_weight, settings.gamma
     if settings.dice_weight:
-        return FocalDiceLoss(**weights, gamma=settings.gamma, dice_weight=settings.dice_weight)
-    return BinaryFocalLoss(**weights, gamma=settings.gamma)
+        return FocalDiceLoss(*weights, settings.dice_weight)
+    return BinaryFocalLoss(*weights)
 
 
 def _validation_batches(config: RunConfig, store: TileStore, statistics: BandStatistics) -> tf.data.Dataset:
@@ -196,7 +196,8 @@ class Predictor:
     """
 
     def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
-        @tf.function(reduce_retracing=True)
+        # One trace for every size of image.
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)])
         def forward(images: Any) -> Any:
             return tf.sigmoid(tf.cast(model(images, training=False), tf.float32)[..., 0] / temperature)
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from lim_keras.data.store import TileStore
 from lim_keras.evaluation.baseline import everywhere
-from lim_keras.evaluation.calibration import scale_probability
 from lim_keras.evaluation.protocols import tile_predictions
 from lim_keras.evaluation.scoring import Place, Prediction
 from lim_keras.evaluation.sheets import sheet_predictions
 from lim_keras.models import network_stride
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.run import OUT_OF_FOLD, Run
+
+_LEAST = 1e-6  # float32 has few steps between this and 1 - this; its logit is 14
 
 
 def predict_held_out(run: Run, fold: int) -> None:
@@ -33,8 +34,10 @@ def predict_held_out(run: Run, fold: int) -> None:
     partial.mkdir()
     predict = Predictor(keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False))
     for prediction in held_out_predictions(run, fold, predict):
-        kept = np.stack([prediction.probability, prediction.place.mask]).astype(np.float16)
-        np.save(partial / f"{prediction.place.name}.npy", kept)
+        # Logits: as float16, probabilities near 1 would all become 1.
+        inside = np.clip(prediction.probability, _LEAST, 1 - _LEAST)
+        logit = np.log(inside / (1 - inside)).astype(np.float16)
+        np.savez(partial / f"{prediction.place.name}.npz", logit=logit, mask=prediction.place.mask)
     partial.rename(folder)
 
 
@@ -52,7 +55,8 @@ def held_out_predictions(run: Run, fold: int, predict: Predictor) -> Iterator[Pr
 def kept_predictions(run: Run, fold: int, temperature: float = 1.0) -> Iterator[Prediction]:
     """The kept probabilities of a fold's held-out tiles, at a temperature; the places carry no images."""
     for tile in run.held_out_tiles(fold):
-        probability, mask = np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npy").astype(np.float32)
-        labels = mask.astype(np.uint8)
+        with np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz") as kept:
+            logit, labels = kept["logit"].astype(np.float32), kept["mask"]
+        probability = 1 / (1 + np.exp(-logit / temperature))
         place = Place(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
-        yield Prediction(place, scale_probability(probability, temperature), everywhere(labels.shape))
+        yield Prediction(place, probability, everywhere(labels.shape))

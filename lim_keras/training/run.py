@@ -19,7 +19,7 @@ TEST = -1
 HELD_OUT = 0
 """In a run of one model: the fold of its validation tiles; its training tiles are of no fold."""
 OUT_OF_FOLD = "out_of_fold"
-"""In the folder of a fold: `<tile>.npy` (2, height, width) float16, probability and the mask that it is judged by."""
+"""In the folder of a fold: `<tile>.npz` with `logit` (height, width) float16 and `mask`, what it is judged by."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,11 @@ def soil_texture(rng: np.random.Generator, size: int, gsd_m: float) -> Field:
 
 def _paint_shrub(rng: np.random.Generator, canvas: Canvas, gsd_m: float) -> None:
     patches = smoothstep(fractal_noise(rng, canvas.size, 150 / gsd_m), -0.6, 1.2)[..., None]
-    canvas.lay(np.ones(patches.shape[:2]), SHRUB + patches * (GRASS - SHRUB))
+    canvas.lay(np.ones_like(canvas.height_m), SHRUB + patches * (GRASS - SHRUB))
     bushes, distance = scattered_points(rng, canvas.size, 11 / gsd_m)
-    bush = (rng.random(bushes.max() + 1) < 0.4)[bushes] * smoothstep(distance, 4.5 / gsd_m, 1.5 / gsd_m)
-    canvas.lay(0.7 * bush, FOREST[1], 2.0)
+    radius_m = np.clip(rng.normal(0.5, 2.6, bushes.max() + 1), 0, 5.5)[bushes]
+    bush = np.clip((radius_m - distance * gsd_m) / 2.5, 0, 1) * (1.1 - patches[..., 0])
+    canvas.lay(0.8 * bush, FOREST[1], 0.6 * radius_m)
 
 
 def _paint_forest(rng: np.random.Generator, canvas: Canvas, slope: Field, gsd_m: float) -> None:

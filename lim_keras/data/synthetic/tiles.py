@@ -130,7 +130,9 @@ def _check_room(kind: str, found: int, wanted: int, size: int) -> None:
 
 def _write_tile(world: World, folder: Path, tile_id: str, box: Box) -> None:
     mask = world.mask[box] * np.uint8(255)
-    transform = world.transform * Affine.translation(box[1].start, box[0].start)
+    a, b, c, d, e, f = world.transform[:6]
+    column, row = box[1].start, box[0].start
+    transform = Affine(a, b, a * column + b * row + c, d, e, d * column + e * row + f)
     kind = folder / ("landslide" if mask.any() else "non-landslide")
     files = [(kind / "image", world.scene[box])] + ([(kind / "mask", mask)] if mask.any() else [])
     for place, values in files:

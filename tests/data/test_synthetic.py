@@ -1,0 +1,240 @@
+"""The made-up world: deterministic, consistent on disk and in memory, landslides where landslides belong."""
+
+import cv2
+import geopandas
+import numpy as np
+import pytest
+from rasterio.features import rasterize
+
+from lim_keras.data.raster import read_image, read_info
+from lim_keras.data.synthetic import World, cut_tiles, make_world, write_world
+from lim_keras.data.synthetic.erosion import erode
+from lim_keras.data.synthetic.noise import fractal_noise, ribbon, scattered_points, smooth_noise, smoothstep
+from lim_keras.data.synthetic.terrain import hillshade, slope_deg
+from lim_keras.data.tiles import TileSet, read_tile
+from lim_keras.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world(448, seed=4)
+
+
+def test_same_seed_same_world_and_another_seed_another():
+    first, again, other = make_world(256, seed=1), make_world(256, seed=1), make_world(256, seed=2)
+    assert np.array_equal(first.scene, again.scene)
+    assert np.array_equal(first.instances, again.instances)
+    assert np.array_equal(first.dem, again.dem)
+    assert not np.array_equal(first.scene, other.scene)
+
+
+def test_layers_have_the_promised_shapes_and_types(world):
+    assert (world.scene.shape, world.scene.dtype) == ((448, 448, 3), np.uint8)
+    assert (world.mask.shape, world.mask.dtype) == ((448, 448), np.uint8)
+    assert (world.dem.shape, world.dem.dtype) == ((448, 448), np.float32)
+    assert np.isfinite(world.dem).all()
+    assert (world.size, world.gsd_m, world.crs) == (448, 2.0, "EPSG:32648")
+    assert np.array_equal(world.mask == 1, world.instances > 0)
+
+
+def test_one_landslide_on_every_twelve_hectares(world):
+    # 448 px x 2 m = 896 m; 896^2 m2 = 80.3 ha; 80.3 / 12 = 6.7 -> 7
+    assert world.instances.max() == 7
+
+
+def test_each_landslide_is_one_piece_and_touches_no_other(world):
+    pieces, _ = cv2.connectedComponents(world.mask, connectivity=8)
+    assert pieces - 1 == world.instances.max()
+    assert set(np.unique(world.instances)) == set(range(world.instances.max() + 1))
+
+
+def test_landslides_are_on_slopes_and_run_downhill(world):
+    slope = slope_deg(world.dem, world.gsd_m, smoothing_m=12)
+    assert slope[world.mask == 1].mean() > slope[world.mask == 0].mean()
+    for number in range(1, world.instances.max() + 1):
+        heights = world.dem[world.instances == number]
+        y, x = np.nonzero(world.instances == number)
+        length_m = world.gsd_m * max(np.ptp(x), np.ptp(y))
+        assert np.ptp(heights) > 0.2 * length_m
+
+
+def test_landslides_are_longer_than_wide(world):
+    for number in range(1, world.instances.max() + 1):
+        positions = np.argwhere(world.instances == number)
+        across, along = np.sqrt(np.linalg.eigvalsh(np.cov(positions.T)))
+        assert along > 1.5 * across
+
+
+def test_their_number_can_be_chosen():
+    assert make_world(256, seed=1, landslides=0).mask.sum() == 0
+    assert make_world(448, seed=4, landslides=2).instances.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"size": 100}, "`size`. Expected an integer >= 256. Received: 100"),
+        ({"size": 256, "gsd_m": 0.0}, "`gsd_m`"),
+        ({"size": 256, "landslides": -1}, "`landslides`"),
+    ],
+)
+def test_arguments_out_of_range_are_named(arguments, named):
+    with pytest.raises(DataError, match=named.replace(".", r"\.")):
+        make_world(**arguments)
+
+
+def test_written_world_reads_back(world, tmp_path):
+    files = write_world(world, tmp_path / "world")
+    assert sorted(path.name for path in (tmp_path / "world").iterdir()) == [
+        "dem.tif",
+        "labels.tif",
+        "landslides.gpkg",
+        "scene.tif",
+    ]
+    for path, values in ((files.scene, world.scene), (files.labels, world.mask), (files.dem, world.dem)):
+        assert np.array_equal(np.squeeze(read_image(path)), values)
+        info = read_info(path)
+        assert (info.crs, info.gsd_m, info.transform) == ("EPSG:32648", 2.0, world.transform)
+
+
+def test_polygons_are_the_labels(world, tmp_path):
+    landslides = geopandas.read_file(write_world(world, tmp_path).landslides)
+    assert landslides.crs == "EPSG:32648"
+    shapes = zip(landslides.geometry, landslides["landslide"], strict=True)
+    drawn = rasterize(shapes, out_shape=world.mask.shape, transform=world.transform, dtype="uint16")
+    assert np.array_equal(drawn, world.instances)
+    # a pixel is 2 m x 2 m
+    assert landslides["area_m2"].tolist() == [4.0 * n for n in np.bincount(world.instances.ravel())[1:]]
+
+
+def test_a_world_without_landslides_can_be_written(tmp_path):
+    files = write_world(make_world(256, seed=1, landslides=0), tmp_path)
+    assert len(geopandas.read_file(files.landslides)) == 0
+
+
+def test_worlds_of_different_seeds_share_no_ground():
+    corners = [make_world(256, seed=seed, landslides=0).transform for seed in (0, 1, 20)]
+    places = np.array([(corner.c, corner.f) for corner in corners])
+    for first in range(3):
+        for second in range(first):
+            assert np.abs(places[first] - places[second]).max() >= 20_000
+
+
+def test_tiles_are_cut_in_the_published_layout(world, tmp_path):
+    ids = cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72), prefix="a_")
+    assert ids == [f"a_ls_{k:04d}" for k in range(4)] + [f"a_nls_{k:04d}" for k in range(5)]
+    tiles = TileSet.read(tmp_path)
+    assert sorted(tiles.ids) == sorted(ids)
+    for tile in tiles:
+        image, mask = read_tile(tile)
+        column, row = ~world.transform * (read_info(tile.image).transform.c, read_info(tile.image).transform.f)
+        box = slice(round(row), round(row) + tile.height), slice(round(column), round(column) + tile.width)
+        assert np.array_equal(image, world.scene[box])
+        assert np.array_equal(mask, world.mask[box])
+        assert 40 <= tile.height <= 72
+        assert 40 <= tile.width <= 72
+        assert (tile.kind == "landslide") == bool(mask.any())
+
+
+def test_no_two_tiles_share_ground(world, tmp_path):
+    cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72))
+    times_cut = np.zeros((448, 448), int)
+    for tile in TileSet.read(tmp_path):
+        column, row = ~world.transform * (read_info(tile.image).transform.c, read_info(tile.image).transform.f)
+        times_cut[round(row) : round(row) + tile.height, round(column) : round(column) + tile.width] += 1
+    assert times_cut.max() == 1
+
+
+def test_same_seed_same_tiles(world, tmp_path):
+    for place in ("first", "again"):
+        cut_tiles(world, tmp_path / place, landslide=2, non_landslide=2, sides=(40, 60), seed=5)
+    assert [tile.width for tile in TileSet.read(tmp_path / "first")] == [
+        tile.width for tile in TileSet.read(tmp_path / "again")
+    ]
+
+
+def test_centred_tiles_have_their_landslide_in_the_middle(world, tmp_path):
+    cut_tiles(world, tmp_path, landslide=3, non_landslide=0, sides=(40, 140), centred=True)
+    for tile in TileSet.read(tmp_path):
+        column, row = ~world.transform * (read_info(tile.image).transform.c, read_info(tile.image).transform.f)
+        box = slice(round(row), round(row) + tile.height), slice(round(column), round(column) + tile.width)
+        middle = [
+            (positions.min(axis=0) + positions.max(axis=0) + 1) / 2
+            for positions in (np.argwhere(world.instances == k) for k in np.unique(world.instances[box])[1:])
+        ]
+        centre = np.array([row + tile.height / 2, column + tile.width / 2])
+        assert min(np.abs(one - centre).max() for one in middle) <= 1
+
+
+def test_too_many_tiles_or_impossible_sides_are_refused(world, tmp_path):
+    with pytest.raises(DataError, match=r"has room for \d+ landslide tiles\. Expected 500"):
+        cut_tiles(world, tmp_path, landslide=500, non_landslide=0, sides=(40, 60))
+    with pytest.raises(DataError, match=r"has room for \d+ non-landslide tiles\. Expected 900"):
+        cut_tiles(world, tmp_path, landslide=0, non_landslide=900, sides=(40, 60))
+    with pytest.raises(DataError, match="`sides`"):
+        cut_tiles(world, tmp_path, sides=(100, 60))
+    assert not any(tmp_path.iterdir())
+
+
+def test_erosion_of_two_cells_by_hand():
+    # Two cells, the left one the outlet. A step lifts the right one to 1; it drains one cell (area 1) over a distance
+    # of 1 at rate 1, so implicitly h = 1 - 1 * (h - 0) -> h = 1/2. The next: h = 3/2 - h -> h = 3/4.
+    # A rounding of 0.001 cells is a Gaussian of one tap: none.
+    outlet = np.array([[True, False]])
+    for steps, expected in ((1, 0.5), (2, 0.75)):
+        ground = erode(np.zeros((1, 2), np.float32), outlet, steps, rate=1.0, rounding=0.001)
+        np.testing.assert_allclose(ground, [[0, expected]], rtol=1e-6)
+
+
+def test_erosion_adds_up_the_drained_area():
+    # Three cells in a row: the third drains into the second, which drains area 2 into the outlet.
+    # Second cell: h2 = 1 - sqrt(2) h2 -> h2 = 1 / (1 + sqrt 2); third: h3 = 2 - (h3 - h2) -> h3 = (2 + h2) / 2.
+    # Starts of 0 and 1 make the fall from third to second; one step lifts both by 1.
+    ground = erode(np.array([[0, 0, 1]], np.float32), np.array([[True, False, False]]), 1, rate=1.0, rounding=0.001)
+    second = 1 / (1 + np.sqrt(2))
+    np.testing.assert_allclose(ground, [[0, second, (2 + second) / 2]], rtol=1e-6)
+
+
+def test_slope_of_a_plane():
+    # Rises 1 m a pixel of 2 m: atan(1 / 2) = 26.565 degrees
+    plane = np.tile(np.arange(6, dtype=np.float32), (5, 1))
+    np.testing.assert_allclose(slope_deg(plane, 2.0), 26.565, atol=1e-3)
+
+
+def test_light_comes_from_the_north_west():
+    flat = np.zeros((5, 5), np.float32)
+    np.testing.assert_allclose(hillshade(flat, 2.0), 1, rtol=1e-6)
+    rises_to_the_south_east = np.add.outer(np.arange(5), np.arange(5)).astype(np.float32)
+    assert (hillshade(rises_to_the_south_east, 2.0) > 1).all()
+    assert (hillshade(-rises_to_the_south_east, 2.0) < 1).all()
+
+
+def test_noise_has_about_zero_mean_and_unit_variance():
+    rng = np.random.default_rng(0)
+    for field in (smooth_noise(rng, 256, 8), fractal_noise(rng, 256, 16, octaves=3)):
+        assert field.dtype == np.float32
+        assert abs(field.mean()) < 0.1
+        assert abs(field.std() - 1) < 0.2
+
+
+def test_scattered_points_against_a_slow_search():
+    labels, distance = scattered_points(np.random.default_rng(3), 24, 6)
+    points = np.argwhere(distance == 0)
+    y, x = np.mgrid[:24, :24]
+    each = np.hypot(y[..., None] - points[:, 0], x[..., None] - points[:, 1])
+    # The distance transform is approximate: its mask of 5 x 5 is within 2 % plus a little.
+    np.testing.assert_allclose(distance, each.min(axis=2), atol=0.1, rtol=0.03)
+    assert labels.max() == len(points)
+
+
+def test_ribbon_has_its_width():
+    # A plane that rises by 2 a column: |field - 20| < 4 / 2 * 2 at columns 9, 10, 11 (18, 20, 22)
+    field = np.tile(2 * np.arange(20, dtype=np.float32), (4, 1))
+    assert np.nonzero(ribbon(field, 20, 4)[0])[0].tolist() == [9, 10, 11]
+
+
+def test_smoothstep_both_ways():
+    # t = 1/4: t^2 (3 - 2t) = 1/16 * 5/2 = 0.15625
+    values = np.array([-1, 0, 1, 2, 4, 9], np.float32)
+    np.testing.assert_allclose(smoothstep(values, 0, 4), [0, 0, 0.15625, 0.5, 1, 1])
+    np.testing.assert_allclose(smoothstep(values, 4, 0), [1, 1, 0.84375, 0.5, 0, 0])
