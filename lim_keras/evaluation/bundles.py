@@ -29,7 +29,7 @@ class BundleReport:
     folds: Mapping[int, tuple[Judged, ...]] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """The protocols side by side; where each fold was judged too, a table a protocol with the folds below each other."""
+        """The protocols side by side; where each fold was judged too, also a table of the folds for each protocol."""
         title = f"{self.info.name}: scores at the stored threshold {self.info.threshold:.3f}"
         tables = [evaluation_table([one.evaluation for one in self.judged], title)]
         for position, together in enumerate(self.judged if self.folds else ()):
@@ -46,6 +46,7 @@ class BundleReport:
             "config_hash": self.info.config_hash,
             "threshold": self.info.threshold,
             "temperature": self.info.temperature,
+            "bias": self.info.bias,
             "protocols": {one.evaluation.protocol: one.evaluation.to_dict() for one in self.judged},
             "folds": {
                 str(fold): {one.evaluation.protocol: one.evaluation.to_dict() for one in judged}

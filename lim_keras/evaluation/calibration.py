@@ -1,17 +1,18 @@
-"""Threshold and temperature from pooled predictions: a histogram of probabilities by class, and what is read off it.
+"""Threshold and calibration from pooled predictions: a histogram of probabilities by class, and what is read off it.
 
 The histogram is the whole state: its size does not depend on how many pixels went in, so out-of-fold predictions of
-any number of tiles can be pooled. Bins are even in logits, because there a temperature is a plain division.
+any number of tiles can be pooled. Bins are even in logits, because there calibration is plain arithmetic.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.scores import average_precision_of, scores
 
 BINS = 4096
@@ -32,25 +33,39 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 _EDGES = _sigmoid(_CUTS).astype(np.float32)
 
 
-def scale_probability(probability: ArrayLike, temperature: float) -> NDArray[np.float32]:
-    """Probability after temperature scaling, sigmoid(logit / temperature).
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How logits become probabilities: sigmoid(logit / temperature + bias).
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks".
+    temperature: > 0; above 1 draws probabilities towards 0.5, as an overconfident network needs (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks"). bias: moves all of them; below 0 for a network that was shown more
+    landslides in training than the ground has. Both together are Platt scaling (Platt 1999).
 
-    Args:
-        probability: any shape, 0..1. Its logit is limited to the range of float32 steps around 0 and 1.
-        temperature: above 1 draws probabilities towards 0.5, below 1 away from it.
+    Raises:
+        ConfigError: a temperature that is not > 0, or a bias that is not finite.
     """
-    _check_temperature(temperature)
-    inside = np.clip(np.asarray(probability, np.float64), 1e-7, 1 - 1e-7)
-    return _sigmoid(np.log(inside / (1 - inside)) / temperature).astype(np.float32)
+
+    temperature: float = 1.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and np.isfinite(self.temperature) and np.isfinite(self.bias)):
+            raise ConfigError(
+                "Expected a finite `temperature` > 0 and a finite `bias`. "
+                f"Received: temperature={self.temperature}, bias={self.bias}"
+            )
+
+    def logit(self, logit: Any) -> Any:
+        """Calibrated logit, of numbers, arrays or tensors of any shape."""
+        return logit / self.temperature + self.bias
+
+    def probability(self, probability: ArrayLike) -> NDArray[np.float32]:
+        """Calibrated probability of probabilities 0..1 of any shape that are not calibrated yet."""
+        inside = np.clip(np.asarray(probability, np.float64), 1e-7, 1 - 1e-7)
+        return _sigmoid(self.logit(np.log(inside / (1 - inside)))).astype(np.float32)
 
 
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(
-            f"Invalid value for argument `temperature`. Expected a number > 0. Received: temperature={temperature}"
-        )
+UNCALIBRATED = Calibration()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +125,15 @@ class ProbabilityHistogram:
         """Landslide pixels over all counted pixels; 0 where nothing was counted."""
         return float(self.counts[1].sum() / max(self.counts.sum(), 1))
 
-    def log_loss(self, temperature: float = 1.0) -> float:
-        """Mean negative log likelihood of a pixel, in nats, after temperature scaling."""
-        _check_temperature(temperature)
+    def log_loss(self, calibration: Calibration = UNCALIBRATED) -> float:
+        """Mean negative log likelihood of a pixel, in nats, after calibration."""
         self._require_pixels()
-        logits = _CENTRES / temperature
+        logits = calibration.logit(_CENTRES)
         loss = self.counts[0] * np.logaddexp(0, logits) + self.counts[1] * np.logaddexp(0, -logits)
         return float(loss.sum() / self.counts.sum())
 
     def average_precision(self) -> float:
-        """Average precision over all bin edges; NaN without landslide pixels. No temperature changes it."""
+        """Average precision over all bin edges; NaN without landslide pixels. No calibration changes it."""
         return average_precision_of(self.counts)
 
     def confusions(self) -> NDArray[np.int64]:
@@ -128,10 +142,9 @@ class ProbabilityHistogram:
         above = self.counts.sum(axis=1, keepdims=True) - below
         return np.stack([above[1], above[0], below[1], below[0]])
 
-    def reliability(self, temperature: float = 1.0, bars: int = 15) -> tuple[Reliability, ...]:
+    def reliability(self, calibration: Calibration = UNCALIBRATED, bars: int = 15) -> tuple[Reliability, ...]:
         """Mean probability against the share of landslides, in even steps of probability; empty steps are left out."""
-        _check_temperature(temperature)
-        probability = _sigmoid(_CENTRES / temperature)
+        probability = _sigmoid(calibration.logit(_CENTRES))
         bar = np.minimum((probability * bars).astype(np.int64), bars - 1)
         pixels = self.counts.sum(axis=0)
         totals, landslides, mass = (
@@ -144,9 +157,9 @@ class ProbabilityHistogram:
             for k in np.flatnonzero(totals)
         )
 
-    def expected_calibration_error(self, temperature: float = 1.0, bars: int = 15) -> float:
+    def expected_calibration_error(self, calibration: Calibration = UNCALIBRATED, bars: int = 15) -> float:
         """Mean gap of the reliability diagram between probability and share, weighted by pixels; NaN without pixels."""
-        diagram = self.reliability(temperature, bars)
+        diagram = self.reliability(calibration, bars)
         gaps = [abs(bar.mean_probability - bar.landslide_share) for bar in diagram]
         return float(np.average(gaps, weights=[bar.pixels for bar in diagram])) if diagram else float("nan")
 
@@ -169,37 +182,36 @@ def pool_histograms(histograms: Iterable[ProbabilityHistogram]) -> ProbabilityHi
     return sum(histograms, start=ProbabilityHistogram())
 
 
-def fit_temperature(histogram: ProbabilityHistogram) -> float:
-    """The temperature of least log loss, within 0.05..20; Guo et al. 2017.
+def fit_calibration(histogram: ProbabilityHistogram) -> Calibration:
+    """Temperature (within 0.05..20) and bias of least log loss; Platt 1999, Guo et al. 2017.
 
     Raises:
         DataError: landslide or background pixels are missing.
     """
     histogram.require_both_classes()
-    low, high = np.log(_TEMPERATURES)
-    # The loss is convex in 1 / temperature, so it has one valley along the logarithm too.
-    found = minimize_scalar(
-        lambda log: histogram.log_loss(float(np.exp(log))),
-        bounds=(low, high),
-        method="bounded",
-        options={"xatol": 1e-5},
+    # By the logarithm of the temperature, so that it stays positive; the loss has one valley.
+    found = minimize(
+        lambda x: histogram.log_loss(Calibration(float(np.exp(x[0])), float(x[1]))),
+        x0=(0.0, 0.0),
+        bounds=(tuple(np.log(_TEMPERATURES)), (-_LARGEST_LOGIT, _LARGEST_LOGIT)),
+        method="L-BFGS-B",
+        options={"ftol": 1e-13, "gtol": 1e-9},
     )
-    return float(np.exp(found.x))
+    return Calibration(float(np.exp(found.x[0])), float(found.x[1]))
 
 
-def best_threshold(histogram: ProbabilityHistogram, temperature: float = 1.0) -> tuple[float, float]:
-    """The threshold of highest landslide F1, on probabilities after `temperature`, and that F1.
+def best_threshold(histogram: ProbabilityHistogram, calibration: Calibration = UNCALIBRATED) -> tuple[float, float]:
+    """The threshold of highest landslide F1, on probabilities after `calibration`, and that F1.
 
     Where a run of thresholds is equally good (no pixel lies between them) the middle one is taken.
 
     Raises:
         DataError: landslide or background pixels are missing.
     """
-    _check_temperature(temperature)
     histogram.require_both_classes()
     f1 = np.asarray(scores(*histogram.confusions())["f1"])
     first = int(np.argmax(f1))
     worse = np.flatnonzero(f1[first:] < f1[first])
     last = first + (int(worse[0]) if worse.size else f1.size - first) - 1
     cut = _CUTS[(first + last) // 2]
-    return float(_sigmoid(cut / temperature).astype(np.float32)), float(f1[first])
+    return float(_sigmoid(calibration.logit(cut)).astype(np.float32)), float(f1[first])

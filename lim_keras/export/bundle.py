@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from lim_keras import __version__
 from lim_keras.errors import BundleError, DataError
 from lim_keras.evaluation.baseline import ImageBlindMask
+from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
 from lim_keras.export.folders import written_whole
 from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, export_models, fold_name
@@ -53,7 +54,7 @@ def write_bundle(
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
     with written_whole(path) as folder:
-        export_models(models, folder, facts.temperature, facts.threshold)
+        export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         info = _describe(folder, facts, len(models))

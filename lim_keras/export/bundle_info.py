@@ -65,7 +65,8 @@ class ModelFacts(_Part):
         bands, dtype: of the images that the models take. gsd_m: their ground sample distance, metres; None if unknown.
         stride: windows start at multiples of it, pixels (`lim_keras.models.network_stride`).
         statistics: of each band over the training tiles.
-        threshold: probability >= threshold is landslide. temperature: already inside the exported graphs.
+        threshold: probability >= threshold is landslide. temperature, bias: of the logits, already
+            inside the exported graphs.
         metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
         config_hash: `RunConfig.digest` of the run.
         training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
@@ -81,6 +82,7 @@ class ModelFacts(_Part):
     statistics: tuple[BandStatistics, ...]
     threshold: float = Field(ge=0, le=1)
     temperature: float = Field(gt=0)
+    bias: float = 0.0
     metrics: dict[str, Scores]
     config_hash: str
     training_tiles: tuple[str, ...] = ()

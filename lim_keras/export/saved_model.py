@@ -6,8 +6,8 @@ Layout, as TensorFlow Serving expects it (`<model>/<version>/`):
     ensemble/1/                 serving_default(image) -> probability, spread, votes
 
 `image` is (n, height, width, bands) float32 raw digital numbers, any size from 1 x 1 on. `probability`, `spread` and
-`votes` are (n, height, width, 1). A fold's probability is sigmoid(logits / temperature); the ensemble's is the mean
-over the folds, `spread` (float32) their population standard deviation, and `votes` (int32, a count) the number of
+`votes` are (n, height, width, 1). A fold's probability is sigmoid(logits / temperature + bias); the ensemble's is the
+mean over the folds, `spread` (float32) their population standard deviation, and `votes` (int32, a count) the number of
 folds whose probability reaches the threshold. The graphs hold TensorFlow operations only: `tf.saved_model.load`,
 `keras.layers.TFSMLayer` and TensorFlow Serving load them without this package.
 
@@ -34,6 +34,7 @@ import keras
 import tensorflow as tf
 
 from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.export.folders import written_whole
 
 ENSEMBLE = "ensemble"
@@ -59,16 +60,14 @@ class FoldGraph(tf.Module):
 
     Args:
         model: functional Keras model, image (n, h, w, bands) -> logits (n, h, w, 1), of any dtype policy.
-        temperature: > 0; logits are divided by it.
+        calibration: of its logits.
 
     Raises:
-        BundleError: the model has other outputs, or the temperature is not positive.
+        BundleError: the model has other outputs.
     """
 
-    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
+    def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise BundleError(f"Invalid value for argument `temperature`. Expected > 0. Received: {temperature}")
         if model.output_shape[-1:] != (1,) or len(model.input_shape) != 4:
             raise BundleError(
                 "Invalid value for argument `model`. Expected images (n, h, w, bands) -> logits (n, h, w, 1). "
@@ -78,7 +77,7 @@ class FoldGraph(tf.Module):
         self.bands = int(model.input_shape[-1])
         self.weights = [weight.value for weight in network.weights]
         self.probability = _image_function(
-            lambda image: {"probability": tf.sigmoid(network(image, training=False) / temperature)}, self.bands
+            lambda image: {"probability": tf.sigmoid(calibration.logit(network(image, training=False)))}, self.bands
         )
 
 
@@ -153,25 +152,25 @@ def _float32_dtype(dtype: Any) -> Any:
     return "float32" if dtype in _REDUCED_PRECISION else _in_float32(dtype)
 
 
-def export_fold(model: keras.Model, path: Path, temperature: float = 1.0) -> None:
+def export_fold(model: keras.Model, path: Path, calibration: Calibration = UNCALIBRATED) -> None:
     """Write one model as a SavedModel into the folder `path`, whole or not at all. Arguments as in `FoldGraph`."""
     with written_whole(path) as folder:
-        _save(FoldGraph(model, temperature), folder)
+        _save(FoldGraph(model, calibration), folder)
 
 
-def export_ensemble(models: Sequence[keras.Model], path: Path, temperature: float, threshold: float) -> None:
+def export_ensemble(models: Sequence[keras.Model], path: Path, calibration: Calibration, threshold: float) -> None:
     """Write the ensemble of models as one SavedModel into the folder `path`, whole or not at all.
 
     Arguments as in `FoldGraph` and `EnsembleGraph`. `export_models` writes it beside its folds without a second copy
     of the variables.
     """
     with written_whole(path) as folder:
-        _save(EnsembleGraph([FoldGraph(model, temperature) for model in models], threshold), folder)
+        _save(EnsembleGraph([FoldGraph(model, calibration) for model in models], threshold), folder)
 
 
-def export_models(models: Sequence[keras.Model], folder: Path, temperature: float, threshold: float) -> None:
+def export_models(models: Sequence[keras.Model], folder: Path, calibration: Calibration, threshold: float) -> None:
     """Write `fold_<k>/1/` for each model and, of two or more, `ensemble/1/` into `folder`; arguments as above."""
-    graphs = [FoldGraph(model, temperature) for model in models]
+    graphs = [FoldGraph(model, calibration) for model in models]
     paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
     for graph, path in zip(graphs, paths, strict=True):
         _save(graph, path)

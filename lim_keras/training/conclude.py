@@ -1,4 +1,4 @@
-"""From finished folds to what a run leaves: threshold and temperature, test figures, the bundle, tables and curves."""
+"""From finished folds to what a run leaves: threshold and calibration, test figures, the bundle, tables and curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from lim_keras.data.centre_bias import mean_mask
 from lim_keras.data.tiles import TileSet, read_tile
 from lim_keras.evaluation.baseline import ImageBlindMask
-from lim_keras.evaluation.calibration import best_threshold, fit_temperature, pool_histograms
+from lim_keras.evaluation.calibration import Calibration, best_threshold, fit_calibration, pool_histograms
 from lim_keras.evaluation.fold_table import fold_table
 from lim_keras.evaluation.judging import Judge
 from lim_keras.evaluation.scoring import Evaluation, evaluate, pool_evaluations
@@ -27,7 +27,7 @@ from lim_keras.report.figures import training_curves
 from lim_keras.training.files import write_text
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.held_out import kept_predictions
-from lim_keras.training.run import HELD_OUT, TEST, Run
+from lim_keras.training.run import TEST, Run
 
 EXPORTS = Path("exported_models")
 _BLIND_SIZE = 256
@@ -37,12 +37,12 @@ _BLIND_SIZE = 256
 class Outcome:
     """What a run has come to.
 
-    threshold, temperature: fitted on the pooled out-of-fold predictions. out_of_fold: a fold's own predictions of its
+    threshold, calibration: fitted on the pooled out-of-fold predictions. out_of_fold: a fold's own predictions of its
     held-out tiles, by fold. test: of the ensemble (or the only model), by protocol. test_folds: of each fold alone.
     """
 
     threshold: float
-    temperature: float
+    calibration: Calibration
     out_of_fold: dict[int, Evaluation]
     test: dict[str, Evaluation]
     test_folds: dict[int, dict[str, Evaluation]]
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def conclude(run: Run, bundle: Path | None = None) -> list[Any]:
-    """Fit threshold and temperature, judge on the test tiles, export, draw; returns tables and lines to print.
+    """Fit threshold and calibration, judge on the test tiles, export, draw; returns tables and lines to print.
 
     Args:
         run: all of its folds are finished.
@@ -72,25 +72,25 @@ def conclude(run: Run, bundle: Path | None = None) -> list[Any]:
 
 
 def judge_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> Outcome:
-    """Threshold and temperature from out-of-fold predictions only, then the test tiles at that threshold."""
+    """Threshold and calibration from out-of-fold predictions only, then the test tiles at that threshold."""
     draws = run.config.evaluation.bootstrap
     raw = [evaluate(kept_predictions(run, fold), "windows", 0.5, draws=1) for fold in run.held_out_folds]
     histogram = pool_histograms(part.histogram for part in raw)
-    temperature = fit_temperature(histogram)
-    threshold, _ = best_threshold(histogram, temperature)
+    calibration = fit_calibration(histogram)
+    threshold, _ = best_threshold(histogram, calibration)
     out_of_fold = {
-        fold: evaluate(kept_predictions(run, fold, temperature), "windows", threshold, draws=draws)
+        fold: evaluate(kept_predictions(run, fold, calibration), "windows", threshold, draws=draws)
         for fold in run.held_out_folds
     }
     tiles = run.test_tiles
     if tiles is None:
-        return Outcome(threshold, temperature, out_of_fold, {}, {})
-    predictors = [Predictor(model, temperature) for model in models]
+        return Outcome(threshold, calibration, out_of_fold, {}, {})
+    predictors = [Predictor(model, calibration) for model in models]
     test = _judge(run, threshold, blind, lambda images: np.mean([p(images) for p in predictors], axis=0), tiles)
     folds = {}
     if len(models) > 1:
         folds = {fold: _judge(run, threshold, blind, predictors[n], tiles) for n, fold in enumerate(run.held_out_folds)}
-    return Outcome(threshold, temperature, out_of_fold, test, folds)
+    return Outcome(threshold, calibration, out_of_fold, test, folds)
 
 
 def _judge(
@@ -145,18 +145,19 @@ def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
         stride=network_stride(config.model.input_reduction),
         statistics=tuple(BandStatistics(mean=m, std=s, min=low, max=high) for m, s, low, high in columns),
         threshold=outcome.threshold,
-        temperature=outcome.temperature,
+        temperature=outcome.calibration.temperature,
+        bias=outcome.calibration.bias,
         metrics=figures,
         config_hash=config.digest(),
         training_tiles=_training_ids(run),
-        test_tiles=tuple(name for name in run.tiles.ids if run.folds[name] == TEST),
+        test_tiles=tuple(name for name in run.tiles.ids if run.folds.get(name) == TEST),
     )
 
 
 def _training_ids(run: Run) -> tuple[str, ...]:
-    # Of several folds each tile trained all but one; of one model the held-out tiles trained nothing.
-    held_out = set() if len(run.held_out_folds) > 1 else {HELD_OUT}
-    return tuple(name for name in run.tiles.ids if run.folds[name] not in held_out | {TEST})
+    """Tiles that some model of the run was fitted to."""
+    seen = {name for fold in run.held_out_folds for name in run.training_tiles(fold).ids}
+    return tuple(name for name in run.tiles.ids if name in seen)
 
 
 def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:
@@ -164,7 +165,8 @@ def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:
         "name": run.config.name,
         "config_hash": run.config.digest(),
         "threshold": outcome.threshold,
-        "temperature": outcome.temperature,
+        "temperature": outcome.calibration.temperature,
+        "bias": outcome.calibration.bias,
         "out_of_fold": {str(fold): part.to_dict() for fold, part in outcome.out_of_fold.items()},
         "pooled_out_of_fold": outcome.pooled.to_dict(),
         "test": {protocol: part.to_dict() for protocol, part in outcome.test.items()},
@@ -186,7 +188,9 @@ def _tables(run: Run, outcome: Outcome) -> list[Any]:
         tables.append(fold_table(*fold_evaluations, title=f"{name}: test, {title}", last="ensemble"))
     if outcome.test:
         tables.append(evaluation_table(list(outcome.test.values()), f"{name}: test tiles at the chosen threshold"))
-    tables.append(f"threshold {outcome.threshold:.3f}, temperature {outcome.temperature:.3f} (from {held_out})")
+    temperature, bias = outcome.calibration.temperature, outcome.calibration.bias
+    chosen = f"threshold {outcome.threshold:.3f}, temperature {temperature:.3f}, bias {bias:.3f}"
+    tables.append(f"{chosen} (from {held_out})")
     return tables
 
 

@@ -19,6 +19,7 @@ from lim_keras.data.sampling import ResizedSampler, Sampler, WindowSampler
 from lim_keras.data.statistics import BandStatistics
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
+from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss
 from lim_keras.metrics import AllScores
 from lim_keras.models import build_model
@@ -192,14 +193,15 @@ class Predictor:
 
     Args:
         model: gives logits (n, h, w, 1).
-        temperature: the logits are divided by it.
+        calibration: of the logits.
     """
 
-    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
+    def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED) -> None:
         # One trace for every size of image.
         @tf.function(input_signature=[tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)])
         def forward(images: Any) -> Any:
-            return tf.sigmoid(tf.cast(model(images, training=False), tf.float32)[..., 0] / temperature)
+            logits = tf.cast(model(images, training=False), tf.float32)[..., 0]
+            return tf.sigmoid(calibration.logit(logits))
 
         self._forward = forward
 

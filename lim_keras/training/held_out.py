@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+from scipy.special import expit
 
 from lim_keras.data.store import TileStore
 from lim_keras.evaluation.baseline import everywhere
+from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.evaluation.protocols import tile_predictions
 from lim_keras.evaluation.scoring import Place, Prediction
 from lim_keras.evaluation.sheets import sheet_predictions
@@ -52,11 +54,11 @@ def held_out_predictions(run: Run, fold: int, predict: Predictor) -> Iterator[Pr
     )
 
 
-def kept_predictions(run: Run, fold: int, temperature: float = 1.0) -> Iterator[Prediction]:
-    """The kept probabilities of a fold's held-out tiles, at a temperature; the places carry no images."""
+def kept_predictions(run: Run, fold: int, calibration: Calibration = UNCALIBRATED) -> Iterator[Prediction]:
+    """The kept probabilities of a fold's held-out tiles, calibrated; the places carry no images."""
     for tile in run.held_out_tiles(fold):
         with np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz") as kept:
             logit, labels = kept["logit"].astype(np.float32), kept["mask"]
-        probability = 1 / (1 + np.exp(-logit / temperature))
+        probability = expit(calibration.logit(logit).astype(np.float32))
         place = Place(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
         yield Prediction(place, probability, everywhere(labels.shape))

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.evaluation.calibration import (
     BINS,
+    Calibration,
     ProbabilityHistogram,
     best_threshold,
-    fit_temperature,
+    fit_calibration,
     pool_histograms,
-    scale_probability,
 )
 from lim_keras.scores import scores
 
@@ -74,24 +74,34 @@ def test_average_precision_and_log_loss_are_those_of_scikit_learn(
     histogram = histogram_of(probability, mask)
     assert histogram.average_precision() == pytest.approx(average_precision_score(mask, probability), abs=5e-4)
     assert histogram.log_loss() == pytest.approx(log_loss(mask, probability.astype(np.float64)), abs=1e-4)
-    scaled = scale_probability(probability, 2.5)
-    assert histogram.log_loss(2.5) == pytest.approx(log_loss(mask, scaled.astype(np.float64)), abs=1e-4)
+    calibration = Calibration(2.5, -0.4)
+    scaled = calibration.probability(probability)
+    assert histogram.log_loss(calibration) == pytest.approx(log_loss(mask, scaled.astype(np.float64)), abs=1e-4)
 
 
 def test_temperature_undoes_overconfidence(pixels: tuple[NDArray[np.float32], NDArray[np.uint8]]) -> None:
     histogram = histogram_of(*pixels)
-    temperature = fit_temperature(histogram)
-    assert temperature == pytest.approx(3.0, abs=0.1)
-    grid = [histogram.log_loss(other) for other in np.geomspace(0.05, 20, 200)]
-    assert histogram.log_loss(temperature) <= min(grid)
+    calibration = fit_calibration(histogram)
+    assert calibration.temperature == pytest.approx(3.0, abs=0.1)
+    assert calibration.bias == pytest.approx(0.0, abs=0.05)
+    grid = [histogram.log_loss(Calibration(t, b)) for t in np.geomspace(0.05, 20, 60) for b in np.linspace(-1, 1, 21)]
+    assert histogram.log_loss(calibration) <= min(grid)
     assert histogram.expected_calibration_error() > 0.1
-    assert histogram.expected_calibration_error(temperature) < 0.01
+    assert histogram.expected_calibration_error(calibration) < 0.01
 
 
-def test_scaled_probability_by_hand() -> None:
+def test_bias_undoes_a_share_of_landslides_that_the_ground_does_not_have() -> None:
+    # One pixel in two was landslide in training, one in four is: of probability 1/2 each, the odds fall by ln 3.
+    calibration = fit_calibration(histogram_of([0.5] * 4, [1, 0, 0, 0]))
+    assert calibration.probability([0.5]) == pytest.approx([0.25], abs=1e-3)
+
+
+def test_calibrated_probability_by_hand() -> None:
     # logit(0.9) = ln 9; halved it is ln 3, and sigmoid(ln 3) = 3 / 4
-    assert scale_probability([0.9, 0.5, 0.1], 2.0) == pytest.approx([0.75, 0.5, 0.25])
-    assert scale_probability(np.float32([0.0, 1.0]), 1.0) == pytest.approx([0.0, 1.0], abs=1e-6)
+    assert Calibration(2.0).probability([0.9, 0.5, 0.1]) == pytest.approx([0.75, 0.5, 0.25])
+    # a bias of -ln 3 takes ln 3 back to 0
+    assert Calibration(2.0, -float(np.log(3))).probability([0.9]) == pytest.approx([0.5])
+    assert Calibration().probability(np.float32([0.0, 1.0])) == pytest.approx([0.0, 1.0], abs=1e-6)
 
 
 def test_threshold_by_hand() -> None:
@@ -116,13 +126,14 @@ def test_threshold_is_the_best_of_all_pixels(pixels: tuple[NDArray[np.float32], 
     assert f1 >= max(f1_score(mask, probability >= other) for other in np.linspace(0.01, 0.99, 99)) - 1e-9
 
 
-def test_threshold_moves_with_the_temperature(pixels: tuple[NDArray[np.float32], NDArray[np.uint8]]) -> None:
+def test_threshold_moves_with_the_calibration(pixels: tuple[NDArray[np.float32], NDArray[np.uint8]]) -> None:
     probability, mask = pixels
     histogram = histogram_of(probability, mask)
-    plain, scaled = best_threshold(histogram), best_threshold(histogram, 3.0)
+    calibration = Calibration(3.0, -0.7)
+    plain, scaled = best_threshold(histogram), best_threshold(histogram, calibration)
     assert plain[1] == scaled[1]
-    assert scaled[0] == pytest.approx(float(scale_probability(plain[0], 3.0)), abs=1e-6)
-    called = scale_probability(probability, 3.0) >= scaled[0]
+    assert scaled[0] == pytest.approx(float(calibration.probability(plain[0])), abs=1e-6)
+    called = calibration.probability(probability) >= scaled[0]
     assert scores(*(np.sum(called == c, where=mask == m) for c, m in ((1, 1), (1, 0), (0, 1), (0, 0))))[
         "f1"
     ] == pytest.approx(plain[1], abs=1e-3)
@@ -149,9 +160,9 @@ def test_empty_histogram_measures_nothing() -> None:
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "landslide"), (1, "background")])
-def test_one_class_alone_fixes_neither_threshold_nor_temperature(label: int, missing: str) -> None:
+def test_one_class_alone_fixes_neither_threshold_nor_calibration(label: int, missing: str) -> None:
     histogram = histogram_of([0.2, 0.7], [label, label])
-    for fit in (best_threshold, fit_temperature):
+    for fit in (best_threshold, fit_calibration):
         with pytest.raises(DataError, match=f"no {missing} pixel"):
             fit(histogram)
 
@@ -165,7 +176,6 @@ def test_bad_input_names_the_argument() -> None:
     histogram_of([0.5, np.nan], [1, 255])
     with pytest.raises(ValueError, match="`counts`"):
         ProbabilityHistogram(np.zeros((2, 3), np.int64))
-    with pytest.raises(ValueError, match="`temperature`"):
-        scale_probability([0.5], 0.0)
-    with pytest.raises(ValueError, match="`temperature`"):
-        histogram_of([0.5], [1]).log_loss(-1)
+    for temperature, bias in ((0.0, 0.0), (-1.0, 0.0), (np.nan, 0.0), (1.0, np.inf)):
+        with pytest.raises(ConfigError, match="`temperature`"):
+            Calibration(temperature, bias)

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export import saved_model
 from lim_keras.export.saved_model import export_ensemble, export_fold, export_models, float32_copy
 from lim_keras.models import build_model
@@ -93,15 +94,21 @@ def _outputs(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_temperature_by_hand(tmp_path: Path) -> None:
-    export_fold(constant(2.0), tmp_path / "1", temperature=2.0)
+    export_fold(constant(2.0), tmp_path / "1", Calibration(temperature=2.0))
     # sigmoid(2 / 2) = 1 / (1 + exp(-1)) = 0.731059
     np.testing.assert_allclose(_outputs(tmp_path / "1", images(3, 2))["probability"], 0.731059, atol=1e-6)
+
+
+def test_bias_by_hand(tmp_path: Path) -> None:
+    export_fold(constant(2.0), tmp_path / "1", Calibration(temperature=2.0, bias=-1.0))
+    # sigmoid(2 / 2 - 1) = 1/2
+    np.testing.assert_allclose(_outputs(tmp_path / "1", images(3, 2))["probability"], 0.5, atol=1e-6)
 
 
 def test_ensemble_by_hand(tmp_path: Path) -> None:
     # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4, sigmoid(-ln 3) = 1/4
     folds = [constant(0.0), constant(float(np.log(3))), constant(-float(np.log(3)))]
-    export_ensemble(folds, tmp_path / "1", temperature=1.0, threshold=0.5)
+    export_ensemble(folds, tmp_path / "1", calibration=Calibration(), threshold=0.5)
     outputs = _outputs(tmp_path / "1", images(1, 1, count=1))
     assert outputs["probability"].item() == pytest.approx(0.5, abs=1e-6)
     # standard deviation of 1/2, 3/4, 1/4: sqrt((0 + 1/16 + 1/16) / 3) = 0.204124
@@ -156,7 +163,7 @@ def test_without_hard_links_the_export_is_larger_but_complete(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.warns(LimKerasWarning, match="second copy.*Operation not supported") as warned:
-        export_models([constant(0.0), constant(2.0)], tmp_path, temperature=1.0, threshold=0.5)
+        export_models([constant(0.0), constant(2.0)], tmp_path, calibration=Calibration(), threshold=0.5)
     assert len(warned) == 1
     # (1/2 + sigmoid(2) = 0.880797) / 2 = 0.690399
     outputs = _outputs(tmp_path / "ensemble" / "1", images(2, 2))
@@ -165,7 +172,7 @@ def test_without_hard_links_the_export_is_larger_but_complete(tmp_path: Path, mo
 
 
 def test_one_model_has_no_ensemble(tmp_path: Path) -> None:
-    export_models([constant(0.0)], tmp_path, temperature=1.0, threshold=0.5)
+    export_models([constant(0.0)], tmp_path, calibration=Calibration(), threshold=0.5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fold_0"]
 
 
@@ -255,13 +262,6 @@ def test_failed_export_keeps_the_finished_one(tmp_path: Path, monkeypatch: pytes
         export_fold(constant(2.0), tmp_path / "1")
     np.testing.assert_allclose(_outputs(tmp_path / "1", images(1, 1))["probability"], 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
-def test_wrong_temperature(tmp_path: Path, temperature: float) -> None:
-    with pytest.raises(BundleError, match=r"`temperature`.*Received"):
-        export_fold(constant(0.0), tmp_path / "1", temperature)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
