@@ -155,6 +155,7 @@ class RunConfig(Section):
     augmentation: Augmentation = Field(
         "dihedral", description="paper (Fig. 6), dihedral (8 symmetries, colour) or none"
     )
+    colour_jitter: float = Field(1.0, ge=0, description="strength of dihedral's changes of colour; 0: symmetries only")
     training: TrainingSection = TrainingSection()
     folds: int = Field(5, ge=2, description="folds of cross-validation")
     evaluation: EvaluationSection = EvaluationSection()

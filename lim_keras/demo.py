@@ -22,7 +22,8 @@ from lim_keras.training.cross_validation import train_folds
 
 TRAINING_SEED, TEST_SEED = 1, 2
 _WORLD_PX = 1536
-_TEST_LANDSLIDES, _TEST_BACKGROUND = 20, 30
+_TRAINING_TILES, _TEST_TILES = (48, 76), (20, 30)
+"""Landslide and non-landslide tiles."""
 
 Say = Callable[[list[Any]], None]
 
@@ -56,7 +57,8 @@ def run_demo(folder: Path, say: Say, jobs: int = 2) -> DemoResult:
     test_ids = _write_worlds(folder)
     tiles = TileSet.read(folder / "tiles")
     stats = DataStats.measure(tiles)
-    imbalance_chart(stats.imbalance.ratios, folder / "imbalance.png")
+    ratios = {name.replace("_", " "): ratio for name, ratio in stats.imbalance.ratios.items()}
+    imbalance_chart(ratios, folder / "imbalance.png")
     say(stats.tables())
     say(["[bold]2. Five folds[/bold], each in a process of its own, then their ensemble"])
     with as_file(files("lim_keras.cli") / "demo.yaml") as config:
@@ -85,15 +87,11 @@ def _write_worlds(folder: Path) -> Path:
     training, unseen = (make_world(_WORLD_PX, seed) for seed in (TRAINING_SEED, TEST_SEED))
     write_world(training, folder / "world" / "training")
     write_world(unseen, folder / "world" / "unseen")
-    cut_tiles(training, folder / "tiles", seed=TRAINING_SEED)
-    ids = cut_tiles(
-        unseen,
-        folder / "tiles",
-        landslide=_TEST_LANDSLIDES,
-        non_landslide=_TEST_BACKGROUND,
-        seed=TEST_SEED,
-        prefix="test_",
-    )
+    for world, seed, prefix, (landslides, others) in (
+        (training, TRAINING_SEED, "", _TRAINING_TILES),
+        (unseen, TEST_SEED, "test_", _TEST_TILES),
+    ):
+        ids = cut_tiles(world, folder / "tiles", landslide=landslides, non_landslide=others, seed=seed, prefix=prefix)
     test_list.write_text("\n".join(ids) + "\n", encoding="utf-8")
     return test_list
 

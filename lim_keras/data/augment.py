@@ -30,15 +30,18 @@ class Augmentation(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-def build_augmentation(name: AugmentationName, low: np.ndarray, high: np.ndarray) -> Augmentation:
+def build_augmentation(
+    name: AugmentationName, low: np.ndarray, high: np.ndarray, colour_jitter: float = 1.0
+) -> Augmentation:
     """The augmentation of that name, for images whose bands range from `low` to `high` (bands,) digital numbers.
 
-    "paper" applies one of the four recipes at random, "dihedral" a symmetry and colour changes, "none" nothing.
+    "paper" applies one of the four recipes at random, "dihedral" a symmetry and colour changes of strength
+    `colour_jitter`, "none" nothing.
     """
     if name == "paper":
         return lambda image, mask, rng: paper_recipe(image, mask, int(rng.integers(PAPER_RECIPES)), low, high, rng)
     if name == "dihedral":
-        return Dihedral(low, high)
+        return Dihedral(low, high, colour_jitter)
     if name == "none":
         return lambda image, mask, rng: (image, mask)
     raise ConfigError(f"Invalid value for argument `augmentation`. Expected paper, dihedral or none. Received: {name}")

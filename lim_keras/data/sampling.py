@@ -179,10 +179,12 @@ class ResizedSampler:
         *,
         low: np.ndarray,
         high: np.ndarray,
+        colour_jitter: float = 1.0,
     ) -> None:
         self.size = size
         self._store, self._seed, self._low, self._high = store, seed, low, high
-        self._augmentation = build_augmentation("dihedral", low, high) if augmentation == "dihedral" else None
+        dihedral = build_augmentation("dihedral", low, high, colour_jitter)
+        self._augmentation = dihedral if augmentation == "dihedral" else None
         recipes = PAPER_RECIPES if augmentation == "paper" else 1
         self._entries = [
             (position, recipe)

@@ -58,7 +58,7 @@ class Validation(keras.callbacks.Callback):
         """Called by Keras; traces the forward pass once for the run."""
         super().set_model(model)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def forward(images: Any, masks: Any) -> tuple[Any, Any]:
             logits = model(images, training=False)
             return tf.sigmoid(tf.cast(logits, tf.float32)), self._loss(masks, logits)

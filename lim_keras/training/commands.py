@@ -43,7 +43,7 @@ def begin_fit(
     else:
         held_out = set(read_tile_ids(validation))
         _refuse_both(held_out, folds, validation)
-        tiles.subset(held_out)
+        _check_kinds(tiles.subset(held_out), rest.without(held_out), validation)
     folds |= dict.fromkeys(sorted(held_out), HELD_OUT)
     return _open(folder, settings, tiles, folds)
 
@@ -76,6 +76,12 @@ def _refuse_both(held_out: set[str], folds: dict[str, int], validation: Path) ->
         raise LeakError(
             f"{validation}: {len(both)} validation tiles are test tiles too, such as {', '.join(both[:20])}."
         )
+
+
+def _check_kinds(held_out: TileSet, training: TileSet, validation: Path) -> None:
+    for tiles, part in ((held_out, "the validation tiles"), (training, "what they leave for training")):
+        if not len(tiles.of_kind("landslide")):
+            raise DataError(f"{validation}: expected landslide tiles among {part}. Received: none in {len(tiles)}")
 
 
 def _open(folder: Path | None, config: RunConfig, tiles: TileSet, folds: dict[str, int]) -> Run:

@@ -118,7 +118,15 @@ def build_sampler(config: RunConfig, store: TileStore, statistics: BandStatistic
     sampling, settings = config.sampling, config.training
     low, high = statistics.range
     if sampling.mode == "resized":
-        resized = ResizedSampler(store, sampling.size, config.seed, config.augmentation, low=low, high=high)
+        resized = ResizedSampler(
+            store,
+            sampling.size,
+            config.seed,
+            config.augmentation,
+            low=low,
+            high=high,
+            colour_jitter=config.colour_jitter,
+        )
         return resized, settings.steps_per_epoch or max(1, len(resized) // settings.batch_size)
     steps = settings.steps_per_epoch or max(1, len(store) // settings.batch_size)
     windows = WindowSampler(
@@ -129,7 +137,7 @@ def build_sampler(config: RunConfig, store: TileStore, statistics: BandStatistic
         landslide_share=sampling.landslide_share,
         scale_jitter=sampling.scale_jitter,
         paste=sampling.paste,
-        augmentation=build_augmentation(config.augmentation, low, high),
+        augmentation=build_augmentation(config.augmentation, low, high, config.colour_jitter),
     )
     return windows, steps
 
@@ -197,13 +205,14 @@ class Predictor:
     """
 
     def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED) -> None:
-        # One trace for every size of image.
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)])
         def forward(images: Any) -> Any:
             logits = tf.cast(model(images, training=False), tf.float32)[..., 0]
             return tf.sigmoid(calibration.logit(logits))
 
-        self._forward = forward
+        # One trace for every size of image, and taken at once: TensorFlow would warn of five models' first calls.
+        any_size = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)
+        self._forward = tf.function(forward, autograph=False).get_concrete_function(any_size)
+        self._model = model  # a concrete function does not keep its variables alive
 
     def __call__(self, images: np.ndarray | Sequence[Any]) -> np.ndarray:
         """images: raw pixels (n, h, w, bands)."""

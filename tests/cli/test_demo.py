@@ -1,0 +1,36 @@
+"""The demo as a newcomer runs it: the real command, and what it has to leave behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_demo_learns(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    command = [sys.executable, "-m", "lim_keras", "demo", "--out", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    f1 = {name: part["subsets"]["all"]["model"]["f1"]["value"] for name, part in evaluation["protocols"].items()}
+    blind = evaluation["protocols"]["tiles"]["subsets"]["all"]["blind"]["f1"]["value"]
+    # held-out tiles of a world that no model has seen, and that world as a scene
+    assert f1["tiles"] >= 0.8
+    assert f1["scene"] >= 0.8
+    assert blind < 0.3
+    assert f"{f1['tiles']:.3f}" in done.stdout
+    pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    assert {"imbalance.png", "run/curves.png", "figures/tiles_best.png", "figures/scene_worst.png"} <= pictures
+    assert (folder / "exported_models" / "demo" / "ensemble" / "1" / "saved_model.pb").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    command = [sys.executable, "-m", "lim_keras", "demo", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {tmp_path} is not empty and holds no demo.")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
