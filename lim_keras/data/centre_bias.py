@@ -55,8 +55,8 @@ class BlindMask:
 class CentreBias:
     """What tiles give away by their framing.
 
-    held_out_f1: of blind masks on tiles that had no part in them, None where none were held out. everywhere_f1: of calling
-    every pixel landslide, which is all that a blind mask can do where landslides lie evenly.
+    held_out_f1: of blind masks on tiles that had no part in them, None where none were held out. everywhere_f1: of
+    calling every pixel landslide, which is all that a blind mask can do where landslides lie evenly.
     """
 
     spread: CentroidSpread
@@ -100,8 +100,8 @@ def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int]
     Raises:
         DataError: no mask holds a landslide pixel, or one fold holds all of them.
     """
+    blind = best_blind_mask(masks, size)
     occupancy = _Occupancy.of(masks, size)
-    blind = BlindMask(occupancy.mean, *_best_cut(occupancy.mean, occupancy))
     held_out = None if folds is None else _held_out_f1(masks, folds, occupancy)
     truth, labelled = int(occupancy.landslide.sum()), int(occupancy.labelled.sum())
     everywhere = 2 * truth / (labelled + truth)
@@ -167,8 +167,8 @@ def _best_cut(mean: npt.NDArray[np.float32], occupancy: _Occupancy) -> tuple[flo
     return float(values[best]), float(f1[best])
 
 
-def _from_top(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(counts[::-1].cumsum()[::-1])
+def _from_top(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return counts[::-1].cumsum()[::-1]
 
 
 def _centroid(mask: Labels) -> tuple[float, float] | None:

@@ -1,18 +1,19 @@
 """Folds that keep the share of landslide tiles and do not leak, and the audit that proves it of the test tiles."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import DataError, LeakError
+
+Names = npt.NDArray[np.str_]
 
 _MOST_LISTED = 20
 
@@ -26,19 +27,26 @@ def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
         seed: decides which tile goes where.
 
     Raises:
-        DataError: a kind has fewer tiles, or groups of tiles, than there are folds.
+        DataError: a kind has fewer tiles, or groups of tiles, than there are folds, or groups are so large that a fold
+            is left without tiles of a kind.
     """
     kinds = np.array([tile.kind for tile in tiles])
     groups = np.array(_groups(tiles))
     _check_enough(tiles, kinds, groups, folds)
     assigned: dict[str, int] = {}
     for fold, (_, held_out) in enumerate(_split(kinds, groups, folds, seed)):
+        missing = set(kinds) - set(kinds[held_out])
+        if missing:
+            raise DataError(
+                f"{tiles.root}: fold {fold} of {folds} gets no {missing.pop()} tile, because tiles that share ground "
+                f"stay together; the largest group has {max(Counter(groups.tolist()).values())} tiles. Use fewer folds."
+            )
         assigned |= {tiles[int(position)].tile_id: fold for position in held_out}
     return {tile_id: assigned[tile_id] for tile_id in tiles.ids}
 
 
 def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
-    """Ids of about `fraction` (0 to 0.5) of the tiles, stratified by kind, whole groups: one fold of round(1 / fraction).
+    """Ids of about `fraction` (0 to 0.5) of the tiles, stratified by kind, groups whole: a fold of round(1 / fraction).
 
     Raises:
         DataError: as in `assign_folds`.
@@ -55,13 +63,13 @@ def audit_leaks(train: TileSet, test: TileSet) -> None:
     Raises:
         LeakError: it lists the first 20 pairs, then a count of the rest.
     """
-    leaks: list[str] = []
-    marks: dict[str, Callable[[Tile], str | Path]] = {
+    marks: dict[str, Callable[[Tile], Hashable]] = {
         "id": lambda tile: tile.tile_id,
         "file": lambda tile: tile.image.resolve(),
-        "content": lambda tile: _content_hash(tile.image),
+        "content": _ContentMark(train, test),
         "group": lambda tile: tile.group,
     }
+    leaks: list[str] = []
     for name, mark in marks.items():
         seen = {mark(tile): tile.tile_id for tile in train}
         for tile in test:
@@ -74,23 +82,31 @@ def audit_leaks(train: TileSet, test: TileSet) -> None:
         raise LeakError("Test tiles would be trained on; take them out of one side:\n  " + "\n  ".join(lines))
 
 
+class _ContentMark:
+    """A file's SHA-256, or "" without reading it where no file of the other side has its length."""
+
+    def __init__(self, train: TileSet, test: TileSet) -> None:
+        self._sizes = {tile.image.stat().st_size for tile in train} & {tile.image.stat().st_size for tile in test}
+
+    def __call__(self, tile: Tile) -> str:
+        return _content_hash(tile.image) if tile.image.stat().st_size in self._sizes else ""
+
+
 def _groups(tiles: TileSet) -> list[str]:
     # A tile without a group is a group of its own; the prefix keeps it apart from a group named like its id.
     return [f"group {tile.group}" if tile.group else f"tile {tile.tile_id}" for tile in tiles]
 
 
-def _split(kinds: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
-    places = np.zeros(len(kinds))
-    if len(set(groups)) < len(groups):
-        splits: Iterator[tuple[Any, Any]] = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
-            places, kinds, groups
-        )
-        return splits
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(places, kinds)
+def _split(kinds: Names, groups: Names, folds: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    grouped = len(set(groups)) < len(groups)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    splits: Iterator[tuple[Any, Any]] = splitter.split(np.zeros(len(kinds)), kinds, groups if grouped else None)
     return splits
 
 
-def _check_enough(tiles: TileSet, kinds: np.ndarray, groups: np.ndarray, folds: int) -> None:
+def _check_enough(tiles: TileSet, kinds: Names, groups: Names, folds: int) -> None:
+    if folds < 2:
+        raise DataError(f"Invalid value for argument `folds`. Expected a whole number >= 2. Received: {folds}")
     if not len(tiles):
         raise DataError(f"{tiles.root}: expected tiles to make folds of. Received: none")
     for kind in Counter(kinds.tolist()):

@@ -1,10 +1,10 @@
 """Overlaps of georeferenced tiles, from where their files say that they lie."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pyproj import Transformer
 from shapely import Polygon, STRtree
-from shapely.ops import transform as project
 
 from lim_keras.data.raster import RasterInfo, read_info
 from lim_keras.data.tiles import Tile
@@ -22,13 +22,12 @@ def read_footprints(tiles: Sequence[Tile]) -> dict[str, Polygon]:
         DataError: a file cannot be read.
     """
     infos = {tile.tile_id: read_info(tile.image) for tile in tiles if tile.crs}
-    placed = {tile_id: info for tile_id, info in infos.items() if info.transform is not None}
-    outlines = {tile_id: _outline(info) for tile_id, info in placed.items()}
-    systems = {info.crs for info in placed.values()}
-    if len(systems) < 2:
-        return outlines
-    to_degrees = {crs: Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform for crs in sorted(systems)}
-    return {tile_id: project(to_degrees[placed[tile_id].crs], outline) for tile_id, outline in outlines.items()}
+    systems = {tile_id: info.crs for tile_id, info in infos.items() if info.transform is not None}
+    corners = {tile_id: _corners(infos[tile_id]) for tile_id in systems}
+    if len(set(systems.values())) < 2:
+        return {tile_id: Polygon(points) for tile_id, points in corners.items()}
+    to_degrees = {crs: Transformer.from_crs(crs, "EPSG:4326", always_xy=True) for crs in set(systems.values())}
+    return {tile_id: Polygon(to_degrees[systems[tile_id]].itransform(points)) for tile_id, points in corners.items()}
 
 
 def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, str, float]]:
@@ -45,6 +44,10 @@ def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, st
     return found
 
 
-def _outline(info: RasterInfo) -> Polygon:
-    corners = ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
-    return Polygon([info.place(*corner) for corner in corners])
+def _corners(info: RasterInfo) -> list[tuple[float, float]]:
+    place: Any = info.transform
+    # Written out, because affine 2 has no `@` and affine 3 warns of `*`.
+    return [
+        (place.a * x + place.b * y + place.c, place.d * x + place.e * y + place.f)
+        for x, y in ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
+    ]

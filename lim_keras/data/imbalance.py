@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 
 from lim_keras.data.augment import PAPER_RECIPES, AugmentationName
 from lim_keras.data.tile import IGNORED, LANDSLIDE, Kind, Labels
@@ -109,8 +110,7 @@ def measure_imbalance(
 
 def resize_mask(mask: Labels, size: int) -> Labels:
     """A mask (height, width) as (size, size), by nearest neighbour: no label is made up between two others."""
-    resized: Labels = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized
+    return np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _count(mask: Labels) -> PixelCounts:

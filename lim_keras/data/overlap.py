@@ -21,21 +21,22 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from lim_keras.data.footprints import overlapping_footprints, read_footprints
-from lim_keras.data.keypoints import Keypoints, Shift, find_keypoints, propose_shifts
+from lim_keras.data.keypoints import MIN_SIDE, Keypoints, Shift, find_keypoints, propose_shifts
 from lim_keras.data.raster import read_image
 from lim_keras.data.tiles import Tile, TileSet
 
 Array = npt.NDArray[Any]
 
-# The same pixels after two JPEG encodings correlate at .9 and more; other ground stays below .7 at its best shift.
-_MIN_CORRELATION = 0.8
+# On real tiles the same pixels after two JPEG encodings correlate at .95 and more, other ground at .86 and less (that
+# is where a bright road crosses both).
+_MIN_CORRELATION = 0.9
 # Shifts from half-size keypoints are off by up to two pixels.
 _SLACK = 2
-_MIN_SIDE = 16
 _MIN_AREA = 600
 # Standard deviation, in grey levels, below which a rectangle shows nothing that could be recognised.
 _MIN_TEXTURE = 0.5
@@ -58,7 +59,7 @@ def find_overlaps(tiles: TileSet, *, progress: bool = False) -> list[Overlap]:
 
     Args:
         tiles: tiles of one ground sample distance.
-        progress: draw progress bars on stderr.
+        progress: draw progress bars on standard error, if it is a terminal.
 
     Raises:
         DataError: a tile cannot be read.
@@ -66,7 +67,8 @@ def find_overlaps(tiles: TileSet, *, progress: bool = False) -> list[Overlap]:
     footprints = read_footprints(tiles)
     loose = [tile for tile in tiles if tile.tile_id not in footprints]
     overlaps = [Overlap(*found) for found in overlapping_footprints(footprints)]
-    with Progress(console=Console(stderr=True), disable=not progress) as bars:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (progress and console.is_terminal)) as bars:
         overlaps += [Overlap(loose[i].tile_id, loose[j].tile_id, share) for i, j, share in _pixel_overlaps(loose, bars)]
     place = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
     return sorted(overlaps, key=lambda overlap: (place[overlap.first], place[overlap.second]))
@@ -88,6 +90,23 @@ def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
         name = names.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
         grouped.append(replace(tile, group=name))
     return replace(tiles, tiles=tuple(grouped))
+
+
+def overlap_table(grouped: TileSet, overlaps: Sequence[Overlap]) -> Table:
+    """How many tiles share ground, by kind, to be printed by rich; `grouped` as `group_overlaps` gives them."""
+    table = Table(title=f"{grouped.root}: tiles that share ground", title_justify="left")
+    for name in ("", "tiles", "in a group", "groups", "largest group"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, some in (
+        ("landslide", grouped.of_kind("landslide")),
+        ("non-landslide", grouped.of_kind("non-landslide")),
+        ("all", grouped),
+    ):
+        sizes = Counter(tile.group for tile in some if tile.group)
+        figures = (len(some), sizes.total(), len(sizes), max(sizes.values(), default=0))
+        table.add_row(name, *(f"{figure:,}" for figure in figures))
+    table.caption = f"{len(overlaps):,} overlapping pairs"
+    return table
 
 
 def _join(count: int, links: Sequence[tuple[int, int]]) -> list[int]:
@@ -157,7 +176,7 @@ def _common(first: Array, second: Array, shift: Shift) -> tuple[Array, Array, in
     left, top = max(0, -dx), max(0, -dy)
     right, bottom = min(first.shape[1], width - dx), min(first.shape[0], height - dy)
     across, down = max(0, right - left), max(0, bottom - top)
-    if min(across, down) < _MIN_SIDE or across * down < _MIN_AREA:
+    if min(across, down) < MIN_SIDE or across * down < _MIN_AREA:
         return first[:0], second[:0], 0
     here, there = first[top:bottom, left:right], second[top + dy : bottom + dy, left + dx : right + dx]
     return here, there, across * down

@@ -19,6 +19,12 @@ from lim_keras.errors import DataError
 
 # Folds that hold out tiles for the image-blind mask's honest figure; any seed will do, so it is fixed.
 _FOLDS, _SEED = 5, 2022
+_TABLE_2_ROWS = {
+    "landslide_samples": "landslide samples",
+    "non_landslide_samples": "non-landslide samples",
+    "landslide_px": "landslide pixels",
+    "background_px": "background pixels",
+}
 _RATIO_NAMES = {
     "all_tiles": "all tiles",
     "landslide_tiles": "landslide tiles only",
@@ -124,14 +130,13 @@ class DataStats:
         table = _table(title, "", "before augmentation", "after augmentation")
         before = _column(report.landslide, report.non_landslide)
         after = _column(report.augmented_landslide, report.non_landslide)
-        for name, count in before.items():
-            if name != "imbalance_ratio":
-                table.add_row(name.replace("_px", " pixels").replace("_", " "), _count(count), _count(after[name]))
+        for name, label in _TABLE_2_ROWS.items():
+            table.add_row(label, _count(before[name]), _count(after[name]))
         table.add_row("imbalance ratio", _ratio(report.before.ratio), _ratio(report.after.ratio))
         return table
 
     def _ratio_table(self) -> Table:
-        table = _table("Imbalance ratio: background pixels for one landslide pixel", "of", "ratio")
+        table = _table("Imbalance ratio (Eq. 3)", "background over landslide pixels of", "ratio")
         for name, ratio in self.imbalance.ratios.items():
             table.add_row(_RATIO_NAMES[name], _ratio(ratio))
         return table

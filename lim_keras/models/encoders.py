@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ def _pretrained(
     source = _load(application, weights)
     if bands == 3:
         return source
-    wide = application(include_top=False, weights=None, input_shape=(None, None, bands))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This model usually expects 1 or 3 input channels")
+        wide = application(include_top=False, weights=None, input_shape=(None, None, bands))
     if weights is not None:
         for layer, twin in zip(source.layers, wide.layers, strict=True):
             values = layer.get_weights()
@@ -140,8 +143,11 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
     if weights is None or weights == IMAGENET:
         return application(include_top=False, weights=weights, input_shape=shape)
     try:
-        return application(include_top=False, weights=str(weights), input_shape=shape)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Keras only warns where layers stay at random.
+            warnings.filterwarnings("error", "Skipping nested container")
+            return application(include_top=False, weights=str(weights), input_shape=shape)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         raise ModelError(f"Encoder weights {weights} do not fit {application.__name__}: {error}") from error
 
 

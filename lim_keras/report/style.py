@@ -89,9 +89,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(beside, dpi=DPI, facecolor="white")
-        beside.replace(path)
+        return beside.replace(path)
     except OSError as error:
+        if beside.exists():
+            beside.unlink()
         raise DataError(f"Figure {path} cannot be written ({error}).") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    return path

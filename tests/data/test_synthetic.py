@@ -11,13 +11,20 @@ from lim_keras.data.synthetic import World, cut_tiles, make_world, write_world
 from lim_keras.data.synthetic.erosion import erode
 from lim_keras.data.synthetic.noise import fractal_noise, ribbon, scattered_points, smooth_noise, smoothstep
 from lim_keras.data.synthetic.terrain import hillshade, slope_deg
-from lim_keras.data.tiles import TileSet, read_tile
+from lim_keras.data.tiles import Tile, TileSet, read_tile
 from lim_keras.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
     return make_world(448, seed=4)
+
+
+def box_of(tile: Tile, world: World) -> tuple[slice, slice]:
+    """The world's rows and columns that a tile says it shows, by its georeference."""
+    corner = read_info(tile.image).transform
+    left, top = round((corner.c - world.transform.c) / 2), round((world.transform.f - corner.f) / 2)
+    return slice(top, top + tile.height), slice(left, left + tile.width)
 
 
 def test_same_seed_same_world_and_another_seed_another():
@@ -37,9 +44,9 @@ def test_layers_have_the_promised_shapes_and_types(world):
     assert np.array_equal(world.mask == 1, world.instances > 0)
 
 
-def test_one_landslide_on_every_twelve_hectares(world):
-    # 448 px x 2 m = 896 m; 896^2 m2 = 80.3 ha; 80.3 / 12 = 6.7 -> 7
-    assert world.instances.max() == 7
+def test_one_landslide_on_every_fourteen_hectares(world):
+    # 448 px x 2 m = 896 m; 896^2 m2 = 80.3 ha; 80.3 / 14 = 5.7 -> 6
+    assert world.instances.max() == 6
 
 
 def test_each_landslide_is_one_piece_and_touches_no_other(world):
@@ -127,8 +134,7 @@ def test_tiles_are_cut_in_the_published_layout(world, tmp_path):
     assert sorted(tiles.ids) == sorted(ids)
     for tile in tiles:
         image, mask = read_tile(tile)
-        column, row = ~world.transform * (read_info(tile.image).transform.c, read_info(tile.image).transform.f)
-        box = slice(round(row), round(row) + tile.height), slice(round(column), round(column) + tile.width)
+        box = box_of(tile, world)
         assert np.array_equal(image, world.scene[box])
         assert np.array_equal(mask, world.mask[box])
         assert 40 <= tile.height <= 72
@@ -140,8 +146,7 @@ def test_no_two_tiles_share_ground(world, tmp_path):
     cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72))
     times_cut = np.zeros((448, 448), int)
     for tile in TileSet.read(tmp_path):
-        column, row = ~world.transform * (read_info(tile.image).transform.c, read_info(tile.image).transform.f)
-        times_cut[round(row) : round(row) + tile.height, round(column) : round(column) + tile.width] += 1
+        times_cut[box_of(tile, world)] += 1
     assert times_cut.max() == 1
 
 
@@ -156,13 +161,12 @@ def test_same_seed_same_tiles(world, tmp_path):
 def test_centred_tiles_have_their_landslide_in_the_middle(world, tmp_path):
     cut_tiles(world, tmp_path, landslide=3, non_landslide=0, sides=(40, 140), centred=True)
     for tile in TileSet.read(tmp_path):
-        column, row = ~world.transform * (read_info(tile.image).transform.c, read_info(tile.image).transform.f)
-        box = slice(round(row), round(row) + tile.height), slice(round(column), round(column) + tile.width)
+        box = box_of(tile, world)
         middle = [
             (positions.min(axis=0) + positions.max(axis=0) + 1) / 2
             for positions in (np.argwhere(world.instances == k) for k in np.unique(world.instances[box])[1:])
         ]
-        centre = np.array([row + tile.height / 2, column + tile.width / 2])
+        centre = np.array([(side.start + side.stop) / 2 for side in box])
         assert min(np.abs(one - centre).max() for one in middle) <= 1
 
 

@@ -82,7 +82,7 @@ def _paint_terraces(rng: np.random.Generator, canvas: Canvas, terrain: Terrain, 
     step = np.floor(heights)
     x = np.arange(canvas.size, dtype=np.float32)[None, :] + 0.6 * np.arange(canvas.size, dtype=np.float32)[:, None]
     plot = np.floor(x * terrain.gsd_m / 90 + 7.3 * step)
-    crop = _crop_colours(rng, step.astype(np.int64), plot.astype(np.int64), bare=0.08)
+    crop = _crop_colours(rng, step.astype(np.int64), plot.astype(np.int64), bare=0.05)
     edge = smoothstep(np.asarray(heights - step, np.float32), 0.3, 0.1)
     canvas.lay(share, crop * soil_texture(rng, canvas.size, terrain.gsd_m)[..., None])
     canvas.lay(0.75 * share * edge, HEDGE, 0.8)
@@ -95,8 +95,8 @@ def _paint_fields(rng: np.random.Generator, canvas: Canvas, slope: Field, gsd_m:
     width = rng.uniform(16, 34, district.max() + 1)[district]
     row = np.floor(across / width)
     column = np.floor(along / (2.6 * width) + 0.37 * row)
-    crop = _crop_colours(rng, district * 131 + row.astype(np.int64), column.astype(np.int64), bare=0.22)
-    furrows = 1 + 0.07 * np.sin(2 * np.pi * across / 6.5)
+    crop = _crop_colours(rng, district * 131 + row.astype(np.int64), column.astype(np.int64), bare=0.2)
+    furrows = 1 + 0.09 * np.sin(2 * np.pi * across / 6.5)
     to_edge = width * np.minimum(across / width - row, 1 - (across / width - row))
     canvas.lay(share, crop * (furrows * soil_texture(rng, canvas.size, gsd_m))[..., None])
     canvas.lay(0.8 * share * smoothstep(np.asarray(to_edge, np.float32), 2.4, 0.8), HEDGE, 0.8)
@@ -132,9 +132,9 @@ def _paint_bare_ground(rng: np.random.Generator, canvas: Canvas, slope: Field, g
     soil = soil * soil_texture(rng, canvas.size, gsd_m)[..., None]
     patches = smooth_noise(rng, canvas.size, 110 / gsd_m) + 0.3 * fractal_noise(rng, canvas.size, 30 / gsd_m)
     level = smoothstep(slope, FLAT_DEG + 2, FLAT_DEG - 1)
-    canvas.lay(0.95 * level * smoothstep(patches, 1.25, 1.4), soil)
+    canvas.lay(0.95 * level * smoothstep(patches, 1.35, 1.5), soil)
     thin = smoothstep(fractal_noise(rng, canvas.size, 45 / gsd_m), 1.3, 2.6)
-    canvas.lay(0.6 * thin * (1 - level), soil, 0.3)
+    canvas.lay(0.5 * thin * (1 - level), soil, 0.3)
 
 
 def _paint_river(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> None:

@@ -15,8 +15,8 @@ from lim_keras.data.synthetic.terrain import Terrain, slope_deg
 
 STEEP_DEG = (23.0, 45.0)
 STOPS_DEG = 7.0
-LENGTH_M = (80.0, 330.0)
-SPACING_M = 26.0
+LENGTH_M = (100.0, 340.0)
+SPACING_M = 30.0
 # Half-width along the way, as a share of the greatest: round head, narrowing body, spreading fan.
 _ALONG = (0.0, 0.12, 0.3, 0.65, 0.85, 1.0)
 _HALF_WIDTH = (0.65, 1.0, 0.85, 0.55, 0.75, 0.9)
@@ -69,11 +69,11 @@ def paint_landslides(rng: np.random.Generator, canvas: Canvas, slides: Landslide
     """Bare soil, streaked downhill: bright below the scarp, rubble on the fan; older scars are partly green again."""
     size, which = canvas.size, slides.instances
     soil = SOILS[rng.integers(len(SOILS), size=slides.count + 1)] * rng.uniform(0.82, 1.08, (slides.count + 1, 1))
-    freshness = rng.uniform(0.6, 1.0, slides.count + 1)[which]
+    freshness = rng.uniform(0.7, 1.0, slides.count + 1)[which]
     streaks = _streaks(rng, slides, gsd_m)
     rubble = smoothstep(slides.along, 0.5, 0.95) * smooth_noise(rng, size, 5 / gsd_m)
     scarp = smoothstep(slides.along, 0.14, 0.02) * smoothstep(slides.inside, 6, 2)
-    brightness = soil_texture(rng, size, gsd_m) * (1 + 0.16 * streaks + 0.15 * rubble - 0.35 * scarp)
+    brightness = soil_texture(rng, size, gsd_m) * (1 + 0.22 * streaks + 0.18 * rubble - 0.4 * scarp)
     regrown = smoothstep(fractal_noise(rng, size, 22 / gsd_m) + 0.5 * streaks, 0.2, 1.6) * (1.15 - freshness)
     share = (which > 0) * smoothstep(slides.inside, -0.5, 1.5 * gsd_m) * (0.45 + 0.55 * freshness) * (1 - regrown)
     canvas.lay(share, soil[which] * brightness[..., None], 0.5 * rubble)

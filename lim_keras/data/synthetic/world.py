@@ -20,7 +20,7 @@ from lim_keras.errors import DataError
 CRS = "EPSG:32648"
 MIN_SIZE = 256
 # Ground for one landslide where their number is left open: about 4 % of the ground ends up in scars.
-HECTARES_PER_LANDSLIDE = 12.0
+HECTARES_PER_LANDSLIDE = 14.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def make_world(size: int = 1536, seed: int = 2022, *, gsd_m: float = 2.0, landsl
         size: height and width in pixels, at least 256.
         seed: same seed, same world. Worlds of different seeds below 800 lie on different ground.
         gsd_m: ground sample distance, metres.
-        landslides: how many; None: one on every 12 hectares. Fewer where the slopes have no room for more.
+        landslides: how many; None: one on every 14 hectares. Fewer where the slopes have no room for more.
 
     Raises:
         DataError: a size, gsd_m or number of landslides out of range.

@@ -1,0 +1,136 @@
+"""Eq. 1-3 and Table 2 of Chen et al. 2022, with the arithmetic beside the numbers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lim_keras.data.imbalance import SAMPLES_PER_LANDSLIDE_TILE, PixelCounts, measure_imbalance, resize_mask
+from lim_keras.data.stats import DataStats
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import ConfigError, DataError
+
+
+def landslide_mask(shape: tuple[int, int], rows: int, columns: int, ignored: int = 0) -> np.ndarray:
+    """rows x columns of landslide in the upper left corner, the last `ignored` rows without label."""
+    mask = np.zeros(shape, np.uint8)
+    mask[:rows, :columns] = 1
+    if ignored:
+        mask[-ignored:] = 255
+    return mask
+
+
+MASKS = [
+    ("landslide", landslide_mask((4, 4), 2, 2)),  # 4 landslide, 12 background
+    ("landslide", landslide_mask((4, 4), 1, 4, ignored=1)),  # 4 landslide, 8 background, 4 ignored
+    ("non-landslide", np.zeros((4, 4), np.uint8)),  # 16 background
+    ("non-landslide", landslide_mask((4, 4), 0, 0, ignored=2)),  # 8 background, 8 ignored
+]
+
+
+def test_the_three_ratios():
+    report = measure_imbalance(MASKS, 4, "paper")
+    assert report.landslide == PixelCounts(2, 8, 20)
+    assert report.non_landslide == PixelCounts(2, 0, 24)
+    assert report.ratios == {
+        "all_tiles": (20 + 24) / 8,  # 5.5
+        "landslide_tiles": 20 / 8,  # 2.5
+        "after_augmentation": (4 * 20 + 24) / (4 * 8),  # 3.25
+    }
+
+
+def test_table_2():
+    report = measure_imbalance(MASKS, 4, "paper")
+    assert report.before == PixelCounts(4, 8, 44)
+    assert report.augmented_landslide == PixelCounts(8, 32, 80)  # each landslide tile and its three copies
+    assert report.after == PixelCounts(10, 32, 104)
+
+
+@pytest.mark.parametrize("augmentation", ["dihedral", "none"])
+def test_augmentations_that_add_no_samples(augmentation):
+    report = measure_imbalance(MASKS, 4, augmentation)
+    assert report.after == report.before
+    assert SAMPLES_PER_LANDSLIDE_TILE[augmentation] == 1
+
+
+def test_counted_on_resized_masks():
+    # a tile of 2 x 8 with its left half landslide is half landslide at 4 x 4 as well: 8 of 16
+    wide = landslide_mask((2, 8), 2, 4)
+    assert measure_imbalance([("landslide", wide)], 4).landslide == PixelCounts(1, 8, 8)
+    # before resizing the large tile (64 pixels, 16 landslide) would outweigh the small (4, 2): 18 of 68, not 12 of 32
+    large, small = landslide_mask((8, 8), 4, 4), landslide_mask((2, 2), 1, 2)
+    assert measure_imbalance([("landslide", large), ("landslide", small)], 4).landslide == PixelCounts(2, 12, 20)
+
+
+def test_resizing_makes_up_no_label():
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), (37, 53))
+    resized = resize_mask(mask, 64)
+    assert resized.shape == (64, 64) and resized.dtype == np.uint8
+    # nearest neighbour: the middle of each new pixel lies in the old one that it copies
+    rows = ((np.arange(64) + 0.5) * 37 / 64).astype(int)
+    columns = ((np.arange(64) + 0.5) * 53 / 64).astype(int)
+    assert np.array_equal(resized, mask[np.ix_(rows, columns)])
+
+
+def test_ratio_without_landslide_or_label():
+    assert PixelCounts(1, 0, 9).ratio == math.inf
+    assert math.isnan(PixelCounts().ratio)
+
+
+def test_unknown_augmentation():
+    with pytest.raises(ConfigError, match=r"`augmentation`\. Expected one of paper, dihedral, none\. Received: fancy"):
+        measure_imbalance(MASKS, 4, "fancy")
+
+
+def test_stats_of_a_folder(tmp_path, bijie_folder):
+    stats = DataStats.measure(TileSet.read(bijie_folder(tmp_path, 6, 3)), size=32)
+    figures = stats.to_dict()
+    assert figures["tiles"]["landslide"]["tiles"] == 6
+    assert figures["tiles"]["landslide"]["shortest_side_px"] == 20  # the first tile is 20 x 24
+    assert figures["tiles"]["landslide"]["longest_side_px"] == 35  # the last is 20 + 3 * 5 rows
+    table = figures["table_2"]
+    assert table["after_augmentation"]["landslide_samples"] == 24
+    assert table["after_augmentation"]["landslide_px"] == 4 * table["before_augmentation"]["landslide_px"]
+    # samples x 32 x 32 pixels, all of them labelled
+    before, after = table["before_augmentation"], table["after_augmentation"]
+    assert before["landslide_px"] + before["background_px"] == 9 * 1024
+    assert after["landslide_px"] + after["background_px"] == (24 + 3) * 1024
+    assert figures["centre_bias"]["blind_f1_held_out"] is not None
+    assert len(stats.tables()) == 4
+
+
+def test_stats_without_landslides(tmp_path, bijie_folder):
+    stats = DataStats.measure(TileSet.read(bijie_folder(tmp_path, 1, 2)).of_kind("non-landslide"), size=8)
+    assert stats.centre_bias is None
+    assert stats.to_dict()["imbalance_ratio"] == {
+        "all_tiles": None,
+        "landslide_tiles": None,
+        "after_augmentation": None,
+    }
+    assert len(stats.tables()) == 3
+
+
+def test_stats_of_too_few_landslides_to_hold_some_out(tmp_path, bijie_folder):
+    stats = DataStats.measure(TileSet.read(bijie_folder(tmp_path, 2, 0)), size=8)
+    assert stats.to_dict()["centre_bias"]["blind_f1_held_out"] is None
+
+
+def test_stats_of_nothing(tmp_path, bijie_folder):
+    tiles = TileSet.read(bijie_folder(tmp_path, 1, 0)).of_kind("non-landslide")
+    with pytest.raises(DataError, match="expected at least one tile"):
+        DataStats.measure(tiles)
+
+
+@pytest.mark.real_data
+def test_real_ratios(real_data):
+    """P1 in docs/paper.md: about 35 over all tiles, 9 inside landslide tiles, 15 after augmentation."""
+    figures = DataStats.measure(TileSet.read(real_data / "bijie")).to_dict()
+    ratios = figures["imbalance_ratio"]
+    assert ratios["all_tiles"] == pytest.approx(35.6, abs=0.1)
+    assert ratios["landslide_tiles"] == pytest.approx(9.1, abs=0.1)
+    assert ratios["after_augmentation"] == pytest.approx(15.7, abs=0.1)
+    bias = figures["centre_bias"]
+    assert bias["centroids"]["std_x"] < 0.025 and bias["centroids"]["std_y"] < 0.025
+    assert bias["blind_f1"] == pytest.approx(0.62, abs=0.02)
+    assert bias["blind_f1_held_out"] == pytest.approx(bias["blind_f1"], abs=0.02)

@@ -1,0 +1,145 @@
+"""Decoded tiles at one ground sample distance: how they are resampled, and where they are kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lim_keras.data.store import TileStore, resample
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import DataError
+
+# Resampling.
+
+
+def test_images_shrink_by_area_averaging():
+    image = np.float32([[1, 3, 0, 0], [5, 7, 0, 8]])[..., None]
+    # (1 + 3 + 5 + 7) / 4 = 4, (0 + 0 + 0 + 8) / 4 = 2
+    got, _ = resample(image, np.zeros((2, 4), np.uint8), (1, 2))
+    np.testing.assert_array_equal(got[..., 0], [[4, 2]])
+
+
+def test_images_shrink_by_fractions_of_pixels():
+    image = np.float32([[0, 6, 12]])[..., None]
+    # a pixel of the result covers 1.5 of the image: (0 + 6 / 2) / 1.5 = 2, (6 / 2 + 12) / 1.5 = 10
+    got, _ = resample(image, np.zeros((1, 3), np.uint8), (1, 2))
+    np.testing.assert_allclose(got[..., 0], [[2, 10]], rtol=1e-5)
+
+
+def test_images_grow_bilinearly():
+    image = np.float32([[0, 10]])[..., None]
+    # centres of the result lie at -.25, .25, .75 and 1.25 of the image, the outer ones held at the edge
+    got, _ = resample(image, np.zeros((1, 2), np.uint8), (1, 4))
+    np.testing.assert_allclose(got[..., 0], [[0, 2.5, 7.5, 10]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (50, 61), (20, 90)])
+def test_masks_take_their_nearest_label(size):
+    mask = np.random.default_rng(0).choice([0, 1, 255], (23, 31)).astype(np.uint8)
+    _, got = resample(np.zeros((23, 31, 1), np.uint8), mask, size)
+    # oracle: the label under the centre of each pixel
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (23, 31), strict=True))
+    np.testing.assert_array_equal(got, mask[rows[:, None], columns])
+
+
+@pytest.mark.parametrize("size", [(6, 9), (40, 50)])
+@pytest.mark.parametrize("bands", [1, 2, 4, 5, 13])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_any_number_of_bands_is_resampled_band_by_band(dtype, bands, size):
+    image = (np.random.default_rng(0).random((20, 30, bands)) * 250).astype(dtype)
+    got, _ = resample(image, np.zeros((20, 30), np.uint8), size)
+    assert got.shape == (*size, bands) and got.dtype == dtype
+    for band in range(bands):
+        alone, _ = resample(np.ascontiguousarray(image[..., band : band + 1]), np.zeros((20, 30), np.uint8), size)
+        np.testing.assert_allclose(got[..., band], alone[..., 0], atol=1 if dtype != np.float32 else 1e-3)
+
+
+def test_the_same_size_is_left_alone():
+    image, mask = np.zeros((3, 4, 1), np.uint8), np.zeros((3, 4), np.uint8)
+    got = resample(image, mask, (3, 4))
+    assert got[0] is image and got[1] is mask
+
+
+# Scale.
+
+
+def manifest(folder: Path, write_picture, gsd_m: str = "") -> TileSet:
+    """Two tiles of 20 x 24 and 11 x 30 pixels; their greys are 100 and 101."""
+    lines = ["tile_id,image,mask,gsd_m"]
+    for number, (height, width) in enumerate([(20, 24), (11, 30)]):
+        mask = np.zeros((height, width), np.uint8)
+        mask[4:8, 6:10] = 255
+        write_picture(folder / f"t{number}.png", np.full((height, width, 3), 100 + number, np.uint8))
+        write_picture(folder / f"m{number}.png", mask)
+        lines.append(f"t{number},t{number}.png,m{number}.png,{gsd_m}")
+    (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
+    return TileSet.read(folder)
+
+
+def test_tiles_come_at_the_ground_sample_distance_of_training(tmp_path, write_picture):
+    tiles = manifest(tmp_path, write_picture, gsd_m="0.8")
+    store = TileStore(tiles, gsd_m=1.6, assumed_gsd_m=5.0)
+    # half the pixels on each axis: 11 becomes 5.5, rounded to the even 6
+    assert [store.size(n) for n in range(len(store))] == [(10, 12), (6, 15)]
+    image, mask = store.get(0)
+    assert image.shape == (10, 12, 3) and (image == 100).all()
+    assert mask.sum() == 4 and mask[2:4, 3:5].all()
+
+
+@pytest.mark.parametrize(
+    "wanted, assumed, size",
+    [(None, None, (20, 24)), (None, 0.8, (20, 24)), (0.4, None, (20, 24)), (0.4, 0.8, (40, 48)), (80.0, 0.8, (1, 1))],
+)
+def test_tiles_that_do_not_say_their_scale(tmp_path, write_picture, wanted, assumed, size):
+    store = TileStore(manifest(tmp_path, write_picture), gsd_m=wanted, assumed_gsd_m=assumed)
+    assert store.size(0) == size == store.get(0)[1].shape
+
+
+# Keeping.
+
+
+def remove_images(folder: Path) -> None:
+    for path in folder.glob("t*.png"):
+        path.unlink()
+
+
+def test_memory_keeps_what_was_decoded(tmp_path, write_picture):
+    store = TileStore(manifest(tmp_path, write_picture))
+    first = store.get(1)
+    remove_images(tmp_path)
+    assert store.get(1) is first
+    with pytest.raises(DataError, match=r"t0\.png"):
+        store.get(0)
+
+
+def test_none_decodes_each_time(tmp_path, write_picture):
+    store = TileStore(manifest(tmp_path, write_picture), cache="none")
+    store.get(0)
+    remove_images(tmp_path)
+    with pytest.raises(DataError, match=r"t0\.png"):
+        store.get(0)
+
+
+def test_disk_keeps_arrays_for_the_next_store(tmp_path, write_picture):
+    tiles = manifest(tmp_path, write_picture)
+    wanted = TileStore(tiles).get(0)
+    TileStore(tiles, cache="disk", folder=tmp_path / "cache").get(0)
+    remove_images(tmp_path)
+    for kept, expected in zip(TileStore(tiles, cache="disk", folder=tmp_path / "cache").get(0), wanted, strict=True):
+        np.testing.assert_array_equal(kept, expected)
+        assert isinstance(kept, np.memmap) and not kept.flags.writeable
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["0000000_image.npy", "0000000_mask.npy"]
+
+
+def test_a_file_cut_off_while_it_was_written_is_not_taken(tmp_path, write_picture):
+    tiles = manifest(tmp_path, write_picture)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "0000000_image.1.partial").write_bytes(b"\x93NUMPY")
+    image, _ = TileStore(tiles, cache="disk", folder=folder).get(0)
+    assert (image == 100).all()
+
+
+def test_disk_needs_a_folder(tmp_path, write_picture):
+    with pytest.raises(ValueError, match=r"`folder` is needed when `cache` is 'disk'\. Received: folder=None"):
+        TileStore(manifest(tmp_path, write_picture), cache="disk")
