@@ -14,7 +14,7 @@ from lim_keras.training.run import Run
 
 SETTINGS: dict[str, Any] = {
     "name": "tiny",
-    "model": {"encoder": "small", "encoder_weights": "none", "decoder_channels": 4},
+    "model": {"name": "fcn", "encoder": "small", "encoder_weights": "none", "decoder_channels": 4},
     "sampling": {"size": 32},
     "training": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 2, "tensorboard": False},
     "folds": 2,

@@ -1,33 +1,37 @@
 """One model, trained in this process: what it leaves, in every mode, and that a second call goes on."""
 
 import csv
+import io
 import re
+import shutil
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from rich.console import Console
 
-from lim_keras.config import LossSection
+from lim_keras.config import LossSection, RunConfig
 from lim_keras.data.sampling import ResizedSampler, WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.evaluation.calibration import Calibration
 from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss
+from lim_keras.models import build_model
 from lim_keras.training.fit import Predictor, build_loss, build_sampler, train_model
 from lim_keras.training.progress import RunProgress
+from lim_keras.training.run import Run
 
 QUIET = Console(quiet=True)
 
 
-def train(run, fold=0, folder=None):
+def train(run, folder=None, console=QUIET):
+    """Fold 0."""
     return train_model(
         run.config,
-        run.training_tiles(fold),
-        run.held_out_tiles(fold),
-        folder or run.fold_folder(fold),
+        run.training_tiles(0),
+        run.held_out_tiles(0),
+        folder or run.fold_folder(0),
         statistics=run.statistics,
-        console=QUIET,
+        console=console,
     )
 
 
@@ -49,52 +53,72 @@ def interrupt_in_epoch(monkeypatch, number):
 # What a training leaves.
 
 
-def test_a_training_leaves_model_history_and_checkpoints(run):
-    begun = run(**{"training.tensorboard": True})
-    path = train(begun)
-    folder = begun.fold_folder(0)
-    assert path == folder / "model.keras"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiles):
+    """The folder of a training of three epochs, and what it printed; to be copied, not changed."""
+    training = {"epochs": 3, "steps_per_epoch": 2, "batch_size": 2}
+    model = {"name": "fcn", "encoder": "small", "encoder_weights": "none", "decoder_channels": 4}
+    config = RunConfig.model_validate({"name": "t", "model": model, "sampling": {"size": 32}, "training": training})
+    folds = {name: int(name[-1]) % 2 for name in tiles.ids}
+    run = Run.open(tmp_path_factory.mktemp("trained") / "run", config, tiles, folds)
+    text = io.StringIO()
+    train(run, console=Console(file=text, width=200))
+    return run, text.getvalue()
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """`trained`, for this test alone."""
+    shutil.copytree(trained[0].folder, tmp_path / "copied")
+    return Run.load(tmp_path / "copied")
+
+
+def test_a_training_leaves_model_history_and_checkpoints(trained):
+    folder = trained[0].fold_folder(0)
     names = sorted(entry.name for entry in folder.iterdir())
     assert names == ["checkpoints", "history.csv", "model.keras", "tensorboard"]
     epochs = history(folder)
-    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert {"loss", "f1", "miou", "val_loss", "val_f1", "val_threshold", "val_average_precision"} <= set(epochs[0])
     assert all(np.isfinite(list(row.values())).all() for row in epochs)
-    model = keras.saving.load_model(path, compile=False)
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
     assert model(np.zeros((1, 5, 7, 3), np.float32)).shape == (1, 5, 7, 1)
     assert list((folder / "tensorboard").rglob("events.out.*"))
 
 
-def test_the_best_weights_are_kept(run):
-    begun = run(**{"training.epochs": 3})
-    model = keras.saving.load_model(train(begun), compile=False)
-    epochs = history(begun.fold_folder(0))
-    best = int(np.argmax([row["val_f1"] for row in epochs]))
-    (file,) = (begun.fold_folder(0) / "checkpoints").glob("best_*.h5")
+def test_a_training_says_a_line_an_epoch(trained):
+    lines = trained[1].splitlines()
+    pattern = r"fit: epoch (\d)/3  loss [\d.]+  val F1 [\d.]+ at [\d.]+  average precision [\d.]+"
+    assert [re.fullmatch(pattern, line)[1] for line in lines] == ["1", "2", "3"]
+
+
+def test_the_best_weights_are_kept(trained):
+    folder = trained[0].fold_folder(0)
+    best = int(np.argmax([row["val_f1"] for row in history(folder)]))
+    (file,) = (folder / "checkpoints").glob("best_*.h5")
     assert file.name == f"best_{best:04d}.weights.h5"
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
     kept = [np.asarray(w) for w in model.weights]
     model.load_weights(file)
     for ours, theirs in zip(model.weights, kept, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
-def test_a_finished_training_is_left_alone(run):
-    begun = run()
-    path = train(begun)
-    before = path.stat().st_mtime_ns, (begun.fold_folder(0) / "history.csv").stat().st_mtime_ns
-    train(begun)
-    assert (path.stat().st_mtime_ns, (begun.fold_folder(0) / "history.csv").stat().st_mtime_ns) == before
+def test_a_finished_training_is_left_alone(copied):
+    files = [path for path in copied.fold_folder(0).rglob("*") if path.is_file()]
+    before = [path.stat().st_mtime_ns for path in files]
+    train(copied)
+    assert [path.stat().st_mtime_ns for path in files] == before
 
 
-def test_a_training_killed_before_its_model_was_written_writes_it(run):
-    begun = run()
-    path = train(begun)
+def test_a_training_killed_before_its_model_was_written_writes_it(copied):
+    path = copied.fold_folder(0) / "model.keras"
     wanted = [np.asarray(w) for w in keras.saving.load_model(path, compile=False).weights]
     path.rename(path.with_name("partial_model.keras"))
-    again = keras.saving.load_model(train(begun), compile=False)
+    again = keras.saving.load_model(train(copied), compile=False)
     for ours, theirs in zip(again.weights, wanted, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), theirs)
-    assert len(history(begun.fold_folder(0))) == 2
+    assert len(history(copied.fold_folder(0))) == 3
 
 
 # Going on, in every kind of state that there is. (Bit for bit, through the command line: test_resume.py.)
@@ -124,11 +148,9 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(run, monkeypatch, chang
         assert row == pytest.approx(wanted, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_models_are_float32_whatever_they_were_trained_in(run, precision):
-    model = keras.saving.load_model(
-        train(run(**{"training.precision": precision, "training.epochs": 1})), compile=False
-    )
+def test_models_are_float32_whatever_they_were_trained_in(run):
+    begun = run(**{"training.precision": "mixed_bfloat16", "training.epochs": 1})
+    model = keras.saving.load_model(train(begun), compile=False)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
 
@@ -144,9 +166,7 @@ def test_a_frozen_encoder_keeps_its_weights(run):
     begun = run(**{"training.freeze_encoder_epochs": 1, "training.epochs": 1})
     trained = keras.saving.load_model(train(begun), compile=False)
     keras.utils.set_random_seed(begun.config.seed)
-    from lim_keras.models import build_model
-
-    fresh = build_model("fcn_fl", "small", encoder_weights="none", decoder_channels=4)
+    fresh = build_model("fcn", "small", encoder_weights="none", decoder_channels=4)
     for name, same in (("encoder", True), ("score", False)):
         pairs = zip(*(model.get_layer(name).trainable_variables for model in (trained, fresh)), strict=True)
         assert all(np.array_equal(np.asarray(ours), np.asarray(theirs)) for ours, theirs in pairs) == same
@@ -192,26 +212,3 @@ def test_predictor_gives_calibrated_probabilities_of_any_size(brightness):
         # logit (190 - 150) / 20 = 2, over temperature 2 is 1: 1 / (1 + 1 / e) = .731
         assert got.shape == (2, *size) and got.dtype == np.float32
         np.testing.assert_allclose(got, 0.731059, rtol=1e-4)
-
-
-def test_deterministic_is_asked_of_tensorflow(run, monkeypatch):
-    asked = []
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
-    train(run(**{"training.deterministic": True, "training.epochs": 1}))
-    assert asked == [True]
-
-
-def test_what_is_printed(run):
-    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    begun = run()
-    train_model(
-        begun.config,
-        begun.training_tiles(0),
-        begun.held_out_tiles(0),
-        begun.fold_folder(0),
-        statistics=begun.statistics,
-        label="fold 0",
-        console=console,
-    )
-    lines = console.export_text().splitlines()
-    assert [re.match(r"fold 0: epoch (\d)/2  loss [\d.]+  val F1 [\d.]+ at", line)[1] for line in lines] == ["1", "2"]

@@ -1,0 +1,104 @@
+"""Held-out tiles predicted among each other: every tile once, cut out where it was laid, other ground around it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.ndimage import uniform_filter
+
+from lim_keras.evaluation import sheets
+from lim_keras.evaluation.sheets import predict_array, sheet_predictions
+
+
+class Ground:
+    """A store of grey tiles in memory."""
+
+    def __init__(self, sizes):
+        rng = np.random.default_rng(0)
+        self.examples = [
+            (rng.integers(0, 256, (*size, 3)).astype(np.uint8), (rng.random(size) < 0.2).astype(np.uint8))
+            for size in sizes
+        ]
+        self.tiles = [
+            SimpleNamespace(tile_id=f"t{n}", kind="landslide" if n % 2 else "non-landslide", group=f"g{n // 3}")
+            for n in range(len(sizes))
+        ]
+
+    def __len__(self):
+        return len(self.examples)
+
+    def size(self, position):
+        return self.examples[position][1].shape
+
+    def get(self, position):
+        return self.examples[position]
+
+
+def by_pixel(images):
+    """A predictor that looks at one pixel."""
+    return images.mean(axis=-1) / 255
+
+
+def by_neighbourhood(images):
+    """A predictor that looks 3 pixels far."""
+    return np.stack([uniform_filter(image.mean(axis=-1) / 255, 7, mode="nearest") for image in images])
+
+
+SIZES = [(20, 31), (25, 18), (40, 22), (9, 50), (33, 33), (12, 12), (28, 41)]
+
+
+@pytest.mark.parametrize("side", [4096, 48])
+def test_every_tile_once_as_it_is(monkeypatch, side):
+    monkeypatch.setattr(sheets, "SIDE", side)
+    ground = Ground(SIZES)
+    found = {p.place.name: p for p in sheet_predictions(by_pixel, ground, seed=1, tile=48, halo=8, multiple=8)}
+    assert set(found) == {tile.tile_id for tile in ground.tiles}
+    for tile, (image, mask) in zip(ground.tiles, ground.examples, strict=True):
+        prediction = found[tile.tile_id]
+        assert (prediction.place.kind, prediction.place.group) == (tile.kind, tile.group)
+        np.testing.assert_array_equal(prediction.place.image, image)
+        np.testing.assert_array_equal(prediction.place.mask, mask)
+        np.testing.assert_allclose(prediction.probability, by_pixel(image), rtol=1e-6)
+        assert prediction.blind.shape == mask.shape and prediction.blind.all()
+
+
+def test_tiles_are_seen_among_others():
+    ground = Ground(SIZES)
+    images = [image for image, _ in ground.examples]
+    alone = {t.tile_id: by_neighbourhood(i[None])[0] for t, i in zip(ground.tiles, images, strict=True)}
+    differing = 0
+    for prediction in sheet_predictions(by_neighbourhood, ground, seed=1):
+        own = alone[prediction.place.name]
+        np.testing.assert_allclose(prediction.probability[3:-3, 3:-3], own[3:-3, 3:-3], rtol=1e-5)
+        differing += not np.allclose(prediction.probability, own)
+    assert differing == len(ground)
+
+
+def test_neighbours_are_drawn_from_the_seed():
+    ground = Ground(SIZES)
+    first, again, other = (
+        {p.place.name: p.probability.tobytes() for p in sheet_predictions(by_neighbourhood, ground, seed=seed)}
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 100), (97, 64)])
+def test_an_image_in_windows_is_the_image_as_a_whole(size):
+    image = np.random.default_rng(2).integers(0, 256, (*size, 3)).astype(np.uint8)
+    got = predict_array(by_neighbourhood, image, tile=40, halo=8, multiple=8)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, by_neighbourhood(image[None])[0], rtol=1e-5)
+
+
+def test_windows_begin_at_multiples_of_the_stride():
+    begins = []
+
+    def predict(images):
+        begins.append((int(images[0, 0, 0, 0]), int(images[0, 0, 0, 1])))
+        return np.zeros(images.shape[:3])
+
+    rows, columns = np.mgrid[:100, :120]
+    predict_array(predict, np.stack([rows, columns], axis=-1).astype(np.uint8), tile=64, halo=16, multiple=16)
+    assert len(begins) > 4
+    assert all(row % 16 == column % 16 == 0 for row, column in begins)
