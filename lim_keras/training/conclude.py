@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from rich.markup import escape
 
 from lim_keras.data.centre_bias import mean_mask
 from lim_keras.data.tiles import TileSet, read_tile
@@ -68,7 +69,7 @@ def conclude(run: Run, bundle: Path | None = None) -> list[Any]:
     summary = "cv.json" if len(models) > 1 else "fit.json"
     write_text(run.folder / summary, json.dumps(_summary(run, outcome), indent=2))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / "curves.png")
-    return [*_tables(run, outcome), f"run: {run.folder}", f"bundle: {path}"]
+    return [*_tables(run, outcome), escape(f"run: {run.folder}"), escape(f"bundle: {path}")]
 
 
 def judge_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> Outcome:

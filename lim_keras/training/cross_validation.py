@@ -14,6 +14,8 @@ from rich.console import Console
 from lim_keras.errors import LimKerasError, TrainingError
 from lim_keras.training.run import OUT_OF_FOLD, Run
 
+_KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or --jobs."
+
 
 def train_folds(run: Run, *, jobs: int = 1, encoder_weights: str | None = None, console: Console | None = None) -> None:
     """Train every fold that is not finished; `jobs` of them at a time.
@@ -35,7 +37,10 @@ def train_folds(run: Run, *, jobs: int = 1, encoder_weights: str | None = None, 
             while waiting and len(running) < jobs:
                 fold = waiting.pop(0)
                 running[fold] = _start(run.folder, fold, encoder_weights, jobs)
-            failed += _ended(running)
+            for fold, code in _ended(running).items():
+                failed += [fold] if code else []
+                if code < 0:
+                    console.print(f"fold {fold}: {_KILLED.format(-code)}", highlight=False, markup=False)
     finally:
         for process in running.values():
             process.terminate()
@@ -111,9 +116,9 @@ def _share_cores(jobs: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
-def _ended(running: dict[int, BaseProcess]) -> list[int]:
-    """Wait until a process has ended; forget it and return the folds that failed."""
+def _ended(running: dict[int, BaseProcess]) -> dict[int, int]:
+    """Wait until a process has ended; forget those that have and return their exit codes by fold."""
     while all(process.is_alive() for process in running.values()):
         time.sleep(0.2)
     ended = [fold for fold, process in running.items() if not process.is_alive()]
-    return [fold for fold in ended if running.pop(fold).exitcode]
+    return {fold: running.pop(fold).exitcode or 0 for fold in ended}

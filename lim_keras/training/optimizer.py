@@ -66,7 +66,7 @@ class AdamW(_TwoSpeeds, keras.optimizers.Adam):
 
 
 class Sgd(_TwoSpeeds, keras.optimizers.SGD):
-    """Stochastic gradient descent with momentum and two speeds."""
+    """Stochastic gradient descent with Nesterov momentum and two speeds."""
 
 
 def build_optimizer(settings: TrainingSection, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:

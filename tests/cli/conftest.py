@@ -36,7 +36,7 @@ def lim_keras(workplace: Path) -> Callable[..., subprocess.CompletedProcess]:
         package = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
         return subprocess.run(
-            command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=400, check=False
+            command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
 
     return run

@@ -75,7 +75,7 @@ def test_a_fold_does_not_outlive_its_command(workplace):
     package = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(command, cwd=workplace, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (workplace / "runs" / "tiny" / "fold_0" / "history.csv").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

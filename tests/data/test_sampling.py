@@ -148,7 +148,7 @@ def test_another_process_draws_the_same_windows():
         f"{__file__!r}); here = importlib.util.module_from_spec(spec); spec.loader.exec_module(here); "
         "print(here.digest_of_examples())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=900, check=True)
     assert done.stdout.strip() == digest_of_examples()
 
 

@@ -15,14 +15,14 @@ from lim_keras.training.run import Run
 class Process:
     """A process that is over when it has been asked for the third time."""
 
-    def __init__(self, run, fold, fails):
+    def __init__(self, run, fold, code):
         self.run, self.fold, self.exitcode, self.terminated = run, fold, None, False
-        self._fails, self._asked = fails, itertools.count(1)
+        self._code, self._asked = code, itertools.count(1)
 
     def is_alive(self):
         if self.exitcode is None and next(self._asked) >= 3:
-            self.exitcode = 1 if self._fails else 0
-            if not self._fails:
+            self.exitcode = self._code
+            if not self._code:
                 (self.run.fold_folder(self.fold) / "out_of_fold").mkdir(parents=True)
         return self.exitcode is None
 
@@ -42,12 +42,12 @@ def five(tmp_path, tiles, config):
 
 @pytest.fixture
 def started(monkeypatch, five):
-    """Processes that were started, in order; `failing` holds the folds that will fail."""
+    """Processes that were started, in order; `failing` holds the exit codes of the folds that will fail."""
     monkeypatch.setattr(cross_validation.time, "sleep", lambda seconds: None)
-    processes, failing = [], set()
+    processes, failing = [], {}
 
     def start(folder, fold, encoder_weights, jobs):
-        processes.append(Process(five, fold, fold in failing))
+        processes.append(Process(five, fold, failing.get(fold, 0)))
         start.most = max(start.most, sum(process.exitcode is None for process in processes))
         return processes[-1]
 
@@ -85,7 +85,7 @@ def test_a_model_without_its_predictions_is_not_finished(five):
 
 
 def test_failing_folds_are_named_and_the_others_finish(five, started):
-    started.failing |= {1, 4}
+    started.failing |= {1: 1, 4: 1}
     with pytest.raises(TrainingError, match=r"five: fold 1, fold 4 failed, see above\. The same command trains only"):
         train_folds(five, jobs=2, console=quiet())
     assert [fold for fold in range(5) if is_finished(five, fold)] == [0, 2, 3]
@@ -93,6 +93,14 @@ def test_failing_folds_are_named_and_the_others_finish(five, started):
     started.failing.clear()
     train_folds(five, console=quiet())
     assert [process.fold for process in started.processes] == [1, 4]
+
+
+def test_a_killed_fold_is_said_to_be_killed(five, started):
+    started.failing[2] = -9
+    console = quiet()
+    with pytest.raises(TrainingError, match="fold 2 failed"):
+        train_folds(five, console=console)
+    assert console.file.getvalue().startswith("fold 2: ended by signal 9. If that is 9, memory may have run out")
 
 
 def test_an_interruption_ends_what_is_running(five, started, monkeypatch):

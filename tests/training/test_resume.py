@@ -24,7 +24,7 @@ def start(config: Path, data: Path, folder: Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 
@@ -36,7 +36,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 def kill_after_first_epoch(process: subprocess.Popen, folder: Path) -> None:
     state = folder / "run" / "fold_0" / "checkpoints" / "state.json"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not state.exists():
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline

@@ -1,0 +1,114 @@
+"""Does the input pipeline hold training up? Images a second with it, over those of the same model fed one cached batch.
+
+    python benchmarks/pipeline.py configs/bijie_edge.yaml --data BIJIE --encoder-weights none
+
+Both are measured in one process, in turns, so that a machine that slows down slows both. The ratio should be at least
+0.95. Without --data the tiles of `LIM_KERAS_DATA`/bijie are taken, or else those of a made-up world.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lim_keras.config import RunConfig, load_config
+from lim_keras.data.pipeline import training_batches
+from lim_keras.data.statistics import band_statistics
+from lim_keras.data.store import TileStore
+from lim_keras.data.synthetic import cut_tiles, make_world
+from lim_keras.data.tiles import TileSet
+from lim_keras.models import build_model
+from lim_keras.training.fit import build_loss, build_sampler
+from lim_keras.training.optimizer import build_optimizer
+
+_UNTIMED, _TIMED = 10, 25  # steps of a turn; the pipeline prefetches fewer than the first
+_EPOCHS = 10_000
+
+
+def main() -> None:
+    """Measure, print JSON, and write it where --json says."""
+    options = _options()
+    config = load_config(options.config, options.set)
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measure(config, _tiles(options.data, Path(scratch)), options.encoder_weights, options.seconds)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def measure(config: RunConfig, tiles: TileSet, weights: str, seconds: float) -> dict[str, Any]:
+    """Images a second, fed by the pipeline and by one cached batch; decoding is over before the clock starts."""
+    store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, "memory")
+    for position in range(len(store)):
+        store.get(position)
+    sampler, steps = build_sampler(config, store, band_statistics(tiles))
+    section = config.model
+    model = build_model(
+        section.name,
+        section.encoder,
+        tiles.bands,
+        encoder_weights=weights,
+        decoder_channels=section.decoder_channels,
+        input_reduction=section.input_reduction,
+    )
+    model.compile(optimizer=build_optimizer(config.training, model, steps), loss=build_loss(config.loss))
+    batches = iter(training_batches(sampler, config.training.batch_size, steps, _EPOCHS))
+    cached = next(batches)
+    feeds: dict[str, Callable[[], Any]] = {"pipeline": lambda: next(batches), "cached": lambda: cached}
+    seconds_spent, images = _in_turns(model, feeds, config.training.batch_size, seconds)
+    rates = {name: images[name] / seconds_spent[name] for name in feeds}
+    started = time.perf_counter()
+    examples = [sampler.example(0, position) for position in range(50)]
+    return {
+        "config": config.name,
+        "images_per_second": rates,
+        "ratio": rates["pipeline"] / rates["cached"],
+        "milliseconds_per_example": 1000 * (time.perf_counter() - started) / len(examples),
+        "cores": os.cpu_count(),
+    }
+
+
+def _in_turns(
+    model: keras.Model, feeds: dict[str, Callable[[], Any]], batch_size: int, seconds: float
+) -> tuple[dict[str, float], dict[str, int]]:
+    spent, images = dict.fromkeys(feeds, 0.0), dict.fromkeys(feeds, 0)
+    while min(spent.values()) < seconds:
+        for name, feed in feeds.items():
+            # Not timed: batches that were prefetched while the other was measured would flatter the pipeline.
+            for _ in range(_UNTIMED):
+                model.train_on_batch(*feed())
+            started = time.perf_counter()
+            for _ in range(_TIMED):
+                model.train_on_batch(*feed())
+            spent[name] += time.perf_counter() - started
+            images[name] += _TIMED * batch_size
+    return spent, images
+
+
+def _tiles(data: Path | None, scratch: Path) -> TileSet:
+    real = os.environ.get("LIM_KERAS_DATA")
+    if data is None and real is None:
+        cut_tiles(make_world(seed=1), scratch, landslide=40, non_landslide=60)
+    return TileSet.read(data or (Path(real) / "bijie" if real else scratch))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--encoder-weights", default="none")
+    parser.add_argument("--seconds", type=float, default=30.0, help="measured, for each of the two")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
