@@ -12,7 +12,7 @@ TINY = """
 name: tiny
 model: {name: fcn, encoder: small, encoder_weights: none, decoder_channels: 4}
 sampling: {size: 32}
-training: {epochs: 2, steps_per_epoch: 2, batch_size: 2, tensorboard: false}
+training: {epochs: 2, steps_per_epoch: 2, batch_size: 2, tensorboard: false, validation_fraction: 0.5}
 folds: 2
 evaluation: {windows: 4, bootstrap: 20}
 """
