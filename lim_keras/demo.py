@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.config import EvaluationSection
+from lim_keras.data.raster import read_image, read_info
 from lim_keras.data.stats import DataStats
 from lim_keras.data.synthetic import cut_tiles, make_world, write_world
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.evaluation.bundles import BundleReport, judge_bundle
-from lim_keras.report.figures import imbalance_chart
+from lim_keras.evaluation.sheets import predict_array
+from lim_keras.export.bundle import load_bundle
+from lim_keras.report.figures import imbalance_chart, scene_overview
 from lim_keras.training.commands import begin_cross_validation
 from lim_keras.training.conclude import conclude
 from lim_keras.training.cross_validation import train_folds
@@ -68,7 +71,8 @@ def run_demo(folder: Path, say: Say, jobs: int = 2) -> DemoResult:
     say(conclude(run, bundle))
     say(["[bold]3. Evaluation[/bold] on a second world that no model has seen"])
     report = _judge(folder, bundle, test_ids, run.config.evaluation)
-    say([*report.tables(), *(f"picture: {path}" for path in report.write_figures(folder / "figures"))])
+    pictures = [*report.write_figures(folder / "figures"), _draw_scene(folder, bundle)]
+    say([*report.tables(), *(f"picture: {path}" for path in pictures)])
     report.write_json(folder / "evaluation.json")
     f1 = report.judged[0].evaluation.figures("all").model["f1"].value
     return DemoResult(folder, f1, time.monotonic() - started)
@@ -106,3 +110,14 @@ def _judge(folder: Path, bundle: Path, test_ids: Path, settings: EvaluationSecti
         labels=unseen / "labels.tif",
         settings=settings,
     )
+
+
+def _draw_scene(folder: Path, bundle: Path) -> Path:
+    """The unseen world, its probability map, and where that is right and wrong."""
+    files = folder / "world" / "unseen"
+    scene, truth = read_image(files / "scene.tif"), read_image(files / "labels.tif")[..., 0]
+    loaded = load_bundle(bundle)
+    probability = predict_array(loaded.predict, scene)
+    path = folder / "figures" / "scene.png"
+    gsd_m = read_info(files / "scene.tif").gsd_m
+    return scene_overview(scene, truth, probability, loaded.info.threshold, path, gsd_m=gsd_m)

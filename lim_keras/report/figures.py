@@ -48,7 +48,7 @@ GRID_COLUMNS = 5
 SCENE_PIXELS = 1600
 NAME_LENGTH = 34
 # Grid of overlays: width of a column in inches; greatest height of a picture and room for its title, in columns.
-COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.5, 0.2
+COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.15, 0.2
 
 
 def training_curves(histories: Mapping[str, Any], path: str | Path) -> Path:
@@ -128,7 +128,7 @@ def overlay_grid(
     for axes, prediction in zip(panels.flat, predictions, strict=False):
         _show(axes, _stacked(prediction, threshold), _place_title(prediction, threshold))
         axes.title.set_fontsize(SMALL_PT)
-        axes.set_anchor("N")
+        axes.set_anchor("NW")
     if title:
         headline(figure, title)
     outcome_legend(figure)

@@ -23,7 +23,7 @@ def test_demo_learns(tmp_path: Path) -> None:
     assert blind < 0.3
     assert f"{f1['tiles']:.3f}" in done.stdout
     pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
-    assert {"imbalance.png", "run/curves.png", "figures/tiles_best.png", "figures/scene_worst.png"} <= pictures
+    assert {"imbalance.png", "run/curves.png", "figures/tiles_best.png", "figures/scene.png"} <= pictures
     assert (folder / "exported_models" / "demo" / "ensemble" / "1" / "saved_model.pb").exists()
 
 
