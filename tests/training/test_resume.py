@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+import lim_keras.models  # noqa: F401  registers the layers that are read back
+
 pytestmark = pytest.mark.slow
 
 EPOCHS = 5
