@@ -1,4 +1,4 @@
-"""The whole way on a made-up world: tiles, imbalance report, cross-validation, ensemble, evaluation, figures."""
+"""The whole way on a made-up world: tiles, imbalance report, cross-validation, ensemble, evaluation, inventory."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from lim_keras.errors import DataError
 from lim_keras.evaluation.bundles import BundleReport, judge_bundle
 from lim_keras.evaluation.sheets import predict_array
 from lim_keras.export.bundle import load_bundle
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.predict import predict_scene
+from lim_keras.inventory import InventoryOptions
 from lim_keras.report.figures import imbalance_chart, scene_overview
 from lim_keras.training.commands import begin_cross_validation
 from lim_keras.training.conclude import conclude
@@ -27,6 +30,8 @@ TRAINING_SEED, TEST_SEED = 1, 2
 _WORLD_PX = 1536
 _TRAINING_TILES, _TEST_TILES = (48, 76), (20, 30)
 """Landslide and non-landslide tiles."""
+
+_SMALLEST_M2 = 100.0
 
 Say = Callable[[list[Any]], None]
 
@@ -74,6 +79,8 @@ def run_demo(folder: Path, say: Say, jobs: int = 2) -> DemoResult:
     pictures = [*report.write_figures(folder / "figures"), _draw_scene(folder, bundle)]
     say([*report.tables(), *(f"picture: {path}" for path in pictures)])
     report.write_json(folder / "evaluation.json")
+    say(["[bold]4. A landslide inventory[/bold] of that world, with slopes"])
+    say(_map_scene(folder, bundle))
     f1 = report.judged[0].evaluation.figures("all").model["f1"].value
     return DemoResult(folder, f1, time.monotonic() - started)
 
@@ -107,9 +114,19 @@ def _judge(folder: Path, bundle: Path, test_ids: Path, settings: EvaluationSecti
         folder / "tiles",
         tile_list=test_ids,
         scene=unseen / "scene.tif",
-        labels=unseen / "labels.tif",
+        truth=unseen / "labels.tif",
         settings=settings,
     )
+
+
+def _map_scene(folder: Path, bundle: Path) -> list[Any]:
+    """What `lim-keras predict` makes of the unseen world."""
+    files = folder / "world" / "unseen"
+    options = PredictOptions(dem=files / "dem.tif", inventory=InventoryOptions(min_area_m2=_SMALLEST_M2))
+    prediction = predict_scene(load_bundle(bundle), files / "scene.tif", folder / "inventory", options)
+    count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
+    found = f"{count} landslides of at least {_SMALLEST_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
+    return [found, *(f"inventory: {path}" for path in prediction.files)]
 
 
 def _draw_scene(folder: Path, bundle: Path) -> Path:

@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models by cross-validation, and their ensemble.",
     "evaluate": "Judge an exported bundle on tiles, windows and a scene.",
+    "predict": "Map the landslides of scenes: probability, mask, polygons, preview.",
     "demo": "Show the whole way, from tiles to figures, on a made-up world.",
 }
 """Name and summary of every command; `lim_keras.cli.<name>` holds a click command of the same name."""

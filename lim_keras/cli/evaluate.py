@@ -17,19 +17,24 @@ _DEFAULTS = EvaluationSection()
 
 @click.command()
 @click.argument("bundle", type=_FOLDER)
-@click.option(
-    "--data", required=True, type=click.Path(exists=True, path_type=Path), help="Tiles: a folder or tiles.csv."
-)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Tiles: a folder or tiles.csv.")
 @click.option(
     "--tiles",
     type=_FILE,
     help="Ids of the tiles to judge on, one a line. Default: the test tiles, else all not trained on.",
 )
-@click.option("--scene", type=_FILE, help="A scene (GeoTIFF) to judge on, at its native scale; needs --labels.")
-@click.option("--labels", type=_FILE, help="Its truth on the same grid: 1 landslide, 0 background, 255 no data.")
+@click.option("--scene", type=_FILE, help="A scene (GeoTIFF) to judge on, at its native scale; needs --truth.")
+@click.option(
+    "--truth",
+    "--labels",
+    "truth",
+    type=_FILE,
+    help="Its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).",
+)
 @click.option("--windows", type=click.IntRange(1), default=_DEFAULTS.windows, show_default=True, help="Random windows.")
 @click.option("--bootstrap", type=click.IntRange(1), default=_DEFAULTS.bootstrap, show_default=True, help="Resamples.")
 @click.option("--each-fold", is_flag=True, help="Judge each fold's model alone, too.")
+@click.option("--tta", is_flag=True, help="Average over eight symmetries: eight times the time.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there.")
 @click.option(
     "--figures",
@@ -38,34 +43,39 @@ _DEFAULTS = EvaluationSection()
 )
 def evaluate(
     bundle: Path,
-    data: Path,
+    data: Path | None,
     tiles: Path | None,
     scene: Path | None,
-    labels: Path | None,
+    truth: Path | None,
     windows: int,
     bootstrap: int,
     each_fold: bool,
+    tta: bool,
     json_file: Path | None,
     figures: Path | None,
 ) -> None:
     """Judge BUNDLE (exported_models/NAME) at its stored threshold.
 
     Three protocols side by side: whole tiles, random windows, and a scene where one is given; each with 95 % intervals
-    and with what a predictor scores that never looks at the image.
+    and with what a predictor scores that never looks at the image. A scene is also judged polygon by polygon.
     """
-    if (scene is None) != (labels is None):
-        raise click.UsageError("--scene and --labels belong together; give both or neither.")
+    if (scene is None) != (truth is None):
+        raise click.UsageError("--scene and --truth belong together; give both or neither.")
+    if data is None and scene is None:
+        raise click.UsageError("Nothing to judge on: give --data, or --scene and --truth.")
     load_tensorflow()
     from lim_keras.evaluation.bundles import judge_bundle
+    from lim_keras.inference.options import PredictOptions
 
     report = judge_bundle(
         bundle,
         data,
         tile_list=tiles,
         scene=scene,
-        labels=labels,
+        truth=truth,
         settings=EvaluationSection(windows=windows, bootstrap=bootstrap),
         each_fold=each_fold,
+        options=PredictOptions(symmetries=tta),
         show_progress=sys.stderr.isatty(),
     )
     said: list[Any] = report.tables()

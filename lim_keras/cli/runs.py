@@ -56,4 +56,4 @@ def print_result(text: Sequence[Any]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
     for part in text:
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, str))  # a path that is broken in two cannot be copied

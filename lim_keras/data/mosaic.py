@@ -7,24 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lim_keras.data.box import Box
+
 IGNORE = 255
 Pick = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Draws the image (h, w, bands) and mask (h, w) of some tile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle of pixels."""
-
-    y: int
-    x: int
-    height: int
-    width: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """To index an array with."""
-        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
 
 def fill_box(image: np.ndarray, mask: np.ndarray, box: Box, pick: Pick, rng: np.random.Generator) -> None:
@@ -41,19 +28,19 @@ def fill_box(image: np.ndarray, mask: np.ndarray, box: Box, pick: Pick, rng: np.
         height, width = min(rest.height, patch.shape[0]), min(rest.width, patch.shape[1])
         top = int(rng.integers(patch.shape[0] - height + 1))
         left = int(rng.integers(patch.shape[1] - width + 1))
-        place = Box(rest.y, rest.x, height, width).slices
+        place = Box.sized(rest.top, rest.left, height, width).slices
         image[place] = patch[top : top + height, left : left + width]
         mask[place] = labels[top : top + height, left : left + width]
         below, beside = rest.height - height, rest.width - width
         if rng.random() < 0.5:
             boxes += [
-                Box(rest.y, rest.x + width, height, beside),
-                Box(rest.y + height, rest.x, below, rest.width),
+                Box.sized(rest.top, rest.left + width, height, beside),
+                Box.sized(rest.top + height, rest.left, below, rest.width),
             ]
         else:
             boxes += [
-                Box(rest.y + height, rest.x, below, width),
-                Box(rest.y, rest.x + width, rest.height, beside),
+                Box.sized(rest.top + height, rest.left, below, width),
+                Box.sized(rest.top, rest.left + width, rest.height, beside),
             ]
 
 
@@ -68,11 +55,17 @@ def lay_tile(
     (top, left), (height, width) = origin, labels.shape
     y0, x0 = max(0, -top), max(0, -left)
     y1, x1 = min(box.height, height - top), min(box.width, width - left)
-    place = Box(box.y + y0, box.x + x0, y1 - y0, x1 - x0).slices
+    place = Box.sized(box.top + y0, box.left + x0, y1 - y0, x1 - x0).slices
     image[place] = patch[top + y0 : top + y1, left + x0 : left + x1]
     mask[place] = labels[top + y0 : top + y1, left + x0 : left + x1]
-    strips = [Box(box.y, box.x, y0, box.width), Box(box.y + y1, box.x, box.height - y1, box.width)]
-    strips += [Box(box.y + y0, box.x, y1 - y0, x0), Box(box.y + y0, box.x + x1, y1 - y0, box.width - x1)]
+    strips = [
+        Box.sized(box.top, box.left, y0, box.width),
+        Box.sized(box.top + y1, box.left, box.height - y1, box.width),
+    ]
+    strips += [
+        Box.sized(box.top + y0, box.left, y1 - y0, x0),
+        Box.sized(box.top + y0, box.left + x1, y1 - y0, box.width - x1),
+    ]
     return [strip for strip in strips if strip.height > 0 and strip.width > 0]
 
 
@@ -116,13 +109,13 @@ def _shelves(positions: list[int], sizes: Sequence[tuple[int, int]], side: int) 
     for position in sorted(positions, key=lambda p: -sizes[p][0]):
         tile_height, tile_width = sizes[position]
         if x + tile_width > width:
-            gaps.append(Box(y, x, shelf, width - x))
+            gaps.append(Box.sized(y, x, shelf, width - x))
             y, x, shelf = y + shelf, 0, 0
         shelf = shelf or tile_height
-        places[position] = Box(y, x, tile_height, tile_width)
-        gaps.append(Box(y + tile_height, x, shelf - tile_height, tile_width))
+        places[position] = Box.sized(y, x, tile_height, tile_width)
+        gaps.append(Box.sized(y + tile_height, x, shelf - tile_height, tile_width))
         x += tile_width
-    gaps.append(Box(y, x, shelf, width - x))
+    gaps.append(Box.sized(y, x, shelf, width - x))
     return Sheet(y + shelf, width, places, tuple(gap for gap in gaps if gap.height > 0 and gap.width > 0))
 
 

@@ -68,18 +68,37 @@ def read_info(path: str | os.PathLike[str]) -> RasterInfo:
         header = codecs.read_header(path, kind)
         return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
     with _open(path) as source:
-        transform = None if source.transform.is_identity else source.transform
-        return RasterInfo(
-            path,
-            source.width,
-            source.height,
-            len(_image_bands(source)),
-            source.dtypes[0],
-            source.crs.to_string() if source.crs else "",
-            transform,
-            _ground_sample_distance(source) if transform else None,
-            source.nodata,
-        )
+        return _info(source, path)
+
+
+def read_scene_info(path: str | os.PathLike[str]) -> RasterInfo:
+    """Read the header of a raster in any format that GDAL knows, such as GeoTIFF, VRT or JPEG 2000.
+
+    Raises:
+        DataError: not a raster, or its header is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: not found. Expected a raster, such as a GeoTIFF.")
+    with _open(path) as source:
+        if source.count == 0:
+            raise DataError(f"{path}: expected a raster with bands. Received: none; name one of its subdatasets.")
+        return _info(source, path)
+
+
+def _info(source: Any, path: Path) -> RasterInfo:
+    transform = None if source.transform.is_identity else source.transform
+    return RasterInfo(
+        path,
+        source.width,
+        source.height,
+        len(_image_bands(source)),
+        source.dtypes[0],
+        source.crs.to_string() if source.crs else "",
+        transform,
+        _ground_sample_distance(source) if transform else None,
+        source.nodata,
+    )
 
 
 def read_image(path: str | os.PathLike[str]) -> Array:

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from lim_keras.data.augment import PAPER_RECIPES, Augmentation, AugmentationName, build_augmentation, paper_recipe
-from lim_keras.data.mosaic import Box, fill_box, lay_tile
+from lim_keras.data.box import Box
+from lim_keras.data.mosaic import fill_box, lay_tile
 from lim_keras.data.store import TileStore, resample
 from lim_keras.errors import DataError
 

@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from rich.console import Console
 from rich.table import Table
 
 from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet, read_tile_ids
 from lim_keras.errors import BundleError, DataError
+from lim_keras.evaluation.detections import Detections
 from lim_keras.evaluation.fold_table import fold_table
 from lim_keras.evaluation.judging import DEFAULTS, Judge, Judged, choose_tiles
+from lim_keras.evaluation.scenes import judge_scene
 from lim_keras.evaluation.tables import evaluation_table
 from lim_keras.export.bundle import Bundle, load_bundle
 from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.progress import SceneProgress
+from lim_keras.inference.scene import Predict
+from lim_keras.inference.symmetries import over_symmetries
 from lim_keras.report.figures import overlay_grid, reliability_curve
 
 
@@ -27,6 +34,7 @@ class BundleReport:
     info: BundleInfo
     judged: tuple[Judged, ...]
     folds: Mapping[int, tuple[Judged, ...]] = field(default_factory=dict)
+    detections: Detections | None = None
 
     def tables(self) -> list[Table]:
         """The protocols side by side; where each fold was judged too, also a table of the folds for each protocol."""
@@ -36,7 +44,7 @@ class BundleReport:
             folds = {fold: judged[position].evaluation for fold, judged in self.folds.items()}
             title = f"{self.info.name}: {together.evaluation.protocol}, all pixels"
             tables.append(fold_table(folds, together.evaluation, title, "ensemble"))
-        return tables
+        return [*tables, self.detections.table()] if self.detections else tables
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure with its interval, ready for JSON."""
@@ -52,6 +60,7 @@ class BundleReport:
                 str(fold): {one.evaluation.protocol: one.evaluation.to_dict() for one in judged}
                 for fold, judged in self.folds.items()
             },
+            "detections": self.detections.to_dict() if self.detections else None,
         }
 
     def write_json(self, path: Path) -> Path:
@@ -78,47 +87,61 @@ class BundleReport:
 
 def judge_bundle(
     path: Path,
-    data: Path,
+    data: Path | None = None,
     *,
     tile_list: Path | None = None,
     scene: Path | None = None,
-    labels: Path | None = None,
+    truth: Path | None = None,
     settings: EvaluationSection = DEFAULTS,
     each_fold: bool = False,
+    options: PredictOptions | None = None,
     show_progress: bool = False,
 ) -> BundleReport:
     """Judge a bundle on tiles, on windows, and on a scene where one is given.
 
     Args:
         path: the bundle's folder.
-        data: tiles, in any layout that `TileSet.read` knows.
+        data: tiles, in any layout that `TileSet.read` knows; None: judge on the scene alone.
         tile_list: file of the ids to judge on; None: the run's test tiles, else all that were not trained on.
-        scene, labels: a raster and its truth on the same grid; both or neither.
+        scene, truth: a raster, and its landslides as polygons or as labels on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
         each_fold: judge each fold's model alone, too.
+        options: how the scene is read and cut; its `symmetries` holds for tiles and windows, too.
         show_progress: show bars while predicting.
 
     Raises:
         BundleError: the bundle is incomplete or damaged.
         DataError: tiles or rasters cannot be used, or are of other bands than the bundle.
     """
-    if (scene is None) != (labels is None):
-        raise DataError("Expected a scene and its labels, both or neither. Received: one of them")
+    if (scene is None) != (truth is None):
+        raise DataError("Expected a scene and its truth, both or neither. Received: one of them")
+    if data is None and scene is None:
+        raise DataError("Nothing to judge on. Expected tiles, or a scene and its truth. Received: neither")
     bundle = load_bundle(path)
-    wanted = read_tile_ids(tile_list) if tile_list else None
-    tiles = _tiles(TileSet.read(data, progress=show_progress), wanted, bundle.info)
+    tiles = None
+    if data is not None:
+        wanted = read_tile_ids(tile_list) if tile_list else None
+        tiles = _tiles(TileSet.read(data, progress=show_progress), wanted, bundle.info)
     judge = _judge(bundle, settings, show_progress)
-    folds = {}
-    if each_fold and bundle.info.folds > 1:
-        for fold in range(bundle.info.folds):
-            alone = replace(judge, predict=load_bundle(path, fold).predict)
-            folds[fold] = _all_protocols(alone, tiles, scene, labels)
-    return BundleReport(bundle.info, _all_protocols(judge, tiles, scene, labels), folds)
+    watcher = SceneProgress(Console(stderr=True, quiet=not show_progress), "scene")
+
+    def judged(model: Bundle) -> tuple[list[Judged], Detections | None]:
+        alone = replace(judge, predict=_averaged(model) if options and options.symmetries else model.predict)
+        parts = [] if tiles is None else [alone.tiles(tiles), alone.windows(tiles)]
+        if scene is None or truth is None:
+            return parts, None
+        seen = judge_scene(model, scene, truth, settings=settings, options=options, watcher=watcher)
+        return [*parts, Judged(seen.evaluation, seen.gallery)], seen.detections
+
+    together, detections = judged(bundle)
+    folds = range(bundle.info.folds) if each_fold and bundle.info.folds > 1 else ()
+    apart = {fold: tuple(judged(load_bundle(path, fold))[0]) for fold in folds}
+    return BundleReport(bundle.info, tuple(together), apart, detections)
 
 
-def _all_protocols(judge: Judge, tiles: TileSet, scene: Path | None, labels: Path | None) -> tuple[Judged, ...]:
-    judged = (judge.tiles(tiles), judge.windows(tiles))
-    return (*judged, judge.scene(scene, labels)) if scene and labels else judged
+def _averaged(model: Bundle) -> Predict:
+    predict = over_symmetries(model.predict_all, model.info.stride)
+    return lambda images: predict(images).probability
 
 
 def _tiles(tiles: TileSet, wanted: Sequence[str] | None, info: BundleInfo) -> TileSet:
@@ -143,7 +166,6 @@ def _judge(bundle: Bundle, settings: EvaluationSection, show_progress: bool) -> 
         sampling.size,
         gsd_m=info.gsd_m,
         paste=sampling.paste,
-        stride=info.stride,
         blind=bundle.baseline(),
         settings=settings,
         show_progress=show_progress,

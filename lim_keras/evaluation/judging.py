@@ -1,9 +1,7 @@
-"""Judge a predictor under all three protocols, with the settings that it was trained with."""
+"""Judge a predictor on tiles and on windows, with the settings that it was trained with."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from warnings import warn
 
@@ -11,20 +9,17 @@ from rich.console import Console
 from rich.progress import track
 
 from lim_keras.config import EvaluationSection
-from lim_keras.data.raster import read_info
 from lim_keras.data.sampling import WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
+from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.gallery import Gallery
-from lim_keras.evaluation.protocols import scene_predictions, tile_predictions, window_predictions
+from lim_keras.evaluation.protocols import tile_predictions, window_predictions
 from lim_keras.evaluation.scoring import Evaluation, Prediction, ProtocolName, evaluate
 from lim_keras.inference.scene import Predict
 
 DEFAULTS = EvaluationSection()
-_GRID = 64
-_GSD_TOLERANCE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,6 @@ class Judge:
         threshold: probability from which a pixel is landslide.
         mode, size, paste: section `sampling` of its configuration.
         gsd_m: ground sample distance that it was trained at, metres; None: tiles are left as they are.
-        stride: of the network, pixels.
         blind: mean mask of its training tiles.
         settings: number of windows and of bootstrap draws.
         seed: of both.
@@ -57,7 +51,6 @@ class Judge:
     size: int
     gsd_m: float | None = None
     paste: float = 1.0
-    stride: int = 32
     blind: ImageBlindMask | None = None
     settings: EvaluationSection = DEFAULTS
     seed: int = 2022
@@ -78,23 +71,6 @@ class Judge:
         store, count = self._at_training_scale(tiles), self.settings.windows
         sampler = WindowSampler(store, self.size, count, self.seed, landslide_share=None, paste=self.paste)
         return self._judge("windows", window_predictions(self.predict, sampler, count), count)
-
-    def scene(self, scene: Path, labels: Path) -> Judged:
-        """A labelled scene, at its native scale.
-
-        Warns:
-            DomainWarning: its ground sample distance is far from that of training.
-        """
-        gsd_m = read_info(scene).gsd_m
-        if gsd_m and self.gsd_m and not 1 / _GSD_TOLERANCE <= gsd_m / self.gsd_m <= _GSD_TOLERANCE:
-            warn(
-                f"{scene}: a pixel is {gsd_m:.3g} m, but the model was trained at {self.gsd_m:.3g} m. It will see "
-                f"landslides {self.gsd_m / gsd_m:.2g} times the size that it knows. Resample the scene.",
-                DomainWarning,
-                stacklevel=2,
-            )
-        multiple = math.lcm(_GRID, self.stride)
-        return self._judge("scene", scene_predictions(self.predict, scene, labels, multiple=multiple), None)
 
     def _at_training_scale(self, tiles: TileSet) -> TileStore:
         return TileStore(tiles, self.gsd_m, self.gsd_m, cache="none")

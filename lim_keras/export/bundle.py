@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,6 +31,8 @@ from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
 from lim_keras.export.folders import written_whole
 from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, export_models, fold_name
+from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.models.receptive_field import receptive_field
 
 BASELINE_FILE = "baseline.npz"
 Images = NDArray[Any]
@@ -57,12 +59,13 @@ def write_bundle(
         export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
-        info = _describe(folder, facts, len(models))
+        info = _describe(folder, facts, models)
         info.write(folder)
     return info
 
 
-def _describe(folder: Path, facts: ModelFacts, folds: int) -> BundleInfo:
+def _describe(folder: Path, facts: ModelFacts, models: Sequence[keras.Model]) -> BundleInfo:
+    fields = [receptive_field(model, facts.stride) for model in models]
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return BundleInfo(
         **dict(facts),
@@ -74,21 +77,11 @@ def _describe(folder: Path, facts: ModelFacts, folds: int) -> BundleInfo:
             "keras": keras.__version__,
             "numpy": np.__version__,
         },
-        folds=folds,
+        folds=len(models),
+        halo=max(field.halo for field in fields),
+        bytes_per_pixel=max(field.bytes_per_pixel for field in fields),
         files={file.relative_to(folder).as_posix(): FileRecord.of(file) for file in files},
     )
-
-
-class EnsemblePrediction(NamedTuple):
-    """What the folds say of images, each (n, height, width).
-
-    probability: float32, 0..1, mean over the folds. spread: float32, their standard deviation. votes: int32, folds that
-    reach the threshold. Of a single model, spread is 0 and votes are 0 or 1.
-    """
-
-    probability: NDArray[np.float32]
-    spread: NDArray[np.float32]
-    votes: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -137,14 +130,14 @@ class Bundle:
         return ImageBlindMask.read(self.path / BASELINE_FILE)
 
     def _run(self, images: Images) -> dict[str, NDArray[Any]]:
-        array = np.asarray(images, np.float32)
+        array = np.asarray(images)
         bands = self.info.bands
         if array.ndim != 4 or array.shape[-1] != bands or 0 in array.shape:
             raise DataError(
                 f"Invalid value for argument `images`. Expected shape (n, height, width, {bands}), none of them 0. "
                 f"Received: {array.shape}"
             )
-        outputs = self.saved_model.signatures[SIGNATURE](image=tf.constant(array))
+        outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
         return {name: output.numpy()[..., 0] for name, output in outputs.items()}
 
 

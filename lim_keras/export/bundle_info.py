@@ -100,7 +100,10 @@ class BundleInfo(ModelFacts):
 
     Args:
         format: layout of the bundle; readers refuse another one.
-        folds: number of `fold_<k>` folders. versions: of Python and the libraries that exported.
+        folds: number of `fold_<k>` folders.
+        halo, bytes_per_pixel: how far the network looks, pixels, and what its feature maps take at most
+            (`lim_keras.models.receptive_field`).
+        versions: of Python and the libraries that exported.
         files: every file beside model.json, by its path inside the bundle.
     """
 
@@ -109,6 +112,8 @@ class BundleInfo(ModelFacts):
     created: AwareDatetime
     versions: dict[str, str]
     folds: int = Field(ge=1)
+    halo: int = Field(ge=0)
+    bytes_per_pixel: float = Field(gt=0)
     files: dict[str, FileRecord]
 
     def write(self, bundle: Path) -> None:

@@ -1,47 +1,85 @@
 """Reading a scene window by window: its pixels, which of them hold data, and what is shown where none does."""
 
+from __future__ import annotations
+
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from numpy.typing import ArrayLike, NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from lim_keras.data.raster import RasterInfo, read_info
+from lim_keras.data.box import Box
+from lim_keras.data.raster import RasterInfo, read_scene_info
 from lim_keras.errors import DataError
-from lim_keras.inference.windows import Box
 
 Pixels = NDArray[Any]
 Predict = Callable[[Pixels], NDArray[np.floating[Any]]]
 """Raw pixels (n, height, width, bands) to the probability of landslide (n, height, width), 0..1."""
 
+Nodata = float | Literal["file", "none"]
+"""A value, or what the file itself says (nodata value, mask, alpha), or nothing: every finite pixel is data."""
+
+FILL_REACH = 256
+"""Pixels without data show their nearest pixel with data up to this distance, in pixels."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A north-up raster's place: crs in any form that rasterio takes, transform, and size in pixels."""
+
+    crs: str
+    transform: rasterio.Affine
+    width: int
+    height: int
+    gsd_m: float | None
+
 
 class SceneReader:
     """An open raster that is read in boxes, so that memory does not grow with the scene; a context manager.
 
-    `info` is what `lim_keras.data.raster.read_info` says of the file.
+    `info` is what `lim_keras.data.raster.read_scene_info` says of the file; with a grid, of the file on that grid.
+
+    Args:
+        path: the file.
+        bands: those to read, by number from 1 on or by description; None: all but alpha.
+        nodata: which pixels hold no data.
+        grid: read the scene warped onto this grid, bilinearly.
 
     Raises:
-        DataError: the file cannot be opened, or a box of it cannot be read.
+        DataError: the file cannot be opened, has no such band, or a box of it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.info: RasterInfo = read_info(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._dataset = rasterio.open(path)
-        except RasterioError as error:
-            raise DataError(f"{path}: cannot be opened as a raster. Expected a GeoTIFF. Received: {error}") from error
-        kinds = self._dataset.colorinterp
-        self._bands = [band for band, kind in enumerate(kinds, start=1) if kind is not ColorInterp.alpha]
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bands: Sequence[int | str] | None = None,
+        nodata: Nodata = "file",
+        grid: Grid | None = None,
+    ) -> None:
+        self._nodata = nodata
+        info = read_scene_info(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            self._file = rasterio.open(path, sharing=False)
+        self.bands = _band_numbers(self._file, path, bands)
+        self._dataset = self._file if grid is None else _warped(self._file, grid, nodata)
+        self.info: RasterInfo = replace(info, bands=len(self.bands))
+        if grid is not None:
+            place = {"crs": grid.crs, "transform": grid.transform, "gsd_m": grid.gsd_m}
+            self.info = replace(self.info, width=grid.width, height=grid.height, **place)
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -49,23 +87,71 @@ class SceneReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._dataset.close()
+        if self._dataset is not self._file:
+            self._dataset.close()
+        self._file.close()
+
+    @property
+    def everywhere_valid(self) -> bool:
+        """Whether it is known without reading that every pixel holds data."""
+        if np.dtype(self.info.dtype).kind == "f" or self._dataset is not self._file:
+            return False
+        flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
+        return self._nodata == "none" or (self._nodata == "file" and all(MaskFlags.all_valid in one for one in flags))
 
     def pixels(self, box: Box) -> Pixels:
-        """Pixels (height, width, bands) of a box as they are stored, alpha apart."""
-        return np.moveaxis(self._read(self._dataset.read, box, indexes=self._bands), 0, -1)
+        """Pixels (height, width, bands) of a box as they are stored."""
+        return np.moveaxis(self._read(self._dataset.read, box, indexes=self.bands), 0, -1)
 
     def image(self, box: Box) -> tuple[Pixels, NDArray[np.bool_]]:
-        """Pixels of a box, and (height, width) True where they are data: by nodata value, mask or alpha, and finite."""
+        """Pixels of a box, and (height, width) True where they hold data, all of them finite."""
         pixels = self.pixels(box)
-        valid: NDArray[np.bool_] = self._read(self._dataset.dataset_mask, box) > 0
-        if pixels.dtype.kind == "f":
-            valid &= np.isfinite(pixels).all(axis=-1)
-        return pixels, valid
+        return pixels, self._valid(box, pixels)
+
+    def valid(self, box: Box) -> NDArray[np.bool_]:
+        """Which pixels (height, width) of a box hold data."""
+        needs_pixels = np.dtype(self.info.dtype).kind == "f" or isinstance(self._nodata, float)
+        return self._valid(box, self.pixels(box) if needs_pixels else None)
+
+    def filled(self, box: Box, around: Box, beyond: ArrayLike) -> tuple[Pixels, NDArray[np.bool_]]:
+        """Pixels of a box without a gap, and (height, width) True where they hold data.
+
+        What a gap shows depends on the pixels within FILL_REACH of it alone, not on the box that is read.
+
+        Args:
+            box: what to read.
+            around: pixels outside of this box are not looked at.
+            beyond: value of each band farther than FILL_REACH from any data.
+        """
+        pixels, valid = self.image(box)
+        if valid.all():
+            return pixels, valid
+        larger = Box(
+            max(box.top - FILL_REACH, around.top),
+            max(box.left - FILL_REACH, around.left),
+            min(box.bottom + FILL_REACH, around.bottom),
+            min(box.right + FILL_REACH, around.right),
+        )
+        inner = box.inside(larger).slices
+        return fill_nodata(*self.image(larger), reach=FILL_REACH, beyond=beyond)[inner], valid
+
+    def _valid(self, box: Box, pixels: Pixels | None) -> NDArray[np.bool_]:
+        valid: NDArray[np.bool_] = np.ones((box.height, box.width), np.bool_)
+        if self._dataset is not self._file:  # a mask made of alpha exists for whole numbers only
+            alpha = self._dataset.colorinterp.index(ColorInterp.alpha) + 1
+            valid = self._read(self._dataset.read, box, indexes=alpha) > 0
+        elif self._nodata == "file":
+            valid = self._read(self._dataset.dataset_mask, box) > 0
+        if pixels is None:
+            return valid
+        if isinstance(self._nodata, float) and np.isfinite(self._nodata):
+            valid &= (pixels != self._nodata).any(axis=-1)
+        return valid & np.isfinite(pixels).all(axis=-1) if pixels.dtype.kind == "f" else valid
 
     def _read(self, read: Callable[..., Pixels], box: Box, **options: Any) -> Pixels:
         try:
-            return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
+            with self._lock:  # GDAL's datasets serve one thread at a time
+                return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
         except RasterioError as error:
             raise DataError(
                 f"{self.info.path}: rows {box.top} to {box.bottom}, columns {box.left} to {box.right} cannot be read; "
@@ -73,7 +159,43 @@ class SceneReader:
             ) from error
 
 
-def fill_nodata(image: Pixels, valid: NDArray[np.bool_]) -> Pixels:
+def _band_numbers(file: Any, path: Path, wanted: Sequence[int | str] | None) -> list[int]:
+    """Numbers from 1 on. Descriptions are compared without regard to case."""
+    if wanted is None:
+        return [band for band, kind in enumerate(file.colorinterp, start=1) if kind is not ColorInterp.alpha]
+    names = [(description or "").lower() for description in file.descriptions]
+    numbers = []
+    for band in wanted:
+        if isinstance(band, int) and 1 <= band <= file.count:
+            numbers.append(band)
+        elif isinstance(band, str) and band.lower() in names:
+            numbers.append(names.index(band.lower()) + 1)
+        else:
+            described = ", ".join(f"{number} {name or '(no description)'}" for number, name in enumerate(names, 1))
+            raise DataError(f"{path}: has no band {band!r}. Expected one of: {described}.")
+    return numbers
+
+
+def _warped(file: Any, grid: Grid, nodata: Nodata) -> Any:
+    """The file on another grid, with an alpha band that says where it holds data."""
+    source: dict[str, float | None] = {} if nodata == "file" else {"src_nodata": None}
+    if isinstance(nodata, float):
+        source = {"src_nodata": nodata}
+    return WarpedVRT(
+        file,
+        crs=grid.crs,
+        transform=grid.transform,
+        width=grid.width,
+        height=grid.height,
+        resampling=Resampling.bilinear,
+        add_alpha=ColorInterp.alpha not in file.colorinterp,
+        **source,
+    )
+
+
+def fill_nodata(
+    image: Pixels, valid: NDArray[np.bool_], *, reach: float = np.inf, beyond: ArrayLike | None = None
+) -> Pixels:
     """Give pixels without data the values of a nearest pixel with data, so that the data's edge has no contrast.
 
     The pixel taken is nearest to within 4 % (the distance transform of OpenCV, an order of magnitude faster than an
@@ -82,19 +204,30 @@ def fill_nodata(image: Pixels, valid: NDArray[np.bool_]) -> Pixels:
     Args:
         image: (height, width, bands).
         valid: (height, width), True where there is data.
+        reach: farther than this from any data, in pixels, `beyond` is shown instead.
+        beyond: value of each band; needed with a finite reach, and where no pixel holds data.
 
     Raises:
-        ValueError: no pixel holds data.
+        ValueError: no pixel holds data, and there is no `beyond`.
     """
     if valid.all():
         return image
     if not valid.any():
-        raise ValueError("Invalid value for argument `valid`. Expected a pixel with data. Received: none")
+        if beyond is None:
+            raise ValueError("Invalid value for argument `valid`. Expected a pixel with data. Received: none")
+        return np.broadcast_to(_as_pixel(beyond, image.dtype), image.shape).copy()
     holes = (~valid).astype(np.uint8)
-    _, nearest = cv2.distanceTransformWithLabels(
+    distance, nearest = cv2.distanceTransformWithLabels(
         holes, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )  # numbers the pixels with data, and gives each pixel the number of its nearest
     source = np.zeros(int(nearest.max()) + 1, np.int64)
     source[nearest[valid]] = np.flatnonzero(valid)
     filled: Pixels = image.reshape(-1, image.shape[2])[source[nearest]]
+    if beyond is not None:
+        filled[distance > reach] = _as_pixel(beyond, image.dtype)
     return filled
+
+
+def _as_pixel(values: ArrayLike, dtype: np.dtype[Any]) -> Pixels:
+    pixel = np.asarray(values, np.float64)
+    return (np.rint(pixel) if dtype.kind in "ui" else pixel).astype(dtype)

@@ -105,7 +105,6 @@ def _judge(
         config.sampling.size,
         config.sampling.gsd_m or config.gsd_m,
         config.sampling.paste,
-        network_stride(config.model.input_reduction),
         blind,
         config.evaluation,
         config.seed,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.data.mosaic import IGNORE, Box, fill_box, lay_tile, pack, render, windows_of
+from lim_keras.data.box import Box
+from lim_keras.data.mosaic import IGNORE, fill_box, lay_tile, pack, render, windows_of
 
 SIDES = st.integers(1, 12)
 SIZES = st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20)
@@ -42,7 +43,7 @@ def assert_from_tiles(image: np.ndarray, mask: np.ndarray, sizes: list[tuple[int
 def test_fill_box_covers_the_box_with_tiles_and_nothing_else(sizes, height, width, seed):
     tiles = [coded(number, *size) for number, size in enumerate(sizes)]
     image, mask = np.zeros((50, 60, 3), np.uint8), np.full((50, 60), 9, np.uint8)
-    box = Box(5, 7, height, width)
+    box = Box.sized(5, 7, height, width)
     pick = lambda rng: tiles[int(rng.integers(len(tiles)))]  # noqa: E731
     fill_box(image, mask, box, pick, np.random.default_rng(seed))
     assert_from_tiles(image[box.slices], mask[box.slices], sizes)
@@ -56,7 +57,7 @@ def test_fill_box_cuts_large_tiles_anywhere():
     tile, seen = coded(0, 7, 6), set()
     for seed in range(200):
         image, mask = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
-        fill_box(image, mask, Box(0, 0, 4, 4), lambda _: tile, np.random.default_rng(seed))
+        fill_box(image, mask, Box.sized(0, 0, 4, 4), lambda _: tile, np.random.default_rng(seed))
         seen.add((int(image[0, 0, 1]), int(image[0, 0, 2])))
         assert (image[..., 1] == image[0, 0, 1] + np.arange(4)[:, None]).all()  # in one piece
     assert seen == set(itertools.product(range(4), range(3)))
@@ -66,20 +67,20 @@ def test_lay_tile_in_the_middle_of_a_box():
     # the tile (2 x 3) begins one row and two columns after the box (5 x 6, at 1, 1) does
     image, mask = np.zeros((7, 8, 3), np.uint8), np.zeros((7, 8), np.uint8)
     tile = coded(0, 2, 3)
-    rest = lay_tile(image, mask, Box(1, 1, 5, 6), tile, (-1, -2))
+    rest = lay_tile(image, mask, Box.sized(1, 1, 5, 6), tile, (-1, -2))
     np.testing.assert_array_equal(image[2:4, 3:6], tile[0])
     assert np.count_nonzero(image[..., 0]) == 6
     # above 1 x 6, below 2 x 6, left 2 x 2, right 2 x 1
-    assert rest == [Box(1, 1, 1, 6), Box(4, 1, 2, 6), Box(2, 1, 2, 2), Box(2, 6, 2, 1)]
+    assert rest == [Box.sized(1, 1, 1, 6), Box.sized(4, 1, 2, 6), Box.sized(2, 1, 2, 2), Box.sized(2, 6, 2, 1)]
 
 
 def test_lay_tile_cuts_what_is_outside_the_box():
     image, mask = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
-    rest = lay_tile(image, mask, Box(0, 0, 4, 4), coded(0, 9, 5), (3, 2))
+    rest = lay_tile(image, mask, Box.sized(0, 0, 4, 4), coded(0, 9, 5), (3, 2))
     # rows 3 to 6 and columns 2 to 4 of the tile; one column of the box stays empty
     np.testing.assert_array_equal(image[:, :3, 1], [[3] * 3, [4] * 3, [5] * 3, [6] * 3])
     np.testing.assert_array_equal(image[:, :3, 2], [[2, 3, 4]] * 4)
-    assert rest == [Box(0, 3, 4, 1)]
+    assert rest == [Box.sized(0, 3, 4, 1)]
 
 
 # Sheets.
@@ -95,7 +96,7 @@ def test_pack_is_a_partition(sizes, side, seed):
         times = np.zeros((sheet.height, sheet.width), int)
         for position, box in sheet.places.items():
             assert (box.height, box.width) == sizes[position]
-            assert 0 <= box.y <= sheet.height - box.height and 0 <= box.x <= sheet.width - box.width
+            assert 0 <= box.top <= sheet.height - box.height and 0 <= box.left <= sheet.width - box.width
         for box in [*sheet.places.values(), *sheet.gaps]:
             times[box.slices] += 1
         assert (times == 1).all()  # tiles and gaps: every pixel of the sheet once
@@ -105,8 +106,8 @@ def test_pack_by_hand():
     # area 12 + 12 + 12 = 36, so a width of 6: the two tall ones side by side, the flat one below
     (sheet,) = pack([(4, 3), (2, 6), (4, 3)], side=100)
     assert (sheet.height, sheet.width, sheet.gaps) == (6, 6, ())
-    assert sheet.places[1] == Box(4, 0, 2, 6)
-    assert {sheet.places[0], sheet.places[2]} == {Box(0, 0, 4, 3), Box(0, 3, 4, 3)}
+    assert sheet.places[1] == Box.sized(4, 0, 2, 6)
+    assert {sheet.places[0], sheet.places[2]} == {Box.sized(0, 0, 4, 3), Box.sized(0, 3, 4, 3)}
 
 
 def test_pack_keeps_to_the_side_and_makes_room_for_a_larger_tile():

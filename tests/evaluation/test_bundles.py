@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -56,6 +57,43 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
 
 
+def figures_of_detections(stored: Path) -> list[int]:
+    scores = json.loads(stored.read_text())["detections"]["iou_50"]["all"]
+    return [scores[name] for name in ("truth", "found", "predicted", "right")]
+
+
+def test_a_scene_alone(bundle: Path, scene: WriteScene) -> None:
+    image, labels = scene(0.8)
+    done = run(bundle, "--scene", image, "--truth", labels, "--bootstrap", 5)
+    assert done.exit_code == 0, done.output
+    assert "Landslides as polygons" in done.output and "tiles" not in done.output
+
+
+def test_symmetries_hold_for_every_protocol(tiles: TileSet, scene: WriteScene, tmp_path: Path) -> None:
+    # A network that looks to the left alone: only where both neighbours are bright is the mean over symmetries sure.
+    image = keras.Input((None, None, 3))
+    kernel = np.zeros((1, 3, 3, 1), np.float32)
+    kernel[0, 0] = 0.1 / 3
+    sided = keras.layers.Conv2D(1, (1, 3), padding="same", kernel_initializer=keras.initializers.Constant(kernel))
+    write_bundle(tmp_path / "sided", facts(name="sided"), [keras.Model(image, sided(image))])
+    picture, labels = scene(0.8)
+    figures = {}
+    for name, option in (("plain", []), ("tta", ["--tta"])):
+        stored = tmp_path / f"{name}.json"
+        arguments = ["--data", tiles.root, "--scene", picture, "--truth", labels, "--windows", 3, "--bootstrap", 3]
+        done = run(tmp_path / "sided", *arguments, "--json", stored, *option)
+        assert done.exit_code == 0, done.output
+        figures[name] = json.loads(stored.read_text())["protocols"]
+    for protocol in ("tiles", "windows", "scene"):
+        plain, tta = (figures[name][protocol]["subsets"]["all"]["average_precision"] for name in ("plain", "tta"))
+        assert plain != tta, protocol
+
+
+def test_nothing_to_judge_on(bundle: Path) -> None:
+    done = run(bundle)
+    assert done.exit_code == 2 and "give --data, or --scene and --truth" in done.stderr
+
+
 def test_three_protocols_printed_stored_and_drawn(
     bundle: Path, tiles: TileSet, scene: WriteScene, tmp_path: Path
 ) -> None:
@@ -64,7 +102,18 @@ def test_three_protocols_printed_stored_and_drawn(
     options = ["--windows", 6, "--bootstrap", 20, "--json", stored, "--figures", pictures]
     done = run(bundle, "--data", tiles.root, "--scene", image, "--labels", labels, *options)
     assert done.exit_code == 0, done.output
-    for said in ("bright", "landslide tiles", "all windows", "scene", "F1", "1.000", "blind F1", str(stored)):
+    assert figures_of_detections(stored) == [1, 1, 1, 1]
+    for said in (
+        "Landslides as polygons",
+        "bright",
+        "landslide tiles",
+        "all windows",
+        "scene",
+        "F1",
+        "1.000",
+        "blind F1",
+        str(stored),
+    ):
         assert said in done.output
     figures = json.loads(stored.read_text())
     assert (figures["bundle"], figures["threshold"]) == ("bright", 0.5)
@@ -86,11 +135,11 @@ def test_a_list_of_tiles_and_training_tiles_among_them(bundle: Path, tiles: Tile
     assert "Warning: 1 of 2 tiles were used in training (such as t0)" in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--scene", "--labels"])
-def test_scene_and_labels_belong_together(bundle: Path, tiles: TileSet, scene: WriteScene, option: str) -> None:
+@pytest.mark.parametrize("option", ["--scene", "--truth"])
+def test_scene_and_truth_belong_together(bundle: Path, tiles: TileSet, scene: WriteScene, option: str) -> None:
     done = run(bundle, "--data", tiles.root, option, scene(0.8)[0])
     assert done.exit_code == 2
-    assert "--scene and --labels belong together" in done.stderr
+    assert "--scene and --truth belong together" in done.stderr
 
 
 def test_other_bands_are_refused(tiles: TileSet, tmp_path: Path) -> None:

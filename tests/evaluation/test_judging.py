@@ -1,4 +1,4 @@
-"""All protocols on a small set of tiles on disk; which tiles are judged on."""
+"""Tiles and windows of a small set of tiles on disk; which tiles are judged on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,10 @@ import pytest
 
 from lim_keras.config import EvaluationSection
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
+from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.judging import Judge, choose_tiles
 
-WriteScene = Callable[[float], tuple[Path, Path]]
 SETTINGS = EvaluationSection(windows=12, bootstrap=40)
 
 
@@ -85,19 +84,6 @@ def test_windows_are_seeded_and_of_the_training_size(tiles: TileSet) -> None:
     share = first.figures().landslide_share
     assert first.figures().blind["f1"].value == pytest.approx(2 * share / (1 + share))
     assert judge("windows", seed=5).windows(tiles).evaluation.places != first.places
-
-
-def test_a_scene_of_a_perfect_predictor(scene: WriteScene) -> None:
-    evaluation = judge("windows", gsd_m=0.8).scene(*scene(0.8)).evaluation
-    assert evaluation.figures().model["f1"].value == 1.0
-    share = 30 * 40 / (90 * 110)
-    assert evaluation.figures().blind["f1"].value == pytest.approx(2 * share / (1 + share))
-
-
-def test_a_scene_of_another_scale_warns(scene: WriteScene) -> None:
-    paths = scene(10.0)
-    with pytest.warns(DomainWarning, match=r"10 m, but .* 0\.8 m.*0\.08 times"):
-        judge("windows", gsd_m=0.8).scene(*paths)
 
 
 def test_tiles_to_judge_on(tiles: TileSet) -> None:

@@ -9,10 +9,10 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 from scipy.ndimage import distance_transform_edt
 
+from lim_keras.data.box import Box
 from lim_keras.data.raster import read_image, read_valid
 from lim_keras.errors import DataError
-from lim_keras.inference.scene import SceneReader, fill_nodata
-from lim_keras.inference.windows import Box
+from lim_keras.inference.scene import Grid, SceneReader, fill_nodata
 
 
 def write(path: Path, bands: np.ndarray, **options: object) -> Path:
@@ -113,3 +113,67 @@ def test_whole_images_are_passed_on_and_empty_ones_refused() -> None:
     assert fill_nodata(image, np.ones((3, 4), bool)) is image
     with pytest.raises(ValueError, match="`valid`"):
         fill_nodata(image, np.zeros((3, 4), bool))
+
+
+def test_bands_by_number_and_by_description(tmp_path: Path, bands: np.ndarray) -> None:
+    path = write(tmp_path / "scene.tif", bands)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("Red", "Green", "Blue", "NIR")
+    with SceneReader(path, bands=("nir", 1, "Green")) as scene:
+        assert scene.info.bands == 3
+        assert (scene.pixels(Box(0, 0, 40, 60)) == np.moveaxis(bands[[3, 0, 1]], 0, -1)).all()
+    with pytest.raises(DataError, match=r"scene\.tif: has no band 'swir'.*1 red, 2 green, 3 blue, 4 nir"):
+        SceneReader(path, bands=(1, "swir"))
+    with pytest.raises(DataError, match="has no band 5"):
+        SceneReader(path, bands=(5,))
+
+
+def test_nodata_may_be_told(tmp_path: Path, bands: np.ndarray) -> None:
+    box = Box(0, 0, 40, 60)
+    plain, tagged = write(tmp_path / "plain.tif", bands), write(tmp_path / "tagged.tif", bands, nodata=0)
+    with SceneReader(plain) as scene:
+        assert scene.everywhere_valid and scene.valid(box).all()
+    with SceneReader(plain, nodata=0.0) as scene:
+        assert not scene.everywhere_valid
+        assert ((~scene.valid(box)).sum(), (~scene.image(box)[1]).sum()) == (9 * 13, 9 * 13)
+    with SceneReader(tagged, nodata="none") as scene:
+        assert scene.everywhere_valid and scene.valid(box).all()
+    floats = bands.astype(np.float32)
+    floats[:, 0, 0] = np.nan
+    with SceneReader(write(tmp_path / "nan.tif", floats), nodata="none") as scene:
+        assert (~scene.valid(box)).sum() == 1
+
+
+def test_what_a_gap_shows_does_not_depend_on_the_box(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    values = rng.integers(1, 255, (1, 700, 700)).astype(np.uint8)
+    values[:, 100:600, 50:650] = 0
+    values[0, 300, 320] = 77
+    with SceneReader(write(tmp_path / "scene.tif", values, nodata=0)) as scene:
+        whole, valid = scene.filled(Box(0, 0, 700, 700), Box(0, 0, 700, 700), [128])
+        for box in (Box(0, 0, 700, 300), Box(320, 256, 448, 384), Box(128, 64, 700, 320)):
+            part, _ = scene.filled(box, Box(0, 0, 700, 700), [128])
+            assert (part == whole[box.slices]).all()
+    assert (whole[valid] == np.moveaxis(values, 0, -1)[valid]).all()
+    assert whole[301, 322] == 77
+    # only a gap of more than 2 x 256 px has a middle that no data is near
+    with SceneReader(
+        write(tmp_path / "empty.tif", np.where(np.eye(600, 600, k=599), 9, 0)[None].astype(np.uint8), nodata=0)
+    ) as scene:
+        far, _ = scene.filled(Box(0, 0, 600, 600), Box(0, 0, 600, 600), [128])
+    assert far[599, 0] == 128 and far[10, 590] == 9
+
+
+def test_another_grid_is_read_bilinearly(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(40, dtype=np.float32), (1, 30, 40)).copy()
+    path = write(tmp_path / "scene.tif", ramp)
+    half = Grid("EPSG:32648", Affine(0.4, 0, 5e5, 0, -0.4, 3e6), 80, 60, 0.4)
+    with SceneReader(path, grid=half) as scene:
+        assert (scene.info.height, scene.info.width, scene.info.gsd_m) == (60, 80, 0.4)
+        pixels, valid = scene.image(Box(10, 10, 20, 70))
+    # pixel 10 of the fine grid has its centre at 10.5 / 2 = 5.25 coarse pixels, 4.75 in the ramp's numbers
+    assert valid.all()
+    assert pixels[0, :, 0] == pytest.approx(np.arange(10, 70) / 2 - 0.25, abs=1e-3)
+    wider = Grid("EPSG:32648", Affine(0.4, 0, 5e5 - 8, 0, -0.4, 3e6), 80, 60, 0.4)
+    with SceneReader(path, grid=wider) as scene:
+        assert (scene.valid(Box(0, 0, 60, 80)).mean(axis=0) > 0).tolist() == [False] * 20 + [True] * 60

@@ -5,14 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.inference.windows import Box, Window, plan_windows
+from lim_keras.data.box import Box
+from lim_keras.inference.windows import Window, plan_windows, smallest_tile
 
 
 def test_two_windows_by_hand() -> None:
-    # tile 256, halo 64: core 256 - 2 * 64 = 128. 200 columns: cores 0-128 and 128-200; reads 0-192 and 64-200.
-    assert plan_windows(100, 200, tile=256, halo=64, multiple=64) == [
-        Window(read=Box(0, 0, 100, 192), core=Box(0, 0, 100, 128)),
-        Window(read=Box(0, 64, 100, 200), core=Box(0, 128, 100, 200)),
+    # tile 256, halo 64, 300 columns. The scene's edge needs no halo: the first core ends at 256 - 64 = 192, is read to
+    # 256; the second is read from 192 - 64 = 128 on, and 300 - 128 = 172 columns fit into a tile.
+    assert plan_windows(100, 300, tile=256, halo=64, multiple=64) == [
+        Window(read=Box(0, 0, 100, 256), core=Box(0, 0, 100, 192)),
+        Window(read=Box(0, 128, 100, 300), core=Box(0, 192, 100, 300)),
+    ]
+
+
+def test_a_tile_may_be_wider_than_high() -> None:
+    # Rows: 100 > 96, so cores end at 96 - 32 = 64 and 100. Columns: 300 fit into one tile.
+    assert plan_windows(100, 300, tile=(96, 300), halo=20, multiple=32) == [
+        Window(read=Box(0, 0, 96, 300), core=Box(0, 0, 64, 300)),
+        Window(read=Box(32, 0, 100, 300), core=Box(64, 0, 100, 300)),
     ]
 
 
@@ -28,8 +38,8 @@ def test_a_scene_smaller_than_a_tile_is_one_window_without_halo() -> None:
 
 
 def test_halo_is_rounded_up_to_the_grid() -> None:
-    # halo 70 becomes 128, core (448 - 256) = 192: the second core starts at 192 and is read from 192 - 128 = 64.
-    assert plan_windows(1, 400, tile=448, halo=70, multiple=64)[1].read == Box(0, 64, 1, 400)
+    # halo 70 becomes 128: the first core ends at 448 - 128 = 320, the second is read from 320 - 128 = 192 on.
+    assert plan_windows(1, 500, tile=448, halo=70, multiple=64)[1].read == Box(0, 192, 1, 500)
 
 
 def test_no_halo_tiles_edge_to_edge() -> None:
@@ -75,9 +85,22 @@ def test_cores_tile_the_scene_and_reads_hold_their_halo(
         ({"height": 5, "width": -1}, "width"),
         ({"height": 5, "width": 5, "halo": -1}, "halo"),
         ({"height": 5, "width": 5, "multiple": 0}, "multiple"),
-        ({"height": 5, "width": 5, "tile": 512, "halo": 256}, "tile"),
+        ({"height": 5, "width": 600, "tile": 512, "halo": 256}, "tile"),
     ],
 )
 def test_impossible_sizes_name_the_argument(arguments: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=f"`{named}`"):
         plan_windows(**arguments)
+
+
+def test_smallest_tile_is_the_smallest_that_works() -> None:
+    assert smallest_tile(70, 64) == 320  # 2 * 128 + 64
+    assert plan_windows(1, 2000, tile=320, halo=70, multiple=64)[2].core == Box(0, 256, 1, 320)
+    with pytest.raises(ValueError, match="at least 320"):
+        plan_windows(1, 2000, tile=319, halo=70, multiple=64)
+
+
+def test_boxes_move_and_grow() -> None:
+    assert Box(1, 2, 5, 8).shifted(10, 20) == Box(11, 22, 15, 28)
+    assert Box(1, 2, 5, 8).grown(3, 7, 30) == Box(0, 0, 7, 11)
+    assert Box(11, 22, 15, 28).inside(Box(10, 20, 99, 99)) == Box(1, 2, 5, 8)

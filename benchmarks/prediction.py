@@ -1,0 +1,123 @@
+"""Is the model kept busy, and does memory stay flat? Scenes of several sizes, each predicted in a process of its own.
+
+    python benchmarks/prediction.py exported_models/demo --sizes 2000x2000 2000x32000 16000x16000 --memory 2G
+
+For each size: megapixels a second from file to finished maps; those of the same model called on the same windows when
+they are in memory already (halo included, measured in the same process); their ratio, which should be at least 0.9;
+and the peak memory of the process. The scenes are made up: tiled, compressed GeoTIFFs of repeated noise, of which
+--valid is the share that holds data, in square patches far apart.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window as RasterWindow
+
+_PATCH = 704
+
+
+def main() -> None:
+    """Measure, print JSON, and write it where --json says."""
+    options = _options()
+    figures = []
+    for size in options.sizes:
+        height, width = (int(side) for side in size.split("x"))
+        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+            arguments = (options.bundle, Path(scratch), height, width, options.valid, options.memory, options.tile)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                figures.append({"size": size, **pool.apply(measure, arguments)})
+        print(json.dumps(figures[-1]), file=sys.stderr)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def measure(
+    bundle: Path, folder: Path, height: int, width: int, valid: float, memory: str | None, tile: int | None
+) -> dict[str, Any]:
+    """Predict one made-up scene into maps, then the same windows from memory."""
+    from lim_keras.export.bundle import load_bundle
+    from lim_keras.inference.islands import find_islands
+    from lim_keras.inference.mapping import predict_maps
+    from lim_keras.inference.memory import parse_memory
+    from lim_keras.inference.options import PredictOptions
+    from lim_keras.inference.rasters import gdal_settings
+    from lim_keras.inference.scene import SceneReader
+
+    model = load_bundle(bundle)
+    bands = model.info.bands
+    scene = write_scene(folder / "scene.tif", height, width, bands, valid, model.info.dtype)
+    options = PredictOptions(memory=parse_memory(memory) if memory else None, tile=tile)
+    with gdal_settings(), SceneReader(scene) as reader:
+        warm = np.zeros((1, 256, 256, bands), model.info.dtype)
+        model.predict_all(warm)
+        started = time.perf_counter()
+        _, facts = predict_maps(model, reader, folder / "maps", options=options)
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rows, columns = facts["tile"]
+        cell = math.lcm(64, model.info.stride)
+        islands = find_islands(reader, cell)
+    windows = [one for island in islands for row in island.rows((rows, columns), model.info.halo) for one in row]
+    shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
+    image = {shape: np.random.default_rng(0).integers(0, 255, shape).astype(model.info.dtype) for shape in set(shapes)}
+    started = time.perf_counter()
+    for shape in shapes:
+        model.predict_all(image[shape])
+    busy = time.perf_counter() - started
+    return {
+        "bundle": bundle.name,
+        "tile": [rows, columns],
+        "windows": len(windows),
+        "islands": len(islands),
+        "seconds": round(seconds, 2),
+        "megapixels_per_second": round(height * width / 1e6 / seconds, 3),
+        "of_windows_in_memory": round(height * width / 1e6 / busy, 3),
+        "ratio": round(busy / seconds, 3),
+        "computed_over_kept": round(sum(math.prod(shape[1:3]) for shape in shapes) / (height * width), 2),
+        "peak_mib": round(peak),
+    }
+
+
+def write_scene(path: Path, height: int, width: int, bands: int, valid: float, dtype: str) -> Path:
+    """Noise in blocks; where less than everything is valid, square patches of it on a grid, and nodata 0 between."""
+    rng = np.random.default_rng(0)
+    block = rng.integers(1, 255, (bands, 512, 512)).astype(dtype)
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": bands, "dtype": dtype, "tiled": True}
+    profile |= {"crs": "EPSG:32648", "transform": rasterio.Affine(0.8, 0, 5e5, 0, -0.8, 3e6), "compress": "lzw"}
+    side = round(_PATCH * math.sqrt(valid))
+    with rasterio.open(path, "w", blockxsize=512, blockysize=512, nodata=None if valid == 1 else 0, **profile) as file:
+        for top in range(0, height, 512):
+            for left in range(0, width, 512):
+                high, wide = min(512, height - top), min(512, width - left)
+                rows, columns = np.arange(top, top + high), np.arange(left, left + wide)
+                shown = (rows % _PATCH < side)[:, None] & (columns % _PATCH < side)[None, :]
+                file.write(block[:, :high, :wide] * shown, window=RasterWindow(left, top, wide, high))
+    return path
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--sizes", nargs="+", default=["2000x2000", "2000x32000", "16000x16000"], help="rows x columns")
+    parser.add_argument("--valid", type=float, default=1.0, help="share of the scene that holds data")
+    parser.add_argument("--memory", help="what a process may take, such as 2G")
+    parser.add_argument("--tile", type=int, help="pixels a side of a window")
+    parser.add_argument("--scratch", type=Path, help="where scenes and maps lie while they are measured")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""`lim-keras predict`: scenes to landslide inventories."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lim_keras.cli.runs import print_result
+from lim_keras.cli.startup import load_tensorflow
+from lim_keras.errors import DataError
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class NodataType(click.ParamType):  # type: ignore[type-arg]
+    """A number, "nan", or "none"."""
+
+    name = "VALUE|nan|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to what `SceneReader` takes."""
+        if value in ("file", "none"):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number, and neither `nan` nor `none`", param, ctx)
+
+
+class BandsType(click.ParamType):  # type: ignore[type-arg]
+    """Numbers or descriptions, separated by commas."""
+
+    name = "B,B,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to band numbers and names."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(parts):
+            self.fail(
+                f"{value!r}: expected band numbers or descriptions separated by commas, such as 3,2,1", param, ctx
+            )
+        return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+class ScaleType(click.ParamType):  # type: ignore[type-arg]
+    """Two numbers, separated by a comma."""
+
+    name = "LOW,HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to two numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: expected two numbers with a comma between them, such as 0,3000", param, ctx)
+        if not low < high:
+            self.fail(f"{value!r}: expected LOW < HIGH", param, ctx)
+        return low, high
+
+
+class MemoryType(click.ParamType):  # type: ignore[type-arg]
+    """A size such as 2G."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to bytes."""
+        from lim_keras.inference.memory import parse_memory
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_memory(value)
+        except DataError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@click.option("--dem", type=_FILE, help="Elevation model, for slopes; any CRS and resolution, metres or feet.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Probability that is landslide [default: the bundle's].")
+@click.option("--min-area", type=click.FloatRange(0), default=0.0, help="Leave out smaller landslides, m2.")
+@click.option("--fill-holes", type=click.FloatRange(0), default=0.0, help="Fill holes up to this area, m2.")
+@click.option("--simplify", type=click.FloatRange(0), default=0.0, help="Tolerance of outlines, m; topology is kept.")
+@click.option("--min-slope", type=click.FloatRange(0, 90), help="Flag flatter landslides, degrees; needs --dem.")
+@click.option("--drop-flat", is_flag=True, help="Drop what --min-slope flags.")
+@click.option("--probability", type=click.Choice(["percent", "float32"]), default="percent", show_default=True)
+@click.option("--spread", is_flag=True, help="Second band of the probability map: standard deviation of the folds.")
+@click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
+@click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
+@click.option("--bands", type=BandsType(), help="Bands to read, by number or description, in the bundle's order.")
+@click.option("--scale", type=ScaleType(), help="Raw values that are the darkest and the brightest for the model.")
+@click.option("--nodata", type=NodataType(), default="file", help="Which pixels hold no data [default: the file says].")
+@click.option("--gsd", type=click.FloatRange(0, min_open=True), help="Metres a pixel, where the file does not say.")
+@click.option("--resample", is_flag=True, help="Warp scenes to the bundle's metres a pixel beyond a factor 1.5.")
+@click.option("--tta", is_flag=True, help="Average over eight symmetries: eight times the time.")
+@click.option(
+    "--memory", type=MemoryType(), help="What the process may take, such as 4G [default: 40 % of what is free]"
+)
+@click.option("--tile", type=click.IntRange(1), help="Pixels a side of a window [default: as the memory allows].")
+def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME).
+
+    For each scene: a probability map, a landslide mask, an inventory of polygons, a preview and a summary. Killed at
+    any moment, the same command goes on where the last row of windows ended; a scene that cannot be used does not
+    stop the others.
+    """
+    from lim_keras.inference.batch import find_scenes, predict_scenes
+
+    asked = _options(options)
+    found = find_scenes(scenes)
+    load_tensorflow()
+    from lim_keras.export.bundle import load_bundle
+
+    result = predict_scenes(load_bundle(bundle), found, out, asked, say=lambda line: print_result([line]))
+    print_result(result.tables())
+    if result.failures:
+        sys.exit(1)
+
+
+def _options(given: dict[str, Any]) -> Any:
+    from lim_keras.inference.options import PredictOptions, VectorFormat
+    from lim_keras.inventory import InventoryOptions
+
+    if given["min_slope"] is not None and given["dem"] is None:
+        raise click.UsageError("--min-slope needs an elevation model: give --dem.")
+    if given["drop_flat"] and given["min_slope"] is None:
+        raise click.UsageError("--drop-flat needs --min-slope.")
+    formats: list[VectorFormat] = ["gpkg"]
+    formats += ["geojson"] if given["geojson"] else []
+    formats += ["parquet"] if given["parquet"] else []
+    return PredictOptions(
+        threshold=given["threshold"],
+        probability=given["probability"],
+        spread=given["spread"],
+        bands=given["bands"],
+        nodata=given["nodata"],
+        scale=given["scale"],
+        gsd_m=given["gsd"],
+        resample=given["resample"],
+        symmetries=given["tta"],
+        memory=given["memory"],
+        tile=given["tile"],
+        formats=tuple(formats),
+        inventory=InventoryOptions(
+            min_area_m2=given["min_area"],
+            fill_holes_m2=given["fill_holes"],
+            simplify_m=given["simplify"],
+            min_slope=given["min_slope"],
+            drop_below_slope=given["drop_flat"],
+        ),
+        dem=given["dem"],
+    )

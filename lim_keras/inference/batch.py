@@ -1,0 +1,131 @@
+"""Many scenes, one after another: one that cannot be used does not stop the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lim_keras.errors import DataError, LimKerasError
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.outputs import SceneModel
+from lim_keras.inference.predict import ScenePrediction, predict_scene
+from lim_keras.inference.progress import SceneProgress
+
+_ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of the scenes. failures: by scene, why it could not be used."""
+
+    predictions: tuple[ScenePrediction, ...]
+    failures: dict[Path, str]
+    summary: Path
+
+    def tables(self) -> list[Any]:
+        """One line a scene, then where the files are."""
+        table = Table(title="landslide inventory")
+        for name, side in (("scene", "left"), ("landslides", "right"), ("area, ha", "right"), ("valid, km2", "right")):
+            table.add_column(name, justify=side)  # type: ignore[arg-type]
+        table.add_column("Mpx/s", justify="right")
+        table.add_column("seconds", justify="right")
+        for one in self.predictions:
+            table.add_row(*_row(one))
+        for scene in self.failures:
+            table.add_row(escape(scene.name), "[red]failed[/red]", "", "", "", "")
+        return [table, escape(f"summary: {self.summary}")]
+
+
+def _row(one: ScenePrediction) -> list[str]:
+    summary = one.summary
+    area, valid = summary["landslide_area_m2"], summary["valid_area_m2"]
+    return [
+        escape(one.scene.name),
+        f"{summary['landslides']:,}",
+        "" if area is None else f"{area / 1e4:,.2f}",
+        "" if valid is None else f"{valid / 1e6:,.3f}",
+        f"{summary['megapixels_per_second']:.2f}",
+        "there already" if one.was_there else f"{summary['seconds']['all']:.0f}",
+    ]
+
+
+def _line(one: ScenePrediction) -> str:
+    done = "was there already" if one.was_there else "done"
+    return escape(f"{one.scene}: {done}, {one.summary['landslides']:,} landslides")
+
+
+def find_scenes(paths: Sequence[Path]) -> list[Path]:
+    """The scenes meant by files and folders, folders in order of their names.
+
+    Raises:
+        DataError: a path does not exist, a folder holds no raster, or two scenes would write the same files.
+    """
+    scenes: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in _ENDINGS)
+            if not inside:
+                raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: none")
+            scenes += inside
+        elif path.exists():
+            scenes.append(path)
+        else:
+            raise DataError(f"{path}: not found. Expected a raster or a folder of rasters.")
+    names: dict[str, Path] = {}
+    for scene in scenes:
+        other = names.setdefault(scene.stem, scene)
+        if other is not scene:
+            raise DataError(
+                f"{scene} and {other}: expected scenes of different names, as files are named after them. Rename "
+                "one, or predict them into different folders."
+            )
+    return scenes
+
+
+def predict_scenes(
+    model: SceneModel,
+    scenes: Sequence[Path],
+    out_dir: Path,
+    options: PredictOptions | None = None,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    console: Console | None = None,
+) -> BatchResult:
+    """Predict scenes as `predict_scene` does, and write `summary.json` of them all.
+
+    Args:
+        say: takes a line for every scene that is done or failed.
+        console: where the progress bar goes; None is standard error.
+    """
+    predictions: list[ScenePrediction] = []
+    failures: dict[Path, str] = {}
+    watcher = SceneProgress(console or Console(stderr=True))
+    for number, scene in enumerate(scenes, start=1):
+        watcher.label = f"{scene.name} ({number}/{len(scenes)})" if len(scenes) > 1 else scene.name
+        try:
+            predictions.append(predict_scene(model, scene, out_dir, options, watcher=watcher))
+            say(_line(predictions[-1]))
+        except LimKerasError as error:
+            failures[scene] = str(error)
+            say(f"[red]failed[/red] {escape(str(error))}")
+    return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:
+    path = out_dir / "summary.json"
+    content = {
+        "scenes": len(predictions) + len(failures),
+        "failed": {str(scene): reason for scene, reason in failures.items()},
+        "predicted": [one.summary for one in predictions],
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return partial.replace(path)

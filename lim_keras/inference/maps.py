@@ -1,0 +1,183 @@
+"""Maps of a scene while they grow: plain files on the disk that a killed process cannot damage.
+
+Each map is one file of raw numbers, row by row, as large as the scene and sparse: what was never written takes no room.
+Numbers are kept one higher than they are, so that the zeros of unwritten places can be told: they are "no data". A VRT
+beside the files lets GDAL read them as one raster with nodata -1. `state.json` says how many rows of windows are done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from lim_keras.data.raster import RasterInfo
+from lim_keras.errors import DataError
+from lim_keras.inference.stream import Piece
+
+STATE = "state.json"
+NODATA = -1.0
+_MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
+_SMALLEST_FILE = 1024
+"""GDAL wants some bytes to look at before it takes a file for a raster."""
+_GDAL_TYPES = {"<f4": "Float32", "u1": "Byte"}
+
+
+class Maps:
+    """Probability, votes and, where wanted, spread of a scene, being written; a context manager.
+
+    Args:
+        folder: where the files lie; what a killed process left there is kept if it was made with the same settings.
+        info: the grid.
+        spread: whether to keep the folds' standard deviation.
+        identity: everything that decides the numbers; a folder with another one is started anew.
+        plan: how the scene is cut; a folder that is kept keeps its own.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, info: RasterInfo, *, spread: bool, identity: str, plan: Mapping[str, Any]) -> None:
+        self._folder, self._info = folder, info
+        self._names = [name for name in _MAPS if spread or name != "spread"]
+        self._state: dict[str, Any] = {"identity": identity, "plan": dict(plan), "done": 0}
+        kept = self._kept_state()
+        if kept is not None:
+            self._state = kept
+        self._files: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        with self._explained():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pixels = self._info.width * self._info.height
+            fresh = os.O_TRUNC if self.done == 0 else 0
+            for name in self._names:
+                file = os.open(self._folder / f"{name}.raw", os.O_RDWR | os.O_CREAT | fresh, 0o644)
+                self._files[name] = file
+                os.ftruncate(file, max(pixels * np.dtype(_MAPS[name]).itemsize, _SMALLEST_FILE))
+            self._write_state()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            os.close(file)
+        self._files = {}
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """How the scene is cut, as it was decided when the folder was made."""
+        plan: Mapping[str, Any] = self._state["plan"]
+        return plan
+
+    @property
+    def done(self) -> int:
+        """Rows of windows that are complete on the disk."""
+        return int(self._state["done"])
+
+    def write(self, piece: Piece) -> None:
+        """Put a piece in its place. Pixels without data stay unwritten."""
+        values = {"probability": piece.probability, "votes": piece.votes, "spread": piece.spread}
+        with self._explained():
+            for name in self._names:
+                dtype = np.dtype(_MAPS[name])
+                shown = np.where(piece.valid, values[name] + 1, 0).astype(dtype)
+                for row, line in enumerate(shown, start=piece.core.top):
+                    place = (row * self._info.width + piece.core.left) * dtype.itemsize
+                    _write_all(self._files[name], line.tobytes(), place)
+
+    def commit(self, done: int) -> None:
+        """Note that the first `done` rows of windows are complete."""
+        with self._explained():
+            for file in self._files.values():
+                os.fsync(file)
+            self._state["done"] = done
+            self._write_state()
+
+    def write_vrt(self) -> Path:
+        """Describe the maps to GDAL: bands probability, votes (number of folds) and spread, Float32, nodata -1."""
+        path = self._folder / "maps.vrt"
+        for name in self._names:
+            _write_header(self._folder / f"{name}.hdr", self._info, _MAPS[name])
+        path.write_text(_vrt(self._info, self._names), encoding="utf-8")
+        return path
+
+    def _kept_state(self) -> dict[str, Any] | None:
+        try:
+            state: dict[str, Any] = json.loads((self._folder / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        there = all((self._folder / f"{name}.raw").exists() for name in self._names)
+        same = state.get("identity") == self._state["identity"]
+        return state if there and same else None
+
+    def _write_state(self) -> None:
+        partial = self._folder / f"{STATE}.partial"
+        partial.write_text(json.dumps(self._state), encoding="utf-8")
+        partial.replace(self._folder / STATE)
+
+    def _explained(self) -> _Explained:
+        return _Explained(self._folder)
+
+
+class _Explained:
+    """Turns the system's errors into ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise DataError(
+                f"{self._folder}: cannot be written ({error.strerror}). What is done is kept: make room or mend the "
+                "folder, and give the same command again."
+            ) from error
+
+
+def _write_all(file: int, data: bytes, place: int) -> None:
+    written = os.pwrite(file, data, place)
+    while written < len(data):  # a nearly full disk takes a part, and says why at the next call
+        written += os.pwrite(file, data[written:], place + written)
+
+
+def _write_header(path: Path, info: RasterInfo, dtype: str) -> None:
+    """The few lines by which GDAL's ENVI driver knows a file of raw numbers."""
+    kind = {"<f4": 4, "u1": 1}[dtype]
+    lines = ["ENVI", f"samples = {info.width}", f"lines = {info.height}", "bands = 1", "header offset = 0"]
+    lines += ["file type = ENVI Standard", f"data type = {kind}", "interleave = bsq", "byte order = 0"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _vrt(info: RasterInfo, names: list[str]) -> str:
+    size = f'rasterXSize="{info.width}" rasterYSize="{info.height}"'
+    lines = [f"<VRTDataset {size}>"]
+    if info.crs:
+        lines.append(f"<SRS>{escape(info.crs)}</SRS>")
+    if info.transform is not None:
+        a, b, c, d, e, f = tuple(info.transform)[:6]
+        lines.append(
+            "<GeoTransform>" + ", ".join(repr(float(value)) for value in (c, a, b, f, d, e)) + "</GeoTransform>"
+        )
+    for number, name in enumerate(names, start=1):
+        lines += [
+            f'<VRTRasterBand dataType="Float32" band="{number}">',
+            f"<Description>{name}</Description>",
+            f"<NoDataValue>{NODATA:g}</NoDataValue>",
+            f'<ComplexSource><SourceFilename relativeToVRT="1">{name}.raw</SourceFilename><SourceBand>1</SourceBand>',
+            f'<SourceProperties {size} DataType="{_GDAL_TYPES[_MAPS[name]]}"/>',
+            "<ScaleOffset>-1</ScaleOffset><ScaleRatio>1</ScaleRatio></ComplexSource>",
+            "</VRTRasterBand>",
+        ]
+    return "\n".join([*lines, "</VRTDataset>"]) + "\n"

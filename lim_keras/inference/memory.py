@@ -1,0 +1,95 @@
+"""How large a window may be: larger ones waste less halo, smaller ones need less memory."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import psutil
+
+from lim_keras.errors import DataError
+from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.inference.windows import smallest_tile
+
+RUNTIME_BYTES = 900e6
+"""What TensorFlow and the geographic libraries take before the first window."""
+
+FREE_SHARE = 0.4
+"""Share of the memory that is free now which a prediction may take if nothing else is said."""
+
+_WORKSPACE = 2.5
+"""Memory of the kernels' own buffers and of freed maps not yet reused, over that of the feature maps. Measured."""
+
+_ENOUGH_WASTE = 1.25
+"""Windows need not be so large that less than this many pixels are computed for each one that is kept."""
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of "2G", "1500M", "1.5 GiB" or a plain number of bytes.
+
+    Raises:
+        DataError: not such a size.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise DataError(f"Invalid memory size. Expected a number with K, M, G or T, such as 2G. Received: {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def free_memory() -> int:
+    """Bytes that a prediction may take if nothing else is said."""
+    return int(psutil.virtual_memory().available * FREE_SHARE)
+
+
+def choose_tile(info: BundleInfo, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+    """Rows and columns of a window that fit into so much memory.
+
+    Args:
+        info: of the model.
+        height, width: of the scene; a narrow one gets windows of its own width, and longer ones.
+        memory: bytes that the whole process may take.
+        multiple: grid that windows start on, pixels.
+
+    Raises:
+        DataError: not enough for the smallest window that holds a core between two halos.
+    """
+    stride = multiple
+    least = smallest_tile(info.halo, stride)
+    pixels = (memory - RUNTIME_BYTES) / bytes_per_pixel(info)
+    smallest = min(least, _rounded_up(height, stride)) * min(least, _rounded_up(width, stride))
+    if pixels < smallest:
+        needed = math.ceil((smallest * bytes_per_pixel(info) + RUNTIME_BYTES) / 2**20)
+        raise DataError(
+            f"Expected at least {needed} MiB of memory for windows of {least} px, the smallest that this model's halo "
+            f"of {info.halo} px leaves a core in. Received: {memory / 2**20:.0f} MiB. Raise --memory."
+        )
+    # Waste of a square tile t: (t / (t - 2 halo))^2.
+    margin = _rounded_up(info.halo, stride)
+    enough = max(2 * margin / (1 - _ENOUGH_WASTE**-0.5), 2048)
+    side = min(math.sqrt(pixels), enough)
+    rows, columns = min(_rounded_up(height, stride), side), min(_rounded_up(width, stride), side)
+    if columns < side:
+        rows = min(side * side / columns, _rounded_up(height, stride))
+    elif rows < side:
+        columns = min(side * side / rows, _rounded_up(width, stride))
+    return max(_rounded_down(rows, stride), min(least, _rounded_up(height, stride))), max(
+        _rounded_down(columns, stride), min(least, _rounded_up(width, stride))
+    )
+
+
+def bytes_per_pixel(info: BundleInfo) -> float:
+    """Memory of a prediction for each pixel of its window: feature maps, pixels read ahead, what the folds say."""
+    raw = {"uint8": 1, "uint16": 2, "float32": 4}[info.dtype] * info.bands
+    images = 4 * info.bands + 3 * raw
+    maps = 4 * info.folds + 3 * 4 + 3 * 4
+    return info.bytes_per_pixel * _WORKSPACE + images + maps
+
+
+def _rounded_up(size: float, step: int) -> int:
+    return math.ceil(size / step) * step
+
+
+def _rounded_down(size: float, step: int) -> int:
+    return int(size // step) * step

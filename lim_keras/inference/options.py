@@ -1,0 +1,80 @@
+"""What may be asked of a prediction, and what of it decides the files that come out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.inference.rasters import ProbabilityType
+from lim_keras.inference.scene import Nodata
+from lim_keras.inference.stream import ValueScale
+from lim_keras.inventory import InventoryOptions
+
+VectorFormat = Literal["gpkg", "geojson", "parquet"]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is asked of a prediction.
+
+    Args:
+        threshold: probability from which a pixel is landslide; None: the bundle's.
+        probability: numbers of the probability map.
+        spread: also write the folds' standard deviation.
+        bands: of the scene to read, by number from 1 on or by description; None: all.
+        nodata: which pixels hold no data.
+        scale: raw values that become the lowest and the highest of the model's data type.
+        gsd_m: ground sample distance of a scene whose file does not say, metres.
+        resample: warp scenes to the ground sample distance of training, beyond a factor of 1.5.
+        symmetries: average over the eight symmetries of each window (test-time augmentation).
+        memory: bytes that the process may take; None: a share of what is free.
+        tile: pixels a side of a window; None: as the memory allows.
+        formats: of the inventory; a GeoPackage is always written.
+        inventory: which polygons are kept, and how they are drawn.
+        dem: elevation model, for slopes.
+    """
+
+    threshold: float | None = None
+    probability: ProbabilityType = "percent"
+    spread: bool = False
+    bands: tuple[int | str, ...] | None = None
+    nodata: Nodata = "file"
+    scale: ValueScale | None = None
+    gsd_m: float | None = None
+    resample: bool = False
+    symmetries: bool = False
+    memory: int | None = None
+    tile: int | None = None
+    formats: tuple[VectorFormat, ...] = ("gpkg",)
+    inventory: InventoryOptions = field(default_factory=InventoryOptions)
+    dem: Path | None = None
+
+
+def identity(scene: Path, model: BundleInfo, options: PredictOptions) -> str:
+    """What decides the files of a scene, as SHA-256: the scene, the model and the options, memory apart."""
+    status = scene.stat()
+    facts = {
+        "scene": [scene.name, status.st_size, status.st_mtime_ns],
+        "bundle": [model.config_hash, sorted((name, record.sha256) for name, record in model.files.items())],
+        "options": settings(options),
+        "dem": [options.dem.stat().st_size, options.dem.stat().st_mtime_ns] if options.dem else None,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def settings(options: PredictOptions) -> dict[str, Any]:
+    """The options that decide what comes out, ready for JSON."""
+    values = asdict(options)
+    values.pop("memory")
+    values["dem"] = None if options.dem is None else str(options.dem)
+    values["inventory"] = {
+        name: None if isinstance(value, float) and math.isinf(value) else value
+        for name, value in values["inventory"].items()
+    }
+    content: dict[str, Any] = json.loads(json.dumps(values))
+    return content

@@ -1,0 +1,35 @@
+"""What a model says of images, whoever runs it: TensorFlow here, another runtime or a server elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.export.bundle_info import BundleInfo
+
+
+class EnsemblePrediction(NamedTuple):
+    """What the folds say of images, each (n, height, width).
+
+    probability: float32, 0..1, mean over the folds. spread: float32, their standard deviation. votes: int32, folds that
+    reach the threshold. Of a single model, spread is 0 and votes are 0 or 1.
+    """
+
+    probability: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    votes: NDArray[np.int32]
+
+
+class SceneModel(Protocol):
+    """A model that scenes can be predicted with, such as `lim_keras.export.bundle.Bundle`."""
+
+    @property
+    def info(self) -> BundleInfo:
+        """What its bundle says of it."""
+        ...
+
+    def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
+        """Images (n, height, width, bands) of raw numbers, of any height and width from 1 on."""
+        ...

@@ -1,0 +1,205 @@
+"""Slope and aspect (Horn 1981) below a scene, from an elevation model of any CRS and resolution."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+from pyproj import Transformer
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+from rasterio.windows import Window
+
+from lim_keras.data.raster import RasterInfo
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.inventory.dem import Dem, open_dem
+from lim_keras.inventory.ground import Floats, Ground, apply, border, explained, inverse, shifted
+
+Elevations = NDArray[np.float32]
+
+# Cells around a window: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding.
+_MARGIN = 4
+# What rounding of corners may leave uncovered of a scene.
+_NEGLIGIBLE = 1e-4
+
+
+@dataclass(frozen=True)
+class Terrain:
+    """Terrain on the scene's grid, (height, width) float32 each, NaN where unknown.
+
+    elevation: metres. slope: degrees, 0 level, 90 upright. aspect: degrees, the way that the slope faces (downhill),
+    0 north, 90 east; NaN on level ground.
+    """
+
+    elevation: Elevations
+    slope: Elevations
+    aspect: Elevations
+
+
+def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) -> tuple[Elevations, Elevations]:
+    """Slope and aspect of the plane that fits each 3 x 3 neighbourhood, after Horn (1981), "Hill shading and the
+    reflectance map", Proceedings of the IEEE 69(1): neighbours beside the cell weigh twice those at its corners.
+
+    Args:
+        elevation: (height, width) metres; rows go from north to south, columns from west to east. NaN where unknown.
+        xres_m: metres across a cell, one number or (height, 1), one a row.
+        yres_m: metres down a cell, likewise.
+
+    Returns:
+        slope in degrees, and aspect in degrees: the way that the slope faces (downhill), 0 north, 90 east, NaN on
+        level ground. Both (height, width) float32, NaN at the border and where the cell or a neighbour is NaN.
+    """
+    height, width = elevation.shape
+    slope, aspect = np.full((2, height, width), np.nan, np.float32)
+    if height < 3 or width < 3:
+        return slope, aspect
+    z = elevation.astype(np.float64)
+    xres, yres = (np.broadcast_to(np.asarray(size, np.float64), (height, 1))[1:-1] for size in (xres_m, yres_m))
+    down = z[:-2] + 2 * z[1:-1] + z[2:]
+    across = z[:, :-2] + 2 * z[:, 1:-1] + z[:, 2:]
+    east = (down[:, 2:] - down[:, :-2]) / (8 * xres)
+    south = (across[2:] - across[:-2]) / (8 * yres)
+    steepness = np.hypot(east, south)
+    unknown = ~np.isfinite(steepness + z[1:-1, 1:-1])
+    inner = (slice(1, -1), slice(1, -1))
+    slope[inner] = np.where(unknown, np.nan, np.degrees(np.arctan(steepness)))
+    facing = np.degrees(np.arctan2(-east, south)) % 360
+    aspect[inner] = np.where(unknown | (steepness == 0), np.nan, facing)
+    return slope, aspect
+
+
+class TerrainReader:
+    """Elevation, slope and aspect below windows of a scene; a context manager.
+
+    Slopes are taken on the model's own cells and only then brought to the scene's pixels, bilinearly. The other way
+    round, a 30 m model drawn out bilinearly to pixels of 0.8 m is a net of facets with creases between them; slopes of
+    those pixels show the facets and the creases, not the hillside. A model that is finer than the scene is averaged to
+    the scene's ground sample distance first, for the roughness of single boulders is not the slope of a landslide.
+
+    Cells are measured on the WGS 84 ellipsoid, row by row: a model in degrees is used as it is, without a warp that
+    would smooth it, and one in Web Mercator gets its true slopes too. Aspects are turned from the grid's north to true
+    north. Only the window's part of the model is in memory.
+
+    Args:
+        dem: any raster of one band that GDAL reads; elevations in metres or, where its band or its vertical CRS says
+            so, in feet.
+        scene: header of a raster on the scene's grid.
+
+    Attributes:
+        uncovered: share of the scene's area outside the model, 0..1; known once entered.
+
+    Raises (when entered):
+        DataError: the scene has no CRS, the model cannot be used, or it lies elsewhere. A model that covers a part only
+            is a warning.
+    """
+
+    def __init__(self, dem: Path, scene: RasterInfo) -> None:
+        self._path, self._scene, self._ground = dem, scene, Ground.of(scene)
+        self.uncovered = 0.0
+        self._stack = ExitStack()
+        self._dem: Dem
+        self._way: Transformer
+
+    def __enter__(self) -> Self:
+        ground = self._ground
+        if not ground.crs:
+            raise DataError(
+                f"{self._scene.path}: expected a scene with a CRS to find its place in {self._path}, but it has none."
+            )
+        everything = Window(0, 0, self._scene.width, self._scene.height)
+        centre = ground.place(np.array([[everything.width / 2, everything.height / 2]]))[0]
+        with ExitStack() as stack:
+            opened = open_dem(self._path, ground.crs, centre, ground.gsd_m)
+            self._dem, self._way = stack.enter_context(opened)
+            self.uncovered = _uncovered(self._to_cells(everything), self._dem)
+            self._check_cover()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def read(self, window: Window) -> Terrain:
+        """The terrain below a window of the scene."""
+        part = self._cells_below(window)
+        if part is None:
+            nowhere = np.full((3, window.height, window.width), np.nan, np.float32)
+            return Terrain(*nowhere)
+        layers = self._layers(part)
+        smooth = self._sample(layers, part, window, Resampling.bilinear)
+        # Bilinear weights would draw the neighbours of a void into it: a pixel is as unknown as the cell that it is in.
+        smooth[np.isnan(self._sample(layers, part, window, Resampling.nearest))] = np.nan
+        elevation, slope, east, north = smooth
+        level = (east == 0) & (north == 0)
+        aspect = np.where(level, np.nan, np.degrees(np.arctan2(east, north)) % 360)
+        return Terrain(elevation, slope, aspect.astype(np.float32))
+
+    def _sample(self, layers: Elevations, part: Window, window: Window, resampling: Resampling) -> Elevations:
+        """Layers (n, height, width) of a part of the model, at the pixels of a window of the scene."""
+        found = np.full((len(layers), window.height, window.width), np.nan, np.float32)
+        with explained(self._path):
+            reproject(
+                layers,
+                found,
+                src_transform=shifted(self._dem.matrix, part.col_off, part.row_off),
+                src_crs=self._dem.crs,
+                src_nodata=np.nan,
+                dst_transform=shifted(self._ground.matrix, window.col_off, window.row_off),
+                dst_crs=self._ground.crs,
+                dst_nodata=np.nan,
+                resampling=resampling,
+                UNIFIED_SRC_NODATA="NO",  # each layer has its own gaps: level ground has a slope, but no aspect
+            )
+        return found
+
+    def _layers(self, part: Window) -> Elevations:
+        """Elevation, slope and the two parts of the direction that it faces, which unlike its angle can be averaged."""
+        elevation, cells = self._dem.read(part), self._dem.cells(part)
+        slope, aspect = slope_aspect(elevation, cells.xres_m, cells.yres_m)
+        facing = np.radians(aspect + cells.north_deg)
+        return np.stack([elevation, slope, np.sin(facing), np.cos(facing)]).astype(np.float32)
+
+    def _cells_below(self, window: Window) -> Window | None:
+        points = self._to_cells(window)
+        if not np.isfinite(points).all():
+            return None
+        lowest = np.maximum(np.floor(points.min(axis=0)) - _MARGIN, 0).astype(int)
+        after = np.minimum(np.ceil(points.max(axis=0)) + _MARGIN, (self._dem.width, self._dem.height)).astype(int)
+        if (after <= lowest).any():
+            return None
+        (left, top), (width, height) = lowest.tolist(), (after - lowest).tolist()
+        return Window(left, top, width, height)
+
+    def _to_cells(self, window: Window) -> Floats:
+        """The border of a window of the scene, in cells of the model."""
+        placed = self._ground.place(border(window))
+        x, y = self._way.transform(placed[:, 0], placed[:, 1])
+        return apply(inverse(self._dem.matrix), np.stack([x, y], axis=-1))
+
+    def _check_cover(self) -> None:
+        if self.uncovered >= 1:
+            raise DataError(f"{self._path}: expected an elevation model of {self._scene.path}, but it lies elsewhere.")
+        if self.uncovered > _NEGLIGIBLE:
+            warnings.warn(
+                f"{self._path}: does not cover {self.uncovered:.1%} of {self._scene.path}; slopes and elevations "
+                "are unknown there.",
+                LimKerasWarning,
+                stacklevel=3,
+            )
+
+
+def _uncovered(outline: Floats, dem: Dem) -> float:
+    """Share of an outline (n, 2), in cells of a model, that lies outside of it."""
+    if not np.isfinite(outline).all():
+        return 1.0
+    scene: Any = shapely.Polygon(outline)
+    return float(1 - scene.intersection(shapely.box(0, 0, dem.width, dem.height)).area / scene.area)

@@ -1,0 +1,167 @@
+"""How far a network looks and how much memory it takes, read off its layers: what streaming over a scene must know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import keras
+
+from lim_keras.errors import ModelError
+
+_Interval = tuple[int, int]
+"""First and last position along one axis, both included."""
+
+_IMAGE = "image"
+_FLOAT32_BYTES = 4
+_POINTWISE = {"Rescaling", "BandRange", "PadToMultiple", "CropLike", "BatchNormalization", "ReLU", "Activation"}
+_POINTWISE |= {"Add", "Concatenate", "Dropout", "SpatialDropout2D", "GetItem"}
+_SLIDING = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceptiveField:
+    """What a network needs beyond the pixels that are wanted of it.
+
+    halo: pixels on each side of a core that can change the core's prediction, where the core starts and ends at
+    multiples of the network's stride; with as many pixels around it, a core is predicted as in the whole scene.
+    bytes_per_pixel: most memory that feature maps take at one time, over the pixels of the image, in float32.
+    """
+
+    halo: int
+    bytes_per_pixel: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One layer at work: a node of the graph with its nested models opened up. Tensors go by name."""
+
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    channels: tuple[int, ...]
+    """Of each input."""
+    output: str
+
+
+def receptive_field(model: keras.Model, stride: int) -> ReceptiveField:
+    """Trace a functional model (image -> map of the same size) backwards for its halo, forwards for its memory.
+
+    Args:
+        model: built of the layers that this package's networks are built of.
+        stride: of the network, pixels (`lim_keras.models.network_stride`).
+
+    Raises:
+        ModelError: a layer whose reach is not known.
+    """
+    steps, outputs = _open_up(model.get_config(), [_IMAGE], "")
+    halo = max(_halo(steps, outputs[0], stride, axis) for axis in (0, 1))
+    return ReceptiveField(halo, _peak_bytes(steps))
+
+
+def _open_up(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tuple[list[_Step], list[str]]:
+    """The steps of a functional model's configuration in the order of their work, and the names of its outputs."""
+    entries = [entry[0] for entry in _listed(config["input_layers"])]
+    names = {(entry, 0): tensor for entry, tensor in zip(entries, inputs, strict=True)}
+    steps: list[_Step] = []
+    for layer in config["layers"]:
+        if layer["class_name"] == "InputLayer":
+            continue
+        tensors = list(_tensors(layer["inbound_nodes"]))
+        sources = [names[tensor["keras_history"][0], tensor["keras_history"][2]] for tensor in tensors]
+        name = layer["name"]
+        if layer["class_name"] == "Functional":
+            nested, outputs = _open_up(layer["config"], sources, f"{path}{name}/")
+            steps += nested
+            names |= {(name, position): output for position, output in enumerate(outputs)}
+        else:
+            channels = tuple(int(tensor["shape"][-1]) for tensor in tensors)
+            steps.append(_Step(layer["class_name"], layer["config"], tuple(sources), channels, path + name))
+            names[name, 0] = path + name
+    return steps, [names[output[0], output[2]] for output in _listed(config["output_layers"])]
+
+
+def _listed(layers: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """Keras writes a single input or output without the list around it."""
+    return [layers] if isinstance(layers[0], str) else layers
+
+
+def _tensors(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The Keras tensors anywhere in the arguments of a call."""
+    if isinstance(node, Mapping):
+        if node.get("class_name") == "__keras_tensor__":
+            yield node["config"]
+        else:
+            yield from _tensors(list(node.values()))
+    elif isinstance(node, list | tuple):
+        for part in node:
+            yield from _tensors(part)
+
+
+def _halo(steps: Sequence[_Step], output: str, stride: int, axis: int) -> int:
+    """Pixels that the predictions of positions 0..stride-1 reach beyond them, on the farther side."""
+    seen: dict[str, _Interval] = {output: (0, stride - 1)}
+    for step in reversed(steps):
+        if step.output not in seen:
+            continue  # a map that nothing is made of
+        for place, tensor in enumerate(step.inputs):
+            needed = _needed(step, place, seen[step.output], axis)
+            known = seen.get(tensor, needed)
+            seen[tensor] = min(known[0], needed[0]), max(known[1], needed[1])
+    first, last = seen[_IMAGE]
+    return max(-first, last - (stride - 1))
+
+
+def _needed(step: _Step, place: int, wanted: _Interval, axis: int) -> _Interval:
+    """Positions of a step's input number `place` that positions `wanted` of its output are made of, along one axis."""
+    first, last = wanted
+    config = step.config
+    if step.kind in _POINTWISE:
+        return wanted
+    if step.kind == "MaxUnpool":  # a value for each block of two positions; all of its reference decide where it goes
+        return (first // 2, last // 2) if place == 0 else (first // 2 * 2, last // 2 * 2 + 1)
+    if step.kind == "ZeroPadding2D":
+        before = config["padding"][axis][0]
+        return first - before, last - before
+    if step.kind == "Conv2DTranspose":
+        size, stride = config["kernel_size"][axis], config["strides"][axis]
+        before = max(size - stride, 0) // 2
+        return -(-(first + before - (size - 1)) // stride), (last + before) // stride
+    if step.kind in _SLIDING:
+        size, stride = _size_and_stride(step, axis)
+        before = max(size - stride, 0) // 2 if config["padding"] == "same" else 0
+        return first * stride - before, last * stride - before + size - 1
+    raise ModelError(f"Layer {config.get('name', step.output)} of type {step.kind}: its receptive field is not known.")
+
+
+def _size_and_stride(step: _Step, axis: int) -> tuple[int, int]:
+    """Width of the sliding window, dilation included, and its step."""
+    config = step.config
+    if "pool_size" in config:
+        return config["pool_size"][axis], config["strides"][axis]
+    return (config["kernel_size"][axis] - 1) * config["dilation_rate"][axis] + 1, config["strides"][axis]
+
+
+def _peak_bytes(steps: Sequence[_Step]) -> float:
+    """Most bytes of feature maps alive at once, over the pixels of the image, the steps taken one after another."""
+    channels = {tensor: count for step in steps for tensor, count in zip(step.inputs, step.channels, strict=True)}
+    last_use = {tensor: position for position, step in enumerate(steps) for tensor in step.inputs}
+    scale: dict[str, Fraction] = {_IMAGE: Fraction(1)}
+    alive, peak = {_IMAGE}, 0.0
+    for position, step in enumerate(steps):
+        scale[step.output] = scale[step.inputs[0]] / _shrinks(step)
+        alive.add(step.output)
+        peak = max(peak, sum(channels.get(tensor, 1) * float(scale[tensor]) ** 2 for tensor in alive))
+        alive = {tensor for tensor in alive if last_use.get(tensor, position) > position}
+    return peak * _FLOAT32_BYTES
+
+
+def _shrinks(step: _Step) -> Fraction:
+    """Positions of the input along one axis for each of the output."""
+    if step.kind == "MaxUnpool":
+        return Fraction(1, 2)
+    if step.kind == "Conv2DTranspose":
+        return Fraction(1, step.config["strides"][0])
+    return Fraction(_size_and_stride(step, 0)[1]) if step.kind in _SLIDING else Fraction(1)

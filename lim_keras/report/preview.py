@@ -1,0 +1,384 @@
+"""A scene and its landslides at a glance: `<scene>_preview.png`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import rasterio
+import shapely
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from numpy.typing import NDArray
+from pyproj import Geod
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+
+from lim_keras.data.raster import RasterInfo, read_info
+from lim_keras.errors import DataError
+from lim_keras.evaluation.detections import polygon_areas_m2
+from lim_keras.inventory.ground import Ground, apply, explained, inverse, open_raster
+from lim_keras.report.style import DPI, INK, LABEL_PT, MUTED, PROBABILITY, SMALL_PT, TITLE_PT, new_figure, save
+
+__all__ = ["draw_preview"]
+
+LONGEST_PX = 1440
+SMALL_PX = 10
+"""Landslides that are smaller than this in the picture, in pixels, are ringed."""
+
+_RGB = (1, 2, 3)
+_BLOCK = 2048
+_CACHE_BYTES = 128 * 2**20
+_PERCENTILES = (2, 98)
+_NO_DATA, _PLAIN = "#e3e6ea", "#e8442e"
+_HEAT_SHARE, _HEAT_FROM = 0.6, 0.05
+# Layout, in inches: the picture, and above and below it title and legend.
+_LEAST_IN, _MARGIN_IN, _TITLE_IN, _LEGEND_IN, _LEGEND_WIDTH_IN = 6.0, 0.35, 0.85, 0.95, 7.8
+_COLOURS_IN = 1.6
+_LINE_PT, _CASING_PT, _RING_PT = 1.4, 2.7, 7.5
+_ENLARGED = 4
+_SQUARE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class _View:
+    """How a scene is shown.
+
+    pixel_m: width and height of the pixel at its centre on the ground, None where that is unknown. width_in, height_in:
+    of the picture, so that the ground is not distorted.
+    """
+
+    info: RasterInfo
+    ground: Ground
+    pixel_m: tuple[float, float] | None
+    width_in: float
+    height_in: float
+
+    @property
+    def north_up(self) -> bool:
+        matrix = self.ground.matrix
+        return self.ground.to_degrees is not None and matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e
+
+    @property
+    def drawn_px(self) -> tuple[float, float]:
+        """Pixels of the picture for each pixel of the scene, across and along."""
+        return self.width_in * DPI / self.info.width, self.height_in * DPI / self.info.height
+
+
+def draw_preview(
+    scene: Path,
+    inventory: geopandas.GeoDataFrame,
+    path: Path,
+    *,
+    bands: Sequence[int] = _RGB,
+    probability: Path | None = None,
+    title: str = "",
+    value_range: Sequence[tuple[float, float]] | None = None,
+    gsd_m: float | None = None,
+) -> Path:
+    """Draw a scene with its landslides outlined, the small ones ringed, with scale bar and legend.
+
+    The scene is read block by block, averaged to 1,440 pixels on its longer side.
+
+    Args:
+        scene: raster; where it holds no data, the picture is light grey.
+        inventory: polygons; coloured by `probability_mean` where there is that column, and summed by `area_m2`.
+        path: the figure's file, .png, .svg or .pdf.
+        bands: one, shown in grey, or three, by number from 1 on. A scene of fewer than three is shown by its first.
+        probability: raster on the scene's grid, 0..1 or whole percent, laid over the scene; None: none.
+        title: the scene's name by default.
+        value_range: lowest and highest value shown, a pair for each band or one for all; None: uint8 as it is, other
+            types from the 2nd to the 98th percentile.
+        gsd_m: metres a pixel of a scene that does not say where it lies.
+
+    Raises:
+        DataError: the scene or the probability cannot be read, there is no such band, or `value_range` does not fit.
+    """
+    info = read_info(scene)
+    view = _view(info, Ground.of(info, gsd_m))
+    picture, valid = _read_picture(view, bands, value_range)
+    if probability is not None:
+        picture = _heated(picture, valid, *_read_probability(probability, view))
+    shapes, chances = _outlines(inventory, view.ground)
+    figure, axes, strip = _lay_out(view)
+    axes.imshow(picture, extent=(0, info.width, info.height, 0), interpolation="antialiased", aspect="auto")
+    ringed = _draw_landslides(axes, shapes, chances, view)
+    _write_headings(figure, title or scene.stem, _summary(inventory, view), view)
+    coloured = bool(np.isfinite(chances).any())
+    symbols = [("outline", "landslide", len(shapes) > ringed), ("ring", "small landslide", ringed > 0)]
+    symbols.append(("patch", "no data", not valid.all()))
+    x = _draw_legend(strip, view, [symbol[:2] for symbol in symbols if symbol[2]], coloured)
+    if coloured or probability is not None:
+        _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "probability" if probability else "mean probability")
+    return save(figure, path)
+
+
+def _view(info: RasterInfo, ground: Ground) -> _View:
+    pixel_m = _pixel_on_ground(info, ground)
+    across, along = pixel_m or (1.0, 1.0)
+    width, height = info.width * across, info.height * along
+    longest_in = min(max(max(info.width, info.height) * _ENLARGED / DPI, _LEAST_IN), LONGEST_PX / DPI)
+    scale = longest_in / max(width, height)
+    return _View(info, ground, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
+
+
+def _pixel_on_ground(info: RasterInfo, ground: Ground) -> tuple[float, float] | None:
+    """Sides of the centre pixel in metres, measured on the ellipsoid: in degrees, they differ."""
+    if ground.to_degrees is None:
+        return None if ground.gsd_m is None else (ground.gsd_m, ground.gsd_m)
+    column, row = info.width / 2, info.height / 2
+    points = ground.degrees(np.array([(column, row), (column + 1, row), (column, row + 1)], np.float64))
+    if not np.isfinite(points).all():
+        return None
+    starts = points[[0, 0]].T
+    _, _, (across, along) = Geod(ellps="WGS84").inv(*starts, *points[1:].T)
+    if abs(across / along - 1) < _SQUARE_TOLERANCE:
+        across = along = math.sqrt(across * along)
+    return float(across), float(along)
+
+
+def _read_picture(
+    view: _View, bands: Sequence[int], value_range: Sequence[tuple[float, float]] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The picture (height, width, 3), at most LONGEST_PX on the longer side, and where it shows data."""
+    path = view.info.path
+    with open_raster(path) as source:
+        if tuple(bands) == _RGB and source.count < len(_RGB):
+            bands = (1,)
+        if len(bands) not in (1, 3) or not all(1 <= band <= source.count for band in bands):
+            raise DataError(
+                f"{path}: expected one or three `bands` of its {source.count}, from 1 on. Received: {tuple(bands)}."
+            )
+        pixels, valid = _read_reduced(source, list(bands), path)
+    if pixels.dtype != np.uint8 or value_range is not None:
+        pixels = _stretched(pixels, valid, value_range)
+    picture = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    picture[~valid] = np.round(255 * np.array(to_rgb(_NO_DATA)))
+    return picture, valid
+
+
+def _read_reduced(source: Any, bands: list[int], path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Averages (height, width, bands) of the pixels with data, from overviews where there are some; and where any are.
+
+    Read in blocks, in rows where the file is stored so: neither GDAL nor we ever hold more.
+    """
+    factor = max(max(source.width, source.height) / LONGEST_PX, 1.0)
+    height, width = max(round(source.height / factor), 1), max(round(source.width / factor), 1)
+    rows, columns = _BLOCK / source.height * height, _BLOCK / source.width * width
+    if source.block_shapes[0][1] >= source.width:
+        rows, columns = rows * min(_BLOCK / source.width, 1), width
+    down, right = max(int(rows), 1), max(int(columns), 1)
+    pixels = np.zeros((height, width, len(bands)), source.dtypes[bands[0] - 1])
+    valid = np.zeros((height, width), np.bool_)
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), explained(path):
+        for top in range(0, height, down):
+            for left in range(0, width, right):
+                place = slice(top, min(top + down, height)), slice(left, min(left + right, width))
+                shape = place[0].stop - top, place[1].stop - left
+                step = source.width / width, source.height / height
+                window = Window(left * step[0], top * step[1], shape[1] * step[0], shape[0] * step[1])
+                how = {"window": window, "resampling": Resampling.average}
+                pixels[place] = np.moveaxis(source.read(bands, out_shape=(len(bands), *shape), **how), 0, -1)
+                valid[place] = source.dataset_mask(out_shape=shape, **how) >= 128
+    if pixels.dtype.kind == "f":
+        valid &= np.isfinite(pixels).all(axis=-1)
+    return pixels, valid
+
+
+def _stretched(
+    pixels: NDArray[Any], valid: NDArray[np.bool_], value_range: Sequence[tuple[float, float]] | None
+) -> NDArray[np.uint8]:
+    count = pixels.shape[-1]
+    if value_range is None:
+        shown = pixels[valid] if valid.any() else np.zeros((1, count))
+        low, high = np.percentile(shown, _PERCENTILES, axis=0)
+    elif len(value_range) in (1, count):
+        low, high = np.array(value_range, np.float64).T
+    else:
+        raise DataError(
+            "Invalid value for argument `value_range`. Expected a pair (low, high) for each band, or one for all. "
+            f"Received: {value_range}"
+        )
+    share = (np.where(valid[..., None], pixels, 0) - low) / np.maximum(high - low, 1e-12)
+    return np.asarray(np.rint(255 * np.clip(share, 0, 1)), np.uint8)
+
+
+def _read_probability(path: Path, view: _View) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    with open_raster(path) as source:
+        if (source.width, source.height) != (view.info.width, view.info.height):
+            raise DataError(
+                f"{path}: expected the size of the scene {view.info.path}, {view.info.width} x {view.info.height} px. "
+                f"Received: {source.width} x {source.height} px."
+            )
+        values, valid = _read_reduced(source, [1], path)
+    percent = values.dtype.kind in "ui"
+    return np.clip(values[..., 0] / (100 if percent else 1), 0.0, 1.0), valid
+
+
+def _heated(
+    picture: NDArray[np.uint8], valid: NDArray[np.bool_], probability: NDArray[np.float64], known: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """The picture under the colours of probability, the thicker the higher."""
+    share = np.where(valid & known & (probability >= _HEAT_FROM), _HEAT_SHARE * np.sqrt(probability), 0)[..., None]
+    colours = 255 * colormaps[PROBABILITY](probability)[..., :3]
+    return np.asarray(np.rint(picture + share * (colours - picture)), np.uint8)
+
+
+def _outlines(inventory: geopandas.GeoDataFrame, ground: Ground) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Shapes (n,) in pixels of the scene, and their probabilities (n,), NaN where unknown; the highest last."""
+    if not len(inventory):
+        return np.zeros(0, object), np.zeros(0)
+    placed = inventory.geometry
+    if ground.crs and placed.crs is not None:
+        placed = placed.to_crs(ground.crs)
+    chances = np.full(len(inventory), np.nan)
+    if "probability_mean" in inventory:
+        chances = np.asarray(inventory["probability_mean"], np.float64)
+    order = np.argsort(np.nan_to_num(chances, nan=-1), kind="stable")
+    there = order[~(placed.isna() | placed.is_empty).to_numpy()[order]]
+    back = inverse(ground.matrix)
+    return shapely.transform(placed.to_numpy()[there], lambda points: apply(back, points)), chances[there]
+
+
+def _draw_landslides(axes: Axes, shapes: NDArray[Any], chances: NDArray[np.float64], view: _View) -> int:
+    """Outlines, and rings around the landslides too small for one; returns how many are ringed."""
+    if not len(shapes):
+        return 0
+    scale = np.array(view.drawn_px)
+    bounds = shapely.bounds(shapes)
+    small = ((bounds[:, 2:] - bounds[:, :2]) * scale).max(axis=1) < SMALL_PX
+    colours = _colours(chances)
+    simple = shapely.simplify(shapes[~small], 0.4 / scale.min())
+    rings, owner = shapely.get_rings(simple, return_index=True)
+    lines = [shapely.get_coordinates(ring) for ring in rings]
+    axes.add_collection(LineCollection(lines, colors="white", linewidths=_CASING_PT, alpha=0.85), autolim=False)
+    axes.add_collection(LineCollection(lines, colors=colours[~small][owner], linewidths=_LINE_PT), autolim=False)
+    number = int(small.sum())
+    diameter_pt = _RING_PT if number <= 300 else 5.5 if number <= 2000 else 4.0
+    x, y = ((bounds[small, :2] + bounds[small, 2:]) / 2).T
+    for width, colour in ((_CASING_PT, "white"), (_LINE_PT, colours[small])):
+        axes.scatter(x, y, s=diameter_pt**2, facecolors="none", edgecolors=colour, linewidths=width)
+    axes.set(xlim=(0, view.info.width), ylim=(view.info.height, 0))
+    return number
+
+
+def _colours(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RGB (n, 3)."""
+    known = np.isfinite(chances)[:, None]
+    return np.where(known, colormaps[PROBABILITY](np.nan_to_num(chances))[:, :3], to_rgb(_PLAIN))
+
+
+def _lay_out(view: _View) -> tuple[Figure, Axes, Axes]:
+    """A figure, the axes of the picture, in pixels of the scene, and those of the legend below it, in inches."""
+    strip_in = max(view.width_in, _LEGEND_WIDTH_IN)
+    width, height = strip_in + 2 * _MARGIN_IN, view.height_in + _TITLE_IN + _LEGEND_IN
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")  # everything has its place in inches
+    left = _MARGIN_IN / width
+    axes = figure.add_axes((left, _LEGEND_IN / height, view.width_in / width, view.height_in / height))
+    axes.set(xticks=[], yticks=[], xlim=(0, view.info.width), ylim=(view.info.height, 0))
+    for spine in axes.spines.values():
+        spine.set(color=MUTED, linewidth=0.6)
+    strip = figure.add_axes((left, 0, strip_in / width, _LEGEND_IN / height))
+    strip.set(xlim=(0, strip_in), ylim=(0, _LEGEND_IN))
+    strip.set_axis_off()
+    return figure, axes, strip
+
+
+def _write_headings(figure: Figure, title: str, summary: str, view: _View) -> None:
+    width, height = figure.get_size_inches()
+    longest = int((width - 2 * _MARGIN_IN) / 0.125)
+    title = title if len(title) <= longest else title[: longest - 1] + "…"
+    left = _MARGIN_IN / width
+    figure.text(left, 1 - 0.38 / height, title, fontsize=TITLE_PT + 3, color=INK, fontweight="bold", va="center")
+    figure.text(left, 1 - 0.67 / height, summary, fontsize=LABEL_PT + 0.5, color=MUTED, va="center")
+
+
+def _summary(inventory: geopandas.GeoDataFrame, view: _View) -> str:
+    number = len(inventory)
+    parts = [f"{number:,} landslide{'s' * (number != 1)}" if number else "No landslides"]
+    if number:
+        parts.append(f"{_total_area(inventory, view.ground)} in total")
+    size = f"{view.info.width:,} x {view.info.height:,} px"
+    gsd_m = math.sqrt(math.prod(view.pixel_m)) if view.pixel_m else None
+    return "  ·  ".join([*parts, size + (f" of {gsd_m:.3g} m" if gsd_m else "")])
+
+
+def _total_area(inventory: geopandas.GeoDataFrame, ground: Ground) -> str:
+    """In m2 or km2; in pixels where the ground is unknown."""
+    if "area_m2" in inventory and inventory["area_m2"].notna().all():
+        area = float(inventory["area_m2"].sum())
+    else:
+        parts = inventory.geometry.dropna().explode(ignore_index=True)
+        parts = parts[parts.geom_type == "Polygon"]
+        area = float(polygon_areas_m2(parts, None if math.isnan(ground.scale_m) else ground.scale_m).sum())
+    if math.isnan(area):
+        return f"{inventory.area.sum() / abs(ground.matrix.determinant):,.0f} px"
+    return f"{area / 1e6:,.3g} km²" if area >= 1e5 else f"{area:,.0f} m²"
+
+
+def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], coloured: bool) -> float:
+    """Scale, north, and a symbol (outline, ring or patch) with its name for each; returns where it ends, in inches."""
+    level = _LEGEND_IN - 0.42
+    x = _draw_scale(strip, view, level) + 0.25
+    if view.north_up:
+        _draw_north(strip, x, level)
+        x += 0.4
+    colour = colormaps[PROBABILITY](0.75) if coloured else to_rgb(_PLAIN)
+    for symbol, name in symbols:
+        if symbol == "ring":
+            strip.scatter(
+                [x + 0.12], [level], s=_RING_PT**2, facecolors="none", edgecolors=[colour], linewidths=_LINE_PT
+            )
+        else:
+            face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (_NO_DATA, MUTED, 0.5)
+            place = (x, level - 0.075)
+            strip.add_patch(Rectangle(place, 0.24, 0.15, facecolor=face, edgecolor=edge, linewidth=width))
+        strip.text(x + 0.33, level, name, fontsize=LABEL_PT, color=INK, va="center")
+        x += 0.33 + 0.07 * len(name) + 0.2
+    return x
+
+
+def _draw_scale(strip: Axes, view: _View, level: float) -> float:
+    """A bar of a round length in two halves, in pixels where the ground is unknown. Returns its end in inches."""
+    unit = view.pixel_m[0] if view.pixel_m else 1.0
+    inch = view.info.width * unit / view.width_in
+    longest = min(max(0.2 * view.width_in, 0.9), 1.8) * inch
+    length = max(step * 10.0**power for power in range(-3, 8) for step in (1, 2, 5) if step * 10.0**power <= longest)
+    in_km = view.pixel_m is not None and length >= 1000
+    label = f"{length / 1000:g} km" if in_km else f"{length:g} {'m' if view.pixel_m else 'px'}"
+    half = length / inch / 2
+    for left, face in ((0.0, INK), (half, "white")):
+        strip.add_patch(Rectangle((left, level - 0.04), half, 0.08, facecolor=face, edgecolor=INK, linewidth=0.8))
+    strip.text(0, level + 0.09, "0", fontsize=SMALL_PT, color=INK, va="bottom")
+    strip.text(2 * half, level + 0.09, label, fontsize=SMALL_PT, color=INK, va="bottom", ha="center")
+    return 2 * half + 0.2
+
+
+def _draw_north(strip: Axes, x: float, level: float) -> None:
+    arrow = [(x - 0.08, level - 0.13), (x, level + 0.1), (x + 0.08, level - 0.13), (x, level - 0.07)]
+    strip.add_patch(Polygon(arrow, facecolor=INK, edgecolor=INK, linewidth=0.5))
+    strip.text(x, level + 0.12, "N", fontsize=SMALL_PT, color=INK, ha="center", va="bottom", fontweight="bold")
+
+
+def _draw_colours(strip: Axes, left: float, label: str) -> None:
+    """A bar of the colours of probability that begins `left` inches from the picture's left side."""
+    across = strip.get_xlim()[1]
+    left = min(left, across - _COLOURS_IN)
+    place = (left / across, (_LEGEND_IN - 0.46) / _LEGEND_IN, _COLOURS_IN / across, 0.1 / _LEGEND_IN)
+    axes = strip.inset_axes(place)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=PROBABILITY, extent=(0, 1, 0, 1), aspect="auto")
+    axes.set(xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], yticks=[])
+    axes.tick_params(labelsize=SMALL_PT, colors=MUTED, length=0, pad=2)
+    axes.set_title(label, fontsize=SMALL_PT, color=INK, loc="left", pad=3)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

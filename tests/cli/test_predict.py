@@ -1,0 +1,157 @@
+"""`lim-keras predict` as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+from rasterio import Affine
+
+from lim_keras.cli import main
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.models import build_model
+
+
+def export(path: Path, model: keras.Model, stride: int) -> Path:
+    facts = {
+        "name": path.name,
+        "model": {},
+        "sampling": {"mode": "windows", "size": 64},
+        "bands": 3,
+        "dtype": "uint8",
+        "gsd_m": 0.8,
+        "stride": stride,
+        "statistics": (BandStatistics(mean=120.0, std=60.0, min=0.0, max=255.0),) * 3,
+        "threshold": 0.5,
+        "temperature": 1.0,
+        "metrics": {},
+        "config_hash": "0" * 64,
+    }
+    write_bundle(path, ModelFacts.model_validate(facts), [model])
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logit (mean of the bands - 150) / 10."""
+    image = keras.Input((None, None, 3))
+    kernel, bias = (keras.initializers.Constant(value) for value in (0.1 / 3, -15.0))
+    model = keras.Model(image, keras.layers.Conv2D(1, 1, kernel_initializer=kernel, bias_initializer=bias)(image))
+    return export(tmp_path_factory.mktemp("exported_models") / "bright", model, 1)
+
+
+def write_scene(path: Path, height: int = 200, width: int = 300, **options: object) -> Path:
+    image = np.full((3, height, width), 90, np.uint8)
+    image[:, 40:100, 50:150] = 220
+    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)} | options
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8"}
+    path.parent.mkdir(exist_ok=True)
+    with rasterio.open(path, "w", **profile, **place) as file:
+        file.write(image)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+def test_a_folder_of_scenes(bundle: Path, tmp_path: Path) -> None:
+    write_scene(tmp_path / "scenes" / "north.tif")
+    write_scene(tmp_path / "scenes" / "south.tif")
+    done = run(bundle, tmp_path / "scenes", "--out", tmp_path / "out", "--min-area", 100, "--geojson", "--spread")
+    assert done.exit_code == 0, done.output
+    assert "north.tif" in done.output and "south.tif" in done.output
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"north_inventory.gpkg", "south_inventory.geojson", "north_preview.png", "summary.json"} <= written
+    summary = json.loads((tmp_path / "out" / "north_summary.json").read_text())
+    assert summary["landslides"] == 1 and summary["settings"]["inventory"]["min_area_m2"] == 100
+
+
+def test_a_bad_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) -> None:
+    good = write_scene(tmp_path / "good.tif")
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(good.read_bytes()[:300])
+    done = run(bundle, bad, good, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "bad.tif" in done.output and (tmp_path / "out" / "good_inventory.gpkg").exists()
+
+
+def test_a_scene_that_ends_too_soon_is_named_and_leaves_no_results(bundle: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "cut.tif", 2000, 300)
+    scene.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
+    done = run(bundle, scene, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "cut.tif: rows" in done.output and "truncated or damaged" in done.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {".cut.partial", "summary.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bands", "1,,2"], "such as 3,2,1"),
+        (["--scale", "5"], "such as 0,3000"),
+        (["--scale", "9,3"], "LOW < HIGH"),
+        (["--nodata", "zero"], "neither `nan` nor `none`"),
+        (["--memory", "lots"], "such as 2G"),
+        (["--min-slope", "15"], "give --dem"),
+        (["--threshold", "1.5"], "0<=x<=1"),
+        (["--drop-flat"], "needs --min-slope"),
+    ],
+)
+def test_options_that_make_no_sense(bundle: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    done = run(bundle, scene, "--out", tmp_path / "out", *arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_warnings_are_lines(bundle: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", transform=Affine(10, 0, 5e5, 0, -10, 3e6))
+    done = run(bundle, scene, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "Warning: " in done.stderr and "a pixel is 10 m" in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_and_called_again_it_ends_with_the_same_files(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    model = build_model("fcn_fl", "small", encoder_weights="none", decoder_channels=8)
+    model.get_layer("score").set_weights([np.random.default_rng(3).normal(size=(1, 1, 8, 1)), np.zeros(1)])
+    bundle = export(tmp_path / "exported_models" / "net", model, 32)
+    scene = write_scene(tmp_path / "scene.tif", 2200, 900)
+    arguments = ["predict", str(bundle), str(scene), "--tile", "384"]
+    command = [sys.executable, "-m", "lim_keras", *arguments]
+    package = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
+
+    def process(out: Path) -> subprocess.Popen:
+        return subprocess.Popen([*command, "--out", str(out)], env=environment, stdout=subprocess.DEVNULL)
+
+    assert process(tmp_path / "unbroken").wait(300) == 0
+    cut = process(tmp_path / "cut")
+    state = tmp_path / "cut" / ".scene.partial" / "state.json"
+    for _ in range(3000):
+        if state.exists() and json.loads(state.read_text())["done"] >= 2:
+            break
+        time.sleep(0.01)
+    cut.send_signal(signal.SIGKILL)
+    cut.wait()
+    done = json.loads(state.read_text())["done"]
+    assert done >= 2
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [".scene.partial"]
+    assert process(tmp_path / "cut").wait(300) == 0
+    files = sorted(path.name for path in (tmp_path / "unbroken").iterdir())
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == files
+    for name in files:
+        if not name.endswith(".json"):
+            assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name

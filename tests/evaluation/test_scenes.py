@@ -1,0 +1,213 @@
+"""A scene judged block by block against one pass over it, its landslides polygon by polygon."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+from shapely.geometry import box
+
+from lim_keras.config import EvaluationSection
+from lim_keras.errors import DataError, DomainWarning
+from lim_keras.evaluation.confusion import Confusion, count, pool
+from lim_keras.evaluation.scenes import SceneJudged, judge_scene
+from lim_keras.export.bundle_info import BandStatistics, BundleInfo
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.outputs import EnsemblePrediction
+
+TRANSFORM = Affine(0.8, 0, 5e5, 0, -0.8, 3e6)
+INFO = BundleInfo.model_validate_json(
+    json.dumps(
+        {
+            "name": "local",
+            "model": {},
+            "sampling": {},
+            "bands": 3,
+            "dtype": "uint8",
+            "gsd_m": 0.8,
+            "stride": 1,
+            "statistics": [BandStatistics(mean=128.0, std=40.0, min=0.0, max=255.0).model_dump()] * 3,
+            "threshold": 0.5,
+            "temperature": 1.0,
+            "metrics": {},
+            "config_hash": "0" * 64,
+            "lim_keras_version": "0",
+            "created": "2026-01-01T00:00:00Z",
+            "versions": {},
+            "folds": 1,
+            "halo": 4,
+            "bytes_per_pixel": 40.0,
+            "files": {},
+        }
+    )
+)
+
+
+class Watched:
+    """A local "network": a mean over 9 x 9 pixels, squashed. Keeps the shapes that it was shown."""
+
+    info = INFO
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def probability(self, image: np.ndarray) -> np.ndarray:
+        blurred = cv2.blur(image[..., 0].astype(np.float32), (9, 9), borderType=cv2.BORDER_REPLICATE)
+        return (1 / (1 + np.exp((135 - blurred) / 10))).astype(np.float32)
+
+    def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+        self.shapes.append(images.shape)
+        probability = np.stack([self.probability(image) for image in images])
+        return EnsemblePrediction(probability, 0 * probability, (probability >= 0.5).astype(np.int32))
+
+
+def judged(scene: Path, truth: Path, model: Any = None, **options: Any) -> SceneJudged:
+    settings = EvaluationSection(bootstrap=20)
+    return judge_scene(model or Watched(), scene, truth, settings=settings, options=PredictOptions(**options))
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, array: np.ndarray, mask: np.ndarray | None = None, **options: Any) -> Path:
+        bands = array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+        count, height, width = bands.shape
+        settings = {"crs": "EPSG:32648", "transform": TRANSFORM} | options
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(
+                tmp_path / name,
+                "w",
+                driver="GTiff",
+                count=count,
+                height=height,
+                width=width,
+                dtype=bands.dtype,
+                **settings,
+            ) as file,
+        ):
+            file.write(bands)
+            if mask is not None:
+                file.write_mask(mask)
+        return tmp_path / name
+
+    return write
+
+
+def world(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(12)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), (0, 0), 6)
+    image = cv2.normalize(image, None, 60, 200, cv2.NORM_MINMAX)
+    labels = (cv2.blur(image[..., 0], (5, 5)) > 140).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.02] = 255
+    return image, labels
+
+
+def total(result: SceneJudged) -> Confusion:
+    return pool([place.model for place in result.evaluation.places])
+
+
+def test_windows_with_a_halo_equal_the_whole_scene(write: Write) -> None:
+    image, labels = world(700, 1130)
+    model = Watched()
+    scene, truth = write("scene.tif", image), write("labels.tif", labels, nodata=255)
+    result = judged(scene, truth, model, tile=256)
+    assert len(model.shapes) > 20
+    whole = model.probability(image)
+    # a block at a time: 2 rows of 3
+    assert [place.name for place in result.evaluation.places][:4] == [
+        "row_0_column_0",
+        "row_0_column_512",
+        "row_0_column_1024",
+        "row_512_column_0",
+    ]
+    assert total(result) == count(whole >= 0.5, labels)
+    assert total(result).tp > 1000
+    shown = next(p for p in result.gallery.best if p.place.name == "row_512_column_512")
+    assert np.abs(shown.probability - whole[512:700, 512:1024]).max() < 1e-6
+    assert (shown.place.image == image[512:700, 512:1024]).all()
+
+
+def test_pixels_without_data_are_never_shown_and_count_nowhere(write: Write) -> None:
+    image, labels = world(500, 300)
+    valid = np.ones(labels.shape, bool)
+    valid[:, 100:190] = False
+    valid[200:, :] = False
+    poisoned = np.where(valid[..., np.newaxis], image, 255).astype(np.uint8)
+    model = Watched()
+    model.probability = lambda image: np.ones(image.shape[:2], np.float32) * (image.max() <= 200)  # type: ignore[method-assign]
+    result = judged(write("scene.tif", poisoned, valid), write("labels.tif", labels), model)
+    assert total(result).pixels == np.count_nonzero(valid & (labels != 255))
+    assert total(result).tp == np.count_nonzero(valid & (labels == 1))
+
+
+def test_polygons_are_scored_too(write: Write, tmp_path: Path) -> None:
+    image = np.full((300, 400, 3), 60, np.uint8)
+    image[50:110, 50:130] = 230  # found: 60 x 80 px
+    image[200:240, 300:340] = 230  # a false alarm
+    labels = np.zeros((300, 400), np.uint8)
+    labels[50:110, 50:130] = 1
+    labels[200:220, 20:60] = 1  # missed: 20 x 40 px
+    scene = write("scene.tif", image)
+    by_raster = judged(scene, write("labels.tif", labels))
+    scores = by_raster.detections.iou_50["all"]
+    assert (scores.truth, scores.found, scores.predicted, scores.right) == (2, 1, 2, 1)
+    # 800 px of 0.64 m2 are 512 m2, 4800 px are 3072 m2
+    assert by_raster.detections.iou_50["small"].truth == 1
+    assert by_raster.detections.iou_50["medium"].recall == 1.0
+    places = [(50, 50, 130, 110), (20, 200, 60, 220)]
+    polygons = [box(5e5 + 0.8 * a, 3e6 - 0.8 * d, 5e5 + 0.8 * c, 3e6 - 0.8 * b) for a, b, c, d in places]
+    frame = geopandas.GeoDataFrame(geometry=polygons, crs="EPSG:32648").to_crs("EPSG:4326")
+    frame.to_file(tmp_path / "truth.geojson")
+    by_polygon = judged(scene, tmp_path / "truth.geojson")
+    assert by_polygon.detections.iou_50["all"] == scores
+    assert abs(total(by_polygon).tp - total(by_raster).tp) <= 10
+
+
+def test_rasters_without_a_place_are_taken_at_their_word(write: Write) -> None:
+    image, labels = world(40, 50)
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        scene = write("s.tif", image, crs=None, transform=None)
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        truth = write("l.tif", labels, crs=None, transform=None)
+    with pytest.warns(DomainWarning, match="not known"):
+        assert total(judged(scene, truth)).pixels > 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (np.zeros((40, 51), np.uint8), {}, "Expected 50 x 40 px"),
+        (np.zeros((40, 50), np.uint8), {"transform": Affine(0.8, 0, 5e5 + 0.4, 0, -0.8, 3e6)}, "on another grid"),
+        (np.zeros((40, 50), np.uint8), {"transform": Affine(0.81, 0, 5e5, 0, -0.8, 3e6)}, "on another grid"),
+        (np.zeros((40, 50), np.uint8), {"crs": "EPSG:32649"}, "EPSG:32649"),
+        (np.full((40, 50), 7, np.uint8), {}, r"255 no label. Received: 7\."),
+        (np.full((40, 50), np.nan, np.float32), {}, "nan"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(write: Write, labels: np.ndarray, options: dict[str, Any], said: str) -> None:
+    scene = write("scene.tif", world(40, 50)[0])
+    with pytest.raises(DataError, match=said) as raised:
+        judged(scene, write("labels.tif", labels, **options))
+    assert "labels.tif" in str(raised.value)
+
+
+def test_a_scene_of_another_data_type_is_refused(write: Write) -> None:
+    scene = write("scene.tif", np.zeros((8, 8, 3), np.int32))
+    with pytest.raises(DataError, match="int32"):
+        judged(scene, write("labels.tif", np.zeros((8, 8), np.uint8)))
+
+
+def test_a_scene_of_another_scale_warns(write: Write) -> None:
+    coarse = {"transform": Affine(10, 0, 5e5, 0, -10, 3e6)}
+    image, labels = world(90, 110)
+    with pytest.warns(DomainWarning, match=r"10 m, but .* 0\.8 m.*0\.08 times"):
+        judged(write("scene.tif", image, **coarse), write("labels.tif", labels, **coarse))

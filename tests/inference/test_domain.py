@@ -1,0 +1,84 @@
+"""What a model is not made for is refused, or said."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rasterio import Affine
+
+from lim_keras.data.raster import read_info
+from lim_keras.errors import DataError, DomainWarning
+from lim_keras.export.bundle_info import BandStatistics
+from lim_keras.inference.domain import check_brightness, check_scene, gsd_ratio, training_grid
+from lim_keras.inference.scene import SceneReader
+
+from .conftest import Write, constant_model
+
+MODEL = constant_model().info
+
+
+def test_another_number_of_bands(write: Write) -> None:
+    info = read_info(write("four.tif", np.zeros((8, 8, 4), np.uint8), photometric="MINISBLACK", alpha="NO"))
+    with pytest.raises(DataError, match=r"four\.tif: expected 3 bands.*Received: 4.*--bands 1,2,3"):
+        check_scene(info, MODEL, None)
+
+
+def test_another_data_type_needs_a_scale(write: Write) -> None:
+    info = read_info(write("s.tif", np.zeros((8, 8, 3), np.uint16)))
+    with pytest.raises(DataError, match=r"s\.tif: expected uint8 values \(0 to 255 in training\).*uint16.*--scale"):
+        check_scene(info, MODEL, None)
+    check_scene(info, MODEL, (0.0, 3000.0))
+    with pytest.raises(DataError, match="LOW < HIGH"):
+        check_scene(info, MODEL, (3000.0, 0.0))
+
+
+@pytest.mark.parametrize("gsd", [0.54, 0.8, 1.2])
+def test_within_a_factor_of_one_and_a_half_nothing_is_said(gsd: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gsd_ratio(Path("s.tif"), gsd, MODEL) == pytest.approx(gsd / 0.8)
+
+
+def test_beyond_it_both_figures_are_said() -> None:
+    with pytest.warns(DomainWarning, match=r"a pixel is 10 m.*trained at 0\.8 m.*0\.08 times.*--resample"):
+        assert gsd_ratio(Path("s.tif"), 10.0, MODEL) == pytest.approx(12.5)
+    with pytest.warns(DomainWarning, match="--gsd"):
+        assert gsd_ratio(Path("s.tif"), None, MODEL) is None
+
+
+def test_grid_of_a_projected_scene(write: Write) -> None:
+    info = read_info(write("s.tif", np.zeros((100, 200, 3), np.uint8), transform=Affine(2, 0, 5e5, 0, -2, 3e6)))
+    grid = training_grid(info, 2.0, 0.8)
+    assert (grid.height, grid.width) == (250, 500)
+    assert grid.transform.a == pytest.approx(0.8) and grid.transform.c == pytest.approx(5e5)
+
+
+def test_grid_of_a_scene_in_degrees_is_metric(write: Write) -> None:
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 105.0, 0, -1e-4, 27.0)}
+    info = read_info(write("s.tif", np.zeros((100, 100, 3), np.uint8), **place))
+    assert info.gsd_m is not None
+    grid = training_grid(info, info.gsd_m, 5.0)
+    assert grid.crs == "EPSG:32648"
+    # 1e-4 degrees of latitude are 11.08 m at 27 degrees north: 1108 m, 222 px of 5 m
+    assert grid.height == pytest.approx(222, abs=3)
+    assert grid.transform.a == pytest.approx(5.0)
+
+
+def test_a_scene_without_a_place_cannot_be_resampled(write: Write) -> None:
+    info = read_info(write("s.tif", np.zeros((10, 10, 3), np.uint8), crs=None))
+    with pytest.raises(DataError, match="no coordinate reference system"):
+        training_grid(replace(info, crs=""), 2.0, 0.8)
+
+
+def test_brightness_far_from_training_is_said(write: Write) -> None:
+    image = np.full((300, 300, 3), 120, np.uint8)
+    image[..., 1] = 2
+    dark = constant_model(statistics=(BandStatistics(mean=120.0, std=20.0, min=0.0, max=255.0),) * 3)
+    with (
+        SceneReader(write("s.tif", image)) as scene,
+        pytest.warns(DomainWarning, match=r"band 2 has the mean 2, but 120 \+- 20 in training") as caught,
+    ):
+        check_brightness(scene, dark.info, None)
+    assert len(caught) == 1

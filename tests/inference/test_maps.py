@@ -1,0 +1,96 @@
+"""Maps on the disk: sparse, resumable, and clear about a full disk."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from lim_keras.data.box import Box
+from lim_keras.data.raster import RasterInfo, read_info
+from lim_keras.errors import DataError
+from lim_keras.inference.maps import Maps
+from lim_keras.inference.stream import Piece
+
+from .conftest import Write
+
+
+@pytest.fixture
+def info(write: Write) -> RasterInfo:
+    return read_info(write("scene.tif", np.zeros((100, 150, 3), np.uint8)))
+
+
+def piece(box: Box, value: float) -> Piece:
+    shape = box.height, box.width
+    valid = np.ones(shape, bool)
+    valid[0, 0] = False
+    return Piece(box, np.full(shape, value, np.float32), np.zeros(shape, np.float32), np.ones(shape, np.int32), valid)
+
+
+def test_pieces_lie_where_they_belong(info: RasterInfo, tmp_path: Path) -> None:
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={"tile": [64, 64]}) as maps:
+        maps.write(piece(Box(10, 20, 15, 30), 0.25))
+        maps.write(piece(Box(99, 149, 100, 150), 0.5))
+        vrt = maps.write_vrt()
+    with rasterio.open(vrt) as file:
+        values = file.read(1)
+    expected = np.full((100, 150), -1.0)
+    expected[10:15, 20:30] = 0.25
+    expected[10, 20] = -1  # not valid
+    assert values == pytest.approx(expected)
+
+
+def test_what_is_not_written_takes_no_room(write: Write, tmp_path: Path) -> None:
+    large = RasterInfo(tmp_path / "s.tif", 40_000, 40_000, 3, "uint8", "", None, None, None)
+    with Maps(tmp_path / "m", large, spread=False, identity="", plan={}) as maps:
+        maps.write(piece(Box(39_000, 39_000, 39_010, 39_010), 0.5))
+    status = (tmp_path / "m" / "probability.raw").stat()
+    assert status.st_size == 6.4e9
+    assert status.st_blocks * 512 < 1e6
+
+
+def test_the_same_identity_goes_on_with_its_own_plan(info: RasterInfo, tmp_path: Path) -> None:
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={"tile": [64, 64]}) as maps:
+        maps.write(piece(Box(10, 20, 15, 30), 0.25))
+        maps.commit(1)
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={"tile": [99, 99]}) as maps:
+        assert (maps.done, maps.plan["tile"]) == (1, [64, 64])
+        vrt = maps.write_vrt()
+    with rasterio.open(vrt) as file:
+        assert file.read(1)[12, 22] == 0.25
+
+
+@pytest.mark.parametrize("change", ["identity", "damaged", "missing"])
+def test_anything_else_starts_anew(info: RasterInfo, tmp_path: Path, change: str) -> None:
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={"tile": [64, 64]}) as maps:
+        maps.write(piece(Box(10, 20, 15, 30), 0.25))
+        maps.commit(1)
+    if change == "damaged":
+        (tmp_path / "m" / "state.json").write_text("{")
+    if change == "missing":
+        (tmp_path / "m" / "votes.raw").unlink()
+    identity = "b" if change == "identity" else "a"
+    with Maps(tmp_path / "m", info, spread=False, identity=identity, plan={"tile": [99, 99]}) as maps:
+        assert (maps.done, maps.plan["tile"]) == (0, [99, 99])
+        vrt = maps.write_vrt()
+    with rasterio.open(vrt) as file:
+        assert (file.read(1) == -1).all()
+
+
+def test_a_full_disk_is_said_and_what_is_done_is_kept(
+    info: RasterInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={}) as maps:
+        maps.write(piece(Box(0, 0, 5, 5), 0.25))
+        maps.commit(1)
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(DataError, match=r"No space left on device.*kept.*same command again"):
+            maps.write(piece(Box(5, 5, 9, 9), 0.25))
+    monkeypatch.undo()
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={}) as maps:
+        assert maps.done == 1

@@ -1,0 +1,57 @@
+"""Sizes of windows: what fits, what is enough, what is too little."""
+
+import psutil
+import pytest
+
+from lim_keras.errors import DataError
+from lim_keras.inference.memory import RUNTIME_BYTES, bytes_per_pixel, choose_tile, free_memory, parse_memory
+
+from .conftest import Folds, small_model
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2G", 2 * 2**30), ("1500M", 1500 * 2**20), ("1.5 GiB", 3 * 2**29), ("64kb", 2**16), ("123", 123)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-2G", "2X", "1.2.3G"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(DataError, match="such as 2G"):
+        parse_memory(text)
+
+
+def test_a_share_of_what_is_free() -> None:
+    assert 0 < free_memory() < psutil.virtual_memory().total
+
+
+def test_windows_fit_into_the_memory(tiny: Folds) -> None:
+    for memory in (1.2e9, 1.5e9, 2e9):
+        rows, columns = choose_tile(tiny.info, 50_000, 50_000, int(memory), 64)
+        assert rows == columns and rows % 64 == 0
+        assert rows * columns * bytes_per_pixel(tiny.info) + RUNTIME_BYTES <= memory
+        assert (rows + 64) ** 2 * bytes_per_pixel(tiny.info) + RUNTIME_BYTES > memory or rows > 2000
+
+
+def test_more_memory_than_is_of_use_is_not_taken(tiny: Folds) -> None:
+    # halo 127, margin 128: (t / (t - 256))^2 <= 1.25 from t = 256 / (1 - 1.25^-0.5) = 2425 on
+    assert tiny.info.halo == 127
+    assert choose_tile(tiny.info, 50_000, 50_000, 10**12, 64) == (2368, 2368)
+
+
+def test_a_narrow_scene_gets_longer_windows(tiny: Folds) -> None:
+    square = choose_tile(tiny.info, 50_000, 50_000, 10**12, 64)[0] ** 2
+    rows, columns = choose_tile(tiny.info, 50_000, 1000, 10**12, 64)
+    assert columns == 1024 and 0.9 * square < rows * columns <= 1.1 * square
+    assert choose_tile(tiny.info, 1000, 50_000, 10**12, 64) == (columns, rows)
+    assert choose_tile(tiny.info, 30, 40, 10**12, 64) == (64, 64)
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    model = small_model(reduction=2)
+    with pytest.raises(DataError, match=r"at least \d+ MiB.*halo of 254 px.*--memory"):
+        choose_tile(model.info, 50_000, 50_000, int(0.9e9), 64)
+    # a scene smaller than the smallest window needs less
+    assert choose_tile(model.info, 64, 64, int(0.92e9), 64) == (64, 64)

@@ -1,0 +1,222 @@
+"""A scene to an inventory: every file, what it says, and what is kept, refused or repeated."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+
+from lim_keras.errors import DataError, DomainWarning
+from lim_keras.export.bundle_info import BandStatistics, BundleInfo
+from lim_keras.inference.batch import find_scenes, predict_scenes
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.inference.predict import predict_scene
+from lim_keras.inventory import InventoryOptions
+
+from .conftest import Write, constant, describe
+
+
+class Bright:
+    """Landslide is where the first band is above 150. Keeps the shapes that it was shown."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.info: BundleInfo = describe([constant(0.5)], 1, **changes)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+        self.shapes.append(images.shape)
+        probability = np.where(images[..., 0] > 150, np.float32(0.9), np.float32(0.1))
+        return EnsemblePrediction(probability, 0 * probability, (probability >= 0.5).astype(np.int32))
+
+
+def meadow(height: int = 300, width: int = 400) -> np.ndarray:
+    """Grey, with two bright landslides: 60 x 80 and 10 x 20 px."""
+    image = np.full((height, width, 3), 100, np.uint8)
+    image[50:110, 50:130] = 200
+    image[200:210, 300:320] = 200
+    return image
+
+
+FILES = ["probability.tif", "landslides.tif", "inventory.gpkg", "preview.png", "summary.json"]
+
+
+def test_every_file_and_what_it_says(write: Write, tmp_path: Path) -> None:
+    scene = write("valley.tif", meadow())
+    result = predict_scene(Bright(), scene, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"valley_{name}" for name in FILES)
+    assert [path.name for path in result.files] == [f"valley_{name}" for name in FILES]
+    summary = json.loads((tmp_path / "out" / "valley_summary.json").read_text())
+    assert summary == result.summary
+    assert (summary["landslides"], summary["landslide_pixels"], summary["valid_pixels"]) == (2, 5000, 120_000)
+    # 5000 px of 0.64 m2 on the grid of UTM, of which the ground differs by less than 0.1 %
+    assert summary["landslide_area_m2"] == pytest.approx(3200, rel=2e-3)
+    assert summary["warnings"] == [] and summary["seconds"]["all"] > 0
+    frame = geopandas.read_file(tmp_path / "out" / "valley_inventory.gpkg", layer="landslides")
+    assert frame.crs.to_epsg() == 32648
+    assert frame["area_m2"].tolist() == pytest.approx([3072, 128], rel=2e-3)
+    assert frame["probability_mean"].tolist() == pytest.approx([0.9, 0.9])
+    assert not frame["touches_edge"].any()
+    with rasterio.open(tmp_path / "out" / "valley_probability.tif") as file:
+        assert np.unique(file.read(1)).tolist() == [10, 90]
+
+
+def test_options_reach_the_inventory(write: Write, tmp_path: Path) -> None:
+    options = PredictOptions(
+        threshold=0.95, formats=("gpkg", "geojson"), spread=True, probability="float32",
+        inventory=InventoryOptions(min_area_m2=500),
+    )  # fmt: skip
+    result = predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out", options)
+    assert result.summary["landslides"] == 0
+    assert (tmp_path / "out" / "s_inventory.geojson").exists()
+    with rasterio.open(tmp_path / "out" / "s_probability.tif") as file:
+        assert (file.count, file.dtypes[0]) == (2, "float32")
+    lower = PredictOptions(inventory=InventoryOptions(min_area_m2=500))
+    assert predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out", lower).summary["landslides"] == 1
+
+
+def test_a_finished_scene_is_not_predicted_again(write: Write, tmp_path: Path) -> None:
+    scene = write("s.tif", meadow())
+    predict_scene(Bright(), scene, tmp_path / "out")
+    model = Bright()
+    again = predict_scene(model, scene, tmp_path / "out")
+    assert again.was_there and model.shapes == []
+    assert again.summary["landslides"] == 2
+    for change in ("option", "file"):
+        if change == "file":
+            (tmp_path / "out" / "s_inventory.gpkg").unlink()
+        options = PredictOptions(threshold=0.4) if change == "option" else None
+        assert not predict_scene(model, scene, tmp_path / "out", options).was_there
+
+
+def test_what_is_left_of_a_failed_call_is_the_work_alone(write: Write, tmp_path: Path) -> None:
+    class Broken(Bright):
+        def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+            if len(self.shapes) == 3:
+                raise RuntimeError("power cut")
+            return super().predict_all(images)
+
+    scene = write("s.tif", meadow())
+    with pytest.raises(RuntimeError, match="power cut"):
+        predict_scene(Broken(), scene, tmp_path / "out", PredictOptions(tile=128))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".s.partial"]
+    resumed = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(tile=128))
+    assert resumed.summary["landslides"] == 2
+    unbroken = predict_scene(Bright(), scene, tmp_path / "other", PredictOptions(tile=128))
+    for first, second in zip(resumed.files, unbroken.files, strict=True):
+        if first.suffix != ".json":
+            assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_nodata_is_never_landslide(write: Write, tmp_path: Path) -> None:
+    image = meadow()
+    image[:, 90:] = 255  # bright nodata, up to the landslide's middle
+    scene = write("s.tif", image, nodata=255)
+    predict_scene(Bright(), scene, tmp_path / "out")
+    with rasterio.open(tmp_path / "out" / "s_landslides.tif") as file:
+        mask = file.read(1)
+    assert (mask[:, 90:] == 255).all() and (mask[:, :90] != 255).all()
+    frame = geopandas.read_file(tmp_path / "out" / "s_inventory.gpkg", layer="landslides")
+    assert frame["touches_nodata"].tolist() == [True]
+
+
+def test_bands_and_scale(write: Write, tmp_path: Path) -> None:
+    image = meadow().astype(np.uint16) * 10
+    four = np.stack([image[..., 0] * 0, image[..., 0] * 0, image[..., 0], image[..., 0] * 0], axis=-1)
+    scene = write("s.tif", four.astype(np.uint16))
+    with pytest.raises(DataError, match="expected 3 bands"):
+        predict_scene(Bright(), scene, tmp_path / "out")
+    with pytest.raises(DataError, match=r"uint16.*--scale"):
+        predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(bands=(3, 2, 1)))
+    options = PredictOptions(bands=(3, 2, 1), scale=(0.0, 2550.0))
+    assert predict_scene(Bright(), scene, tmp_path / "out", options).summary["landslides"] == 2
+
+
+def test_another_distance_is_said_and_resampled(write: Write, tmp_path: Path) -> None:
+    coarse = Affine(8, 0, 5e5, 0, -8, 3e6)
+    scene = write("s.tif", meadow(), transform=coarse)
+    with pytest.warns(DomainWarning, match="a pixel is 8 m"):
+        result = predict_scene(Bright(), scene, tmp_path / "plain")
+    assert "8 m" in result.summary["warnings"][0]
+    small = meadow()[::5, ::5].copy()
+    model = Bright(gsd_m=4.0)
+    with pytest.warns(DomainWarning):
+        result = predict_scene(
+            model, write("c.tif", small, transform=coarse), tmp_path / "out", PredictOptions(resample=True)
+        )
+    assert model.shapes == [(1, 120, 160, 3)]  # twice as many pixels a side
+    with rasterio.open(tmp_path / "out" / "c_landslides.tif") as file:
+        assert (file.height, file.width, file.transform) == (60, 80, coarse)
+        mask = file.read(1)
+    assert (mask == (small[..., 0] > 150)).mean() > 0.99
+
+
+def test_a_scene_in_degrees(write: Write, tmp_path: Path) -> None:
+    place = {"crs": "EPSG:4326", "transform": Affine(8e-6, 0, 105.0, 0, -7.2e-6, 27.0)}
+    result = predict_scene(Bright(), write("s.tif", meadow(), **place), tmp_path / "out")
+    frame = geopandas.read_file(tmp_path / "out" / "s_inventory.gpkg", layer="landslides")
+    # a pixel is 0.794 m by 0.798 m there
+    assert frame["area_m2"].iloc[0] == pytest.approx(4800 * 0.794 * 0.798, rel=0.01)
+    assert result.summary["warnings"] == []
+
+
+def test_slopes_from_an_elevation_model(write: Write, tmp_path: Path) -> None:
+    columns = np.arange(60, dtype=np.float32)
+    plane = np.broadcast_to(columns * 8 * np.tan(np.radians(30)), (60, 60))[..., np.newaxis]
+    dem = write("dem.tif", np.ascontiguousarray(plane), transform=Affine(8, 0, 5e5 - 80, 0, -8, 3e6 + 80))
+    options = PredictOptions(dem=dem, inventory=InventoryOptions(min_slope=35))
+    predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out", options)
+    frame = geopandas.read_file(tmp_path / "out" / "s_inventory.gpkg", layer="landslides")
+    assert frame["slope_mean_deg"].tolist() == pytest.approx([30, 30], abs=0.1)
+    assert frame["below_min_slope"].astype(bool).all()
+
+
+def test_many_scenes_and_one_that_is_bad(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    write("scenes/b.tif", meadow())
+    write("scenes/a.tif", meadow())
+    (tmp_path / "scenes" / "c.tif").write_bytes(b"II*\0 no raster")
+    (tmp_path / "scenes" / "notes.txt").write_text("not a scene")
+    scenes = find_scenes([tmp_path / "scenes"])
+    assert [path.name for path in scenes] == ["a.tif", "b.tif", "c.tif"]
+    said: list[str] = []
+    result = predict_scenes(Bright(), scenes, tmp_path / "out", say=said.append)
+    assert [one.scene.name for one in result.predictions] == ["a.tif", "b.tif"]
+    assert [path.name for path in result.failures] == ["c.tif"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["scenes"] == 3 and "c.tif" in next(iter(summary["failed"]))
+    assert len(said) == 3 and "2 landslides" in said[0]
+
+
+def test_scenes_that_would_write_the_same_files(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = write("s.tif", meadow()), write("other/s.tif", meadow())
+    with pytest.raises(DataError, match="different names"):
+        find_scenes([first, second])
+    with pytest.raises(DataError, match=r"absent\.tif: not found"):
+        find_scenes([tmp_path / "absent.tif"])
+    with pytest.raises(DataError, match="folder with rasters"):
+        (tmp_path / "empty").mkdir()
+        find_scenes([tmp_path / "empty"])
+
+
+def test_a_scene_without_a_place_is_mapped_in_pixels(write: Write, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        scene = write("s.tif", meadow(), crs=None, transform=None)
+    with pytest.warns(DomainWarning, match="--gsd"):
+        result = predict_scene(Bright(), scene, tmp_path / "out")
+    assert result.summary["landslides"] == 2 and result.summary["landslide_area_m2"] is None
+    known = predict_scene(Bright(), scene, tmp_path / "known", PredictOptions(gsd_m=0.8))
+    assert known.summary["landslide_area_m2"] == pytest.approx(3200, rel=1e-6)
+
+
+def test_statistics_of_the_bundle_are_of_its_bands(write: Write, tmp_path: Path) -> None:
+    narrow = (BandStatistics(mean=20.0, std=3.0, min=0.0, max=255.0),) * 3
+    with pytest.warns(DomainWarning, match="bands 1, 2, 3 have the means 105, 105, 105, but"):
+        predict_scene(Bright(statistics=narrow), write("s.tif", meadow()), tmp_path / "out")

@@ -1,0 +1,306 @@
+import math
+
+import numpy as np
+import pytest
+import rasterio
+from pyproj import Transformer
+from rasterio import Affine
+from rasterio.windows import Window
+
+from lim_keras.data.raster import read_info, write_raster
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.inventory.terrain import TerrainReader, slope_aspect
+
+UTM = "EPSG:32648"
+# At the central meridian, where a metre of the grid is 1 / 0.9996 m.
+X, Y = 500_000.0, 3_000_000.0
+
+
+def plane(east, south, height=6, width=7, xres=1.0, yres=1.0):
+    """Elevations that rise by `east` a metre to the east and by `south` a metre to the south."""
+    rows, columns = np.mgrid[:height, :width]
+    return (100 + east * columns * xres + south * rows * yres).astype(np.float32)
+
+
+# Horn's formula.
+
+
+@pytest.mark.parametrize(
+    ("east", "south", "slope", "aspect"),
+    [
+        # A slope that rises to the east faces west, and so on; tan 45 = 1.
+        (1, 0, 45, 270),
+        (-1, 0, 45, 90),
+        (0, 1, 45, 0),
+        (0, -1, 45, 180),
+        # Steepness 0.5 is 26.565 degrees. Downhill is (-0.3 east, 0.4 north): 360 - atan(0.3 / 0.4) = 323.13.
+        (0.3, 0.4, 26.5651, 323.1301),
+        # Downhill is (-0.3 east, -0.4 north): 180 + 36.87.
+        (0.3, -0.4, 26.5651, 216.8699),
+        (0, 0, 0, math.nan),
+    ],
+)
+@pytest.mark.parametrize(("xres", "yres"), [(1, 1), (30, 20)])
+def test_tilted_planes(east, south, slope, aspect, xres, yres):
+    found = slope_aspect(plane(east, south, xres=xres, yres=yres), xres, yres)
+    for layer, expected in zip(found, (slope, aspect), strict=True):
+        assert layer.dtype == np.float32
+        np.testing.assert_allclose(layer[1:-1, 1:-1], expected, atol=2e-3)
+        assert np.isnan(layer[[0, -1]]).all() and np.isnan(layer[:, [0, -1]]).all()
+
+
+def test_hand_worked_neighbourhood():
+    # east: ((3 + 2 x 9 + 9) - (1 + 2 x 4 + 7)) / 8 = 1.75; south: ((7 + 2 x 8 + 9) - (1 + 2 x 2 + 3)) / 8 = 3.
+    # Steepness sqrt(1.75^2 + 3^2) = 3.4731: 73.94 degrees. Downhill (-1.75 east, 3 north): 360 - 30.26.
+    slope, aspect = slope_aspect(np.array([[1, 2, 3], [4, 5, 9], [7, 8, 9]], np.float32), 1, 1)
+    assert slope[1, 1] == pytest.approx(73.9370, abs=1e-3)
+    assert aspect[1, 1] == pytest.approx(329.7436, abs=1e-3)
+    # Cells twice as wide halve the rise to the east: sqrt(0.875^2 + 3^2) = 3.125: 72.2553 degrees.
+    slope, _ = slope_aspect(np.array([[1, 2, 3], [4, 5, 9], [7, 8, 9]], np.float32), 2, 1)
+    assert slope[1, 1] == pytest.approx(72.2553, abs=1e-3)
+
+
+def test_a_size_for_each_row():
+    xres = np.arange(1.0, 7.0)[:, np.newaxis]
+    slope, _ = slope_aspect(plane(1, 0), xres, 1)
+    np.testing.assert_allclose(slope[1:-1, 3], np.degrees(np.arctan(1 / np.arange(2, 6))), rtol=1e-6)
+
+
+@pytest.mark.parametrize("gap", [(2, 2), (3, 4)])
+def test_unknown_neighbours_make_it_unknown(gap):
+    elevation = plane(1, 0)
+    elevation[gap] = np.nan
+    slope, _ = slope_aspect(elevation, 1, 1)
+    expected = np.zeros((6, 7), bool)
+    expected[[0, -1]] = expected[:, [0, -1]] = True
+    expected[gap[0] - 1 : gap[0] + 2, gap[1] - 1 : gap[1] + 2] = True
+    np.testing.assert_array_equal(np.isnan(slope), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (9, 2)])
+def test_too_small_for_a_neighbourhood(shape):
+    assert np.isnan(slope_aspect(np.zeros(shape, np.float32), 1, 1)).all()
+
+
+# Below a scene.
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """200 x 160 pixels of 1 m."""
+    path = write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), crs=UTM, transform=at(X, Y, 1))
+    return read_info(path)
+
+
+def at(x, y, step):
+    return Affine(step, 0, x, 0, -step, y)
+
+
+def elevations(crs, transform, height, width, east=0.3, south=0.4):
+    """A plane over UTM, sampled at the cells of any grid."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    x = transform.a * columns + transform.b * rows + transform.c
+    y = transform.d * columns + transform.e * rows + transform.f
+    x, y = Transformer.from_crs(crs, UTM, always_xy=True).transform(x, y)
+    return 1000 + east * (x - X) + south * (Y - y)
+
+
+def write_dem(tmp_path, crs=UTM, transform=None, shape=(30, 30), dtype=np.float32, factor=1.0, nodata=None):
+    """30 m cells around the scene unless told."""
+    transform = transform or at(X - 300, Y + 300, 30)
+    values = elevations(crs, transform, *shape) * factor
+    return write_raster(tmp_path / "dem.tif", values.astype(dtype), crs=crs, transform=transform, nodata=nodata)
+
+
+def read(dem, scene, window=None):
+    with TerrainReader(dem, scene) as terrain:
+        assert terrain.uncovered == pytest.approx(0, abs=1e-9)
+        return terrain.read(window or Window(0, 0, scene.width, scene.height))
+
+
+def check(terrain, elevation=1000 + 0.3 * 100 + 0.4 * 80, slope=26.5651, aspect=323.1301, atol=0.05):
+    """The middle of the scene is 100 m east and 80 m south of its corner."""
+    assert terrain.elevation.shape == terrain.slope.shape == terrain.aspect.shape == (160, 200)
+    assert terrain.elevation[79:81, 99:101].mean() == pytest.approx(elevation, abs=0.3)
+    np.testing.assert_allclose(terrain.slope, slope, atol=atol)
+    np.testing.assert_allclose(terrain.aspect, aspect, atol=0.1)
+
+
+def test_dem_in_the_scene_s_crs(tmp_path, scene):
+    check(read(write_dem(tmp_path), scene))
+
+
+def test_dem_in_degrees(tmp_path, scene):
+    # Cells of one arc second; the meridian of 105 degrees passes through X.
+    step = 1 / 3600
+    check(read(write_dem(tmp_path, "EPSG:4326", at(105 - 5 * step, 27.125, step), (30, 20)), scene))
+
+
+def test_dem_in_web_mercator(tmp_path, scene):
+    # Its metres are 0.89 m at latitude 27; taken at their word they would give 24.0 degrees.
+    x, y = Transformer.from_crs(UTM, "EPSG:3857", always_xy=True).transform(X, Y)
+    check(read(write_dem(tmp_path, "EPSG:3857", at(x - 300, y + 300, 30)), scene))
+
+
+def test_dem_of_the_next_zone_is_turned_to_true_north(tmp_path, scene):
+    # Grid north of zone 47N leans by 2.75 degrees from true north here.
+    x, y = Transformer.from_crs(UTM, "EPSG:32647", always_xy=True).transform(X, Y)
+    check(read(write_dem(tmp_path, "EPSG:32647", at(x - 300, y + 300, 30)), scene), slope=26.58)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(30, 0, X - 300, 0, 30, Y - 600),  # from south to north
+        Affine(24, 18, X - 300, 18, -24, Y - 100),  # turned
+    ],
+)
+def test_dem_that_is_not_north_up(tmp_path, scene, transform):
+    check(read(write_dem(tmp_path, transform=transform), scene), atol=0.3)
+
+
+@pytest.mark.parametrize(("unit", "metres"), [("ft", 0.3048), ("US survey foot", 1200 / 3937), ("Metre", 1.0)])
+def test_band_unit(tmp_path, scene, unit, metres):
+    dem = write_dem(tmp_path, factor=1 / metres)
+    with rasterio.open(dem, "r+") as target:
+        target.units = (unit,)
+    check(read(dem, scene))
+
+
+def test_vertical_crs_in_feet(tmp_path, scene):
+    check(read(write_dem(tmp_path, f"{UTM}+6360", factor=3937 / 1200), scene))  # NAVD 88 height (ftUS)
+
+
+def test_unknown_unit(tmp_path, scene):
+    dem = write_dem(tmp_path)
+    with rasterio.open(dem, "r+") as target:
+        target.units = ("fathom",)
+    with pytest.raises(DataError, match="metres or feet, but the band's unit is 'fathom'"), TerrainReader(dem, scene):
+        pass
+
+
+def test_scaled_integers(tmp_path, scene):
+    # Tenths of a metre above 500 m.
+    transform = at(X - 300, Y + 300, 30)
+    values = np.rint((elevations(UTM, transform, 30, 30) - 500) * 10).astype(np.int16)
+    dem = write_raster(tmp_path / "dem.tif", values, crs=UTM, transform=transform)
+    with rasterio.open(dem, "r+") as target:
+        target.scales, target.offsets = (0.1,), (500,)
+    check(read(dem, scene))
+
+
+@pytest.mark.parametrize("nodata", [-32768, None])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_voids(tmp_path, scene, dtype, nodata):
+    # A void cell at the scene's corner; -32768 is no elevation, whether the file says so or not.
+    transform = at(X - 300, Y + 300, 30)
+    values = elevations(UTM, transform, 30, 30).astype(dtype)
+    values[10, 10] = -32768
+    dem = write_raster(tmp_path / "dem.tif", values, crs=UTM, transform=transform, nodata=nodata)
+    terrain = read(dem, scene)
+    # The cell reaches 30 m into the scene, and without it those beside it have no slope: 60 m.
+    unknown = np.zeros((160, 200), bool)
+    unknown[:30, :30] = True
+    np.testing.assert_array_equal(np.isnan(terrain.elevation), unknown)
+    unknown[:60, :60] = True
+    np.testing.assert_array_equal(np.isnan(terrain.slope), unknown)
+    assert np.nanmin(terrain.elevation) > 990
+    assert np.nanmax(np.abs(terrain.slope - 26.5651)) < (1 if dtype == np.int16 else 0.05)
+
+
+def test_level_ground_has_a_slope_and_no_aspect(tmp_path, scene):
+    transform = at(X - 300, Y + 300, 30)
+    terrain = read(write_raster(tmp_path / "dem.tif", np.full((30, 30), 7.0), crs=UTM, transform=transform), scene)
+    assert (terrain.slope == 0).all() and (terrain.elevation == 7).all() and np.isnan(terrain.aspect).all()
+
+
+def test_finer_dem_is_averaged_to_the_scene(tmp_path, scene):
+    # Rough by +-2 m from cell to cell of 0.25 m: slopes of 80 degrees and more, but none at the scene's 1 m.
+    transform = at(X - 20, Y + 20, 0.25)
+    values = elevations(UTM, transform, 800, 960)
+    values += 2 * (-1.0) ** np.add.outer(np.arange(800), np.arange(960))
+    dem = write_raster(tmp_path / "dem.tif", values.astype(np.float32), crs=UTM, transform=transform)
+    check(read(dem, scene))
+
+
+def test_windows_are_parts_of_the_whole(tmp_path, scene):
+    rough = np.random.default_rng(0).normal(1000, 20, (50, 60)).astype(np.float32)
+    dem = write_raster(tmp_path / "dem.tif", rough, crs=UTM, transform=at(X - 60, Y + 60, 7))
+    with TerrainReader(dem, scene) as terrain:
+        whole = terrain.read(Window(0, 0, 200, 160))
+        part = terrain.read(Window(90, 70, 64, 50))
+    np.testing.assert_allclose(part.slope, whole.slope[70:120, 90:154], atol=1e-3)
+    np.testing.assert_allclose(part.elevation, whole.elevation[70:120, 90:154], atol=1e-3)
+
+
+def test_slopes_are_those_of_the_model_s_own_cells(tmp_path, scene):
+    # A ridge of one cell, 30 m high: Horn gives its flanks 30 m / 60 m, 26.6 degrees, and its top 0. Pixels of 1 m on
+    # the facets between the cells' centres would have 45 degrees everywhere.
+    values = np.zeros((30, 30), np.float32)
+    values[:, 12] = 30
+    dem = write_raster(tmp_path / "dem.tif", values, crs=UTM, transform=at(X - 300, Y + 300, 30))
+    slope = read(dem, scene).slope[80]
+    centres = np.arange(15, 200, 30)  # of cells 10 to 16; between two pixels
+    found = (slope[centres] + slope[centres - 1]) / 2
+    np.testing.assert_allclose(found, [0, 26.57, 0, 26.57, 0, 0, 0], atol=0.5)
+
+
+def test_dem_that_covers_a_half(tmp_path, scene):
+    # The model ends 100 m east of the scene's western edge.
+    dem = write_dem(tmp_path, transform=at(X - 500, Y + 300, 20), shape=(40, 30))
+    with pytest.warns(LimKerasWarning, match=r"dem.tif: does not cover 50.0% of .*scene.tif"):
+        terrain = TerrainReader(dem, scene).__enter__()
+    found = terrain.read(Window(0, 0, 200, 160))
+    terrain.__exit__(None, None, None)
+    assert terrain.uncovered == pytest.approx(0.5)
+    assert np.isfinite(found.elevation[:, :95]).all() and np.isnan(found.elevation[:, 105:]).all()
+    assert np.isfinite(found.slope[:, :65]).all() and np.isnan(found.slope[:, 105:]).all()
+    # A window that lies wholly outside.
+    with pytest.warns(LimKerasWarning), TerrainReader(dem, scene) as terrain:
+        assert np.isnan(terrain.read(Window(190, 0, 10, 10)).slope).all()
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [(UTM, at(X + 5000, Y, 30)), ("EPSG:4326", at(-70, -20, 0.001)), ("EPSG:3031", at(0, 0, 30))],
+)
+def test_dem_elsewhere(tmp_path, scene, crs, transform):
+    dem = write_raster(tmp_path / "dem.tif", np.zeros((9, 9), np.float32), crs=crs, transform=transform)
+    with pytest.raises(DataError, match=r"dem.tif: .*lies elsewhere"), TerrainReader(dem, scene):
+        pass
+
+
+def test_dem_without_crs_or_with_bands(tmp_path, scene):
+    for pixels, crs in ((np.zeros((9, 9), np.float32), ""), (np.zeros((9, 9, 3), np.float32), UTM)):
+        dem = write_raster(tmp_path / "dem.tif", pixels, crs=crs, transform=at(X, Y, 30))
+        with pytest.raises(DataError, match="expected a georeferenced elevation model of one band"):
+            TerrainReader(dem, scene).__enter__()
+
+
+def test_scene_without_crs(tmp_path):
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((4, 4), np.uint8)))
+    with pytest.raises(DataError, match=r"scene.tif: expected a scene with a CRS"):
+        TerrainReader(write_dem(tmp_path), scene).__enter__()
+
+
+def test_missing_dem(tmp_path, scene):
+    with pytest.raises(DataError, match=r"none.tif: cannot be read"):
+        TerrainReader(tmp_path / "none.tif", scene).__enter__()
+
+
+@pytest.mark.real_data
+def test_real_dem(real_data):
+    # Another program's slopes of the same model.
+    dem = real_data / "rasters" / "jiuzhaigou_dem_30m.tif"
+    info = read_info(dem)
+    with rasterio.open(real_data / "rasters" / "jiuzhaigou_slope_30m.tif") as source:
+        expected = source.read(1, masked=True).filled(np.nan)
+    with rasterio.open(dem) as source:
+        nominal, _ = slope_aspect(source.read(1).astype(np.float32), source.transform.a, -source.transform.e)
+    with TerrainReader(dem, info) as terrain:
+        measured = terrain.read(Window(0, 0, info.width, info.height)).slope
+    for slope, worst in ((nominal, 1e-4), (measured, 0.01)):  # UTM's scale is 0.9997 there
+        difference = np.abs(slope - expected)[1:-1, 1:-1]
+        assert np.isfinite(difference).all()
+        assert np.median(difference) < 0.1 and np.mean(difference < 1) > 0.99
+        assert difference.max() < worst

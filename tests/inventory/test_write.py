@@ -1,0 +1,162 @@
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import geopandas
+import numpy as np
+import pyogrio
+import pytest
+
+from lim_keras.errors import DataError
+from lim_keras.inventory import polygonise, write_inventory
+from lim_keras.inventory.style import CLASSES, qml
+
+PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
+
+
+@pytest.fixture
+def inventory(write_mask):
+    return polygonise(write_mask(PIXELS))
+
+
+@pytest.fixture
+def nothing(write_mask):
+    return polygonise(write_mask(PIXELS * 0, name="empty.tif"))
+
+
+def rows(path, query):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(query).fetchall()
+
+
+def test_geopackage(tmp_path, inventory):
+    path = write_inventory(inventory, tmp_path / "a.gpkg")
+    assert path == tmp_path / "a.gpkg" and [file.name for file in tmp_path.glob("*a.gpkg*")] == ["a.gpkg"]
+    back = geopandas.read_file(path, layer="landslides")
+    assert back.crs.to_string() == "EPSG:32648"
+    assert back.columns.tolist() == inventory.frame.columns.tolist()
+    assert back.geometry.geom_equals(inventory.frame.geometry).all()
+    assert back.area_m2.tolist() == inventory.frame.area_m2.tolist()
+    assert back.probability_mean.isna().all() and back.touches_nodata.tolist() == [False, True]
+    assert back.touches_nodata.dtype == bool and back.id.dtype.kind == "i"
+    assert dict(pyogrio.list_layers(path).tolist()) == {"landslides": "Polygon", "layer_styles": None}
+
+
+def test_style_is_stored_as_qgis_stores_it(tmp_path, inventory):
+    path = write_inventory(inventory, tmp_path / "a.gpkg", layer="slides of 2015")
+    columns = [row[1] for row in rows(path, "PRAGMA table_info(layer_styles)")]
+    assert columns == [
+        *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
+        *("styleSLD", "useAsDefault", "description", "owner", "ui", "update_time"),
+    ]
+    # The condition by which QGIS finds a layer's style (QgsOgrUtils::loadStoredStyle).
+    found = rows(
+        path,
+        "SELECT styleQML FROM layer_styles WHERE f_table_schema='' AND f_table_name='slides of 2015' "
+        "AND f_geometry_column='geom' AND useAsDefault",
+    )
+    assert len(found) == 1 and found[0][0].startswith("<!DOCTYPE qgis")
+    assert rows(path, "SELECT data_type FROM gpkg_contents WHERE table_name='layer_styles'") == [("attributes",)]
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)] and rows(path, "PRAGMA foreign_key_check") == []
+    styles = pyogrio.read_dataframe(path, layer="layer_styles")
+    assert styles.f_table_name.tolist() == ["slides of 2015"] and styles.useAsDefault.tolist() == [True]
+
+
+def test_graduated_style():
+    root = ElementTree.fromstring(qml(True))
+    renderer = root.find("renderer-v2")
+    assert root.tag == "qgis" and root.get("labelsEnabled") == "0"
+    assert renderer.get("type") == "graduatedSymbol" and renderer.get("attr") == "probability_mean"
+    limits = [(float(one.get("lower")), float(one.get("upper"))) for one in renderer.iter("range")]
+    assert limits[0][0] == 0 and limits[-1][1] == 1
+    assert all(before[1] == after[0] for before, after in pairwise(limits))
+    symbols = {one.get("name"): one for one in renderer.iter("symbol")}
+    assert [one.get("symbol") for one in renderer.iter("range")] == [*symbols] and len(symbols) == len(CLASSES)
+    for symbol in symbols.values():
+        assert symbol.get("type") == "fill"
+        options = {one.get("name"): one.get("value") for one in symbol.iter("Option")}
+        assert 0 < int(options["color"].split(",")[3]) < 255  # translucent
+
+
+def test_style_by_what_is_known(tmp_path, inventory):
+    def kind(found):
+        path = write_inventory(found, tmp_path / "a.gpkg")
+        return ElementTree.fromstring(rows(path, "SELECT styleQML FROM layer_styles")[0][0]).find("renderer-v2")
+
+    assert kind(inventory).get("type") == "singleSymbol"
+    inventory.frame["probability_mean"] = 0.7
+    assert kind(inventory).get("type") == "graduatedSymbol"
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_same_inventory_same_bytes(tmp_path, inventory, suffix, monkeypatch):
+    first = write_inventory(inventory, tmp_path / f"a{suffix}").read_bytes()
+    with monkeypatch.context() as clock:
+        clock.setattr("os.getpid", lambda: 1)
+        second = write_inventory(inventory, tmp_path / f"b{suffix}")
+    assert second.read_bytes() == first
+    if suffix == ".gpkg":
+        assert {row[0] for row in rows(second, "SELECT last_change FROM gpkg_contents")} == {"2000-01-01T00:00:00.000Z"}
+    assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") is None
+
+
+def test_written_over_an_older_one(tmp_path, inventory, nothing):
+    path = write_inventory(inventory, tmp_path / "a.gpkg")
+    write_inventory(nothing, path)
+    assert len(geopandas.read_file(path, layer="landslides")) == 0
+
+
+def test_geojson_is_in_degrees(tmp_path, inventory):
+    content = json.loads(write_inventory(inventory, tmp_path / "a.geojson").read_text())
+    assert "crs" not in content and len(content["features"]) == 2
+    first = content["features"][0]
+    assert first["properties"]["id"] == 1 and first["properties"]["probability_mean"] is None
+    assert first["geometry"]["type"] == "Polygon"
+    longitude, latitude = np.array(first["geometry"]["coordinates"][0]).mean(axis=0)
+    assert [longitude, latitude] == pytest.approx([105.0, 27.1225], abs=1e-3)
+
+
+def test_scene_without_crs(tmp_path, write_mask):
+    inventory = polygonise(write_mask(PIXELS, crs="", transform=None))
+    back = geopandas.read_file(write_inventory(inventory, tmp_path / "a.gpkg"), layer="landslides")
+    assert back.total_bounds.tolist() == [0, -3, 4, 0] and back.area_m2.isna().all()
+    content = json.loads(write_inventory(inventory, tmp_path / "a.geojson").read_text())
+    assert content["features"][0]["geometry"]["coordinates"][0][0] in ([0, 0], [0, -2], [2, 0])
+
+
+def test_empty(tmp_path, nothing):
+    path = write_inventory(nothing, tmp_path / "a.gpkg")
+    info = pyogrio.read_info(path, layer="landslides")
+    assert (info["features"], info["geometry_type"], info["crs"]) == (0, "Polygon", "EPSG:32648")
+    assert info["fields"].tolist() == nothing.frame.columns.drop("geometry").tolist()
+    assert dict(zip(info["fields"], info["ogr_subtypes"], strict=True))["touches_edge"] == "OFSTBoolean"
+    assert len(rows(path, "SELECT 1 FROM layer_styles")) == 1
+    content = json.loads(write_inventory(nothing, tmp_path / "a.geojson").read_text())
+    assert content["type"] == "FeatureCollection" and content["features"] == []
+
+
+def test_parquet_without_pyarrow(tmp_path, inventory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"a.parquet: GeoParquet needs pyarrow.*lim-keras\[parquet\]"):
+        write_inventory(inventory, tmp_path / "a.parquet")
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("which", ["inventory", "nothing"])
+def test_parquet(tmp_path, which, request):
+    pytest.importorskip("pyarrow")
+    inventory = request.getfixturevalue(which)
+    back = geopandas.read_parquet(write_inventory(inventory, tmp_path / "a.parquet"))
+    assert back.columns.tolist() == inventory.frame.columns.tolist()
+    assert back.crs == inventory.frame.crs and len(back) == len(inventory.frame)
+
+
+def test_other_endings_and_missing_folders(tmp_path, inventory):
+    with pytest.raises(DataError, match=r"a.shp: expected a name that ends in .gpkg, .geojson, .parquet"):
+        write_inventory(inventory, tmp_path / "a.shp")
+    for name in ("a.gpkg", "a.geojson"):
+        with pytest.raises(DataError, match="cannot be written"):
+            write_inventory(inventory, tmp_path / "missing" / name)
