@@ -309,7 +309,7 @@ def _ground_sample_distance(source: Any) -> float | None:
 
     UTM is off by 0.04 % and keeps its round figures; Web Mercator is off by 1 / cos(latitude) and does not.
     """
-    if not source.crs:
+    if not source.crs or not (source.crs.is_projected or source.crs.is_geographic):  # a local grid has no place
         return None
     matrix = source.transform
     nominal = None

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
+from rasterio.windows import Window as RasterWindow
 
 from lim_keras.config import EvaluationSection
 from lim_keras.data.box import Box
@@ -93,6 +95,7 @@ def judge_scene(
         maps, _ = predict_maps(model, reader, folder, options=options, watcher=watcher)
         mask = folder / "landslides.tif"
         write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
+        _leave_out_unlabelled(mask, labels)
         found = polygonise(mask, maps=maps, folds=model.info.folds, gsd_m=reader.info.gsd_m)
         gallery = Gallery(threshold)
         evaluation = evaluate(
@@ -123,6 +126,16 @@ def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterato
                 kind = "landslide" if (mask == 1).any() else "non-landslide"
                 place = Place(name, kind, "", scene.pixels(box), mask)
                 yield Prediction(place, probability[..., 0], everywhere(mask.shape))
+
+
+def _leave_out_unlabelled(mask: Path, labels: Labels) -> None:
+    """Make what is predicted on ground without a label neither right nor wrong: as if the scene held no data there."""
+    with rasterio.open(mask, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        for block in plan_windows(file.height, file.width, tile=2 * BLOCK, halo=0, multiple=1):
+            unlabelled = labels(block.core) == IGNORE
+            if unlabelled.any():
+                window = RasterWindow(block.core.left, block.core.top, block.core.width, block.core.height)
+                file.write(np.where(unlabelled, IGNORE, file.read(1, window=window)), 1, window=window)
 
 
 @contextmanager

@@ -3,6 +3,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +208,12 @@ def test_threads_read_tiffs_without_a_place_in_peace(tmp_path):
         found = chain.from_iterable(pool.map(read, [paths[k::4] for k in range(4)]))
         assert sorted(found) == list(range(40))
     assert warnings.filters == before
+
+
+def test_a_local_grid_has_no_ground_sample_distance(tmp_path: Path) -> None:
+    local = 'LOCAL_CS["site",UNIT["metre",1]]'
+    path = write_raster(
+        tmp_path / "site.tif", np.zeros((4, 5), np.uint8), crs=local, transform=Affine(2, 0, 0, 0, -2, 0)
+    )
+    info = read_info(path)
+    assert info.gsd_m is None and info.crs

@@ -172,6 +172,17 @@ def test_polygons_are_scored_too(write: Write, tmp_path: Path) -> None:
     assert abs(total(by_polygon).tp - total(by_raster).tp) <= 10
 
 
+def test_what_is_predicted_on_unlabelled_ground_is_neither_right_nor_wrong(write: Write) -> None:
+    image = np.full((300, 400, 3), 60, np.uint8)
+    image[50:110, 50:130] = 230
+    image[200:240, 300:340] = 230
+    labels = np.zeros((300, 400), np.uint8)
+    labels[50:110, 50:130] = 1
+    labels[150:, 250:] = 255
+    scores = judged(write("scene.tif", image), write("labels.tif", labels)).detections.iou_50["all"]
+    assert (scores.truth, scores.found, scores.predicted, scores.right) == (1, 1, 1, 1)
+
+
 def test_rasters_without_a_place_are_taken_at_their_word(write: Write) -> None:
     image, labels = world(40, 50)
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
