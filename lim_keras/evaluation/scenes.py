@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import rasterio
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.config import EvaluationSection
@@ -95,8 +97,7 @@ def judge_scene(
         maps, _ = predict_maps(model, reader, folder, options=options, watcher=watcher)
         mask = folder / "landslides.tif"
         write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
-        _leave_out_unlabelled(mask, labels)
-        found = polygonise(mask, maps=maps, folds=model.info.folds, gsd_m=reader.info.gsd_m)
+        found = polygonise(_where_labelled(mask, labels), maps=maps, folds=model.info.folds, gsd_m=reader.info.gsd_m)
         gallery = Gallery(threshold)
         evaluation = evaluate(
             gallery.watch(scene_predictions(maps, reader, labels)),
@@ -128,14 +129,17 @@ def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterato
                 yield Prediction(place, probability[..., 0], everywhere(mask.shape))
 
 
-def _leave_out_unlabelled(mask: Path, labels: Labels) -> None:
-    """Make what is predicted on ground without a label neither right nor wrong: as if the scene held no data there."""
-    with rasterio.open(mask, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
-        for block in plan_windows(file.height, file.width, tile=2 * BLOCK, halo=0, multiple=1):
-            unlabelled = labels(block.core) == IGNORE
-            if unlabelled.any():
+def _where_labelled(mask: Path, labels: Labels) -> Path:
+    """The mask without what lies on ground that has no label: a landslide there is neither right nor wrong."""
+    path = mask.with_name("labelled.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(mask) as source, rasterio.open(path, "w", **source.profile | {"driver": "GTiff"}) as target:
+            for block in plan_windows(source.height, source.width, tile=2 * BLOCK, halo=0, multiple=1):
                 window = RasterWindow(block.core.left, block.core.top, block.core.width, block.core.height)
-                file.write(np.where(unlabelled, IGNORE, file.read(1, window=window)), 1, window=window)
+                unlabelled = labels(block.core) == IGNORE
+                target.write(np.where(unlabelled, IGNORE, source.read(1, window=window)), 1, window=window)
+    return path
 
 
 @contextmanager
