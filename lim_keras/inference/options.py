@@ -55,14 +55,23 @@ class PredictOptions:
     dem: Path | None = None
 
 
-def identity(scene: Path, model: BundleInfo, options: PredictOptions) -> str:
-    """What decides the files of a scene, as SHA-256: the scene, the model and the options, memory apart."""
+_OF_MAPS = ("spread", "bands", "nodata", "scale", "gsd_m", "resample", "symmetries", "tile")
+
+
+def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
+    """What decides the files of a scene, as SHA-256: the scene, the model and the options, memory apart.
+
+    of_maps: what decides the maps alone, from which the other files are made.
+    """
     status = scene.stat()
+    chosen, dem = settings(options), None if of_maps else options.dem
+    if of_maps:
+        chosen = {name: chosen[name] for name in _OF_MAPS}
     facts = {
         "scene": [scene.name, status.st_size, status.st_mtime_ns],
         "bundle": [model.config_hash, sorted((name, record.sha256) for name, record in model.files.items())],
-        "options": settings(options),
-        "dem": [options.dem.stat().st_size, options.dem.stat().st_mtime_ns] if options.dem else None,
+        "options": chosen,
+        "dem": [dem.stat().st_size, dem.stat().st_mtime_ns] if dem else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

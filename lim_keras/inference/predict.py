@@ -17,10 +17,10 @@ from lim_keras.inference.domain import GSD_TOLERANCE, check_brightness, check_sc
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions, identity
 from lim_keras.inference.outputs import SceneModel
-from lim_keras.inference.rasters import gdal_settings, maps_on_scene, write_rasters
+from lim_keras.inference.rasters import Counts, gdal_settings, maps_on_scene, write_rasters
 from lim_keras.inference.scene import Grid, SceneReader
 from lim_keras.inference.summary import summarise
-from lim_keras.inventory import polygonise, write_inventory
+from lim_keras.inventory import Inventory, polygonise, write_inventory
 from lim_keras.report.preview import draw_preview
 
 
@@ -102,53 +102,57 @@ class _Task:
         return ScenePrediction(self._scene, files, summary, was_there=True) if same else None
 
     def run(self, watcher: Watcher | None, caught: Callable[[], list[str]]) -> ScenePrediction:
-        started = time.monotonic()
-        options, info = self._options, self._info
-        ratio = gsd_ratio(self._scene, info.gsd_m, self._model.info)
-        grid = self._training_grid(ratio)
+        clock = _Clock()
+        info = self._info
+        grid = self._training_grid(gsd_ratio(self._scene, info.gsd_m, self._model.info))
         _make_folder(self._out)
+        vrt, windows, bands = self._predict(grid, watcher)
+        clock.lap("predict")
+        counts, inventory, drafts = self._derive(maps_on_scene(vrt, info, grid is not None), bands)
+        clock.lap("inventory")
+        model, threshold, seconds = self._model.info, self.threshold, clock.seconds
+        summary = summarise(self._scene, info, model, self._options, threshold, counts, inventory, windows, seconds)
+        names = [draft.name for draft in drafts]
+        summary |= {"warnings": caught(), "files": names, "identity": self._identity}
         self.path("summary.json").unlink(missing_ok=True)
-        reader = SceneReader(self._scene, bands=options.bands, nodata=options.nodata, grid=grid)
-        with reader:
-            check_scene(reader.info, self._model.info, options.scale)
-            check_brightness(reader, self._model.info, options.scale)
-            numbers = tuple(reader.bands)
-            vrt, predicted = predict_maps(
-                self._model, reader, self._work, options=options, identity=self._identity, watcher=watcher
-            )
-        seconds = {"predict": time.monotonic() - started}
-        maps = maps_on_scene(vrt, info, grid is not None)
-        files = {"probability": self.path("probability.tif"), "landslides": self.path("landslides.tif")}
+        files = tuple(draft.replace(self._out / draft.name) for draft in drafts)
+        _write_json(self.path("summary.json"), summary)
+        shutil.rmtree(self._work, ignore_errors=True)
+        return ScenePrediction(self._scene, (*files, self.path("summary.json")), summary)
+
+    def _predict(self, grid: Grid | None, watcher: Watcher | None) -> tuple[Path, dict[str, Any], tuple[int, ...]]:
+        """The maps, how the scene was cut, and the numbers of the bands that were read."""
+        options, model = self._options, self._model
+        with SceneReader(self._scene, bands=options.bands, nodata=options.nodata, grid=grid) as reader:
+            check_scene(reader.info, model.info, options.scale)
+            check_brightness(reader, model.info, options.scale)
+            same = identity(self._scene, model.info, options, of_maps=True)
+            vrt, windows = predict_maps(model, reader, self._work, options=options, identity=same, watcher=watcher)
+            return vrt, windows, tuple(reader.bands)
+
+    def _derive(self, maps: Path, bands: Sequence[int]) -> tuple[Counts, Inventory, list[Path]]:
+        """Rasters, inventory and preview, all beside the maps: they reach their place together, at the end."""
+        options, info = self._options, self._info
+        probability, landslides, preview = map(self._draft, ("probability.tif", "landslides.tif", "preview.png"))
         counts = write_rasters(
             maps,
-            files["probability"],
-            files["landslides"],
+            probability,
+            landslides,
             threshold=self.threshold,
             kind=options.probability,
             spread=options.spread,
         )
-        seconds["rasters"] = time.monotonic() - started - seconds["predict"]
+        folds = self._model.info.folds
         inventory = polygonise(
-            files["landslides"],
-            maps=maps,
-            folds=self._model.info.folds,
-            dem=options.dem,
-            options=options.inventory,
-            gsd_m=info.gsd_m,
+            landslides, maps=maps, folds=folds, dem=options.dem, options=options.inventory, gsd_m=info.gsd_m
         )
-        for kind in dict.fromkeys(("gpkg", *options.formats)):
-            files[kind] = write_inventory(inventory, self.path(f"inventory.{kind}"))
-        files["preview"] = draw_preview(
-            self._scene, inventory.frame, self.path("preview.png"), bands=_shown_bands(numbers), gsd_m=info.gsd_m
-        )
-        seconds["all"] = time.monotonic() - started
-        summary = summarise(
-            self._scene, info, self._model.info, self._options, self.threshold, counts, inventory, predicted, seconds
-        )
-        summary |= {"warnings": caught(), "files": [path.name for path in files.values()], "identity": self._identity}
-        _write_json(self.path("summary.json"), summary)
-        shutil.rmtree(self._work, ignore_errors=True)
-        return ScenePrediction(self._scene, (*files.values(), self.path("summary.json")), summary)
+        kinds = dict.fromkeys(("gpkg", *options.formats))
+        vectors = [write_inventory(inventory, self._draft(f"inventory.{kind}")) for kind in kinds]
+        draw_preview(self._scene, inventory.frame, preview, bands=_shown_bands(bands), gsd_m=info.gsd_m)
+        return counts, inventory, [probability, landslides, *vectors, preview]
+
+    def _draft(self, ending: str) -> Path:
+        return self._work / self.path(ending).name
 
     def _training_grid(self, ratio: float | None) -> Grid | None:
         """Where a scene is resampled to: nowhere, if its ground sample distance is near enough."""
@@ -162,6 +166,20 @@ class _Task:
             )
         near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE
         return None if near else training_grid(self._info, gsd_m, wanted)
+
+
+class _Clock:
+    """Seconds of the parts of a task, and of all of it."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, part: str) -> None:
+        """A part ends."""
+        now = time.monotonic()
+        self.seconds |= {part: now - self._last, "all": now - self._started}
+        self._last = now
 
 
 def _shown_bands(numbers: Sequence[int]) -> tuple[int, ...]:

@@ -113,6 +113,26 @@ def test_what_is_left_of_a_failed_call_is_the_work_alone(write: Write, tmp_path:
             assert first.read_bytes() == second.read_bytes(), first.name
 
 
+def test_maps_are_kept_when_only_the_inventory_is_asked_otherwise(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DataError("disk full")
+
+    scene = write("s.tif", meadow())
+    first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
+    with monkeypatch.context() as patch:
+        patch.setattr("lim_keras.inference.predict.write_inventory", full)
+        with pytest.raises(DataError, match="disk full"):
+            predict_scene(Bright(), scene, tmp_path / "out")
+    # the results of the first call are still there, all of them
+    assert all(path.exists() for path in first.files)
+    model = Bright()
+    options = PredictOptions(inventory=InventoryOptions(min_area_m2=500))
+    assert predict_scene(model, scene, tmp_path / "out", options).summary["landslides"] == 1
+    assert model.shapes == []
+
+
 def test_nodata_is_never_landslide(write: Write, tmp_path: Path) -> None:
     image = meadow()
     image[:, 90:] = 255  # bright nodata, up to the landslide's middle
