@@ -155,3 +155,36 @@ def test_killed_and_called_again_it_ends_with_the_same_files(tmp_path: Path) -> 
     for name in files:
         if not name.endswith(".json"):
             assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+
+
+@pytest.mark.real_data
+def test_sentinel2_reflectance_is_refused_and_accepted(bundle: Path, real_data: Path, tmp_path: Path) -> None:
+    scene = real_data / "rasters" / "sentinel2_chittagong_rgbn_uint16.tif"
+    refused = run(bundle, scene, "--out", tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "expected 3 bands" in refused.output and "Received: 4" in refused.output and "--bands" in refused.output
+    refused = run(bundle, scene, "--out", tmp_path / "out", "--bands", "1,2,3")
+    assert refused.exit_code == 1
+    assert "expected uint8 values" in refused.output and "Received: uint16" in refused.output
+    assert "--scale 0,3000" in refused.output
+    accepted = run(bundle, scene, "--out", tmp_path / "out", "--bands", "1,2,3", "--scale", "0,3000")
+    assert accepted.exit_code == 0, accepted.output
+    assert "a pixel is" in accepted.stderr and "trained at 0.8 m" in accepted.stderr
+    with rasterio.open(scene) as before, rasterio.open(tmp_path / "out" / f"{scene.stem}_landslides.tif") as after:
+        assert (after.crs, after.transform, after.shape) == (before.crs, before.transform, before.shape)
+        valid = before.dataset_mask() > 0
+        assert ((after.read(1) != 255) == valid).all()
+    assert valid.mean() == pytest.approx(0.39, abs=0.01)
+
+
+@pytest.mark.real_data
+def test_a_mosaic_that_is_mostly_empty_costs_what_its_pieces_cost(
+    bundle: Path, real_data: Path, tmp_path: Path
+) -> None:
+    scene = real_data / "scenes" / "bijie_test_mosaic.tif"
+    done = run(bundle, scene, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "out" / f"{scene.stem}_summary.json").read_text())
+    assert summary["valid_pixels"] / summary["pixels"] == pytest.approx(0.15, abs=0.01)
+    assert summary["windows"]["islands"] > 100
+    assert summary["windows"]["pixels"] < 0.3 * summary["pixels"]
