@@ -18,6 +18,9 @@ COMMANDS = {
     "cv": "Train and export k models by cross-validation, and their ensemble.",
     "evaluate": "Judge an exported bundle on tiles, windows and a scene.",
     "predict": "Map the landslides of scenes: probability, mask, polygons, preview.",
+    "info": "Print what an exported bundle says of itself.",
+    "verify": "Check that an exported bundle is still what was exported.",
+    "export": "Make LiteRT (TFLite) files of a bundle, and check them on tiles.",
     "demo": "Show the whole way, from tiles to figures, on a made-up world.",
 }
 """Name and summary of every command; `lim_keras.cli.<name>` holds a click command of the same name."""

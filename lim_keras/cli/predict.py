@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lim_keras.cli.runs import print_result
 from lim_keras.cli.startup import load_tensorflow
-from lim_keras.errors import DataError
+from lim_keras.errors import BundleError, DataError
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from lim_keras.inference.outputs import SceneModel
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -84,7 +86,7 @@ class MemoryType(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("bundle", type=_FOLDER)
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
 @click.option("--dem", type=_FILE, help="Elevation model, for slopes; any CRS and resolution, metres or feet.")
@@ -109,7 +111,7 @@ class MemoryType(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--tile", type=click.IntRange(1), help="Pixels a side of a window [default: as the memory allows].")
 def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
-    """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME).
+    """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
     For each scene: a probability map, a landslide mask, an inventory of polygons, a preview and a summary. Killed at
     any moment, the same command goes on where the last row of windows ended; a scene that cannot be used does not
@@ -119,13 +121,24 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -
 
     asked = _options(options)
     found = find_scenes(scenes)
-    load_tensorflow()
-    from lim_keras.export.bundle import load_bundle
-
-    result = predict_scenes(load_bundle(bundle), found, out, asked, say=lambda line: print_result([line]))
+    result = predict_scenes(_load(bundle), found, out, asked, say=lambda line: print_result([line]))
     print_result(result.tables())
     if result.failures:
         sys.exit(1)
+
+
+def _load(bundle: Path) -> SceneModel:
+    """A bundle, or a .tflite file, for which TensorFlow need not be there."""
+    if bundle.is_file():
+        if bundle.suffix != ".tflite":
+            raise BundleError(f"{bundle}: expected the folder of a bundle, or a .tflite file.")
+        from lim_keras.inference.litert import load_litert
+
+        return load_litert(bundle)
+    load_tensorflow()
+    from lim_keras.export.bundle import load_bundle
+
+    return load_bundle(bundle)
 
 
 def _options(given: dict[str, Any]) -> Any:

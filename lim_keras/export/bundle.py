@@ -5,6 +5,9 @@
         fold_<k>/1/       SavedModel of each fold (`lim_keras.export.saved_model`)
         ensemble/1/       SavedModel of all folds; absent where there is one model only
         baseline.npz      the image-blind mask of the training tiles; optional
+        verify.npz        an image and what the models answer (`lim_keras.export.verify`)
+        README.md         model card (`lim_keras.export.model_card`)
+        stac-item.json    the same for catalogues (`lim_keras.export.stac`)
 
 Reading takes JSON, arrays without pickles and TensorFlow graphs. A TensorFlow graph can contain operations that read
 and write files, so load bundles of people whose programs you would run.
@@ -30,7 +33,9 @@ from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
 from lim_keras.export.folders import written_whole
+from lim_keras.export.model_card import write_documents
 from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, export_models, fold_name
+from lim_keras.export.verify import write_pair
 from lim_keras.inference.outputs import EnsemblePrediction
 from lim_keras.models.receptive_field import receptive_field
 
@@ -59,7 +64,8 @@ def write_bundle(
         export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
-        info = _describe(folder, facts, models)
+        write_pair(folder, facts, len(models))
+        info = write_documents(folder, _describe(folder, facts, models))
         info.write(folder)
     return info
 

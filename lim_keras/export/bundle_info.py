@@ -6,10 +6,19 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from lim_keras import __version__
 from lim_keras.errors import BundleError
@@ -17,6 +26,7 @@ from lim_keras.evaluation.confusion import Estimate
 
 FORMAT = 1
 INFO_FILE = "model.json"
+_INFO_BYTES = 64 * 2**20  # a million tile ids take half of it
 
 
 def _null_is_nan(value: Any) -> Any:
@@ -28,6 +38,14 @@ def _null_is_nan(value: Any) -> Any:
 
 Scores = dict[str, Annotated[Estimate, BeforeValidator(_null_is_nan)]]
 """By name of the score (f1, miou, ...): value and 95 % interval."""
+
+
+def _inside(path: str) -> str:
+    """A path that stays inside the folder it is joined to, on every system."""
+    parts = path.split("/")
+    if "\\" in path or "\0" in path or PureWindowsPath(path).anchor or {"", ".", ".."} & set(parts):
+        raise ValueError(f"{path!r} leaves the bundle or is no plain path inside it")
+    return path
 
 
 class _Part(BaseModel):
@@ -46,7 +64,7 @@ class BandStatistics(_Part):
 class FileRecord(_Part):
     """Size and SHA-256 of an exported file."""
 
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
 
     @classmethod
@@ -70,6 +88,7 @@ class ModelFacts(_Part):
         metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
         config_hash: `RunConfig.digest` of the run.
         training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
+        data_terms: what the training data allow, for the model card; "" where nobody said it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -87,6 +106,7 @@ class ModelFacts(_Part):
     config_hash: str
     training_tiles: tuple[str, ...] = ()
     test_tiles: tuple[str, ...] = ()
+    data_terms: str = ""
 
     @model_validator(mode="after")
     def _check_statistics(self) -> Self:
@@ -114,7 +134,7 @@ class BundleInfo(ModelFacts):
     folds: int = Field(ge=1)
     halo: int = Field(ge=0)
     bytes_per_pixel: float = Field(gt=0)
-    files: dict[str, FileRecord]
+    files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
 
     def write(self, bundle: Path) -> None:
         """Write model.json into the folder `bundle`."""
@@ -125,10 +145,15 @@ class BundleInfo(ModelFacts):
         """Read model.json of the folder `bundle`.
 
         Raises:
-            BundleError: no such file, not JSON, of another format, or with missing, unknown or wrong keys.
+            BundleError: no such file, too large, not JSON, of another format, with missing, unknown or wrong keys, or
+                with the path of a file that leaves the bundle.
         """
         path = bundle / INFO_FILE
         try:
+            if path.stat().st_size > _INFO_BYTES:
+                raise BundleError(
+                    f"{path}: expected at most {_INFO_BYTES} bytes. Received: {path.stat().st_size} bytes."
+                )
             text = path.read_text(encoding="utf-8")
             values = json.loads(text)
         except FileNotFoundError as error:
@@ -162,6 +187,8 @@ class BundleInfo(ModelFacts):
         repair = "Copy the bundle again from where it was exported."
         if not path.is_file():
             raise BundleError(f"{path}: missing. {repair}")
+        if not path.resolve().is_relative_to(bundle.resolve()):
+            raise BundleError(f"{path}: a link that leaves the bundle, to {path.resolve()}. {repair}")
         size = path.stat().st_size
         if size != record.bytes:
             raise BundleError(f"{path}: expected {record.bytes} bytes. Received: {size} bytes. {repair}")

@@ -66,7 +66,8 @@ def predict_maps(
     islands = find_islands(scene, cell)
     if not islands:
         raise DataError(f"{scene.info.path}: no pixel holds data. Check the file's nodata value, or give --nodata.")
-    plan = {"tile": _tile(info, islands, cell, options)}
+    fixed = getattr(model, "fixed_tile", None)
+    plan = {"tile": _tile(info, islands, cell, options) if fixed is None else _fixed_tile(fixed, options)}
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan=plan)
     rows, columns = maps.plan["tile"]
     work = [(row, island.box) for island in islands for row in island.rows((rows, columns), info.halo)]
@@ -110,3 +111,12 @@ def _tile(info: BundleInfo, islands: Sequence[Island], cell: int, options: Predi
             f"Received: {options.tile} px."
         )
     return [options.tile, options.tile]
+
+
+def _fixed_tile(tile: int, options: PredictOptions) -> list[int]:
+    """Rows and columns of the windows of a model that takes no other."""
+    if options.tile not in (None, tile):
+        raise DataError(
+            f"Expected a tile of {tile} px, the only one that this model takes. Received: {options.tile} px."
+        )
+    return [tile, tile]

@@ -19,6 +19,7 @@ from lim_keras.inference.options import PredictOptions, identity
 from lim_keras.inference.outputs import SceneModel
 from lim_keras.inference.rasters import Counts, gdal_settings, maps_on_scene, write_rasters
 from lim_keras.inference.scene import Grid, SceneReader
+from lim_keras.inference.stac import describe_inventory
 from lim_keras.inference.summary import summarise
 from lim_keras.inventory import Inventory, polygonise, write_inventory
 from lim_keras.report.preview import draw_preview
@@ -48,8 +49,9 @@ def predict_scene(
         model: such as `lim_keras.export.bundle.load_bundle` gives.
         scene: a raster of any size.
         out_dir: gets `<scene>_probability.tif`, `<scene>_landslides.tif`, `<scene>_inventory.gpkg`,
-            `<scene>_preview.png` and `<scene>_summary.json`, each whole or not at all. A scene whose summary says that
-            it was made with the same settings is not predicted again; one that was cut off goes on.
+            `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`, each whole or not at all. A scene
+            whose summary says that it was made with the same settings is not predicted again; one that was cut off
+            goes on.
         options: what is asked.
         watcher: told of the progress.
 
@@ -112,13 +114,16 @@ class _Task:
         clock.lap("inventory")
         model, threshold, seconds = self._model.info, self.threshold, clock.seconds
         summary = summarise(self._scene, info, model, self._options, threshold, counts, inventory, windows, seconds)
-        names = [draft.name for draft in drafts]
+        names = [*(draft.name for draft in drafts), self.path("stac.json").name]
         summary |= {"warnings": caught(), "files": names, "identity": self._identity}
         self.path("summary.json").unlink(missing_ok=True)
-        files = tuple(draft.replace(self._out / draft.name) for draft in drafts)
+        files = [draft.replace(self._out / draft.name) for draft in drafts]
+        listed = [*(file.name for file in files), self.path("summary.json").name]
+        _write_json(self.path("stac.json"), describe_inventory(info, summary, listed, folder=self._out))
         _write_json(self.path("summary.json"), summary)
         shutil.rmtree(self._work, ignore_errors=True)
-        return ScenePrediction(self._scene, (*files, self.path("summary.json")), summary)
+        written = (*files, self.path("stac.json"), self.path("summary.json"))
+        return ScenePrediction(self._scene, written, summary)
 
     def _predict(self, grid: Grid | None, watcher: Watcher | None) -> tuple[Path, dict[str, Any], tuple[int, ...]]:
         """The maps, how the scene was cut, and the numbers of the bands that were read."""

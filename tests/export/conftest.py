@@ -1,7 +1,10 @@
 """Three small networks with weights that make their outputs differ, and a bundle of them, exported once."""
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,6 +64,19 @@ def expected_folds(models: Sequence[keras.Model], batch: np.ndarray) -> np.ndarr
     """(folds, n, h, w, 1) in float64: sigmoid(logits / temperature) from the Python models."""
     logits = np.stack([np.asarray(model(batch, training=False)) for model in models]).astype(np.float64)
     return 1 / (1 + np.exp(-logits / TEMPERATURE))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the model.json of a bundle says."""
+    values = json.loads((path / "model.json").read_text())
+    change(values)
+    (path / "model.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def copied(bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))
 
 
 @pytest.fixture(scope="session")

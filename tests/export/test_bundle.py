@@ -1,6 +1,7 @@
 """Bundles: written and read back, every way of being damaged named, predictions in numpy."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from pydantic import ValidationError
 from lim_keras.errors import BundleError, DataError
 from lim_keras.export import bundle as bundle_module
 from lim_keras.export.bundle import Bundle, load_bundle, write_bundle
-from lim_keras.export.bundle_info import BandStatistics, BundleInfo
-from tests.export.conftest import FOLDS, THRESHOLD, constant, expected_folds, facts, images
+from lim_keras.export.bundle_info import BandStatistics, BundleInfo, FileRecord
+from tests.export.conftest import FOLDS, THRESHOLD, constant, edit, expected_folds, facts, images
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +25,9 @@ def bundle(bundle_path: Path) -> Bundle:
     return load_bundle(bundle_path)
 
 
-@pytest.fixture
-def copied(bundle_path: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may damage."""
-    return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))
-
-
-def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    values = json.loads((path / "model.json").read_text())
-    change(values)
-    (path / "model.json").write_text(json.dumps(values))
-
-
 def test_layout(bundle_path: Path) -> None:
-    names = ["baseline.npz", "ensemble", "fold_0", "fold_1", "fold_2", "model.json"]
+    documents = ["README.md", "model.json", "stac-item.json", "verify.npz"]
+    names = sorted([*documents, "baseline.npz", "ensemble", "fold_0", "fold_1", "fold_2"])
     assert sorted(path.name for path in bundle_path.iterdir()) == names
     assert (bundle_path / "ensemble" / "1" / "saved_model.pb").is_file()
 
@@ -59,8 +49,9 @@ def test_undefined_score_is_null_in_json_and_nan_in_python(bundle_path: Path, bu
 
 
 def test_files_are_recorded(bundle: Bundle) -> None:
-    # 3 folds: saved_model.pb, fingerprint.pb, index, two data files. Ensemble: the same with four data files. Baseline.
-    assert len(bundle.info.files) == 3 * 5 + 7 + 1
+    # 3 folds: saved_model.pb, fingerprint.pb, index, two data files. Ensemble: the same with four data files.
+    # Beside them: baseline, verify.npz, README.md, stac-item.json.
+    assert len(bundle.info.files) == 3 * 5 + 7 + 4
 
 
 def test_predict(bundle: Bundle, models: list[keras.Model]) -> None:
@@ -149,7 +140,7 @@ def test_model_json_that_is_not_text(copied: Path) -> None:
 
 @pytest.mark.parametrize("version", [2, "1", None])
 def test_other_format(copied: Path, version: object) -> None:
-    _edit(copied, lambda values: values.update(format=version, lim_keras_version="9.9"))
+    edit(copied, lambda values: values.update(format=version, lim_keras_version="9.9"))
     with pytest.raises(BundleError, match=r"model\.json: expected bundle format 1\. Received: format .*lim_keras 9\.9"):
         load_bundle(copied)
 
@@ -168,9 +159,42 @@ def test_other_format(copied: Path, version: object) -> None:
     ],
 )
 def test_wrong_key_is_named(copied: Path, change: Callable[[dict[str, Any]], object], key: str) -> None:
-    _edit(copied, change)
+    edit(copied, change)
     with pytest.raises(BundleError, match=rf"model\.json.*`?{key}"):
         load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../up", "fold_0/../../up", "./fold_0", "", "fold_0//a", "..\\up", "C:up", "C:/up", "//host/a"],
+)
+def test_path_that_leaves_the_bundle(copied: Path, name: str) -> None:
+    edit(copied, lambda values: values["files"].update({name: {"bytes": 1, "sha256": "0"}}))
+    with pytest.raises(BundleError, match=r"model\.json: not a valid bundle.*leaves the bundle or is no plain path"):
+        load_bundle(copied)
+
+
+def test_link_that_leaves_the_bundle(copied: Path) -> None:
+    file = copied / "ensemble" / "1" / "saved_model.pb"
+    file.replace(copied.parent / "outside.pb")
+    file.symlink_to(copied.parent / "outside.pb")
+    with pytest.raises(BundleError, match=r"saved_model\.pb: a link that leaves the bundle, to .*outside\.pb"):
+        load_bundle(copied)
+
+
+def test_model_json_of_gigabytes_is_not_read(copied: Path) -> None:
+    os.truncate(copied / "model.json", 2**40)  # sparse: it takes no space
+    with pytest.raises(BundleError, match=r"model\.json: expected at most \d+ bytes\. Received: 1099511627776"):
+        load_bundle(copied)
+
+
+def test_size_is_compared_before_content_is_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = copied / "ensemble" / "1" / "variables" / "variables.data-00000-of-00004"
+    os.truncate(file, 2**40)
+    monkeypatch.setattr(FileRecord, "of", lambda path: pytest.fail(f"{path} was read"))
+    info = BundleInfo.read(copied)
+    with pytest.raises(BundleError, match=r"data-00000-of-00004: expected \d+ bytes\. Received: 1099511627776"):
+        info.check_file(copied, "ensemble/1/variables/variables.data-00000-of-00004")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +264,8 @@ def test_failed_export_keeps_the_finished_bundle(copied: Path, monkeypatch: pyte
 
 def test_export_replaces_the_whole_bundle(copied: Path) -> None:
     write_bundle(copied, facts(), [constant(0.0)])
-    assert sorted(path.name for path in copied.iterdir()) == ["fold_0", "model.json"]
+    names = ["README.md", "fold_0", "model.json", "stac-item.json", "verify.npz"]
+    assert sorted(path.name for path in copied.iterdir()) == names
     assert load_bundle(copied).info.folds == 1
 
 

@@ -43,7 +43,7 @@ def meadow(height: int = 300, width: int = 400) -> np.ndarray:
     return image
 
 
-FILES = ["probability.tif", "landslides.tif", "inventory.gpkg", "preview.png", "summary.json"]
+FILES = ["probability.tif", "landslides.tif", "inventory.gpkg", "preview.png", "stac.json", "summary.json"]
 
 
 def test_every_file_and_what_it_says(write: Write, tmp_path: Path) -> None:

@@ -1,0 +1,249 @@
+"""A bundle's SavedModels to .tflite files for LiteRT, each kept only if it says the same as its SavedModel.
+
+    <bundle>/tflite/<source>_<variant>.tflite       source: ensemble, fold_<k>
+    <bundle>/tflite/tflite.json                     `lim_keras.inference.litert.LiteRtIndex`
+
+A file takes one window (1, tile, tile, bands) of raw pixels and gives `probability` (1, tile, tile, 1); of an ensemble
+also `folds` (1, tile, tile, folds), from which the runner makes spread and votes. Files are of a fixed size: LiteRT
+plans its memory once, and the padding to the network's stride vanishes from the graph.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import BundleError, DataError, LimKerasWarning
+from lim_keras.evaluation.judging import choose_tiles
+from lim_keras.export.bundle import load_bundle
+from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.export.model_card import write_documents
+from lim_keras.export.saved_model import ENSEMBLE, fold_name
+from lim_keras.export.tflite_check import Tally, Window, compare, random_windows, tile_windows
+from lim_keras.export.tflite_graph import calibration_windows, convert, input_of
+from lim_keras.inference.litert import (
+    INDEX_FILE,
+    LiteRtFile,
+    LiteRtIndex,
+    LiteRtModel,
+    Variant,
+    approximate,
+    default_tile,
+    halo_of_tile,
+)
+
+FOLDER = "tflite"
+_CALIBRATION_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of an export.
+
+    Args:
+        variants: which files to make.
+        tile: height and width of their windows, pixels; None: `lim_keras.inference.litert.default_tile`.
+        fold: of this fold alone; None: of all, as one file.
+        data: tiles, for calibration and test; without, only the numbers' differences on random pixels are measured.
+        test_ids: tiles to test on; None: the run's test tiles, else all not trained on.
+        allow_drop: keep files beyond their limit.
+        out: folder of the files; None: `<bundle>/tflite`.
+        threads: of the interpreter; None: one a core.
+    """
+
+    variants: tuple[Variant, ...]
+    tile: int | None = None
+    fold: int | None = None
+    data: Path | None = None
+    test_ids: tuple[str, ...] | None = None
+    allow_drop: bool = False
+    out: Path | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class LiteRtExport:
+    """What was made. files: all of them by name. refused: those beyond their limit, which were not kept."""
+
+    folder: Path
+    files: Mapping[str, LiteRtFile]
+    refused: tuple[str, ...]
+    reference: dict[str, float | None]
+
+    def tables(self) -> list[Any]:
+        """One line a file, the SavedModel first."""
+        windows = next(iter(self.files.values())).measured.windows
+        table = Table(title=f"LiteRT files on {windows} windows")
+        for name in ("file", "KiB", "ms/tile", "landslide F1", "landslide IoU", "max diff", "mean diff", "limit", ""):
+            table.add_column(name, justify="left" if name in ("file", "limit", "") else "right")
+        table.add_row("SavedModel", "", "", _shown(self.reference["f1"]), _shown(self.reference["iou_landslide"]))
+        for name, file in self.files.items():
+            seen = file.measured
+            verdict = {True: "met", False: "not met", None: "not measured"}[seen.within]
+            figures = f"{file.record.bytes / 1024:,.0f}", f"{seen.milliseconds_per_tile:.1f}"
+            scores = _shown(seen.landslide_f1), _shown(seen.landslide_iou)
+            differences = f"{seen.max_difference:.2e}", f"{seen.mean_difference:.2e}"
+            table.add_row(
+                name, *figures, *scores, *differences, seen.limit, "refused" if name in self.refused else verdict
+            )
+        return [table, f"folder: {self.folder}"]
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
+    """Make .tflite files of a bundle, run each on the test windows, and keep those within their limit.
+
+    Raises:
+        BundleError: the bundle cannot be read, or LiteRT cannot run a file.
+        DataError: int8 without tiles, tiles that do not fit, or a tile size off the network's grid.
+
+    Warns:
+        LimKerasWarning: windows too small for exact maps, or pixels that are taken as float32.
+    """
+    info = BundleInfo.read(bundle)
+    side = default_tile(info) if asked.tile is None else asked.tile
+    halo = halo_of_tile(info, side)
+    source = fold_name(asked.fold or 0) if asked.fold is not None or info.folds == 1 else ENSEMBLE
+    tiles = _read_tiles(asked, info)
+    _warn(info, source, side, halo)
+    folder = asked.out or bundle / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    drafts = {variant: folder / f".{source}_{variant}.tflite.partial" for variant in asked.variants}
+    try:
+        _convert(bundle, asked, info, side, tiles, drafts)
+        folds = info.folds if source == ENSEMBLE else 1
+        seen = info.model_copy(update={"halo": halo, "folds": folds})
+        models = {variant: LiteRtModel(seen, path, asked.threads) for variant, path in drafts.items()}
+        windows = _windows(tiles, asked, info, side)
+        reference, tallies = compare(load_bundle(bundle, asked.fold).predict, models, windows, info.threshold)
+        files = {
+            f"{source}_{variant}.tflite": LiteRtFile(
+                record=FileRecord.of(path),
+                variant=variant,
+                source=source,
+                folds=folds,
+                tile=side,
+                halo=halo,
+                input=input_of(info),
+                measured=tallies[variant].judged(variant, reference),
+            )
+            for variant, path in drafts.items()
+        }
+        result = _keep(folder, info, files, drafts, reference, asked)
+        _record(bundle, folder, info)
+        return result
+    finally:
+        for path in drafts.values():
+            path.unlink(missing_ok=True)
+
+
+def _read_tiles(asked: Asked, info: BundleInfo) -> TileSet | None:
+    if asked.data is None:
+        if "int8" in asked.variants:
+            raise DataError(
+                "int8 is calibrated on real training tiles, landslides among them: give --data. Its scales would be "
+                "wrong for other pixels."
+            )
+        return None
+    tiles = TileSet.read(asked.data)
+    if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
+        raise DataError(
+            f"{asked.data}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
+            f"Received: {tiles.bands} bands of {tiles.dtype}"
+        )
+    return tiles
+
+
+def _warn(info: BundleInfo, source: str, side: int, halo: int) -> None:
+    if halo < info.halo:
+        warnings.warn(approximate(source, info, side, halo), LimKerasWarning, stacklevel=3)
+    if input_of(info) != info.dtype:
+        message = f"{info.name}: LiteRT files of {info.dtype} bundles take float32 pixels, of the same raw values."
+        warnings.warn(message, LimKerasWarning, stacklevel=3)
+
+
+def _convert(
+    bundle: Path, asked: Asked, info: BundleInfo, side: int, tiles: TileSet | None, drafts: Mapping[Variant, Path]
+) -> None:
+    folds = range(info.folds) if asked.fold is None else [asked.fold]
+    models = [load_bundle(bundle, fold).saved_model for fold in folds]
+    for variant, path in drafts.items():
+        calibration = []
+        if variant == "int8" and tiles is not None:
+            known = _training_tiles(tiles, asked, info)
+            calibration = calibration_windows(known, info.gsd_m, side, _CALIBRATION_WINDOWS)
+        path.write_bytes(convert(models, variant, side, info, calibration))
+
+
+def _training_tiles(tiles: TileSet, asked: Asked, info: BundleInfo) -> TileSet:
+    """What the bundle was trained on as far as it is there, and never a test tile."""
+    tests = {*(asked.test_ids or ()), *info.test_tiles}
+    trained = [one for one in tiles.ids if one in set(info.training_tiles) - tests]
+    chosen = trained or [one for one in tiles.ids if one not in tests]
+    return replace(tiles, tiles=tiles.subset(chosen).tiles)
+
+
+def _windows(tiles: TileSet | None, asked: Asked, info: BundleInfo, side: int) -> Iterator[Window]:
+    if tiles is None:
+        return random_windows(info.bands, max(one.max for one in info.statistics), side)
+    chosen = choose_tiles(tiles, asked.test_ids, test=info.test_tiles, training=info.training_tiles)
+    return tile_windows(chosen, info.gsd_m, side)
+
+
+def _keep(
+    folder: Path,
+    info: BundleInfo,
+    files: Mapping[str, LiteRtFile],
+    drafts: Mapping[Variant, Path],
+    reference: Tally,
+    asked: Asked,
+) -> LiteRtExport:
+    """Give files within their limits their names and tflite.json; what it says of others of this bundle stays."""
+    refused = [] if asked.allow_drop else [name for name, one in files.items() if one.measured.within is False]
+    scores = {name: reference.score(name) for name in ("f1", "iou_landslide")}
+    before = _known(folder, info)
+    kept = {name: one for name, one in files.items() if name not in refused}
+    for name, one in kept.items():
+        drafts[one.variant].replace(folder / name)
+    if kept:
+        source = next(iter(kept.values())).source
+        known = {} if before is None else {name: one for name, one in before.files.items() if name not in files}
+        references = {} if before is None else before.reference
+        LiteRtIndex(model=info, reference={**references, source: scores}, files={**known, **kept}).write(folder)
+    return LiteRtExport(folder, files, tuple(refused), scores)
+
+
+def _known(folder: Path, info: BundleInfo) -> LiteRtIndex | None:
+    """tflite.json of an earlier export of the same bundle."""
+    if not (folder / INDEX_FILE).exists():
+        return None
+    try:
+        index = LiteRtIndex.read(folder)
+    except BundleError:
+        return None
+    return index if _graphs(index.model) == _graphs(info) else None
+
+
+def _graphs(info: BundleInfo) -> dict[str, FileRecord]:
+    """The SavedModels' files; others change with what is exported beside them."""
+    folders = {ENSEMBLE, *(fold_name(fold) for fold in range(info.folds))}
+    return {name: record for name, record in info.files.items() if name.split("/")[0] in folders}
+
+
+def _record(bundle: Path, folder: Path, info: BundleInfo) -> None:
+    """Make what was exported into the bundle a part of it: model.json, model card and STAC item know it."""
+    if folder.resolve() != (bundle / FOLDER).resolve():
+        return
+    files = {name: record for name, record in info.files.items() if name.split("/")[0] != FOLDER}
+    there = sorted(path for path in folder.iterdir() if path.suffix in (".tflite", ".json"))
+    files |= {f"{FOLDER}/{path.name}": FileRecord.of(path) for path in there}
+    write_documents(bundle, info.model_copy(update={"files": files})).write(bundle)

@@ -1,0 +1,124 @@
+"""Whether a .tflite file says what its SavedModel says: differences and scores on the same windows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.data.store import TileStore
+from lim_keras.data.tiles import TileSet
+from lim_keras.evaluation.confusion import Confusion, count
+from lim_keras.inference.litert import LiteRtModel, Measured, Variant, padded
+
+MAX_DIFFERENCE: dict[Variant, float] = {"float32": 1e-5, "float16": 2e-3}
+"""Largest difference of a probability from the SavedModel's that a file may show."""
+
+MAX_IOU_LOSS = 0.01
+"""Landslide IoU that files of eight bits may lose; their numbers must differ."""
+
+Window = tuple[NDArray[Any], NDArray[np.uint8]]
+"""Image (h, w, bands) and mask (h, w) {0, 1, 255}, at most a tile in size."""
+
+_RANDOM_WINDOWS = 4
+
+
+@dataclass
+class Tally:
+    """What one model said so far. scores are None where no mask is known."""
+
+    confusion: Confusion = field(default_factory=Confusion)
+    windows: int = 0
+    seconds: float = 0.0
+    largest: float = 0.0
+    total: float = 0.0
+    pixels: int = 0
+
+    def add(self, probability: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        """Count a window's differences."""
+        difference = np.abs(probability - expected)
+        self.largest = max(self.largest, float(difference.max()))
+        self.total += float(difference.sum(dtype=np.float64))
+        self.pixels += difference.size
+        self.windows += 1
+
+    def score(self, name: str) -> float | None:
+        """A score of landslide pixels; None if nothing was labelled."""
+        return self.confusion.scores()[name] if self.confusion.pixels else None
+
+    def judged(self, variant: Variant, reference: Tally) -> Measured:
+        """The figures, and whether they are within the variant's limit."""
+        iou, known = self.score("iou_landslide"), reference.score("iou_landslide")
+        within: bool | None
+        if variant in MAX_DIFFERENCE:
+            limit = f"difference <= {MAX_DIFFERENCE[variant]:g}"
+            within = self.largest <= MAX_DIFFERENCE[variant]
+        else:
+            limit = f"IoU loss <= {MAX_IOU_LOSS:g}"
+            within = None if iou is None or known is None else bool(known - iou <= MAX_IOU_LOSS)
+        return Measured(
+            windows=self.windows,
+            milliseconds_per_tile=1000 * self.seconds / self.windows,
+            landslide_f1=self.score("f1"),
+            landslide_iou=iou,
+            max_difference=self.largest,
+            mean_difference=self.total / self.pixels,
+            limit=limit,
+            within=within,
+        )
+
+
+def compare(
+    reference: Callable[[NDArray[Any]], NDArray[np.float32]],
+    models: Mapping[Variant, LiteRtModel],
+    windows: Iterable[Window],
+    threshold: float,
+) -> tuple[Tally, dict[Variant, Tally]]:
+    """Show every window to the SavedModel and to each file.
+
+    Args:
+        reference: images (n, h, w, bands) -> probability (n, h, w).
+        models: the files; all are of one window size.
+        windows: those smaller than the files' are padded by their edge for all alike, and judged without it.
+        threshold: probability >= threshold is landslide.
+
+    Returns:
+        What the SavedModel said, and what each file said.
+    """
+    expected_tally, tallies = Tally(), {variant: Tally() for variant in models}
+    for image, mask in windows:
+        height, width = mask.shape
+        shown = padded(image, next(iter(models.values())).fixed_tile)
+        expected = reference(shown[np.newaxis])[0, :height, :width]
+        expected_tally.confusion += count(expected >= np.float32(threshold), mask)
+        expected_tally.windows += 1
+        for variant, model in models.items():
+            started = time.perf_counter()
+            probability = model.run_tile(shown).mean(axis=-1)[:height, :width]
+            tallies[variant].seconds += time.perf_counter() - started
+            tallies[variant].add(probability, expected)
+            tallies[variant].confusion += count(probability >= np.float32(threshold), mask)
+    return expected_tally, tallies
+
+
+def tile_windows(tiles: TileSet, gsd_m: float | None, side: int) -> Iterator[Window]:
+    """Tiles at the ground sample distance of training, those larger than `side` cut into pieces side by side."""
+    store = TileStore(tiles, gsd_m, gsd_m, cache="none")
+    for position in range(len(store)):
+        image, mask = store.get(position)
+        for top in range(0, mask.shape[0], side):
+            for left in range(0, mask.shape[1], side):
+                piece = slice(top, top + side), slice(left, left + side)
+                yield image[piece], mask[piece]
+
+
+def random_windows(bands: int, high: float, side: int) -> Iterator[Window]:
+    """Pixels 0..high at random, without labels: they show whether the arithmetic is the same, and nothing else."""
+    rng = np.random.default_rng(0)
+    for _ in range(_RANDOM_WINDOWS):
+        image = rng.uniform(0, high, (side, side, bands))
+        yield np.rint(image) if high > 1 else image, np.full((side, side), 255, np.uint8)

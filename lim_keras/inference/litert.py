@@ -1,0 +1,273 @@
+"""A model file of LiteRT (TensorFlow Lite) as a model for scenes. Neither TensorFlow nor Keras is imported here.
+
+A .tflite file takes windows of one size, and has `tflite.json` beside it, which says what model.json says of the
+bundle and what is known of each file. The two are all that prediction needs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lim_keras.errors import BundleError, DataError, LimKerasWarning
+from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.inference.windows import Window, plan_windows, smallest_tile
+
+INDEX_FILE = "tflite.json"
+PROBABILITY, FOLDS = "probability", "folds"
+"""Outputs of a file: the mean over the folds, and of an ensemble also each fold's own, in the last axis."""
+
+_CELL = 64
+_EXACT_TILE = 1024
+_COMPROMISE_TILE = 512
+
+Variant = Literal["float32", "float16", "dynamic", "int8"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Measured(_Part):
+    """What LiteRT made of the test windows, beside the SavedModel.
+
+    windows: how many. landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
+    max_difference, mean_difference: of the probabilities. limit: what was asked of the file, in words; within: whether
+    it is met, None where it could not be measured.
+    """
+
+    windows: int
+    milliseconds_per_tile: float
+    landslide_f1: float | None
+    landslide_iou: float | None
+    max_difference: float
+    mean_difference: float
+    limit: str
+    within: bool | None
+
+
+class LiteRtFile(_Part):
+    """One .tflite file.
+
+    source: the SavedModel that it was made of, such as "ensemble". tile: height and width of its windows, pixels. halo:
+    pixels of a window's edge that are not kept; below that of the bundle the map is approximate. input: data type.
+    """
+
+    record: FileRecord
+    variant: Variant
+    source: str
+    folds: int = Field(ge=1)
+    tile: int = Field(ge=1)
+    halo: int = Field(ge=0)
+    input: Literal["uint8", "float32"]
+    measured: Measured
+
+
+class LiteRtIndex(_Part):
+    """tflite.json. model: model.json of the bundle. reference: scores of each SavedModel on the same windows."""
+
+    format: Literal[1] = 1
+    model: BundleInfo
+    reference: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    files: dict[str, LiteRtFile]
+
+    def write(self, folder: Path) -> Path:
+        """Write tflite.json into a folder, beside its place first."""
+        path = folder / INDEX_FILE
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return partial.replace(path)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read tflite.json of a folder.
+
+        Raises:
+            BundleError: it is missing or not valid.
+        """
+        path = folder / INDEX_FILE
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{path}: not found. Expected it beside the .tflite files, as `lim-keras export --tflite` writes it. "
+                "Copy both."
+            ) from error
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            raise BundleError(f"{path}: not a valid description of .tflite files ({error}). Export again.") from error
+
+
+def cell_size(info: BundleInfo) -> int:
+    """Grid of windows, pixels: tiles and halos are multiples of it."""
+    return math.lcm(_CELL, info.stride)
+
+
+def default_tile(info: BundleInfo) -> int:
+    """Side of a window that leaves a core of a third of it between exact halos; 512 px where that is above 1024 px."""
+    cell = cell_size(info)
+    exact = max(3 * _rounded_up(info.halo, cell), 4 * cell)
+    return exact if exact <= _EXACT_TILE else _rounded_up(_COMPROMISE_TILE, cell)
+
+
+def halo_of_tile(info: BundleInfo, tile: int) -> int:
+    """The exact halo where the tile leaves a core between two, else a quarter of the tile.
+
+    Raises:
+        DataError: a tile that is not on the network's grid, or too small for any halo.
+    """
+    cell = cell_size(info)
+    if tile % cell or tile < cell:
+        raise DataError(f"Expected a tile of a multiple of {cell} px. Received: {tile} px")
+    if tile >= smallest_tile(info.halo, cell):
+        return info.halo
+    return tile // 4 // cell * cell
+
+
+def is_exact(info: BundleInfo, halo: int) -> bool:
+    """Whether windows with this halo give what the whole scene would."""
+    return halo >= info.halo
+
+
+def approximate(name: str, info: BundleInfo, tile: int, halo: int) -> str:
+    """What to warn of."""
+    exact = 3 * _rounded_up(info.halo, cell_size(info))
+    return (
+        f"{name}: its windows of {tile} px keep a halo of {halo} px, but the network looks {info.halo} px far. Maps "
+        f"are approximate near the edges of windows. Export with --tile {exact} for exact ones."
+    )
+
+
+class LiteRtModel:
+    """A .tflite file as `SceneModel`.
+
+    Args:
+        info: of its bundle, with the file's own halo and number of folds.
+        path: the file.
+        threads: of the interpreter; None: one a core.
+
+    fixed_tile is the side of its windows, pixels.
+
+    Raises:
+        BundleError: LiteRT is not installed, or the file cannot be loaded or has other inputs or outputs.
+    """
+
+    def __init__(self, info: BundleInfo, path: Path, threads: int | None = None) -> None:
+        self.info, self.path = info, path
+        self._runner = _runner(path, threads or os.cpu_count() or 1)
+        ((self._name, self._input),) = self._runner.get_input_details().items()
+        self._outputs = self._runner.get_output_details()
+        _, height, width, bands = self._input["shape"]
+        if height != width or bands != info.bands or PROBABILITY not in self._outputs:
+            raise BundleError(
+                f"{path}: expected square windows of {info.bands} bands and an output `{PROBABILITY}`. Received: "
+                f"{height} x {width} px, {bands} bands, outputs {', '.join(self._outputs)}"
+            )
+        self.fixed_tile = int(height)
+
+    def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
+        """Images (n, height, width, bands) of any size: cut into windows, the last ones padded by their edge.
+
+        Raises:
+            DataError: images of another number of dimensions or bands, or without pixels.
+        """
+        array = np.asarray(images)
+        if array.ndim != 4 or array.shape[-1] != self.info.bands or 0 in array.shape:
+            raise DataError(
+                f"Invalid value for argument `images`. Expected shape (n, height, width, {self.info.bands}), none of "
+                f"them 0. Received: {array.shape}"
+            )
+        count, height, width, _ = array.shape
+        folds = np.empty((count, height, width, self.info.folds), np.float32)
+        windows = plan_windows(height, width, tile=self.fixed_tile, halo=self.info.halo, multiple=cell_size(self.info))
+        for image, kept in zip(array, folds, strict=True):
+            for window in windows:
+                kept[window.core.slices] = self._window(image, window)
+        votes = (folds >= np.float32(self.info.threshold)).sum(axis=-1, dtype=np.int32)
+        return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), votes)
+
+    def _window(self, image: NDArray[Any], window: Window) -> NDArray[np.float32]:
+        """(height, width, folds) of a window's core."""
+        return self.run_tile(padded(image[window.read.slices], self.fixed_tile))[window.inner.slices]
+
+    def run_tile(self, tile: NDArray[Any]) -> NDArray[np.float32]:
+        """Each fold's probability (tile, tile, folds) of an image (tile, tile, bands)."""
+        outputs = self._runner(**{self._name: self._raw(tile)})
+        name = FOLDS if FOLDS in outputs else PROBABILITY
+        return _dequantised(outputs[name][0], self._outputs[name])
+
+    def _raw(self, tile: NDArray[Any]) -> NDArray[Any]:
+        """Pixels in the type of the file's input, on its scale where that is quantised."""
+        dtype, (scale, zero) = np.dtype(self._input["dtype"]), self._input["quantization"]
+        values = tile[np.newaxis]
+        if scale:
+            values = values.astype(np.float32) / np.float32(scale) + zero
+        if dtype.kind in "ui" and values.dtype != dtype:
+            limits = np.iinfo(dtype)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        return values.astype(dtype)
+
+
+def _dequantised(values: NDArray[Any], details: dict[str, Any]) -> NDArray[np.float32]:
+    scale, zero = details["quantization"]
+    if not scale:
+        return values.astype(np.float32)
+    return np.asarray((values.astype(np.float32) - zero) * np.float32(scale), np.float32)
+
+
+def padded(image: NDArray[Any], tile: int) -> NDArray[Any]:
+    """An image (height, width, bands) with its last row and column repeated up to `tile` px a side."""
+    missing = [(0, tile - size) for size in image.shape[:2]]
+    return np.pad(image, (*missing, (0, 0)), mode="edge") if any(after for _, after in missing) else image
+
+
+def load_litert(path: Path, threads: int | None = None) -> LiteRtModel:
+    """Load a .tflite file by what tflite.json beside it says.
+
+    Args:
+        path: the file. threads: of the interpreter; None: one a core.
+
+    Raises:
+        BundleError: one of the two files is missing, damaged or of another make.
+
+    Warns:
+        LimKerasWarning: the file's windows are too small for exact maps.
+    """
+    index = LiteRtIndex.read(path.parent)
+    if path.name not in index.files:
+        raise BundleError(f"{path}: not one of the files of {path.parent / INDEX_FILE}: {', '.join(index.files)}.")
+    known = index.files[path.name]
+    if not path.is_file() or FileRecord.of(path) != known.record:
+        raise BundleError(f"{path}: not the file that was exported (size or SHA-256 differ). Copy it again.")
+    info = file_info(index.model, path.name, known)
+    if not is_exact(index.model, known.halo):
+        warnings.warn(approximate(path.name, index.model, known.tile, known.halo), LimKerasWarning, stacklevel=2)
+    return LiteRtModel(info, path, threads)
+
+
+def file_info(model: BundleInfo, name: str, file: LiteRtFile) -> BundleInfo:
+    """A bundle's description as that of one file: its halo, its folds, and nothing but its record."""
+    changes = {"halo": file.halo, "folds": file.folds, "files": {name: file.record}}
+    return model.model_copy(update=changes)
+
+
+def _runner(path: Path, threads: int) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise BundleError("LiteRT is not installed. Install it with `pip install ai-edge-litert`.") from error
+    try:
+        return Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
+    except (ValueError, RuntimeError) as error:
+        raise BundleError(f"{path}: LiteRT cannot load this file ({error}). Export it again.") from error
+
+
+def _rounded_up(size: int, step: int) -> int:
+    return -(-size // step) * step

@@ -1,0 +1,87 @@
+"""`lim-keras info` and `lim-keras verify` as a user runs them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import pytest
+from click.testing import CliRunner, Result
+
+from lim_keras.cli import main
+from lim_keras.evaluation.confusion import Estimate
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported_models") / "grey"
+    facts = {
+        "name": "grey",
+        "model": {"name": "fcn", "encoder": "[small]"},
+        "sampling": {"mode": "windows", "size": 64},
+        "bands": 2,
+        "dtype": "uint16",
+        "gsd_m": 0.8,
+        "stride": 1,
+        "statistics": (BandStatistics(mean=120.0, std=60.0, min=0.0, max=4000.0),) * 2,
+        "threshold": 0.375,
+        "temperature": 1.25,
+        "metrics": {"out_of_fold": {"f1": Estimate(0.7, 0.6, 0.8)}},
+        "config_hash": "0" * 64,
+        "training_tiles": ("a", "b", "c"),
+    }
+    image = keras.Input((None, None, 2))
+    write_bundle(path, ModelFacts.model_validate(facts), [keras.Model(image, keras.layers.Conv2D(1, 1)(image))])
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def test_info(exported: Path) -> None:
+    done = run("info", exported)
+    assert done.exit_code == 0, done.output
+    lines = [" ".join(part.strip() for part in line.split("│")) for line in done.stdout.splitlines()]
+    for words in (
+        "network fcn",
+        "encoder [small]",
+        "ground sample distance 0.8 m",
+        "folds 1",
+        "threshold 0.3750",
+        "calibration temperature 1.2500, bias 0.0000",
+        "training tiles 3",
+        "out_of_fold f1 0.700 0.600 to 0.800",
+        "fold_0 5",
+    ):
+        assert any(words in line for line in lines), (words, lines)
+    assert "tensorflow" in done.stdout and "2, uint16" in done.stdout and "8 files" in done.stdout
+
+
+def test_verify(exported: Path) -> None:
+    done = run("verify", exported)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"{exported}: 8 files, signatures and the stored answer are as exported.\n"
+
+
+def test_verify_finds_a_flipped_byte(exported: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(exported, tmp_path / "grey"))
+    file = next((copied / "fold_0" / "1" / "variables").glob("*.data-*"))
+    content = bytearray(file.read_bytes())
+    content[0] ^= 255
+    file.write_bytes(content)
+    os.truncate(copied / "README.md", 3)
+    done = run("verify", copied)
+    assert (done.exit_code, done.stdout) == (1, "")
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"Difference: {copied / 'README.md'}: expected")
+    assert second.startswith(f"Difference: {file}: its content is not what was exported")
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_no_bundle(command: str, tmp_path: Path) -> None:
+    done = run(command, tmp_path)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {tmp_path / 'model.json'}: not found")

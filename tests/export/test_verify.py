@@ -1,0 +1,172 @@
+"""Verifying a bundle: silent for what was exported, one line for every way of not being it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lim_keras.errors import BundleError
+from lim_keras.evaluation.baseline import ImageBlindMask
+from lim_keras.export.bundle import load_bundle, write_bundle
+from lim_keras.export.bundle_info import BandStatistics, FileRecord
+from lim_keras.export.verify import made_up_image, verify_bundle
+from tests.export.conftest import constant, edit, facts
+
+VARIABLES = "ensemble/1/variables/variables.data-00000-of-00004"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds that TensorFlow loads in no time."""
+    path = tmp_path_factory.mktemp("exported_models") / "tiny"
+    write_bundle(path, facts(), [constant(0.5), constant(1.5), constant(2.5)], ImageBlindMask(np.ones((2, 2)), 0.2))
+    return path
+
+
+@pytest.fixture
+def copied(plain: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(plain, tmp_path / "tiny"))
+
+
+def record(path: Path, *names: str) -> None:
+    """Make model.json say what the files are now, as a forger would."""
+    now = {name: FileRecord.of(path / name).model_dump() for name in names}
+    edit(path, lambda values: values["files"].update(now))
+
+
+def test_what_was_exported(plain: Path) -> None:
+    assert verify_bundle(plain) == []
+
+
+def test_one_model(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "one", facts(), [constant(0.3)])
+    assert verify_bundle(tmp_path / "one") == []
+
+
+@pytest.mark.parametrize("name", [VARIABLES, "fold_2/1/variables/variables.data-00000-of-00002", "README.md"])
+def test_one_flipped_bit(copied: Path, name: str) -> None:
+    file = copied / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    (line,) = verify_bundle(copied)
+    assert line.startswith(f"{file}: its content is not what was exported")
+
+
+def test_every_difference_has_a_line(copied: Path) -> None:
+    (copied / "baseline.npz").unlink()
+    (copied / "verify.npz").write_bytes(b"")
+    (copied / "fold_1" / "1" / "assets.py").write_text("print()")
+    (copied / "link").symlink_to(copied / "README.md")
+    lines = verify_bundle(copied)
+    assert [line.removeprefix(f"{copied}/").split(" ")[0] for line in lines] == [
+        "baseline.npz:",
+        "verify.npz:",
+        "fold_1/1/assets.py:",
+        "link:",
+    ]
+    assert "missing" in lines[0] and "Received: 0 bytes" in lines[1]
+    assert all("not recorded in model.json" in line for line in lines[2:])
+
+
+def test_model_that_is_not_there(copied: Path) -> None:
+    shutil.rmtree(copied / "fold_2")
+    edit(copied, lambda values: [values["files"].pop(name) for name in [*values["files"]] if name.startswith("fold_2")])
+    assert verify_bundle(copied) == [f"{copied}/fold_2/1: model.json records no file of this model."]
+
+
+def test_other_weights_with_good_hashes(copied: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "other", facts(), [constant(0.1), constant(0.2), constant(0.3)])
+    names = {path.name: path for path in (tmp_path / "other").iterdir()}
+    shutil.rmtree(copied / "ensemble")
+    shutil.copytree(names["ensemble"], copied / "ensemble")
+    recorded = [path.relative_to(copied).as_posix() for path in (copied / "ensemble").rglob("*") if path.is_file()]
+    edit(copied, lambda values: [values["files"].pop(n) for n in [*values["files"]] if n.startswith("ensemble")])
+    record(copied, *recorded)
+    (line,) = verify_bundle(copied)
+    assert "verify.npz: the model answers otherwise than when it was exported, by 0." in line
+
+
+def test_other_signature(copied: Path) -> None:
+    class Half(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 4), tf.float32, name="image")])
+        def run(self, image: Any) -> dict[str, Any]:
+            return {"probability": image}
+
+    place = copied / "fold_0" / "1"
+    shutil.rmtree(place)
+    half = Half()
+    tf.saved_model.save(half, str(place), signatures={"serving_default": half.run})
+    edit(copied, lambda values: [values["files"].pop(n) for n in [*values["files"]] if n.startswith("fold_0")])
+    record(copied, *(path.relative_to(copied).as_posix() for path in place.rglob("*") if path.is_file()))
+    inputs, outputs = verify_bundle(copied)
+    assert inputs.startswith(f"{place}: serving_default: expected inputs") and "None, 4)" in inputs
+    assert outputs.startswith(f"{place}: serving_default: expected outputs") and "None, 4)" in outputs
+
+
+def test_graph_that_tensorflow_cannot_read(copied: Path) -> None:
+    (copied / "fold_0" / "1" / "saved_model.pb").write_bytes(b"no graph")
+    record(copied, "fold_0/1/saved_model.pb")
+    (line,) = verify_bundle(copied)
+    assert line.startswith(f"{copied}/fold_0/1: TensorFlow {tf.__version__} cannot load it")
+
+
+def test_no_pair(copied: Path) -> None:
+    (copied / "verify.npz").unlink()
+    edit(copied, lambda values: values["files"].pop("verify.npz"))
+    (line,) = verify_bundle(copied)
+    assert "verify.npz: not part of this bundle" in line
+
+
+def rewrite(path: Path, **arrays: Any) -> None:
+    np.savez_compressed(path / "verify.npz", **arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: (path / "verify.npz").write_bytes(b"PK no archive"), "damaged"),
+        (lambda path: rewrite(path, image=np.zeros((4, 4, 3), np.uint8)), "damaged.*probability"),
+        (lambda path: rewrite(path, image=np.array([{}]), probability=np.zeros(1)), "damaged.*allow_pickle"),
+        (lambda path: rewrite(path, image=np.zeros((4, 4, 2)), probability=np.zeros((4, 4))), r"height, width, 3\)"),
+        # 32 MB in a file of some kB
+        (lambda path: rewrite(path, image=np.zeros((4000, 8000), np.uint8)), r"at most \d+ bytes of arrays"),
+        (
+            lambda path: rewrite(path, image=np.zeros((4, 4, 3)), probability=np.full((4, 4), np.nan)),
+            "answers otherwise.*nan",
+        ),
+    ],
+)
+def test_damaged_pair(copied: Path, change: Callable[[Path], object], message: str) -> None:
+    change(copied)
+    record(copied, "verify.npz")
+    with pytest.raises(AssertionError, match=message):
+        assert verify_bundle(copied) == []
+
+
+def test_model_json_that_names_files_outside(copied: Path) -> None:
+    edit(copied, lambda values: values["files"].update({"../secret": {"bytes": 1, "sha256": "0"}}))
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        verify_bundle(copied)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_made_up_image(dtype: str) -> None:
+    statistics = (BandStatistics(mean=100.0, std=40.0, min=20.0, max=180.0),) * 2
+    known = facts(bands=2, dtype=dtype, statistics=statistics)
+    image = made_up_image(known)
+    assert (image.shape, image.dtype.name) == ((64, 64, 2), dtype)
+    assert 20 <= image.min() < 40 and 160 < image.max() <= 180
+    np.testing.assert_array_equal(image, made_up_image(known))
+
+
+def test_stored_probability_is_that_of_the_bundle(plain: Path) -> None:
+    with np.load(plain / "verify.npz") as pair:
+        np.testing.assert_allclose(
+            load_bundle(plain).predict(pair["image"][np.newaxis])[0], pair["probability"], atol=1e-6
+        )

@@ -1,0 +1,105 @@
+"""LiteRT models as models for scenes: windows of one size, padding, numbers of eight bits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lim_keras.errors import BundleError, DataError
+from lim_keras.inference import litert
+from lim_keras.inference.litert import LiteRtModel, default_tile, halo_of_tile, load_litert, padded
+from lim_keras.inference.mapping import predict_maps
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.scene import SceneReader
+
+from .conftest import Folds, Write, constant_model, texture
+
+
+class Runner:
+    """A signature runner whose only fold says mean of the bands / 256 of each pixel."""
+
+    def __init__(self, side: int, dtype: Any = np.uint8, quantized: bool = False) -> None:
+        scale = (0.5, 3) if quantized else (0.0, 0)
+        self._input = {"shape": np.array([1, side, side, 3]), "dtype": dtype, "quantization": scale}
+        self._output = {"quantization": (1 / 256, 0) if quantized else (0.0, 0)}
+        self.seen: list[np.ndarray] = []
+
+    def get_input_details(self) -> dict[str, Any]:
+        return {"image": self._input}
+
+    def get_output_details(self) -> dict[str, Any]:
+        return {"probability": self._output}
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        self.seen.append(image)
+        mean = image.astype(np.float32).mean(axis=-1, keepdims=True)
+        return {"probability": mean / 256 if self._output["quantization"][0] == 0 else np.full_like(mean, 64)}
+
+
+def model(monkeypatch: pytest.MonkeyPatch, runner: Runner, halo: int = 64) -> LiteRtModel:
+    monkeypatch.setattr(litert, "_runner", lambda path, threads: runner)
+    return LiteRtModel(constant_model().info.model_copy(update={"halo": halo}), Path("x.tflite"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (256, 256), (300, 700)])
+def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    runner = Runner(256)
+    image = texture(*size)
+    said = model(monkeypatch, runner).predict_all(image[np.newaxis])
+    expected = image.astype(np.float32).mean(axis=-1) / 256
+    assert np.abs(said.probability[0] - expected).max() < 1e-6
+    assert (said.votes[0] == (expected >= 0.5)).all() and not said.spread.any()
+    assert {one.shape for one in runner.seen} == {(1, 256, 256, 3)}
+
+
+def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch, write: Write, tmp_path: Path) -> None:
+    runner = Runner(256)
+    image = texture(300, 500)
+    one = model(monkeypatch, runner)
+    with SceneReader(write("scene.tif", image)) as scene:
+        _, plan = predict_maps(one, scene, tmp_path / "maps", options=PredictOptions())
+        # cores of 192, 128 and 180 px across, of 192 and 108 px down
+        assert plan["tile"] == [256, 256] and plan["count"] == len(runner.seen) == 6
+        with pytest.raises(DataError, match=r"256 px, the only one.*Received: 320"):
+            predict_maps(one, scene, tmp_path / "other", options=PredictOptions(tile=320))
+
+
+def test_quantised_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(64, quantized=True)
+    said = model(monkeypatch, runner, halo=0).predict_all(np.full((1, 64, 64, 3), 100, np.uint8))
+    # 100 / 0.5 + 3 = 203; 64 / 256 = 0.25
+    assert (runner.seen[0] == 203).all() and runner.seen[0].dtype == np.uint8
+    assert (said.probability == 0.25).all()
+    # 200 / 0.5 + 3 is more than eight bits hold
+    model(monkeypatch, runner, halo=0).predict_all(np.full((1, 64, 64, 3), 200, np.uint8))
+    assert (runner.seen[1] == 255).all()
+
+
+def test_padding_repeats_the_edge() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    assert padded(image, 4)[..., 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+
+
+def test_tiles_and_halos(tiny: Folds) -> None:
+    # halo 127 is 128 on the grid of 64; a third of 384 is left of 384
+    assert tiny.info.halo == 127 and default_tile(tiny.info) == 384
+    assert [halo_of_tile(tiny.info, tile) for tile in (320, 256, 128)] == [127, 64, 0]
+    far = tiny.info.model_copy(update={"halo": 682})
+    assert default_tile(far) == 512 and halo_of_tile(far, 512) == 128
+    with pytest.raises(DataError, match=r"multiple of 64 px\. Received: 100"):
+        halo_of_tile(tiny.info, 100)
+
+
+def test_images_of_other_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"\(n, height, width, 3\)"):
+        model(monkeypatch, Runner(64), halo=0).predict_all(np.zeros((1, 8, 8, 4), np.uint8))
+
+
+def test_a_file_without_its_description(tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes(b"TFL3")
+    with pytest.raises(BundleError, match=r"tflite\.json: not found"):
+        load_litert(tmp_path / "x.tflite")
+    (tmp_path / "tflite.json").write_text("{}")
+    with pytest.raises(BundleError, match="not a valid description"):
+        load_litert(tmp_path / "x.tflite")
