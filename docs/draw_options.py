@@ -1,4 +1,4 @@
-"""Draw docs/images/predict_options.png and predict_preview.png from what `lim-keras demo` left behind.
+"""Draw docs/images/predict_options.png and predict_preview.jpg from what `lim-keras demo` left behind.
 
     python docs/draw_options.py demo
 
@@ -7,11 +7,11 @@ preview of that world.
 """
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import geopandas
 import rasterio
 from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ IMAGES = Path(__file__).parent / "images"
 PART = Window(560, 420, 620, 620)  # of the world, pixels
 OUTLINE = "#d5285a"
 COLUMNS = 4
+PREVIEW_PX = 1100
 
 
 def main() -> None:
@@ -56,7 +57,10 @@ def main() -> None:
             shown = title == "the scene"
             draw(place, scene, found.iloc[:0] if shown else found, title if shown else f"{title}: {len(found)}")
         save(figure, IMAGES / "predict_options.png")
-        shutil.copy(next(demo.glob("inventory/*_preview.png")), IMAGES / "predict_preview.png")
+    preview = cv2.imread(str(next(demo.glob("inventory/*_preview.png"))))
+    size = PREVIEW_PX, round(PREVIEW_PX * preview.shape[0] / preview.shape[1])
+    small = cv2.resize(preview, size, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(IMAGES / "predict_preview.jpg"), small, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 def draw(place: Axes, scene: Path, found: geopandas.GeoDataFrame, title: str) -> None:
