@@ -17,7 +17,7 @@ COMMANDS = {
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models by cross-validation, and their ensemble.",
     "evaluate": "Judge an exported bundle on tiles, windows and a scene.",
-    "predict": "Map the landslides of scenes: probability, mask, polygons, preview.",
+    "predict": "Map the landslides of scenes: maps, polygons, previews.",
     "info": "Print what an exported bundle says of itself.",
     "verify": "Check that an exported bundle is still what was exported.",
     "export": "Make LiteRT (TFLite) files of a bundle, and check them on tiles.",

@@ -43,7 +43,16 @@ def test_a_failing_fold_is_named_and_trained_again_alone(workplace, lim_keras):
     assert written(run / "fold_0") == finished
 
     bundle = workplace / "exported_models" / "tiny"
-    assert {path.name for path in bundle.iterdir()} == {"fold_0", "fold_1", "ensemble", "model.json", "baseline.npz"}
+    assert {path.name for path in bundle.iterdir()} == {
+        "fold_0",
+        "fold_1",
+        "ensemble",
+        "model.json",
+        "README.md",
+        "baseline.npz",
+        "stac-item.json",
+        "verify.npz",
+    }
     summary = json.loads((run / "cv.json").read_text())
     names = sorted(place["name"] for place in summary["pooled_out_of_fold"]["places"])
     assert names == sorted(f"{kind}_{n}" for kind in ("ls", "nls") for n in range(4))

@@ -27,7 +27,14 @@ def test_from_tiles_to_a_bundle(workplace, lim_keras):
     assert {path.name for path in run.iterdir()} == {
         *("config.yaml", "tiles.csv", "statistics.json", "fold_0", "fit.json", "curves.png"),
     }
-    assert {path.name for path in bundle.iterdir()} == {"fold_0", "model.json", "baseline.npz"}
+    assert {path.name for path in bundle.iterdir()} == {
+        "fold_0",
+        "model.json",
+        "README.md",
+        "baseline.npz",
+        "stac-item.json",
+        "verify.npz",
+    }
     summary = json.loads((run / "fit.json").read_text())
     assert {place["name"] for place in summary["test"]["tiles"]["places"]} == {"ls_4", "nls_4"}
     for piece in ("tiny: validation tiles, all pixels", "landslide tiles", "all windows", "blind F1", "run: runs/tiny"):
