@@ -1,7 +1,7 @@
 """What the MLM extension 1.5 and STAC 1.1 demand of a model's item, as far as such an item can break it.
 
-Written from the extension's text (https://github.com/stac-extensions/mlm, v1.5.0), so that no network is needed. It
-does not hold the extension's own JSON schema.
+Written by hand after the extension's JSON schema (https://github.com/stac-extensions/mlm, v1.5.0), which is not kept
+here, so that no network is needed: it finds what these rules name, not everything that the schema would.
 """
 
 import json
