@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from lim_keras.config_errors import describe_problems, refuse_unknown_key
 from lim_keras.config_yaml import parse_yaml
 from lim_keras.errors import ConfigError
+from lim_keras.files import write_text
 
 ModelName = Literal["fcn", "fcn_fl", "unet", "segnet"]
 EncoderName = Literal["vgg16", "mobilenetv2", "small"]
@@ -170,9 +171,7 @@ class RunConfig(Section):
     def write(self, path: Path) -> None:
         """Write every key, defaults included, as YAML that `load_config` reads back to an equal object."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
 
     def digest(self) -> str:
         """SHA-256 (64 hexadecimal digits) of the resolved values; the order and layout of the file do not matter."""

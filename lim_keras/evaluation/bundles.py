@@ -20,6 +20,7 @@ from lim_keras.evaluation.scenes import judge_scene
 from lim_keras.evaluation.tables import evaluation_table
 from lim_keras.export.bundle import Bundle, load_bundle
 from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.files import write_text
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.progress import SceneProgress
 from lim_keras.inference.scene import Predict
@@ -66,9 +67,7 @@ class BundleReport:
     def write_json(self, path: Path) -> Path:
         """Write `to_dict`, beside its place first."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        return partial.replace(path)
+        return write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     def write_figures(self, folder: Path) -> list[Path]:
         """Draw `<protocol>_best.png`, `<protocol>_worst.png` (of a protocol with such places) and `reliability.png`."""

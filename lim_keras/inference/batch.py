@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lim_keras.errors import DataError, LimKerasError
+from lim_keras.files import write_text
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.outputs import SceneModel
 from lim_keras.inference.predict import ScenePrediction, predict_scene
@@ -126,6 +127,4 @@ def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failur
         "predicted": [one.summary for one in predictions],
     }
     out_dir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return partial.replace(path)
+    return write_text(path, json.dumps(content, indent=2) + "\n")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.files import write_text
 from lim_keras.inference.outputs import EnsemblePrediction
 from lim_keras.inference.windows import Window, plan_windows, smallest_tile
 
@@ -82,9 +83,7 @@ class LiteRtIndex(_Part):
     def write(self, folder: Path) -> Path:
         """Write tflite.json into a folder, beside its place first."""
         path = folder / INDEX_FILE
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return partial.replace(path)
+        return write_text(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -19,6 +19,7 @@ import numpy as np
 
 from lim_keras.data.raster import RasterInfo
 from lim_keras.errors import DataError
+from lim_keras.files import write_text
 from lim_keras.inference.stream import Piece
 
 STATE = "state.json"
@@ -119,9 +120,7 @@ class Maps:
         return state if there and same else None
 
     def _write_state(self) -> None:
-        partial = self._folder / f"{STATE}.partial"
-        partial.write_text(json.dumps(self._state), encoding="utf-8")
-        partial.replace(self._folder / STATE)
+        write_text(self._folder / STATE, json.dumps(self._state))
 
     def _explained(self) -> _Explained:
         return _Explained(self._folder)

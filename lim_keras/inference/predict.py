@@ -13,6 +13,7 @@ from typing import Any
 
 from lim_keras.data.raster import read_scene_info
 from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.files import write_text
 from lim_keras.inference.domain import GSD_TOLERANCE, check_brightness, check_scene, gsd_ratio, training_grid
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions, identity
@@ -199,6 +200,4 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

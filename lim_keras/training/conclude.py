@@ -23,9 +23,9 @@ from lim_keras.evaluation.scoring import Evaluation, evaluate, pool_evaluations
 from lim_keras.evaluation.tables import evaluation_table
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.files import write_text
 from lim_keras.models import network_stride
 from lim_keras.report.figures import training_curves
-from lim_keras.training.files import write_text
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.held_out import kept_predictions
 from lim_keras.training.run import TEST, Run

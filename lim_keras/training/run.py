@@ -12,7 +12,7 @@ from lim_keras.config import RunConfig, load_config
 from lim_keras.data.statistics import BandStatistics, band_statistics
 from lim_keras.data.tiles import TileSet, read_folds
 from lim_keras.errors import TrainingError
-from lim_keras.training.files import write_text
+from lim_keras.files import write_text
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
 TEST = -1

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import DataError, TrainingError
+from lim_keras.files import write_text
 from lim_keras.losses import BinaryFocalLoss
 from lim_keras.training.callbacks import Checkpoints, Progress, Validation, history_csv
-from lim_keras.training.files import write_text
 
 
 def network(rate: float = 0.5, dropout: float = 0.0) -> keras.Model:
