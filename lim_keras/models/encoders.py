@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from lim_keras.errors import ModelError
+from lim_keras.models.layers import FusedBatchNormalization
 
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
@@ -83,17 +84,27 @@ def _blue_green_red(image: Any, bands: int) -> Any:
 def _mobilenetv2(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
     if before_pooling:
         raise ModelError("Encoder `mobilenetv2` has no pooling layers: its maps are halved by strided convolutions.")
-    base = _pretrained(keras.applications.MobileNetV2, bands, weights, "Conv1")
-    for layer in base.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # keras.applications sets 0.999: a run of some thousand steps would end with ImageNet's statistics.
-            layer.momentum = 0.97
+    base = _with_fused_normalisation(_pretrained(keras.applications.MobileNetV2, bands, weights, "Conv1"))
     image = keras.Input((None, None, bands), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalise")(image)
     features = keras.Model(
         base.input, [base.get_layer(layer).output for layer in _MOBILENETV2_FEATURES], name="mobilenetv2"
     )(x)
     return keras.Model(image, features, name="encoder")
+
+
+def _with_fused_normalisation(base: keras.Model) -> keras.Model:
+    """The same network, its batch normalisation fused and of a momentum that suits short runs."""
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            return layer.__class__.from_config(layer.get_config())
+        # keras.applications sets 0.999: a run of some thousand steps would end with ImageNet's statistics.
+        return FusedBatchNormalization.from_config(layer.get_config() | {"momentum": 0.97})
+
+    network = keras.models.clone_model(base, clone_function=copied)
+    network.set_weights(base.get_weights())
+    return network
 
 
 def _small(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
@@ -104,7 +115,7 @@ def _small(bands: int, weights: str | Path | None, before_pooling: bool) -> kera
     pooled, unpooled = [], []
     for block, channels in enumerate(_SMALL_CHANNELS, start=1):
         x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"block{block}_conv")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"block{block}_bn")(x)
+        x = FusedBatchNormalization(momentum=0.9, name=f"block{block}_bn")(x)
         x = keras.layers.ReLU(name=f"block{block}_relu")(x)
         unpooled.append(x)
         x = keras.layers.MaxPooling2D(name=f"block{block}_pool")(x)

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from lim_keras.models.layers import project, score, upsample
+from lim_keras.models.layers import FusedBatchNormalization, project, score, upsample
 
 
 def decode_fcn(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
@@ -47,5 +47,5 @@ def _fuse(features: Any, below: Any, channels: int, name: str) -> Any:
         x = keras.layers.Add(name=f"{name}_add")([x, upsample(below, 2, f"{name}_up")])
     x = keras.layers.ReLU(name=f"{name}_relu")(x)
     x = keras.layers.SeparableConv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_refine")(x)
-    x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_refine_bn")(x)
+    x = FusedBatchNormalization(momentum=0.9, name=f"{name}_refine_bn")(x)
     return keras.layers.ReLU(name=f"{name}_refine_relu")(x)

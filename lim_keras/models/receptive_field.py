@@ -16,7 +16,8 @@ _Interval = tuple[int, int]
 
 _IMAGE = "image"
 _FLOAT32_BYTES = 4
-_POINTWISE = {"Rescaling", "BandRange", "PadToMultiple", "CropLike", "BatchNormalization", "ReLU", "Activation"}
+_POINTWISE = {"Rescaling", "BandRange", "PadToMultiple", "CropLike", "ReLU", "Activation"}
+_POINTWISE |= {"BatchNormalization", "FusedBatchNormalization"}
 _POINTWISE |= {"Add", "Concatenate", "Dropout", "SpatialDropout2D", "GetItem"}
 _SLIDING = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"}
 

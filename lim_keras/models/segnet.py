@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lim_keras.models.layers import score, upsample
+from lim_keras.models.layers import FusedBatchNormalization, score, upsample
 
 _SCALES = 5
 
@@ -85,5 +85,5 @@ def _double(x: Any, reference: Any, name: str) -> Any:
 
 def _convolve(x: Any, channels: int, name: str) -> Any:
     x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+    x = FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

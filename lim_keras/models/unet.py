@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from lim_keras.models.layers import score, upsample
+from lim_keras.models.layers import FusedBatchNormalization, score, upsample
 
 _WIDEST = 8
 
@@ -30,7 +30,7 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
     x = None
     for scale in reversed(range(len(features))):
         name = f"scale_{2 ** (scale + 1)}"
-        skip = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_skip_bn")(features[scale])
+        skip = FusedBatchNormalization(momentum=0.9, name=f"{name}_skip_bn")(features[scale])
         if x is not None:
             skip = keras.layers.Concatenate(name=f"{name}_concat")([skip, upsample(x, 2, f"{name}_up")])
         x = _convolve_twice(skip, channels * min(2**scale, _WIDEST), name)
@@ -43,6 +43,6 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
 def _convolve_twice(x: Any, channels: int, name: str) -> Any:
     for step in ("a", "b"):
         x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_{step}_conv")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_{step}_bn")(x)
+        x = FusedBatchNormalization(momentum=0.9, name=f"{name}_{step}_bn")(x)
         x = keras.layers.ReLU(name=f"{name}_{step}_relu")(x)
     return x

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lim_keras.models.layers import BandRange, Bilinear, CropLike, PadToMultiple, project, score, upsample
+from lim_keras.models.layers import (
+    BandRange,
+    Bilinear,
+    CropLike,
+    FusedBatchNormalization,
+    PadToMultiple,
+    project,
+    score,
+    upsample,
+)
 
 
 def ramp(height: int, width: int, channels: int = 1) -> np.ndarray:
@@ -120,3 +129,52 @@ def test_score_starts_at_zero():
     features = keras.Input((None, None, 5))
     got = keras.Model(features, score(features))(np.full((1, 2, 3, 5), 700, np.float32))
     np.testing.assert_array_equal(got, np.zeros((1, 2, 3, 1)))
+
+
+# Batch normalisation.
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_fused_normalisation_trains_as_that_of_keras(policy):
+    rng = np.random.default_rng(0)
+    pixels = tf.constant(rng.normal(3, 5, (2, 3, 5, 4)), tf.float32)
+    towards = rng.normal(size=pixels.shape).astype(np.float32)
+    results = []
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(momentum=0.9, dtype=policy)
+        layer.build(pixels.shape)
+        layer.gamma.assign([1.0, 2.0, 3.0, 4.0])
+        layer.beta.assign([-2.0, 0.0, 1.0, 2.0])
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            outputs = layer(pixels, training=True)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * towards)
+        gradients = tape.gradient(loss, [pixels, layer.gamma.value, layer.beta.value])
+        after = layer(pixels, training=False)
+        results.append([outputs, *gradients, layer.moving_mean, layer.moving_variance, after])
+    tolerance = 2e-5 if policy == "float32" else 5e-2
+    for expected, got in zip(*results, strict=True):
+        assert tf.convert_to_tensor(got).dtype == tf.convert_to_tensor(expected).dtype
+        as_float = [np.asarray(tf.cast(values, tf.float32)) for values in (got, expected)]
+        np.testing.assert_allclose(*as_float, rtol=tolerance, atol=tolerance)
+
+
+def test_fused_normalisation_by_hand():
+    # 1, 3: mean 2, variance 1; momentum .9 of 0 and 1: .1 * 2 = .2 and .9 + .1 * 1 = 1
+    layer = FusedBatchNormalization(momentum=0.9, epsilon=1e-12)
+    got = layer(np.float32([[[[1.0]], [[3.0]]]]), training=True)
+    np.testing.assert_allclose(np.ravel(got), [-1, 1], rtol=1e-5)
+    np.testing.assert_allclose([layer.moving_mean[0], layer.moving_variance[0]], [0.2, 1.0], rtol=1e-6)
+
+
+def test_frozen_normalisation_keeps_its_figures():
+    layer = FusedBatchNormalization()
+    layer.trainable = False
+    np.testing.assert_allclose(layer(np.full((1, 2, 2, 1), 5, np.float32), training=True), 5 / 1.001**0.5, rtol=1e-6)
+    np.testing.assert_array_equal(layer.moving_mean, [0])
+
+
+def test_upsampling_does_not_learn():
+    image = keras.Input((None, None, 2))
+    model = keras.Model(image, upsample(image, 2, "up"))
+    assert not model.trainable_weights and len(model.weights) == 1
