@@ -10,7 +10,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from lim_keras.export.bundle_info import INFO_FILE, BundleInfo
+from lim_keras.export.bundle_info import INFO_FILE, BandStatistics, BundleInfo
 
 STAC_FILE = "stac-item.json"
 STAC_VERSION = "1.1.0"
@@ -55,7 +55,7 @@ def _properties(info: BundleInfo) -> dict[str, Any]:
         ),
         "datetime": created,
         "created": created,
-        "bands": [_band(info, number) for number in range(info.bands)],
+        "bands": [_band(name, info.dtype, of) for name, of in zip(_band_names(info), info.statistics, strict=True)],
         "mlm:name": f"lim-keras {info.name}".rstrip("._-"),
         "mlm:architecture": architecture(info),
         "mlm:tasks": [_TASK],
@@ -87,10 +87,13 @@ def _pretrained(weights: Any) -> dict[str, Any]:
     return {"mlm:pretrained": True, "mlm:pretrained_source": source}
 
 
-def _band(info: BundleInfo, number: int) -> dict[str, Any]:
-    of = info.statistics[number]
+def _band(name: str, dtype: str, of: BandStatistics) -> dict[str, Any]:
     statistics = {"minimum": of.min, "maximum": of.max, "mean": of.mean, "stddev": of.std}
-    return {"name": f"band_{number + 1}", "data_type": info.dtype, "statistics": statistics}
+    return {"name": name, "data_type": dtype, "statistics": statistics}
+
+
+def _band_names(info: BundleInfo) -> list[str]:
+    return [f"band_{number + 1}" for number in range(info.bands)]
 
 
 def _input(info: BundleInfo) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _input(info: BundleInfo) -> dict[str, Any]:
             f"Raw digital numbers of {info.dtype} images, cast to float32. Normalisation is part of the graph: nothing "
             f"is to be scaled before. Any height and width; trained on {info.sampling.get('size', 'unknown')} px."
         ),
-        "bands": [f"band_{number + 1}" for number in range(info.bands)],
+        "bands": _band_names(info),
         "input": {
             "shape": [-1, -1, -1, info.bands],
             "dim_order": ["batch", "height", "width", "bands"],
@@ -113,14 +116,15 @@ def _input(info: BundleInfo) -> dict[str, Any]:
 
 def _outputs(info: BundleInfo) -> list[dict[str, Any]]:
     threshold = f"Landslide where it is >= {info.threshold:.4g}."
-    outputs = [_output("probability", f"Probability of landslide, 0..1. {threshold}", "float32", _CLASSES)]
+    outputs = [_output("probability", f"Probability of landslide, 0..1. {threshold}", "float32")]
+    outputs[0]["classification:classes"] = _CLASSES
     if info.folds > 1:
-        outputs.append(_output("spread", "Standard deviation of the folds' probabilities.", "float32", []))
-        outputs.append(_output("votes", f"How many of {info.folds} folds reach the threshold.", "int32", []))
+        outputs.append(_output("spread", "Standard deviation of the folds' probabilities.", "float32"))
+        outputs.append(_output("votes", f"How many of {info.folds} folds reach the threshold.", "int32"))
     return outputs
 
 
-def _output(name: str, description: str, dtype: str, classes: list[dict[str, Any]]) -> dict[str, Any]:
+def _output(name: str, description: str, dtype: str) -> dict[str, Any]:
     return {
         "name": name,
         "description": description,
@@ -130,7 +134,6 @@ def _output(name: str, description: str, dtype: str, classes: list[dict[str, Any
             "dim_order": ["batch", "height", "width", "channel"],
             "data_type": dtype,
         },
-        "classification:classes": classes,
     }
 
 
@@ -148,10 +151,12 @@ def _hyperparameters(info: BundleInfo) -> dict[str, Any]:
 
 
 def _assets(info: BundleInfo) -> dict[str, Any]:
-    assets = {name.replace("/", "_"): _saved_model(name) for name in saved_models(info)}
+    # STAC 1.1 allows `bands` among the properties only where an asset has them, and MLM wants them on a model.
+    bands = {"bands": [{"name": name} for name in _band_names(info)]}
+    assets = {name.replace("/", "_"): _saved_model(name) | bands for name in saved_models(info)}
     for name in sorted(info.files):
         if name.endswith(".tflite"):
-            assets[name.replace("/", "_")] = _model(name, "application/vnd.tflite", "tflite", name)
+            assets[name.replace("/", "_")] = _model(name, "application/vnd.tflite", "tflite", name) | bands
     assets["model_json"] = _asset(INFO_FILE, "What the bundle says of itself", "application/json", "metadata")
     assets["model_card"] = _asset("README.md", "Model card", "text/markdown", "metadata")
     if "verify.npz" in info.files:

@@ -1,17 +1,20 @@
 """The item of an inventory: where it lies, what it links, and what STAC demands of it."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pystac
 import pytest
+from pystac.extensions.projection import ProjectionExtension
 from rasterio import Affine
 from shapely.geometry import shape
 
 from lim_keras.data.raster import RasterInfo
 from lim_keras.inference.stac import describe_inventory
-from tests.export.mlm_rules import stac_problems
+from tests.export.stac_judges import core_problems
 
 SUMMARY = {
     "landslides": 2,
@@ -32,7 +35,7 @@ def scene(crs: str = "EPSG:32648", transform: Affine | None = None, **changes: A
 
 
 def valid(item: dict[str, Any]) -> dict[str, Any]:
-    assert stac_problems(item) == []
+    assert core_problems(item) == []
     json.dumps(item, allow_nan=False)
     return item
 
@@ -51,6 +54,31 @@ def test_footprint() -> None:
     assert properties["proj:shape"] == [300, 400]
     assert properties["proj:transform"] == [0.8, 0, 5e5, 0, -0.8, 3e6]
     assert properties["gsd"] == 0.8
+
+
+def test_a_stac_reader_understands_it() -> None:
+    item = pystac.Item.from_dict(valid(describe_inventory(scene(), SUMMARY, FILES)))
+    place = ProjectionExtension.ext(item)
+    assert (place.code, place.shape, place.transform) == ("EPSG:32648", [300, 400], [0.8, 0, 5e5, 0, -0.8, 3e6])
+    assert item.datetime == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert item.assets["preview"].has_role("overview")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda item: item.pop("bbox"),
+        lambda item: item["geometry"].update(type="Square"),
+        lambda item: item["properties"].update(datetime="2026-01-02T03:04:05"),
+        lambda item: item["properties"].update(gsd="0.8 m"),
+        lambda item: item["links"].append({"rel": "derived_from"}),
+        lambda item: item["assets"]["scene"].pop("href"),
+    ],
+)
+def test_broken_items(change: Callable[[dict[str, Any]], object]) -> None:
+    item = describe_inventory(scene(), SUMMARY, FILES)
+    change(item)
+    assert core_problems(item)
 
 
 def test_links_and_assets(tmp_path: Path) -> None:
