@@ -133,6 +133,21 @@ class TrainingSection(Section):
         return self
 
 
+class DistillationSection(Section):
+    """What a student learns from its teacher (`lim-keras distill`); other commands do not look at it."""
+
+    teacher_weight: float = Field(
+        0.5, gt=0, le=1, description="share of the target that the teacher's probability has; the mask has the rest"
+    )
+    symmetries: bool = Field(False, description="average the teacher's probability over the eight symmetries")
+
+
+class ExportSection(Section):
+    """How the models are written."""
+
+    half_size: bool = Field(False, description="SavedModels keep kernels as float16, in half the space")
+
+
 class EvaluationSection(Section):
     """How the result is judged."""
 
@@ -160,6 +175,9 @@ class RunConfig(Section):
     training: TrainingSection = TrainingSection()
     folds: int = Field(5, ge=2, description="folds of cross-validation")
     evaluation: EvaluationSection = EvaluationSection()
+    distillation: DistillationSection = DistillationSection()
+    export: ExportSection = ExportSection()
+    data_terms: str = Field("", description="what the training data allow, in a sentence; the model card repeats it")
 
     @model_validator(mode="after")
     def _check_size_fits_stride(self) -> Self:

@@ -224,6 +224,70 @@ class FocalDiceLoss(BinaryFocalLoss):
 
 
 @keras.saving.register_keras_serializable("lim_keras")
+class DistillationLoss(FocalDiceLoss):
+    """Focal and soft Dice loss against a target between the mask and what a teacher says.
+
+    Takes `y_true` (n, h, w, 2): the mask, and the teacher's probability in 255ths. A pixel's target is
+    t = (1 - teacher_weight) * mask + teacher_weight * teacher, and it costs weight * |t - p| ** gamma * CE(t, p), the
+    weight between those of the classes as t is between them. Where t is 0 or 1 this is `BinaryFocalLoss`.
+
+    Args:
+        teacher_weight: share of the teacher in the target, 0..1.
+        others: as in `FocalDiceLoss`.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", without a temperature, as the teacher is
+    calibrated; the focal loss for targets between 0 and 1 is Eq. 4 of Li et al. 2020, "Generalized Focal Loss".
+    """
+
+    def __init__(
+        self,
+        landslide_weight: float = 0.75,
+        background_weight: float = 0.25,
+        gamma: float = 1.75,
+        dice_weight: float = 1.0,
+        teacher_weight: float = 0.5,
+        smooth: float = 1.0,
+        from_logits: bool = True,
+        ignore_value: int = 255,
+        name: str = "distillation_loss",
+    ) -> None:
+        if not 0 <= teacher_weight <= 1:
+            raise ConfigError(
+                f"Invalid value for argument `teacher_weight`. Expected 0..1. Received: teacher_weight={teacher_weight}"
+            )
+        super().__init__(
+            landslide_weight, background_weight, gamma, dice_weight, smooth, from_logits, ignore_value, name
+        )
+        self.teacher_weight = teacher_weight
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return (n, h, w) costs whose mean is the focal loss plus the weighted Dice loss."""
+        planes = tuple(y_true.shape)
+        if len(planes) != 4 or planes[-1] != 2:
+            raise DataError(
+                "Invalid shape for argument `y_true`. Expected (n, height, width, 2), mask and teacher. "
+                f"Received: {planes}"
+            )
+        landslide, valid, prediction = self._pixels(y_true[..., :1], y_pred)
+        teacher = ops.cast(y_true[..., 1], "float32") / 255.0
+        target = valid * ((1.0 - self.teacher_weight) * landslide + self.teacher_weight * teacher)
+        dice = _tversky_loss(target, valid, self._probability(prediction), 0.5, 0.5, self.smooth)
+        return self._soft_costs(target, valid, prediction) + self.dice_weight * dice
+
+    def _soft_costs(self, target: Any, valid: Any, prediction: Any) -> Any:
+        logit = prediction if self.from_logits else _logit(prediction)
+        cross_entropy = ops.softplus(logit) - target * logit
+        # |t - p| is 0 where they agree; a power of it has no gradient there but in this form.
+        focus = ops.power(ops.maximum(ops.abs(target - ops.sigmoid(logit)), _PROBABILITY_FLOOR), self.gamma)
+        class_weight = self.background_weight * valid + (self.landslide_weight - self.background_weight) * target
+        total = ops.cast(ops.size(valid), "float32")
+        return class_weight * focus * cross_entropy * (total / ops.maximum(ops.sum(valid), 1.0))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "teacher_weight": self.teacher_weight}
+
+
+@keras.saving.register_keras_serializable("lim_keras")
 class TverskyLoss(_MaskLoss):
     """1 - TP / (TP + false_positive_weight * FP + false_negative_weight * FN), landslides over the whole batch.
 

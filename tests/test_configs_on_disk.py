@@ -12,6 +12,7 @@ NAMES = (
     "bijie_paper",
     "bijie_fcn_fl",
     "bijie_edge",
+    "bijie_student",
     "bijie_fcn",
     "bijie_unet",
     "bijie_segnet",

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss, SoftDiceLoss, TverskyLoss
+from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss, SoftDiceLoss, TverskyLoss
 
 ALL = [BinaryFocalLoss, FocalDiceLoss, TverskyLoss, SoftDiceLoss]
 LN3 = math.log(3)  # the logit of probability 3/4
@@ -310,3 +310,59 @@ class TestEvery:
 def test_arguments_out_of_range(kind, argument, value):
     with pytest.raises(ConfigError, match=f"`{argument}`. Expected a finite number >= .*Received: {argument}="):
         kind(**{argument: value})
+
+
+# A student's loss.
+
+
+def taught(mask, teacher):
+    """(1, 1, w, 2): mask and teacher in 255ths."""
+    return np.stack([np.array(mask), np.array(teacher)], axis=-1).reshape(1, 1, -1, 2).astype(np.uint8)
+
+
+def test_distillation_by_hand():
+    # mask 0, teacher 255/255: t = .5, p = 3/4: .5 * .25 ** 1.75 * (ln 4 - .5 ln 3)
+    #   = .5 * .0883883 * (1.3862944 - .5493061) = .0369899; the class weight is .25 + (.75 - .25) * .5 = .5
+    loss = DistillationLoss(dice_weight=0.0)
+    assert float(loss(taught([0], [255]), row(LN3))) == pytest.approx(0.0369899, rel=1e-5)
+    # true .5 * .75 = .375, wrong .5 * (.75 - .375) + .5 * (.5 - .375) = .25; Dice loss .25 / (.375 + .25 + 1)
+    with_dice = DistillationLoss()
+    assert float(with_dice(taught([0], [255]), row(LN3))) == pytest.approx(0.0369899 + 0.25 / 1.625, rel=1e-5)
+
+
+@pytest.mark.parametrize("teacher_weight", [0.0, 1.0])
+def test_distillation_of_a_certain_target_is_the_focal_dice_loss(teacher_weight):
+    rng = np.random.default_rng(3)
+    mask = rng.integers(0, 2, (2, 5, 4))
+    mask[0, 0, :2] = 255
+    teacher = np.where(mask == 1, 255, 0)
+    logits = rng.normal(0, 3, (2, 5, 4, 1)).astype(np.float32)
+    planes = np.stack([mask, teacher], axis=-1).astype(np.uint8)
+    expected = FocalDiceLoss()(mask[..., np.newaxis].astype(np.uint8), logits)
+    got = DistillationLoss(teacher_weight=teacher_weight)(planes, logits)
+    assert float(got) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_distillation_pulls_towards_the_target_and_stays_finite():
+    truth = taught([0, 1, 0, 1], [0, 255, 255, 0])
+    value, gradient = value_and_gradient(DistillationLoss(dice_weight=0.0), truth, row(100, -100, 100, -100))
+    assert math.isfinite(value) and np.isfinite(gradient).all()
+    # too high, too low, too high and too low: the last two of a target of one half
+    assert (np.sign(gradient.ravel()) == [1, -1, 1, -1]).all()
+    ignored, gradient = value_and_gradient(DistillationLoss(), taught([255], [200]), row(3.0))
+    assert ignored == 0 and not gradient.any()
+
+
+def test_distillation_wants_two_planes():
+    with pytest.raises(
+        DataError, match=r"Expected \(n, height, width, 2\), mask and teacher. Received: \(1, 1, 1, 1\)"
+    ):
+        DistillationLoss()(row(1), row(0.0))
+    with pytest.raises(ConfigError, match=r"`teacher_weight`\. Expected 0\.\.1\. Received: teacher_weight=1.5"):
+        DistillationLoss(teacher_weight=1.5)
+
+
+def test_distillation_comes_back_from_its_configuration():
+    loss = DistillationLoss(0.6, 0.4, 2.0, 0.5, 0.3, smooth=2.0)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config() and again.teacher_weight == 0.3

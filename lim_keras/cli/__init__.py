@@ -16,6 +16,7 @@ COMMANDS = {
     "data": "Look at tiles: counts, imbalance ratios, centre bias.",
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models by cross-validation, and their ensemble.",
+    "distill": "Train one small model on what an ensemble says, and export it.",
     "evaluate": "Judge an exported bundle on tiles, windows and a scene.",
     "predict": "Map the landslides of scenes: maps, polygons, previews.",
     "info": "Print what an exported bundle says of itself.",

@@ -73,7 +73,11 @@ def mean_filter(image: np.ndarray) -> np.ndarray:
 
 
 class Dihedral:
-    """One of the eight symmetries of the square, then brightness, contrast, gamma, colour balance and noise."""
+    """One of the eight symmetries of the square, then brightness, contrast, gamma, colour balance and noise.
+
+    Bands beyond those of `low` and `high` are no colours (a teacher's answer, say): they move with the others and keep
+    their values.
+    """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, strength: float = 1.0) -> None:
         self._low, self._high, self._strength = low, high, strength
@@ -81,6 +85,12 @@ class Dihedral:
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """image: (h, w, bands); mask: (h, w); both come back square-symmetric images of themselves."""
         image, mask = symmetry(image, mask, int(rng.integers(8)))
+        bands = len(self._low)
+        if image.shape[2] == bands:
+            return self._coloured(image, rng), mask
+        return np.dstack([self._coloured(image[..., :bands], rng), image[..., bands:]]), mask
+
+    def _coloured(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         strength = self._strength
         gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
         contrast = float(np.exp(rng.normal(0, 0.2 * strength)))
@@ -88,7 +98,7 @@ class Dihedral:
         image = _change_tones(image, self._low, self._high, gamma, contrast, shift)
         if rng.random() < 0.25:
             image = _add_noise(image, self._low, self._high, float(rng.uniform(0, 0.04)) * strength, rng)
-        return image, mask
+        return image
 
 
 def symmetry(image: np.ndarray, mask: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:

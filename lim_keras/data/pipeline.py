@@ -17,7 +17,9 @@ from lim_keras.data.store import TileStore
 def training_batches(
     sampler: Sampler, batch_size: int, steps_per_epoch: int, epochs: int, first_epoch: int = 0, workers: int = 2
 ) -> tf.data.Dataset:
-    """Batches of (image (n, s, s, bands) in its own data type, mask (n, s, s, 1) uint8), epoch after epoch.
+    """Batches of (image (n, s, s, bands) in its own data type, labels uint8), epoch after epoch.
+
+    Labels are a mask (n, s, s, 1), or as many planes (n, s, s, planes) as the sampler's examples have.
 
     Starts with `first_epoch`, so that a continued run sees the batches that an unbroken one would have seen. The order
     is fixed, whatever the number of workers.
@@ -25,17 +27,18 @@ def training_batches(
     # The workers are the parallelism; a pool of OpenCV's own would take the cores from the training step.
     cv2.setNumThreads(1)
     image, mask = sampler.example(first_epoch, 0)
+    shape = mask.shape if mask.ndim == 3 else (*mask.shape, 1)
     per_epoch = batch_size * steps_per_epoch
 
     def draw(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         epoch, position = divmod(int(index), per_epoch)
         drawn, labels = sampler.example(epoch, position)
-        return np.ascontiguousarray(drawn), np.ascontiguousarray(labels)[..., None]
+        return np.ascontiguousarray(drawn), np.ascontiguousarray(labels).reshape(shape)
 
     def from_index(index: Any) -> tuple[Any, Any]:
         drawn, labels = tf.numpy_function(draw, [index], (tf.as_dtype(image.dtype), tf.uint8))
         drawn.set_shape(image.shape)
-        labels.set_shape((*mask.shape, 1))
+        labels.set_shape(shape)
         return drawn, labels
 
     indices = tf.data.Dataset.range(first_epoch * per_epoch, epochs * per_epoch)

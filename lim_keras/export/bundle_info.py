@@ -88,6 +88,7 @@ class ModelFacts(_Part):
         metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
         config_hash: `RunConfig.digest` of the run.
         training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
+        held_out: of each other tile, the fold that was not fitted to it; a student is taught out of fold with it.
         data_terms: what the training data allow, for the model card; "" where nobody said it.
     """
 
@@ -106,6 +107,7 @@ class ModelFacts(_Part):
     config_hash: str
     training_tiles: tuple[str, ...] = ()
     test_tiles: tuple[str, ...] = ()
+    held_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     data_terms: str = ""
 
     @model_validator(mode="after")

@@ -65,7 +65,7 @@ def conclude(run: Run, bundle: Path | None = None) -> list[Any]:
     blind = blind_mask(run)
     outcome = judge_run(run, models, blind)
     path = bundle or EXPORTS / run.config.name
-    write_bundle(path, _facts(run, outcome, path.name), models, blind)
+    write_bundle(path, _facts(run, outcome, path.name), models, blind, half=run.config.export.half_size)
     summary = "cv.json" if len(models) > 1 else "fit.json"
     write_text(run.folder / summary, json.dumps(_summary(run, outcome), indent=2))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / "curves.png")
@@ -151,6 +151,8 @@ def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
         config_hash=config.digest(),
         training_tiles=_training_ids(run),
         test_tiles=tuple(name for name in run.tiles.ids if run.folds.get(name) == TEST),
+        held_out={name: fold for name in run.tiles.ids if (fold := run.folds.get(name, TEST)) != TEST},
+        data_terms=config.data_terms,
     )
 
 

@@ -8,11 +8,15 @@ import threading
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from lim_keras.errors import LimKerasError, TrainingError
 from lim_keras.training.run import OUT_OF_FOLD, Run
+
+if TYPE_CHECKING:  # it imports TensorFlow, which the process that starts the folds can do without
+    from lim_keras.training.teaching import Teaching
 
 _KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or --jobs."
 
@@ -58,7 +62,12 @@ def is_finished(run: Run, fold: int) -> bool:
 
 
 def train_fold(
-    run: Run, fold: int, encoder_weights: str | None = None, label: str = "fit", console: Console | None = None
+    run: Run,
+    fold: int,
+    encoder_weights: str | None = None,
+    label: str = "fit",
+    console: Console | None = None,
+    teaching: Teaching | None = None,
 ) -> None:
     """Train the model of one fold in this process and predict its held-out tiles; see `train_model`."""
     from lim_keras.training.fit import train_model
@@ -71,6 +80,7 @@ def train_fold(
         run.fold_folder(fold),
         statistics=run.statistics,
         encoder_weights=encoder_weights,
+        teaching=teaching,
         label=label,
         console=console,
     )

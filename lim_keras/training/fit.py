@@ -20,12 +20,13 @@ from lim_keras.data.statistics import BandStatistics
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
 from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
-from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss
+from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
 from lim_keras.metrics import AllScores
 from lim_keras.models import build_model
 from lim_keras.training.callbacks import Checkpoints, Validation
 from lim_keras.training.optimizer import build_optimizer
 from lim_keras.training.progress import RunProgress
+from lim_keras.training.teaching import MaskScores, TaughtSampler, TaughtStore, Teaching
 
 MODEL = "model.keras"
 
@@ -38,6 +39,7 @@ def train_model(
     *,
     statistics: BandStatistics,
     encoder_weights: str | None = None,
+    teaching: Teaching | None = None,
     label: str = "fit",
     console: Console | None = None,
 ) -> Path:
@@ -53,6 +55,7 @@ def train_model(
         folder: where to write.
         statistics: of the bands of the training tiles; they scale images that are not 8 bits.
         encoder_weights: "imagenet", "none" or a file; None takes the configuration's.
+        teaching: what a teacher says of the training tiles, for a student; None: the masks alone.
         label: what the progress bar calls the run.
         console: where progress goes; None is standard error.
 
@@ -66,10 +69,13 @@ def train_model(
     keras.utils.set_random_seed(config.seed)
     if config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
-    stores = [_store(config, tiles, folder / "cache" / part) for tiles, part in ((training, "t"), (validation, "v"))]
+    stores = [
+        _store(config, training, folder / "cache" / "t", teaching),
+        _store(config, validation, folder / "cache" / "v"),
+    ]
     with _precision(config.training.precision):
         model = _network(config, statistics, encoder_weights or config.model.encoder_weights)
-        checkpoints = _run(config, model, stores[0], stores[1], folder, statistics, label, console)
+        checkpoints = _run(config, model, stores[0], stores[1], folder, statistics, teaching, label, console)
         model.load_weights(checkpoints.best_weights)
     _write_float32(config, model, statistics, result)
     return result
@@ -82,13 +88,19 @@ def _run(
     validation: TileStore,
     folder: Path,
     statistics: BandStatistics,
+    teaching: Teaching | None,
     label: str,
     console: Console | None,
 ) -> Checkpoints:
     settings = config.training
     sampler, steps = build_sampler(config, training, statistics)
     loss = build_loss(config.loss)
-    model.compile(optimizer=build_optimizer(settings, model, steps), loss=loss, metrics=[AllScores()])
+    optimizer = build_optimizer(settings, model, steps)
+    if teaching is None:
+        model.compile(optimizer=optimizer, loss=loss, metrics=[AllScores()])
+    else:
+        sampler = TaughtSampler(sampler)
+        model.compile(optimizer=optimizer, loss=_student_loss(config.loss, teaching), metrics=[MaskScores()])
     # What compile made of it: under mixed_float16 a wrapper that scales the loss and has a state of its own.
     model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(folder / "checkpoints", settings.early_stopping, settings.schedule == "plateau")
@@ -150,6 +162,11 @@ def build_loss(settings: LossSection) -> BinaryFocalLoss:
     return BinaryFocalLoss(*weights)
 
 
+def _student_loss(settings: LossSection, teaching: Teaching) -> DistillationLoss:
+    weights = settings.landslide_weight, settings.background_weight, settings.gamma
+    return DistillationLoss(*weights, settings.dice_weight, teaching.weight)
+
+
 def _validation_batches(config: RunConfig, store: TileStore, statistics: BandStatistics) -> tf.data.Dataset:
     size, batch = config.sampling.size, config.training.batch_size
     if config.sampling.mode == "resized":
@@ -159,8 +176,9 @@ def _validation_batches(config: RunConfig, store: TileStore, statistics: BandSta
     return sheet_batches(store, 2 * size, max(1, batch // 4), config.seed)
 
 
-def _store(config: RunConfig, tiles: TileSet, folder: Path) -> TileStore:
-    return TileStore(tiles, config.sampling.gsd_m, config.gsd_m, config.training.cache, folder)
+def _store(config: RunConfig, tiles: TileSet, folder: Path, teaching: Teaching | None = None) -> TileStore:
+    settings = config.sampling.gsd_m, config.gsd_m, config.training.cache, folder
+    return TileStore(tiles, *settings) if teaching is None else TaughtStore(tiles, teaching, *settings)
 
 
 def _network(config: RunConfig, statistics: BandStatistics, weights: str) -> keras.Model:

@@ -215,3 +215,14 @@ def test_opencv_takes_images_of_more_than_four_bands():
     table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 6, axis=1)
     image = rng().integers(0, 256, (5, 4, 6)).astype(np.uint8)
     np.testing.assert_array_equal(cv2.LUT(image, table[None]), image)
+
+
+def test_bands_that_are_no_colours_move_and_keep_their_values():
+    image = np.random.default_rng(0).integers(0, 256, (12, 12, 4), np.uint8)
+    mask = image[..., 3] // 100
+    for seed in range(16):
+        changed, moved = Dihedral(*RANGE8)(image, mask, rng(seed))
+        assert changed.shape == image.shape and changed.dtype == np.uint8
+        np.testing.assert_array_equal(changed[..., 3] // 100, moved)
+        plain, _ = Dihedral(*RANGE8)(image[..., :3], mask, rng(seed))
+        np.testing.assert_array_equal(changed[..., :3], plain)

@@ -109,3 +109,18 @@ def test_resized_tiles_come_once_each_the_last_batch_short():
     got = sorted(images[n].tobytes() for images, _ in batches for n in range(len(images)))
     assert got == sorted(sampler.example(0, n)[0].tobytes() for n in range(5))
     assert batches[0][1].shape == (2, 16, 16, 1)
+
+
+def test_labels_may_have_planes():
+    class Planes:
+        size = 4
+
+        def __len__(self):
+            return 2
+
+        def example(self, epoch, position):
+            return np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 2), position, np.uint8)
+
+    ((images, labels),) = training_batches(Planes(), 2, 1, 1)
+    assert images.shape == (2, 4, 4, 3) and labels.shape == (2, 4, 4, 2)
+    assert labels.numpy()[:, 0, 0].tolist() == [[0, 0], [1, 1]]
