@@ -20,15 +20,10 @@ from lim_keras.config import EvaluationSection
 from lim_keras.data.box import Box
 from lim_keras.data.raster import RasterInfo
 from lim_keras.evaluation.baseline import everywhere
-from lim_keras.evaluation.detections import (
-    VECTOR_SUFFIXES,
-    Detections,
-    rasterise_block,
-    read_truth,
-    score_detections,
-)
+from lim_keras.evaluation.detections import Detections, score_detections
 from lim_keras.evaluation.gallery import Gallery
 from lim_keras.evaluation.scoring import Evaluation, Place, Prediction, evaluate
+from lim_keras.evaluation.truth import VECTOR_SUFFIXES, rasterise_block, read_truth
 from lim_keras.inference.domain import check_scene, gsd_ratio
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions

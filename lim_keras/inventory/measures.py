@@ -7,10 +7,12 @@ square of that). UTM differs from them by up to 0.08 % of an area in the middle 
 
 from __future__ import annotations
 
+import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import Geod
+from rasterio import Affine
 
 from lim_keras.inventory.ground import Floats, Ground
 from lim_keras.inventory.polygons import Polygons
@@ -30,13 +32,7 @@ def measure(outlines: Polygons, ground: Ground) -> dict[str, Floats]:
         rectangle around the outline, turned as fits. NaN where there is no CRS or, for lengths and areas, neither a
         CRS nor a ground sample distance.
     """
-    rings, owner = shapely.get_rings(outlines, return_index=True)
-    areas, lengths = ring_sizes(rings, ground)
-    hole = np.zeros(len(rings), np.bool_)
-    hole[1:] = owner[1:] == owner[:-1]
-    area, perimeter = np.zeros((2, len(outlines)))
-    np.add.at(area, owner, np.where(hole, -areas, areas))
-    np.add.at(perimeter, owner, lengths)
+    area, perimeter = _sizes(outlines, ground)
     plane, origin, degree = _local_planes(outlines, ground)
     place = origin + _centroids(plane) / degree
     if ground.to_degrees is None and ground.gsd_m is None:  # a ratio needs no unit
@@ -51,6 +47,28 @@ def measure(outlines: Polygons, ground: Ground) -> dict[str, Floats]:
         "compactness": compactness,
         "elongation": _elongation(plane),
     }
+
+
+def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:
+    """Areas (n,) of single polygons in square metres, without their holes.
+
+    polygons: in any CRS. Without one, or in one that has no place on the Earth, areas are planar, times gsd_m ** 2:
+    metres of one unit of the coordinates. NaN where that is None.
+    """
+    crs = "" if polygons.crs is None else polygons.crs.to_wkt()
+    return _sizes(polygons.to_numpy(), Ground(Affine.identity(), crs, gsd_m))[0]
+
+
+def _sizes(outlines: Polygons, ground: Ground) -> tuple[Floats, Floats]:
+    """Area (n,) without holes, m2, and length (n,) of all rings, m, of outlines in pixels."""
+    rings, owner = shapely.get_rings(outlines, return_index=True)
+    areas, lengths = ring_sizes(rings, ground)
+    hole = np.zeros(len(rings), np.bool_)
+    hole[1:] = owner[1:] == owner[:-1]
+    area, perimeter = np.zeros((2, len(outlines)))
+    np.add.at(area, owner, np.where(hole, -areas, areas))
+    np.add.at(perimeter, owner, lengths)
+    return area, perimeter
 
 
 def ring_sizes(rings: NDArray[np.object_], ground: Ground) -> tuple[Floats, Floats]:

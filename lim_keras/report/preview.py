@@ -25,8 +25,8 @@ from rasterio.windows import Window
 
 from lim_keras.data.raster import RasterInfo, read_info
 from lim_keras.errors import DataError
-from lim_keras.evaluation.detections import polygon_areas_m2
 from lim_keras.inventory.ground import Ground, apply, explained, inverse, open_raster
+from lim_keras.inventory.measures import polygon_areas_m2
 from lim_keras.report.style import DPI, INK, LABEL_PT, MUTED, PROBABILITY, SMALL_PT, TITLE_PT, new_figure, save
 
 __all__ = ["draw_preview"]

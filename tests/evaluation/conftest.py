@@ -1,15 +1,29 @@
-"""A few tiles and a scene in which bright is landslide."""
+"""A few tiles, a scene in which bright is landslide, and polygons of landslides."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 from rasterio import Affine
+from shapely import Polygon, box
 
 from lim_keras.data.tiles import TileSet
+
+UTM = "EPSG:32648"
+EAST, NORTH = 500_000, 3_000_000  # on the central meridian, where a metre of UTM is 1 / 0.9996 m
+
+
+def frame(*shapes: object, crs: str | None = UTM) -> geopandas.GeoDataFrame:
+    return geopandas.GeoDataFrame(geometry=list(shapes), crs=crs)
+
+
+def square(x: float, y: float, width: float, height: float | None = None) -> Polygon:
+    """A rectangle whose lower left corner lies x, y metres from a point in UTM."""
+    return box(EAST + x, NORTH + y, EAST + x + width, NORTH + y + (height or width))
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 import math
 
+import geopandas
 import numpy as np
 import pytest
 from rasterio import Affine
 from shapely import Polygon, box
 
 from lim_keras.inventory.ground import Ground
-from lim_keras.inventory.measures import measure
+from lim_keras.inventory.measures import measure, polygon_areas_m2
 from lim_keras.inventory.shapes import fill_holes, simplify
 
 PIXELS = Ground(Affine(1, 0, 0, 0, -1, 0), "", 1.0)
@@ -113,6 +114,41 @@ def test_crs_without_a_place_on_the_earth():
 def test_none():
     for ground in (PIXELS, utm()):
         assert {column.shape for column in measure(np.array([], object), ground).values()} == {(0,)}
+
+
+# Polygons in any CRS.
+
+
+def series(*polygons: object, crs: str | None = "EPSG:32648") -> geopandas.GeoSeries:
+    return geopandas.GeoSeries(list(polygons), crs=crs)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32648", "EPSG:4326", "EPSG:3857"])
+def test_areas_are_on_the_ground(crs):
+    # 100 x 100 m of UTM with a hole of 50 x 50; on the central meridian UTM shrinks lengths by .9996
+    whole, hole = (box(500_000 + d, 3_000_000 + d, 500_100 - d, 3_000_100 - d) for d in (0, 25))
+    shape = whole.difference(hole)
+    turned = Polygon(shape.exterior.coords[::-1], [ring.coords for ring in shape.interiors])
+    areas = polygon_areas_m2(series(shape, turned, hole).to_crs(crs))
+    assert areas == pytest.approx([7500 / 0.9996**2, 7500 / 0.9996**2, 2500 / 0.9996**2], rel=1e-5)
+
+
+def test_areas_in_feet():
+    # 1,000 x 1,000 US survey feet around New York
+    areas = polygon_areas_m2(series(box(980_000, 200_000, 981_000, 201_000), crs="EPSG:2263"))
+    assert areas == pytest.approx([(1000 * 1200 / 3937) ** 2], rel=1e-3)
+
+
+def test_areas_without_a_place_on_earth():
+    assert polygon_areas_m2(series(box(0, 0, 4, 2), crs=None), 0.5).tolist() == [2.0]
+    assert np.isnan(polygon_areas_m2(series(box(0, 0, 4, 2), crs=None))).all()
+    site = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    assert polygon_areas_m2(series(box(0, 0, 4, 2), crs=site), 1.0).tolist() == [8.0]
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32648", None])
+def test_areas_of_no_polygon(crs):
+    assert polygon_areas_m2(series(crs=crs)).shape == (0,)
 
 
 # Holes.

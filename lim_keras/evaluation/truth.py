@@ -1,0 +1,153 @@
+"""Mapped landslides of a scene, from polygons or from a label raster, as polygons and as pixels of the scene."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import rasterio
+import rasterio.features
+import shapely
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from lim_keras.data.box import Box
+from lim_keras.data.raster import RasterInfo
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.inventory.ground import NO_LABEL, Ground, apply, shifted, strips
+from lim_keras.inventory.parts import cut_polygons, tidy_polygons
+
+VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+
+_LABEL_BLOCK = 2048
+_GRID_TOLERANCE_PX = 0.1
+
+
+def read_truth(path: Path, like: RasterInfo) -> geopandas.GeoDataFrame:
+    """Mapped landslides of a scene, as single polygons in its CRS (without one: in its own coordinates).
+
+    Args:
+        path: polygons (VECTOR_SUFFIXES) in any CRS, cut at the scene's edge; GeoJSON of a scene without CRS is taken in
+            the scene's own coordinates, (column, -row) where it has no place. Or a label raster on the scene's grid, 1
+            landslide, 0 background, 255 no label, where pixels hang together over edges, not over corners; one that
+            does not say where it lies needs the scene's size only.
+        like: the scene (`lim_keras.data.raster.read_info`).
+
+    Raises:
+        DataError: unreadable, no polygon in it, no CRS, several layers, another grid, or unknown labels.
+
+    Warns:
+        LimKerasWarning: polygons are invalid, and repaired; or none of them lies on the scene.
+    """
+    if path.suffix.lower() not in VECTOR_SUFFIXES:
+        return geopandas.GeoDataFrame(geometry=_read_label_raster(path, like), crs=like.crs or None)
+    tidy = tidy_polygons(_to_scene(_read_vector(path), path, like), str(path))
+    if tidy.empty:
+        raise DataError(f"{path}: holds no polygon. Expected landslides as polygons or multi-polygons.")
+    inside = cut_polygons(tidy, _outline(Box(0, 0, like.height, like.width), Ground.of(like).matrix))
+    if inside.empty:
+        message = f"{path}: none of its {len(tidy)} polygons lies on the scene {like.path}. Is it the right file?"
+        warnings.warn(message, LimKerasWarning, stacklevel=2)
+    return geopandas.GeoDataFrame(geometry=inside)
+
+
+def rasterise_block(truth: geopandas.GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[np.uint8]:
+    """The truth polygons on a block of the scene's grid: (height, width), 1 where they hold a pixel's centre, else 0.
+
+    truth: of `read_truth`. like: the scene. box: the block, in pixels of the scene.
+    """
+    matrix = Ground.of(like).matrix
+    near = truth.geometry.iloc[truth.sindex.query(_outline(box, matrix), predicate="intersects")]
+    mask = np.zeros((box.height, box.width), np.uint8)
+    if len(near):
+        rasterio.features.rasterize(near, out=mask, transform=shifted(matrix, box.left, box.top))
+    return mask
+
+
+def _read_vector(path: Path) -> geopandas.GeoDataFrame:
+    """The one layer of a file that has geometries; GeoPackages hold layers of styles besides."""
+    try:
+        layers = geopandas.list_layers(path).dropna(subset="geometry_type")["name"].tolist()
+        if len(layers) != 1:
+            raise DataError(f"{path}: expected one layer with geometries. Received: {', '.join(layers) or 'none'}.")
+        return geopandas.read_file(path, layer=layers[0], columns=[])
+    except (RuntimeError, shapely.errors.ShapelyError) as error:  # RuntimeError: base of pyogrio's errors
+        raise DataError(f"{path}: cannot be read as polygons ({error}).") from error
+
+
+def _to_scene(frame: geopandas.GeoDataFrame, path: Path, like: RasterInfo) -> geopandas.GeoSeries:
+    if not like.crs:
+        # GeoJSON cannot say that it has no CRS: it is read as longitude and latitude.
+        if frame.crs is None or path.suffix.lower() in (".geojson", ".json"):
+            return frame.geometry.set_crs(None, allow_override=True)
+        raise DataError(f"{path}: has a CRS ({frame.crs.name}), but the scene {like.path} has none to bring it to.")
+    if frame.crs is None:
+        raise DataError(
+            f"{path}: has no CRS, but the scene {like.path} is in {like.crs}. Say what it is in "
+            "(a Shapefile needs its .prj beside it)."
+        )
+    try:
+        return frame.geometry.to_crs(like.crs)
+    except ProjError as error:
+        raise DataError(f"{path}: cannot be brought from {frame.crs.name} to {like.crs} ({error}).") from error
+
+
+def _read_label_raster(path: Path, like: RasterInfo) -> list[Any]:
+    """GDAL polygonises row by row: the raster is never in memory as a whole."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = rasterio.open(path, sharing=False)
+        with source:
+            unplaced = source.crs is None and source.transform.is_identity
+            _check_grid(source, path, like, unplaced)
+            _check_labels(source, path, like)
+            band = rasterio.band(source, 1)
+            # 0 as mask: the background would become a polygon with a hole for every landslide
+            mask = band if source.dtypes[0] == "uint8" else None
+            shapes = rasterio.features.shapes(band, mask=mask, connectivity=4)
+            found = [shapely.geometry.shape(shape) for shape, value in shapes if value == 1]
+            # a band's outlines come in the coordinates of its file, whatever is asked
+            return list(shapely.transform(found, Ground.of(like).place)) if unplaced else found
+    except RasterioError as error:
+        raise DataError(f"{path}: cannot be read as polygons or as a label raster ({error}).") from error
+
+
+def _check_grid(source: Any, path: Path, like: RasterInfo, unplaced: bool) -> None:
+    if source.count != 1:
+        raise DataError(f"{path}: expected a label raster of one band. Received: {source.count} bands.")
+    matrix, crs = Ground.of(like).matrix, rasterio.CRS.from_user_input(like.crs) if like.crs else None
+    scene, reach = Box(0, 0, like.height, like.width), _GRID_TOLERANCE_PX * math.sqrt(abs(matrix.determinant))
+    same_place = source.crs == crs and _outline(scene, source.transform).equals_exact(_outline(scene, matrix), reach)
+    if (source.width, source.height) != (like.width, like.height) or not (unplaced or same_place):
+        raise DataError(
+            f"{path}: lies on another grid than the scene {like.path}. Expected {like.width} x {like.height} px, CRS "
+            f"{crs}, transform {tuple(matrix[:6])}. Received: {source.width} x {source.height} px, CRS {source.crs}, "
+            f"transform {tuple(source.transform[:6])}. Warp it onto the scene's grid (nearest neighbour)."
+        )
+
+
+def _check_labels(source: Any, path: Path, like: RasterInfo) -> None:
+    found: set[float] = set()
+    for window in chain.from_iterable(strips(like, _LABEL_BLOCK)):
+        found.update(np.unique(source.read(1, window=window)).tolist())
+    unknown = found - {0, 1, NO_LABEL} - ({source.nodata} if source.nodata is not None else set())
+    shown = ", ".join(f"{value:g}" for value in sorted(found)[:10])
+    if unknown:
+        raise DataError(f"{path}: expected the labels 1 landslide, 0 background, 255 no label. Received: {shown}.")
+    if not found & {0, 1} or (1 not in found and NO_LABEL in found and source.nodata != NO_LABEL):
+        raise DataError(
+            f"{path}: expected pixels of 1 landslide or 0 background. Received: {shown}. 255 means no label; where it "
+            "means landslide, write 1 instead."
+        )
+
+
+def _outline(box: Box, matrix: rasterio.Affine) -> Any:
+    corners = shapely.box(box.left, box.top, box.right, box.bottom)
+    return shapely.transform(corners, lambda points: apply(matrix, points))
