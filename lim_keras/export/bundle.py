@@ -44,7 +44,11 @@ Images = NDArray[Any]
 
 
 def write_bundle(
-    path: Path, facts: ModelFacts, models: Sequence[keras.Model], baseline: ImageBlindMask | None = None
+    path: Path,
+    facts: ModelFacts,
+    models: Sequence[keras.Model],
+    baseline: ImageBlindMask | None = None,
+    half: bool = False,
 ) -> BundleInfo:
     """Export models into the bundle folder `path`, whole or not at all; a bundle that is already there is replaced.
 
@@ -53,15 +57,16 @@ def write_bundle(
         facts: what training knows of the models.
         models: one of each fold, or the only one; images (n, h, w, bands) -> logits (n, h, w, 1).
         baseline: image-blind mask of the training tiles.
+        half: keep kernels as float16, for files of half the size (`lim_keras.export.saved_model`).
 
     Raises:
-        BundleError: no models, or models that do not agree with `facts`.
+        BundleError: no models, models that do not agree with `facts`, or kernels that float16 cannot hold.
     """
     bands = sorted({int(model.input_shape[-1]) for model in models})
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
     with written_whole(path) as folder:
-        export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold)
+        export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold, half)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         write_pair(folder, facts, len(models))

@@ -19,6 +19,10 @@ folder is complete by itself, and git and tar store them once. Symbolic links wo
 alone, and an ensemble that reads the folds' folders could not be deployed alone. Where the file system has no hard
 links, the copy stays and a warning says so. An exported file must therefore never be edited in place; `export_models`
 replaces the whole folder.
+
+Half size. With `half`, kernels (variables of two or more dimensions) are stored as float16 and cast to float32 in the
+graph, so that a model takes half the space and still computes in float32, on processors without float16, too. Vectors
+stay float32: there are few of them, and the variances of batch normalisation can exceed float16's 65504.
 """
 
 from __future__ import annotations
@@ -61,12 +65,13 @@ class FoldGraph(tf.Module):
     Args:
         model: functional Keras model, image (n, h, w, bands) -> logits (n, h, w, 1), of any dtype policy.
         calibration: of its logits.
+        half: store kernels as float16.
 
     Raises:
-        BundleError: the model has other outputs.
+        BundleError: the model has other outputs, or a kernel that float16 cannot hold.
     """
 
-    def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED) -> None:
+    def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED, half: bool = False) -> None:
         super().__init__()
         if model.output_shape[-1:] != (1,) or len(model.input_shape) != 4:
             raise BundleError(
@@ -75,10 +80,16 @@ class FoldGraph(tf.Module):
             )
         network = float32_copy(model)
         self.bands = int(model.input_shape[-1])
-        self.weights = [weight.value for weight in network.weights]
-        self.probability = _image_function(
-            lambda image: {"probability": tf.sigmoid(calibration.logit(network(image, training=False)))}, self.bands
-        )
+        self.weights = [_half_size(weight) if half else weight.value for weight in network.weights]
+        stored = list(zip(network.weights, self.weights, strict=True)) if half else []
+
+        def probability(image: Any) -> dict[str, Any]:
+            # In this scope the network reads the casts in place of its own variables, which are then not exported.
+            with keras.StatelessScope([(weight, tf.cast(kept, tf.float32)) for weight, kept in stored]):
+                logits = network(image, training=False)
+            return {"probability": tf.sigmoid(calibration.logit(logits))}
+
+        self.probability = _image_function(probability, self.bands)
 
 
 class EnsembleGraph(tf.Module):
@@ -120,6 +131,20 @@ class EnsembleGraph(tf.Module):
 def _image_function(compute: Any, bands: int) -> Any:
     signature = [tf.TensorSpec((None, None, None, bands), tf.float32, name="image")]
     return tf.function(compute, input_signature=signature, autograph=False)
+
+
+def _half_size(weight: Any) -> Any:
+    """A kernel as a float16 variable, a vector as it is."""
+    if len(weight.shape) < 2:
+        return weight.value
+    kept = tf.cast(weight.value, tf.float16)
+    if not bool(tf.reduce_all(tf.math.is_finite(kept))):
+        largest = float(tf.reduce_max(tf.abs(weight.value)))
+        raise BundleError(
+            f"Invalid value for argument `half`. Expected kernels that float16 holds, up to 65504. Received: "
+            f"{weight.path} with {largest:g}. Export in full size, half=False."
+        )
+    return tf.Variable(kept, trainable=False, name=weight.name)
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
@@ -168,9 +193,11 @@ def export_ensemble(models: Sequence[keras.Model], path: Path, calibration: Cali
         _save(EnsembleGraph([FoldGraph(model, calibration) for model in models], threshold), folder)
 
 
-def export_models(models: Sequence[keras.Model], folder: Path, calibration: Calibration, threshold: float) -> None:
+def export_models(
+    models: Sequence[keras.Model], folder: Path, calibration: Calibration, threshold: float, half: bool = False
+) -> None:
     """Write `fold_<k>/1/` for each model and, of two or more, `ensemble/1/` into `folder`; arguments as above."""
-    graphs = [FoldGraph(model, calibration) for model in models]
+    graphs = [FoldGraph(model, calibration, half) for model in models]
     paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
     for graph, path in zip(graphs, paths, strict=True):
         _save(graph, path)

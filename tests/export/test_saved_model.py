@@ -18,7 +18,7 @@ from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export import saved_model
 from lim_keras.export.saved_model import export_ensemble, export_fold, export_models, float32_copy
 from lim_keras.models import build_model
-from tests.export.conftest import FOLDS, THRESHOLD, constant, expected_folds, images, network
+from tests.export.conftest import FOLDS, TEMPERATURE, THRESHOLD, constant, expected_folds, images, network
 
 SIZES = [(1, 1), (31, 33), (33, 64)]
 
@@ -212,6 +212,56 @@ def test_float32_copy_of_every_decoder(policy: str, name: str) -> None:
     assert {layer.compute_dtype for layer in copy.get_layer("encoder").layers} == {"float32"}
     for ours, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def halved(models: list[keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("half")
+    # A variance beyond float16's 65504, as layers over large features have them.
+    large = network(seed=9)
+    variance = next(weight for weight in large.weights if weight.path.endswith("moving_variance"))
+    variance.assign(variance * 0 + 1e6)
+    export_models([*models, large], path, Calibration(TEMPERATURE), THRESHOLD, half=True)
+    export_models([*models, large], path / "full", Calibration(TEMPERATURE), THRESHOLD)
+    return path
+
+
+def test_half_size_takes_half_the_bytes(halved: Path, models: list[keras.Model]) -> None:
+    halves = [tf.saved_model.load(str(halved / "fold_0" / "1")), tf.saved_model.load(str(halved / "full/fold_0/1"))]
+    half, full = (sum(weight.dtype.size * weight.shape.num_elements() for weight in one.weights) for one in halves)
+    vectors = sum(4 * int(np.prod(weight.shape)) for weight in models[0].weights if len(weight.shape) < 2)
+    assert half - vectors == (full - vectors) / 2
+    files = [
+        sum(file.stat().st_size for file in (path / "fold_0").rglob("*.data-*")) for path in (halved, halved / "full")
+    ]
+    # Beside the weights stands TensorFlow's description of the objects, some kB that do not shrink.
+    assert files[0] < 0.65 * files[1]
+    assert _disk_bytes(halved / "fold_0", halved / "ensemble") < 1.2 * (_disk_bytes(halved / "ensemble"))
+
+
+@pytest.mark.parametrize("name", ["fold_0", "fold_3", "ensemble"])
+def test_half_size_answers_as_full_size(halved: Path, name: str) -> None:
+    half, full = (_outputs(path / name / "1", images(33, 64)) for path in (halved, halved / "full"))
+    difference = np.abs(half["probability"] - full["probability"]).max()
+    assert 0 < difference < 2e-3
+    assert half["probability"].std() > 0.003
+
+
+def test_half_size_in_a_process_without_the_package(halved: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "in_31_33.npy", images(31, 33))
+    command = [sys.executable, "-I", "-c", FOREIGN_PROCESS, str(halved), str(tmp_path)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    expected = _outputs(halved / "ensemble" / "1", images(31, 33))["probability"]
+    outputs = np.load(tmp_path / "out_ensemble_31_33.npz")
+    np.testing.assert_allclose(outputs["probability"], expected, rtol=0, atol=1e-6)
+
+
+def test_kernel_beyond_half_precision(tmp_path: Path) -> None:
+    model = constant(0.0)
+    model.layers[-1].kernel.assign(np.full((1, 1, 3, 1), -1e5, np.float32))
+    with pytest.raises(BundleError, match=r"`half`.*65504.*kernel with 100000.*half=False"):
+        export_models([model], tmp_path, Calibration(), 0.5, half=True)
 
 
 def test_copies_do_not_follow_the_model() -> None:
