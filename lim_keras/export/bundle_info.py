@@ -88,7 +88,8 @@ class ModelFacts(_Part):
         metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
         config_hash: `RunConfig.digest` of the run.
         training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
-        held_out: of each other tile, the fold that was not fitted to it; a student is taught out of fold with it.
+        held_out: of a tile, the fold whose model has not seen it, 0..folds - 1; the soft targets of a student are made
+            out of fold with it. Empty in bundles written before it was kept.
         data_terms: what the training data allow, for the model card; "" where nobody said it.
     """
 
@@ -137,6 +138,16 @@ class BundleInfo(ModelFacts):
     halo: int = Field(ge=0)
     bytes_per_pixel: float = Field(gt=0)
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
+
+    @model_validator(mode="after")
+    def _check_held_out(self) -> Self:
+        unknown = sorted(name for name, fold in self.held_out.items() if fold >= self.folds)
+        if unknown:
+            raise ValueError(
+                f"expected folds 0..{self.folds - 1} in `held_out`, received {self.held_out[unknown[0]]} of tile "
+                f"{unknown[0]!r} ({len(unknown)} such tiles)"
+            )
+        return self
 
     def write(self, bundle: Path) -> None:
         """Write model.json into the folder `bundle`."""
