@@ -66,7 +66,7 @@ def write_bundle(
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
     with written_whole(path) as folder:
-        export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold, half)
+        export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold, half, facts.dtype)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         write_pair(folder, facts, len(models))

@@ -8,8 +8,10 @@ Layout, as TensorFlow Serving expects it (`<model>/<version>/`):
 `image` is (n, height, width, bands) float32 raw digital numbers, any size from 1 x 1 on. `probability`, `spread` and
 `votes` are (n, height, width, 1). A fold's probability is sigmoid(logits / temperature + bias); the ensemble's is the
 mean over the folds, `spread` (float32) their population standard deviation, and `votes` (int32, a count) the number of
-folds whose probability reaches the threshold. The graphs hold TensorFlow operations only: `tf.saved_model.load`,
-`keras.layers.TFSMLayer` and TensorFlow Serving load them without this package.
+folds whose probability reaches the threshold. Models of uint8 images with 1, 3 or 4 bands have a second signature,
+encoded(image_bytes), with the same outputs for PNG and JPEG files (`lim_keras.export.pictures`). The graphs hold
+TensorFlow operations only: `tf.saved_model.load`, `keras.layers.TFSMLayer` and TensorFlow Serving load them without
+this package.
 
 Variables on disk. A SavedModel reads its variables from its own folder, so the ensemble needs those of every fold at
 a second place. TensorFlow cuts them into as many files as it is told to (`ShardingCallback`): here each fold's
@@ -40,6 +42,7 @@ import tensorflow as tf
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.export.folders import written_whole
+from lim_keras.export.pictures import ENCODED, INPUT, decode_pictures, takes_pictures
 
 ENSEMBLE = "ensemble"
 SIGNATURE = "serving_default"
@@ -112,7 +115,8 @@ class EnsembleGraph(tf.Module):
             raise BundleError(f"Invalid value for argument `threshold`. Expected 0..1. Received: {threshold}")
         self.folds = list(folds)
         self.threshold = float(threshold)
-        self.probability = _image_function(self._combine, bands.pop())
+        self.bands = bands.pop()
+        self.probability = _image_function(self._combine, self.bands)
 
     def _combine(self, image: Any) -> dict[str, Any]:
         outputs: list[Any] = []
@@ -129,8 +133,25 @@ class EnsembleGraph(tf.Module):
 
 
 def _image_function(compute: Any, bands: int) -> Any:
-    signature = [tf.TensorSpec((None, None, None, bands), tf.float32, name="image")]
-    return tf.function(compute, input_signature=signature, autograph=False)
+    shape = (None, None, None, bands)
+
+    def checked(image: Any) -> dict[str, Any]:
+        # Sessions do not compare what they are fed with the signature; a convolution would take twice the bands as two
+        # groups, and answer.
+        outputs: dict[str, Any] = compute(tf.ensure_shape(image, shape))
+        return outputs
+
+    signature = [tf.TensorSpec(shape, tf.float32, name="image")]
+    return tf.function(checked, input_signature=signature, autograph=False)
+
+
+def _picture_function(graph: FoldGraph | EnsembleGraph) -> Any:
+    def compute(image_bytes: Any) -> dict[str, Any]:
+        image = tf.cast(decode_pictures(image_bytes, graph.bands), tf.float32)
+        outputs: dict[str, Any] = graph.probability(image)
+        return outputs
+
+    return tf.function(compute, input_signature=[tf.TensorSpec((None,), tf.string, name=INPUT)], autograph=False)
 
 
 def _half_size(weight: Any) -> Any:
@@ -194,22 +215,33 @@ def export_ensemble(models: Sequence[keras.Model], path: Path, calibration: Cali
 
 
 def export_models(
-    models: Sequence[keras.Model], folder: Path, calibration: Calibration, threshold: float, half: bool = False
+    models: Sequence[keras.Model],
+    folder: Path,
+    calibration: Calibration,
+    threshold: float,
+    half: bool = False,
+    dtype: str = "float32",
 ) -> None:
-    """Write `fold_<k>/1/` for each model and, of two or more, `ensemble/1/` into `folder`; arguments as above."""
+    """Write `fold_<k>/1/` for each model and, of two or more, `ensemble/1/` into `folder`.
+
+    Arguments as above; `dtype` is that of the images, of which those in uint8 may come as PNG or JPEG files, too.
+    """
     graphs = [FoldGraph(model, calibration, half) for model in models]
     paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
     for graph, path in zip(graphs, paths, strict=True):
-        _save(graph, path)
+        _save(graph, path, dtype)
     if len(graphs) > 1:
         ensemble = folder / ENSEMBLE / VERSION
-        _save(EnsembleGraph(graphs, threshold), ensemble)
+        _save(EnsembleGraph(graphs, threshold), ensemble, dtype)
         share_variables(ensemble, paths)
 
 
-def _save(graph: FoldGraph | EnsembleGraph, folder: Path) -> None:
+def _save(graph: FoldGraph | EnsembleGraph, folder: Path, dtype: str = "float32") -> None:
     options = tf.saved_model.SaveOptions(experimental_sharding_callback=_FilePerFold())
-    tf.saved_model.save(graph, str(folder), signatures={SIGNATURE: graph.probability}, options=options)
+    signatures = {SIGNATURE: graph.probability}
+    if takes_pictures(graph.bands, dtype):
+        graph.encoded = signatures[ENCODED] = _picture_function(graph)
+    tf.saved_model.save(graph, str(folder), signatures=signatures, options=options)
 
 
 class _FilePerFold(tf.train.experimental.ShardingCallback):

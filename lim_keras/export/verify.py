@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import BundleError
 from lim_keras.export.bundle_info import INFO_FILE, BundleInfo, ModelFacts
+from lim_keras.export.pictures import ENCODED, INPUT, takes_pictures
 from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, fold_name
 
 PAIR_FILE = "verify.npz"
@@ -89,22 +90,30 @@ def _model_differences(path: Path, info: BundleInfo, folder: str, with_pair: boo
         model = tf.saved_model.load(str(place))
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         return [f"{place}: TensorFlow {tf.__version__} cannot load it ({error})."]
-    if SIGNATURE not in model.signatures:
-        return [f"{place}: expected the signature {SIGNATURE}. Received: {sorted(model.signatures)}"]
-    lines = _signature_differences(model.signatures[SIGNATURE], place, info.bands, folder.startswith(ENSEMBLE))
+    names = signature_names(info)
+    if not set(names) <= set(model.signatures):
+        return [f"{place}: expected the signatures {names}. Received: {sorted(model.signatures)}. Export it again."]
+    ensemble = folder.startswith(ENSEMBLE)
+    lines = [line for name in names for line in _signature_differences(model, name, place, info.bands, ensemble)]
     return lines or (_pair_differences(model, path, info) if with_pair else [])
 
 
-def _signature_differences(signature: Any, place: Path, bands: int, ensemble: bool) -> list[str]:
-    image = (None, None, None, bands)
-    expected = {"image": (image, "float32")}, {"probability": ((None, None, None, 1), "float32")}
+def signature_names(info: ModelFacts) -> list[str]:
+    """What the SavedModels of a bundle can be called by."""
+    return [SIGNATURE, ENCODED] if takes_pictures(info.bands, info.dtype) else [SIGNATURE]
+
+
+def _signature_differences(model: Any, name: str, place: Path, bands: int, ensemble: bool) -> list[str]:
+    image, map_of = (None, None, None, bands), (None, None, None, 1)
+    inputs = {INPUT: ((None,), "string")} if name == ENCODED else {"image": (image, "float32")}
+    outputs = {"probability": (map_of, "float32")}
     if ensemble:
-        expected[1]["spread"] = ((None, None, None, 1), "float32")
-        expected[1]["votes"] = ((None, None, None, 1), "int32")
+        outputs |= {"spread": (map_of, "float32"), "votes": (map_of, "int32")}
+    signature = model.signatures[name]
     received = _specs(signature.structured_input_signature[1]), _specs(signature.structured_outputs)
     return [
-        f"{place}: {SIGNATURE}: expected {kind} {wanted}. Received: {came}"
-        for kind, wanted, came in zip(("inputs", "outputs"), expected, received, strict=True)
+        f"{place}: {name}: expected {kind} {wanted}. Received: {came}"
+        for kind, wanted, came in zip(("inputs", "outputs"), (inputs, outputs), received, strict=True)
         if wanted != came
     ]
 
@@ -122,12 +131,17 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
         return [f"{file}: not part of this bundle, so what it answers cannot be compared. Export it again."]
     try:
         image, expected = _read_pair(file, info.bands)
-        difference = float(np.abs(_probability(model, image) - expected).max())
+        answers = {SIGNATURE: _probability(model, image)}
+        if ENCODED in signature_names(info):
+            answers[ENCODED] = _probability_of_picture(model, image)
     except (BundleError, tf.errors.OpError) as error:
         return [str(error)]
-    if difference <= TOLERANCE:
-        return []
-    return [f"{file}: the model answers otherwise than when it was exported, by {difference:.2g} (> {TOLERANCE:g})."]
+    differences = {name: float(np.abs(answer - expected).max()) for name, answer in answers.items()}
+    return [
+        f"{file}: the model answers otherwise than when it was exported, by {difference:.2g} (> {TOLERANCE:g}, {name})."
+        for name, difference in differences.items()
+        if not difference <= TOLERANCE  # nan is a difference, too
+    ]
 
 
 def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -152,3 +166,10 @@ def _probability(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
     batch = tf.constant(image[np.newaxis].astype(np.float32))
     answer: NDArray[np.float32] = model.signatures[SIGNATURE](image=batch)["probability"].numpy()[0, ..., 0]
     return answer
+
+
+def _probability_of_picture(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
+    """As above, of the image as a PNG."""
+    picture = tf.io.encode_png(image.astype(np.uint8))
+    answer: NDArray[np.float32] = model.signatures[ENCODED](image_bytes=picture[tf.newaxis])["probability"].numpy()
+    return answer[0, ..., 0]

@@ -88,25 +88,85 @@ def test_other_weights_with_good_hashes(copied: Path, tmp_path: Path) -> None:
     recorded = [path.relative_to(copied).as_posix() for path in (copied / "ensemble").rglob("*") if path.is_file()]
     edit(copied, lambda values: [values["files"].pop(n) for n in [*values["files"]] if n.startswith("ensemble")])
     record(copied, *recorded)
-    (line,) = verify_bundle(copied)
-    assert "verify.npz: the model answers otherwise than when it was exported, by 0." in line
+    lines = verify_bundle(copied)
+    assert [line.rpartition(" ")[2] for line in lines] == ["serving_default).", "encoded)."]
+    assert all("verify.npz: the model answers otherwise than when it was exported, by 0." in line for line in lines)
+
+
+class Other(tf.Module):
+    """What `load_bundle` takes for a model, with other outputs and another decoder."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 4), tf.float32, name="image")])
+    def run(self, image: Any) -> dict[str, Any]:
+        return {"probability": image}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    def encoded(self, image_bytes: Any) -> dict[str, Any]:
+        return {"probability": tf.zeros((tf.size(image_bytes), 64, 64, 1))}
+
+
+def replace_model(bundle: Path, model: str, other: tf.Module, **signatures: str) -> Path:
+    """Put another SavedModel into a bundle, with its records; signatures: the functions of `other`."""
+    place = bundle / model / "1"
+    shutil.rmtree(place)
+    functions = {name: getattr(other, function) for name, function in signatures.items()}
+    tf.saved_model.save(other, str(place), signatures=functions)
+    edit(bundle, lambda values: [values["files"].pop(n) for n in [*values["files"]] if n.startswith(model)])
+    record(bundle, *(path.relative_to(bundle).as_posix() for path in place.rglob("*") if path.is_file()))
+    return place
 
 
 def test_other_signature(copied: Path) -> None:
-    class Half(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 4), tf.float32, name="image")])
-        def run(self, image: Any) -> dict[str, Any]:
-            return {"probability": image}
+    place = replace_model(copied, "fold_0", Other(), serving_default="run", encoded="run")
+    lines = verify_bundle(copied)
+    assert [line.removeprefix(f"{place}: ").partition(" {")[0] for line in lines] == [
+        "serving_default: expected inputs",
+        "serving_default: expected outputs",
+        "encoded: expected inputs",
+        "encoded: expected outputs",
+    ]
+    assert all("None, 4)" in line for line in lines)
+    assert "{'image_bytes': ((None,), 'string')}" in lines[2]
 
-    place = copied / "fold_0" / "1"
-    shutil.rmtree(place)
-    half = Half()
-    tf.saved_model.save(half, str(place), signatures={"serving_default": half.run})
-    edit(copied, lambda values: [values["files"].pop(n) for n in [*values["files"]] if n.startswith("fold_0")])
-    record(copied, *(path.relative_to(copied).as_posix() for path in place.rglob("*") if path.is_file()))
-    inputs, outputs = verify_bundle(copied)
-    assert inputs.startswith(f"{place}: serving_default: expected inputs") and "None, 4)" in inputs
-    assert outputs.startswith(f"{place}: serving_default: expected outputs") and "None, 4)" in outputs
+
+def test_no_signature_for_pictures(copied: Path) -> None:
+    place = replace_model(copied, "fold_0", Other(), serving_default="run")
+    assert verify_bundle(copied) == [
+        f"{place}: expected the signatures ['serving_default', 'encoded']. Received: ['serving_default']. "
+        "Export it again."
+    ]
+
+
+def test_signature_for_pictures_that_answers_otherwise(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "one", facts(), [constant(0.3)])
+    path = tmp_path / "one"
+
+    class Forged(tf.Module):
+        def __init__(self) -> None:
+            self.model = tf.saved_model.load(str(path / "fold_0" / "1"))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, name="image")])
+        def run(self, image: Any) -> dict[str, Any]:
+            return {"probability": self.model.signatures["serving_default"](image=image)["probability"]}
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+        def encoded(self, image_bytes: Any) -> dict[str, Any]:
+            right = self.model.signatures["encoded"](image_bytes=image_bytes)["probability"]
+            return {"probability": tf.ensure_shape(right + 0.01, (None, None, None, 1))}
+
+    replace_model(path, "fold_0", Forged(), serving_default="run", encoded="encoded")
+    (line,) = verify_bundle(path)
+    assert line.endswith("by 0.01 (> 0.0001, encoded).")
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "names"), [(1, "uint8", 2), (4, "uint8", 2), (2, "uint8", 1), (3, "uint16", 1)]
+)
+def test_every_kind_of_image(tmp_path: Path, bands: int, dtype: str, names: int) -> None:
+    statistics = (BandStatistics(mean=100.0, std=40.0, min=20.0, max=180.0),) * bands
+    write_bundle(tmp_path / "one", facts(bands=bands, dtype=dtype, statistics=statistics), [constant(0.3, bands)])
+    assert verify_bundle(tmp_path / "one") == []
+    assert len(load_bundle(tmp_path / "one").saved_model.signatures) == names
 
 
 def test_graph_that_tensorflow_cannot_read(copied: Path) -> None:
