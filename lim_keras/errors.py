@@ -29,6 +29,10 @@ class BundleError(LimKerasError):
     """An exported bundle is incomplete, damaged or of another make than its caller expects."""
 
 
+class ServerError(LimKerasError):
+    """A model server is away, refuses a request, or answers with something else than a prediction."""
+
+
 class LimKerasWarning(UserWarning):
     """Base of every warning that this package issues."""
 

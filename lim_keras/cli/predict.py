@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from lim_keras.cli.runs import print_result
 from lim_keras.cli.startup import load_tensorflow
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError, DataError, ServerError
 
 if TYPE_CHECKING:
     from lim_keras.inference.outputs import SceneModel
@@ -85,6 +86,31 @@ class MemoryType(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
+class ServerType(click.ParamType):  # type: ignore[type-arg]
+    """Where a model is served."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An address that can be read."""
+        from lim_keras.inference.server_address import ServerAddress
+
+        try:
+            return str(ServerAddress.parse(value))
+        except ServerError as error:
+            self.fail(str(error), param, ctx)
+
+
+_OF_SERVER = {
+    "request_mb": "--request-mb",
+    "retries": "--retries",
+    "timeout_s": "--timeout",
+    "in_flight": "--in-flight",
+    "rest_format": "--rest-format",
+}
+"""Options that concern a server only, by their names in `ServerOptions`."""
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -110,6 +136,27 @@ class MemoryType(click.ParamType):  # type: ignore[type-arg]
     "--memory", type=MemoryType(), help="What the process may take, such as 4G [default: 40 % of what is free]"
 )
 @click.option("--tile", type=click.IntRange(1), help="Pixels a side of a window [default: as the memory allows].")
+@click.option(
+    "--server",
+    type=ServerType(),
+    help="Let a TensorFlow Serving server compute: http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, each with "
+    "/versions/3 or /labels/canary if wanted. Of BUNDLE only model.json is read.",
+)
+@click.option(
+    "--request-mb",
+    type=click.FloatRange(0.01),
+    help="MiB that a request or its answer may take [default: 32 for REST, 64 for gRPC].",
+)
+@click.option("--retries", type=click.IntRange(0), help="How often a server that is away is asked again [default: 5].")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0.001), help="Seconds until a request has failed [default: 120]."
+)
+@click.option("--in-flight", type=click.IntRange(1), help="Requests at a time [default: 4].")
+@click.option(
+    "--rest-format",
+    type=click.Choice(["column", "row"]),
+    help="Of REST requests; the answers of row are four times shorter [default: column].",
+)
 def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
@@ -120,8 +167,10 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -
     from lim_keras.inference.batch import find_scenes, predict_scenes
 
     asked = _options(options)
+    server = _server_options(options)
     found = find_scenes(scenes)
-    result = predict_scenes(_load(bundle), found, out, asked, say=lambda line: print_result([line]))
+    model = _load(bundle) if server is None else _connect(bundle, *server)
+    result = predict_scenes(model, found, out, asked, say=lambda line: print_result([line]))
     print_result(result.tables())
     if result.failures:
         sys.exit(1)
@@ -131,7 +180,9 @@ def _load(bundle: Path) -> SceneModel:
     """A bundle, or a .tflite file, for which TensorFlow need not be there."""
     if bundle.is_file():
         if bundle.suffix != ".tflite":
-            raise BundleError(f"{bundle}: expected the folder of a bundle, or a .tflite file.")
+            raise BundleError(
+                f"{bundle}: expected the folder of a bundle, or a .tflite file; a model.json is enough with --server."
+            )
         from lim_keras.inference.litert import load_litert
 
         return load_litert(bundle)
@@ -139,6 +190,28 @@ def _load(bundle: Path) -> SceneModel:
     from lim_keras.export.bundle import load_bundle
 
     return load_bundle(bundle)
+
+
+def _server_options(given: dict[str, Any]) -> tuple[str, Any] | None:
+    """Where the server is and how it is asked; None without a server."""
+    from lim_keras.inference.server import ServerOptions
+
+    chosen = {name: given[name] for name in _OF_SERVER if given[name] is not None}
+    if given["server"] is None:
+        if chosen:
+            raise click.UsageError(f"{', '.join(_OF_SERVER[name] for name in chosen)}: only with --server.")
+        return None
+    return given["server"], ServerOptions(**chosen)
+
+
+def _connect(bundle: Path, server: str, options: Any) -> SceneModel:
+    """A bundle's model on a server, for which TensorFlow need not be there unless it is asked by gRPC."""
+    from lim_keras.inference.server import connect
+
+    if server.startswith("grpc:"):
+        with suppress(ImportError):  # the transport says what is missing
+            load_tensorflow()
+    return click.get_current_context().with_resource(connect(bundle, server, options))
 
 
 def _options(given: dict[str, Any]) -> Any:

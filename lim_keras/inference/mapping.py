@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lim_keras.errors import DataError
-from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.islands import Island, find_islands
 from lim_keras.inference.maps import Maps
 from lim_keras.inference.memory import choose_tile, free_memory
 from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.outputs import SceneModel
+from lim_keras.inference.outputs import RemoteModel, SceneModel
 from lim_keras.inference.scene import SceneReader
 from lim_keras.inference.stream import Background, Piece, Seen, predict_windows
 from lim_keras.inference.symmetries import over_symmetries
@@ -67,7 +66,7 @@ def predict_maps(
     if not islands:
         raise DataError(f"{scene.info.path}: no pixel holds data. Check the file's nodata value, or give --nodata.")
     fixed = getattr(model, "fixed_tile", None)
-    plan = {"tile": _tile(info, islands, cell, options) if fixed is None else _fixed_tile(fixed, options)}
+    plan = {"tile": _tile(model, islands, cell, options) if fixed is None else _fixed_tile(fixed, options)}
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan=plan)
     rows, columns = maps.plan["tile"]
     work = [(row, island.box) for island in islands for row in island.rows((rows, columns), info.halo)]
@@ -77,7 +76,9 @@ def predict_maps(
     with maps:
         watching = watcher.begin(sum(sizes), sum(sizes[: maps.done])) if watcher else nullcontext()
         todo = work[maps.done :]
-        pieces = predict_windows(predict, scene, [(window, box) for row, box in todo for window in row], seen)
+        windows = [(window, box) for row, box in todo for window in row]
+        in_flight = model.in_flight if isinstance(model, RemoteModel) else 1
+        pieces = predict_windows(predict, scene, windows, seen, in_flight)
         with watching, Background() as background:
             for number, (row, _) in enumerate(todo, start=maps.done + 1):
                 for _ in row:
@@ -98,12 +99,16 @@ def _pixels(window: Window) -> int:
     return window.core.height * window.core.width
 
 
-def _tile(info: BundleInfo, islands: Sequence[Island], cell: int, options: PredictOptions) -> list[int]:
-    """Rows and columns of the windows: as asked, or as the memory allows."""
+def _tile(model: SceneModel, islands: Sequence[Island], cell: int, options: PredictOptions) -> list[int]:
+    """Rows and columns of the windows: as asked, or as the memory and, elsewhere, the model allow."""
+    info = model.info
     height = max(island.box.height for island in islands)
     width = max(island.box.width for island in islands)
     if options.tile is None:
-        return list(choose_tile(info, height, width, options.memory or free_memory(), cell))
+        memory = options.memory or free_memory()
+        if isinstance(model, RemoteModel):
+            return list(model.choose_tile(height, width, memory, cell))
+        return list(choose_tile(info, height, width, memory, cell))
     least = smallest_tile(info.halo, cell)
     if options.tile < min(least, max(height, width)):
         raise DataError(

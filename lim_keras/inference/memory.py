@@ -55,18 +55,29 @@ def choose_tile(info: BundleInfo, height: int, width: int, memory: int, multiple
     Raises:
         DataError: not enough for the smallest window that holds a core between two halos.
     """
-    stride = multiple
-    least = smallest_tile(info.halo, stride)
     pixels = (memory - RUNTIME_BYTES) / bytes_per_pixel(info)
-    smallest = min(least, _rounded_up(height, stride)) * min(least, _rounded_up(width, stride))
+    smallest = smallest_window(info.halo, height, width, multiple)
     if pixels < smallest:
         needed = math.ceil((smallest * bytes_per_pixel(info) + RUNTIME_BYTES) / 2**20)
+        least = smallest_tile(info.halo, multiple)
         raise DataError(
             f"Expected at least {needed} MiB of memory for windows of {least} px, the smallest that this model's halo "
             f"of {info.halo} px leaves a core in. Received: {memory / 2**20:.0f} MiB. Raise --memory."
         )
+    return shape_tile(info.halo, height, width, pixels, multiple)
+
+
+def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
+    """Pixels of the smallest window that a scene can be cut into: the whole scene, or a core between two halos."""
+    least = smallest_tile(halo, multiple)
+    return min(least, _rounded_up(height, multiple)) * min(least, _rounded_up(width, multiple))
+
+
+def shape_tile(halo: int, height: int, width: int, pixels: float, multiple: int) -> tuple[int, int]:
+    """Rows and columns of a window of at most `pixels`, which are at least those of `smallest_window`."""
+    stride, least = multiple, smallest_tile(halo, multiple)
     # Waste of a square tile t: (t / (t - 2 halo))^2.
-    margin = _rounded_up(info.halo, stride)
+    margin = _rounded_up(halo, stride)
     enough = max(2 * margin / (1 - _ENOUGH_WASTE**-0.5), 2048)
     side = min(math.sqrt(pixels), enough)
     rows, columns = min(_rounded_up(height, stride), side), min(_rounded_up(width, stride), side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,4 +32,18 @@ class SceneModel(Protocol):
 
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Images (n, height, width, bands) of raw numbers, of any height and width from 1 on."""
+        ...
+
+
+@runtime_checkable
+class RemoteModel(SceneModel, Protocol):
+    """A model that computes elsewhere: it bounds its windows itself, and `predict_all` may be called from threads."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls of `predict_all` may be under way at a time."""
+        ...
+
+    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+        """Rows and columns of a window; arguments as in `lim_keras.inference.memory.choose_tile`."""
         ...

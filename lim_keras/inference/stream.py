@@ -80,6 +80,7 @@ def predict_windows(
     scene: SceneReader,
     windows: Iterable[tuple[Window, Box]],
     seen: Seen,
+    in_flight: int = 1,
 ) -> Iterator[Piece]:
     """Predict windows one after another; the next is read meanwhile.
 
@@ -88,25 +89,34 @@ def predict_windows(
         scene: where they are read.
         windows: each with the box of its island, beyond which no pixel is looked at.
         seen: how the scene is shown to the model.
+        in_flight: most calls of `predict` at a time, each in a thread of its own beyond 1. The order of the pieces
+            stays, and `in_flight` + 3 windows are in memory at most.
     """
 
     def load(item: tuple[Window, Box]) -> tuple[Window, NDArray[Any], NDArray[np.bool_]]:
         return (item[0], *seen.load(scene, *item))
 
-    for window, pixels, valid in prefetched(load, windows):
+    def answer(loaded: tuple[Window, NDArray[Any], NDArray[np.bool_]]) -> Piece:
+        window, pixels, valid = loaded
         if not valid.any():
             nothing = np.zeros(valid.shape, np.float32)
-            yield Piece(window.core, nothing, nothing, nothing.astype(np.int32), valid)
-            continue
+            return Piece(window.core, nothing, nothing, nothing.astype(np.int32), valid)
         inner = window.inner.slices
         probability, spread, votes = (values[0][inner] for values in predict(pixels[np.newaxis]))
-        yield Piece(window.core, probability, spread, votes, valid)
+        return Piece(window.core, probability, spread, votes, valid)
+
+    loaded = prefetched(load, windows)
+    if in_flight == 1:
+        return map(answer, loaded)
+    return prefetched(answer, loaded, ahead=in_flight, threads=in_flight)
 
 
-def prefetched(load: Callable[[_Item], _Loaded], items: Iterable[_Item], ahead: int = 1) -> Iterator[_Loaded]:
-    """What `load` makes of the items, in order; it works on the next `ahead` of them in a thread of its own."""
+def prefetched(
+    load: Callable[[_Item], _Loaded], items: Iterable[_Item], ahead: int = 1, threads: int = 1
+) -> Iterator[_Loaded]:
+    """What `load` makes of the items, in order; it works on the next `ahead` of them in threads of its own."""
     pending: deque[Future[_Loaded]] = deque()
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(load, item))
