@@ -1,4 +1,4 @@
-"""`lim-keras export`: files of a bundle for other runtimes."""
+"""`lim-keras export`: a bundle for other runtimes and for servers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from lim_keras.cli.runs import print_result
 from lim_keras.cli.startup import load_tensorflow
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
+
+_OF_TFLITE = {
+    "tile": "--tile",
+    "fold": "--fold",
+    "data": "--data",
+    "tiles": "--tiles",
+    "allow_drop": "--allow-drop",
+    "out": "--out",
+    "threads": "--threads",
+}
+_OF_SERVING = {"base_path": "--base-path", "promote": "--promote"}
 
 
 class VariantsType(click.ParamType):  # type: ignore[type-arg]
@@ -31,7 +42,7 @@ class VariantsType(click.ParamType):  # type: ignore[type-arg]
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--tflite", type=VariantsType(), required=True, help=f"Files to make: {','.join(VARIANTS)}.")
+@click.option("--tflite", type=VariantsType(), help=f"LiteRT files to make: {','.join(VARIANTS)}.")
 @click.option("--tile", type=click.IntRange(1), help="Pixels a side of their windows [default: as the network needs].")
 @click.option("--fold", type=click.IntRange(0), help="Export this fold alone [default: the ensemble, as one file].")
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="Tiles, to calibrate int8 and to test.")
@@ -43,20 +54,55 @@ class VariantsType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--allow-drop", is_flag=True, help="Keep files that differ from the SavedModel beyond their limit.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: BUNDLE/tflite].")
 @click.option("--threads", type=click.IntRange(1), help="Of LiteRT [default: one a core].")
-def export(bundle: Path, tflite: tuple[Any, ...], tiles: Path | None, **options: Any) -> None:
-    """Make LiteRT (TFLite) files of BUNDLE (exported_models/NAME), which need no TensorFlow.
+@click.option(
+    "--serving",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Model repository for TensorFlow Serving, to which a version is added.",
+)
+@click.option("--base-path", help="Where the server sees --serving's folder [default: /models, as in a container].")
+@click.option("--promote", is_flag=True, help="Make the newest version in --serving's folder stable.")
+def export(
+    bundle: Path,
+    tflite: tuple[Any, ...] | None,
+    serving: Path | None,
+    base_path: str | None,
+    promote: bool,
+    **lite: Any,
+) -> None:
+    """Make of BUNDLE (exported_models/NAME) what other programs run.
 
-    Each file is run on the test tiles and compared with the SavedModel; one that differs more than its kind may is
-    refused.
+    --tflite: LiteRT (TFLite) files, which need no TensorFlow. Each is run on the test tiles and compared with the
+    SavedModel; one that differs more than its kind may is refused.
+
+    --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
     """
-    if tiles is not None and options["data"] is None:
-        raise click.UsageError("--tiles names tiles of --data; give both.")
+    _check_options(tflite, serving, {**lite, "base_path": base_path, "promote": promote})
     load_tensorflow()
+    if serving is not None:
+        from lim_keras.export.serving import export_serving
+
+        print_result(export_serving(bundle, serving, base_path, promote).tables())
+    if tflite is not None:
+        _export_tflite(bundle, tflite, **lite)
+
+
+def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: dict[str, Any]) -> None:
+    if tflite is None and serving is None:
+        raise click.UsageError("Missing option '--tflite' or '--serving': say what to make.")
+    for wanted, options, asked in (("--tflite", _OF_TFLITE, tflite), ("--serving", _OF_SERVING, serving)):
+        chosen = [option for name, option in options.items() if given[name] not in (None, False)]
+        if asked is None and chosen:
+            raise click.UsageError(f"{', '.join(chosen)}: only with {wanted}.")
+    if given["tiles"] is not None and given["data"] is None:
+        raise click.UsageError("--tiles names tiles of --data; give both.")
+
+
+def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, **options: Any) -> None:
     from lim_keras.data.tiles import read_tile_ids
     from lim_keras.export.tflite import Asked, export_litert
 
     ids = None if tiles is None else tuple(read_tile_ids(tiles))
-    result = export_litert(bundle, Asked(tflite, test_ids=ids, **options))
+    result = export_litert(bundle, Asked(variants, test_ids=ids, **options))
     print_result(result.tables())
     if result.refused:
         click.echo(

@@ -34,7 +34,8 @@ from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
 from lim_keras.export.folders import written_whole
 from lim_keras.export.model_card import write_documents
-from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, export_models, fold_name
+from lim_keras.export.saved_model import ENSEMBLE, VERSION, export_models, fold_name
+from lim_keras.export.signatures import SIGNATURE
 from lim_keras.export.verify import write_pair
 from lim_keras.inference.outputs import EnsemblePrediction
 from lim_keras.models.receptive_field import receptive_field

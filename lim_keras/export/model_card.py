@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.export.signatures import ENCODED, PICTURES, takes_pictures
 from lim_keras.export.stac import architecture, saved_models, write_stac_item
 
 CARD_FILE = "README.md"
@@ -121,10 +122,13 @@ Without this package, by TensorFlow alone:
     model = tf.saved_model.load("{info.name}/{served}")
     outputs = model.signatures["serving_default"](image=tf.constant(images, tf.float32))
 
-TensorFlow Serving takes `{info.name}/{name}` as a model's base path:
+TensorFlow Serving takes `{info.name}/{name}` as a model's base path. `lim-keras export {info.name} --serving DIR` makes
+a repository with version labels, warm-up requests and a compose file. Of this folder as it is:
 
     tensorflow_model_server --rest_api_port=8501 --model_name={info.name} --model_base_path="$PWD/{info.name}/{name}"
 """
+    if takes_pictures(info.bands, info.dtype):
+        calls += f"\nThe signature `{ENCODED}` takes PNG and JPEG files: `{PICTURES}`, a list of their contents.\n"
     lite = [file for file in sorted(info.files) if file.endswith(".tflite")]
     if lite:
         calls += "\nTFLite, by LiteRT's interpreter: " + ", ".join(f"`{file}`" for file in lite) + ".\n"

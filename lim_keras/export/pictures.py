@@ -12,16 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-ENCODED = "encoded"
-INPUT = "image_bytes"
+from lim_keras.export.signatures import PICTURES
 
 _WITH_ALPHA = {1: (1, 2), 3: (3, 4), 4: (4,)}
 _DEPTH_OFFSET = 24  # of the bits a sample, in the header that a PNG starts with
-
-
-def takes_pictures(bands: int, dtype: str) -> bool:
-    """Whether a model of such images has the signature `encoded`."""
-    return dtype == "uint8" and bands in _WITH_ALPHA
 
 
 def decode_pictures(image_bytes: Any, bands: int) -> Any:
@@ -31,7 +25,7 @@ def decode_pictures(image_bytes: Any, bands: int) -> Any:
     number of channels, and on pictures of different sizes; the message says which and what was expected.
     """
     count = tf.size(image_bytes)
-    say = tf.debugging.Assert(count > 0, [f"{INPUT}: expected at least one PNG or JPEG file. Received: none"])
+    say = tf.debugging.Assert(count > 0, [f"{PICTURES}: expected at least one PNG or JPEG file. Received: none"])
     with tf.control_dependencies([say]):
         first = _decode(image_bytes[0], bands)
     size = tf.shape(first)
@@ -39,7 +33,7 @@ def decode_pictures(image_bytes: Any, bands: int) -> Any:
 
     def read_next(index: Any, read: Any) -> tuple[Any, Any]:
         picture = _decode(image_bytes[index], bands)
-        expected = [f"{INPUT}: expected pictures of one height and width in a batch. Received, of number", index]
+        expected = [f"{PICTURES}: expected pictures of one height and width in a batch. Received, of number", index]
         sizes = ["height, width and bands", tf.shape(picture), "after", size, "of the first"]
         say = tf.debugging.Assert(tf.reduce_all(tf.shape(picture) == size), expected + sizes)
         with tf.control_dependencies([say]):
@@ -55,7 +49,7 @@ def _decode(content: Any, bands: int) -> Any:
         pixels = tf.io.decode_image(tf.identity(content), channels=0, expand_animations=False)
     channels = tf.shape(pixels)[-1]
     fits = tf.reduce_any([channels == allowed for allowed in _WITH_ALPHA[bands]])
-    expected = f"{INPUT}: expected a picture of {bands} bands"
+    expected = f"{PICTURES}: expected a picture of {bands} bands"
     expected += ", alpha apart. Received channels:" if bands in (1, 3) else ". Received channels:"
     with tf.control_dependencies([tf.debugging.Assert(fits, [expected, channels])]):
         return tf.ensure_shape(pixels[..., :bands], (None, None, bands))
@@ -68,10 +62,10 @@ def _check_file(content: Any) -> list[Any]:
     length = tf.strings.length(content)
     known = tf.debugging.Assert(
         jpeg | (png & (length > _DEPTH_OFFSET)),
-        [f"{INPUT}: expected the content of a PNG or JPEG file. Received bytes:", length],
+        [f"{PICTURES}: expected the content of a PNG or JPEG file. Received bytes:", length],
     )
     with tf.control_dependencies([known]):
         header = tf.where(png, content, tf.constant(b"\0" * (_DEPTH_OFFSET + 1)))
     deep = tf.strings.substr(header, _DEPTH_OFFSET, 1) == b"\x10"
-    eight = [f"{INPUT}: expected 8 bits a channel. Received: a PNG of 16 bits, which would lose half of them"]
+    eight = [f"{PICTURES}: expected 8 bits a channel. Received: a PNG of 16 bits, which would lose half of them"]
     return [known, tf.debugging.Assert(~deep, eight)]

@@ -42,10 +42,10 @@ import tensorflow as tf
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.export.folders import written_whole
-from lim_keras.export.pictures import ENCODED, INPUT, decode_pictures, takes_pictures
+from lim_keras.export.pictures import decode_pictures
+from lim_keras.export.signatures import ENCODED, PICTURES, SIGNATURE, takes_pictures
 
 ENSEMBLE = "ensemble"
-SIGNATURE = "serving_default"
 VERSION = "1"
 
 _FLOAT32_POLICY = {
@@ -151,7 +151,7 @@ def _picture_function(graph: FoldGraph | EnsembleGraph) -> Any:
         outputs: dict[str, Any] = graph.probability(image)
         return outputs
 
-    return tf.function(compute, input_signature=[tf.TensorSpec((None,), tf.string, name=INPUT)], autograph=False)
+    return tf.function(compute, input_signature=[tf.TensorSpec((None,), tf.string, name=PICTURES)], autograph=False)
 
 
 def _half_size(weight: Any) -> Any:

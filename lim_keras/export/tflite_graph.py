@@ -15,7 +15,7 @@ from lim_keras.data.sampling import WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
 from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.export.saved_model import SIGNATURE
+from lim_keras.export.signatures import SIGNATURE
 from lim_keras.inference.litert import FOLDS, PROBABILITY, Variant
 
 _SEED = 2022

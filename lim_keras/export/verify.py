@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import BundleError
 from lim_keras.export.bundle_info import INFO_FILE, BundleInfo, ModelFacts
-from lim_keras.export.pictures import ENCODED, INPUT, takes_pictures
-from lim_keras.export.saved_model import ENSEMBLE, SIGNATURE, VERSION, fold_name
+from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
+from lim_keras.export.signatures import ENCODED, PICTURES, SIGNATURE, signature_names
 
 PAIR_FILE = "verify.npz"
 TOLERANCE = 1e-4
@@ -90,7 +90,7 @@ def _model_differences(path: Path, info: BundleInfo, folder: str, with_pair: boo
         model = tf.saved_model.load(str(place))
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         return [f"{place}: TensorFlow {tf.__version__} cannot load it ({error})."]
-    names = signature_names(info)
+    names = signature_names(info.bands, info.dtype)
     if not set(names) <= set(model.signatures):
         return [f"{place}: expected the signatures {names}. Received: {sorted(model.signatures)}. Export it again."]
     ensemble = folder.startswith(ENSEMBLE)
@@ -98,14 +98,9 @@ def _model_differences(path: Path, info: BundleInfo, folder: str, with_pair: boo
     return lines or (_pair_differences(model, path, info) if with_pair else [])
 
 
-def signature_names(info: ModelFacts) -> list[str]:
-    """What the SavedModels of a bundle can be called by."""
-    return [SIGNATURE, ENCODED] if takes_pictures(info.bands, info.dtype) else [SIGNATURE]
-
-
 def _signature_differences(model: Any, name: str, place: Path, bands: int, ensemble: bool) -> list[str]:
     image, map_of = (None, None, None, bands), (None, None, None, 1)
-    inputs = {INPUT: ((None,), "string")} if name == ENCODED else {"image": (image, "float32")}
+    inputs = {PICTURES: ((None,), "string")} if name == ENCODED else {"image": (image, "float32")}
     outputs = {"probability": (map_of, "float32")}
     if ensemble:
         outputs |= {"spread": (map_of, "float32"), "votes": (map_of, "int32")}
@@ -132,7 +127,7 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
     try:
         image, expected = _read_pair(file, info.bands)
         answers = {SIGNATURE: _probability(model, image)}
-        if ENCODED in signature_names(info):
+        if ENCODED in signature_names(info.bands, info.dtype):
             answers[ENCODED] = _probability_of_picture(model, image)
     except (BundleError, tf.errors.OpError) as error:
         return [str(error)]

@@ -103,12 +103,29 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
     [
         (["--tflite", "float64"], "expected some of float32,float16,dynamic,int8"),
         (["--tflite", "float32", "--tiles", __file__], "--tiles names tiles of --data"),
-        ([], "Missing option '--tflite'"),
+        ([], "Missing option '--tflite' or '--serving'"),
+        (["--serving", "out", "--tile", "64", "--allow-drop"], "--tile, --allow-drop: only with --tflite"),
+        (["--tflite", "float32", "--promote", "--base-path", "/srv"], "--base-path, --promote: only with --serving"),
     ],
 )
 def test_options_that_make_no_sense(bundle: Path, arguments: list[str], said: str) -> None:
     done = run("export", bundle, *arguments)
     assert done.exit_code == 2 and said in done.output
+
+
+def test_a_repository_for_tensorflow_serving(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "repository"
+    made = run("export", bundle, "--serving", out, "--base-path", "/srv/models")
+    assert made.exit_code == 0, made.output
+    assert "version 1 added" in made.output and str(out) in made.output
+    assert 'base_path: "/srv/models/bright"' in (out / "models.config").read_text()
+    moved = run("export", bundle, "--serving", out, "--promote")
+    assert moved.exit_code == 0 and "labels moved" in moved.output
+    assert [path.name for path in (out / "bright").iterdir()] == ["1"]
+    added = run("export", bundle, "--serving", out)
+    assert added.exit_code == 0 and "version 2 added" in added.output
+    refused = run("export", bundle, "--serving", out, "--base-path", "/elsewhere")
+    assert refused.exit_code == 1 and "Received: /elsewhere" in refused.output
 
 
 def test_int8_without_tiles_says_what_is_missing(bundle: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.evaluation.calibration import Calibration
-from lim_keras.export.pictures import decode_pictures, takes_pictures
+from lim_keras.export.pictures import decode_pictures
 from lim_keras.export.saved_model import export_models
+from lim_keras.export.signatures import takes_pictures
 from tests.export.conftest import constant
 
 RNG = np.random.default_rng(0)
