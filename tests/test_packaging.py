@@ -1,5 +1,7 @@
 """What an installed package would miss, found before it is installed."""
 
+import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import lim_keras
@@ -25,3 +27,29 @@ def test_readme_has_the_commands_that_ci_runs():
         assert block[0].startswith("```"), name
         assert block[-1] == "```", name
         assert any(".venv/bin/" in line for line in block), name
+
+
+def extras() -> dict[str, set[str]]:
+    """Names of what each extra installs; "" is what every install has."""
+    options = ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    lists = {"": options["options"]["install_requires"], **options["options.extras_require"]}
+    lines = {extra: [line for line in text.splitlines() if line and line[0] != "#"] for extra, text in lists.items()}
+    return {extra: {re.split(r"[\[<>=~! ]", line)[0] for line in kept} for extra, kept in lines.items()}
+
+
+def test_tensorflow_is_an_extra():
+    known = extras()
+    training = {"tensorflow", "keras", "tensorboard"}
+    assert known["tensorflow"] == training
+    assert not training & (known[""] | known["edge"])
+    assert {"rasterio", "numpy", "geopandas"} <= known[""] and known["edge"] == {"ai-edge-litert"}
+
+
+def test_dev_installs_what_the_tests_need():
+    line = next(line for line in (ROOT / "setup.cfg").read_text().splitlines() if line.strip().startswith("lim-keras["))
+    assert {"tensorflow", "edge", "parquet"} <= set(line.split("[")[1].rstrip("]").split(","))
+
+
+def test_the_demo_is_installed_with_tensorflow():
+    assert "pip install -q '.[tensorflow]' && .venv/bin/lim-keras demo" in (ROOT / "README.md").read_text()

@@ -6,14 +6,23 @@ import re
 import sys
 import tempfile
 
+from lim_keras.errors import LimKerasError
+
 # TensorFlow 2.21 prints these while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
-_GREETING = re.compile(rb"(I0000 |WARNING: All log messages before absl)[^\n]*\n?")
+_GREETING = re.compile(rb"(I0000 |To enable the following |WARNING: All log messages before absl)[^\n]*\n?")
+
+
+class TensorFlowMissingError(LimKerasError, ImportError):
+    """TensorFlow is not installed, as where `lim-keras[edge]` only runs .tflite files."""
 
 
 def load_tensorflow() -> None:
     """Import TensorFlow, and drop the informational lines that its C++ part writes to standard error meanwhile.
 
     Call it after options and configuration are checked: it takes seconds. Anything else that was written is passed on.
+
+    Raises:
+        TensorFlowMissingError: it is not installed. An install that is broken raises its own ImportError.
     """
     if "tensorflow" in sys.modules:
         return
@@ -23,6 +32,13 @@ def load_tensorflow() -> None:
         os.dup2(held_back.fileno(), 2)
         try:
             importlib.import_module("tensorflow")
+        except ModuleNotFoundError as error:
+            if error.name != "tensorflow":  # one of its own parts: the traceback says more
+                raise
+            raise TensorFlowMissingError(
+                f"TensorFlow is not installed ({error}), and this command needs it. Install it with "
+                "`pip install 'lim-keras[tensorflow]'`."
+            ) from error
         finally:
             sys.stderr.flush()
             os.dup2(standard_error, 2)
