@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -19,6 +20,18 @@ from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.bundle_info import BandStatistics, ModelFacts
 from lim_keras.models import build_model
+from tests.inference.model_server import ModelServer
+
+WITHOUT_TENSORFLOW = """
+import sys
+blocked = ("tensorflow", "keras", "tensorflow_serving", "grpc")
+sys.modules.update(dict.fromkeys(blocked))
+from lim_keras.cli import main
+try:
+    main()
+finally:
+    assert all(sys.modules[name] is None for name in blocked)
+"""
 
 
 def export(path: Path, model: keras.Model, stride: int) -> Path:
@@ -105,6 +118,9 @@ def test_a_scene_that_ends_too_soon_is_named_and_leaves_no_results(bundle: Path,
         (["--min-slope", "15"], "give --dem"),
         (["--threshold", "1.5"], "0<=x<=1"),
         (["--drop-flat"], "needs --min-slope"),
+        (["--server", "host:8501"], "Expected http://host:8501/v1/models/NAME or grpc://"),
+        (["--retries", "3", "--timeout", "9"], "--retries, --timeout: only with --server"),
+        (["--server", "grpc://127.0.0.1/m", "--in-flight", "0"], "x>=1"),
     ],
 )
 def test_options_that_make_no_sense(bundle: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -113,6 +129,77 @@ def test_options_that_make_no_sense(bundle: Path, tmp_path: Path, arguments: lis
     assert done.exit_code == 2
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def server(bundle: Path) -> Iterator[ModelServer]:
+    with ModelServer({"bright": {1: bundle / "fold_0/1"}}, {("bright", "canary"): 1}) as running:
+        yield running
+
+
+def rasters(folder: Path) -> list[np.ndarray]:
+    """Probability in percent, and mask."""
+    found = []
+    for name in ("probability", "landslides"):
+        with rasterio.open(folder / f"scene_{name}.tif") as file:
+            found.append(file.read(1))
+    return found
+
+
+def test_a_scene_through_a_server(bundle: Path, server: ModelServer, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    (tmp_path / "model.json").write_bytes((bundle / "model.json").read_bytes())
+    assert run(bundle, scene, "--out", tmp_path / "local").exit_code == 0
+    addresses = {
+        "rest": server.rest("bright/labels/canary"),
+        "rows": server.rest("bright/versions/1"),
+        "grpc": server.grpc("bright"),
+    }
+    for name, address in addresses.items():
+        options = ["--rest-format", "row"] if name == "rows" else []
+        done = run(tmp_path / "model.json", scene, "--out", tmp_path / name, "--server", address, *options)
+        assert done.exit_code == 0, done.output
+        assert "1 landslides" in done.output
+        for ours, theirs in zip(rasters(tmp_path / name), rasters(tmp_path / "local"), strict=True):
+            assert (ours == theirs).all() and len(np.unique(ours)) == 2
+    assert server.seen.predictions == 3
+
+
+def test_neither_tensorflow_nor_models_are_needed_for_rest(bundle: Path, server: ModelServer, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    (tmp_path / "model.json").write_bytes((bundle / "model.json").read_bytes())
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, "predict", str(tmp_path), str(scene), "--out", "out"]
+    package = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
+
+    def process(address: str) -> subprocess.CompletedProcess:
+        words = [*command, "--server", address]
+        return subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    refused = process(server.grpc("bright"))
+    assert refused.returncode == 1
+    assert "pip install 'lim-keras[serving]'" in refused.stderr
+    done = process(server.rest("bright"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "scene_inventory.gpkg").exists()
+    assert server.seen.predictions == 1
+
+
+def test_a_server_without_the_model(bundle: Path, server: ModelServer, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    refused = run(bundle, scene, "--out", tmp_path / "out", "--server", server.rest("dark"))
+    assert refused.exit_code == 1
+    assert "404: Could not find any versions of model dark" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    other = tmp_path / "bundle.json"
+    other.write_bytes((bundle / "model.json").read_bytes())
+    refused = run(other, scene, "--out", tmp_path / "out", "--server", server.rest("bright"))
+    assert refused.exit_code == 1
+    assert "bundle.json: expected the folder of a bundle, or its model.json" in refused.stderr
+    refused = run(other, scene, "--out", tmp_path / "out")
+    assert refused.exit_code == 1 and "a model.json is enough with --server" in refused.stderr
 
 
 def test_warnings_are_lines(bundle: Path, tmp_path: Path) -> None:

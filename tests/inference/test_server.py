@@ -21,8 +21,6 @@ from lim_keras.inference.server_transport import Patience
 from .conftest import describe, network, texture, write_scene
 from .model_server import ModelServer, Outputs, ServedError
 
-pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
-
 WAYS = ["column", "row", "grpc"]
 QUICK = Patience(retries=3, first_s=0.01)
 
