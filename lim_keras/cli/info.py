@@ -20,7 +20,7 @@ def info(bundle: Path) -> None:
     from lim_keras.export.bundle_info import BundleInfo
 
     known = BundleInfo.read(bundle)
-    print_result([_facts(known), *([_scores(known)] if known.metrics else []), _files(known)])
+    print_result([_facts(known), *([_scores(known)] if known.metrics else []), _files(known), *_litert(known)])
 
 
 def _facts(info: BundleInfo) -> Any:
@@ -80,6 +80,19 @@ def _files(info: BundleInfo) -> Any:
         sizes = [file.bytes for name, file in info.files.items() if name.split("/")[0] == part]
         table.add_row(part, str(len(sizes)), _size(sum(sizes)))
     return table
+
+
+def _litert(info: BundleInfo) -> list[Any]:
+    from lim_keras.export.litert_table import COLUMNS, litert_rows
+
+    if not info.litert:
+        return []
+    table = _table("LiteRT files, beside the SavedModel on the same windows")
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in litert_rows(info):
+        table.add_row(*row)
+    return [table]
 
 
 def _size(count: int) -> str:

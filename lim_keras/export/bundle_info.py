@@ -74,6 +74,32 @@ class FileRecord(_Part):
             return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
+class LiteRtFigures(_Part):
+    """What was measured of a .tflite file before it was kept, beside the SavedModel that it was made of.
+
+    Args:
+        bytes: its size. tile: height and width of its windows, pixels. windows: how many it was judged on.
+        milliseconds_per_tile: on the machine that exported.
+        landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
+        saved_model_f1, saved_model_iou: of the SavedModel on the same windows.
+        max_difference, mean_difference: of the probabilities from the SavedModel's.
+        limit: what was asked of the file, in words; within: whether it is met, None where it could not be measured.
+    """
+
+    bytes: int = Field(ge=0)
+    tile: int = Field(ge=1)
+    windows: int = Field(ge=1)
+    milliseconds_per_tile: float = Field(ge=0)
+    landslide_f1: float | None
+    landslide_iou: float | None
+    saved_model_f1: float | None
+    saved_model_iou: float | None
+    max_difference: float = Field(ge=0)
+    mean_difference: float = Field(ge=0)
+    limit: str
+    within: bool | None
+
+
 class ModelFacts(_Part):
     """What training knows of its models.
 
@@ -128,6 +154,7 @@ class BundleInfo(ModelFacts):
             (`lim_keras.models.receptive_field`).
         versions: of Python and the libraries that exported.
         files: every file beside model.json, by its path inside the bundle.
+        litert: of the .tflite files among them, what was measured. Empty in bundles written before it was kept.
     """
 
     format: Literal[1] = 1
@@ -138,6 +165,7 @@ class BundleInfo(ModelFacts):
     halo: int = Field(ge=0)
     bytes_per_pixel: float = Field(gt=0)
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
+    litert: dict[Annotated[str, AfterValidator(_inside)], LiteRtFigures] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_held_out(self) -> Self:

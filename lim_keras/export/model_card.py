@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.export.litert_table import litert_markdown
 from lim_keras.export.signatures import ENCODED, PICTURES, takes_pictures
 from lim_keras.export.stac import architecture, saved_models, write_stac_item
 
@@ -132,4 +133,9 @@ a repository with version labels, warm-up requests and a compose file. Of this f
     lite = [file for file in sorted(info.files) if file.endswith(".tflite")]
     if lite:
         calls += "\nTFLite, by LiteRT's interpreter: " + ", ".join(f"`{file}`" for file in lite) + ".\n"
+    if info.litert:
+        calls += (
+            "Each beside its SavedModel, on the same windows, timed where it was exported:\n\n"
+            f"{litert_markdown(info)}\n"
+        )
     return calls.rstrip("\n")

@@ -22,7 +22,8 @@ from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.evaluation.judging import choose_tiles
 from lim_keras.export.bundle import load_bundle
-from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.export.bundle_info import BundleInfo, FileRecord, LiteRtFigures
+from lim_keras.export.litert_table import VERDICTS
 from lim_keras.export.model_card import write_documents
 from lim_keras.export.saved_model import ENSEMBLE, fold_name
 from lim_keras.export.tflite_check import Tally, Window, compare, random_windows, tile_windows
@@ -85,13 +86,11 @@ class LiteRtExport:
         table.add_row("SavedModel", "", "", _shown(self.reference["f1"]), _shown(self.reference["iou_landslide"]))
         for name, file in self.files.items():
             seen = file.measured
-            verdict = {True: "met", False: "not met", None: "not measured"}[seen.within]
             figures = f"{file.record.bytes / 1024:,.0f}", f"{seen.milliseconds_per_tile:.1f}"
             scores = _shown(seen.landslide_f1), _shown(seen.landslide_iou)
             differences = f"{seen.max_difference:.2e}", f"{seen.mean_difference:.2e}"
-            table.add_row(
-                name, *figures, *scores, *differences, seen.limit, "refused" if name in self.refused else verdict
-            )
+            verdict = "refused" if name in self.refused else VERDICTS[seen.within]
+            table.add_row(name, *figures, *scores, *differences, seen.limit, verdict)
         return [table, f"folder: {self.folder}"]
 
 
@@ -139,7 +138,7 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
             for variant, path in drafts.items()
         }
         result = _keep(folder, info, files, drafts, reference, asked)
-        _record(bundle, folder, info)
+        _record(bundle, info, result)
         return result
     finally:
         for path in drafts.values():
@@ -218,7 +217,8 @@ def _keep(
         source = next(iter(kept.values())).source
         known = {} if before is None else {name: one for name, one in before.files.items() if name not in files}
         references = {} if before is None else before.reference
-        LiteRtIndex(model=info, reference={**references, source: scores}, files={**known, **kept}).write(folder)
+        described = info.model_copy(update={"litert": {}})  # `files` says it, and more
+        LiteRtIndex(model=described, reference={**references, source: scores}, files={**known, **kept}).write(folder)
     return LiteRtExport(folder, files, tuple(refused), scores)
 
 
@@ -239,11 +239,40 @@ def _graphs(info: BundleInfo) -> dict[str, FileRecord]:
     return {name: record for name, record in info.files.items() if name.split("/")[0] in folders}
 
 
-def _record(bundle: Path, folder: Path, info: BundleInfo) -> None:
+def _record(bundle: Path, info: BundleInfo, made: LiteRtExport) -> None:
     """Make what was exported into the bundle a part of it: model.json, model card and STAC item know it."""
-    if folder.resolve() != (bundle / FOLDER).resolve():
+    folder = bundle / FOLDER
+    if made.folder.resolve() != folder.resolve():
         return
     files = {name: record for name, record in info.files.items() if name.split("/")[0] != FOLDER}
     there = sorted(path for path in folder.iterdir() if path.suffix in (".tflite", ".json"))
     files |= {f"{FOLDER}/{path.name}": FileRecord.of(path) for path in there}
-    write_documents(bundle, info.model_copy(update={"files": files})).write(bundle)
+    changes = {"files": files, "litert": _litert(folder, info, made)}
+    write_documents(bundle, info.model_copy(update=changes)).write(bundle)
+
+
+def _litert(folder: Path, info: BundleInfo, made: LiteRtExport) -> dict[str, LiteRtFigures]:
+    """The figures of every file in tflite.json; of those made earlier what is known, as their windows were others."""
+    index = _known(folder, info)
+    if index is None:
+        return {}
+    figures = {}
+    for name, file in index.files.items():
+        path = f"{FOLDER}/{name}"
+        new = name in made.files and name not in made.refused
+        if not new and path in info.litert:
+            figures[path] = info.litert[path]
+        else:
+            figures[path] = _figures(file, made.reference if new else index.reference.get(file.source, {}))
+    return figures
+
+
+def _figures(file: LiteRtFile, reference: Mapping[str, float | None]) -> LiteRtFigures:
+    measured = file.measured.model_dump()
+    return LiteRtFigures(
+        bytes=file.record.bytes,
+        tile=file.tile,
+        saved_model_f1=reference.get("f1"),
+        saved_model_iou=reference.get("iou_landslide"),
+        **measured,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -150,7 +151,7 @@ class LiteRtModel:
     Args:
         info: of its bundle, with the file's own halo and number of folds.
         path: the file.
-        threads: of the interpreter; None: one a core.
+        threads: of the interpreter; None: one for each core that this process may use.
 
     fixed_tile is the side of its windows, pixels.
 
@@ -160,7 +161,7 @@ class LiteRtModel:
 
     def __init__(self, info: BundleInfo, path: Path, threads: int | None = None) -> None:
         self.info, self.path = info, path
-        self._runner = _runner(path, threads or os.cpu_count() or 1)
+        self._runner = _runner(path, threads or usable_cores())
         ((self._name, self._input),) = self._runner.get_input_details().items()
         self._outputs = self._runner.get_output_details()
         _, height, width, bands = self._input["shape"]
@@ -231,7 +232,7 @@ def load_litert(path: Path, threads: int | None = None) -> LiteRtModel:
     """Load a .tflite file by what tflite.json beside it says.
 
     Args:
-        path: the file. threads: of the interpreter; None: one a core.
+        path: the file. threads: of the interpreter; None: one for each core that this process may use.
 
     Raises:
         BundleError: one of the two files is missing, damaged or of another make.
@@ -257,11 +258,19 @@ def file_info(model: BundleInfo, name: str, file: LiteRtFile) -> BundleInfo:
     return model.model_copy(update=changes)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: in a container or a batch job often fewer than the machine has."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _runner(path: Path, threads: int) -> Any:
+    """The file's signature; LiteRT's own choice of kernels is XNNPACK, for float and for eight bits."""
     try:
         from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
     except ImportError as error:
-        raise BundleError("LiteRT is not installed. Install it with `pip install ai-edge-litert`.") from error
+        raise BundleError("LiteRT is not installed. Install it with `pip install 'lim-keras[edge]'`.") from error
     try:
         return Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
     except (ValueError, RuntimeError) as error:

@@ -24,7 +24,8 @@ def test_the_fold_that_has_not_seen_a_tile(tmp_path: Path) -> None:
 
 
 def test_bundles_written_before_it_was_kept(tmp_path: Path) -> None:
-    assert written(tmp_path, held_out=None).held_out == {}
+    known = written(tmp_path, held_out=None, litert=None)
+    assert (known.held_out, known.litert) == ({}, {})
 
 
 def test_a_fold_that_the_bundle_does_not_have(tmp_path: Path) -> None:

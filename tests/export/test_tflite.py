@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from lim_keras.cli import main
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.evaluation.confusion import Confusion
-from lim_keras.export.bundle import load_bundle
+from lim_keras.export.bundle import load_bundle, write_bundle
+from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.export.tflite import Asked, LiteRtExport, export_litert
 from lim_keras.export.tflite_check import Tally
 from lim_keras.inference.litert import LiteRtIndex, load_litert
 
-from .conftest import FOLDS, THRESHOLD
+from .conftest import FOLDS, THRESHOLD, constant, facts
 
 TILE = 128
 
@@ -94,3 +97,27 @@ def test_limits_of_iou() -> None:
 def test_the_description_is_plain_json(made: LiteRtExport) -> None:
     content = json.loads((made.folder / "tflite.json").read_text())
     assert content["model"]["threshold"] == THRESHOLD and set(content["reference"]) == {"ensemble"}
+
+
+def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "one"
+    write_bundle(bundle, facts(name="one"), [constant(0.0)])
+    export_litert(bundle, Asked(("float32",), tile=128))
+    # random pixels have no labels
+    first = BundleInfo.read(bundle).litert["tflite/fold_0_float32.tflite"]
+    assert first.saved_model_iou is None and first.landslide_f1 is None and first.windows == 4
+    export_litert(bundle, Asked(("dynamic",), tile=64, data=tiles, test_ids=("ls_0", "nls_0")))
+    known = BundleInfo.read(bundle).litert
+    assert known.pop("tflite/fold_0_float32.tflite") == first  # its windows were others
+    ((name, second),) = known.items()
+    assert name == "tflite/fold_0_dynamic.tflite" and second.bytes == (bundle / name).stat().st_size
+    # 1/2 reaches the threshold: all of 20 x 24 + 22 x 30 px; rows 5..9 of columns 6..11 are landslide
+    assert second.landslide_iou == second.saved_model_iou == pytest.approx(30 / 1140)
+    assert second.landslide_f1 == second.saved_model_f1 == pytest.approx(60 / 1170)
+    assert (second.tile, second.windows, second.limit, second.within) == (64, 2, "IoU loss <= 0.01", True)
+    assert second.max_difference <= 1e-6 and second.milliseconds_per_tile > 0
+    row = f"| {name} | {second.bytes / 1e6:.2f} MB | 64 px | {second.milliseconds_per_tile:.1f} | 0.0513 | 0.0263 | "
+    assert row in (bundle / "README.md").read_text()
+    said = CliRunner().invoke(main, ["info", str(bundle)])
+    assert said.exit_code == 0 and "LiteRT files, beside the SavedModel" in said.output and "0.0513" in said.output
+    assert LiteRtIndex.read(bundle / "tflite").model.litert == {}

@@ -1,5 +1,6 @@
 """LiteRT models as models for scenes: windows of one size, padding, numbers of eight bits."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from lim_keras.errors import BundleError, DataError
 from lim_keras.inference import litert
-from lim_keras.inference.litert import LiteRtModel, default_tile, halo_of_tile, load_litert, padded
+from lim_keras.inference.litert import LiteRtModel, default_tile, halo_of_tile, load_litert, padded, usable_cores
 from lim_keras.inference.mapping import predict_maps
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.scene import SceneReader
@@ -103,3 +104,23 @@ def test_a_file_without_its_description(tmp_path: Path) -> None:
     (tmp_path / "tflite.json").write_text("{}")
     with pytest.raises(BundleError, match="not a valid description"):
         load_litert(tmp_path / "x.tflite")
+
+
+def test_threads_are_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    asked = []
+    monkeypatch.setattr(litert, "_runner", lambda path, threads: asked.append(threads) or Runner(64))
+    for threads in (None, 1):
+        LiteRtModel(constant_model().info, Path("x.tflite"), threads)
+    assert asked == [3, 1]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
+def test_without_litert_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(BundleError, match=r"LiteRT is not installed.*pip install 'lim-keras\[edge\]'"):
+        LiteRtModel(constant_model().info, Path("x.tflite"))
