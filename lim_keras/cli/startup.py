@@ -1,10 +1,12 @@
 """Loading TensorFlow without its greeting."""
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 
 from lim_keras.errors import LimKerasError
 
@@ -14,6 +16,21 @@ _GREETING = re.compile(rb"(I0000 |To enable the following |WARNING: All log mess
 
 class TensorFlowMissingError(LimKerasError, ImportError):
     """TensorFlow is not installed, as where `lim-keras[edge]` only runs .tflite files."""
+
+
+def require_tensorflow() -> None:
+    """Look for TensorFlow without importing it, which takes seconds and memory.
+
+    Raises:
+        TensorFlowMissingError: it is not installed.
+    """
+    with suppress(ModuleNotFoundError):  # what an import hook raises
+        if importlib.util.find_spec("tensorflow") is not None:
+            return
+    raise TensorFlowMissingError(
+        "TensorFlow is not installed (No module named 'tensorflow'), and this command needs it. Install it with "
+        "`pip install 'lim-keras[tensorflow]'`."
+    )
 
 
 def load_tensorflow() -> None:
@@ -26,19 +43,13 @@ def load_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
+    require_tensorflow()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held_back:
         standard_error = os.dup(2)
         os.dup2(held_back.fileno(), 2)
         try:
             importlib.import_module("tensorflow")
-        except ModuleNotFoundError as error:
-            if error.name != "tensorflow":  # one of its own parts: the traceback says more
-                raise
-            raise TensorFlowMissingError(
-                f"TensorFlow is not installed ({error}), and this command needs it. Install it with "
-                "`pip install 'lim-keras[tensorflow]'`."
-            ) from error
         finally:
             sys.stderr.flush()
             os.dup2(standard_error, 2)
