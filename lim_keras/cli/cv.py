@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lim_keras.cli.runs import print_result, run_options
-from lim_keras.cli.startup import load_tensorflow
+from lim_keras.cli.startup import load_tensorflow, require_tensorflow
 
 
 @click.command()
@@ -27,6 +27,7 @@ def cv(
 
     Threshold and temperature come from the out-of-fold predictions. Called again, finished folds are not trained again.
     """
+    require_tensorflow()  # the folds are processes of their own: each would fail by itself
     from lim_keras.training.commands import begin_cross_validation
     from lim_keras.training.cross_validation import train_folds
 

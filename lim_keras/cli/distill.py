@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lim_keras.cli.runs import print_result, run_options
-from lim_keras.cli.startup import load_tensorflow
+from lim_keras.cli.startup import load_tensorflow, require_tensorflow
 
 
 @click.command()
@@ -35,6 +35,7 @@ def distill(
     Of each tile the student hears the fold that has not seen it. Killed at any moment, the same command goes on where
     the last complete epoch ended.
     """
+    require_tensorflow()  # before the tiles are read
     from lim_keras.training.commands import begin_fit
 
     run = begin_fit(config, data, folder=folder, overrides=overrides, test=test, validation=validation)

@@ -110,6 +110,7 @@ def test_what_needs_tensorflow_says_so(
     config = ROOT / "configs" / "bijie_edge.yaml"
     for arguments in (
         ("fit", config, "--data", tiles),
+        ("cv", config, "--data", tiles),
         ("distill", bundle, config, "--data", tiles),
         ("verify", bundle),
         ("evaluate", bundle, "--data", tiles),
