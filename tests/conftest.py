@@ -5,17 +5,61 @@ write_png(path, rows, colour, ...)  a PNG built by hand: palettes, 1 bit a pixel
 bijie_folder(root, ...)             landslide/{image,mask} and non-landslide/image, tiles of different sizes
 pairs_folder(root, ...)             images/ and masks/
 real_data                           the folder of LIM_KERAS_DATA, or skip
+
+To be imported: model_facts(**changes), what training says of a small model, and bundle_info(**changes), what the
+model.json of its bundle says.
 """
 
 import os
 import struct
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+
+from lim_keras.export.bundle_info import BandStatistics, BundleInfo, ModelFacts
+
+
+def _facts(changes: dict[str, Any]) -> dict[str, Any]:
+    bands = changes.get("bands", 3)
+    return {
+        "name": "tiny",
+        "model": {},
+        "sampling": {"mode": "windows", "size": 64},
+        "bands": bands,
+        "dtype": "uint8",
+        "gsd_m": 0.8,
+        "stride": 1,
+        "statistics": (BandStatistics(mean=120.0, std=60.0, min=0.0, max=255.0),) * bands,
+        "threshold": 0.5,
+        "temperature": 1.0,
+        "metrics": {},
+        "config_hash": "0" * 64,
+    } | changes
+
+
+def model_facts(**changes: Any) -> ModelFacts:
+    """What training says of a small model of bytes."""
+    return ModelFacts.model_validate(_facts(changes))
+
+
+def bundle_info(**changes: Any) -> BundleInfo:
+    """What model.json says of a bundle of one such model, by no version of lim_keras."""
+    exported = {
+        "lim_keras_version": "0",
+        "created": datetime(2026, 1, 1, tzinfo=UTC),
+        "versions": {},
+        "folds": 1,
+        "halo": 4,
+        "bytes_per_pixel": 40.0,
+        "files": {},
+    }
+    return BundleInfo.model_validate(_facts(exported | changes))
 
 
 def _write_picture(path: Path, array: np.ndarray) -> Path:

@@ -11,29 +11,24 @@ from click.testing import CliRunner, Result
 from lim_keras.cli import main
 from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from tests.conftest import model_facts
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported_models") / "grey"
-    facts = {
-        "name": "grey",
-        "model": {"name": "fcn", "encoder": "[small]"},
-        "sampling": {"mode": "windows", "size": 64},
-        "bands": 2,
-        "dtype": "uint16",
-        "gsd_m": 0.8,
-        "stride": 1,
-        "statistics": (BandStatistics(mean=120.0, std=60.0, min=0.0, max=4000.0),) * 2,
-        "threshold": 0.375,
-        "temperature": 1.25,
-        "metrics": {"out_of_fold": {"f1": Estimate(0.7, 0.6, 0.8)}},
-        "config_hash": "0" * 64,
-        "training_tiles": ("a", "b", "c"),
-    }
+    facts = model_facts(
+        name="grey",
+        model={"name": "fcn", "encoder": "[small]"},
+        bands=2,
+        dtype="uint16",
+        threshold=0.375,
+        temperature=1.25,
+        metrics={"out_of_fold": {"f1": Estimate(0.7, 0.6, 0.8)}},
+        training_tiles=("a", "b", "c"),
+    )
     image = keras.Input((None, None, 2))
-    write_bundle(path, ModelFacts.model_validate(facts), [keras.Model(image, keras.layers.Conv2D(1, 1)(image))])
+    write_bundle(path, facts, [keras.Model(image, keras.layers.Conv2D(1, 1)(image))])
     return path
 
 

@@ -14,29 +14,15 @@ from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, DataError
 from lim_keras.evaluation.bundles import judge_bundle
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.export.bundle_info import ModelFacts
+from tests.conftest import model_facts
 
 WriteScene = Callable[[float], tuple[Path, Path]]
 
 
 def facts(**changes: object) -> ModelFacts:
-    values = {
-        "name": "bright",
-        "model": {},
-        "sampling": {"mode": "windows", "size": 32},
-        "bands": 3,
-        "dtype": "uint8",
-        "gsd_m": 0.8,
-        "stride": 1,
-        "statistics": (BandStatistics(mean=80.0, std=30.0, min=0.0, max=255.0),) * 3,
-        "threshold": 0.5,
-        "temperature": 1.0,
-        "metrics": {},
-        "config_hash": "0" * 64,
-        "training_tiles": ("t0", "t1", "t4"),
-        "test_tiles": ("t2", "t5"),
-    }
-    return ModelFacts.model_validate(values | changes)
+    tiles = {"training_tiles": ("t0", "t1", "t4"), "test_tiles": ("t2", "t5")}
+    return model_facts(**{"name": "bright", "sampling": {"mode": "windows", "size": 32}} | tiles | changes)
 
 
 def bright(bands: int = 3) -> keras.Model:
@@ -143,8 +129,7 @@ def test_scene_and_truth_belong_together(bundle: Path, tiles: TileSet, scene: Wr
 
 
 def test_other_bands_are_refused(tiles: TileSet, tmp_path: Path) -> None:
-    statistics = (BandStatistics(mean=80.0, std=30.0, min=0.0, max=255.0),) * 4
-    write_bundle(tmp_path / "four", facts(name="four", bands=4, statistics=statistics), [bright(4)])
+    write_bundle(tmp_path / "four", facts(name="four", bands=4), [bright(4)])
     done = run(tmp_path / "four", "--data", tiles.root)
     assert done.exit_code == 1
     assert "expected tiles of 4 bands of uint8" in done.stderr and "Received: 3 bands" in done.stderr

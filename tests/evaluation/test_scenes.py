@@ -1,6 +1,5 @@
 """A scene judged block by block against one pass over it, its landslides polygon by polygon."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,36 +16,12 @@ from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.evaluation.confusion import Confusion, count, pool
 from lim_keras.evaluation.scenes import SceneJudged, judge_scene
-from lim_keras.export.bundle_info import BandStatistics, BundleInfo
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.outputs import EnsemblePrediction
+from tests.conftest import bundle_info
 
 TRANSFORM = Affine(0.8, 0, 5e5, 0, -0.8, 3e6)
-INFO = BundleInfo.model_validate_json(
-    json.dumps(
-        {
-            "name": "local",
-            "model": {},
-            "sampling": {},
-            "bands": 3,
-            "dtype": "uint8",
-            "gsd_m": 0.8,
-            "stride": 1,
-            "statistics": [BandStatistics(mean=128.0, std=40.0, min=0.0, max=255.0).model_dump()] * 3,
-            "threshold": 0.5,
-            "temperature": 1.0,
-            "metrics": {},
-            "config_hash": "0" * 64,
-            "lim_keras_version": "0",
-            "created": "2026-01-01T00:00:00Z",
-            "versions": {},
-            "folds": 1,
-            "halo": 4,
-            "bytes_per_pixel": 40.0,
-            "files": {},
-        }
-    )
-)
+INFO = bundle_info(name="local", sampling={}, halo=4)
 
 
 class Watched:

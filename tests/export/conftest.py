@@ -13,8 +13,9 @@ import pytest
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.export.bundle_info import ModelFacts
 from lim_keras.models import build_model
+from tests.conftest import model_facts
 
 FOLDS, TEMPERATURE, THRESHOLD = 3, 1.7, 0.45
 
@@ -39,21 +40,14 @@ def network(seed: int, bands: int = 3) -> keras.Model:
 
 
 def facts(**changes: object) -> ModelFacts:
-    values = {
-        "name": "tiny",
+    known = {
         "model": {"name": "fcn_fl", "encoder": "small"},
-        "sampling": {"mode": "windows", "size": 64},
-        "bands": 3,
-        "dtype": "uint8",
-        "gsd_m": 0.8,
         "stride": 32,
-        "statistics": (BandStatistics(mean=100.0, std=20.0, min=0.0, max=255.0),) * 3,
         "threshold": THRESHOLD,
         "temperature": TEMPERATURE,
         "metrics": {"out_of_fold": {"f1": Estimate(0.7, 0.6, 0.8), "mcc": Estimate(float("nan"), 0.1, 0.2)}},
-        "config_hash": "0" * 64,
     }
-    return ModelFacts.model_validate(values | changes)
+    return model_facts(**known | changes)
 
 
 def images(height: int, width: int, count: int = 2) -> np.ndarray:

@@ -276,7 +276,7 @@ def test_models_must_agree_with_the_facts(tmp_path: Path, models: list[keras.Mod
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("changes", [{"name": "../up"}, {"bands": 2}, {"threshold": -1.0}, {"gsd_m": 0.0}])
+@pytest.mark.parametrize("changes", [{"name": "../up"}, {"statistics": ()}, {"threshold": -1.0}, {"gsd_m": 0.0}])
 def test_wrong_facts(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         facts(**changes)

@@ -23,7 +23,7 @@ def test_sections_and_figures(bundle_path: Path) -> None:
     assert "mcc" not in card and "nan" not in card  # a score that is not defined
     assert "Ground sample distance: 0.8 m." in card
     assert "landslide from 0.4500 on" in card
-    assert "| 1 | 100 | 20 | 0 | 255 |" in card
+    assert "| 1 | 120 | 60 | 0 | 255 |" in card
     for words in ("Bare soil", "Roads", "quarries", "grown over", "Not recorded. Whoever trained"):
         assert words in card
     for call in (

@@ -36,7 +36,7 @@ def test_what_it_says(info: BundleInfo) -> None:
     assert properties["mlm:input"][0]["value_scaling"] is None
     assert [output["name"] for output in properties["mlm:output"]] == ["probability", "spread", "votes"]
     assert [one["name"] for one in properties["mlm:output"][0]["classification:classes"]] == ["background", "landslide"]
-    assert [band["statistics"]["mean"] for band in properties["bands"]] == [100.0] * 3
+    assert [band["statistics"]["mean"] for band in properties["bands"]] == [120.0] * 3
     assert [output.get("classification:classes", []) for output in properties["mlm:output"][1:]] == [[], []]
     assert sum("mlm:model" in asset["roles"] for asset in item["assets"].values()) == FOLDS + 1
     assert item["assets"]["ensemble_1"]["href"] == "./ensemble/1/saved_model.pb"

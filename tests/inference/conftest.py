@@ -1,7 +1,6 @@
 """A model for scenes made of Keras networks, and scenes on the disk."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from lim_keras.export.bundle_info import BandStatistics, BundleInfo
+from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.outputs import EnsemblePrediction
 from lim_keras.models import build_model, network_stride
 from lim_keras.models.receptive_field import receptive_field
+from tests.conftest import bundle_info
 
 THRESHOLD = 0.5
 
@@ -36,29 +36,14 @@ class Folds:
 
 def describe(models: Sequence[keras.Model], stride: int, **changes: Any) -> BundleInfo:
     fields = [receptive_field(model, stride) for model in models]
-    bands = int(models[0].input_shape[-1])
-    values = {
-        "name": "tiny",
-        "model": {},
-        "sampling": {"mode": "windows", "size": 64},
-        "bands": bands,
-        "dtype": "uint8",
-        "gsd_m": 0.8,
+    known = {
+        "bands": int(models[0].input_shape[-1]),
         "stride": stride,
-        "statistics": (BandStatistics(mean=120.0, std=70.0, min=0.0, max=255.0),) * bands,
-        "threshold": THRESHOLD,
-        "temperature": 1.0,
-        "metrics": {},
-        "config_hash": "0" * 64,
-        "lim_keras_version": "0",
-        "created": datetime(2026, 1, 1, tzinfo=UTC),
-        "versions": {},
         "folds": len(models),
         "halo": max(field.halo for field in fields),
         "bytes_per_pixel": max(field.bytes_per_pixel for field in fields),
-        "files": {},
     }
-    return BundleInfo.model_validate(values | changes)
+    return bundle_info(**known | changes)
 
 
 def lively(model: keras.Model, seed: int = 0) -> keras.Model:
