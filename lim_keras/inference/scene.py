@@ -87,9 +87,10 @@ class SceneReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._dataset is not self._file:
-            self._dataset.close()
-        self._file.close()
+        with self._lock:  # a thread that reads ahead may be in the middle of a window
+            if self._dataset is not self._file:
+                self._dataset.close()
+            self._file.close()
 
     @property
     def everywhere_valid(self) -> bool:
