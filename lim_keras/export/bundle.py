@@ -28,7 +28,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lim_keras import __version__
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
@@ -37,7 +37,7 @@ from lim_keras.export.model_card import write_documents
 from lim_keras.export.saved_model import ENSEMBLE, VERSION, export_models, fold_name
 from lim_keras.export.signatures import SIGNATURE
 from lim_keras.export.verify import write_pair
-from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.inference.outputs import EnsemblePrediction, checked_images
 from lim_keras.models.receptive_field import receptive_field
 
 BASELINE_FILE = "baseline.npz"
@@ -142,13 +142,7 @@ class Bundle:
         return ImageBlindMask.read(self.path / BASELINE_FILE)
 
     def _run(self, images: Images) -> dict[str, NDArray[Any]]:
-        array = np.asarray(images)
-        bands = self.info.bands
-        if array.ndim != 4 or array.shape[-1] != bands or 0 in array.shape:
-            raise DataError(
-                f"Invalid value for argument `images`. Expected shape (n, height, width, {bands}), none of them 0. "
-                f"Received: {array.shape}"
-            )
+        array = checked_images(images, self.info.bands)
         outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
         return {name: output.numpy()[..., 0] for name, output in outputs.items()}
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.export.bundle_info import BundleInfo, FileRecord
 from lim_keras.files import write_text
-from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.inference.outputs import EnsemblePrediction, checked_images
 from lim_keras.inference.windows import Window, plan_windows, smallest_tile
 
 INDEX_FILE = "tflite.json"
@@ -178,12 +178,7 @@ class LiteRtModel:
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
         """
-        array = np.asarray(images)
-        if array.ndim != 4 or array.shape[-1] != self.info.bands or 0 in array.shape:
-            raise DataError(
-                f"Invalid value for argument `images`. Expected shape (n, height, width, {self.info.bands}), none of "
-                f"them 0. Received: {array.shape}"
-            )
+        array = checked_images(images, self.info.bands)
         count, height, width, _ = array.shape
         folds = np.empty((count, height, width, self.info.folds), np.float32)
         windows = plan_windows(height, width, tile=self.fixed_tile, halo=self.info.halo, multiple=cell_size(self.info))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.errors import DataError
 from lim_keras.export.bundle_info import BundleInfo
 
 
@@ -47,3 +48,18 @@ class RemoteModel(SceneModel, Protocol):
     def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
         """Rows and columns of a window; arguments as in `lim_keras.inference.memory.choose_tile`."""
         ...
+
+
+def checked_images(images: Any, bands: int) -> NDArray[Any]:
+    """Images (n, height, width, bands) as an array.
+
+    Raises:
+        DataError: another number of dimensions or bands, or no pixels.
+    """
+    array = np.asarray(images)
+    if array.ndim != 4 or array.shape[-1] != bands or 0 in array.shape:
+        raise DataError(
+            f"Invalid value for argument `images`. Expected shape (n, height, width, {bands}), none of them 0. "
+            f"Received: {array.shape}"
+        )
+    return array

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lim_keras.errors import BundleError, DataError
 from lim_keras.export.bundle_info import INFO_FILE, BundleInfo
 from lim_keras.inference.memory import shape_tile, smallest_window
-from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.inference.outputs import EnsemblePrediction, checked_images
 from lim_keras.inference.server_address import ServerAddress
 from lim_keras.inference.server_answers import check_served, expected_outputs, prediction
 from lim_keras.inference.server_json import JsonFormat, output_digits
@@ -122,12 +122,7 @@ class ServerModel:
             DataError: images of another number of dimensions or bands, without pixels, or too many for a message.
             ServerError: the server stays away, refuses, or answers with something else than a prediction.
         """
-        array = np.asarray(images)
-        if array.ndim != 4 or array.shape[-1] != self.info.bands or 0 in array.shape:
-            raise DataError(
-                f"Invalid value for argument `images`. Expected shape (n, height, width, {self.info.bands}), none of "
-                f"them 0. Received: {array.shape}"
-            )
+        array = checked_images(images, self.info.bands)
         count, height, width, _ = array.shape
         pixels = count * (-(-height // _GRID) * _GRID) * (-(-width // _GRID) * _GRID)
         self._check_pixels(pixels, f"a window of {height} x {width} px")

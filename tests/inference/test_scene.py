@@ -1,5 +1,6 @@
 """Windowed reading equals reading the whole file; what is shown where there is no data."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,28 @@ def test_another_grid_is_read_bilinearly(tmp_path: Path) -> None:
     wider = Grid("EPSG:32648", Affine(0.4, 0, 5e5 - 8, 0, -0.4, 3e6), 80, 60, 0.4)
     with SceneReader(path, grid=wider) as scene:
         assert (scene.valid(Box(0, 0, 60, 80)).mean(axis=0) > 0).tolist() == [False] * 20 + [True] * 60
+
+
+@pytest.mark.parametrize("reads", [1, 3])
+def test_a_scene_may_be_closed_while_another_thread_reads(tmp_path: Path, reads: int) -> None:
+    """As when a model fails while the next window is read ahead; a crash would take the whole interpreter along."""
+    path = tmp_path / "scene.tif"
+    profile = {"driver": "GTiff", "height": 900, "width": 900, "count": 3, "dtype": "uint8", "crs": "EPSG:32648"}
+    with rasterio.open(path, "w", transform=Affine(0.8, 0, 5e5, 0, -0.8, 3e6), **profile) as target:
+        target.write(np.random.default_rng(0).integers(0, 255, (3, 900, 900), np.uint8))
+    read, refused = threading.Semaphore(0), []
+
+    def work(reader: SceneReader) -> None:
+        with pytest.raises(DataError, match="cannot be read") as caught:
+            while True:
+                reader.image(Box(0, 0, 900, 900))
+                read.release()
+        refused.append(caught.value)
+
+    with SceneReader(path) as reader:
+        thread = threading.Thread(target=work, args=(reader,))
+        thread.start()
+        for _ in range(reads):
+            assert read.acquire(timeout=60)
+    thread.join(timeout=60)
+    assert len(refused) == 1
