@@ -44,8 +44,8 @@ def _add_and_score(features: Sequence[Any], channels: int, dropout: float, fines
 def _fuse(features: Any, below: Any, channels: int, name: str) -> Any:
     x = project(features, channels, name)
     if below is not None:
+        below = keras.layers.ReLU(name=f"{name}_below_relu")(below)
         x = keras.layers.Add(name=f"{name}_add")([x, upsample(below, 2, f"{name}_up")])
     x = keras.layers.ReLU(name=f"{name}_relu")(x)
     x = keras.layers.SeparableConv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_refine")(x)
-    x = FusedBatchNormalization(momentum=0.9, name=f"{name}_refine_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_refine_relu")(x)
+    return FusedBatchNormalization(momentum=0.9, name=f"{name}_refine_bn")(x)

@@ -172,5 +172,12 @@ def project(features: Any, channels: int, name: str) -> Any:
 
 
 def score(features: Any, name: str = "score") -> Any:
-    """(n, h, w, c) -> (n, h, w, 1) logits; starts at zero, so that the first loss is that of an undecided model."""
+    """(n, h, w, c) -> (n, h, w, 1) logits; starts at zero, so that the first loss is that of an undecided model.
+
+    Args:
+        features: normalised but not rectified. On features >= 0 the zeros would all move one way: background is what
+            most pixels are, every weight turns negative, all channels learn the same, and a pixel whose features are
+            all 0 gets the bias: the largest logit there is, and no gradient, however wrong it is.
+        name: name of the layer.
+    """
     return keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name=name)(features)

@@ -50,7 +50,8 @@ def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) 
     strongest response in every 2 x 2 block of the encoder's map at that scale, as if that map had been max-pooled, and
     the last step, to 1/1, where the encoder has no map, is a transposed convolution. Either way positions are all that
     crosses from encoder to decoder. Unpooling goes channel by channel, so the encoder's widths are the decoder's.
-    SegNet repeats the encoder's two or three convolutions a stage; here every stage has two.
+    SegNet repeats the encoder's two or three convolutions a stage; here every stage has two. The last is not rectified:
+    see `score`.
 
     Args:
         features: five maps, finest first, at 1/2 .. 1/32; after them, with a max-pooling encoder, the five maps that
@@ -71,7 +72,7 @@ def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) 
         width = channels if finer is None else finer.shape[-1]
         x = _double(x, references[scale], name)
         x = _convolve(x, x.shape[-1], f"{name}_a")
-        x = _convolve(x, width, f"{name}_b")
+        x = _convolve(x, width, f"{name}_b", rectified=scale > 0)
     if dropout:
         x = keras.layers.SpatialDropout2D(dropout, name="dropout")(x)
     return score(x)
@@ -83,7 +84,7 @@ def _double(x: Any, reference: Any, name: str) -> Any:
     return MaxUnpool(name=f"{name}_unpool")(x, reference)
 
 
-def _convolve(x: Any, channels: int, name: str) -> Any:
+def _convolve(x: Any, channels: int, name: str, rectified: bool = True) -> Any:
     x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x) if rectified else x

@@ -17,7 +17,8 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
 
     Stages are `channels` wide at 1/1 and 1/2, and twice as wide at each coarser scale, up to 8 x `channels`. Upsampling
     is learned, from bilinear weights on. Skips are batch-normalised first: VGG16 features are in the hundreds and would
-    drown the upsampled map beside them. At 1/1 there is no skip, as the encoder's finest map is at 1/2.
+    drown the upsampled map beside them. At 1/1 there is no skip, as the encoder's finest map is at 1/2. What is scored
+    is not rectified: see `score`.
 
     Args:
         features: five maps, finest first, at 1/2 .. 1/32.
@@ -32,8 +33,10 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
         name = f"scale_{2 ** (scale + 1)}"
         skip = FusedBatchNormalization(momentum=0.9, name=f"{name}_skip_bn")(features[scale])
         if x is not None:
+            x = keras.layers.ReLU(name=f"{name}_below_relu")(x)
             skip = keras.layers.Concatenate(name=f"{name}_concat")([skip, upsample(x, 2, f"{name}_up")])
         x = _convolve_twice(skip, channels * min(2**scale, _WIDEST), name)
+    x = keras.layers.ReLU(name="scale_1_below_relu")(x)
     x = _convolve_twice(upsample(x, 2, "scale_1_up"), channels, "scale_1")
     if dropout:
         x = keras.layers.SpatialDropout2D(dropout, name="dropout")(x)
@@ -41,8 +44,10 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
 
 
 def _convolve_twice(x: Any, channels: int, name: str) -> Any:
-    for step in ("a", "b"):
-        x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_{step}_conv")(x)
-        x = FusedBatchNormalization(momentum=0.9, name=f"{name}_{step}_bn")(x)
-        x = keras.layers.ReLU(name=f"{name}_{step}_relu")(x)
-    return x
+    x = keras.layers.ReLU(name=f"{name}_a_relu")(_convolve(x, channels, f"{name}_a"))
+    return _convolve(x, channels, f"{name}_b")
+
+
+def _convolve(x: Any, channels: int, name: str) -> Any:
+    x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    return FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
