@@ -155,7 +155,7 @@ _OF_SERVER = {
 @click.option(
     "--rest-format",
     type=click.Choice(["column", "row"]),
-    help="Of REST requests; the answers of row are four times shorter [default: column].",
+    help="Of REST requests; the answers of column are four times longer [default: row].",
 )
 def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME, or a .tflite file of it).

@@ -52,7 +52,7 @@ class ServerOptions:
     retries: int = 5
     timeout_s: float = 120.0
     in_flight: int = 4
-    rest_format: JsonFormat = "column"
+    rest_format: JsonFormat = "row"
 
     def __post_init__(self) -> None:
         least = {"request_mb": 0.01, "retries": 0, "timeout_s": 0.001, "in_flight": 1}

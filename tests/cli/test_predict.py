@@ -152,11 +152,11 @@ def test_a_scene_through_a_server(bundle: Path, server: ModelServer, tmp_path: P
     assert run(bundle, scene, "--out", tmp_path / "local").exit_code == 0
     addresses = {
         "rest": server.rest("bright/labels/canary"),
-        "rows": server.rest("bright/versions/1"),
+        "columns": server.rest("bright/versions/1"),
         "grpc": server.grpc("bright"),
     }
     for name, address in addresses.items():
-        options = ["--rest-format", "row"] if name == "rows" else []
+        options = ["--rest-format", "column"] if name == "columns" else []
         done = run(tmp_path / "model.json", scene, "--out", tmp_path / name, "--server", address, *options)
         assert done.exit_code == 0, done.output
         assert "1 landslides" in done.output
