@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import ModelError
-from lim_keras.losses import FocalDiceLoss
 from lim_keras.models import build_model, network_stride
 
 NAMES = ["fcn", "fcn_fl", "unet", "segnet"]
@@ -50,25 +49,11 @@ def test_logits_are_zero_at_first(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_scored_is_not_rectified(name):
-    """Every channel takes both signs, so that the score's weights do, and no pixel is out of a gradient's reach."""
+    """Every channel takes both signs: no logit is capped at the score's bias, out of a gradient's reach."""
     model = small(name)
-    scored = keras.Model(model.inputs, model.get_layer("score").input)
+    scored = keras.Model(model.input, model.get_layer("score").input)
     channels = np.reshape(scored(pixels(64, 64, count=2), training=True), (-1, 4))
     assert (channels.min(axis=0) < -0.1).all() and (channels.max(axis=0) > 0.1).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_logits_have_no_ceiling_after_training_on_few_landslides(name):
-    model = small(name)
-    images = pixels(64, 64, count=4)
-    masks = (np.indices((4, 64, 64))[2] < 8).astype(np.uint8)[..., None]
-    images[..., :8, :] *= 0.3  # landslides are dark here
-    model.compile(keras.optimizers.Adam(1e-2), FocalDiceLoss())
-    model.fit(images, masks, batch_size=4, epochs=20, verbose=0)
-    weights = model.get_layer("score").get_weights()[0]
-    assert weights.min() < 0 < weights.max()
-    largest = np.sort(np.ravel(model(images, training=True)))[-100:]
-    assert len(np.unique(largest)) > 90
 
 
 def test_padding_does_not_depend_on_where_the_size_is_known():
