@@ -125,6 +125,28 @@ class ProbabilityHistogram:
         """Landslide pixels over all counted pixels; 0 where nothing was counted."""
         return float(self.counts[1].sum() / max(self.counts.sum(), 1))
 
+    def at_share(self, landslide_share: float) -> "ProbabilityHistogram":
+        """The same predictions on ground of another landslide share: background pixels are counted more or fewer times.
+
+        What a model says of either class stays; how common the classes are does not (Saerens et al. 2002, "Adjusting
+        the Outputs of a Classifier to New a Priori Probabilities").
+
+        Args:
+            landslide_share: above 0, below 1.
+
+        Raises:
+            ValueError: the share is out of range.
+            DataError: landslide or background pixels are missing.
+        """
+        self.require_both_classes()
+        if not 0 < landslide_share < 1:
+            raise ValueError(
+                f"Invalid value for argument `landslide_share`. Expected 0 < share < 1. Received: {landslide_share}"
+            )
+        background, landslide = (float(row.sum()) for row in self.counts)
+        factor = landslide * (1 / landslide_share - 1) / background
+        return ProbabilityHistogram(np.stack([np.rint(self.counts[0] * factor), self.counts[1]]).astype(np.int64))
+
     def log_loss(self, calibration: Calibration = UNCALIBRATED) -> float:
         """Mean negative log likelihood of a pixel, in nats, after calibration."""
         self._require_pixels()

@@ -73,10 +73,14 @@ def conclude(run: Run, bundle: Path | None = None) -> list[Any]:
 
 
 def judge_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> Outcome:
-    """Threshold and calibration from out-of-fold predictions only, then the test tiles at that threshold."""
+    """Threshold and calibration from out-of-fold predictions only, then the test tiles at that threshold.
+
+    Held-out tiles of a single fit are few, and may hold twice the landslides that the data do: what they say is weighed
+    to the share of all tiles but the test tiles. Out-of-fold predictions of a cross-validation have that share.
+    """
     draws = run.config.evaluation.bootstrap
     raw = [evaluate(kept_predictions(run, fold), "windows", 0.5, draws=1) for fold in run.held_out_folds]
-    histogram = pool_histograms(part.histogram for part in raw)
+    histogram = pool_histograms(part.histogram for part in raw).at_share(run.landslide_share)
     calibration = fit_calibration(histogram)
     threshold, _ = best_threshold(histogram, calibration)
     out_of_fold = {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lim_keras.config import RunConfig, load_config
 from lim_keras.data.statistics import BandStatistics, band_statistics
 from lim_keras.data.tiles import TileSet, read_folds
@@ -76,6 +78,22 @@ class Run:
     def seen_tiles(self) -> TileSet:
         """All but the test tiles."""
         return self._where(lambda of_tile: of_tile != TEST)
+
+    @property
+    def landslide_share(self) -> float:
+        """Landslide over labelled pixels of all but the test tiles, as the run's models see them.
+
+        By ground that they cover, or, where whole tiles are resized to one size, by tile.
+        """
+        tiles = [tile for tile in self.seen_tiles if tile.valid_px]
+        if self.config.sampling.mode == "resized":
+            return float(np.mean([tile.landslide_px / tile.valid_px for tile in tiles]))
+        pixel_m2 = [(tile.gsd_m or self.config.gsd_m or 1.0) ** 2 for tile in tiles]
+        shares = [
+            sum(count * area for count, area in zip(counts, pixel_m2, strict=True))
+            for counts in ([tile.landslide_px for tile in tiles], [tile.valid_px for tile in tiles])
+        ]
+        return shares[0] / shares[1]
 
     def training_tiles(self, fold: int) -> TileSet:
         """Tiles that the model of this fold may see."""

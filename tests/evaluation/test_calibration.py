@@ -96,6 +96,18 @@ def test_bias_undoes_a_share_of_landslides_that_the_ground_does_not_have() -> No
     assert calibration.probability([0.5]) == pytest.approx([0.25], abs=1e-3)
 
 
+def test_another_share_of_landslides_by_hand() -> None:
+    # One landslide in four pixels; at one in three there are two background pixels to it, at one in ten nine.
+    histogram = histogram_of([0.9, 0.1, 0.1, 0.9] * 10, [1, 0, 0, 0] * 10)
+    assert histogram.at_share(1 / 4).counts.tolist() == histogram.counts.tolist()
+    for share, background in ((1 / 3, 20), (1 / 10, 90)):
+        changed = histogram.at_share(share)
+        assert changed.counts[1].tolist() == histogram.counts[1].tolist()
+        assert changed.counts[0].sum() == pytest.approx(background, abs=1)
+    with pytest.raises(ValueError, match="landslide_share"):
+        histogram.at_share(1.0)
+
+
 def test_calibrated_probability_by_hand() -> None:
     # logit(0.9) = ln 9; halved it is ln 3, and sigmoid(ln 3) = 3 / 4
     assert Calibration(2.0).probability([0.9, 0.5, 0.1]) == pytest.approx([0.75, 0.5, 0.25])

@@ -1,19 +1,21 @@
 """From finished folds to threshold, figures, bundle and tables."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from lim_keras.config import RunConfig
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.evaluation.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
 from lim_keras.export.bundle import load_bundle
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.training.conclude import conclude, read_history
 from lim_keras.training.held_out import kept_predictions, predict_held_out
-from lim_keras.training.run import Run
+from lim_keras.training.run import TEST, Run
 
 HISTORY = "epoch,loss,f1,val_loss,val_f1,seconds\n1,0.5,0.2,0.6,0.3,1.0\n2,0.4,0.3,0.5,0.35,1.0\n"
 
@@ -74,6 +76,7 @@ def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(con
     for fold in (0, 1):
         for prediction in kept_predictions(concluded[0], fold):
             histogram.add(prediction.probability, prediction.place.mask)
+    histogram = histogram.at_share(concluded[0].landslide_share)
     calibration = fit_calibration(histogram)
     threshold, f1 = best_threshold(histogram, calibration)
     for stored in (summary, info.model_dump()):
@@ -150,6 +153,15 @@ def test_histories_are_read_by_column(run):
     begun.fold_folder(0).mkdir()
     (begun.fold_folder(0) / "history.csv").write_text(HISTORY)
     assert read_history(begun, 0)["val_f1"] == [0.3, 0.35]
+
+
+def test_the_share_of_landslides_is_that_of_all_tiles_but_the_test_tiles(tmp_path, tiles, config):
+    windows = Run.open(tmp_path / "windows", config(), tiles, {"nls_0": 0, "ls_0": TEST})
+    seen = [tile for tile in tiles if tile.tile_id != "ls_0"]
+    assert windows.landslide_share == sum(tile.landslide_px for tile in seen) / sum(tile.valid_px for tile in seen)
+    larger = [replace(tile, gsd_m=2.0) if tile.kind == "landslide" else replace(tile, gsd_m=1.0) for tile in seen]
+    scaled = replace(windows, tiles=TileSet(tiles.root, tuple(larger), tiles.bands, tiles.dtype), folds={"nls_0": 0})
+    assert scaled.landslide_share > windows.landslide_share
 
 
 def test_held_out_tiles_without_landslides(tmp_path, tiles, config, brightness):
