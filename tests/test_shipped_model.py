@@ -15,8 +15,8 @@ from lim_keras.inference import PredictOptions, predict_scene
 from lim_keras.inference.litert import load_litert
 
 BUNDLE = Path(__file__).parents[1] / "exported_models" / "bijie_edge"
-LITERT = BUNDLE / "tflite" / "fold_0_int8.tflite"
-FLOOR = 0.57
+LITERT = BUNDLE / "tflite" / "fold_0_dynamic.tflite"
+FLOOR = 0.66
 
 
 def test_it_is_what_was_exported_and_small():
@@ -32,8 +32,10 @@ def test_it_says_what_it_expects_and_what_its_data_allow():
     assert len(facts["test_tiles"]) == 250 and not set(facts["test_tiles"]) & set(facts["training_tiles"])
 
 
-@pytest.mark.filterwarnings("ignore:.*keep a halo of 128 px:lim_keras.errors.LimKerasWarning")  # int8, and known
-@pytest.mark.parametrize("model", [lambda: load_bundle(BUNDLE), lambda: load_litert(LITERT)], ids=["saved", "int8"])
+@pytest.mark.filterwarnings(
+    "ignore:.*keep a halo of 128 px:lim_keras.errors.LimKerasWarning"
+)  # of its 512 px windows, and known
+@pytest.mark.parametrize("model", [lambda: load_bundle(BUNDLE), lambda: load_litert(LITERT)], ids=["saved", "litert"])
 def test_it_maps_a_scene(tmp_path, model):
     """Green noise with a bright brown tongue down its middle: no claim about landslides, only that a map comes out."""
     pixels = np.random.default_rng(0).normal((70, 90, 70), 12, (300, 340, 3)).clip(0, 255)
@@ -56,4 +58,4 @@ def test_it_finds_landslides_on_a_scene_of_test_tiles(real_data):
     scene = scenes / "bijie_test_composite.tif"
     truth = scenes / "bijie_test_composite_landslides.geojson"
     judged = judge_scene(load_bundle(BUNDLE), scene, truth, settings=EvaluationSection(bootstrap=1))
-    assert judged.evaluation.figures().model["f1"].value > FLOOR  # .595 when it was exported
+    assert judged.evaluation.figures().model["f1"].value > FLOOR  # .687 when it was exported
