@@ -32,9 +32,7 @@ def test_it_says_what_it_expects_and_what_its_data_allow():
     assert len(facts["test_tiles"]) == 250 and not set(facts["test_tiles"]) & set(facts["training_tiles"])
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*keep a halo of 128 px:lim_keras.errors.LimKerasWarning"
-)  # of its 512 px windows, and known
+@pytest.mark.filterwarnings("ignore:.*keep a halo of 128 px:lim_keras.errors.LimKerasWarning")  # LiteRT's, and known
 @pytest.mark.parametrize("model", [lambda: load_bundle(BUNDLE), lambda: load_litert(LITERT)], ids=["saved", "litert"])
 def test_it_maps_a_scene(tmp_path, model):
     """Green noise with a bright brown tongue down its middle: no claim about landslides, only that a map comes out."""
