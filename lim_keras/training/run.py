@@ -88,12 +88,9 @@ class Run:
         tiles = [tile for tile in self.seen_tiles if tile.valid_px]
         if self.config.sampling.mode == "resized":
             return float(np.mean([tile.landslide_px / tile.valid_px for tile in tiles]))
-        pixel_m2 = [(tile.gsd_m or self.config.gsd_m or 1.0) ** 2 for tile in tiles]
-        shares = [
-            sum(count * area for count, area in zip(counts, pixel_m2, strict=True))
-            for counts in ([tile.landslide_px for tile in tiles], [tile.valid_px for tile in tiles])
-        ]
-        return shares[0] / shares[1]
+        pixel_m2 = np.square([tile.gsd_m or self.config.gsd_m or 1.0 for tile in tiles])
+        landslide, labelled = [tile.landslide_px for tile in tiles], [tile.valid_px for tile in tiles]
+        return float(np.dot(landslide, pixel_m2) / np.dot(labelled, pixel_m2))
 
     def training_tiles(self, fold: int) -> TileSet:
         """Tiles that the model of this fold may see."""
