@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from lim_keras.data.sampling import WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
 from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.export.kernel_rounding import rounded_depthwise_kernels
 from lim_keras.export.signatures import SIGNATURE
 from lim_keras.inference.litert import FOLDS, PROBABILITY, Variant
 
@@ -66,7 +68,8 @@ def convert(
     # The converter quantises float inputs only; it then makes the input itself of eight bits.
     input_type = "float32" if variant == "int8" else input_of(info)
     graph = FixedGraph(models, tile, info.bands, input_type)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    rounded = rounded_depthwise_kernels(models) if variant == "int8" else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), rounded:
         warnings.simplefilter("ignore")  # the converter's remarks on itself
         tf.saved_model.save(graph, folder, signatures={SIGNATURE: graph.run})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
