@@ -26,7 +26,7 @@ SamplingMode = Literal["windows", "resized"]
 Augmentation = Literal["paper", "dihedral", "none"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "plateau", "constant"]
-Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Cache = Literal["memory", "disk", "none"]
 
 ENCODER_STRIDE = 32
@@ -116,7 +116,10 @@ class TrainingSection(Section):
         1.0, gt=0, description="the encoder learns at this multiple of learning_rate"
     )
     freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs in which the encoder does not learn")
-    precision: Precision = Field("float32", description="Keras dtype policy of the network")
+    precision: Precision = Field(
+        "float32",
+        description="Keras dtype policy of the network; auto is mixed_bfloat16 where a measurement finds it faster",
+    )
     early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation F1 before stopping")
     cache: Cache = Field("memory", description="where decoded tiles are kept between epochs")
     validation_fraction: float = Field(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from lim_keras.metrics import AllScores
 from lim_keras.models import build_model
 from lim_keras.training.callbacks import Checkpoints, Validation
 from lim_keras.training.optimizer import build_optimizer
+from lim_keras.training.precision import choose_precision, precision
 from lim_keras.training.progress import RunProgress
 from lim_keras.training.teaching import MaskScores, TaughtSampler, TaughtStore, Teaching
 
@@ -73,7 +73,7 @@ def train_model(
         _store(config, training, folder / "cache" / "t", teaching),
         _store(config, validation, folder / "cache" / "v"),
     ]
-    with _precision(config.training.precision):
+    with precision(choose_precision(config.training.precision, folder)):
         model = _network(config, statistics, encoder_weights or config.model.encoder_weights)
         checkpoints = _run(config, model, stores[0], stores[1], folder, statistics, teaching, label, console)
         model.load_weights(checkpoints.best_weights)
@@ -202,16 +202,6 @@ def _write_float32(config: RunConfig, model: keras.Model, statistics: BandStatis
     partial = path.with_name(f"partial_{path.name}")
     plain.save(partial)
     partial.replace(path)
-
-
-@contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 class Predictor:
