@@ -24,7 +24,8 @@ _KILLED = "ended by signal {}. If that is 9, memory may have run out: lower trai
 def train_folds(run: Run, *, jobs: int = 1, encoder_weights: str | None = None, console: Console | None = None) -> None:
     """Train every fold that is not finished; `jobs` of them at a time.
 
-    A process of its own for each: a process that trained a model does not give its memory back.
+    A process of its own for each: a process that trained a model does not give its memory back. Folds that train at the
+    same time share the cores; where fewer than `jobs` are left for the end, each has more of them.
 
     Raises:
         TrainingError: folds failed; the message names them. The others are finished and kept.
@@ -36,11 +37,13 @@ def train_folds(run: Run, *, jobs: int = 1, encoder_weights: str | None = None, 
         console.print(f"finished before: {', '.join(f'fold {fold}' for fold in done)}", highlight=False)
     running: dict[int, BaseProcess] = {}
     failed: list[int] = []
+    last = len(waiting) % jobs or jobs
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
+                sharing = last if len(waiting) <= last else jobs
                 fold = waiting.pop(0)
-                running[fold] = _start(run.folder, fold, encoder_weights, jobs)
+                running[fold] = _start(run.folder, fold, encoder_weights, jobs, sharing)
             for fold, code in _ended(running).items():
                 failed += [fold] if code else []
                 if code < 0:
@@ -87,20 +90,21 @@ def train_fold(
     predict_held_out(run, fold)
 
 
-def _start(folder: Path, fold: int, encoder_weights: str | None, jobs: int) -> BaseProcess:
+def _start(folder: Path, fold: int, encoder_weights: str | None, jobs: int, sharing: int) -> BaseProcess:
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_work, args=(str(folder), fold, encoder_weights, jobs), name=f"fold_{fold}")
+    arguments = (str(folder), fold, encoder_weights, jobs, sharing)
+    process = context.Process(target=_work, args=arguments, name=f"fold_{fold}")
     process.start()
     return process
 
 
-def _work(folder: str, fold: int, encoder_weights: str | None, jobs: int) -> None:
+def _work(folder: str, fold: int, encoder_weights: str | None, jobs: int, sharing: int) -> None:
     from lim_keras.cli.startup import load_tensorflow
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     load_tensorflow()
-    if jobs > 1:
-        _share_cores(jobs)
+    if sharing > 1:
+        _share_cores(sharing)
     # Bars of several processes would overwrite each other: then a line an epoch.
     console = Console(stderr=True, force_terminal=False if jobs > 1 else None)
     try:
@@ -120,10 +124,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _share_cores(jobs: int) -> None:
+def _share_cores(sharing: int) -> None:
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // jobs))
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // sharing))
 
 
 def _ended(running: dict[int, BaseProcess]) -> dict[int, int]:

@@ -46,12 +46,13 @@ def started(monkeypatch, five):
     monkeypatch.setattr(cross_validation.time, "sleep", lambda seconds: None)
     processes, failing = [], {}
 
-    def start(folder, fold, encoder_weights, jobs):
+    def start(folder, fold, encoder_weights, jobs, sharing):
+        start.sharing.append(sharing)
         processes.append(Process(five, fold, failing.get(fold, 0)))
         start.most = max(start.most, sum(process.exitcode is None for process in processes))
         return processes[-1]
 
-    start.most, start.failing, start.processes = 0, failing, processes
+    start.most, start.failing, start.processes, start.sharing = 0, failing, processes, []
     monkeypatch.setattr(cross_validation, "_start", start)
     return start
 
@@ -66,6 +67,14 @@ def test_every_fold_is_trained_and_no_more_at_a_time_than_allowed(five, started,
     assert [process.fold for process in started.processes] == [0, 1, 2, 3, 4]
     assert started.most == min(jobs, 5)
     assert all(is_finished(five, fold) for fold in range(5))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "sharing"), [(1, [1] * 5), (2, [2, 2, 2, 2, 1]), (3, [3, 3, 3, 2, 2]), (5, [5] * 5), (9, [5] * 5)]
+)
+def test_the_last_folds_have_the_cores_that_the_others_left(five, started, jobs, sharing):
+    train_folds(five, jobs=jobs, console=quiet())
+    assert started.sharing == sharing
 
 
 def test_finished_folds_are_not_trained_again(five, started):
