@@ -15,7 +15,7 @@ from lim_keras.inference import PredictOptions, predict_scene
 from lim_keras.inference.litert import load_litert
 
 BUNDLE = Path(__file__).parents[1] / "exported_models" / "bijie_edge"
-LITERT = BUNDLE / "tflite" / "fold_0_dynamic.tflite"
+LITERT = BUNDLE / "tflite" / "fold_0_int8.tflite"
 FLOOR = 0.66
 
 
