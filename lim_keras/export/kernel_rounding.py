@@ -1,10 +1,9 @@
 """Depthwise kernels rounded to eight bits so that each keeps the sum of its weights.
 
 A converter rounds every weight of a kernel by itself. The first depthwise filters of MobileNetV2 look for edges: their
-weights are large and sum to nearly zero, and what nine rounding errors add to that sum is multiplied by the mean of the
-image, which is a hundred times the signal. In one trained network two such filters made more error than all other
-weights together. Weights that are already multiples of the converter's step are left alone by it, so rounding with
-care before the conversion is enough.
+weights are large and sum to nearly zero, and what nine rounding errors add to that sum is multiplied by the brightness
+of the image. In the model that ships, two such filters made more error than all other weights together. Weights that
+are already multiples of the converter's step are left alone by it: rounding with care before the conversion is enough.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def choose_precision(asked: str, folder: Path) -> str:
     """Keras dtype policy for a training in `folder`.
 
     "auto" becomes mixed_bfloat16 where a convolution and its gradient are at least 1.2 times as fast in bfloat16 as in
-    float32, else float32. It is measured, as it depends on more than the processor's name: with bfloat16 instructions
-    VGG16 trains 1.5 to 2 times as fast, without them TensorFlow computes it all the same, 15 times slower.
+    float32, else float32. It is measured, as TensorFlow computes bfloat16 on every processor: on one with AVX2 alone
+    15 times slower than float32, on one with instructions for it faster.
 
     Args:
         asked: `training.precision` of the configuration.
