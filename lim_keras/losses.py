@@ -70,9 +70,13 @@ def _tversky_loss(
     false_positive_weight: float,
     false_negative_weight: float,
     smooth: float,
+    overlap: Any = None,
 ) -> Any:
-    """Return 1 - Tversky index of the landslide class, a scalar, over every valid pixel of the batch together."""
-    true_positive = ops.sum(probability * landslide)
+    """Return 1 - Tversky index of the landslide class, a scalar, over every valid pixel of the batch together.
+
+    overlap: what of a pixel is landslide in both; None: the product, which is it where `landslide` is 0 or 1.
+    """
+    true_positive = ops.sum(probability * landslide if overlap is None else overlap)
     false_positive = ops.sum(probability * valid) - true_positive
     false_negative = ops.sum(landslide) - true_positive
     wrong = false_positive_weight * false_positive + false_negative_weight * false_negative
@@ -229,14 +233,17 @@ class DistillationLoss(FocalDiceLoss):
 
     Takes `y_true` (n, h, w, 2): the mask, and the teacher's probability in 255ths. A pixel's target is
     t = (1 - teacher_weight) * mask + teacher_weight * teacher, and it costs weight * |t - p| ** gamma * CE(t, p), the
-    weight between those of the classes as t is between them. Where t is 0 or 1 this is `BinaryFocalLoss`.
+    weight between those of the classes as t is between them. The overlap in the Dice fraction is the smaller of t and
+    p: with their product, a pixel whose t is above half the Dice coefficient would cost least at p = 1, and the
+    teacher's false alarms would be taught as landslides. Where t is 0 or 1 this is `FocalDiceLoss`.
 
     Args:
         teacher_weight: share of the teacher in the target, 0..1.
         others: as in `FocalDiceLoss`.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", without a temperature, as the teacher is
-    calibrated; the focal loss for targets between 0 and 1 is Eq. 4 of Li et al. 2020, "Generalized Focal Loss".
+    calibrated; the focal loss for targets between 0 and 1 is Eq. 4 of Li et al. 2020, "Generalized Focal Loss"; the
+    overlap is that of Wang et al. 2023, "Dice Semimetric Losses".
     """
 
     def __init__(
@@ -271,7 +278,9 @@ class DistillationLoss(FocalDiceLoss):
         landslide, valid, prediction = self._pixels(y_true[..., :1], y_pred)
         teacher = ops.cast(y_true[..., 1], "float32") / 255.0
         target = valid * ((1.0 - self.teacher_weight) * landslide + self.teacher_weight * teacher)
-        dice = _tversky_loss(target, valid, self._probability(prediction), 0.5, 0.5, self.smooth)
+        probability = self._probability(prediction)
+        overlap = valid * ops.minimum(probability, target)
+        dice = _tversky_loss(target, valid, probability, 0.5, 0.5, self.smooth, overlap)
         return self._soft_costs(target, valid, prediction) + self.dice_weight * dice
 
     def _soft_costs(self, target: Any, valid: Any, prediction: Any) -> Any:

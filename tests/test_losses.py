@@ -325,9 +325,9 @@ def test_distillation_by_hand():
     #   = .5 * .0883883 * (1.3862944 - .5493061) = .0369899; the class weight is .25 + (.75 - .25) * .5 = .5
     loss = DistillationLoss(dice_weight=0.0)
     assert float(loss(taught([0], [255]), row(LN3))) == pytest.approx(0.0369899, rel=1e-5)
-    # true .5 * .75 = .375, wrong .5 * (.75 - .375) + .5 * (.5 - .375) = .25; Dice loss .25 / (.375 + .25 + 1)
+    # true min(.5, .75) = .5, wrong .5 * (.75 - .5) + .5 * (.5 - .5) = .125; Dice loss .125 / (.5 + .125 + 1)
     with_dice = DistillationLoss()
-    assert float(with_dice(taught([0], [255]), row(LN3))) == pytest.approx(0.0369899 + 0.25 / 1.625, rel=1e-5)
+    assert float(with_dice(taught([0], [255]), row(LN3))) == pytest.approx(0.0369899 + 0.125 / 1.625, rel=1e-5)
 
 
 @pytest.mark.parametrize("teacher_weight", [0.0, 1.0])
@@ -351,6 +351,19 @@ def test_distillation_pulls_towards_the_target_and_stays_finite():
     assert (np.sign(gradient.ravel()) == [1, -1, 1, -1]).all()
     ignored, gradient = value_and_gradient(DistillationLoss(), taught([255], [200]), row(3.0))
     assert ignored == 0 and not gradient.any()
+
+
+def test_the_teachers_false_alarms_are_not_taught_as_landslides():
+    truth = taught([1, 0, 0], [255, 255, 0])  # targets 1, .5 and 0: a landslide, a false alarm, background
+    variable = tf.Variable(row(2.0, 0.0, -2.0))
+    loss = DistillationLoss(smooth=0.01)
+    for _ in range(1500):
+        with tf.GradientTape() as tape:
+            value = loss(truth, variable)
+        variable.assign_sub(0.3 * tape.gradient(value, variable))
+    landslide, alarm, background = tf.sigmoid(variable).numpy().ravel()
+    assert landslide > 0.95 and background < 0.05
+    assert alarm == pytest.approx(0.5, abs=0.05)
 
 
 def test_distillation_wants_two_planes():
