@@ -43,7 +43,7 @@ def training_batches(
 
     indices = tf.data.Dataset.range(first_epoch * per_epoch, epochs * per_epoch)
     examples = indices.map(from_index, num_parallel_calls=workers, deterministic=True)
-    return examples.batch(batch_size, drop_remainder=True).prefetch(4)
+    return _untuned(examples.batch(batch_size, drop_remainder=True).prefetch(4))
 
 
 def sheet_batches(store: TileStore, size: int, batch_size: int, seed: int, sheet_side: int = 4096) -> tf.data.Dataset:
@@ -63,7 +63,7 @@ def sheet_batches(store: TileStore, size: int, batch_size: int, seed: int, sheet
         tf.TensorSpec((size, size, first.shape[2]), tf.as_dtype(first.dtype)),
         tf.TensorSpec((size, size, 1), tf.uint8),
     )
-    return tf.data.Dataset.from_generator(windows, output_signature=signature).batch(batch_size).prefetch(2)
+    return _untuned(tf.data.Dataset.from_generator(windows, output_signature=signature).batch(batch_size).prefetch(2))
 
 
 def resized_batches(sampler: Sampler, batch_size: int) -> tf.data.Dataset:
@@ -76,4 +76,15 @@ def resized_batches(sampler: Sampler, batch_size: int) -> tf.data.Dataset:
             yield drawn, labels[..., None]
 
     signature = (tf.TensorSpec(image.shape, tf.as_dtype(image.dtype)), tf.TensorSpec((*mask.shape, 1), tf.uint8))
-    return tf.data.Dataset.from_generator(examples, output_signature=signature).batch(batch_size).prefetch(2)
+    return _untuned(tf.data.Dataset.from_generator(examples, output_signature=signature).batch(batch_size).prefetch(2))
+
+
+def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Without autotuning: workers and buffers are fixed, and an iterator ends at once.
+
+    The thread that tunes sleeps for up to a minute between two looks at a pipeline, and the end of training waits
+    for it to wake up.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,9 @@ import numpy as np
 
 from lim_keras.data.tiles import Tile, TileSet, read_tile
 
-CacheMode = Literal["memory", "disk", "none"]
+CacheMode = Literal["memory", "recent", "disk", "none"]
 _MOST_BANDS = 4  # OpenCV averages areas of at most four bands at once
+_RECENT_BYTES = 256 * 2**20
 
 
 class TileStore:
@@ -22,7 +24,8 @@ class TileStore:
         tiles: where the images and masks are.
         gsd_m: ground sample distance to resample to, metres; None leaves every tile as it is.
         assumed_gsd_m: ground sample distance of tiles whose files do not say; None: such tiles are left as they are.
-        cache: "memory" keeps every decoded tile, "disk" keeps them as arrays in `folder`, "none" decodes each time.
+        cache: "memory" keeps every decoded tile, "recent" those used last, up to 256 MiB, "disk" keeps all as arrays in
+            `folder`, "none" decodes each time.
         folder: where the disk cache lies.
     """
 
@@ -38,7 +41,8 @@ class TileStore:
             raise ValueError("Argument `folder` is needed when `cache` is 'disk'. Received: folder=None")
         self.tiles = tiles
         self._gsd_m, self._assumed_gsd_m, self._cache, self._folder = gsd_m, assumed_gsd_m, cache, folder or Path()
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._kept_bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -52,16 +56,26 @@ class TileStore:
 
     def get(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (h, w, bands) in its own data type and mask (h, w) uint8 {0, 1, 255} of the tile at that position."""
-        kept = self._kept.get(position)
-        if kept is not None:
-            return kept
+        with self._lock:
+            kept = self._kept.get(position)
+            if kept is not None:
+                self._kept.move_to_end(position)
+                return kept
         if self._cache == "disk":
             return self._from_disk(position)
         decoded = self._decode(position)
-        if self._cache == "memory":
-            with self._lock:
-                self._kept[position] = decoded
+        if self._cache in ("memory", "recent"):
+            self._keep(position, decoded)
         return decoded
+
+    def _keep(self, position: int, decoded: tuple[np.ndarray, np.ndarray]) -> None:
+        with self._lock:
+            if position in self._kept:  # another thread was faster
+                return
+            self._kept[position] = decoded
+            self._kept_bytes += _bytes(decoded)
+            while self._cache == "recent" and self._kept_bytes > _RECENT_BYTES:
+                self._kept_bytes -= _bytes(self._kept.popitem(last=False)[1])
 
     def _scale(self, tile: Tile) -> float:
         own = tile.gsd_m or self._assumed_gsd_m
@@ -82,6 +96,10 @@ class TileStore:
                 beside.rename(path)
         image, mask = (np.load(path, mmap_mode="r") for path in paths)
         return image, mask
+
+
+def _bytes(decoded: tuple[np.ndarray, np.ndarray]) -> int:
+    return sum(array.nbytes for array in decoded)
 
 
 def resample(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

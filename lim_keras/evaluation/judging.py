@@ -59,7 +59,7 @@ class Judge:
     def tiles(self, tiles: TileSet) -> Judged:
         """Whole tiles: resized as in training, or at the ground sample distance of training."""
         resized = self.mode == "resized"
-        store = TileStore(tiles) if resized else self._at_training_scale(tiles)
+        store = TileStore(tiles, cache="none") if resized else self._at_training_scale(tiles)
         size = self.size if resized else None
         return self._judge("tiles", tile_predictions(self.predict, store, size=size, blind=self.blind), len(tiles))
 
@@ -73,7 +73,7 @@ class Judge:
         return self._judge("windows", window_predictions(self.predict, sampler, count), count)
 
     def _at_training_scale(self, tiles: TileSet) -> TileStore:
-        return TileStore(tiles, self.gsd_m, self.gsd_m, cache="none")
+        return TileStore(tiles, self.gsd_m, self.gsd_m, cache="recent")
 
     def _judge(self, protocol: ProtocolName, predictions: Iterable[Prediction], total: int | None) -> Judged:
         gallery = Gallery(self.threshold)

@@ -107,5 +107,5 @@ def calibration_windows(tiles: TileSet, gsd_m: float | None, tile: int, count: i
     Raises:
         DataError: no landslide tile among them.
     """
-    sampler = WindowSampler(TileStore(tiles, gsd_m, gsd_m, cache="none"), tile, count, _SEED, landslide_share=0.5)
+    sampler = WindowSampler(TileStore(tiles, gsd_m, gsd_m, cache="recent"), tile, count, _SEED, landslide_share=0.5)
     return [sampler.example(0, position)[0] for position in range(count)]

@@ -46,7 +46,7 @@ def predict_held_out(run: Run, fold: int) -> None:
 def held_out_predictions(run: Run, fold: int, predict: Predictor) -> Iterator[Prediction]:
     """Predictions of the held-out tiles of a fold, in the manner that its models were trained for."""
     config = run.config
-    store = TileStore(run.held_out_tiles(fold), config.sampling.gsd_m, config.gsd_m)
+    store = TileStore(run.held_out_tiles(fold), config.sampling.gsd_m, config.gsd_m, cache="recent")
     if config.sampling.mode == "resized":
         return tile_predictions(predict, store, size=config.sampling.size)
     return sheet_predictions(

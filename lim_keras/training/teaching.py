@@ -123,7 +123,7 @@ def _predict(teacher: Path, fold: int | None, symmetries: bool) -> Predict:
 
 def _answer(run: Run, predict: Predict, tiles: TileSet, folder: Path) -> None:
     config = run.config
-    store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, cache="none")
+    store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, cache="recent")
     for prediction in sheet_predictions(predict, store, seed=config.seed, multiple=_GRID):
         sure = np.rint(prediction.probability * _SURE).astype(np.uint8)
         np.save(folder / f"{prediction.place.name}.npy", sure)

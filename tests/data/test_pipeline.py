@@ -124,3 +124,14 @@ def test_labels_may_have_planes():
     ((images, labels),) = training_batches(Planes(), 2, 1, 1)
     assert images.shape == (2, 4, 4, 3) and labels.shape == (2, 4, 4, 2)
     assert labels.numpy()[:, 0, 0].tolist() == [[0, 0], [1, 1]]
+
+
+def test_no_pipeline_has_a_tuner_that_its_end_would_wait_for():
+    ground = Ground(SIZES)
+    resized = ResizedSampler(ground, 32, 1, low=RANGE[0], high=RANGE[1])
+    for batches in (
+        training_batches(windows(ground), 4, 1, 1),
+        sheet_batches(ground, 32, 2, 0),
+        resized_batches(resized, 2),
+    ):
+        assert batches.options().autotune.enabled is False

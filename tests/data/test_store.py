@@ -120,6 +120,31 @@ def test_none_decodes_each_time(tmp_path, write_picture):
         store.get(0)
 
 
+def test_recent_keeps_those_used_last(tmp_path, write_picture, monkeypatch):
+    # tile 0: 20 x 24 x (3 bands + mask), tile 1: 11 x 30 x 4: there is room for one of them
+    monkeypatch.setattr("lim_keras.data.store._RECENT_BYTES", 20 * 24 * 4 + 11 * 30 * 4 - 1)
+    store = TileStore(manifest(tmp_path, write_picture), cache="recent")
+    store.get(0)
+    last = store.get(1)
+    remove_images(tmp_path)
+    assert store.get(1) is last
+    with pytest.raises(DataError, match=r"t0\.png"):
+        store.get(0)
+
+
+def test_recent_drops_what_was_used_longest_ago(tmp_path, write_picture, monkeypatch):
+    tiles = manifest(tmp_path, write_picture)
+    store = TileStore(tiles, cache="recent")
+    first, _ = store.get(0), store.get(1)
+    assert store.get(0) is first  # used again: now tile 1 is the older one
+    monkeypatch.setattr("lim_keras.data.store._RECENT_BYTES", 20 * 24 * 4)
+    store._keep(2, (np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)))
+    remove_images(tmp_path)
+    assert store.get(0) is first
+    with pytest.raises(DataError, match=r"t1\.png"):
+        store.get(1)
+
+
 def test_disk_keeps_arrays_for_the_next_store(tmp_path, write_picture):
     tiles = manifest(tmp_path, write_picture)
     wanted = TileStore(tiles).get(0)
