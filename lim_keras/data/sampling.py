@@ -47,9 +47,7 @@ class WindowSampler:
         size: height and width of a window, pixels.
         examples: windows in an epoch.
         seed: decides every draw, together with epoch and position.
-        landslide_share: probability that a tile is drawn from the landslide tiles; None shows every pixel of the store
-            equally often, so that windows hold the data's own share of landslides (with `paste` below 1 a little more:
-            windows that stay inside a tile see its middle more often than its edges).
+        landslide_share: probability that a tile is drawn from the landslide tiles.
         scale_jitter: (low, high) factor by which a window's ground is magnified, drawn evenly on a log scale.
         paste: probability that the surroundings come from other tiles even where the tile would fill the window.
         augmentation: applied to image and mask last.
@@ -62,7 +60,7 @@ class WindowSampler:
         examples: int,
         seed: int,
         *,
-        landslide_share: float | None = 0.5,
+        landslide_share: float = 0.5,
         scale_jitter: tuple[float, float] = (1.0, 1.0),
         paste: float = 1.0,
         augmentation: Augmentation | None = None,
@@ -73,10 +71,9 @@ class WindowSampler:
         kinds = [tile.kind == "landslide" for tile in store.tiles]
         self._landslides = np.flatnonzero(kinds)
         self._background = np.flatnonzero(~np.asarray(kinds, bool))
-        self._sizes = np.array([store.size(position) for position in range(len(store))])
         if landslide_share and not len(self._landslides):
             raise DataError("No landslide tile to draw landslide windows from. Expected at least one. Received: 0")
-        if landslide_share is not None and landslide_share < 1 and not len(self._background):
+        if landslide_share < 1 and not len(self._background):
             # A set of landslide tiles only: their own background is the background.
             self._background = self._landslides
 
@@ -91,29 +88,16 @@ class WindowSampler:
         image, mask = resample(*self._window(side, rng), (self.size, self.size))
         return self._augmentation(image, mask, rng) if self._augmentation else (image, mask)
 
-    def _draw(self, share: float, rng: np.random.Generator) -> int:
-        pool = self._landslides if rng.random() < share else self._background
+    def _draw(self, rng: np.random.Generator) -> int:
+        pool = self._landslides if rng.random() < self._share else self._background
         return int(pool[int(rng.integers(len(pool)))])
 
     def _place(self, side: int, rng: np.random.Generator) -> tuple[int, list[int]]:
         """A tile, and where in it (top, left) the window begins."""
-        if self._share is None:
-            return self._place_evenly(side, side, rng)
-        position = self._draw(self._share, rng)
+        position = self._draw(rng)
         _, mask = self._store.get(position)
         anchor = _landslide_pixel if self._store.tiles[position].kind == "landslide" else _any_pixel
         return position, [at - int(rng.integers(side)) for at in anchor(mask, rng)]
-
-    def _place_evenly(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, list[int]]:
-        """A tile, and where in it a box begins, every placement that overlaps the box being as likely as any other.
-
-        So every pixel of every tile comes to lie in the box equally often; cuts from inside a tile would favour its
-        middle, where landslides are.
-        """
-        reach = self._sizes + np.array([height - 1, width - 1])
-        placements = np.cumsum(reach.prod(axis=1))
-        position = int(np.searchsorted(placements, rng.integers(placements[-1]), side="right"))
-        return position, [int(rng.integers(reach[position, axis])) - (height, width)[axis] + 1 for axis in (0, 1)]
 
     def _window(self, side: int, rng: np.random.Generator) -> Example:
         position, origin = self._place(side, rng)
@@ -133,19 +117,9 @@ class WindowSampler:
         window = np.empty((side, side, image.shape[2]), image.dtype)
         labels = np.empty((side, side), np.uint8)
         strips = lay_tile(window, labels, Box(0, 0, side, side), (image, mask), (top, left))
-        if self._share is None:
-            self._fill_evenly(window, labels, strips, rng)
-            return window, labels
-        share = self._share
         for strip in strips:
-            fill_box(window, labels, strip, lambda draw: self._store.get(self._draw(share, draw)), rng)
+            fill_box(window, labels, strip, lambda draw: self._store.get(self._draw(draw)), rng)
         return window, labels
-
-    def _fill_evenly(self, image: np.ndarray, mask: np.ndarray, boxes: list[Box], rng: np.random.Generator) -> None:
-        while boxes:
-            box = boxes.pop()
-            position, (top, left) = self._place_evenly(box.height, box.width, rng)
-            boxes += lay_tile(image, mask, box, self._store.get(position), (top, left))
 
 
 def _any_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:

@@ -164,7 +164,6 @@ def _judge(bundle: Bundle, settings: EvaluationSection, show_progress: bool) -> 
         sampling.mode,
         sampling.size,
         gsd_m=info.gsd_m,
-        paste=sampling.paste,
         blind=bundle.baseline(),
         settings=settings,
         show_progress=show_progress,

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import track
 
 from lim_keras.config import EvaluationSection
-from lim_keras.data.sampling import WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
@@ -17,6 +16,7 @@ from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.gallery import Gallery
 from lim_keras.evaluation.protocols import tile_predictions, window_predictions
 from lim_keras.evaluation.scoring import Evaluation, Prediction, ProtocolName, evaluate
+from lim_keras.evaluation.sheets import SheetWindows
 from lim_keras.inference.scene import Predict
 
 DEFAULTS = EvaluationSection()
@@ -37,7 +37,7 @@ class Judge:
     Args:
         predict: raw pixels (n, h, w, bands) to probability (n, h, w).
         threshold: probability from which a pixel is landslide.
-        mode, size, paste: section `sampling` of its configuration.
+        mode, size: section `sampling` of its configuration.
         gsd_m: ground sample distance that it was trained at, metres; None: tiles are left as they are.
         blind: mean mask of its training tiles.
         settings: number of windows and of bootstrap draws.
@@ -50,7 +50,6 @@ class Judge:
     mode: Literal["windows", "resized"]
     size: int
     gsd_m: float | None = None
-    paste: float = 1.0
     blind: ImageBlindMask | None = None
     settings: EvaluationSection = DEFAULTS
     seed: int = 2022
@@ -64,13 +63,13 @@ class Judge:
         return self._judge("tiles", tile_predictions(self.predict, store, size=size, blind=self.blind), len(tiles))
 
     def windows(self, tiles: TileSet) -> Judged:
-        """Random windows at the ground sample distance of training and at the tiles' own share of landslides.
+        """Random windows of the tiles laid edge to edge, at the ground sample distance of training; see `SheetWindows`.
 
         A model trained on whole resized tiles is shown the same windows: they are how a scene looks.
         """
         store, count = self._at_training_scale(tiles), self.settings.windows
-        sampler = WindowSampler(store, self.size, count, self.seed, landslide_share=None, paste=self.paste)
-        return self._judge("windows", window_predictions(self.predict, sampler, count), count)
+        windows = SheetWindows(store, self.size, count, self.seed)
+        return self._judge("windows", window_predictions(self.predict, windows, count), count)
 
     def _at_training_scale(self, tiles: TileSet) -> TileStore:
         return TileStore(tiles, self.gsd_m, self.gsd_m, cache="recent")

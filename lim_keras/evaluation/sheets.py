@@ -1,4 +1,7 @@
-"""Held-out tiles predicted among other held-out tiles: every pixel once, so at the data's own share of landslides."""
+"""Held-out tiles among other held-out tiles, as on a scene: every pixel once, or in windows that begin anywhere.
+
+Either way landslides have the data's own share of the ground.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lim_keras.data.mosaic import pack, render
+from lim_keras.data.mosaic import IGNORE, pack, render
 from lim_keras.data.store import TileStore
 from lim_keras.evaluation.baseline import everywhere
 from lim_keras.evaluation.scoring import Place, Prediction
@@ -39,6 +42,47 @@ def sheet_predictions(
             held_out = store.tiles[position]
             place = Place(held_out.tile_id, held_out.kind, held_out.group, image[cut], mask[cut])
             yield Prediction(place, probability[cut], everywhere(mask[cut].shape))
+
+
+class SheetWindows:
+    """Square windows at random places of the sheets: a landslide lies anywhere, is cut by the window's edge, or absent.
+
+    A sheet goes round: at its edge a window continues on the opposite side, so that every tile pixel is shown equally
+    often. Where a sheet is smaller than a window, ground that is shown again is labelled ignore. The windows come sheet
+    by sheet, from each as many as its share of the ground, so that one sheet at a time is held.
+
+    Args:
+        store: tiles at the ground sample distance of training.
+        size: height and width of a window, pixels.
+        count: number of windows.
+        seed: decides which tiles are neighbours and where windows begin.
+    """
+
+    def __init__(self, store: TileStore, size: int, count: int, seed: int) -> None:
+        self._store, self._size, self._count, self._seed = store, size, count, seed
+        self._sheets = pack([store.size(position) for position in range(len(store))], SIDE, seed)
+        areas = np.cumsum([sheet.height * sheet.width for sheet in self._sheets])
+        self._shares = areas / areas[-1]
+        self._held: tuple[int, tuple[NDArray[Any], NDArray[np.uint8]]] | None = None
+
+    def example(self, epoch: int, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Image (size, size, bands) and mask (size, size) {0, 1, 255} of window 0 .. count - 1; see the class."""
+        rng = np.random.default_rng((self._seed, epoch, position))
+        along = (position + rng.random()) / self._count
+        image, mask = self._sheet(int(np.searchsorted(self._shares[:-1], along, side="right")))
+        rows, columns = (int(rng.integers(edge)) + np.arange(self._size) for edge in mask.shape)
+        height, width = mask.shape
+        place = np.ix_(rows % height, columns % width)
+        window, labels = image[place], mask[place]
+        labels[height:] = IGNORE
+        labels[:, width:] = IGNORE
+        return window, labels
+
+    def _sheet(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        if self._held is None or self._held[0] != number:
+            self._held = None  # before the next one is drawn: there is memory for one
+            self._held = number, render(self._sheets[number], self._store.get, self._seed + number)
+        return self._held[1]
 
 
 def predict_array(

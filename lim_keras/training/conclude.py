@@ -108,7 +108,6 @@ def _judge(
         config.sampling.mode,
         config.sampling.size,
         config.sampling.gsd_m or config.gsd_m,
-        config.sampling.paste,
         blind,
         config.evaluation,
         config.seed,

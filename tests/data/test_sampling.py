@@ -69,11 +69,10 @@ def assert_pixels_are_some_tiles(ground, image, mask):
 # Windows: where their pixels come from.
 
 
-@pytest.mark.parametrize("share", [0.5, None])
 @pytest.mark.parametrize("paste", [0.0, 0.5, 1.0])
-def test_every_pixel_of_a_window_is_some_tiles_with_its_own_label(paste, share):
+def test_every_pixel_of_a_window_is_some_tiles_with_its_own_label(paste):
     ground = coded(mixed_sizes())
-    sampler = WindowSampler(ground, 64, 10, 7, landslide_share=share, paste=paste)
+    sampler = WindowSampler(ground, 64, 10, 7, paste=paste)
     for position in range(60):
         image, mask = sampler.example(0, position)
         assert image.shape == (64, 64, 3) and mask.shape == (64, 64) and image.dtype == np.uint8
@@ -223,33 +222,6 @@ def test_seams_say_nothing():
     for group in (there, absent):
         # about 4,000 patches or more: standard deviation of the share below .008
         assert abs(group[:, 1].sum() / group[:, 0].sum() - 0.4) < 0.03
-
-
-@pytest.mark.parametrize("size", [24, 48, 100])
-def test_without_a_share_windows_hold_the_datas_own_share_of_landslides(size):
-    # landslides in the middle of their tiles, as in published sets: 20 x 20 of 40 x 40, and two empty tiles
-    middle = np.zeros((40, 40), np.uint8)
-    middle[10:30, 10:30] = 1
-    masks = [middle, np.zeros((60, 30), np.uint8), np.zeros((25, 70), np.uint8)]
-    ground = coded([mask.shape for mask in masks], masks)
-    sampler = WindowSampler(ground, size, 10, 2, landslide_share=None)
-    shares = [(sampler.example(0, n)[1] == 1).mean() for n in range(1500)]
-    expected = 400 / (1600 + 1800 + 1750)
-    assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / 1500**0.5
-    assert np.std(shares) / 1500**0.5 < 0.1 * expected  # the test can tell
-
-
-def test_without_a_share_every_pixel_is_shown_equally_often():
-    ground = coded([(5, 7), (3, 4)], [np.zeros((5, 7), np.uint8), np.zeros((3, 4), np.uint8)])
-    sampler = WindowSampler(ground, 6, 10, 0, landslide_share=None)
-    times = np.zeros((3, 5, 7))
-    for position in range(4000):
-        image, _ = sampler.example(0, position)
-        np.add.at(times, tuple(image.reshape(-1, 3).T), 1)
-    shown = np.concatenate([times[1].ravel(), times[2, :3, :4].ravel()])
-    assert shown.sum() == 4000 * 36
-    # 144,000 pixels over 47: 3064 each; a Poisson count would spread by 55, repeats in a window by more
-    assert np.abs(shown / (4000 * 36 / 47) - 1).max() < 0.1
 
 
 # Scale.

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import uniform_filter
 
 from lim_keras.evaluation import sheets
-from lim_keras.evaluation.sheets import predict_array, sheet_predictions
+from lim_keras.evaluation.sheets import SheetWindows, predict_array, sheet_predictions
 
 
 class Ground:
@@ -102,3 +102,57 @@ def test_windows_begin_at_multiples_of_the_stride():
     predict_array(predict, np.stack([rows, columns], axis=-1).astype(np.uint8), tile=64, halo=16, multiple=16)
     assert len(begins) > 4
     assert all(row % 16 == column % 16 == 0 for row, column in begins)
+
+
+class Coded(Ground):
+    """Every pixel says where it is from: (tile + 1, row, column)."""
+
+    def __init__(self, sizes, masks=None):
+        super().__init__(sizes)
+        images = [np.dstack([np.full(size, n + 1), *np.indices(size)]).astype(np.uint8) for n, size in enumerate(sizes)]
+        masks = masks or [np.zeros(size, np.uint8) for size in sizes]
+        self.examples = list(zip(images, masks, strict=True))
+
+
+@pytest.mark.parametrize("side", [4096, 40])
+@pytest.mark.parametrize("size", [24, 48])
+def test_windows_hold_the_datas_own_share_of_landslides(monkeypatch, side, size):
+    monkeypatch.setattr(sheets, "SIDE", side)
+    # landslides in the middle of their tiles, as in published sets: 20 x 20 of 40 x 40, and two empty tiles
+    middle = np.zeros((40, 40), np.uint8)
+    middle[10:30, 10:30] = 1
+    masks = [middle, np.zeros((60, 30), np.uint8), np.zeros((25, 70), np.uint8)]
+    windows = SheetWindows(Coded([mask.shape for mask in masks], masks), size, 1500, 2)
+    labels = np.array([windows.example(0, n)[1] for n in range(1500)])
+    expected = 400 / (1600 + 1800 + 1750)
+    assert (labels == 1).sum() / (labels != 255).sum() == pytest.approx(expected, rel=0.1)
+
+
+def test_windows_show_every_pixel_equally_often_and_once_each(monkeypatch):
+    monkeypatch.setattr(sheets, "SIDE", 12)
+    sizes = [(7, 9), (6, 8), (8, 6), (9, 7), (7, 7), (6, 6)]
+    windows = SheetWindows(Coded(sizes), 6, 12000, 0)
+    assert len(windows._sheets) > 1 and all(min(sheet.height, sheet.width) >= 6 for sheet in windows._sheets)
+    times = np.zeros((len(sizes) + 1, 9, 9))
+    for position in range(12000):
+        image, mask = windows.example(0, position)
+        seen = image[mask != 255]
+        assert len(np.unique(seen, axis=0)) == len(seen)
+        np.add.at(times, tuple(seen.T), 1)
+    shown = np.concatenate([times[n + 1][: size[0], : size[1]].ravel() for n, size in enumerate(sizes)])
+    assert shown.sum() == times.sum()
+    assert np.abs(shown / shown.mean() - 1).max() < 0.12
+
+
+def test_windows_are_seeded_and_come_sheet_by_sheet(monkeypatch):
+    monkeypatch.setattr(sheets, "SIDE", 32)
+    ground = Coded(SIZES)
+    drawn = []
+    render = sheets.render
+    monkeypatch.setattr(sheets, "render", lambda sheet, *rest: drawn.append(sheet) or render(sheet, *rest))
+    windows = SheetWindows(ground, 32, 50, 3)
+    first = [windows.example(0, n) for n in range(50)]
+    assert len(drawn) == len(windows._sheets) > 2  # each of them once
+    again, other = SheetWindows(ground, 32, 50, 3), SheetWindows(ground, 32, 50, 4)
+    assert all((again.example(0, n)[0] == image).all() for n, (image, _) in enumerate(first))
+    assert not all((other.example(0, n)[0] == image).all() for n, (image, _) in enumerate(first))
