@@ -357,10 +357,15 @@ def test_the_teachers_false_alarms_are_not_taught_as_landslides():
     truth = taught([1, 0, 0], [255, 255, 0])  # targets 1, .5 and 0: a landslide, a false alarm, background
     variable = tf.Variable(row(2.0, 0.0, -2.0))
     loss = DistillationLoss(smooth=0.01)
-    for _ in range(1500):
+
+    @tf.function
+    def step():
         with tf.GradientTape() as tape:
             value = loss(truth, variable)
         variable.assign_sub(0.3 * tape.gradient(value, variable))
+
+    for _ in range(1500):
+        step()
     landslide, alarm, background = tf.sigmoid(variable).numpy().ravel()
     assert landslide > 0.95 and background < 0.05
     assert alarm == pytest.approx(0.5, abs=0.05)
