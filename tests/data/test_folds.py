@@ -113,6 +113,20 @@ def test_validation_split_is_stratified_and_grouped():
     assert held_out == validation_split(tiles, 0.2, seed=3)
 
 
+def test_no_single_landslide_decides_a_validation():
+    tiles = mixed(20, 40)
+    sized = tile_set(*(replace(tile, landslide_px=10 if tile.kind == "landslide" else 0) for tile in tiles))
+    for seed in range(8):
+        # what would be held out were all alike gets a landslide as large as all others
+        unlucky = next(name for name in validation_split(sized, 0.2, seed) if name.startswith("ls"))
+        one_large = tile_set(*(replace(t, landslide_px=200) if t.tile_id == unlucky else t for t in sized))
+        assert unlucky not in validation_split(one_large, 0.2, seed)
+        # nor do two of one ground that are large together
+        pair = ["ls_0", "ls_1"]
+        both = tile_set(*(replace(t, landslide_px=40, group="g") if t.tile_id in pair else t for t in sized))
+        assert not set(pair) & set(validation_split(both, 0.2, seed))
+
+
 @pytest.fixture
 def pictures(tmp_path) -> dict[str, Path]:
     """Files a, b, c of different content, where c is as long as a."""
