@@ -39,7 +39,7 @@ def main() -> None:
     panels: dict[str, dict[str, Any]] = {
         "the scene": {},
         "as it is": {},
-        "--threshold 0.2": {"threshold": 0.2},
+        "--threshold 0.5": {"threshold": 0.5},
         "--threshold 0.9": {"threshold": 0.9},
         "--min-area 1000": {"inventory": InventoryOptions(min_area_m2=1000)},
         "--fill-holes 500": {"inventory": InventoryOptions(fill_holes_m2=500)},
