@@ -59,7 +59,7 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
     pixels: list[Counter[str]] = [Counter() for _ in range(folds)]
     for tile, group in zip(tiles, _groups(tiles), strict=True):
         pixels[assigned[tile.tile_id]][group] += tile.landslide_px
-    largest_shares = [max(fold.values()) / max(1, fold.total()) for fold in pixels]
+    largest_shares = [max(fold.values()) / fold.total() if fold.total() else 1.0 for fold in pixels]
     chosen = largest_shares.index(min(largest_shares))
     return [tile_id for tile_id, fold in assigned.items() if fold == chosen]
 

@@ -121,6 +121,10 @@ def test_no_single_landslide_decides_a_validation():
         unlucky = next(name for name in validation_split(sized, 0.2, seed) if name.startswith("ls"))
         one_large = tile_set(*(replace(t, landslide_px=200) if t.tile_id == unlucky else t for t in sized))
         assert unlucky not in validation_split(one_large, 0.2, seed)
+        # a fold whose landslide tiles have no landslide pixel is none that could judge
+        held_out = set(validation_split(sized, 0.2, seed))
+        empty = tile_set(*(replace(t, landslide_px=0) if t.tile_id in held_out else t for t in sized))
+        assert not held_out & set(validation_split(empty, 0.2, seed))
         # nor do two of one ground that are large together
         pair = ["ls_0", "ls_1"]
         both = tile_set(*(replace(t, landslide_px=40, group="g") if t.tile_id in pair else t for t in sized))
