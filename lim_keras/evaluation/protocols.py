@@ -13,7 +13,7 @@ from lim_keras.inference.scene import Predict
 
 
 class WindowSource(Protocol):
-    """Where random windows come from, such as `lim_keras.data.sampling.WindowSampler`."""
+    """Where random windows come from, such as `lim_keras.evaluation.sheets.SheetWindows`."""
 
     def example(self, epoch: int, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Image (h, w, bands) and mask (h, w) {0, 1, 255}; the same epoch and position give the same window."""
