@@ -116,6 +116,9 @@ class TrainingSection(Section):
         1.0, gt=0, description="the encoder learns at this multiple of learning_rate"
     )
     freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs in which the encoder does not learn")
+    frozen_encoder_scales: int = Field(
+        0, ge=0, le=5, description="scales of the encoder, finest first, that never learn: a step costs less"
+    )
     precision: Precision = Field(
         "float32",
         description="Keras dtype policy of the network; auto is mixed_bfloat16 where a measurement finds it faster",

@@ -43,7 +43,9 @@ class VariantsType(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--tflite", type=VariantsType(), help=f"LiteRT files to make: {','.join(VARIANTS)}.")
-@click.option("--tile", type=click.IntRange(1), help="Pixels a side of their windows [default: as the network needs].")
+@click.option(
+    "--tile", type=click.IntRange(1), help="Pixels a side of their windows, the only ones they take [default: any]."
+)
 @click.option("--fold", type=click.IntRange(0), help="Export this fold alone [default: the ensemble, as one file].")
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="Tiles, to calibrate int8 and to test.")
 @click.option(

@@ -78,7 +78,8 @@ class LiteRtFigures(_Part):
     """What was measured of a .tflite file before it was kept, beside the SavedModel that it was made of.
 
     Args:
-        bytes: its size. tile: height and width of its windows, pixels. windows: how many it was judged on.
+        bytes: its size. tile: height and width of its windows, pixels; None: any. windows: how many it was judged on;
+        side: of these, pixels.
         milliseconds_per_tile: on the machine that exported.
         landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
         saved_model_f1, saved_model_iou: of the SavedModel on the same windows.
@@ -87,8 +88,9 @@ class LiteRtFigures(_Part):
     """
 
     bytes: int = Field(ge=0)
-    tile: int = Field(ge=1)
+    tile: int | None = Field(ge=1)
     windows: int = Field(ge=1)
+    side: int = Field(ge=1)
     milliseconds_per_tile: float = Field(ge=0)
     landslide_f1: float | None
     landslide_iou: float | None

@@ -7,8 +7,8 @@ from lim_keras.export.bundle_info import BundleInfo, LiteRtFigures
 COLUMNS = (
     "file",
     "size",
-    "tile",
-    "ms/tile",
+    "windows",
+    "milliseconds",
     "landslide F1",
     "IoU",
     "SavedModel F1",
@@ -39,8 +39,8 @@ def _row(name: str, figures: LiteRtFigures) -> tuple[str, ...]:
     return (
         name,
         f"{figures.bytes / 1e6:.2f} MB",
-        f"{figures.tile} px",
-        f"{figures.milliseconds_per_tile:.1f}",
+        "any" if figures.tile is None else f"{figures.tile} px",
+        f"{figures.milliseconds_per_tile:.1f} ({figures.side} px)",
         _score(figures.landslide_f1),
         _score(figures.landslide_iou),
         _score(figures.saved_model_f1),

@@ -3,9 +3,9 @@
     <bundle>/tflite/<source>_<variant>.tflite       source: ensemble, fold_<k>
     <bundle>/tflite/tflite.json                     `lim_keras.inference.litert.LiteRtIndex`
 
-A file takes one window (1, tile, tile, bands) of raw pixels and gives `probability` (1, tile, tile, 1); of an ensemble
-also `folds` (1, tile, tile, folds), from which the runner makes spread and votes. Files are of a fixed size: LiteRT
-plans its memory once, and the padding to the network's stride vanishes from the graph.
+A file takes one window (1, h, w, bands) of raw pixels and gives `probability` (1, h, w, 1); of an ensemble also `folds`
+(1, h, w, folds), from which the runner makes spread and votes. h and w are any from 1 on, or both the tile of the
+export: accelerators of small devices mostly ask for one size, but that may leave no room for an exact halo.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from lim_keras.inference.litert import (
     LiteRtModel,
     Variant,
     approximate,
-    default_tile,
     halo_of_tile,
+    measuring_side,
 )
 
 FOLDER = "tflite"
@@ -49,7 +49,7 @@ class Asked:
 
     Args:
         variants: which files to make.
-        tile: height and width of their windows, pixels; None: `lim_keras.inference.litert.default_tile`.
+        tile: height and width of their windows, pixels; None: any.
         fold: of this fold alone; None: of all, as one file.
         data: tiles, for calibration and test; without, only the numbers' differences on random pixels are measured.
         test_ids: tiles to test on; None: the run's test tiles, else all not trained on.
@@ -79,9 +79,9 @@ class LiteRtExport:
 
     def tables(self) -> list[Any]:
         """One line a file, the SavedModel first."""
-        windows = next(iter(self.files.values())).measured.windows
-        table = Table(title=f"LiteRT files on {windows} windows")
-        for name in ("file", "KiB", "ms/tile", "landslide F1", "landslide IoU", "max diff", "mean diff", "limit", ""):
+        seen = next(iter(self.files.values())).measured
+        table = Table(title=f"LiteRT files on {seen.windows} windows of {seen.side} px")
+        for name in ("file", "KiB", "ms/window", "landslide F1", "landslide IoU", "max diff", "mean diff", "limit", ""):
             table.add_column(name, justify="left" if name in ("file", "limit", "") else "right")
         table.add_row("SavedModel", "", "", _shown(self.reference["f1"]), _shown(self.reference["iou_landslide"]))
         for name, file in self.files.items():
@@ -109,11 +109,11 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
         LimKerasWarning: windows too small for exact maps, or pixels that are taken as float32.
     """
     info = BundleInfo.read(bundle)
-    side = default_tile(info) if asked.tile is None else asked.tile
-    halo = halo_of_tile(info, side)
+    side = measuring_side(info) if asked.tile is None else asked.tile
+    halo = halo_of_tile(info, asked.tile)
     source = fold_name(asked.fold or 0) if asked.fold is not None or info.folds == 1 else ENSEMBLE
     tiles = _read_tiles(asked, info)
-    _warn(info, source, side, halo)
+    _warn(info, source, asked.tile, halo)
     folder = asked.out or bundle / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     drafts = {variant: folder / f".{source}_{variant}.tflite.partial" for variant in asked.variants}
@@ -123,17 +123,17 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
         seen = info.model_copy(update={"halo": halo, "folds": folds})
         models = {variant: LiteRtModel(seen, path, asked.threads) for variant, path in drafts.items()}
         windows = _windows(tiles, asked, info, side)
-        reference, tallies = compare(load_bundle(bundle, asked.fold).predict, models, windows, info.threshold)
+        reference, tallies = compare(load_bundle(bundle, asked.fold).predict, models, windows, side, info.threshold)
         files = {
             f"{source}_{variant}.tflite": LiteRtFile(
                 record=FileRecord.of(path),
                 variant=variant,
                 source=source,
                 folds=folds,
-                tile=side,
+                tile=asked.tile,
                 halo=halo,
                 input=input_of(info),
-                measured=tallies[variant].judged(variant, reference),
+                measured=tallies[variant].judged(variant, side, reference),
             )
             for variant, path in drafts.items()
         }
@@ -162,9 +162,9 @@ def _read_tiles(asked: Asked, info: BundleInfo) -> TileSet | None:
     return tiles
 
 
-def _warn(info: BundleInfo, source: str, side: int, halo: int) -> None:
+def _warn(info: BundleInfo, source: str, tile: int | None, halo: int) -> None:
     if halo < info.halo:
-        warnings.warn(approximate(source, info, side, halo), LimKerasWarning, stacklevel=3)
+        warnings.warn(approximate(source, info, tile, halo), LimKerasWarning, stacklevel=3)
     if input_of(info) != info.dtype:
         message = f"{info.name}: LiteRT files of {info.dtype} bundles take float32 pixels, of the same raw values."
         warnings.warn(message, LimKerasWarning, stacklevel=3)
@@ -180,7 +180,7 @@ def _convert(
         if variant == "int8" and tiles is not None:
             known = _training_tiles(tiles, asked, info)
             calibration = calibration_windows(known, info.gsd_m, side, _CALIBRATION_WINDOWS)
-        path.write_bytes(convert(models, variant, side, info, calibration))
+        path.write_bytes(convert(models, variant, asked.tile, info, calibration))
 
 
 def _training_tiles(tiles: TileSet, asked: Asked, info: BundleInfo) -> TileSet:

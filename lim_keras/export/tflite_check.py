@@ -50,8 +50,8 @@ class Tally:
         """A score of landslide pixels; None if nothing was labelled."""
         return self.confusion.scores()[name] if self.confusion.pixels else None
 
-    def judged(self, variant: Variant, reference: Tally) -> Measured:
-        """The figures, and whether they are within the variant's limit."""
+    def judged(self, variant: Variant, side: int, reference: Tally) -> Measured:
+        """The figures, and whether they are within the variant's limit; side: of the windows, pixels."""
         iou, known = self.score("iou_landslide"), reference.score("iou_landslide")
         within: bool | None
         if variant in MAX_DIFFERENCE:
@@ -62,6 +62,7 @@ class Tally:
             within = None if iou is None or known is None else bool(known - iou <= MAX_IOU_LOSS)
         return Measured(
             windows=self.windows,
+            side=side,
             milliseconds_per_tile=1000 * self.seconds / self.windows,
             landslide_f1=self.score("f1"),
             landslide_iou=iou,
@@ -76,14 +77,16 @@ def compare(
     reference: Callable[[NDArray[Any]], NDArray[np.float32]],
     models: Mapping[Variant, LiteRtModel],
     windows: Iterable[Window],
+    side: int,
     threshold: float,
 ) -> tuple[Tally, dict[Variant, Tally]]:
     """Show every window to the SavedModel and to each file.
 
     Args:
         reference: images (n, h, w, bands) -> probability (n, h, w).
-        models: the files; all are of one window size.
-        windows: those smaller than the files' are padded by their edge for all alike, and judged without it.
+        models: the files; all take windows of `side`.
+        windows: those smaller than `side` are padded by their edge for all alike, and judged without it.
+        side: height and width that every window is shown in, pixels.
         threshold: probability >= threshold is landslide.
 
     Returns:
@@ -92,16 +95,16 @@ def compare(
     expected_tally, tallies = Tally(), {variant: Tally() for variant in models}
     for image, mask in windows:
         height, width = mask.shape
-        shown = padded(image, next(iter(models.values())).fixed_tile)
+        shown = padded(image, side)
         if not expected_tally.windows:  # LiteRT packs weights and starts threads in its first run
             for model in models.values():
-                model.run_tile(shown)
+                model.run(shown)
         expected = reference(shown[np.newaxis])[0, :height, :width]
         expected_tally.confusion += count(expected >= np.float32(threshold), mask)
         expected_tally.windows += 1
         for variant, model in models.items():
             started = time.perf_counter()
-            probability = model.run_tile(shown).mean(axis=-1)[:height, :width]
+            probability = model.run(shown).mean(axis=-1)[:height, :width]
             tallies[variant].seconds += time.perf_counter() - started
             tallies[variant].add(probability, expected)
             tallies[variant].confusion += count(probability >= np.float32(threshold), mask)

@@ -23,19 +23,17 @@ from lim_keras.inference.litert import FOLDS, PROBABILITY, Variant
 _SEED = 2022
 
 
-class FixedGraph(tf.Module):
+class OneWindow(tf.Module):
     """Loaded SavedModels of the folds as one function of one window.
-
-    LiteRT's converter takes SavedModels whose shapes are known; those of a bundle take any size.
 
     Args:
         models: what `tf.saved_model.load` gave, one a fold.
-        tile: height and width of the window, pixels.
+        tile: height and width of the window, pixels; None: any.
         bands: of the image.
         input_type: of its pixels.
     """
 
-    def __init__(self, models: Sequence[Any], tile: int, bands: int, input_type: str) -> None:
+    def __init__(self, models: Sequence[Any], tile: int | None, bands: int, input_type: str) -> None:
         super().__init__()
         self.models = list(models)  # their variables live as long as they are referred to
         signature = tf.TensorSpec((1, tile, tile, bands), tf.as_dtype(input_type), name="image")
@@ -53,7 +51,11 @@ class FixedGraph(tf.Module):
 
 
 def convert(
-    models: Sequence[Any], variant: Variant, tile: int, info: BundleInfo, calibration: Sequence[NDArray[Any]] = ()
+    models: Sequence[Any],
+    variant: Variant,
+    tile: int | None,
+    info: BundleInfo,
+    calibration: Sequence[NDArray[Any]] = (),
 ) -> bytes:
     """One .tflite file.
 
@@ -61,13 +63,13 @@ def convert(
         models: loaded SavedModels, one a fold.
         variant: float32; float16: variables of half the size; dynamic: variables of eight bits; int8: eight bits
             throughout, the input and the output too.
-        tile: height and width of the window, pixels.
+        tile: height and width of the window, pixels; None: any.
         info: of the bundle.
-        calibration: windows (tile, tile, bands) that the scales of int8 are measured on.
+        calibration: windows (h, w, bands), of the tile's size if it has one, that the scales of int8 are measured on.
     """
     # The converter quantises float inputs only; it then makes the input itself of eight bits.
     input_type = "float32" if variant == "int8" else input_of(info)
-    graph = FixedGraph(models, tile, info.bands, input_type)
+    graph = OneWindow(models, tile, info.bands, input_type)
     rounded = rounded_depthwise_kernels(models) if variant == "int8" else nullcontext()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), rounded:
         warnings.simplefilter("ignore")  # the converter's remarks on itself

@@ -1,7 +1,7 @@
 """A model file of LiteRT (TensorFlow Lite) as a model for scenes. Neither TensorFlow nor Keras is imported here.
 
-A .tflite file takes windows of one size, and has `tflite.json` beside it, which says what model.json says of the
-bundle and what is known of each file. The two are all that prediction needs.
+A .tflite file takes windows of any size, or of one that it was exported for, and has `tflite.json` beside it, which
+says what model.json says of the bundle and what is known of each file. The two are all that prediction needs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.export.bundle_info import BundleInfo, FileRecord
 from lim_keras.files import write_text
+from lim_keras.inference.memory import LITERT_RUNTIME_BYTES, choose_tile
 from lim_keras.inference.outputs import EnsemblePrediction, checked_images
-from lim_keras.inference.windows import Window, plan_windows, smallest_tile
+from lim_keras.inference.windows import plan_windows, smallest_tile
 
 INDEX_FILE = "tflite.json"
 PROBABILITY, FOLDS = "probability", "folds"
 """Outputs of a file: the mean over the folds, and of an ensemble also each fold's own, in the last axis."""
 
 _CELL = 64
-_EXACT_TILE = 1024
-_COMPROMISE_TILE = 512
+_MEASURING_SIDE = 512
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 
@@ -41,12 +41,13 @@ class _Part(BaseModel):
 class Measured(_Part):
     """What LiteRT made of the test windows, beside the SavedModel.
 
-    windows: how many. landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
-    max_difference, mean_difference: of the probabilities. limit: what was asked of the file, in words; within: whether
-    it is met, None where it could not be measured.
+    windows: how many. side: their height and width, pixels. landslide_f1, landslide_iou: at the bundle's threshold;
+    None without labelled tiles. max_difference, mean_difference: of the probabilities. limit: what was asked of the
+    file, in words; within: whether it is met, None where it could not be measured.
     """
 
     windows: int
+    side: int = Field(ge=1)
     milliseconds_per_tile: float
     landslide_f1: float | None
     landslide_iou: float | None
@@ -59,15 +60,16 @@ class Measured(_Part):
 class LiteRtFile(_Part):
     """One .tflite file.
 
-    source: the SavedModel that it was made of, such as "ensemble". tile: height and width of its windows, pixels. halo:
-    pixels of a window's edge that are not kept; below that of the bundle the map is approximate. input: data type.
+    source: the SavedModel that it was made of, such as "ensemble". tile: height and width of its windows, pixels; None:
+    any. halo: pixels of a window's edge that are not kept; below that of the bundle the map is approximate. input: data
+    type.
     """
 
     record: FileRecord
     variant: Variant
     source: str
     folds: int = Field(ge=1)
-    tile: int = Field(ge=1)
+    tile: int | None = Field(ge=1)
     halo: int = Field(ge=0)
     input: Literal["uint8", "float32"]
     measured: Measured
@@ -110,19 +112,19 @@ def cell_size(info: BundleInfo) -> int:
     return math.lcm(_CELL, info.stride)
 
 
-def default_tile(info: BundleInfo) -> int:
-    """Side of a window that leaves a core of a third of it between exact halos; 512 px where that is above 1024 px."""
-    cell = cell_size(info)
-    exact = max(3 * _rounded_up(info.halo, cell), 4 * cell)
-    return exact if exact <= _EXACT_TILE else _rounded_up(_COMPROMISE_TILE, cell)
+def measuring_side(info: BundleInfo) -> int:
+    """Side of the windows that a file which takes any is measured on, pixels."""
+    return _rounded_up(_MEASURING_SIDE, cell_size(info))
 
 
-def halo_of_tile(info: BundleInfo, tile: int) -> int:
-    """The exact halo where the tile leaves a core between two, else a quarter of the tile.
+def halo_of_tile(info: BundleInfo, tile: int | None) -> int:
+    """The exact halo where the tile leaves a core between two or may be any, else a quarter of the tile.
 
     Raises:
         DataError: a tile that is not on the network's grid, or too small for any halo.
     """
+    if tile is None:
+        return info.halo
     cell = cell_size(info)
     if tile % cell or tile < cell:
         raise DataError(f"Expected a tile of a multiple of {cell} px. Received: {tile} px")
@@ -136,12 +138,11 @@ def is_exact(info: BundleInfo, halo: int) -> bool:
     return halo >= info.halo
 
 
-def approximate(name: str, info: BundleInfo, tile: int, halo: int) -> str:
+def approximate(name: str, info: BundleInfo, tile: int | None, halo: int) -> str:
     """What to warn of."""
-    exact = 3 * _rounded_up(info.halo, cell_size(info))
     return (
         f"{name}: its windows of {tile} px keep a halo of {halo} px, but the network looks {info.halo} px far. Maps "
-        f"are approximate near the edges of windows. Export with --tile {exact} for exact ones."
+        "are approximate near the edges of windows. A file exported without --tile gives exact ones."
     )
 
 
@@ -153,7 +154,7 @@ class LiteRtModel:
         path: the file.
         threads: of the interpreter; None: one for each core that this process may use.
 
-    fixed_tile is the side of its windows, pixels.
+    fixed_tile is the side of its windows, pixels; None: they may be of any size.
 
     Raises:
         BundleError: LiteRT is not installed, or the file cannot be loaded or has other inputs or outputs.
@@ -164,44 +165,54 @@ class LiteRtModel:
         self._runner = _runner(path, threads or usable_cores())
         ((self._name, self._input),) = self._runner.get_input_details().items()
         self._outputs = self._runner.get_output_details()
-        _, height, width, bands = self._input["shape"]
+        _, height, width, bands = self._input["shape_signature"]
         if height != width or bands != info.bands or PROBABILITY not in self._outputs:
             raise BundleError(
                 f"{path}: expected square windows of {info.bands} bands and an output `{PROBABILITY}`. Received: "
                 f"{height} x {width} px, {bands} bands, outputs {', '.join(self._outputs)}"
             )
-        self.fixed_tile = int(height)
+        self.fixed_tile = int(height) if height > 0 else None
+
+    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+        """Rows and columns of a window; arguments as in `lim_keras.inference.memory.choose_tile`."""
+        if self.fixed_tile is not None:
+            return self.fixed_tile, self.fixed_tile
+        return choose_tile(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)
 
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
-        """Images (n, height, width, bands) of any size: cut into windows, the last ones padded by their edge.
+        """Images (n, height, width, bands) of any size.
+
+        A file of one size is shown windows of them, the last ones padded by their edge.
 
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
         """
         array = checked_images(images, self.info.bands)
-        count, height, width, _ = array.shape
-        folds = np.empty((count, height, width, self.info.folds), np.float32)
-        windows = plan_windows(height, width, tile=self.fixed_tile, halo=self.info.halo, multiple=cell_size(self.info))
-        for image, kept in zip(array, folds, strict=True):
-            for window in windows:
-                kept[window.core.slices] = self._window(image, window)
+        folds = np.stack([self._folds(image) for image in array])
         votes = (folds >= np.float32(self.info.threshold)).sum(axis=-1, dtype=np.int32)
         return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), votes)
 
-    def _window(self, image: NDArray[Any], window: Window) -> NDArray[np.float32]:
-        """(height, width, folds) of a window's core."""
-        return self.run_tile(padded(image[window.read.slices], self.fixed_tile))[window.inner.slices]
+    def _folds(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Each fold's probability (height, width, folds) of an image of any size."""
+        tile = self.fixed_tile
+        if tile is None:
+            return self.run(image)
+        height, width, _ = image.shape
+        folds = np.empty((height, width, self.info.folds), np.float32)
+        for window in plan_windows(height, width, tile=tile, halo=self.info.halo, multiple=cell_size(self.info)):
+            folds[window.core.slices] = self.run(padded(image[window.read.slices], tile))[window.inner.slices]
+        return folds
 
-    def run_tile(self, tile: NDArray[Any]) -> NDArray[np.float32]:
-        """Each fold's probability (tile, tile, folds) of an image (tile, tile, bands)."""
-        outputs = self._runner(**{self._name: self._raw(tile)})
+    def run(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Each fold's probability (height, width, folds) of an image (height, width, bands) of a size it takes."""
+        outputs = self._runner(**{self._name: self._raw(image)})
         name = FOLDS if FOLDS in outputs else PROBABILITY
         return _dequantised(outputs[name][0], self._outputs[name])
 
-    def _raw(self, tile: NDArray[Any]) -> NDArray[Any]:
+    def _raw(self, image: NDArray[Any]) -> NDArray[Any]:
         """Pixels in the type of the file's input, on its scale where that is quantised."""
         dtype, (scale, zero) = np.dtype(self._input["dtype"]), self._input["quantization"]
-        values = tile[np.newaxis]
+        values = image[np.newaxis]
         if scale:
             values = values.astype(np.float32) / np.float32(scale) + zero
         if dtype.kind in "ui" and values.dtype != dtype:

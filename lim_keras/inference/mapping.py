@@ -13,7 +13,7 @@ from lim_keras.inference.islands import Island, find_islands
 from lim_keras.inference.maps import Maps
 from lim_keras.inference.memory import choose_tile, free_memory
 from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.outputs import RemoteModel, SceneModel
+from lim_keras.inference.outputs import RemoteModel, SceneModel, SizingModel
 from lim_keras.inference.scene import SceneReader
 from lim_keras.inference.stream import Background, Piece, Seen, predict_windows
 from lim_keras.inference.symmetries import over_symmetries
@@ -65,8 +65,7 @@ def predict_maps(
     islands = find_islands(scene, cell)
     if not islands:
         raise DataError(f"{scene.info.path}: no pixel holds data. Check the file's nodata value, or give --nodata.")
-    fixed = getattr(model, "fixed_tile", None)
-    plan = {"tile": _tile(model, islands, cell, options) if fixed is None else _fixed_tile(fixed, options)}
+    plan = {"tile": _tile(model, islands, cell, options)}
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan=plan)
     rows, columns = maps.plan["tile"]
     work = [(row, island.box) for island in islands for row in island.rows((rows, columns), info.halo)]
@@ -102,11 +101,14 @@ def _pixels(window: Window) -> int:
 def _tile(model: SceneModel, islands: Sequence[Island], cell: int, options: PredictOptions) -> list[int]:
     """Rows and columns of the windows: as asked, or as the memory and, elsewhere, the model allow."""
     info = model.info
+    fixed = getattr(model, "fixed_tile", None)
+    if fixed is not None:
+        return _fixed_tile(fixed, options)
     height = max(island.box.height for island in islands)
     width = max(island.box.width for island in islands)
     if options.tile is None:
         memory = options.memory or free_memory()
-        if isinstance(model, RemoteModel):
+        if isinstance(model, SizingModel):
             return list(model.choose_tile(height, width, memory, cell))
         return list(choose_tile(info, height, width, memory, cell))
     least = smallest_tile(info.halo, cell)

@@ -14,6 +14,9 @@ from lim_keras.inference.windows import smallest_tile
 RUNTIME_BYTES = 900e6
 """What TensorFlow and the geographic libraries take before the first window."""
 
+LITERT_RUNTIME_BYTES = 400e6
+"""The same with LiteRT."""
+
 FREE_SHARE = 0.4
 """Share of the memory that is free now which a prediction may take if nothing else is said."""
 
@@ -43,7 +46,9 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available * FREE_SHARE)
 
 
-def choose_tile(info: BundleInfo, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+def choose_tile(
+    info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float = RUNTIME_BYTES
+) -> tuple[int, int]:
     """Rows and columns of a window that fit into so much memory.
 
     Args:
@@ -51,14 +56,15 @@ def choose_tile(info: BundleInfo, height: int, width: int, memory: int, multiple
         height, width: of the scene; a narrow one gets windows of its own width, and longer ones.
         memory: bytes that the whole process may take.
         multiple: grid that windows start on, pixels.
+        runtime: bytes of them that are taken before the first window.
 
     Raises:
         DataError: not enough for the smallest window that holds a core between two halos.
     """
-    pixels = (memory - RUNTIME_BYTES) / bytes_per_pixel(info)
+    pixels = (memory - runtime) / bytes_per_pixel(info)
     smallest = smallest_window(info.halo, height, width, multiple)
     if pixels < smallest:
-        needed = math.ceil((smallest * bytes_per_pixel(info) + RUNTIME_BYTES) / 2**20)
+        needed = math.ceil((smallest * bytes_per_pixel(info) + runtime) / 2**20)
         least = smallest_tile(info.halo, multiple)
         raise DataError(
             f"Expected at least {needed} MiB of memory for windows of {least} px, the smallest that this model's halo "

@@ -37,16 +37,21 @@ class SceneModel(Protocol):
 
 
 @runtime_checkable
-class RemoteModel(SceneModel, Protocol):
-    """A model that computes elsewhere: it bounds its windows itself, and `predict_all` may be called from threads."""
+class SizingModel(SceneModel, Protocol):
+    """A model that bounds its windows itself, as it takes other memory than TensorFlow's or only one size."""
+
+    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+        """Rows and columns of a window; arguments as in `lim_keras.inference.memory.choose_tile`."""
+        ...
+
+
+@runtime_checkable
+class RemoteModel(SizingModel, Protocol):
+    """A model that computes elsewhere: `predict_all` may be called from threads."""
 
     @property
     def in_flight(self) -> int:
         """How many calls of `predict_all` may be under way at a time."""
-        ...
-
-    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Rows and columns of a window; arguments as in `lim_keras.inference.memory.choose_tile`."""
         ...
 
 

@@ -64,6 +64,25 @@ def has_pooling(name: str) -> bool:
     return name != "mobilenetv2"
 
 
+def freeze_scales(encoder: keras.Model, scales: int) -> None:
+    """Keep the layers that make the finest `scales` feature maps as they are, and save the steps their gradients.
+
+    These see the whole image at its largest, so that they cost most, and look for edges and colours, which need the
+    least learning: the first two blocks are a quarter of a training step of VGG16.
+
+    Args:
+        encoder: of `build_encoder`.
+        scales: 0 (all learn) to 5 (none does).
+    """
+    if not scales:
+        return
+    network = next((layer for layer in encoder.layers if isinstance(layer, keras.Model)), encoder)
+    # Layers are in the order in which the image goes through them; maps before pooling, if any, come after the five.
+    last = network.outputs[scales - 1]._keras_history.operation
+    for layer in network.layers[: network.layers.index(last) + 1]:
+        layer.trainable = False
+
+
 def _vgg16(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
     base = _pretrained(keras.applications.VGG16, bands, weights, "block1_conv1")
     image = keras.Input((None, None, bands), name="image")

@@ -22,6 +22,7 @@ from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
 from lim_keras.metrics import AllScores
 from lim_keras.models import build_model
+from lim_keras.models.encoders import freeze_scales
 from lim_keras.training.callbacks import Checkpoints, Validation
 from lim_keras.training.optimizer import build_optimizer
 from lim_keras.training.precision import choose_precision, precision
@@ -75,6 +76,7 @@ def train_model(
     ]
     with precision(choose_precision(config.training.precision, folder)):
         model = _network(config, statistics, encoder_weights or config.model.encoder_weights)
+        freeze_scales(model.get_layer("encoder"), config.training.frozen_encoder_scales)
         checkpoints = _run(config, model, stores[0], stores[1], folder, statistics, teaching, label, console)
         model.load_weights(checkpoints.best_weights)
     _write_float32(config, model, statistics, result)

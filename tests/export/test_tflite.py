@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 
 from lim_keras.cli import main
@@ -16,6 +17,9 @@ from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.export.tflite import Asked, LiteRtExport, export_litert
 from lim_keras.export.tflite_check import Tally
 from lim_keras.inference.litert import LiteRtIndex, load_litert
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.predict import predict_scene
+from tests.inference.conftest import texture, write_scene
 
 from .conftest import FOLDS, THRESHOLD, constant, facts
 
@@ -31,8 +35,18 @@ def tiles(bijie_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 def made(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> LiteRtExport:
     out = tmp_path_factory.mktemp("tflite")
     asked = Asked(("float32", "int8"), tile=TILE, data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
-    with pytest.warns(LimKerasWarning, match=r"128 px keep a halo of 0 px, .* 127 px far.* --tile 384"):
+    with pytest.warns(LimKerasWarning, match=r"128 px keep a halo of 0 px, .* 127 px far.* without --tile"):
         return export_litert(bundle_path, asked)
+
+
+@pytest.fixture(scope="module")
+def anysize(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of files without a fixed size."""
+    out = tmp_path_factory.mktemp("anysize")
+    asked = Asked(("float32", "int8"), data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
+    made = export_litert(bundle_path, asked)
+    assert {(one.tile, one.halo, one.measured.side) for one in made.files.values()} == {(None, 127, 512)}
+    return out
 
 
 def test_the_table(made: LiteRtExport) -> None:
@@ -61,6 +75,32 @@ def test_an_ensemble_is_one_file(made: LiteRtExport, bundle_path: Path, variant:
     assert variant == "int8" or ((said.votes == expected.votes) | (near < 1e-3)).mean() > 0.999
 
 
+@pytest.mark.parametrize("size", [(1, 1), (31, 33), (130, 250)])
+def test_images_of_any_size(anysize: Path, bundle_path: Path, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, *size, 3), np.uint8)
+    expected = load_bundle(bundle_path).predict_all(image)
+    for variant, within in (("float32", 1e-5), ("int8", 0.1)):
+        said = load_litert(anysize / f"ensemble_{variant}.tflite").predict_all(image)
+        assert said.probability.shape == said.spread.shape == said.votes.shape == (1, *size)
+        assert np.abs(said.probability - expected.probability).max() < within
+        assert np.abs(said.spread - expected.spread).max() < within
+
+
+def test_masks_of_ground_in_pieces_are_equal(anysize: Path, bundle_path: Path, tmp_path: Path) -> None:
+    # Two pieces apart in nodata, one of them larger than a window: the network's own padding meets both.
+    pixels = texture(700, 900)
+    valid = np.zeros((700, 900), np.uint8)
+    valid[10:640, 20:500] = valid[100:300, 650:890] = 255
+    scene = write_scene(tmp_path / "scene.tif", pixels, valid=valid)
+    exact = load_litert(anysize / "ensemble_float32.tflite")
+    for model, out in ((load_bundle(bundle_path), "tensorflow"), (exact, "litert")):
+        summary = predict_scene(model, scene, tmp_path / out, PredictOptions(tile=448)).summary
+        assert summary["windows"]["islands"] == 2 and summary["windows"]["count"] > 2
+    ours, theirs = (rasterio.open(tmp_path / out / "scene_landslides.tif").read(1) for out in ("tensorflow", "litert"))
+    assert set(np.unique(ours)) == {0, 1, 255}
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_changed_file_is_found(made: LiteRtExport, tmp_path: Path) -> None:
     for path in made.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -76,13 +116,13 @@ def test_a_changed_file_is_found(made: LiteRtExport, tmp_path: Path) -> None:
 
 def test_beyond_its_limit_a_file_is_refused(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lim_keras.export.tflite_check.MAX_DIFFERENCE", {"float32": 0.0})
-    result = export_litert(bundle_path, Asked(("float32",), tile=384, fold=1, out=tmp_path))
+    result = export_litert(bundle_path, Asked(("float32",), fold=1, out=tmp_path))
     assert result.refused == ("fold_1_float32.tflite",) and not list(tmp_path.iterdir())
 
 
 def test_eight_bits_need_tiles(bundle_path: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"int8 is calibrated on real training tiles.*--data"):
-        export_litert(bundle_path, Asked(("int8",), tile=384, out=tmp_path))
+        export_litert(bundle_path, Asked(("int8",), out=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -90,8 +130,8 @@ def test_limits_of_iou() -> None:
     # IoU of the SavedModel 8 / 10; of the file 7.8 / 10 and 7.95 / 10
     reference = Tally(Confusion(800, 100, 100, 0), windows=1)
     files = [Tally(Confusion(tp, 100, 900 - tp, 0), windows=1, pixels=1) for tp in (780, 795)]
-    assert [one.judged("int8", reference).within for one in files] == [False, True]
-    assert Tally(windows=1, pixels=1).judged("dynamic", Tally()).within is None
+    assert [one.judged("int8", 64, reference).within for one in files] == [False, True]
+    assert Tally(windows=1, pixels=1).judged("dynamic", 64, Tally()).within is None
 
 
 def test_the_description_is_plain_json(made: LiteRtExport) -> None:
@@ -102,10 +142,12 @@ def test_the_description_is_plain_json(made: LiteRtExport) -> None:
 def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "one"
     write_bundle(bundle, facts(name="one"), [constant(0.0)])
-    export_litert(bundle, Asked(("float32",), tile=128))
+    export_litert(bundle, Asked(("float32",)))
     # random pixels have no labels
     first = BundleInfo.read(bundle).litert["tflite/fold_0_float32.tflite"]
-    assert first.saved_model_iou is None and first.landslide_f1 is None and first.windows == 4
+    assert first.saved_model_iou is None and first.landslide_f1 is None
+    assert (first.tile, first.windows, first.side) == (None, 4, 512)
+    assert f"| any | {first.milliseconds_per_tile:.1f} (512 px) |" in (bundle / "README.md").read_text()
     export_litert(bundle, Asked(("dynamic",), tile=64, data=tiles, test_ids=("ls_0", "nls_0")))
     known = BundleInfo.read(bundle).litert
     assert known.pop("tflite/fold_0_float32.tflite") == first  # its windows were others
@@ -116,7 +158,8 @@ def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
     assert second.landslide_f1 == second.saved_model_f1 == pytest.approx(60 / 1170)
     assert (second.tile, second.windows, second.limit, second.within) == (64, 2, "IoU loss <= 0.01", True)
     assert second.max_difference <= 1e-6 and second.milliseconds_per_tile > 0
-    row = f"| {name} | {second.bytes / 1e6:.2f} MB | 64 px | {second.milliseconds_per_tile:.1f} | 0.0513 | 0.0263 | "
+    size, speed = f"{second.bytes / 1e6:.2f} MB", f"{second.milliseconds_per_tile:.1f} (64 px)"
+    row = f"| {name} | {size} | 64 px | {speed} | 0.0513 | 0.0263 | "
     assert row in (bundle / "README.md").read_text()
     said = CliRunner().invoke(main, ["info", str(bundle)])
     assert said.exit_code == 0 and "LiteRT files, beside the SavedModel" in said.output and "0.0513" in said.output

@@ -1,4 +1,4 @@
-"""LiteRT models as models for scenes: windows of one size, padding, numbers of eight bits."""
+"""LiteRT models as models for scenes: windows of any or of one size, padding, numbers of eight bits."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,12 @@ import pytest
 
 from lim_keras.errors import BundleError, DataError
 from lim_keras.inference import litert
-from lim_keras.inference.litert import LiteRtModel, default_tile, halo_of_tile, load_litert, padded, usable_cores
+from lim_keras.inference.litert import LiteRtModel, halo_of_tile, load_litert, measuring_side, padded, usable_cores
 from lim_keras.inference.mapping import predict_maps
+from lim_keras.inference.memory import LITERT_RUNTIME_BYTES, bytes_per_pixel
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.scene import SceneReader
+from lim_keras.inference.windows import smallest_tile
 
 from .conftest import Folds, Write, constant_model, texture
 
@@ -20,9 +22,13 @@ from .conftest import Folds, Write, constant_model, texture
 class Runner:
     """A signature runner whose only fold says mean of the bands / 256 of each pixel."""
 
-    def __init__(self, side: int, dtype: Any = np.uint8, quantized: bool = False) -> None:
+    def __init__(self, side: int | None, dtype: Any = np.uint8, quantized: bool = False) -> None:
         scale = (0.5, 3) if quantized else (0.0, 0)
-        self._input = {"shape": np.array([1, side, side, 3]), "dtype": dtype, "quantization": scale}
+        self._input = {
+            "shape_signature": np.array([1, side or -1, side or -1, 3]),
+            "dtype": dtype,
+            "quantization": scale,
+        }
         self._output = {"quantization": (1 / 256, 0) if quantized else (0.0, 0)}
         self.seen: list[np.ndarray] = []
 
@@ -43,15 +49,16 @@ def model(monkeypatch: pytest.MonkeyPatch, runner: Runner, halo: int = 64) -> Li
     return LiteRtModel(constant_model().info.model_copy(update={"halo": halo}), Path("x.tflite"))
 
 
+@pytest.mark.parametrize("side", [256, None])
 @pytest.mark.parametrize("size", [(1, 1), (256, 256), (300, 700)])
-def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
-    runner = Runner(256)
+def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], side: int | None) -> None:
+    runner = Runner(side)
     image = texture(*size)
     said = model(monkeypatch, runner).predict_all(image[np.newaxis])
     expected = image.astype(np.float32).mean(axis=-1) / 256
     assert np.abs(said.probability[0] - expected).max() < 1e-6
     assert (said.votes[0] == (expected >= 0.5)).all() and not said.spread.any()
-    assert {one.shape for one in runner.seen} == {(1, 256, 256, 3)}
+    assert {one.shape for one in runner.seen} == {(1, side or size[0], side or size[1], 3)}
 
 
 def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch, write: Write, tmp_path: Path) -> None:
@@ -64,6 +71,24 @@ def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch
         assert plan["tile"] == [256, 256] and plan["count"] == len(runner.seen) == 6
         with pytest.raises(DataError, match=r"256 px, the only one.*Received: 320"):
             predict_maps(one, scene, tmp_path / "other", options=PredictOptions(tile=320))
+
+
+def test_a_file_of_any_size_gets_windows_by_the_memory(
+    monkeypatch: pytest.MonkeyPatch, write: Write, tmp_path: Path
+) -> None:
+    runner = Runner(None)
+    one = model(monkeypatch, runner)
+    # TensorFlow alone would take more
+    least = int(LITERT_RUNTIME_BYTES + smallest_tile(64, 64) ** 2 * bytes_per_pixel(one.info)) + 1
+    with SceneReader(write("scene.tif", texture(300, 500))) as scene:
+        _, plan = predict_maps(one, scene, tmp_path / "maps", options=PredictOptions(memory=least))
+        assert plan["tile"] == [192, 192] and plan["count"] == len(runner.seen) == 3 * 6
+        _, plan = predict_maps(one, scene, tmp_path / "free", options=PredictOptions())
+        assert plan["tile"] == [320, 512] and runner.seen[-1].shape == (1, 300, 500, 3)
+        _, plan = predict_maps(one, scene, tmp_path / "asked", options=PredictOptions(tile=256))
+        assert plan["tile"] == [256, 256]
+        with pytest.raises(DataError, match=r"memory for windows of 192 px"):
+            predict_maps(one, scene, tmp_path / "less", options=PredictOptions(memory=least - 1000))
 
 
 def test_quantised_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,11 +108,10 @@ def test_padding_repeats_the_edge() -> None:
 
 
 def test_tiles_and_halos(tiny: Folds) -> None:
-    # halo 127 is 128 on the grid of 64; a third of 384 is left of 384
-    assert tiny.info.halo == 127 and default_tile(tiny.info) == 384
-    assert [halo_of_tile(tiny.info, tile) for tile in (320, 256, 128)] == [127, 64, 0]
-    far = tiny.info.model_copy(update={"halo": 682})
-    assert default_tile(far) == 512 and halo_of_tile(far, 512) == 128
+    # halo 127 is 128 on the grid of 64
+    assert tiny.info.halo == 127 and measuring_side(tiny.info) == 512
+    assert [halo_of_tile(tiny.info, tile) for tile in (None, 320, 256, 128)] == [127, 127, 64, 0]
+    assert measuring_side(tiny.info.model_copy(update={"stride": 96})) == 576
     with pytest.raises(DataError, match=r"multiple of 64 px\. Received: 100"):
         halo_of_tile(tiny.info, 100)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lim_keras.errors import ModelError
-from lim_keras.models.encoders import build_encoder, has_pooling, widen_kernel
+from lim_keras.models.encoders import build_encoder, freeze_scales, has_pooling, widen_kernel
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,23 @@ def test_further_bands_that_repeat_the_mean_change_little(weights):
     three, five = (build_encoder("mobilenetv2", bands, file)(grey.repeat(bands, axis=-1)) for bands in (3, 5))
     for got, wanted in zip(five, three, strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-3 * float(np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("name", ["small", "vgg16", "mobilenetv2"])
+def test_frozen_scales_have_no_gradient(name):
+    """The finest maps are made by frozen layers alone, and all others need one that learns."""
+    encoder = build_encoder(name, weights="none", before_pooling=has_pooling(name))
+    all_of_them = len(encoder.trainable_variables)
+    freeze_scales(encoder, 0)
+    assert len(encoder.trainable_variables) == all_of_them
+    freeze_scales(encoder, 2)
+    with tf.GradientTape(persistent=True) as tape:
+        maps = encoder(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype("float32"))
+    for scale, features in enumerate(maps[:5]):
+        gradients = tape.gradient(features, encoder.trainable_variables)
+        assert any(gradient is not None for gradient in gradients) == (scale >= 2)
+    freeze_scales(encoder, 5)
+    assert not encoder.trainable_variables
 
 
 def test_small_scales_too():

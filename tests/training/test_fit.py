@@ -172,6 +172,19 @@ def test_a_frozen_encoder_keeps_its_weights(run):
         assert all(np.array_equal(np.asarray(ours), np.asarray(theirs)) for ours, theirs in pairs) == same
 
 
+@pytest.mark.parametrize("mode", ["windows", "resized"])
+def test_frozen_scales_keep_their_weights_and_statistics(run, mode):
+    begun = run(**{"training.frozen_encoder_scales": 2, "training.epochs": 1, "sampling.mode": mode})
+    trained = keras.saving.load_model(train(begun), compile=False)
+    keras.utils.set_random_seed(begun.config.seed)
+    fresh = build_model("fcn", "small", encoder_weights="none", decoder_channels=4)
+    for block in range(1, 6):
+        for layer in (f"block{block}_conv", f"block{block}_bn"):
+            ours, theirs = (model.get_layer("encoder").get_layer(layer).get_weights() for model in (trained, fresh))
+            same = [np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True)]
+            assert same == [block <= 2] * len(same), layer
+
+
 # Parts.
 
 
