@@ -16,6 +16,7 @@ from lim_keras.data.sampling import WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
 from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.export.half_constants import halve_large_constants
 from lim_keras.export.kernel_rounding import rounded_depthwise_kernels
 from lim_keras.export.signatures import SIGNATURE
 from lim_keras.inference.litert import FOLDS, PROBABILITY, Variant
@@ -61,7 +62,7 @@ def convert(
 
     Args:
         models: loaded SavedModels, one a fold.
-        variant: float32; float16: variables of half the size; dynamic: variables of eight bits; int8: eight bits
+        variant: float32; float16: large constants of half the size; dynamic: variables of eight bits; int8: eight bits
             throughout, the input and the output too.
         tile: height and width of the window, pixels; None: any.
         info: of the bundle.
@@ -75,16 +76,15 @@ def convert(
         warnings.simplefilter("ignore")  # the converter's remarks on itself
         tf.saved_model.save(graph, folder, signatures={SIGNATURE: graph.run})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if variant != "float32":
+        if variant in ("dynamic", "int8"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if variant == "float16":
-            converter.target_spec.supported_types = [tf.float16]
         if variant == "int8":
             converter.representative_dataset = lambda: _as_inputs(calibration)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.uint8 if input_of(info) == "uint8" else tf.float32
             converter.inference_output_type = tf.uint8
-        return bytes(converter.convert())
+        content = bytes(converter.convert())
+    return halve_large_constants(content) if variant == "float16" else content
 
 
 def input_of(info: BundleInfo) -> Literal["uint8", "float32"]:
