@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lim_keras.cli.runs import print_result, run_options
+from lim_keras.cli.runs import begin_at, print_result, run_options
 from lim_keras.cli.startup import load_tensorflow, require_tensorflow
 
 
@@ -18,6 +18,7 @@ def cv(
     data: Path,
     test: Path | None,
     encoder_weights: str | None,
+    start: Path | None,
     folder: Path | None,
     bundle: Path | None,
     overrides: tuple[str, ...],
@@ -32,6 +33,7 @@ def cv(
     from lim_keras.training.cross_validation import train_folds
 
     run = begin_cross_validation(config, data, folder=folder, overrides=overrides, test=test)
+    begin_at(run, start)
     train_folds(run, jobs=jobs, encoder_weights=encoder_weights)
     load_tensorflow()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lim_keras.cli.runs import print_result, run_options
+from lim_keras.cli.runs import begin_at, print_result, run_options
 from lim_keras.cli.startup import load_tensorflow, require_tensorflow
 
 
@@ -25,6 +25,7 @@ def distill(
     data: Path,
     test: Path | None,
     encoder_weights: str | None,
+    start: Path | None,
     folder: Path | None,
     bundle: Path | None,
     overrides: tuple[str, ...],
@@ -44,6 +45,7 @@ def distill(
     from lim_keras.training.cross_validation import train_fold
     from lim_keras.training.teaching import prepare_teaching
 
+    begin_at(run, start)
     teaching = prepare_teaching(run, teacher)
     train_fold(run, 0, encoder_weights, "student", teaching=teaching)
     print_result(conclude(run, bundle))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lim_keras.cli.runs import print_result, run_options
+from lim_keras.cli.runs import begin_at, print_result, run_options
 from lim_keras.cli.startup import load_tensorflow, require_tensorflow
 
 
@@ -23,6 +23,7 @@ def fit(
     data: Path,
     test: Path | None,
     encoder_weights: str | None,
+    start: Path | None,
     folder: Path | None,
     bundle: Path | None,
     overrides: tuple[str, ...],
@@ -40,5 +41,6 @@ def fit(
     from lim_keras.training.conclude import conclude
     from lim_keras.training.cross_validation import train_fold
 
+    begin_at(run, start)
     train_fold(run, 0, encoder_weights)
     print_result(conclude(run, bundle))

@@ -1,12 +1,17 @@
-"""What the commands `fit` and `cv` share: their options, and the way from options to a run."""
+"""What the commands that train share: their options, and the way from options to a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from lim_keras.cli.startup import load_tensorflow
+
+if TYPE_CHECKING:
+    from lim_keras.training.run import Run
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -28,6 +33,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="FILE",
                 help="Weights of the encoder: a file, `imagenet` or `none`; default: what the configuration says.",
             ),
+            click.option(
+                "--start-from",
+                "start",
+                metavar="BUNDLE",
+                type=click.Path(exists=True, file_okay=False, path_type=Path),
+                help="Train on from all weights of this bundle's model; it must not have seen --val or --test tiles.",
+            ),
             click.option("--run", "folder", type=click.Path(path_type=Path), help="Run folder [default: runs/<name>]."),
             click.option(
                 "--export",
@@ -46,6 +58,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def begin_at(run: Run, start: Path | None) -> None:
+    """Let a run start at a bundle's weights, where --start-from names one."""
+    if start is not None:
+        load_tensorflow()
+        from lim_keras.training.starting import prepare_start
+
+        prepare_start(run, start)
 
 
 def print_result(text: Sequence[Any]) -> None:

@@ -118,6 +118,8 @@ class ModelFacts(_Part):
         training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
         held_out: of a tile, the fold whose model has not seen it, 0..folds - 1; the soft targets of a student are made
             out of fold with it. Empty in bundles written before it was kept.
+        started_from: name and configuration hash of the bundle that training started at; its tiles are among
+            training_tiles. "" where only an encoder was given.
         data_terms: what the training data allow, for the model card; "" where nobody said it.
     """
 
@@ -137,6 +139,7 @@ class ModelFacts(_Part):
     training_tiles: tuple[str, ...] = ()
     test_tiles: tuple[str, ...] = ()
     held_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    started_from: str = ""
     data_terms: str = ""
 
     @model_validator(mode="after")

@@ -74,10 +74,11 @@ def ground(info: BundleInfo) -> str:
 
 def _training(info: BundleInfo) -> str:
     size = info.sampling.get("size", "unknown")
+    start = f" Training started at the weights of {info.started_from}." if info.started_from else ""
     return (
         f"{len(info.training_tiles)} tiles (ids in model.json); {len(info.test_tiles)} tiles were kept from all models "
         f"for testing. Sampling: {info.sampling.get('mode', 'unknown')}, {size} px. Configuration "
-        f"{info.config_hash[:12]}, exported {info.created:%Y-%m-%d} by lim_keras {info.lim_keras_version}.\n\n"
+        f"{info.config_hash[:12]}, exported {info.created:%Y-%m-%d} by lim_keras {info.lim_keras_version}.{start}\n\n"
         "| band | mean | standard deviation | smallest | largest |\n|---|---|---|---|---|\n"
         + "\n".join(
             f"| {number} | {band.mean:.4g} | {band.std:.4g} | {band.min:.4g} | {band.max:.4g} |"

@@ -29,6 +29,7 @@ from lim_keras.report.figures import training_curves
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.held_out import kept_predictions
 from lim_keras.training.run import TEST, Run
+from lim_keras.training.starting import Start
 
 EXPORTS = Path("exported_models")
 _BLIND_SIZE = 256
@@ -134,7 +135,7 @@ def read_history(run: Run, fold: int) -> dict[str, list[float]]:
 
 
 def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
-    config, statistics = run.config, run.statistics
+    config, statistics, start = run.config, run.statistics, Start.of(run)
     figures = {"out_of_fold": outcome.pooled.figures().model}
     figures |= {f"test_{protocol}": evaluation.figures().model for protocol, evaluation in outcome.test.items()}
     columns = zip(statistics.mean, statistics.std, statistics.minimum, statistics.maximum, strict=True)
@@ -152,17 +153,19 @@ def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
         bias=outcome.calibration.bias,
         metrics=figures,
         config_hash=config.digest(),
-        training_tiles=_training_ids(run),
+        training_tiles=_training_ids(run, start),
+        started_from="" if start is None else f"{start.name} ({start.config_hash[:12]})",
         test_tiles=tuple(name for name in run.tiles.ids if run.folds.get(name) == TEST),
         held_out={name: fold for name in run.tiles.ids if (fold := run.folds.get(name, TEST)) != TEST},
         data_terms=config.data_terms,
     )
 
 
-def _training_ids(run: Run) -> tuple[str, ...]:
-    """Tiles that some model of the run was fitted to."""
+def _training_ids(run: Run, start: Start | None) -> tuple[str, ...]:
+    """Tiles that some model of the run was fitted to, or the model that it started at."""
     seen = {name for fold in run.held_out_folds for name in run.training_tiles(fold).ids}
-    return tuple(name for name in run.tiles.ids if name in seen)
+    ours = tuple(name for name in run.tiles.ids if name in seen)
+    return ours if start is None else (*ours, *sorted(set(start.training_tiles) - set(ours)))
 
 
 def _summary(run: Run, outcome: Outcome) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from lim_keras.training.callbacks import Checkpoints, Validation
 from lim_keras.training.optimizer import build_optimizer
 from lim_keras.training.precision import choose_precision, precision
 from lim_keras.training.progress import RunProgress
+from lim_keras.training.starting import start_at
 from lim_keras.training.teaching import MaskScores, TaughtSampler, TaughtStore, Teaching
 
 MODEL = "model.keras"
@@ -76,6 +77,7 @@ def train_model(
     ]
     with precision(choose_precision(config.training.precision, folder)):
         model = _network(config, statistics, encoder_weights or config.model.encoder_weights)
+        start_at(model, folder.parent)
         freeze_scales(model.get_layer("encoder"), config.training.frozen_encoder_scales)
         checkpoints = _run(config, model, stores[0], stores[1], folder, statistics, teaching, label, console)
         model.load_weights(checkpoints.best_weights)

@@ -1,0 +1,119 @@
+"""Where a training starts: at an encoder's weights and a new decoder, or at all weights of a model that is there.
+
+The start lies in the run folder, so that a killed run needs its bundle no more, and that what the model has seen before
+is known at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lim_keras.config import ModelSection
+from lim_keras.errors import BundleError, LeakError, TrainingError
+from lim_keras.export.bundle import load_bundle
+from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.files import write_text
+from lim_keras.training.run import Run
+
+START = "start"
+"""In the run folder: `weights.npz`, those of the network in its own order, and `start.json`, `Start`."""
+
+_FREE = ("encoder_weights", "dropout")
+"""Keys of the model's configuration that its weights do not depend on."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The model that a run started at. name, config_hash: of its bundle. training_tiles: what it had been fitted to."""
+
+    name: str
+    config_hash: str
+    training_tiles: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Start | None:
+        """What a run started at; None: at its encoder's weights."""
+        try:
+            content = json.loads((run.folder / START / "start.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]))
+
+
+def prepare_start(run: Run, bundle: Path) -> None:
+    """Let every model of the run start at the weights of a bundle's only model; they are kept in the run folder.
+
+    Raises:
+        BundleError: the bundle holds several models, or one that is not the run's network.
+        LeakError: it was fitted to tiles that the run judges by.
+        TrainingError: the run was begun without this start.
+    """
+    info = BundleInfo.read(bundle)
+    before = Start.of(run)
+    start = Start(info.name, info.config_hash, info.training_tiles)
+    if before == start:
+        return
+    if before is not None or any(run.fold_folder(fold).exists() for fold in run.held_out_folds):
+        known = f"at {before.name} ({before.config_hash[:12]})" if before else "without --start-from"
+        raise TrainingError(
+            f"{run.folder} holds a run that was begun {known}. Received: --start-from {bundle} "
+            f"({info.config_hash[:12]}). Give another folder with --run, or the same start."
+        )
+    _check_network(run, info, bundle)
+    _check_leaks(run, info, bundle)
+    weights = [np.asarray(weight, np.float32) for weight in load_bundle(bundle).saved_model.weights]
+    partial = run.folder / f"{START}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    np.savez(partial / "weights.npz", *weights)
+    write_text(partial / "start.json", json.dumps(start.__dict__, indent=2))
+    partial.rename(run.folder / START)
+
+
+def start_at(model: keras.Model, run_folder: Path) -> None:
+    """Give a new network the weights that `prepare_start` kept; does nothing where there are none."""
+    path = run_folder / START / "weights.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as kept:
+            model.set_weights([kept[f"arr_{number}"] for number in range(len(kept.files))])
+
+
+def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:
+    if info.folds != 1:
+        raise BundleError(
+            f"{bundle}: expected a bundle of one model to start from, such as `fit` or `distill` gives. Received: "
+            f"{info.folds} models"
+        )
+    ours, theirs = _network(run.config.model.model_dump()), _network(dict(info.model))
+    ours |= {"bands": run.tiles.bands, "dtype": run.statistics.dtype}
+    theirs |= {"bands": info.bands, "dtype": info.dtype}
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    if differing:
+        expected = ", ".join(f"{key} {theirs.get(key)}" for key in differing)
+        received = ", ".join(f"{key} {ours[key]}" for key in differing)
+        raise BundleError(
+            f"{bundle}: a run that starts from it has its network and its kind of images. Expected: {expected}. "
+            f"Received: {received}. Change the configuration's `model`, or the tiles."
+        )
+
+
+def _network(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: section.get(key) for key in ModelSection.model_fields if key not in _FREE}
+
+
+def _check_leaks(run: Run, info: BundleInfo, bundle: Path) -> None:
+    judged = {name for name in run.tiles.ids if name in run.folds}
+    seen = sorted(judged & set(info.training_tiles))
+    if seen:
+        raise LeakError(
+            f"{bundle}: was fitted to {len(seen)} tiles that this run tests or validates on, such as "
+            f"{', '.join(seen[:20])}. Hold out the tiles that it was not fitted to (--val, --test), or, if these only "
+            "have the same names, rename them."
+        )

@@ -1,0 +1,133 @@
+"""Runs that start at the weights of a bundle: same weights, same network, nothing judged that it has seen."""
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lim_keras.errors import BundleError, LeakError, TrainingError
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.models import build_model
+from lim_keras.training.conclude import conclude
+from lim_keras.training.cross_validation import train_fold
+from lim_keras.training.run import Run
+from lim_keras.training.starting import START, Start, prepare_start, start_at
+from tests.conftest import model_facts
+
+NETWORK = {"name": "fcn", "encoder": "small", "encoder_weights": "none", "decoder_channels": 4, "input_reduction": 1}
+
+
+def network(seed=1):
+    """Weights that no fresh network has, the statistics of batch normalisation too."""
+    keras.utils.set_random_seed(seed)
+    model = build_model("fcn", "small", encoder_weights="none", decoder_channels=4)
+    rng = np.random.default_rng(seed)
+    model.set_weights([weight + rng.uniform(0.01, 0.1, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """bundle(models=1, **facts): the path of one."""
+
+    def write(models=1, **facts):
+        described = model_facts(name="before", **{"model": NETWORK, "training_tiles": ("elsewhere_1",), **facts})
+        write_bundle(tmp_path / "before", described, [network(seed) for seed in range(1, models + 1)])
+        return tmp_path / "before"
+
+    return write
+
+
+@pytest.fixture
+def fit(tmp_path, tiles, config):
+    """fit(**changes): a run of one model; ls_1 and nls_1 are validation tiles, ls_5 and nls_5 test tiles."""
+
+    def begin(**changes):
+        folds = {"ls_1": 0, "nls_1": 0, "ls_5": -1, "nls_5": -1}
+        return Run.open(tmp_path / "fit", config(**changes), tiles, folds)
+
+    return begin
+
+
+def test_a_model_starts_at_the_bundles_weights(fit, bundle):
+    run = fit(**{"training.epochs": 1, "training.learning_rate": 1e-12})
+    prepare_start(run, bundle())
+    train_fold(run, 0, console=Console(quiet=True))
+    trained = keras.saving.load_model(run.fold_folder(0) / "model.keras", compile=False)
+    for ours, theirs in zip(trained.trainable_variables, network().trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    info = BundleInfo.read(_concluded(run))
+    # what the first model had seen is no test for the second
+    assert set(info.training_tiles) == {"elsewhere_1"} | {f"{kind}_{n}" for kind in ("ls", "nls") for n in (0, 2, 3, 4)}
+    assert info.started_from.startswith("before (")
+    assert f"started at the weights of {info.started_from}" in (run.folder / "bundle" / "README.md").read_text()
+
+
+def _concluded(run):
+    conclude(run, run.folder / "bundle")
+    return run.folder / "bundle"
+
+
+def test_half_size_weights(fit, bundle, tmp_path):
+    path = bundle()
+    write_bundle(path, model_facts(name="before", model=NETWORK), [network()], half=True)
+    run = fit()
+    prepare_start(run, path)
+    fresh = network(2)
+    start_at(fresh, run.folder)
+    for ours, theirs in zip(fresh.get_weights(), network().get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_without_a_start_nothing_changes(fit):
+    run, model = fit(), network(2)
+    start_at(model, run.folder)
+    assert Start.of(run) is None
+    assert all(map(np.array_equal, model.get_weights(), network(2).get_weights()))
+
+
+def test_the_same_start_again_and_another(fit, bundle):
+    run, path = fit(), bundle()
+    prepare_start(run, path)
+    written = (run.folder / START / "weights.npz").stat().st_mtime_ns
+    run.fold_folder(0).mkdir()
+    prepare_start(run, path)
+    assert (run.folder / START / "weights.npz").stat().st_mtime_ns == written
+    with pytest.raises(TrainingError, match=r"begun at before .*Give another folder with --run"):
+        prepare_start(run, bundle(config_hash="f" * 64))
+
+
+def test_a_run_that_was_begun_without(fit, bundle):
+    run = fit()
+    run.fold_folder(0).mkdir()
+    with pytest.raises(TrainingError, match="begun without --start-from"):
+        prepare_start(run, bundle())
+    assert not (run.folder / START).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "message"),
+    [
+        ({"model.decoder_channels": 6}, {}, r"Expected: decoder_channels 4\. Received: decoder_channels 6"),
+        ({}, {"dtype": "uint16"}, r"Expected: dtype uint16\. Received: dtype uint8"),
+        ({}, {"models": 2}, r"one model.* Received: 2 models"),
+    ],
+)
+def test_another_network(fit, bundle, settings, facts, message):
+    run = fit(**settings)
+    with pytest.raises(BundleError, match=message):
+        prepare_start(run, bundle(**facts))
+    assert not (run.folder / START).exists()
+
+
+@pytest.mark.parametrize("seen", ["ls_1", "nls_5"])
+def test_tiles_that_the_first_model_was_fitted_to_judge_nothing(fit, bundle, seen):
+    with pytest.raises(LeakError, match=rf"fitted to 1 tiles .* such as {seen}\..*--val"):
+        prepare_start(fit(), bundle(training_tiles=(seen, "ls_0")))
+
+
+def test_every_fold_of_a_cross_validation_is_judged(run, bundle):
+    with pytest.raises(LeakError, match="such as ls_0"):
+        prepare_start(run(), bundle(training_tiles=("ls_0",)))
+    prepare_start(run(), bundle())
