@@ -22,12 +22,12 @@ from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
 from lim_keras.metrics import AllScores
 from lim_keras.models import build_model
-from lim_keras.models.encoders import freeze_scales
+from lim_keras.models.encoders import NO_WEIGHTS, freeze_scales
 from lim_keras.training.callbacks import Checkpoints, Validation
 from lim_keras.training.optimizer import build_optimizer
 from lim_keras.training.precision import choose_precision, precision
 from lim_keras.training.progress import RunProgress
-from lim_keras.training.starting import start_at
+from lim_keras.training.starting import start_weights
 from lim_keras.training.teaching import MaskScores, TaughtSampler, TaughtStore, Teaching
 
 MODEL = "model.keras"
@@ -76,8 +76,12 @@ def train_model(
         _store(config, validation, folder / "cache" / "v"),
     ]
     with precision(choose_precision(config.training.precision, folder)):
-        model = _network(config, statistics, encoder_weights or config.model.encoder_weights)
-        start_at(model, folder.parent)
+        start = start_weights(folder.parent)
+        # All weights are there: an encoder's would be fetched in vain.
+        weights = NO_WEIGHTS if start else encoder_weights or config.model.encoder_weights
+        model = _network(config, statistics, weights)
+        if start:
+            model.set_weights(start)
         freeze_scales(model.get_layer("encoder"), config.training.frozen_encoder_scales)
         checkpoints = _run(config, model, stores[0], stores[1], folder, statistics, teaching, label, console)
         model.load_weights(checkpoints.best_weights)

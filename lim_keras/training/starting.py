@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from lim_keras.config import ModelSection
 from lim_keras.errors import BundleError, LeakError, TrainingError
@@ -77,12 +77,13 @@ def prepare_start(run: Run, bundle: Path) -> None:
     partial.rename(run.folder / START)
 
 
-def start_at(model: keras.Model, run_folder: Path) -> None:
-    """Give a new network the weights that `prepare_start` kept; does nothing where there are none."""
+def start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
+    """The weights that `prepare_start` kept, in the network's order; None where a run starts at its encoder's."""
     path = run_folder / START / "weights.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as kept:
-            model.set_weights([kept[f"arr_{number}"] for number in range(len(kept.files))])
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        return [kept[f"arr_{number}"] for number in range(len(kept.files))]
 
 
 def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:
