@@ -102,8 +102,10 @@ def _tile(model: SceneModel, islands: Sequence[Island], cell: int, options: Pred
     """Rows and columns of the windows: as asked, or as the memory and, elsewhere, the model allow."""
     info = model.info
     fixed = getattr(model, "fixed_tile", None)
-    if fixed is not None:
-        return _fixed_tile(fixed, options)
+    if fixed is not None and options.tile not in (None, fixed):
+        raise DataError(
+            f"Expected a tile of {fixed} px, the only one that this model takes. Received: {options.tile} px."
+        )
     height = max(island.box.height for island in islands)
     width = max(island.box.width for island in islands)
     if options.tile is None:
@@ -118,12 +120,3 @@ def _tile(model: SceneModel, islands: Sequence[Island], cell: int, options: Pred
             f"Received: {options.tile} px."
         )
     return [options.tile, options.tile]
-
-
-def _fixed_tile(tile: int, options: PredictOptions) -> list[int]:
-    """Rows and columns of the windows of a model that takes no other."""
-    if options.tile not in (None, tile):
-        raise DataError(
-            f"Expected a tile of {tile} px, the only one that this model takes. Received: {options.tile} px."
-        )
-    return [tile, tile]

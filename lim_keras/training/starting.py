@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Start:
 def prepare_start(run: Run, bundle: Path) -> None:
     """Let every model of the run start at the weights of a bundle's only model; they are kept in the run folder.
 
+    Args:
+        run: nothing of it is trained yet, or it was begun with the same start.
+        bundle: of `fit` or `distill`; its network, bands and data type are the run's.
+
     Raises:
         BundleError: the bundle holds several models, or one that is not the run's network.
         LeakError: it was fitted to tiles that the run judges by.
@@ -73,7 +77,7 @@ def prepare_start(run: Run, bundle: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     np.savez(partial / "weights.npz", *weights)
-    write_text(partial / "start.json", json.dumps(start.__dict__, indent=2))
+    write_text(partial / "start.json", json.dumps(asdict(start), indent=2))
     partial.rename(run.folder / START)
 
 
