@@ -11,8 +11,11 @@ from lim_keras.errors import DataError
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.windows import smallest_tile
 
-RUNTIME_BYTES = 900e6
-"""What TensorFlow and the geographic libraries take before the first window."""
+_RUNTIME_BYTES = 900e6
+"""What TensorFlow, the geographic libraries and a network take before the first window."""
+
+_FOLD_BYTES = 80e6
+"""What each further network takes, whatever a window holds. Measured on five small encoders."""
 
 LITERT_RUNTIME_BYTES = 400e6
 """The same with LiteRT."""
@@ -47,7 +50,7 @@ def free_memory() -> int:
 
 
 def choose_tile(
-    info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float = RUNTIME_BYTES
+    info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float | None = None
 ) -> tuple[int, int]:
     """Rows and columns of a window that fit into so much memory.
 
@@ -56,11 +59,12 @@ def choose_tile(
         height, width: of the scene; a narrow one gets windows of its own width, and longer ones.
         memory: bytes that the whole process may take.
         multiple: grid that windows start on, pixels.
-        runtime: bytes of them that are taken before the first window.
+        runtime: bytes of them that are taken before the first window; None: those of TensorFlow and the networks.
 
     Raises:
         DataError: not enough for the smallest window that holds a core between two halos.
     """
+    runtime = tensorflow_bytes(info.folds) if runtime is None else runtime
     pixels = (memory - runtime) / bytes_per_pixel(info)
     smallest = smallest_window(info.halo, height, width, multiple)
     if pixels < smallest:
@@ -71,6 +75,11 @@ def choose_tile(
             f"of {info.halo} px leaves a core in. Received: {memory / 2**20:.0f} MiB. Raise --memory."
         )
     return shape_tile(info.halo, height, width, pixels, multiple)
+
+
+def tensorflow_bytes(folds: int) -> float:
+    """What a process with so many networks in TensorFlow takes before the first window."""
+    return _RUNTIME_BYTES + _FOLD_BYTES * (folds - 1)
 
 
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:

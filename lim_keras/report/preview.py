@@ -110,7 +110,9 @@ def draw_preview(
         picture = _heated(picture, valid, *_read_probability(probability, view))
     shapes, chances = _outlines(inventory, view.ground)
     figure, axes, strip = _lay_out(view)
-    axes.imshow(picture, extent=(0, info.width, info.height, 0), interpolation="antialiased", aspect="auto")
+    # A number for alpha keeps matplotlib in single precision: half the memory.
+    whole = (0, info.width, info.height, 0)
+    axes.imshow(picture, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
     ringed = _draw_landslides(axes, shapes, chances, view)
     _write_headings(figure, title or scene.stem, _summary(inventory, view), view)
     coloured = bool(np.isfinite(chances).any())

@@ -154,7 +154,7 @@ def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
         metrics=figures,
         config_hash=config.digest(),
         training_tiles=_training_ids(run, start),
-        started_from="" if start is None else f"{start.name} ({start.config_hash[:12]})",
+        started_from="" if start is None else str(start),
         test_tiles=tuple(name for name in run.tiles.ids if run.folds.get(name) == TEST),
         held_out={name: fold for name in run.tiles.ids if (fold := run.folds.get(name, TEST)) != TEST},
         data_terms=config.data_terms,

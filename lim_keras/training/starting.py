@@ -6,6 +6,7 @@ is known at the end.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -31,11 +32,19 @@ _FREE = ("encoder_weights", "dropout")
 
 @dataclass(frozen=True)
 class Start:
-    """The model that a run started at. name, config_hash: of its bundle. training_tiles: what it had been fitted to."""
+    """The model that a run started at.
+
+    name, config_hash: of its bundle. training_tiles: what it had been fitted to. weights: SHA-256 of the records of its
+    variable files, as a model trained again has the same name and configuration.
+    """
 
     name: str
     config_hash: str
     training_tiles: tuple[str, ...]
+    weights: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (configuration {self.config_hash[:12]}, weights {self.weights[:12]})"
 
     @classmethod
     def of(cls, run: Run) -> Start | None:
@@ -44,7 +53,14 @@ class Start:
             content = json.loads((run.folder / START / "start.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]))
+        return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), content["weights"])
+
+    @classmethod
+    def at(cls, info: BundleInfo) -> Start:
+        """A start at the model of a bundle."""
+        records = [record.sha256 for name, record in sorted(info.files.items()) if "/variables/" in name]
+        weights = hashlib.sha256("\n".join(records).encode()).hexdigest()
+        return cls(info.name, info.config_hash, info.training_tiles, weights)
 
 
 def prepare_start(run: Run, bundle: Path) -> None:
@@ -61,14 +77,14 @@ def prepare_start(run: Run, bundle: Path) -> None:
     """
     info = BundleInfo.read(bundle)
     before = Start.of(run)
-    start = Start(info.name, info.config_hash, info.training_tiles)
+    start = Start.at(info)
     if before == start:
         return
     if before is not None or any(run.fold_folder(fold).exists() for fold in run.held_out_folds):
-        known = f"at {before.name} ({before.config_hash[:12]})" if before else "without --start-from"
+        known = f"at {before}" if before else "without --start-from"
         raise TrainingError(
-            f"{run.folder} holds a run that was begun {known}. Received: --start-from {bundle} "
-            f"({info.config_hash[:12]}). Give another folder with --run, or the same start."
+            f"{run.folder} holds a run that was begun {known}. Received: --start-from {bundle}, "
+            f"{start}. Give another folder with --run, or the same start."
         )
     _check_network(run, info, bundle)
     _check_leaks(run, info, bundle)

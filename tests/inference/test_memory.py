@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from lim_keras.errors import DataError
-from lim_keras.inference.memory import RUNTIME_BYTES, bytes_per_pixel, choose_tile, free_memory, parse_memory
+from lim_keras.inference.memory import bytes_per_pixel, choose_tile, free_memory, parse_memory, tensorflow_bytes
 
 from .conftest import Folds, small_model
 
@@ -28,11 +28,19 @@ def test_a_share_of_what_is_free() -> None:
 
 
 def test_windows_fit_into_the_memory(tiny: Folds) -> None:
+    before = tensorflow_bytes(3)
     for memory in (1.2e9, 1.5e9, 2e9):
         rows, columns = choose_tile(tiny.info, 50_000, 50_000, int(memory), 64)
         assert rows == columns and rows % 64 == 0
-        assert rows * columns * bytes_per_pixel(tiny.info) + RUNTIME_BYTES <= memory
-        assert (rows + 64) ** 2 * bytes_per_pixel(tiny.info) + RUNTIME_BYTES > memory or rows > 2000
+        assert rows * columns * bytes_per_pixel(tiny.info) + before <= memory
+        assert (rows + 64) ** 2 * bytes_per_pixel(tiny.info) + before > memory or rows > 2000
+
+
+def test_an_ensemble_takes_more_before_its_first_window() -> None:
+    one, five = (small_model(folds=folds).info for folds in (1, 5))
+    smaller, larger = (choose_tile(info, 50_000, 50_000, int(1.3e9), 64) for info in (five, one))
+    assert smaller < larger
+    assert choose_tile(five, 50_000, 50_000, int(1.3e9), 64, runtime=900e6) > smaller
 
 
 def test_more_memory_than_is_of_use_is_not_taken(tiny: Folds) -> None:

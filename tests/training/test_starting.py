@@ -29,11 +29,11 @@ def network(seed=1):
 
 @pytest.fixture
 def bundle(tmp_path):
-    """bundle(models=1, **facts): the path of one."""
+    """bundle(models=1, seed=1, **facts): the path of one."""
 
-    def write(models=1, **facts):
+    def write(models=1, seed=1, **facts):
         described = model_facts(name="before", **{"model": NETWORK, "training_tiles": ("elsewhere_1",), **facts})
-        write_bundle(tmp_path / "before", described, [network(seed) for seed in range(1, models + 1)])
+        write_bundle(tmp_path / "before", described, [network(seed + number) for number in range(models)])
         return tmp_path / "before"
 
     return write
@@ -93,6 +93,13 @@ def test_the_same_start_again_and_another(fit, bundle):
     assert (run.folder / START / "weights.npz").stat().st_mtime_ns == written
     with pytest.raises(TrainingError, match=r"begun at before .*Give another folder with --run"):
         prepare_start(run, bundle(config_hash="f" * 64))
+
+
+def test_a_model_trained_again_is_another_start(fit, bundle):
+    run = fit()
+    prepare_start(run, bundle())
+    with pytest.raises(TrainingError, match=r"begun at before .*Received: .*before"):
+        prepare_start(run, bundle(seed=2))
 
 
 def test_a_run_that_was_begun_without(fit, bundle):
