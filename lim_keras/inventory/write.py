@@ -60,7 +60,8 @@ def write_inventory(inventory: Inventory, path: Path, *, layer: str = "landslide
 def _write_geopackage(inventory: Inventory, path: Path, layer: str) -> None:
     frame = inventory.frame
     with _fixed_time():
-        _write(frame, path, layer, driver="GPKG")
+        # Nothing here needs a newer one, of which the GDAL of older installations of QGIS warns.
+        _write(frame, path, layer, driver="GPKG", VERSION="1.2")
     by_probability = not frame["probability_mean"].isna().any()
     with closing(sqlite3.connect(path)) as database, database:
         store_style(database, layer, qml(by_probability), _TIME)

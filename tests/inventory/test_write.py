@@ -43,6 +43,7 @@ def test_geopackage(tmp_path, inventory):
     assert back.probability_mean.isna().all() and back.touches_nodata.tolist() == [False, True]
     assert back.touches_nodata.dtype == bool and back.id.dtype.kind == "i"
     assert dict(pyogrio.list_layers(path).tolist()) == {"landslides": "Polygon", "layer_styles": None}
+    assert rows(path, "PRAGMA user_version") == [(10200,)]  # GeoPackage 1.2: read without a warning by QGIS 3.22
 
 
 def test_style_is_stored_as_qgis_stores_it(tmp_path, inventory):
