@@ -50,7 +50,7 @@ def measure(
     from lim_keras.export.bundle import load_bundle
     from lim_keras.inference.islands import find_islands
     from lim_keras.inference.mapping import predict_maps
-    from lim_keras.inference.memory import parse_memory
+    from lim_keras.inference.memory import choose_tile, free_memory, parse_memory
     from lim_keras.inference.options import PredictOptions
     from lim_keras.inference.rasters import gdal_settings
     from lim_keras.inference.scene import SceneReader
@@ -60,8 +60,11 @@ def measure(
     scene = write_scene(folder / "scene.tif", height, width, bands, valid, model.info.dtype)
     options = PredictOptions(memory=parse_memory(memory) if memory else None, tile=tile)
     with gdal_settings(), SceneReader(scene) as reader:
-        warm = np.zeros((1, 256, 256, bands), model.info.dtype)
-        model.predict_all(warm)
+        # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
+        allowed, least = options.memory or free_memory(), math.lcm(64, model.info.stride)
+        rows, columns = (tile, tile) if tile else choose_tile(model.info, height, width, allowed, least)
+        warm = (min(rows, height), min(columns, width)) if valid == 1 else (256, 256)
+        model.predict_all(np.zeros((1, *warm, bands), model.info.dtype))
         started = time.perf_counter()
         _, facts = predict_maps(model, reader, folder / "maps", options=options)
         seconds = time.perf_counter() - started

@@ -86,13 +86,15 @@ class Maps:
     def write(self, piece: Piece) -> None:
         """Put a piece in its place. Pixels without data stay unwritten."""
         values = {"probability": piece.probability, "votes": piece.votes, "spread": piece.spread}
+        missing = slice(0) if piece.valid.all() else ~piece.valid
         with self._explained():
             for name in self._names:
                 dtype = np.dtype(_MAPS[name])
-                shown = np.where(piece.valid, values[name] + 1, 0).astype(dtype)
+                shown = np.add(values[name], 1, dtype=dtype, casting="unsafe", order="C")
+                shown[missing] = 0
                 for row, line in enumerate(shown, start=piece.core.top):
                     place = (row * self._info.width + piece.core.left) * dtype.itemsize
-                    _write_all(self._files[name], line.tobytes(), place)
+                    _write_all(self._files[name], line.data.cast("B"), place)
 
     def commit(self, done: int) -> None:
         """Note that the first `done` rows of windows are complete."""
@@ -145,7 +147,7 @@ class _Explained:
             ) from error
 
 
-def _write_all(file: int, data: bytes, place: int) -> None:
+def _write_all(file: int, data: memoryview, place: int) -> None:
     written = os.pwrite(file, data, place)
     while written < len(data):  # a nearly full disk takes a part, and says why at the next call
         written += os.pwrite(file, data[written:], place + written)

@@ -80,6 +80,8 @@ class SceneReader:
             place = {"crs": grid.crs, "transform": grid.transform, "gsd_m": grid.gsd_m}
             self.info = replace(self.info, width=grid.width, height=grid.height, **place)
         self._lock = threading.Lock()
+        self.everywhere_valid = self._known_valid()
+        """Whether it is known without reading that every pixel holds data."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,9 +94,7 @@ class SceneReader:
                 self._dataset.close()
             self._file.close()
 
-    @property
-    def everywhere_valid(self) -> bool:
-        """Whether it is known without reading that every pixel holds data."""
+    def _known_valid(self) -> bool:
         if np.dtype(self.info.dtype).kind == "f" or self._dataset is not self._file:
             return False
         flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
@@ -141,7 +141,7 @@ class SceneReader:
         if self._dataset is not self._file:  # a mask made of alpha exists for whole numbers only
             alpha = self._dataset.colorinterp.index(ColorInterp.alpha) + 1
             valid = self._read(self._dataset.read, box, indexes=alpha) > 0
-        elif self._nodata == "file":
+        elif self._nodata == "file" and not self.everywhere_valid:
             valid = self._read(self._dataset.dataset_mask, box) > 0
         if pixels is None:
             return valid

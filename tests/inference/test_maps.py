@@ -94,3 +94,18 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(
     monkeypatch.undo()
     with Maps(tmp_path / "m", info, spread=False, identity="a", plan={}) as maps:
         assert maps.done == 1
+
+
+def test_a_system_that_takes_a_part_gets_the_rest(
+    info: RasterInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, place: pwrite(file, bytes(data)[:7], place))
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={}) as maps:
+        maps.write(piece(Box(10, 20, 15, 30), 0.25))
+        vrt = maps.write_vrt()
+    monkeypatch.undo()
+    with rasterio.open(vrt) as file:
+        probability, votes = file.read(1), file.read(2)
+    assert (probability[10:15, 20:30] == 0.25).sum() == (probability != -1).sum() > 0
+    assert ((votes != -1) == (probability != -1)).all()
