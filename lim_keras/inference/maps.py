@@ -86,12 +86,13 @@ class Maps:
     def write(self, piece: Piece) -> None:
         """Put a piece in its place. Pixels without data stay unwritten."""
         values = {"probability": piece.probability, "votes": piece.votes, "spread": piece.spread}
-        missing = slice(0) if piece.valid.all() else ~piece.valid
+        whole = bool(piece.valid.all())
         with self._explained():
             for name in self._names:
                 dtype = np.dtype(_MAPS[name])
                 shown = np.add(values[name], 1, dtype=dtype, casting="unsafe", order="C")
-                shown[missing] = 0
+                if not whole:
+                    shown[~piece.valid] = 0
                 for row, line in enumerate(shown, start=piece.core.top):
                     place = (row * self._info.width + piece.core.left) * dtype.itemsize
                     _write_all(self._files[name], line.data.cast("B"), place)

@@ -53,7 +53,9 @@ class Start:
             content = json.loads((run.folder / START / "start.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), content["weights"])
+        # Runs begun before weights were noted are no one's continuation.
+        weights = content.get("weights", "unknown")
+        return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), weights)
 
     @classmethod
     def at(cls, info: BundleInfo) -> Start:
