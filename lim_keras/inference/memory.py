@@ -18,7 +18,7 @@ _FOLD_BYTES = 80e6
 """What each further network takes, whatever a window holds. Measured on five small encoders."""
 
 LITERT_RUNTIME_BYTES = 400e6
-"""The same with LiteRT."""
+"""What LiteRT, the geographic libraries and a file's networks take before the first window."""
 
 FREE_SHARE = 0.4
 """Share of the memory that is free now which a prediction may take if nothing else is said."""

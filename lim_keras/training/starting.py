@@ -53,8 +53,7 @@ class Start:
             content = json.loads((run.folder / START / "start.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        # Runs begun before weights were noted are no one's continuation.
-        weights = content.get("weights", "unknown")
+        weights = content.get("weights", "unknown")  # as in runs that were begun before weights were noted
         return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), weights)
 
     @classmethod
