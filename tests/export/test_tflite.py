@@ -94,11 +94,19 @@ def test_masks_of_ground_in_pieces_are_equal(anysize: Path, bundle_path: Path, t
     scene = write_scene(tmp_path / "scene.tif", pixels, valid=valid)
     exact = load_litert(anysize / "ensemble_float32.tflite")
     for model, out in ((load_bundle(bundle_path), "tensorflow"), (exact, "litert")):
-        summary = predict_scene(model, scene, tmp_path / out, PredictOptions(tile=448)).summary
+        summary = predict_scene(model, scene, tmp_path / out, PredictOptions(tile=448, probability="float32")).summary
         assert summary["windows"]["islands"] == 2 and summary["windows"]["count"] > 2
-    ours, theirs = (rasterio.open(tmp_path / out / "scene_landslides.tif").read(1) for out in ("tensorflow", "litert"))
-    assert set(np.unique(ours)) == {0, 1, 255}
-    np.testing.assert_array_equal(ours, theirs)
+    masks, maps = (
+        [rasterio.open(tmp_path / out / f"scene_{name}.tif").read(1) for out in ("tensorflow", "litert")]
+        for name in ("landslides", "probability")
+    )
+    assert set(np.unique(masks[0])) == {0, 1, 255}
+    np.testing.assert_array_equal(masks[0] == 255, masks[1] == 255)
+    np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-5)
+    # Each processor sums in an order of its own: a probability that is the threshold to 1e-5 may fall on either side.
+    decided = np.abs(maps[0] - THRESHOLD) > 1e-5
+    assert decided[valid > 0].mean() > 0.999
+    np.testing.assert_array_equal(masks[0][decided], masks[1][decided])
 
 
 def test_a_changed_file_is_found(made: LiteRtExport, tmp_path: Path) -> None:
