@@ -32,9 +32,6 @@ _TRAINING_TILES, _TEST_TILES = (48, 76), (20, 30)
 
 _SMALLEST_M2 = 100.0
 
-JOBS = 3
-"""Folds trained at a time: on two cores three and then two leave no core idle, where twice two and one would."""
-
 Say = Callable[[list[Any]], None]
 
 
@@ -50,7 +47,7 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(folder: Path, say: Say, jobs: int = JOBS) -> DemoResult:
+def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     """Make two worlds, train five folds on tiles of the first, judge their ensemble on the second.
 
     Args:

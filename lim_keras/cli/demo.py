@@ -12,6 +12,7 @@ from lim_keras.cli.startup import load_tensorflow
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True)
+# On two cores three folds and then two leave no core idle; twice two and one would.
 @click.option("--jobs", type=click.IntRange(min=1), default=3, show_default=True, help="Folds trained at a time.")
 def demo(out: Path, jobs: int) -> None:
     """Make a world, train five small models on its tiles, and judge their ensemble on a world they have not seen."""
