@@ -16,7 +16,7 @@ from lim_keras.data.synthetic import cut_tiles, make_world, write_world
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.evaluation.bundles import BundleReport, judge_bundle
-from lim_keras.export.bundle import load_bundle
+from lim_keras.export.bundle import Bundle, load_bundle
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.predict import predict_scene
 from lim_keras.inventory import InventoryOptions
@@ -71,8 +71,9 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     with as_file(files("lim_keras.cli") / "demo.yaml") as config:
         run = begin_cross_validation(config, folder / "tiles", folder=folder / "run", test=test_ids)
     train_folds(run, jobs=jobs)
-    bundle = folder / "exported_models" / run.config.name
-    say(conclude(run, bundle))
+    exported = folder / "exported_models" / run.config.name
+    say(conclude(run, exported))
+    bundle = load_bundle(exported)
     say(["[bold]3. Evaluation[/bold] on a second world that no model has seen"])
     report = _judge(folder, bundle, test_ids, run.config.evaluation)
     say([*report.tables(), *(f"picture: {path}" for path in report.write_figures(folder / "figures"))])
@@ -105,7 +106,7 @@ def _write_worlds(folder: Path) -> Path:
     return test_list
 
 
-def _judge(folder: Path, bundle: Path, test_ids: Path, settings: EvaluationSection) -> BundleReport:
+def _judge(folder: Path, bundle: Bundle, test_ids: Path, settings: EvaluationSection) -> BundleReport:
     unseen = folder / "world" / "unseen"
     return judge_bundle(
         bundle,
@@ -117,12 +118,12 @@ def _judge(folder: Path, bundle: Path, test_ids: Path, settings: EvaluationSecti
     )
 
 
-def _map_scene(folder: Path, bundle: Path) -> list[Any]:
+def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
     """What `lim-keras predict` makes of the unseen world, and where that is right and wrong."""
     files = folder / "world" / "unseen"
     inventory = InventoryOptions(min_area_m2=_SMALLEST_M2)
     options = PredictOptions(probability="float32", dem=files / "dem.tif", inventory=inventory)
-    prediction = predict_scene(load_bundle(bundle), files / "scene.tif", folder / "inventory", options)
+    prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
     found = f"{count} landslides of at least {_SMALLEST_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
     picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])

@@ -85,7 +85,7 @@ class BundleReport:
 
 
 def judge_bundle(
-    path: Path,
+    bundle: Bundle | Path,
     data: Path | None = None,
     *,
     tile_list: Path | None = None,
@@ -99,7 +99,7 @@ def judge_bundle(
     """Judge a bundle on tiles, on windows, and on a scene where one is given.
 
     Args:
-        path: the bundle's folder.
+        bundle: a loaded bundle with all of its folds, or the folder of one.
         data: tiles, in any layout that `TileSet.read` knows; None: judge on the scene alone.
         tile_list: file of the ids to judge on; None: the run's test tiles, else all that were not trained on.
         scene, truth: a raster, and its landslides as polygons or as labels on the same grid; both or neither.
@@ -116,7 +116,7 @@ def judge_bundle(
         raise DataError("Expected a scene and its truth, both or neither. Received: one of them")
     if data is None and scene is None:
         raise DataError("Nothing to judge on. Expected tiles, or a scene and its truth. Received: neither")
-    bundle = load_bundle(path)
+    bundle = load_bundle(bundle) if isinstance(bundle, Path) else bundle
     tiles = None
     if data is not None:
         wanted = read_tile_ids(tile_list) if tile_list else None
@@ -134,7 +134,7 @@ def judge_bundle(
 
     together, detections = judged(bundle)
     folds = range(bundle.info.folds) if each_fold and bundle.info.folds > 1 else ()
-    apart = {fold: tuple(judged(load_bundle(path, fold))[0]) for fold in folds}
+    apart = {fold: tuple(judged(load_bundle(bundle.path, fold))[0]) for fold in folds}
     return BundleReport(bundle.info, tuple(together), apart, detections)
 
 

@@ -29,13 +29,17 @@ class Gallery:
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         """Pass predictions on unchanged, keeping what belongs to the gallery."""
         for prediction in predictions:
-            confusion = count(prediction.probability >= self.threshold, prediction.place.mask)
-            self._seen += 1
-            if confusion.tp + confusion.fn:
-                self._offer(self._best, confusion.scores()["f1"], prediction)
-            if confusion.fp + confusion.fn:
-                self._offer(self._worst, confusion.fp + confusion.fn, prediction)
+            self.add(prediction)
             yield prediction
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep a prediction if it belongs to the gallery."""
+        confusion = count(prediction.probability >= self.threshold, prediction.place.mask)
+        self._seen += 1
+        if confusion.tp + confusion.fn:
+            self._offer(self._best, confusion.scores()["f1"], prediction)
+        if confusion.fp + confusion.fn:
+            self._offer(self._worst, confusion.fp + confusion.fn, prediction)
 
     def _offer(self, shelf: list[tuple[float, int, Prediction]], rank: float, prediction: Prediction) -> None:
         if len(shelf) == self._most and rank <= shelf[0][0]:

@@ -1,10 +1,11 @@
 """Judge a predictor on tiles and on windows, with the settings that it was trained with."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 from warnings import warn
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -15,7 +16,7 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.gallery import Gallery
 from lim_keras.evaluation.protocols import tile_predictions, window_predictions
-from lim_keras.evaluation.scoring import Evaluation, Prediction, ProtocolName, evaluate
+from lim_keras.evaluation.scoring import Evaluation, Prediction, ProtocolName, evaluate_side_by_side
 from lim_keras.evaluation.sheets import SheetWindows
 from lim_keras.inference.scene import Predict
 
@@ -24,10 +25,14 @@ DEFAULTS = EvaluationSection()
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The figures of one protocol, and the places to look at."""
+    """The figures of one protocol, and the places to look at.
+
+    folds: the figures of each model alone, where the mean of several was judged.
+    """
 
     evaluation: Evaluation
     gallery: Gallery
+    folds: tuple[Evaluation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Judge:
     """A predictor, and what judging it needs to know of its training.
 
     Args:
-        predict: raw pixels (n, h, w, bands) to probability (n, h, w).
+        predict: raw pixels (n, h, w, bands) to probability (n, h, w). Of several, an ensemble's folds, the mean is
+            judged and each alone as well, and each is asked once for every place.
         threshold: probability from which a pixel is landslide.
         mode, size: section `sampling` of its configuration.
         gsd_m: ground sample distance that it was trained at, metres; None: tiles are left as they are.
@@ -45,7 +51,7 @@ class Judge:
         show_progress: show a bar while predicting.
     """
 
-    predict: Predict
+    predict: Predict | Sequence[Predict]
     threshold: float
     mode: Literal["windows", "resized"]
     size: int
@@ -58,9 +64,11 @@ class Judge:
     def tiles(self, tiles: TileSet) -> Judged:
         """Whole tiles: resized as in training, or at the ground sample distance of training."""
         resized = self.mode == "resized"
-        store = TileStore(tiles, cache="none") if resized else self._at_training_scale(tiles)
+        store = TileStore(tiles, cache="recent") if resized else self._at_training_scale(tiles)
         size = self.size if resized else None
-        return self._judge("tiles", tile_predictions(self.predict, store, size=size, blind=self.blind), len(tiles))
+        return self._judge(
+            "tiles", lambda predict: tile_predictions(predict, store, size=size, blind=self.blind), len(tiles)
+        )
 
     def windows(self, tiles: TileSet) -> Judged:
         """Random windows of the tiles laid edge to edge, at the ground sample distance of training; see `SheetWindows`.
@@ -69,15 +77,18 @@ class Judge:
         """
         store, count = self._at_training_scale(tiles), self.settings.windows
         windows = SheetWindows(store, self.size, count, self.seed)
-        return self._judge("windows", window_predictions(self.predict, windows, count), count)
+        return self._judge("windows", lambda predict: window_predictions(predict, windows, count), count)
 
     def _at_training_scale(self, tiles: TileSet) -> TileStore:
         return TileStore(tiles, self.gsd_m, self.gsd_m, cache="recent")
 
-    def _judge(self, protocol: ProtocolName, predictions: Iterable[Prediction], total: int | None) -> Judged:
+    def _judge(
+        self, protocol: ProtocolName, predictions: Callable[[Predict], Iterable[Prediction]], total: int | None
+    ) -> Judged:
         gallery = Gallery(self.threshold)
+        side_by_side = _with_mean([predictions(predict) for predict in self._predicts])
         shown = track(
-            predictions,
+            _shown_to(gallery, side_by_side),
             f"{protocol:8}",
             total,
             console=Console(stderr=True),
@@ -85,8 +96,29 @@ class Judge:
             transient=True,
         )
         draws = self.settings.bootstrap
-        evaluation = evaluate(gallery.watch(shown), protocol, self.threshold, draws=draws, seed=self.seed)
-        return Judged(evaluation, gallery)
+        together, *alone = evaluate_side_by_side(shown, protocol, self.threshold, draws=draws, seed=self.seed)
+        return Judged(together, gallery, tuple(alone))
+
+    @property
+    def _predicts(self) -> Sequence[Predict]:
+        return (self.predict,) if callable(self.predict) else self.predict
+
+
+def _with_mean(folds: Sequence[Iterable[Prediction]]) -> Iterator[tuple[Prediction, ...]]:
+    """Place by place, what the folds say: their mean, then each of them; the prediction alone where there is one."""
+    for predictions in zip(*folds, strict=True):
+        if len(predictions) == 1:
+            yield predictions
+            continue
+        mean = np.mean([prediction.probability for prediction in predictions], axis=0)
+        yield replace(predictions[0], probability=mean), *predictions
+
+
+def _shown_to(gallery: Gallery, side_by_side: Iterable[tuple[Prediction, ...]]) -> Iterator[tuple[Prediction, ...]]:
+    """Pass predictions on; the gallery keeps what it wants of the first of each place."""
+    for predictions in side_by_side:
+        gallery.add(predictions[0])
+        yield predictions
 
 
 def choose_tiles(

@@ -4,7 +4,7 @@ A place is what one prediction was made for: a tile, a window, a block of a scen
 their counts and one histogram a kind are kept, so memory does not grow with their number of pixels.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -166,14 +166,36 @@ def evaluate(
     Raises:
         ValueError: no prediction came, or the threshold is outside 0..1.
     """
+    (evaluation,) = evaluate_side_by_side(((one,) for one in predictions), protocol, threshold, draws=draws, seed=seed)
+    return evaluation
+
+
+def evaluate_side_by_side(
+    predictions: Iterable[Sequence[Prediction]],
+    protocol: ProtocolName,
+    threshold: float,
+    *,
+    draws: int = 1000,
+    seed: int = 2022,
+) -> list[Evaluation]:
+    """Score several predictors that come place by place, all at one threshold; an evaluation each, in their order.
+
+    Args:
+        predictions: for every place one of each predictor, of always as many.
+
+    Raises:
+        ValueError: no prediction came, or the threshold is outside 0..1.
+    """
     if not 0 <= threshold <= 1:
         raise ValueError(f"Invalid value for argument `threshold`. Expected 0..1. Received: threshold={threshold}")
-    tally = _Tally(threshold)
-    for prediction in predictions:
-        tally.add(prediction)
-    if not tally.places:
+    tallies: list[_Tally] = []
+    for side_by_side in predictions:
+        tallies = tallies or [_Tally(threshold) for _ in side_by_side]
+        for tally, prediction in zip(tallies, side_by_side, strict=True):
+            tally.add(prediction)
+    if not tallies:
         raise ValueError("Invalid value for argument `predictions`. Expected at least one place. Received: none")
-    return Evaluation(protocol, threshold, tuple(tally.places), tally.histograms, draws, seed)
+    return [Evaluation(protocol, threshold, tuple(one.places), one.histograms, draws, seed) for one in tallies]
 
 
 def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:

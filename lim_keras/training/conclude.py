@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from rich.markup import escape
 
 from lim_keras.data.centre_bias import mean_mask
@@ -18,7 +17,7 @@ from lim_keras.data.tiles import TileSet, read_tile
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.calibration import Calibration, best_threshold, fit_calibration, pool_histograms
 from lim_keras.evaluation.fold_table import fold_table
-from lim_keras.evaluation.judging import Judge
+from lim_keras.evaluation.judging import Judge, Judged
 from lim_keras.evaluation.scoring import Evaluation, evaluate, pool_evaluations
 from lim_keras.evaluation.tables import evaluation_table
 from lim_keras.export.bundle import write_bundle
@@ -91,20 +90,21 @@ def judge_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | N
     tiles = run.test_tiles
     if tiles is None:
         return Outcome(threshold, calibration, out_of_fold, {}, {})
-    predictors = [Predictor(model, calibration) for model in models]
-    test = _judge(run, threshold, blind, lambda images: np.mean([p(images) for p in predictors], axis=0), tiles)
-    folds = {}
-    if len(models) > 1:
-        folds = {fold: _judge(run, threshold, blind, predictors[n], tiles) for n, fold in enumerate(run.held_out_folds)}
+    judged = _judge(run, threshold, blind, [Predictor(model, calibration) for model in models], tiles)
+    test = {protocol: one.evaluation for protocol, one in judged.items()}
+    folds = {
+        fold: {protocol: one.folds[number] for protocol, one in judged.items()}
+        for number, fold in enumerate(run.held_out_folds if len(models) > 1 else ())
+    }
     return Outcome(threshold, calibration, out_of_fold, test, folds)
 
 
 def _judge(
-    run: Run, threshold: float, blind: ImageBlindMask | None, predict: Any, tiles: TileSet
-) -> dict[str, Evaluation]:
+    run: Run, threshold: float, blind: ImageBlindMask | None, predictors: Sequence[Predictor], tiles: TileSet
+) -> dict[str, Judged]:
     config = run.config
     judge = Judge(
-        predict,
+        predictors,
         threshold,
         config.sampling.mode,
         config.sampling.size,
@@ -113,7 +113,7 @@ def _judge(
         config.evaluation,
         config.seed,
     )
-    return {"tiles": judge.tiles(tiles).evaluation, "windows": judge.windows(tiles).evaluation}
+    return {"tiles": judge.tiles(tiles), "windows": judge.windows(tiles)}
 
 
 def blind_mask(run: Run) -> ImageBlindMask | None:

@@ -1,6 +1,5 @@
 """Tiles and windows of a small set of tiles on disk; which tiles are judged on."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ from lim_keras.config import EvaluationSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.baseline import ImageBlindMask
-from lim_keras.evaluation.judging import Judge, choose_tiles
+from lim_keras.evaluation.judging import Judge, Judged, choose_tiles
+from lim_keras.inference.scene import Predict
 
 SETTINGS = EvaluationSection(windows=12, bootstrap=40)
 
@@ -19,7 +19,7 @@ def bright_is_landslide(images: np.ndarray) -> np.ndarray:
     return np.where(images[..., 0] > 120, np.float32(0.9), np.float32(0.1))
 
 
-def judge(mode: str, predict: Callable[[np.ndarray], np.ndarray] = bright_is_landslide, **options: object) -> Judge:
+def judge(mode: str, predict: Predict | list[Predict] = bright_is_landslide, **options: object) -> Judge:
     return Judge(predict, 0.5, mode, 32, settings=SETTINGS, **options)  # type: ignore[arg-type]
 
 
@@ -84,6 +84,31 @@ def test_windows_are_seeded_and_of_the_training_size(tiles: TileSet) -> None:
     share = first.figures().landslide_share
     assert first.figures().blind["f1"].value == pytest.approx(2 * share / (1 + share))
     assert judge("windows", seed=5).windows(tiles).evaluation.places != first.places
+
+
+@pytest.mark.parametrize("protocol", ["tiles", "windows"])
+def test_of_several_predictors_the_mean_is_judged_and_each_alone(tiles: TileSet, protocol: str) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def brighter(images: np.ndarray) -> np.ndarray:
+        asked.append(images.shape)
+        return np.where(images[..., 0] > 150, np.float32(0.7), np.float32(0.2))
+
+    def mean(images: np.ndarray) -> np.ndarray:
+        return (bright_is_landslide(images) + brighter(images)) / 2
+
+    def judged(predict: Predict | list[Predict]) -> Judged:
+        return getattr(judge("windows", predict), protocol)(tiles)  # type: ignore[no-any-return]
+
+    alone = [judged(predict) for predict in (bright_is_landslide, brighter, mean)]
+    assert [one.folds for one in alone] == [()] * 3
+    once, asked = asked[: len(asked) // 2], []
+    together = judged([bright_is_landslide, brighter])
+    assert asked == once
+    assert together.evaluation.places == alone[2].evaluation.places
+    assert [fold.places for fold in together.folds] == [one.evaluation.places for one in alone[:2]]
+    assert together.folds[0].places != together.folds[1].places
+    assert [one.place.name for one in together.gallery.worst] == [one.place.name for one in alone[2].gallery.worst]
 
 
 def test_tiles_to_judge_on(tiles: TileSet) -> None:
