@@ -75,7 +75,7 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     say(conclude(run, exported))
     bundle = load_bundle(exported)
     say(["[bold]3. Evaluation[/bold] on a second world that no model has seen"])
-    report = _judge(folder, bundle, test_ids, run.config.evaluation)
+    report = _judge(folder, bundle, tiles, test_ids, run.config.evaluation)
     say([*report.tables(), *(f"picture: {path}" for path in report.write_figures(folder / "figures"))])
     report.write_json(folder / "evaluation.json")
     say(["[bold]4. A landslide inventory[/bold] of that world, with slopes"])
@@ -106,11 +106,11 @@ def _write_worlds(folder: Path) -> Path:
     return test_list
 
 
-def _judge(folder: Path, bundle: Bundle, test_ids: Path, settings: EvaluationSection) -> BundleReport:
+def _judge(folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, settings: EvaluationSection) -> BundleReport:
     unseen = folder / "world" / "unseen"
     return judge_bundle(
         bundle,
-        folder / "tiles",
+        tiles,
         tile_list=test_ids,
         scene=unseen / "scene.tif",
         truth=unseen / "labels.tif",

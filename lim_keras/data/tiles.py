@@ -32,7 +32,7 @@ class TileSet(Sequence[Tile]):
     dtype: str
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], progress: bool = False) -> "TileSet":
+    def read(cls, path: str | os.PathLike[str], progress: bool = False, *, decode: bool = True) -> "TileSet":
         """Read a manifest (a .csv, or a folder that holds tiles.csv), Bijie's folders, or images/ with masks/.
 
         Every image and mask is opened and checked here, so that training meets no bad file.
@@ -40,6 +40,8 @@ class TileSet(Sequence[Tile]):
         Args:
             path: the folder or the manifest.
             progress: show a bar while the files are checked, if standard error is a terminal.
+            decode: False takes the pixel counts of a manifest that `write_manifest` made as they are, and reads no more
+                than the headers of its images: for files that were checked a moment ago.
 
         Raises:
             DataError: one error that lists every offending file: the first 20, then a count of the rest.
@@ -50,7 +52,7 @@ class TileSet(Sequence[Tile]):
         if path.is_dir() and (path / _MANIFEST).is_file():
             path = path / _MANIFEST
         candidates, problems = find_tiles(path) if path.is_dir() else read_candidates(path)
-        checked = check_tiles(path, candidates, problems, progress)
+        checked = check_tiles(path, candidates, problems, progress, decode)
         return cls(path if path.is_dir() else path.parent, checked.tiles, checked.bands, checked.dtype)
 
     @cached_property

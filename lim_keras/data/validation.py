@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ class Checked:
     dtype: str
 
 
-def check_tiles(where: Path, candidates: Sequence[Candidate], problems: Sequence[str], progress: bool) -> Checked:
+def check_tiles(
+    where: Path, candidates: Sequence[Candidate], problems: Sequence[str], progress: bool, decode: bool = True
+) -> Checked:
     """Decode every image and mask, in threads, and make tiles of the candidates.
 
     Args:
@@ -38,13 +41,14 @@ def check_tiles(where: Path, candidates: Sequence[Candidate], problems: Sequence
         candidates: tiles as claimed.
         problems: what is known to be wrong already.
         progress: show a bar, if this is a terminal.
+        decode: False decodes only where a candidate does not claim its pixel counts.
 
     Raises:
         DataError: all problems of all tiles: the first 20 and a count of the rest; or there are no tiles.
     """
     if not candidates and not problems:
         raise DataError(f"{where}: no tiles were found. Expected images of .png, .jpg or .tif.")
-    results = list(_check_all(candidates, progress))
+    results = list(_check_all(candidates, progress, decode))
     passed = [result for result in results if isinstance(result, _Passed)]
     failed = [result for result in results if isinstance(result, str)]
     raise_problems(where, [*problems, *_id_problems(candidates), *failed, *_odd_ones(passed)])
@@ -58,11 +62,11 @@ class _Passed:
     dtype: str
 
 
-def _check_all(candidates: Sequence[Candidate], progress: bool) -> Iterator[_Passed | str]:
+def _check_all(candidates: Sequence[Candidate], progress: bool, decode: bool) -> Iterator[_Passed | str]:
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         with _bar(len(candidates), progress) as step:
-            for result in pool.map(_check, candidates):
+            for result in pool.map(_check, candidates, repeat(decode)):
                 step()
                 yield result
     finally:
@@ -77,16 +81,23 @@ def _bar(total: int, progress: bool) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def _check(candidate: Candidate) -> _Passed | str:
+def _check(candidate: Candidate, decode: bool) -> _Passed | str:
     try:
-        pixels, labels = read_pair(candidate.image, candidate.mask, candidate.ignore)
-        landslide_px, valid_px = int(np.sum(labels == LANDSLIDE)), int(np.sum(labels != IGNORED))
-        tile = _tile(candidate, read_info(candidate.image), landslide_px, valid_px)
+        landslide_px, valid_px = candidate.landslide_px, candidate.valid_px
+        if decode or landslide_px is None or valid_px is None:
+            pixels, labels = read_pair(candidate.image, candidate.mask, candidate.ignore)
+            landslide_px, valid_px = int(np.sum(labels == LANDSLIDE)), int(np.sum(labels != IGNORED))
+            bands, dtype = pixels.shape[2], pixels.dtype.name
+            info = read_info(candidate.image)
+        else:
+            info = read_info(candidate.image)
+            bands, dtype = info.bands, info.dtype
+        tile = _tile(candidate, info, landslide_px, valid_px)
     except DataError as error:
         return str(error)
     except OSError as error:
         return f"{error.filename or candidate.image}: cannot be read ({error.strerror or error})."
-    return _Passed(tile, pixels.shape[2], pixels.dtype.name)
+    return _Passed(tile, bands, dtype)
 
 
 def _tile(claim: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:

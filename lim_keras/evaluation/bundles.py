@@ -86,7 +86,7 @@ class BundleReport:
 
 def judge_bundle(
     bundle: Bundle | Path,
-    data: Path | None = None,
+    data: Path | TileSet | None = None,
     *,
     tile_list: Path | None = None,
     scene: Path | None = None,
@@ -100,7 +100,7 @@ def judge_bundle(
 
     Args:
         bundle: a loaded bundle with all of its folds, or the folder of one.
-        data: tiles, in any layout that `TileSet.read` knows; None: judge on the scene alone.
+        data: tiles, or where they are, in any layout that `TileSet.read` knows; None: judge on the scene alone.
         tile_list: file of the ids to judge on; None: the run's test tiles, else all that were not trained on.
         scene, truth: a raster, and its landslides as polygons or as labels on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
@@ -120,7 +120,8 @@ def judge_bundle(
     tiles = None
     if data is not None:
         wanted = read_tile_ids(tile_list) if tile_list else None
-        tiles = _tiles(TileSet.read(data, progress=show_progress), wanted, bundle.info)
+        read = data if isinstance(data, TileSet) else TileSet.read(data, progress=show_progress)
+        tiles = _tiles(read, wanted, bundle.info)
     judge = _judge(bundle, settings, show_progress)
     watcher = SceneProgress(Console(stderr=True, quiet=not show_progress), "scene")
 

@@ -67,10 +67,11 @@ def write_bundle(
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
     with written_whole(path) as folder:
-        export_models(models, folder, Calibration(facts.temperature, facts.bias), facts.threshold, half, facts.dtype)
+        calibration = Calibration(facts.temperature, facts.bias)
+        graph = export_models(models, folder, calibration, facts.threshold, half, facts.dtype)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
-        write_pair(folder, facts, len(models))
+        write_pair(folder, facts, graph)
         info = write_documents(folder, _describe(folder, facts, models))
         info.write(folder)
     return info

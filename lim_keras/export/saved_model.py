@@ -81,7 +81,7 @@ class FoldGraph(tf.Module):
                 "Invalid value for argument `model`. Expected images (n, h, w, bands) -> logits (n, h, w, 1). "
                 f"Received: {model.input_shape} -> {model.output_shape}"
             )
-        network = float32_copy(model)
+        network = model if _computes_in_float32(model) else float32_copy(model)
         self.bands = int(model.input_shape[-1])
         self.weights = [_half_size(weight) if half else weight.value for weight in network.weights]
         stored = list(zip(network.weights, self.weights, strict=True)) if half else []
@@ -183,6 +183,10 @@ def float32_copy(model: keras.Model) -> keras.Model:
     return copy
 
 
+def _computes_in_float32(layer: Any) -> bool:
+    return layer.compute_dtype == "float32" and all(map(_computes_in_float32, getattr(layer, "layers", ())))
+
+
 def _in_float32(config: Any) -> Any:
     """A Keras configuration with every reduced-precision dtype policy and dtype replaced, at any depth."""
     if isinstance(config, Mapping):
@@ -221,19 +225,24 @@ def export_models(
     threshold: float,
     half: bool = False,
     dtype: str = "float32",
-) -> None:
+) -> FoldGraph | EnsembleGraph:
     """Write `fold_<k>/1/` for each model and, of two or more, `ensemble/1/` into `folder`.
 
     Arguments as above; `dtype` is that of the images, of which those in uint8 may come as PNG or JPEG files, too.
+
+    Returns:
+        What was written and predicts: the ensemble, or the only model.
     """
     graphs = [FoldGraph(model, calibration, half) for model in models]
     paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
     for graph, path in zip(graphs, paths, strict=True):
         _save(graph, path, dtype)
-    if len(graphs) > 1:
-        ensemble = folder / ENSEMBLE / VERSION
-        _save(EnsembleGraph(graphs, threshold), ensemble, dtype)
-        share_variables(ensemble, paths)
+    if len(graphs) == 1:
+        return graphs[0]
+    ensemble, place = EnsembleGraph(graphs, threshold), folder / ENSEMBLE / VERSION
+    _save(ensemble, place, dtype)
+    share_variables(place, paths)
+    return ensemble
 
 
 def _save(graph: FoldGraph | EnsembleGraph, folder: Path, dtype: str = "float32") -> None:

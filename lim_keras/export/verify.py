@@ -1,6 +1,7 @@
 """Whether a bundle is still what was exported: its files, its signatures, and what it answers.
 
-`write_pair` stores an image and the answer of the exported graph beside the model; `verify_bundle` asks again.
+`write_pair` stores an image and the answer of the exported graph beside the model; `verify_bundle` asks what was
+written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import BundleError
 from lim_keras.export.bundle_info import INFO_FILE, BundleInfo, ModelFacts
-from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
+from lim_keras.export.saved_model import ENSEMBLE, VERSION, EnsembleGraph, FoldGraph, fold_name
 from lim_keras.export.signatures import ENCODED, PICTURES, SIGNATURE, signature_names
 
 PAIR_FILE = "verify.npz"
@@ -32,11 +33,11 @@ def model_folders(folds: int) -> list[str]:
     return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
 
 
-def write_pair(folder: Path, facts: ModelFacts, folds: int) -> None:
-    """Store a made-up image and the probability that the exported ensemble, or only model, gives it."""
+def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
+    """Store a made-up image and the probability that the graph of the ensemble, or of the only model, gives it."""
     image = made_up_image(facts)
-    model = tf.saved_model.load(str(folder / model_folders(folds)[0]))
-    np.savez(folder / PAIR_FILE, image=image, probability=_probability(model, image))
+    probability = graph.probability(_batch_of(image))["probability"].numpy()[0, ..., 0]
+    np.savez(folder / PAIR_FILE, image=image, probability=probability)
 
 
 def made_up_image(facts: ModelFacts) -> NDArray[Any]:
@@ -158,9 +159,12 @@ def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _probability(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
-    batch = tf.constant(image[np.newaxis].astype(np.float32))
-    answer: NDArray[np.float32] = model.signatures[SIGNATURE](image=batch)["probability"].numpy()[0, ..., 0]
-    return answer
+    answer: NDArray[np.float32] = model.signatures[SIGNATURE](image=_batch_of(image))["probability"].numpy()
+    return answer[0, ..., 0]
+
+
+def _batch_of(image: NDArray[Any]) -> tf.Tensor:
+    return tf.constant(image[np.newaxis].astype(np.float32))
 
 
 def _probability_of_picture(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:

@@ -60,10 +60,10 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read a run that was begun; tiles are read from where the manifest says that they lie."""
+        """Read a run that was begun; its tiles, which were checked then, are where the manifest says that they lie."""
         folds = read_folds(folder / TILES)
         statistics = BandStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
-        return cls(folder, load_config(folder / CONFIG), TileSet.read(folder / TILES), folds, statistics)
+        return cls(folder, load_config(folder / CONFIG), TileSet.read(folder / TILES, decode=False), folds, statistics)
 
     def fold_folder(self, fold: int) -> Path:
         """Where a fold keeps its history, checkpoints, model and out-of-fold probabilities."""

@@ -61,6 +61,42 @@ def test_all_that_is_written_is_read(folder, tmp_path_factory):
     assert [file.name for file in far.parent.iterdir()] == ["tiles.csv"]
 
 
+def test_tiles_that_were_checked_need_not_be_decoded_again(tmp_path, write_picture):
+    images = {
+        "bands.tif": np.zeros((4, 5, 5), np.float32),
+        "grey.tif": np.zeros((4, 5, 1), np.uint16),
+        "grey.png": np.zeros((4, 5), np.uint8),
+        "alpha.png": np.full((4, 5, 4), 255, np.uint8),
+        "plain.jpg": np.zeros((4, 5, 3), np.uint8),
+    }
+    for name, pixels in images.items():
+        path, far = tmp_path / "one" / name, tmp_path / f"run_{name}" / "tiles.csv"
+        path.parent.mkdir(exist_ok=True)
+        write_raster(path, pixels) if path.suffix == ".tif" else write_picture(path, pixels)
+        (tmp_path / "one" / "tiles.csv").write_text(f"tile_id,image\na,{name}\n")
+        checked = TileSet.read(tmp_path / "one")
+        far.parent.mkdir()
+        checked.write_manifest(far)
+        again = TileSet.read(far, decode=False)
+        assert (again.tiles, again.bands, again.dtype) == (checked.tiles, checked.bands, checked.dtype)
+
+
+def test_headers_are_read_even_so_and_what_is_not_counted_is_decoded(folder, tmp_path_factory):
+    read(folder, "tile_id,image,mask", "a,images/t_0.png,masks/t_0.png", "b,images/t_1.png,masks/t_1.png")
+    far = tmp_path_factory.mktemp("run") / "tiles.csv"
+    TileSet.read(folder).write_manifest(far)
+    whole = (folder / "masks" / "t_0.png").read_bytes()
+    (folder / "masks" / "t_0.png").write_bytes(whole[:-20])
+    assert TileSet.read(far, decode=False)[0].landslide_px == 20
+    with pytest.raises(DataError, match=r"masks/t_0\.png"):
+        TileSet.read(far)
+    with pytest.raises(DataError, match=r"masks/t_0\.png"):
+        TileSet.read(folder, decode=False)
+    shutil.copy(folder / "images" / "t_2.png", folder / "images" / "t_1.png")
+    with pytest.raises(DataError, match="manifest says height 17, its files hold 18"):
+        TileSet.read(far, decode=False)
+
+
 def test_manifest_beside_its_tiles_moves_with_them(folder, tmp_path_factory):
     TileSet.read(folder).write_manifest(folder / "tiles.csv")
     assert "images/t_0.png,masks/t_0.png" in (folder / "tiles.csv").read_text()

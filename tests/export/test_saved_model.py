@@ -16,7 +16,7 @@ import tensorflow as tf
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export import saved_model
-from lim_keras.export.saved_model import export_ensemble, export_fold, export_models, float32_copy
+from lim_keras.export.saved_model import FoldGraph, export_ensemble, export_fold, export_models, float32_copy
 from lim_keras.models import build_model
 from tests.export.conftest import FOLDS, TEMPERATURE, THRESHOLD, constant, expected_folds, images, network
 
@@ -262,6 +262,22 @@ def test_kernel_beyond_half_precision(tmp_path: Path) -> None:
     model.layers[-1].kernel.assign(np.full((1, 1, 3, 1), -1e5, np.float32))
     with pytest.raises(BundleError, match=r"`half`.*65504.*kernel with 100000.*half=False"):
         export_models([model], tmp_path, Calibration(), 0.5, half=True)
+
+
+def test_only_what_computes_in_reduced_precision_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[keras.Model] = []
+
+    def copy(model: keras.Model) -> keras.Model:
+        copied.append(model)
+        return float32_copy(model)
+
+    monkeypatch.setattr("lim_keras.export.saved_model.float32_copy", copy)
+    inner = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1, dtype="mixed_bfloat16")])
+    image = keras.Input((None, None, 3))
+    mixed = keras.Model(image, keras.layers.Conv2D(1, 1, dtype="float32")(inner(image)))
+    for model in (network(seed=7), mixed):
+        FoldGraph(model)
+    assert copied == [mixed]
 
 
 def test_copies_do_not_follow_the_model() -> None:
