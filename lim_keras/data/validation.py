@@ -85,19 +85,15 @@ def _check(candidate: Candidate, decode: bool) -> _Passed | str:
     try:
         landslide_px, valid_px = candidate.landslide_px, candidate.valid_px
         if decode or landslide_px is None or valid_px is None:
-            pixels, labels = read_pair(candidate.image, candidate.mask, candidate.ignore)
+            _, labels = read_pair(candidate.image, candidate.mask, candidate.ignore)
             landslide_px, valid_px = int(np.sum(labels == LANDSLIDE)), int(np.sum(labels != IGNORED))
-            bands, dtype = pixels.shape[2], pixels.dtype.name
-            info = read_info(candidate.image)
-        else:
-            info = read_info(candidate.image)
-            bands, dtype = info.bands, info.dtype
+        info = read_info(candidate.image)
         tile = _tile(candidate, info, landslide_px, valid_px)
     except DataError as error:
         return str(error)
     except OSError as error:
         return f"{error.filename or candidate.image}: cannot be read ({error.strerror or error})."
-    return _Passed(tile, bands, dtype)
+    return _Passed(tile, info.bands, info.dtype)
 
 
 def _tile(claim: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:
