@@ -120,7 +120,7 @@ def read_image(path: str | os.PathLike[str]) -> Array:
         if ColorInterp.palette in source.colorinterp:
             raise DataError(f"{path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
         _check_alpha(source, path)
-        return np.ascontiguousarray(np.moveaxis(source.read(_image_bands(source)), 0, -1))
+        return np.stack(source.read(_image_bands(source)), axis=-1)
 
 
 def read_valid(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:

@@ -129,7 +129,7 @@ class Bundle:
             return EnsemblePrediction(outputs["probability"], outputs["spread"], outputs["votes"])
         probability = outputs["probability"]
         votes = (probability >= np.float32(self.info.threshold)).astype(np.int32)
-        return EnsemblePrediction(probability, np.zeros_like(probability), votes)
+        return EnsemblePrediction(probability, np.zeros(probability.shape, np.float32), votes)
 
     def baseline(self) -> ImageBlindMask | None:
         """The image-blind mask of the training tiles; None if the bundle was exported without.

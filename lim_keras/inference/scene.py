@@ -102,7 +102,7 @@ class SceneReader:
 
     def pixels(self, box: Box) -> Pixels:
         """Pixels (height, width, bands) of a box as they are stored."""
-        return np.moveaxis(self._read(self._dataset.read, box, indexes=self.bands), 0, -1)
+        return np.stack(list(self._read(self._dataset.read, box, indexes=self.bands)), axis=-1)
 
     def image(self, box: Box) -> tuple[Pixels, NDArray[np.bool_]]:
         """Pixels of a box, and (height, width) True where they hold data, all of them finite."""
@@ -152,6 +152,8 @@ class SceneReader:
     def _read(self, read: Callable[..., Pixels], box: Box, **options: Any) -> Pixels:
         try:
             with self._lock:  # GDAL's datasets serve one thread at a time
+                if self._dataset.closed:
+                    raise DataError(f"{self.info.path}: cannot be read any more, as it was closed. Open it again.")
                 return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
         except RasterioError as error:
             raise DataError(

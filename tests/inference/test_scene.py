@@ -190,7 +190,7 @@ def test_a_scene_may_be_closed_while_another_thread_reads(tmp_path: Path, reads:
     read, refused = threading.Semaphore(0), []
 
     def work(reader: SceneReader) -> None:
-        with pytest.raises(DataError, match="cannot be read") as caught:
+        with pytest.raises(DataError, match="cannot be read any more, as it was closed") as caught:
             while True:
                 reader.image(Box(0, 0, 900, 900))
                 read.release()
