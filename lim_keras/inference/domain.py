@@ -101,8 +101,10 @@ def training_grid(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
     target = crs if crs.is_projected else _utm_zone(info)
     # A projection may stretch the ground and count in feet: what gsd_m says of a pixel holds for all its multiples.
     step = math.sqrt(abs(info.transform.determinant)) * wanted_m / gsd_m if crs.is_projected else wanted_m
-    corners = (info.place(0, info.height), info.place(info.width, 0))
-    (left, bottom), (right, top) = (corner or (0.0, 0.0) for corner in corners)
+    # All four: a scene may be rotated, or stored from the south up.
+    corners = [info.place(column, row) for column in (0, info.width) for row in (0, info.height)]
+    eastings, northings = zip(*filter(None, corners), strict=True)
+    left, bottom, right, top = min(eastings), min(northings), max(eastings), max(northings)
     left, bottom, right, top = transform_bounds(crs, target, left, bottom, right, top)
     width, height = max(1, round((right - left) / step)), max(1, round((top - bottom) / step))
     return Grid(target.to_string(), rasterio.Affine(step, 0, left, 0, -step, top), width, height, wanted_m)
@@ -113,6 +115,21 @@ def _utm_zone(info: RasterInfo) -> CRS:
     longitude, latitude = centre or (0.0, 0.0)
     zone = min(int((longitude + 180) // 6) % 60 + 1, 60)
     return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
+
+
+def check_place(scene: SceneReader) -> None:
+    """Say that a scene's maps will have no place although the scene could.
+
+    Warns:
+        DomainWarning: ground control points or rational polynomial coefficients (RPCs) alone say where it lies.
+    """
+    if scene.needs_warping:
+        warnings.warn(
+            f"{scene.info.path}: only ground control points or RPCs say where it lies, so its maps and polygons will "
+            "have no place. Warp it first (`gdalwarp -t_srs ... -tps`, or `-rpc`).",
+            DomainWarning,
+            stacklevel=2,
+        )
 
 
 def check_brightness(scene: SceneReader, model: BundleInfo, scale: ValueScale | None) -> None:

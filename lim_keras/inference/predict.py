@@ -14,7 +14,14 @@ from typing import Any
 from lim_keras.data.raster import read_scene_info
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import write_text
-from lim_keras.inference.domain import GSD_TOLERANCE, check_brightness, check_scene, gsd_ratio, training_grid
+from lim_keras.inference.domain import (
+    GSD_TOLERANCE,
+    check_brightness,
+    check_place,
+    check_scene,
+    gsd_ratio,
+    training_grid,
+)
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions, identity
 from lim_keras.inference.outputs import SceneModel
@@ -131,6 +138,7 @@ class _Task:
         options, model = self._options, self._model
         with SceneReader(self._scene, bands=options.bands, nodata=options.nodata, grid=grid) as reader:
             check_scene(reader.info, model.info, options.scale)
+            check_place(reader)
             check_brightness(reader, model.info, options.scale)
             same = identity(self._scene, model.info, options, of_maps=True)
             vrt, windows = predict_maps(model, reader, self._work, options=options, identity=same, watcher=watcher)

@@ -79,6 +79,8 @@ class SceneReader:
         if grid is not None:
             place = {"crs": grid.crs, "transform": grid.transform, "gsd_m": grid.gsd_m}
             self.info = replace(self.info, width=grid.width, height=grid.height, **place)
+        self.needs_warping = self.info.transform is None and bool(self._file.gcps[0] or self._file.rpcs)
+        """Whether ground control points or rational polynomial coefficients alone say where the scene lies."""
         self._lock = threading.Lock()
         self.everywhere_valid = self._known_valid()
         """Whether it is known without reading that every pixel holds data."""

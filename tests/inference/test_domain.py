@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 from lim_keras.data.raster import read_info
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.export.bundle_info import BandStatistics
-from lim_keras.inference.domain import check_brightness, check_scene, gsd_ratio, training_grid
+from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio, training_grid
 from lim_keras.inference.scene import SceneReader
 
 from .conftest import Write, constant_model
@@ -66,10 +70,44 @@ def test_grid_of_a_scene_in_degrees_is_metric(write: Write) -> None:
     assert grid.transform.a == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize(
+    ("axes", "size"),
+    [
+        (Affine.scale(2, 2), (250, 500)),  # stored from the south up
+        (Affine.scale(-2, -2), (250, 500)),  # and from the east on
+        (Affine.rotation(90) @ Affine.scale(2, -2), (500, 250)),
+        (Affine.rotation(45) @ Affine.scale(2, -2), (530, 530)),  # 300 px of 2 m on a diagonal
+    ],
+)
+def test_the_grid_holds_a_scene_that_is_not_north_up(write: Write, axes: Affine, size: tuple[int, int]) -> None:
+    place = Affine.translation(5e5, 3e6) @ axes
+    info = read_info(write("s.tif", np.zeros((100, 200, 3), np.uint8), transform=place))
+    grid = training_grid(info, 2.0, 0.8)
+    assert (grid.height, grid.width) == size
+    for column, row in ((0, 0), (200, 0), (0, 100), (200, 100)):
+        inside = ~grid.transform @ (place @ (column, row))
+        assert -1 <= inside[0] <= grid.width + 1 and -1 <= inside[1] <= grid.height + 1
+
+
 def test_a_scene_without_a_place_cannot_be_resampled(write: Write) -> None:
     info = read_info(write("s.tif", np.zeros((10, 10, 3), np.uint8), crs=None))
     with pytest.raises(DataError, match="no coordinate reference system"):
         training_grid(replace(info, crs=""), 2.0, 0.8)
+
+
+def test_a_scene_placed_by_control_points_is_to_be_warped_first(write: Write) -> None:
+    path = write("s.tif", np.zeros((10, 20, 3), np.uint8))
+    with SceneReader(path) as scene, warnings.catch_warnings():
+        warnings.simplefilter("error", DomainWarning)
+        check_place(scene)
+    points = [GroundControlPoint(0, 0, 5e5, 3e6), GroundControlPoint(0, 20, 5e5 + 16, 3e6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        file = rasterio.open(path, "w", driver="GTiff", height=10, width=20, count=3, dtype="uint8")
+    with file:
+        file.gcps = ([*points, GroundControlPoint(10, 0, 5e5, 3e6 - 8)], CRS.from_epsg(32648))
+    with SceneReader(path) as scene, pytest.warns(DomainWarning, match=r"s\.tif: only ground control points or RPCs"):
+        check_place(scene)
 
 
 def test_brightness_far_from_training_is_said(write: Write) -> None:

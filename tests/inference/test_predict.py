@@ -176,6 +176,18 @@ def test_another_distance_is_said_and_resampled(write: Write, tmp_path: Path) ->
     assert (mask == (small[..., 0] > 150)).mean() > 0.99
 
 
+@pytest.mark.parametrize("axes", [Affine.scale(8, 8), Affine.rotation(30) @ Affine.scale(8, -8)])
+def test_a_scene_that_is_not_north_up_is_resampled_whole(write: Write, tmp_path: Path, axes: Affine) -> None:
+    small = meadow()[::5, ::5].copy()
+    scene = write("c.tif", small, transform=Affine.translation(5e5, 3e6) @ axes)
+    with pytest.warns(DomainWarning):
+        predict_scene(Bright(gsd_m=4.0), scene, tmp_path / "out", PredictOptions(resample=True))
+    with rasterio.open(tmp_path / "out" / "c_landslides.tif") as file:
+        mask = file.read(1)
+    assert (mask != 255).mean() > 0.97  # bilinear sampling loses the outermost pixels of a rotated scene
+    assert (mask == (small[..., 0] > 150)).mean() > 0.96
+
+
 def test_a_scene_in_degrees(write: Write, tmp_path: Path) -> None:
     place = {"crs": "EPSG:4326", "transform": Affine(8e-6, 0, 105.0, 0, -7.2e-6, 27.0)}
     result = predict_scene(Bright(), write("s.tif", meadow(), **place), tmp_path / "out")
