@@ -126,7 +126,7 @@ _OF_SERVER = {
 @click.option("--spread", is_flag=True, help="Second band of the probability map: standard deviation of the folds.")
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
-@click.option("--bands", type=BandsType(), help="Bands to read, by number or description, in the bundle's order.")
+@click.option("--bands", type=BandsType(), help="Bands by number, description or colour, in the bundle's order.")
 @click.option("--scale", type=ScaleType(), help="Raw values that are the darkest and the brightest for the model.")
 @click.option("--nodata", type=NodataType(), default="file", help="Which pixels hold no data [default: the file says].")
 @click.option("--gsd", type=click.FloatRange(0, min_open=True), help="Metres a pixel, where the file does not say.")

@@ -26,7 +26,7 @@ class PredictOptions:
         threshold: probability from which a pixel is landslide; None: the bundle's.
         probability: numbers of the probability map.
         spread: also write the folds' standard deviation.
-        bands: of the scene to read, by number from 1 on or by description; None: all.
+        bands: of the scene to read, by number from 1 on, by description or colour; None: all.
         nodata: which pixels hold no data.
         scale: raw values that become the lowest and the highest of the model's data type.
         gsd_m: ground sample distance of a scene whose file does not say, metres.

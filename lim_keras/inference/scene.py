@@ -52,7 +52,7 @@ class SceneReader:
 
     Args:
         path: the file.
-        bands: those to read, by number from 1 on or by description; None: all but alpha.
+        bands: those to read, by number from 1 on, by description or, without one, by colour; None: all but alpha.
         nodata: which pixels hold no data.
         grid: read the scene warped onto this grid, bilinearly.
 
@@ -165,10 +165,11 @@ class SceneReader:
 
 
 def _band_numbers(file: Any, path: Path, wanted: Sequence[int | str] | None) -> list[int]:
-    """Numbers from 1 on. Descriptions are compared without regard to case."""
+    """Numbers from 1 on. A band's name is its description or else its colour; case makes no difference."""
     if wanted is None:
         return [band for band, kind in enumerate(file.colorinterp, start=1) if kind is not ColorInterp.alpha]
-    names = [(description or "").lower() for description in file.descriptions]
+    colours = ("" if kind is ColorInterp.undefined else kind.name for kind in file.colorinterp)
+    names = [(description or colour).lower() for description, colour in zip(file.descriptions, colours, strict=True)]
     numbers = []
     for band in wanted:
         if isinstance(band, int) and 1 <= band <= file.count:

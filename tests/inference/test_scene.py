@@ -116,6 +116,14 @@ def test_whole_images_are_passed_on_and_empty_ones_refused() -> None:
         fill_nodata(image, np.zeros((3, 4), bool))
 
 
+def test_bands_without_a_description_are_known_by_their_colour(tmp_path: Path, bands: np.ndarray) -> None:
+    path = write(tmp_path / "scene.tif", (bands // 12).astype(np.uint8), photometric="RGB", alpha="NO")
+    with SceneReader(path, bands=("blue", "Green", "red")) as scene:
+        assert scene.bands == [3, 2, 1]
+    with pytest.raises(DataError, match=r"no band 'nir'.*: 1 red, 2 green, 3 blue, 4 \(no description\)"):
+        SceneReader(path, bands=("nir",))
+
+
 def test_bands_by_number_and_by_description(tmp_path: Path, bands: np.ndarray) -> None:
     path = write(tmp_path / "scene.tif", bands)
     with rasterio.open(path, "r+") as file:
