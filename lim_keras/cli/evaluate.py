@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lim_keras.cli.runs import print_result
+from lim_keras.cli.scenes import SCENE_OPTIONS, scene_options
 from lim_keras.cli.startup import load_tensorflow
 from lim_keras.config import EvaluationSection
 
@@ -34,7 +36,7 @@ _DEFAULTS = EvaluationSection()
 @click.option("--windows", type=click.IntRange(1), default=_DEFAULTS.windows, show_default=True, help="Random windows.")
 @click.option("--bootstrap", type=click.IntRange(1), default=_DEFAULTS.bootstrap, show_default=True, help="Resamples.")
 @click.option("--each-fold", is_flag=True, help="Judge each fold's model alone, too.")
-@click.option("--tta", is_flag=True, help="Average over eight symmetries: eight times the time.")
+@scene_options
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there.")
 @click.option(
     "--figures",
@@ -50,19 +52,22 @@ def evaluate(
     windows: int,
     bootstrap: int,
     each_fold: bool,
-    tta: bool,
     json_file: Path | None,
     figures: Path | None,
+    **reading: Any,
 ) -> None:
     """Judge BUNDLE (exported_models/NAME) at its stored threshold.
 
     Three protocols side by side: whole tiles, random windows, and a scene where one is given; each with 95 % intervals
-    and with what a predictor scores that never looks at the image. A scene is also judged polygon by polygon.
+    and with what a predictor scores that never looks at the image. A scene is also judged polygon by polygon. It is
+    read as `predict` reads it, by the same options.
     """
     if (scene is None) != (truth is None):
         raise click.UsageError("--scene and --truth belong together; give both or neither.")
     if data is None and scene is None:
         raise click.UsageError("Nothing to judge on: give --data, or --scene and --truth.")
+    if scene is None:
+        _refuse_scene_options()
     load_tensorflow()
     from lim_keras.evaluation.bundles import judge_bundle
     from lim_keras.inference.options import PredictOptions
@@ -75,7 +80,7 @@ def evaluate(
         truth=truth,
         settings=EvaluationSection(windows=windows, bootstrap=bootstrap),
         each_fold=each_fold,
-        options=PredictOptions(symmetries=tta),
+        options=PredictOptions(**reading),
         show_progress=sys.stderr.isatty(),
     )
     said: list[Any] = report.tables()
@@ -84,3 +89,15 @@ def evaluate(
     if figures:
         said += [f"picture: {path}" for path in report.write_figures(figures)]
     print_result(said)
+
+
+def _refuse_scene_options() -> None:
+    """Without a scene, of the options that concern one --tta alone has a meaning."""
+    context = click.get_current_context()
+    given = [
+        option
+        for name, option in SCENE_OPTIONS.items()
+        if name != "symmetries" and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: only with --scene.")

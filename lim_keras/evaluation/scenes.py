@@ -6,7 +6,8 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,17 @@ from rasterio.windows import Window as RasterWindow
 
 from lim_keras.config import EvaluationSection
 from lim_keras.data.box import Box
-from lim_keras.data.raster import RasterInfo
+from lim_keras.data.raster import RasterInfo, read_scene_info
 from lim_keras.evaluation.baseline import everywhere
 from lim_keras.evaluation.detections import Detections, score_detections
 from lim_keras.evaluation.gallery import Gallery
 from lim_keras.evaluation.scoring import Evaluation, Place, Prediction, evaluate
 from lim_keras.evaluation.truth import VECTOR_SUFFIXES, rasterise_block, read_truth
-from lim_keras.inference.domain import check_scene, gsd_ratio
+from lim_keras.inference.domain import check_scene, reading_grid
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.outputs import SceneModel
-from lim_keras.inference.rasters import gdal_settings, write_rasters
+from lim_keras.inference.rasters import gdal_settings, maps_on_scene, write_rasters
 from lim_keras.inference.scene import SceneReader
 from lim_keras.inference.windows import plan_windows
 from lim_keras.inventory import polygonise
@@ -60,7 +61,7 @@ def judge_scene(
     options: PredictOptions | None = None,
     watcher: Watcher | None = None,
 ) -> SceneJudged:
-    """Predict a scene at its native scale and compare it with its truth, at the model's threshold.
+    """Predict a scene and compare it with its truth on the scene's own grid, at the model's threshold.
 
     Pixels without data, or without a label, count nowhere. Polygons are those that the inventory would hold.
 
@@ -70,7 +71,7 @@ def judge_scene(
         truth: landslide polygons, or a raster on the scene's grid: 1 landslide, 0 background, 255 no label.
         settings: number of bootstrap draws.
         seed: of the bootstrap.
-        options: how the scene is read and cut.
+        options: how the scene is read, resampled and cut.
         watcher: told of the progress.
 
     Raises:
@@ -80,19 +81,22 @@ def judge_scene(
         DomainWarning: the scene's ground sample distance is far from that of training.
     """
     options = options or PredictOptions()
-    threshold = model.info.threshold
+    threshold, info = model.info.threshold, read_scene_info(scene)
+    info = replace(info, gsd_m=info.gsd_m or options.gsd_m)
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lim_keras_")))
-        reader = stack.enter_context(SceneReader(scene, bands=options.bands, nodata=options.nodata))
+        read = partial(SceneReader, scene, bands=options.bands, nodata=options.nodata)
+        reader = stack.enter_context(read())
         check_scene(reader.info, model.info, options.scale)
         mapped = read_truth(truth, reader.info)
         labels = stack.enter_context(_labels(truth, mapped, reader.info))
-        gsd_ratio(scene, reader.info.gsd_m or options.gsd_m, model.info)
-        maps, _ = predict_maps(model, reader, folder, options=options, watcher=watcher)
-        mask = folder / "landslides.tif"
+        grid = reading_grid(info, model.info, options.resample)
+        shown = reader if grid is None else stack.enter_context(read(grid=grid))
+        drawn, _ = predict_maps(model, shown, folder, options=options, watcher=watcher)
+        maps, mask = maps_on_scene(drawn, info, grid is not None), folder / "landslides.tif"
         write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
-        found = polygonise(_where_labelled(mask, labels), maps=maps, folds=model.info.folds, gsd_m=reader.info.gsd_m)
+        found = polygonise(_where_labelled(mask, labels), maps=maps, folds=model.info.folds, gsd_m=info.gsd_m)
         gallery = Gallery(threshold)
         evaluation = evaluate(
             gallery.watch(scene_predictions(maps, reader, labels)),
@@ -101,7 +105,7 @@ def judge_scene(
             draws=settings.bootstrap,
             seed=seed,
         )
-    return SceneJudged(evaluation, gallery, score_detections(found.frame, mapped, gsd_m=reader.info.gsd_m))
+    return SceneJudged(evaluation, gallery, score_detections(found.frame, mapped, gsd_m=info.gsd_m))
 
 
 def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterator[Prediction]:

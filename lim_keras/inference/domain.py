@@ -79,6 +79,32 @@ def gsd_ratio(path: Path, gsd_m: float | None, model: BundleInfo) -> float | Non
     return ratio
 
 
+def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
+    """The grid that a scene is to be read on; None: its own.
+
+    Args:
+        info: of the scene, with its ground sample distance where that is known.
+        model: of the bundle.
+        resample: bring a scene to the distance of training beyond a factor of GSD_TOLERANCE.
+
+    Raises:
+        DataError: it is to be brought there, and one of the distances, or where the scene lies, is not known.
+
+    Warns:
+        DomainWarning: as `gsd_ratio`.
+    """
+    ratio = gsd_ratio(info.path, info.gsd_m, model)
+    if not resample:
+        return None
+    if ratio is None or model.gsd_m is None or info.gsd_m is None:
+        raise DataError(
+            f"{info.path}: --resample needs the ground sample distances of the scene and of the bundle. "
+            f"Received: {info.gsd_m} m and {model.gsd_m} m. Say that of the scene with --gsd."
+        )
+    near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE
+    return None if near else training_grid(info, info.gsd_m, model.gsd_m)
+
+
 def training_grid(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
     """The grid on which a scene has the ground sample distance of training.
 

@@ -14,14 +14,7 @@ from typing import Any
 from lim_keras.data.raster import read_scene_info
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import write_text
-from lim_keras.inference.domain import (
-    GSD_TOLERANCE,
-    check_brightness,
-    check_place,
-    check_scene,
-    gsd_ratio,
-    training_grid,
-)
+from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions, identity
 from lim_keras.inference.outputs import SceneModel
@@ -114,7 +107,7 @@ class _Task:
     def run(self, watcher: Watcher | None, caught: Callable[[], list[str]]) -> ScenePrediction:
         clock = _Clock()
         info = self._info
-        grid = self._training_grid(gsd_ratio(self._scene, info.gsd_m, self._model.info))
+        grid = reading_grid(info, self._model.info, self._options.resample)
         _make_folder(self._out)
         vrt, windows, bands = self._predict(grid, watcher)
         clock.lap("predict")
@@ -167,19 +160,6 @@ class _Task:
 
     def _draft(self, ending: str) -> Path:
         return self._work / self.path(ending).name
-
-    def _training_grid(self, ratio: float | None) -> Grid | None:
-        """Where a scene is resampled to: nowhere, if its ground sample distance is near enough."""
-        wanted, gsd_m = self._model.info.gsd_m, self._info.gsd_m
-        if not self._options.resample:
-            return None
-        if ratio is None or wanted is None or gsd_m is None:
-            raise DataError(
-                f"{self._scene}: --resample needs the ground sample distances of the scene and of the bundle. "
-                f"Received: {gsd_m} m and {wanted} m. Say that of the scene with --gsd."
-            )
-        near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE
-        return None if near else training_grid(self._info, gsd_m, wanted)
 
 
 class _Clock:

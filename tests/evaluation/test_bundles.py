@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner, Result
 
 from lim_keras.cli import main
@@ -53,6 +54,32 @@ def test_a_scene_alone(bundle: Path, scene: WriteScene) -> None:
     done = run(bundle, "--scene", image, "--truth", labels, "--bootstrap", 5)
     assert done.exit_code == 0, done.output
     assert "Landslides as polygons" in done.output and "tiles" not in done.output
+
+
+def test_a_scene_is_read_as_predict_reads_it(bundle: Path, scene: WriteScene, tmp_path: Path) -> None:
+    image, labels = scene(0.8)
+    with rasterio.open(image) as file:
+        pixels, profile = file.read(), file.profile
+    # Reflectance that grows as the picture does, behind a band that says the opposite.
+    reflectance = np.concatenate([2550 - 10 * pixels[:1].astype(np.uint16), 10 * pixels.astype(np.uint16)])
+    with rasterio.open(tmp_path / "many.tif", "w", **profile | {"count": 4, "dtype": "uint16"}) as file:
+        file.write(reflectance)
+    arguments = [bundle, "--scene", tmp_path / "many.tif", "--truth", labels, "--bootstrap", 5]
+    refused = run(*arguments)
+    assert refused.exit_code == 1 and "--bands 1,2,3" in refused.stderr
+    refused = run(*arguments, "--bands", "2,3,4")
+    assert refused.exit_code == 1 and "--scale" in refused.stderr
+    stored = tmp_path / "figures.json"
+    reading = ["--bands", "2,3,4", "--scale", "0,2550", "--tile", 64, "--memory", "2G", "--gsd", 0.8]
+    done = run(*arguments, *reading, "--json", stored)
+    assert done.exit_code == 0, done.output
+    assert figures_of_detections(stored) == [1, 1, 1, 1]
+
+
+def test_how_a_scene_is_read_needs_a_scene(bundle: Path, tiles: TileSet) -> None:
+    done = run(bundle, "--data", tiles.root, "--bands", "3,2,1", "--resample", "--tta")
+    assert done.exit_code == 2
+    assert "--bands, --resample: only with --scene" in done.stderr
 
 
 def test_symmetries_hold_for_every_protocol(tiles: TileSet, scene: WriteScene, tmp_path: Path) -> None:

@@ -197,3 +197,32 @@ def test_a_scene_of_another_scale_warns(write: Write) -> None:
     image, labels = world(90, 110)
     with pytest.warns(DomainWarning, match=r"10 m, but .* 0\.8 m.*0\.08 times"):
         judged(write("scene.tif", image, **coarse), write("labels.tif", labels, **coarse))
+
+
+def test_a_resampled_scene_is_judged_on_its_own_grid(write: Write) -> None:
+    coarse = {"transform": Affine(1.6, 0, 5e5, 0, -1.6, 3e6)}
+    labels = np.zeros((60, 70), np.uint8)
+    labels[20:44, 20:50] = 1
+    image = np.stack([np.where(labels == 1, 230, 40).astype(np.uint8)] * 3, axis=-1)
+    scene, truth = write("scene.tif", image, **coarse), write("labels.tif", labels, **coarse)
+    model = Watched()
+    with pytest.warns(DomainWarning, match=r"1\.6 m"):
+        resampled = judged(scene, truth, model, resample=True)
+    assert model.shapes == [(1, 120, 140, 3)]
+    with pytest.warns(DomainWarning):
+        plain = judged(scene, truth)
+    assert total(resampled).pixels == total(plain).pixels == labels.size
+    # The mean over 9 x 9 px rounds the corners off: half as far where a pixel is half as large.
+    missed = [total(one).fn for one in (resampled, plain)]
+    assert 0 < missed[0] < missed[1]
+    assert resampled.detections.iou_50["all"].right == 1
+
+
+def test_the_distance_that_is_said_counts_where_the_file_has_none(write: Write) -> None:
+    image, labels = world(64, 64)
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        scene = write("s.tif", image, crs=None, transform=None)
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        truth = write("l.tif", labels, crs=None, transform=None)
+    mapped = judged(scene, truth, gsd_m=0.8).detections.iou_50
+    assert mapped["all"].truth == sum(mapped[name].truth for name in mapped if name != "all") > 0
