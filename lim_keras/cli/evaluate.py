@@ -25,7 +25,7 @@ _DEFAULTS = EvaluationSection()
     type=_FILE,
     help="Ids of the tiles to judge on, one a line. Default: the test tiles, else all not trained on.",
 )
-@click.option("--scene", type=_FILE, help="A scene (GeoTIFF) to judge on, at its native scale; needs --truth.")
+@click.option("--scene", type=_FILE, help="A scene (GeoTIFF) to judge on; needs --truth.")
 @click.option(
     "--truth",
     "--labels",
