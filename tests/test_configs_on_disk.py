@@ -43,11 +43,13 @@ def test_paper_is_the_paper_to_the_letter():
     assert config.folds == 5
 
 
-@pytest.mark.parametrize("name", ["fcn", "unet", "segnet"])
-def test_baselines_differ_from_fcn_fl_in_the_decoder_only(name):
+@pytest.mark.parametrize(("name", "width"), [("fcn", 96), ("unet", 32), ("segnet", 32)])
+def test_baselines_differ_from_fcn_fl_in_the_decoder_only(name, width):
+    """Of U-Net and SegNet the width is that of the finest stage, of FCN and FCN-FL that of all."""
     baseline, ours = load(f"bijie_{name}"), load("bijie_fcn_fl")
-    assert baseline.model.name == name
-    renamed = {"name": ours.name, "model": baseline.model.model_copy(update={"name": "fcn_fl"})}
+    assert (baseline.model.name, baseline.model.decoder_channels) == (name, width)
+    decoder = {"name": "fcn_fl", "decoder_channels": ours.model.decoder_channels}
+    renamed = {"name": ours.name, "model": baseline.model.model_copy(update=decoder)}
     assert baseline.model_copy(update=renamed) == ours
 
 
