@@ -126,10 +126,9 @@ def _needed(step: _Step, place: int, wanted: _Interval, axis: int) -> _Interval:
     if step.kind == "ZeroPadding2D":
         before = config["padding"][axis][0]
         return first - before, last - before
-    if step.kind == "Conv2DTranspose":
-        size, stride = config["kernel_size"][axis], config["strides"][axis]
-        before = max(size - stride, 0) // 2
-        return -(-(first + before - (size - 1)) // stride), (last + before) // stride
+    if step.kind == "BilinearUpsampling":  # position p lies at (p + 1/2) / factor - 1/2 of the map, between two of it
+        factor = config["factor"]
+        return (2 * first + 1 - factor) // (2 * factor), -((factor - 2 * last - 1) // (2 * factor))
     if step.kind in _SLIDING:
         size, stride = _size_and_stride(step, axis)
         before = max(size - stride, 0) // 2 if config["padding"] == "same" else 0
@@ -163,6 +162,6 @@ def _shrinks(step: _Step) -> Fraction:
     """Positions of the input along one axis for each of the output."""
     if step.kind == "MaxUnpool":
         return Fraction(1, 2)
-    if step.kind == "Conv2DTranspose":
-        return Fraction(1, step.config["strides"][0])
+    if step.kind == "BilinearUpsampling":
+        return Fraction(1, step.config["factor"])
     return Fraction(_size_and_stride(step, 0)[1]) if step.kind in _SLIDING else Fraction(1)

@@ -48,10 +48,9 @@ def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) 
     With a max-pooling encoder the positions are the pooling indices themselves, from 1/16 to 1/1. An encoder that
     halves its maps by strided convolutions (MobileNetV2) has none: there each unpooling takes the positions of the
     strongest response in every 2 x 2 block of the encoder's map at that scale, as if that map had been max-pooled, and
-    the last step, to 1/1, where the encoder has no map, is a transposed convolution. Either way positions are all that
-    crosses from encoder to decoder. Unpooling goes channel by channel, so the encoder's widths are the decoder's.
-    SegNet repeats the encoder's two or three convolutions a stage; here every stage has two. The last is not rectified:
-    see `score`.
+    the last step, to 1/1, where the encoder has no map, is bilinear. Either way positions are all that crosses from
+    encoder to decoder. Unpooling goes channel by channel, so the encoder's widths are the decoder's. SegNet repeats the
+    encoder's two or three convolutions a stage; here every stage has two. The last is not rectified: see `score`.
 
     Args:
         features: five maps, finest first, at 1/2 .. 1/32; after them, with a max-pooling encoder, the five maps that

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lim_keras.models.layers import (
     BandRange,
-    Bilinear,
+    BilinearUpsampling,
     CropLike,
     FusedBatchNormalization,
     PadToMultiple,
@@ -67,7 +67,7 @@ def test_crop_gives_float32_whatever_the_precision():
     assert layer(tf.ones((1, 8, 8, 1), tf.bfloat16), np.zeros((1, 5, 5, 3), np.float32)).dtype == tf.float32
 
 
-@pytest.mark.parametrize("layer", [BandRange([0, 1], [2, 3]), PadToMultiple(16), CropLike()])
+@pytest.mark.parametrize("layer", [BandRange([0, 1], [2, 3]), PadToMultiple(16), CropLike(), BilinearUpsampling(4)])
 def test_layers_go_through_their_configuration(layer):
     twin = type(layer).from_config(layer.get_config())
     assert twin.get_config() == layer.get_config()
@@ -82,7 +82,7 @@ def upsampling(factor: int, channels: int = 1) -> keras.Model:
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_upsampling_starts_out_bilinear(factor):
+def test_upsampling_is_bilinear(factor):
     # a plane is interpolated exactly away from the border: pixel y of the result lies at (y + 1/2) / factor - 1/2
     rows, columns = np.mgrid[:6, :7].astype(np.float32)
     plane = (3 * rows - 2 * columns)[None, ..., None]
@@ -95,9 +95,9 @@ def test_upsampling_starts_out_bilinear(factor):
 
 
 def test_upsampling_by_two_by_hand():
-    # weights 1/4 3/4 3/4 1/4: between 0 and 4 lie 1 and 3; the outer pixels have nothing beyond to lean on
+    # between 0 and 4 lie 1 and 3; the outer pixels, beyond which nothing is known, are as their neighbours
     got = upsampling(2)(np.float32([[[[0], [4]]]]))
-    np.testing.assert_allclose(np.asarray(got)[0, 0, :, 0] / 0.75, [0, 1, 3, 3])
+    np.testing.assert_allclose(got[0, ..., 0], [[0, 1, 3, 4], [0, 1, 3, 4]])
 
 
 def test_upsampling_keeps_channels_apart():
@@ -106,10 +106,21 @@ def test_upsampling_keeps_channels_apart():
     np.testing.assert_allclose(got[..., 2], 5 * got[..., 0])
 
 
-def test_bilinear_with_an_odd_kernel():
-    # 1/2 1 1/2 in each direction
-    weights = np.asarray(Bilinear()((3, 3, 1, 1)))[..., 0, 0]
-    np.testing.assert_allclose(weights, np.outer([0.5, 1, 0.5], [0.5, 1, 0.5]))
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_upsampling_keeps_the_compute_type(policy):
+    layer = BilinearUpsampling(2, dtype=policy)
+    pixels = tf.constant(ramp(3, 4), layer.compute_dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        enlarged = layer(pixels)
+    assert enlarged.dtype == layer.compute_dtype
+    # each pixel is worth four of the result, and those that leave the edge for nowhere stay in it
+    np.testing.assert_array_equal(tape.gradient(enlarged, pixels), np.full((1, 3, 4, 1), 4))
+
+
+def test_upsampled_shapes_where_a_size_is_known():
+    assert BilinearUpsampling(4).compute_output_shape((None, 5, None, 3)) == (None, 20, None, 3)
+    assert upsample(keras.Input((5, None, 3)), 2, "up").shape == (None, 10, None, 3)
 
 
 # Projection and score.
@@ -172,9 +183,3 @@ def test_frozen_normalisation_keeps_its_figures():
     layer.trainable = False
     np.testing.assert_allclose(layer(np.full((1, 2, 2, 1), 5, np.float32), training=True), 5 / 1.001**0.5, rtol=1e-6)
     np.testing.assert_array_equal(layer.moving_mean, [0])
-
-
-def test_upsampling_does_not_learn():
-    image = keras.Input((None, None, 2))
-    model = keras.Model(image, upsample(image, 2, "up"))
-    assert not model.trainable_weights and len(model.weights) == 1

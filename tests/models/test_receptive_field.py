@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from lim_keras.errors import ModelError
 from lim_keras.models import build_model, network_stride
+from lim_keras.models.layers import BilinearUpsampling
 from lim_keras.models.receptive_field import ReceptiveField, receptive_field
 
 
@@ -20,24 +21,31 @@ def test_two_convolutions_by_hand() -> None:
 
 
 def test_pooling_and_upsampling_by_hand() -> None:
-    # Stride 2, pixels 0 and 1. The transposed convolution (kernel 4, stride 2, one cut off) makes them of the positions
-    # -1 to 1 of the pooled map, the convolution those of -2 to 2, and these are pooled of the pixels -4 to 5: 4 to each
-    # side.
+    # Stride 2, pixels 0 and 1. They lie at -1/4 and 1/4 of the pooled map, between its positions -1, 0 and 1, the
+    # convolution makes those of -2 to 2, and these are pooled of the pixels -4 to 5: 4 to each side.
     image = keras.Input((None, None, 1))
     x = keras.layers.MaxPooling2D()(image)
     x = keras.layers.Conv2D(1, 3, padding="same")(x)
-    model = keras.Model(image, keras.layers.Conv2DTranspose(1, 4, strides=2, padding="same")(x))
+    model = keras.Model(image, BilinearUpsampling(2)(x))
     assert receptive_field(model, 2).halo == 4
 
 
 def test_padding_before_a_strided_convolution_by_hand() -> None:
     # MobileNetV2 pads by one row above and one below, then convolves 3 x 3 by 2 without padding: position 0 of the
-    # result is made of the pixels -1 to 1, and stands for the pixels 0 and 1. Upsampled by 2 with a kernel of 2.
+    # result is made of the pixels -1 to 1, and stands for the pixels 0 and 1. Upsampled by 2, these lie between the
+    # positions -1, 0 and 1, which are made of the pixels -3 to 3.
     image = keras.Input((None, None, 1))
     x = keras.layers.ZeroPadding2D(1)(image)
     x = keras.layers.Conv2D(1, 3, strides=2)(x)
-    model = keras.Model(image, keras.layers.Conv2DTranspose(1, 2, strides=2)(x))
-    assert receptive_field(model, 2).halo == 1
+    model = keras.Model(image, BilinearUpsampling(2)(x))
+    assert receptive_field(model, 2).halo == 3
+
+
+def test_upsampling_by_eight_by_hand() -> None:
+    # Stride 8, pixels 0 to 7: -7/16 to 7/16 of the pooled map, positions -1 to 1: pixels -8 to 15.
+    image = keras.Input((None, None, 1))
+    model = keras.Model(image, BilinearUpsampling(8)(keras.layers.MaxPooling2D(8)(image)))
+    assert receptive_field(model, 8).halo == 8
 
 
 @pytest.mark.parametrize("reduction", [1, 2])

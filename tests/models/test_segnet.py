@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.models import build_model
+from lim_keras.models.layers import BilinearUpsampling
 from lim_keras.models.segnet import MaxUnpool, decode_segnet
 
 CHANNELS = (3, 4, 5, 6, 7)
@@ -86,7 +87,7 @@ def test_each_step_up_has_positions_where_the_encoder_has_a_map(pooling: bool, u
     features = _inputs(pooling)
     layers = keras.Model(features, decode_segnet(features, 4)).layers
     assert sum(isinstance(layer, MaxUnpool) for layer in layers) == unpoolings
-    assert sum(isinstance(layer, keras.layers.Conv2DTranspose) for layer in layers) == 5 - unpoolings
+    assert sum(isinstance(layer, BilinearUpsampling) for layer in layers) == 5 - unpoolings
 
 
 def test_only_positions_cross_from_encoder_to_decoder() -> None:
