@@ -1,20 +1,25 @@
 """Runs that start at the weights of a bundle: same weights, same network, nothing judged that it has seen."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
 from lim_keras.errors import BundleError, LeakError, TrainingError
-from lim_keras.export.bundle import write_bundle
+from lim_keras.evaluation.calibration import Calibration
+from lim_keras.export.bundle import load_bundle, write_bundle
 from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.export.saved_model import FoldGraph
 from lim_keras.models import build_model
 from lim_keras.training.conclude import conclude
 from lim_keras.training.cross_validation import train_fold
 from lim_keras.training.run import Run
-from lim_keras.training.starting import START, Start, prepare_start, start_weights
+from lim_keras.training.starting import START, Start, is_upsampling_filter, prepare_start, start_weights
 from tests.conftest import model_facts
 
+SHIPPED = Path(__file__).parents[2] / "exported_models" / "bijie_edge"
 NETWORK = {"name": "fcn", "encoder": "small", "encoder_weights": "none", "decoder_channels": 4, "input_reduction": 1}
 
 
@@ -77,6 +82,32 @@ def test_half_size_weights(fit, bundle, tmp_path):
     prepare_start(run, path)
     for ours, theirs in zip(start_weights(run.folder), network().get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_the_model_that_ships_can_be_trained_on(fit):
+    """Its tiles have other names than these; away from the edge of an image it says what it said."""
+    info = BundleInfo.read(SHIPPED)
+    run = fit(
+        **{f"model.{key}": value for key, value in info.model.items() if key != "dropout"}, **{"sampling.size": 64}
+    )
+    prepare_start(run, SHIPPED)
+    model = build_model(**{**info.model, "encoder_weights": "none"})
+    model.set_weights(start_weights(run.folder))
+    image = np.random.default_rng(0).integers(0, 256, (1, 512, 512, 3)).astype(np.float32)
+    calibration = Calibration(info.temperature, info.bias)
+    ours = FoldGraph(model, calibration).probability(image)["probability"][0, ..., 0]
+    inner = slice(128, -128)
+    theirs = load_bundle(SHIPPED).predict(image.astype(np.uint8))[0]
+    np.testing.assert_allclose(ours[inner, inner], theirs[inner, inner], atol=5e-3)
+
+
+def test_upsampling_filters_of_earlier_networks_are_known():
+    doubling = np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25])[..., None, None] * np.eye(3)
+    assert is_upsampling_filter(doubling)
+    quadrupling = np.array([1, 3, 5, 7, 7, 5, 3, 1]) / 8
+    assert is_upsampling_filter(np.outer(quadrupling, quadrupling)[..., None, None])
+    for other in (doubling + 0.01, doubling[..., :2], doubling[:3, :3], doubling[..., 0], np.ones((1, 1, 3, 3))):
+        assert not is_upsampling_filter(other)
 
 
 def test_without_a_start(fit):
