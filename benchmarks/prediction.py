@@ -4,8 +4,9 @@
 
 For each size: megapixels a second from file to finished maps; those of the same model called on the same windows when
 they are in memory already (halo included, measured in the same process); their ratio, which should be at least 0.9;
-and the peak memory of the process. The scenes are made up: tiled, compressed GeoTIFFs of repeated noise, of which
---valid is the share that holds data, in square patches far apart.
+and the peak memory of the process. With --repeat both are measured so many times in turns, and their sums compared:
+one call on one window differs by a fifth from the next. The scenes are made up: tiled, compressed GeoTIFFs of repeated
+noise, of which --valid is the share that holds data, in square patches far apart.
 """
 
 import argparse
@@ -33,7 +34,8 @@ def main() -> None:
     for size in options.sizes:
         height, width = (int(side) for side in size.split("x"))
         with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-            arguments = (options.bundle, Path(scratch), height, width, options.valid, options.memory, options.tile)
+            asked = options.valid, options.memory, options.tile, options.repeat
+            arguments = (options.bundle, Path(scratch), height, width, *asked)
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 figures.append({"size": size, **pool.apply(measure, arguments)})
         print(json.dumps(figures[-1]), file=sys.stderr)
@@ -44,7 +46,14 @@ def main() -> None:
 
 
 def measure(
-    bundle: Path, folder: Path, height: int, width: int, valid: float, memory: str | None, tile: int | None
+    bundle: Path,
+    folder: Path,
+    height: int,
+    width: int,
+    valid: float,
+    memory: str | None,
+    tile: int | None,
+    repeat: int,
 ) -> dict[str, Any]:
     """Predict one made-up scene into maps, then the same windows from memory."""
     from lim_keras.export.bundle import load_bundle
@@ -59,34 +68,39 @@ def measure(
     bands = model.info.bands
     scene = write_scene(folder / "scene.tif", height, width, bands, valid, model.info.dtype)
     options = PredictOptions(memory=parse_memory(memory) if memory else None, tile=tile)
-    with gdal_settings(), SceneReader(scene) as reader:
-        # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
-        allowed, least = options.memory or free_memory(), math.lcm(64, model.info.stride)
-        rows, columns = (tile, tile) if tile else choose_tile(model.info, height, width, allowed, least)
-        warm = (min(rows, height), min(columns, width)) if valid == 1 else (256, 256)
-        model.predict_all(np.zeros((1, *warm, bands), model.info.dtype))
-        started = time.perf_counter()
-        _, facts = predict_maps(model, reader, folder / "maps", options=options)
-        seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    cell = math.lcm(64, model.info.stride)
+    # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
+    allowed = options.memory or free_memory()
+    rows, columns = (tile, tile) if tile else choose_tile(model.info, height, width, allowed, cell)
+    warm = (min(rows, height), min(columns, width)) if valid == 1 else (256, 256)
+    model.predict_all(np.zeros((1, *warm, bands), model.info.dtype))
+    seconds = busy = peak = 0.0
+    for turn in range(repeat):
+        # Opened anew: GDAL would have the scene in its cache.
+        with gdal_settings(), SceneReader(scene) as reader:
+            started = time.perf_counter()
+            _, facts = predict_maps(model, reader, folder / f"maps_{turn}", options=options)
+            seconds += time.perf_counter() - started
+            peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            islands = find_islands(reader, cell)
         rows, columns = facts["tile"]
-        cell = math.lcm(64, model.info.stride)
-        islands = find_islands(reader, cell)
-    windows = [one for island in islands for row in island.rows((rows, columns), model.info.halo) for one in row]
-    shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
-    image = {shape: np.random.default_rng(0).integers(0, 255, shape).astype(model.info.dtype) for shape in set(shapes)}
-    started = time.perf_counter()
-    for shape in shapes:
-        model.predict_all(image[shape])
-    busy = time.perf_counter() - started
+        windows = [one for island in islands for row in island.rows((rows, columns), model.info.halo) for one in row]
+        shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
+        image = {
+            shape: np.random.default_rng(0).integers(0, 255, shape).astype(model.info.dtype) for shape in set(shapes)
+        }
+        started = time.perf_counter()
+        for shape in shapes:
+            model.predict_all(image[shape])
+        busy += time.perf_counter() - started
     return {
         "bundle": bundle.name,
         "tile": [rows, columns],
         "windows": len(windows),
         "islands": len(islands),
-        "seconds": round(seconds, 2),
-        "megapixels_per_second": round(height * width / 1e6 / seconds, 3),
-        "of_windows_in_memory": round(height * width / 1e6 / busy, 3),
+        "seconds": round(seconds / repeat, 2),
+        "megapixels_per_second": round(repeat * height * width / 1e6 / seconds, 3),
+        "of_windows_in_memory": round(repeat * height * width / 1e6 / busy, 3),
         "ratio": round(busy / seconds, 3),
         "computed_over_kept": round(sum(math.prod(shape[1:3]) for shape in shapes) / (height * width), 2),
         "peak_mib": round(peak),
@@ -117,6 +131,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--valid", type=float, default=1.0, help="share of the scene that holds data")
     parser.add_argument("--memory", help="what a process may take, such as 2G")
     parser.add_argument("--tile", type=int, help="pixels a side of a window")
+    parser.add_argument("--repeat", type=int, default=1, help="times that each scene is predicted")
     parser.add_argument("--scratch", type=Path, help="where scenes and maps lie while they are measured")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

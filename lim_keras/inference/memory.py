@@ -11,11 +11,12 @@ from lim_keras.errors import DataError
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.windows import smallest_tile
 
-_RUNTIME_BYTES = 900e6
-"""What TensorFlow, the geographic libraries and a network take before the first window."""
+_RUNTIME_BYTES = 810e6
+"""What TensorFlow and the geographic libraries take before the first network."""
 
-_FOLD_BYTES = 80e6
-"""What each further network takes, whatever a window holds. Measured on five small encoders."""
+_GRAPH_BYTES = 75
+"""What TensorFlow makes of each byte of a graph's file, besides the variables: measured on MobileNetV2, VGG16 and the
+small encoder, one to five of them, of which each takes 95, 90 and 30 MB."""
 
 LITERT_RUNTIME_BYTES = 400e6
 """What LiteRT, the geographic libraries and a file's networks take before the first window."""
@@ -23,8 +24,14 @@ LITERT_RUNTIME_BYTES = 400e6
 FREE_SHARE = 0.4
 """Share of the memory that is free now which a prediction may take if nothing else is said."""
 
-_WORKSPACE = 2.5
-"""Memory of the kernels' own buffers and of freed maps not yet reused, over that of the feature maps. Measured."""
+_KEPT_BYTES = 300 * 2**20
+"""Most that the C library keeps of blocks that are free again, which are too small to go back to the system."""
+
+_KEPT_SHARE = 2.5
+"""The same over the feature maps, while windows are so small that all of their maps are such blocks. Measured."""
+
+_FOLD_PIXEL_BYTES = 8
+"""What each fold says of a pixel, in float32: by itself, and stacked with the others."""
 
 _ENOUGH_WASTE = 1.25
 """Windows need not be so large that less than this many pixels are computed for each one that is kept."""
@@ -64,11 +71,11 @@ def choose_tile(
     Raises:
         DataError: not enough for the smallest window that holds a core between two halos.
     """
-    runtime = tensorflow_bytes(info.folds) if runtime is None else runtime
-    pixels = (memory - runtime) / bytes_per_pixel(info)
+    runtime = tensorflow_bytes(info) if runtime is None else runtime
+    pixels = window_pixels(info, memory - runtime)
     smallest = smallest_window(info.halo, height, width, multiple)
     if pixels < smallest:
-        needed = math.ceil((smallest * bytes_per_pixel(info) + runtime) / 2**20)
+        needed = math.ceil((window_bytes(info, smallest) + runtime) / 2**20)
         least = smallest_tile(info.halo, multiple)
         raise DataError(
             f"Expected at least {needed} MiB of memory for windows of {least} px, the smallest that this model's halo "
@@ -77,9 +84,12 @@ def choose_tile(
     return shape_tile(info.halo, height, width, pixels, multiple)
 
 
-def tensorflow_bytes(folds: int) -> float:
-    """What a process with so many networks in TensorFlow takes before the first window."""
-    return _RUNTIME_BYTES + _FOLD_BYTES * (folds - 1)
+def tensorflow_bytes(info: BundleInfo) -> float:
+    """What a process with a bundle's networks in TensorFlow takes before the first window, by the size of its files."""
+    folder = "ensemble/" if info.folds > 1 else "fold_0/"
+    sizes = {name: record.bytes for name, record in info.files.items() if name.startswith(folder)}
+    graphs = sum(size for name, size in sizes.items() if name.endswith(".pb"))
+    return _RUNTIME_BYTES + _GRAPH_BYTES * graphs + sum(sizes.values())
 
 
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
@@ -105,12 +115,23 @@ def shape_tile(halo: int, height: int, width: int, pixels: float, multiple: int)
     )
 
 
-def bytes_per_pixel(info: BundleInfo) -> float:
-    """Memory of a prediction for each pixel of its window: feature maps, pixels read ahead, what the folds say."""
+def window_bytes(info: BundleInfo, pixels: float) -> float:
+    """Memory that windows of so many pixels take: feature maps, pixels read ahead, what the folds say."""
+    maps = info.bytes_per_pixel * pixels
+    return maps + min(_KEPT_SHARE * maps, _KEPT_BYTES) + _held_per_pixel(info) * pixels
+
+
+def window_pixels(info: BundleInfo, memory: float) -> float:
+    """Most pixels of a window that takes no more memory: the inverse of `window_bytes`."""
+    maps, held = info.bytes_per_pixel, _held_per_pixel(info)
+    return max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
+
+
+def _held_per_pixel(info: BundleInfo) -> float:
     raw = {"uint8": 1, "uint16": 2, "float32": 4}[info.dtype] * info.bands
     images = 4 * info.bands + 3 * raw
-    maps = 4 * info.folds + 3 * 4 + 3 * 4
-    return info.bytes_per_pixel * _WORKSPACE + images + maps
+    said = _FOLD_PIXEL_BYTES * info.folds + 3 * 4 + 3 * 4
+    return images + said
 
 
 def _rounded_up(size: float, step: int) -> int:

@@ -11,7 +11,7 @@ from lim_keras.errors import BundleError, DataError
 from lim_keras.inference import litert
 from lim_keras.inference.litert import LiteRtModel, halo_of_tile, load_litert, measuring_side, padded, usable_cores
 from lim_keras.inference.mapping import predict_maps
-from lim_keras.inference.memory import LITERT_RUNTIME_BYTES, bytes_per_pixel
+from lim_keras.inference.memory import LITERT_RUNTIME_BYTES, window_bytes
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.scene import SceneReader
 from lim_keras.inference.windows import smallest_tile
@@ -79,7 +79,7 @@ def test_a_file_of_any_size_gets_windows_by_the_memory(
     runner = Runner(None)
     one = model(monkeypatch, runner)
     # TensorFlow alone would take more
-    least = int(LITERT_RUNTIME_BYTES + smallest_tile(64, 64) ** 2 * bytes_per_pixel(one.info)) + 1
+    least = int(LITERT_RUNTIME_BYTES + window_bytes(one.info, smallest_tile(64, 64) ** 2)) + 1
     with SceneReader(write("scene.tif", texture(300, 500))) as scene:
         _, plan = predict_maps(one, scene, tmp_path / "maps", options=PredictOptions(memory=least))
         assert plan["tile"] == [192, 192] and plan["count"] == len(runner.seen) == 3 * 6
