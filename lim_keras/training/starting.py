@@ -89,8 +89,7 @@ def prepare_start(run: Run, bundle: Path) -> None:
         )
     _check_network(run, info, bundle)
     _check_leaks(run, info, bundle)
-    stored = [np.asarray(weight, np.float32) for weight in load_bundle(bundle).saved_model.weights]
-    weights = [weight for weight in stored if not is_upsampling_filter(weight)]
+    weights = [np.asarray(weight, np.float32) for weight in load_bundle(bundle).saved_model.weights]
     partial = run.folder / f"{START}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -106,20 +105,6 @@ def start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
         return None
     with np.load(path, allow_pickle=False) as kept:
         return [kept[f"arr_{number}"] for number in range(len(kept.files))]
-
-
-def is_upsampling_filter(weight: NDArray[np.float32]) -> bool:
-    """Whether a weight is the bilinear filter that networks had before they upsampled by `BilinearUpsampling`.
-
-    Args:
-        weight: of any shape; such a filter is (2 factor, 2 factor, channels, channels) and keeps channels apart.
-    """
-    if weight.ndim != 4 or weight.shape[0] % 2 or weight.shape[0] != weight.shape[1] or len({*weight.shape[2:]}) > 1:
-        return False
-    size, channels = weight.shape[0], weight.shape[2]
-    profile = 1 - np.abs(np.arange(size) - (size - 1) / 2) / (size // 2)
-    fixed = np.outer(profile, profile)[..., np.newaxis, np.newaxis] * np.eye(channels)
-    return bool(np.allclose(weight, fixed, atol=1e-3))
 
 
 def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:

@@ -16,7 +16,7 @@ from lim_keras.models import build_model
 from lim_keras.training.conclude import conclude
 from lim_keras.training.cross_validation import train_fold
 from lim_keras.training.run import Run
-from lim_keras.training.starting import START, Start, is_upsampling_filter, prepare_start, start_weights
+from lim_keras.training.starting import START, Start, prepare_start, start_weights
 from tests.conftest import model_facts
 
 SHIPPED = Path(__file__).parents[2] / "exported_models" / "bijie_edge"
@@ -98,15 +98,6 @@ def test_the_model_that_ships_can_be_trained_on(fit):
     ours = FoldGraph(model, calibration).probability(image)["probability"][0, ..., 0]
     theirs = load_bundle(SHIPPED).predict(image.astype(np.uint8))[0]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-def test_upsampling_filters_of_earlier_networks_are_known():
-    doubling = np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25])[..., None, None] * np.eye(3)
-    assert is_upsampling_filter(doubling)
-    quadrupling = np.array([1, 3, 5, 7, 7, 5, 3, 1]) / 8
-    assert is_upsampling_filter(np.outer(quadrupling, quadrupling)[..., None, None])
-    for other in (doubling + 0.01, doubling[..., :2], doubling[:3, :3], doubling[..., 0], np.ones((1, 1, 3, 3))):
-        assert not is_upsampling_filter(other)
 
 
 def test_without_a_start(fit):
