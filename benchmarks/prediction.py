@@ -33,11 +33,11 @@ def main() -> None:
     figures = []
     for size in options.sizes:
         height, width = (int(side) for side in size.split("x"))
-        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-            asked = options.valid, options.memory, options.tile, options.repeat
-            arguments = (options.bundle, Path(scratch), height, width, *asked)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                figures.append({"size": size, **pool.apply(measure, arguments)})
+        with (
+            tempfile.TemporaryDirectory(dir=options.scratch) as scratch,
+            multiprocessing.get_context("spawn").Pool(1) as pool,
+        ):
+            figures.append({"size": size, **pool.apply(measure, (options, Path(scratch), height, width))})
         print(json.dumps(figures[-1]), file=sys.stderr)
     text = json.dumps(figures, indent=2)
     print(text)
@@ -45,17 +45,8 @@ def main() -> None:
         options.json.write_text(text + "\n", encoding="utf-8")
 
 
-def measure(
-    bundle: Path,
-    folder: Path,
-    height: int,
-    width: int,
-    valid: float,
-    memory: str | None,
-    tile: int | None,
-    repeat: int,
-) -> dict[str, Any]:
-    """Predict one made-up scene into maps, then the same windows from memory."""
+def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
+    """Predict one made-up scene of height x width pixels into maps in `folder`, then the same windows from memory."""
     from lim_keras.export.bundle import load_bundle
     from lim_keras.inference.islands import find_islands
     from lim_keras.inference.mapping import predict_maps
@@ -64,18 +55,18 @@ def measure(
     from lim_keras.inference.rasters import gdal_settings
     from lim_keras.inference.scene import SceneReader
 
-    model = load_bundle(bundle)
+    model = load_bundle(asked.bundle)
     bands = model.info.bands
-    scene = write_scene(folder / "scene.tif", height, width, bands, valid, model.info.dtype)
-    options = PredictOptions(memory=parse_memory(memory) if memory else None, tile=tile)
+    scene = write_scene(folder / "scene.tif", height, width, bands, asked.valid, model.info.dtype)
+    options = PredictOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
     cell = math.lcm(64, model.info.stride)
     # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
     allowed = options.memory or free_memory()
-    rows, columns = (tile, tile) if tile else choose_tile(model.info, height, width, allowed, cell)
-    warm = (min(rows, height), min(columns, width)) if valid == 1 else (256, 256)
+    rows, columns = (asked.tile,) * 2 if asked.tile else choose_tile(model.info, height, width, allowed, cell)
+    warm = (min(rows, height), min(columns, width)) if asked.valid == 1 else (256, 256)
     model.predict_all(np.zeros((1, *warm, bands), model.info.dtype))
     seconds = busy = peak = 0.0
-    for turn in range(repeat):
+    for turn in range(asked.repeat):
         # Opened anew: GDAL would have the scene in its cache.
         with gdal_settings(), SceneReader(scene) as reader:
             started = time.perf_counter()
@@ -94,13 +85,13 @@ def measure(
             model.predict_all(image[shape])
         busy += time.perf_counter() - started
     return {
-        "bundle": bundle.name,
+        "bundle": asked.bundle.name,
         "tile": [rows, columns],
         "windows": len(windows),
         "islands": len(islands),
-        "seconds": round(seconds / repeat, 2),
-        "megapixels_per_second": round(repeat * height * width / 1e6 / seconds, 3),
-        "of_windows_in_memory": round(repeat * height * width / 1e6 / busy, 3),
+        "seconds": round(seconds / asked.repeat, 2),
+        "megapixels_per_second": round(asked.repeat * height * width / 1e6 / seconds, 3),
+        "of_windows_in_memory": round(asked.repeat * height * width / 1e6 / busy, 3),
         "ratio": round(busy / seconds, 3),
         "computed_over_kept": round(sum(math.prod(shape[1:3]) for shape in shapes) / (height * width), 2),
         "peak_mib": round(peak),

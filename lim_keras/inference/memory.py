@@ -85,7 +85,7 @@ def choose_tile(
 
 
 def tensorflow_bytes(info: BundleInfo) -> float:
-    """What a process with a bundle's networks in TensorFlow takes before the first window, by the size of its files."""
+    """Bytes that a process with a bundle's networks in TensorFlow takes before the first window, by their files."""
     folder = "ensemble/" if info.folds > 1 else "fold_0/"
     sizes = {name: record.bytes for name, record in info.files.items() if name.startswith(folder)}
     graphs = sum(size for name, size in sizes.items() if name.endswith(".pb"))
@@ -116,13 +116,17 @@ def shape_tile(halo: int, height: int, width: int, pixels: float, multiple: int)
 
 
 def window_bytes(info: BundleInfo, pixels: float) -> float:
-    """Memory that windows of so many pixels take: feature maps, pixels read ahead, what the folds say."""
+    """Bytes that a prediction takes beyond the runtime's, by the pixels of a window: maps, images read ahead, answers.
+
+    Fitted to peaks of whole predictions. A feature map of less than 32 MiB may stay with the C library when it is
+    freed, which costs most with small windows.
+    """
     maps = info.bytes_per_pixel * pixels
     return maps + min(_KEPT_SHARE * maps, _KEPT_BYTES) + _held_per_pixel(info) * pixels
 
 
 def window_pixels(info: BundleInfo, memory: float) -> float:
-    """Most pixels of a window that takes no more memory: the inverse of `window_bytes`."""
+    """Most pixels of a window for which so many bytes do: the inverse of `window_bytes`."""
     maps, held = info.bytes_per_pixel, _held_per_pixel(info)
     return max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
 
