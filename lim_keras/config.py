@@ -184,6 +184,9 @@ class RunConfig(Section):
     distillation: DistillationSection = DistillationSection()
     export: ExportSection = ExportSection()
     data_terms: str = Field("", description="what the training data allow, in a sentence; the model card repeats it")
+    data_link: str = Field(
+        "", pattern=r"^(https?://\S+)?$", description="web page of the training data; model card and STAC item link it"
+    )
 
     @model_validator(mode="after")
     def _check_size_fits_stride(self) -> Self:

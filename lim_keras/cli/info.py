@@ -54,6 +54,7 @@ def _rows(info: BundleInfo) -> list[tuple[str, str]]:
         ("training tiles", str(len(info.training_tiles))),
         ("test tiles", str(len(info.test_tiles))),
         ("data terms", info.data_terms or "not recorded"),
+        ("data", info.data_link or "not recorded"),
         ("configuration", info.config_hash),
         ("exported", f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
@@ -61,6 +62,8 @@ def _rows(info: BundleInfo) -> list[tuple[str, str]]:
 
 
 def _scores(info: BundleInfo) -> Any:
+    from rich.markup import escape
+
     from lim_keras.export.model_card import interval
 
     table = _table("Scores")
@@ -68,21 +71,25 @@ def _scores(info: BundleInfo) -> Any:
         table.add_column(column)
     for judged, scores in info.metrics.items():
         for name, figure in scores.items():
-            table.add_row(judged, name, f"{figure.value:.3f}", interval(figure))
+            table.add_row(escape(judged), escape(name), f"{figure.value:.3f}", interval(figure))
     return table
 
 
 def _files(info: BundleInfo) -> Any:
+    from rich.markup import escape
+
     table = _table(f"{len(info.files)} files, {_size(sum(file.bytes for file in info.files.values()))}")
     for column in ("part", "files", "size"):
         table.add_column(column)
     for part in sorted({name.split("/")[0] for name in info.files}):
         sizes = [file.bytes for name, file in info.files.items() if name.split("/")[0] == part]
-        table.add_row(part, str(len(sizes)), _size(sum(sizes)))
+        table.add_row(escape(part), str(len(sizes)), _size(sum(sizes)))
     return table
 
 
 def _litert(info: BundleInfo) -> list[Any]:
+    from rich.markup import escape
+
     from lim_keras.export.litert_table import COLUMNS, litert_rows
 
     if not info.litert:
@@ -91,7 +98,7 @@ def _litert(info: BundleInfo) -> list[Any]:
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
     for row in litert_rows(info):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return [table]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -17,6 +16,9 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import BundleError
 from lim_keras.evaluation.calibration import ProbabilityHistogram, best_threshold
+from lim_keras.export.untrusted import read_arrays
+
+_LARGEST_FILE = 64 * 2**20
 
 
 def everywhere(shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -72,17 +74,18 @@ class ImageBlindMask:
         Raises:
             BundleError: the file is damaged or does not hold the two arrays.
         """
-        try:
-            with path.open("rb") as file, np.load(file) as stored:
-                mean_mask, threshold = stored["mean_mask"], float(stored["threshold"])
-        except (OSError, EOFError, BadZipFile, KeyError, TypeError, ValueError) as error:
+        mean_mask, threshold = read_arrays(path, ("mean_mask", "threshold"), _LARGEST_FILE)
+        if (
+            mean_mask.ndim != 2
+            or not mean_mask.size
+            or threshold.ndim
+            or {mean_mask.dtype.kind, threshold.dtype.kind} != {"f"}
+        ):
             raise BundleError(
-                f"{path}: expected an archive with `mean_mask` (height, width) and `threshold`. Received: {error}. "
-                "Export the bundle again."
-            ) from error
-        if mean_mask.ndim != 2 or not mean_mask.size:
-            raise BundleError(f"{path}: expected `mean_mask` of shape (height, width). Received: {mean_mask.shape}")
-        return cls(mean_mask.astype(np.float32), threshold)
+                f"{path}: expected `mean_mask` (height, width) and `threshold`, one number. "
+                f"Received: {mean_mask.dtype} {mean_mask.shape} and {threshold.dtype} {threshold.shape}"
+            )
+        return cls(mean_mask.astype(np.float32), float(threshold))
 
 
 def _resized(mean_mask: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@
         README.md         model card (`lim_keras.export.model_card`)
         stac-item.json    the same for catalogues (`lim_keras.export.stac`)
 
-Reading takes JSON, arrays without pickles and TensorFlow graphs. A TensorFlow graph can contain operations that read
-and write files, so load bundles of people whose programs you would run.
+Reading takes JSON, arrays without pickles and TensorFlow graphs that only compute (`lim_keras.export.graphs`): a bundle
+brings no program of its own.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
 from lim_keras.export.folders import written_whole
+from lim_keras.export.graphs import load_graph
 from lim_keras.export.model_card import write_documents
 from lim_keras.export.saved_model import ENSEMBLE, VERSION, export_models, fold_name
-from lim_keras.export.signatures import SIGNATURE
+from lim_keras.export.signatures import SIGNATURE, signature_differences
 from lim_keras.export.verify import write_pair
-from lim_keras.inference.outputs import EnsemblePrediction, checked_images
+from lim_keras.inference.outputs import EnsemblePrediction, checked_answers, checked_images
 from lim_keras.models.receptive_field import receptive_field
 
 BASELINE_FILE = "baseline.npz"
@@ -118,6 +119,7 @@ class Bundle:
 
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
+            BundleError: the model answers with other sizes, or with what is no probability.
         """
         probability: NDArray[np.float32] = self._run(images)["probability"]
         return probability
@@ -145,7 +147,8 @@ class Bundle:
     def _run(self, images: Images) -> dict[str, NDArray[Any]]:
         array = checked_images(images, self.info.bands)
         outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
-        return {name: output.numpy()[..., 0] for name, output in outputs.items()}
+        answered = {name: output.numpy() for name, output in outputs.items()}
+        return checked_answers(answered, array.shape[:3], self.info.folds, str(self.path))
 
 
 def load_bundle(path: Path, fold: int | None = None) -> Bundle:
@@ -162,14 +165,8 @@ def load_bundle(path: Path, fold: int | None = None) -> Bundle:
     name = fold_name(fold or 0) if fold is not None or info.folds == 1 else ENSEMBLE
     folder = f"{name}/{VERSION}"
     info.check_files(path, folder)
-    try:
-        saved_model = tf.saved_model.load(str(path / folder))
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        made_with = info.versions.get("tensorflow", "an unknown version")
-        raise BundleError(
-            f"{path / folder}: TensorFlow {tf.__version__} cannot load this SavedModel, which was exported with "
-            f"{made_with} ({error}). Use that version, or export the bundle again."
-        ) from error
-    if SIGNATURE not in saved_model.signatures:
-        raise BundleError(f"{path / folder}: expected a SavedModel with the signature {SIGNATURE}. Export it again.")
+    saved_model = load_graph(path / folder, info.versions.get("tensorflow", "an unknown version"))
+    differing = signature_differences(saved_model, SIGNATURE, info.bands, name == ENSEMBLE)
+    if differing:
+        raise BundleError(f"{path / folder}: {'; '.join(differing)}. Export it again.")
     return Bundle(path, info, saved_model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
@@ -16,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     ValidationError,
     model_validator,
 )
@@ -23,10 +23,16 @@ from pydantic import (
 from lim_keras import __version__
 from lim_keras.errors import BundleError
 from lim_keras.evaluation.confusion import Estimate
+from lim_keras.export.untrusted import read_json
+from lim_keras.files import write_text
 
 FORMAT = 1
 INFO_FILE = "model.json"
-_INFO_BYTES = 64 * 2**20  # a million tile ids take half of it
+INFO_BYTES = 64 * 2**20
+"""Largest model.json that is read; a million tile ids take half of it."""
+
+_PIXELS = 2**20
+"""Most pixels that a network may look far, or step."""
 
 
 def _null_is_nan(value: Any) -> Any:
@@ -55,16 +61,16 @@ class _Part(BaseModel):
 class BandStatistics(_Part):
     """One band over the training tiles, in raw digital numbers; the domain guard compares an image with it."""
 
-    mean: float
-    std: float
-    min: float
-    max: float
+    mean: FiniteFloat
+    std: FiniteFloat
+    min: FiniteFloat
+    max: FiniteFloat
 
 
 class FileRecord(_Part):
     """Size and SHA-256 of an exported file."""
 
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, lt=2**63)
     sha256: str
 
     @classmethod
@@ -91,13 +97,13 @@ class LiteRtFigures(_Part):
     tile: int | None = Field(ge=1)
     windows: int = Field(ge=1)
     side: int = Field(ge=1)
-    milliseconds_per_tile: float = Field(ge=0)
-    landslide_f1: float | None
-    landslide_iou: float | None
-    saved_model_f1: float | None
-    saved_model_iou: float | None
-    max_difference: float = Field(ge=0)
-    mean_difference: float = Field(ge=0)
+    milliseconds_per_tile: FiniteFloat = Field(ge=0)
+    landslide_f1: FiniteFloat | None
+    landslide_iou: FiniteFloat | None
+    saved_model_f1: FiniteFloat | None
+    saved_model_iou: FiniteFloat | None
+    max_difference: FiniteFloat = Field(ge=0)
+    mean_difference: FiniteFloat = Field(ge=0)
     limit: str
     within: bool | None
 
@@ -121,19 +127,20 @@ class ModelFacts(_Part):
         started_from: name and configuration hash of the bundle that training started at; its tiles are among
             training_tiles. "" where only an encoder was given.
         data_terms: what the training data allow, for the model card; "" where nobody said it.
+        data_link: their web page, for model card and STAC item; "" where nobody said it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: dict[str, Any]
     sampling: dict[str, Any]
-    bands: int = Field(ge=1)
+    bands: int = Field(ge=1, le=2**16)
     dtype: Literal["uint8", "uint16", "float32"]
-    gsd_m: float | None = Field(gt=0)
-    stride: int = Field(ge=1)
+    gsd_m: FiniteFloat | None = Field(gt=0)
+    stride: int = Field(ge=1, le=_PIXELS)
     statistics: tuple[BandStatistics, ...]
-    threshold: float = Field(ge=0, le=1)
-    temperature: float = Field(gt=0)
-    bias: float = 0.0
+    threshold: FiniteFloat = Field(ge=0, le=1)
+    temperature: FiniteFloat = Field(gt=0)
+    bias: FiniteFloat = 0.0
     metrics: dict[str, Scores]
     config_hash: str
     training_tiles: tuple[str, ...] = ()
@@ -141,6 +148,7 @@ class ModelFacts(_Part):
     held_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     started_from: str = ""
     data_terms: str = ""
+    data_link: str = Field("", pattern=r"^(https?://\S+)?$")
 
     @model_validator(mode="after")
     def _check_statistics(self) -> Self:
@@ -160,17 +168,19 @@ class BundleInfo(ModelFacts):
         versions: of Python and the libraries that exported.
         files: every file beside model.json, by its path inside the bundle.
         litert: of the .tflite files among them, what was measured. Empty in bundles written before it was kept.
+        sha256: of everything else in model.json (`digest`); "" before it is written.
     """
 
     format: Literal[1] = 1
     lim_keras_version: str
     created: AwareDatetime
     versions: dict[str, str]
-    folds: int = Field(ge=1)
-    halo: int = Field(ge=0)
-    bytes_per_pixel: float = Field(gt=0)
+    folds: int = Field(ge=1, le=1000)
+    halo: int = Field(ge=0, le=_PIXELS)
+    bytes_per_pixel: FiniteFloat = Field(gt=0, le=1e9)
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
     litert: dict[Annotated[str, AfterValidator(_inside)], LiteRtFigures] = Field(default_factory=dict)
+    sha256: str = ""
 
     @model_validator(mode="after")
     def _check_held_out(self) -> Self:
@@ -182,9 +192,15 @@ class BundleInfo(ModelFacts):
             )
         return self
 
+    def digest(self) -> str:
+        """SHA-256 of all values but `sha256`."""
+        others = self.model_copy(update={"sha256": ""})
+        return hashlib.sha256(others.model_dump_json().encode()).hexdigest()
+
     def write(self, bundle: Path) -> None:
-        """Write model.json into the folder `bundle`."""
-        (bundle / INFO_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write model.json, with its digest, into the folder `bundle`."""
+        sealed = self.model_copy(update={"sha256": self.digest()})
+        write_text(bundle / INFO_FILE, sealed.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, bundle: Path) -> Self:
@@ -196,24 +212,17 @@ class BundleInfo(ModelFacts):
         """
         path = bundle / INFO_FILE
         try:
-            if path.stat().st_size > _INFO_BYTES:
-                raise BundleError(
-                    f"{path}: expected at most {_INFO_BYTES} bytes. Received: {path.stat().st_size} bytes."
-                )
-            text = path.read_text(encoding="utf-8")
-            values = json.loads(text)
+            text, values = read_json(path, INFO_BYTES)
         except FileNotFoundError as error:
             raise BundleError(
                 f"{path}: not found. Expected a bundle: a folder exported_models/<name> as `lim-keras fit` and "
                 "`lim-keras cv` write it."
             ) from error
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path}: damaged, expected a JSON object ({error}). Export the bundle again.") from error
         _check_format(values, path)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise BundleError(_describe(error, path)) from None
+            raise BundleError(f"{path}: not a valid bundle description. {problems(error)}") from None
 
     def check_files(self, bundle: Path, folder: str) -> None:
         """Compare the files below `folder` with their records.
@@ -253,9 +262,9 @@ def _check_format(values: Any, path: Path) -> None:
         )
 
 
-def _describe(error: ValidationError, path: Path) -> str:
-    problems = [
-        f"`{'.'.join(map(str, problem['loc'])) or 'model.json'}`: {problem['msg']}"
+def problems(error: ValidationError) -> str:
+    """What a description lacks, key by key, in one line."""
+    return "; ".join(
+        f"`{'.'.join(map(str, problem['loc'])) or 'the file'}`: {problem['msg']}"
         for problem in error.errors(include_url=False)
-    ]
-    return f"{path}: not a valid bundle description. " + "; ".join(problems)
+    )

@@ -46,7 +46,7 @@ def model_card(info: BundleInfo) -> str:
         "## What it was trained on\n\n" + _training(info),
         "## What it scored\n\n" + _figures(info),
         "## Known failure cases\n\n" + _FAILURES,
-        "## Terms of the training data\n\n" + (info.data_terms or _NO_TERMS),
+        "## Terms of the training data\n\n" + (info.data_terms or _NO_TERMS) + _data_link(info),
         "## How to call it\n\n" + _calls(info),
     ]
     return "\n\n".join(parts) + "\n"
@@ -85,6 +85,10 @@ def _training(info: BundleInfo) -> str:
             for number, band in enumerate(info.statistics, start=1)
         )
     )
+
+
+def _data_link(info: BundleInfo) -> str:
+    return f"\n\nThe data: <{info.data_link}>" if info.data_link else ""
 
 
 def _figures(info: BundleInfo) -> str:

@@ -40,9 +40,15 @@ def describe_model(info: BundleInfo) -> dict[str, Any]:
         "id": info.name,
         "geometry": None,
         "properties": _properties(info),
-        "links": [],
+        "links": _links(info),
         "assets": _assets(info),
     }
+
+
+def _links(info: BundleInfo) -> list[dict[str, Any]]:
+    if not info.data_link:
+        return []
+    return [{"rel": "derived_from", "href": info.data_link, "type": "text/html", "title": "Training data"}]
 
 
 def _properties(info: BundleInfo) -> dict[str, Any]:

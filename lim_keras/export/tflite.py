@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from lim_keras.data.tiles import TileSet
@@ -91,7 +92,7 @@ class LiteRtExport:
             differences = f"{seen.max_difference:.2e}", f"{seen.mean_difference:.2e}"
             verdict = "refused" if name in self.refused else VERDICTS[seen.within]
             table.add_row(name, *figures, *scores, *differences, seen.limit, verdict)
-        return [table, f"folder: {self.folder}"]
+        return [table, escape(f"folder: {self.folder}")]
 
 
 def _shown(value: float | None) -> str:
@@ -115,7 +116,10 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
     tiles = _read_tiles(asked, info)
     _warn(info, source, asked.tile, halo)
     folder = asked.out or bundle / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from error
     drafts = {variant: folder / f".{source}_{variant}.tflite.partial" for variant in asked.variants}
     try:
         _convert(bundle, asked, info, side, tiles, drafts)
@@ -217,7 +221,7 @@ def _keep(
         source = next(iter(kept.values())).source
         known = {} if before is None else {name: one for name, one in before.files.items() if name not in files}
         references = {} if before is None else before.reference
-        described = info.model_copy(update={"litert": {}})  # `files` says it, and more
+        described = info.model_copy(update={"litert": {}, "sha256": ""})  # `files` says it, and more
         LiteRtIndex(model=described, reference={**references, source: scores}, files={**known, **kept}).write(folder)
     return LiteRtExport(folder, files, tuple(refused), scores)
 
@@ -240,20 +244,23 @@ def _graphs(info: BundleInfo) -> dict[str, FileRecord]:
 
 
 def _record(bundle: Path, info: BundleInfo, made: LiteRtExport) -> None:
-    """Make what was exported into the bundle a part of it: model.json, model card and STAC item know it."""
+    """Make what was exported into the bundle a part of it: model.json, model card and STAC item know it.
+
+    Other files that lie there are none of the bundle's, and `lim-keras verify` says so.
+    """
     folder = bundle / FOLDER
     if made.folder.resolve() != folder.resolve():
         return
     files = {name: record for name, record in info.files.items() if name.split("/")[0] != FOLDER}
-    there = sorted(path for path in folder.iterdir() if path.suffix in (".tflite", ".json"))
-    files |= {f"{FOLDER}/{path.name}": FileRecord.of(path) for path in there}
-    changes = {"files": files, "litert": _litert(folder, info, made)}
+    index = _known(folder, info)
+    there = [] if index is None else [folder / name for name in (INDEX_FILE, *sorted(index.files))]
+    files |= {f"{FOLDER}/{path.name}": FileRecord.of(path) for path in there if path.is_file()}
+    changes = {"files": files, "litert": _litert(index, info, made)}
     write_documents(bundle, info.model_copy(update=changes)).write(bundle)
 
 
-def _litert(folder: Path, info: BundleInfo, made: LiteRtExport) -> dict[str, LiteRtFigures]:
+def _litert(index: LiteRtIndex | None, info: BundleInfo, made: LiteRtExport) -> dict[str, LiteRtFigures]:
     """The figures of every file in tflite.json; of those made earlier what is known, as their windows were others."""
-    index = _known(folder, info)
     if index is None:
         return {}
     figures = {}

@@ -6,7 +6,6 @@ written.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,19 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import BundleError
 from lim_keras.export.bundle_info import INFO_FILE, BundleInfo, ModelFacts
+from lim_keras.export.graphs import load_graph
 from lim_keras.export.saved_model import ENSEMBLE, VERSION, EnsembleGraph, FoldGraph, fold_name
-from lim_keras.export.signatures import ENCODED, PICTURES, SIGNATURE, signature_names
+from lim_keras.export.signatures import ENCODED, SIGNATURE, signature_differences, signature_names
+from lim_keras.export.untrusted import read_arrays
 
 PAIR_FILE = "verify.npz"
 TOLERANCE = 1e-4
 """Largest difference of a probability; processors and TensorFlow versions sum in another order."""
 
 _SIZE = 64
+_CHANGED = (
+    "{}: what it says is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
+)
 _PAIR_BYTES = 16 * 2**20  # 64 x 64 float32 pixels of a thousand bands
 
 
@@ -62,7 +66,12 @@ def verify_bundle(path: Path) -> list[str]:
     """
     info = BundleInfo.read(path)
     damaged = {name: line for name in sorted(info.files) if (line := _file_difference(info, path, name))}
-    lines = [*damaged.values(), *(f"{path / name}: not recorded in {INFO_FILE}." for name in _unrecorded(path, info))]
+    changed = [] if info.sha256 == info.digest() else [_CHANGED.format(path / INFO_FILE)]
+    lines = [
+        *changed,
+        *damaged.values(),
+        *(f"{path / name}: not recorded in {INFO_FILE}." for name in _unrecorded(path, info)),
+    ]
     predicts, *others = model_folders(info.folds)
     for folder in (predicts, *others):
         if not any(name.startswith(f"{folder}/") for name in info.files):
@@ -88,37 +97,16 @@ def _unrecorded(path: Path, info: BundleInfo) -> list[str]:
 def _model_differences(path: Path, info: BundleInfo, folder: str, with_pair: bool) -> list[str]:
     place = path / folder
     try:
-        model = tf.saved_model.load(str(place))
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        return [f"{place}: TensorFlow {tf.__version__} cannot load it ({error})."]
-    names = signature_names(info.bands, info.dtype)
-    if not set(names) <= set(model.signatures):
-        return [f"{place}: expected the signatures {names}. Received: {sorted(model.signatures)}. Export it again."]
+        model = load_graph(place, info.versions.get("tensorflow", "an unknown version"))
+    except BundleError as error:
+        return [str(error)]
     ensemble = folder.startswith(ENSEMBLE)
-    lines = [line for name in names for line in _signature_differences(model, name, place, info.bands, ensemble)]
-    return lines or (_pair_differences(model, path, info) if with_pair else [])
-
-
-def _signature_differences(model: Any, name: str, place: Path, bands: int, ensemble: bool) -> list[str]:
-    image, map_of = (None, None, None, bands), (None, None, None, 1)
-    inputs = {PICTURES: ((None,), "string")} if name == ENCODED else {"image": (image, "float32")}
-    outputs = {"probability": (map_of, "float32")}
-    if ensemble:
-        outputs |= {"spread": (map_of, "float32"), "votes": (map_of, "int32")}
-    signature = model.signatures[name]
-    received = _specs(signature.structured_input_signature[1]), _specs(signature.structured_outputs)
-    return [
-        f"{place}: {name}: expected {kind} {wanted}. Received: {came}"
-        for kind, wanted, came in zip(("inputs", "outputs"), (inputs, outputs), received, strict=True)
-        if wanted != came
+    lines = [
+        f"{place}: {line}. Export it again."
+        for name in signature_names(info.bands, info.dtype)
+        for line in signature_differences(model, name, info.bands, ensemble)
     ]
-
-
-def _specs(tensors: dict[str, Any]) -> dict[str, tuple[tuple[int | None, ...], str]]:
-    return {
-        name: (tuple(spec.shape) if spec.shape.rank is not None else (), spec.dtype.name)
-        for name, spec in sorted(tensors.items())
-    }
+    return lines or (_pair_differences(model, path, info) if with_pair else [])
 
 
 def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
@@ -132,6 +120,8 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
             answers[ENCODED] = _probability_of_picture(model, image)
     except (BundleError, tf.errors.OpError) as error:
         return [str(error)]
+    if any(answer.shape != expected.shape for answer in answers.values()):
+        return [f"{file}: the model answers with another size than that of the image."]
     differences = {name: float(np.abs(answer - expected).max()) for name, answer in answers.items()}
     return [
         f"{file}: the model answers otherwise than when it was exported, by {difference:.2g} (> {TOLERANCE:g}, {name})."
@@ -141,19 +131,12 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
 
 
 def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > _PAIR_BYTES:  # before anything is allocated
-            raise BundleError(f"{file}: expected at most {_PAIR_BYTES} bytes of arrays. Received: {size}")
-        with np.load(file, allow_pickle=False) as arrays:
-            image, probability = arrays["image"], arrays["probability"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{file}: damaged, expected the arrays image and probability ({error}).") from error
-    if image.shape != (*probability.shape, bands) or probability.ndim != 2 or {image.dtype.kind} - set("uif"):
+    image, probability = read_arrays(file, ("image", "probability"), _PAIR_BYTES)
+    kinds = image.dtype.kind in "uif" and probability.dtype.kind == "f"
+    if not kinds or probability.ndim != 2 or not probability.size or image.shape != (*probability.shape, bands):
         raise BundleError(
-            f"{file}: expected an image (height, width, {bands}) and its probability (height, width). "
-            f"Received: {image.shape} and {probability.shape}"
+            f"{file}: expected an image (height, width, {bands}) and its probability (height, width). Received: "
+            f"{image.dtype} {image.shape} and {probability.dtype} {probability.shape}"
         )
     return image, probability
 

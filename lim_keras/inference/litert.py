@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
-from lim_keras.export.bundle_info import BundleInfo, FileRecord
+from lim_keras.export.bundle_info import INFO_BYTES, BundleInfo, FileRecord, problems
+from lim_keras.export.untrusted import read_json
 from lim_keras.files import write_text
 from lim_keras.inference.memory import LITERT_RUNTIME_BYTES, choose_tile
-from lim_keras.inference.outputs import EnsemblePrediction, checked_images
+from lim_keras.inference.outputs import EnsemblePrediction, checked_answers, checked_images
 from lim_keras.inference.windows import plan_windows, smallest_tile
 
 INDEX_FILE = "tflite.json"
@@ -97,14 +98,17 @@ class LiteRtIndex(_Part):
         """
         path = folder / INDEX_FILE
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            text, _ = read_json(path, INFO_BYTES)
+            return cls.model_validate_json(text)
         except FileNotFoundError as error:
             raise BundleError(
                 f"{path}: not found. Expected it beside the .tflite files, as `lim-keras export --tflite` writes it. "
                 "Copy both."
             ) from error
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
-            raise BundleError(f"{path}: not a valid description of .tflite files ({error}). Export again.") from error
+        except ValidationError as error:
+            raise BundleError(
+                f"{path}: not a valid description of .tflite files. {problems(error)}. Export again."
+            ) from None
 
 
 def cell_size(info: BundleInfo) -> int:
@@ -207,7 +211,12 @@ class LiteRtModel:
         """Each fold's probability (height, width, folds) of an image (height, width, bands) of a size it takes."""
         outputs = self._runner(**{self._name: self._raw(image)})
         name = FOLDS if FOLDS in outputs else PROBABILITY
-        return _dequantised(outputs[name][0], self._outputs[name])
+        folds = _dequantised(outputs[name][0], self._outputs[name])
+        shape = (*image.shape[:2], self.info.folds)
+        if folds.shape != shape:
+            raise BundleError(f"{self.path}: expected `{name}` of shape {shape}. Received: {folds.shape}")
+        checked_answers({name: folds[..., np.newaxis]}, folds.shape, 1, str(self.path))
+        return folds
 
     def _raw(self, image: NDArray[Any]) -> NDArray[Any]:
         """Pixels in the type of the file's input, on its scale where that is quantised."""

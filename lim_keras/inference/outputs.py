@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lim_keras.errors import DataError
+from lim_keras.errors import BundleError, DataError
 from lim_keras.export.bundle_info import BundleInfo
 
 
@@ -68,3 +69,33 @@ def checked_images(images: Any, bands: int) -> NDArray[Any]:
             f"Received: {array.shape}"
         )
     return array
+
+
+_ROUNDING = 1e-5
+VOTES = "votes"
+
+
+def checked_answers(
+    answers: Mapping[str, NDArray[Any]], shape: tuple[int, ...], folds: int, source: str
+) -> dict[str, NDArray[Any]]:
+    """A model's outputs without their last axis, once they are known to be what a model of ours can say.
+
+    Args:
+        answers: by name, each (n, height, width, 1).
+        shape: (n, height, width) of the images.
+        folds: of the model, the most votes there are.
+        source: what answered, for the message.
+
+    Raises:
+        BundleError: another shape, or numbers that are not finite or beyond 0..1, votes beyond 0..folds.
+    """
+    for name, values in answers.items():
+        if values.shape != (*shape, 1):
+            raise BundleError(f"{source}: expected `{name}` of shape {(*shape, 1)}. Received: {values.shape}")
+        low, high, highest = values.min(), values.max(), folds if name == VOTES else 1
+        if not (low >= -_ROUNDING and high <= highest + _ROUNDING):  # NaN is neither
+            raise BundleError(
+                f"{source}: expected `{name}` within 0..{highest}. Received: {low}..{high}. These are not the weights "
+                "of a trained model, or the images hold numbers that are not finite."
+            )
+    return {name: values[..., 0] for name, values in answers.items()}

@@ -158,6 +158,7 @@ def _facts(run: Run, outcome: Outcome, name: str) -> ModelFacts:
         test_tiles=tuple(name for name in run.tiles.ids if run.folds.get(name) == TEST),
         held_out={name: fold for name in run.tiles.ids if (fold := run.folds.get(name, TEST)) != TEST},
         data_terms=config.data_terms,
+        data_link=config.data_link,
     )
 
 

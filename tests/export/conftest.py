@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import keras
 import numpy as np
 import pytest
 
+from lim_keras.errors import BundleError
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import ModelFacts
+from lim_keras.export.bundle_info import BundleInfo, ModelFacts
 from lim_keras.models import build_model
 from tests.conftest import model_facts
 
@@ -62,10 +64,12 @@ def expected_folds(models: Sequence[keras.Model], batch: np.ndarray) -> np.ndarr
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what the model.json of a bundle says."""
+    """Change what the model.json of a bundle says, and its digest as far as it still has one, as a forger would."""
     values = json.loads((path / "model.json").read_text())
     change(values)
     (path / "model.json").write_text(json.dumps(values))
+    with suppress(BundleError):
+        BundleInfo.read(path).write(path)
 
 
 @pytest.fixture

@@ -3,8 +3,12 @@
 import json
 import os
 import shutil
+import struct
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -125,7 +129,11 @@ def test_missing_bundle(tmp_path: Path) -> None:
         load_bundle(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"format": 1, "na'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1, 2]", '{"format": 1, "na', "[" * 100_000, '{"format": 1, "gsd_m": Infinity}', '{"bias": NaN}'],
+    ids=["nothing", "begun", "list", "cut", "nested", "infinite", "nan"],
+)
 def test_damaged_json(copied: Path, text: str) -> None:
     (copied / "model.json").write_text(text)
     with pytest.raises(BundleError, match=r"model\.json: damaged"):
@@ -154,6 +162,9 @@ def test_other_format(copied: Path, version: object) -> None:
         (lambda values: values.update(bands="3"), "bands"),
         (lambda values: values.update(bands=4), "statistics"),
         (lambda values: values.update(dtype="int8"), "dtype"),
+        (lambda values: values.update(folds=200_000), "folds"),
+        (lambda values: values.update(halo=10**400), "halo"),
+        (lambda values: values["files"]["README.md"].update(bytes=10**30), r"files\.README\.md\.bytes"),
         (lambda values: values.update(colour="red"), "colour"),
         (lambda values: values["statistics"][1].pop("std"), r"statistics\.1\.std"),
     ],
@@ -179,6 +190,18 @@ def test_link_that_leaves_the_bundle(copied: Path) -> None:
     file.replace(copied.parent / "outside.pb")
     file.symlink_to(copied.parent / "outside.pb")
     with pytest.raises(BundleError, match=r"saved_model\.pb: a link that leaves the bundle, to .*outside\.pb"):
+        load_bundle(copied)
+
+
+def test_model_json_is_a_plain_file_of_the_bundle(copied: Path) -> None:
+    file = copied / "model.json"
+    file.replace(copied.parent / "outside.json")
+    os.mkfifo(file)  # reading it would wait for ever
+    with pytest.raises(BundleError, match=r"model\.json: expected a plain file"):
+        load_bundle(copied)
+    file.unlink()
+    file.symlink_to(copied.parent / "outside.json")
+    with pytest.raises(BundleError, match=r"model\.json: a link that leaves the bundle"):
         load_bundle(copied)
 
 
@@ -243,6 +266,58 @@ def test_tensorflow_that_cannot_load(bundle_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(bundle_module.tf.saved_model, "load", fail)
     with pytest.raises(BundleError, match=r"ensemble/1: TensorFlow .* cannot load.*OfTheFuture"):
         load_bundle(bundle_path)
+
+
+def lying(path: Path, shape: str) -> None:
+    """An archive of a few bytes with an array whose header names a shape of its own."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mean_mask.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        with archive.open("threshold.npy", "w") as file:
+            np.save(file, np.float64(0.5))
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000, 1)", "(10000000000, 10000000000000)", "(1, ", "'x'"])
+def test_baseline_of_terabytes_is_not_allocated(copied: Path, shape: str) -> None:
+    lying(copied / "baseline.npz", shape)
+    record = FileRecord.of(copied / "baseline.npz").model_dump()
+    edit(copied, lambda values: values["files"].update({"baseline.npz": record}))
+    with pytest.raises(BundleError, match=r"baseline\.npz: damaged"):
+        load_bundle(copied).baseline()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda image: image[..., :1] * np.nan, "`probability` within 0..1. Received: nan..nan"),
+        (lambda image: image[..., :1] * 0 + 1.5, r"`probability` within 0..1. Received: 1.5..1.5"),
+        (lambda image: image[:, ::2, :, :1] * 0, r"`probability` of shape \(1, 8, 6, 1\). Received: \(1, 4, 6, 1\)"),
+    ],
+    ids=["nan", "beyond", "half"],
+)
+def test_answer_that_is_no_probability(tmp_path: Path, answer: Callable[[Any], Any], message: str) -> None:
+    write_bundle(tmp_path / "one", facts(), [constant(0.3)])
+    loaded = load_bundle(tmp_path / "one")
+
+    def run(image: Any) -> dict[str, Any]:
+        return {"probability": answer(image)}
+
+    other = replace(loaded, saved_model=SimpleNamespace(signatures={"serving_default": run}))
+    with pytest.raises(BundleError, match=message):
+        other.predict(np.zeros((1, 8, 6, 3), np.float32))
+
+
+def test_model_of_other_bands_is_not_taken(copied: Path, tmp_path: Path) -> None:
+    statistics = (BandStatistics(mean=120.0, std=60.0, min=0.0, max=255.0),) * 4
+    write_bundle(tmp_path / "four", facts(bands=4, statistics=statistics), [constant(0.3, 4)])
+    shutil.rmtree(copied / "fold_0")
+    shutil.copytree(tmp_path / "four" / "fold_0", copied / "fold_0")
+    files = [file for file in (copied / "fold_0").rglob("*") if file.is_file()]
+    records = {file.relative_to(copied).as_posix(): FileRecord.of(file).model_dump() for file in files}
+    edit(copied, lambda values: [values["files"].pop(n) for n in [*values["files"]] if n.startswith("fold_0/")])
+    edit(copied, lambda values: values["files"].update(records))
+    with pytest.raises(BundleError, match=r"fold_0/1: serving_default: expected inputs .*None, 3\).*None, 4\)"):
+        load_bundle(copied, fold=0)
 
 
 def test_damaged_baseline(copied: Path) -> None:

@@ -37,9 +37,10 @@ def test_sections_and_figures(bundle_path: Path) -> None:
 
 def test_counts_and_terms(info: BundleInfo) -> None:
     changes = {"training_tiles": ("a", "b"), "test_tiles": ("c",), "data_terms": "Education and research."}
+    changes |= {"data_link": "https://example.org/tiles"}
     card = model_card(info.model_copy(update=changes))
     assert "2 tiles (ids in model.json); 1 tiles were kept" in card
-    assert "## Terms of the training data\n\nEducation and research.\n" in card
+    assert "## Terms of the training data\n\nEducation and research.\n\nThe data: <https://example.org/tiles>" in card
 
 
 def test_nothing_known(info: BundleInfo) -> None:

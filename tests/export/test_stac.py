@@ -61,6 +61,14 @@ def test_what_is_not_known_is_left_out(info: BundleInfo) -> None:
     assert not {"gsd", "mlm:framework_version", "mlm:pretrained"} & set(item["properties"])
 
 
+def test_training_data_are_linked(info: BundleInfo) -> None:
+    item = describe_model(info.model_copy(update={"data_link": "https://example.org/tiles"}))
+    assert problems(item) == []
+    (link,) = item["links"]
+    assert (link["rel"], link["href"]) == ("derived_from", "https://example.org/tiles")
+    assert describe_model(info)["links"] == []
+
+
 @pytest.mark.parametrize("name", ["1", "a-", "x." * 30, "Bijie_2"])
 def test_any_name(info: BundleInfo, name: str) -> None:
     assert problems(describe_model(info.model_copy(update={"name": name}))) == []

@@ -16,6 +16,7 @@ from lim_keras.export.bundle import load_bundle, write_bundle
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.export.tflite import Asked, LiteRtExport, export_litert
 from lim_keras.export.tflite_check import Tally
+from lim_keras.export.verify import verify_bundle
 from lim_keras.inference.litert import LiteRtIndex, load_litert
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.predict import predict_scene
@@ -172,3 +173,25 @@ def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(main, ["info", str(bundle)])
     assert said.exit_code == 0 and "LiteRT files, beside the SavedModel" in said.output and "0.0513" in said.output
     assert LiteRtIndex.read(bundle / "tflite").model.litert == {}
+
+
+def test_other_files_in_the_folder_are_none_of_the_bundle(tmp_path: Path) -> None:
+    bundle = tmp_path / "one"
+    write_bundle(bundle, facts(name="one"), [constant(0.0)])
+    (bundle / "tflite").mkdir()
+    for name in ("foreign.tflite", "note.json"):
+        (bundle / "tflite" / name).write_text("not ours")
+    export_litert(bundle, Asked(("float32",)))
+    known = [name for name in BundleInfo.read(bundle).files if name.startswith("tflite/")]
+    assert sorted(known) == ["tflite/fold_0_float32.tflite", "tflite/tflite.json"]
+    assert "foreign" not in (bundle / "README.md").read_text()
+    assert [line.partition(": ")[0] for line in verify_bundle(bundle)] == [
+        f"{bundle}/tflite/foreign.tflite",
+        f"{bundle}/tflite/note.json",
+    ]
+
+
+def test_folder_that_cannot_be_made(bundle_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/x: cannot be made \(Not a directory\)"):
+        export_litert(bundle_path, Asked(("float32",), out=tmp_path / "file" / "x"))

@@ -1,5 +1,6 @@
 """Verifying a bundle: silent for what was exported, one line for every way of not being it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from lim_keras.errors import BundleError
 from lim_keras.evaluation.baseline import ImageBlindMask
@@ -131,10 +133,9 @@ def test_other_signature(copied: Path) -> None:
 
 def test_no_signature_for_pictures(copied: Path) -> None:
     place = replace_model(copied, "fold_0", Other(), serving_default="run")
-    assert verify_bundle(copied) == [
-        f"{place}: expected the signatures ['serving_default', 'encoded']. Received: ['serving_default']. "
-        "Export it again."
-    ]
+    assert verify_bundle(copied)[-1] == (
+        f"{place}: expected the signature encoded. Received: ['serving_default']. Export it again."
+    )
 
 
 def test_signature_for_pictures_that_answers_otherwise(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_graph_that_tensorflow_cannot_read(copied: Path) -> None:
     (copied / "fold_0" / "1" / "saved_model.pb").write_bytes(b"no graph")
     record(copied, "fold_0/1/saved_model.pb")
     (line,) = verify_bundle(copied)
-    assert line.startswith(f"{copied}/fold_0/1: TensorFlow {tf.__version__} cannot load it")
+    assert line.startswith(f"{copied}/fold_0/1: TensorFlow {tf.__version__} cannot load this SavedModel")
 
 
 def test_no_pair(copied: Path) -> None:
@@ -230,3 +231,65 @@ def test_stored_probability_is_that_of_the_bundle(plain: Path) -> None:
         np.testing.assert_allclose(
             load_bundle(plain).predict(pair["image"][np.newaxis])[0], pair["probability"], atol=1e-6
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0.9},
+        {"halo": 7},
+        {"bias": 5.0},
+        {"test_tiles": ["a"]},
+        {"data_terms": "Anything goes"},
+        {"metrics": {}},
+    ],
+)
+def test_model_json_that_says_something_else(copied: Path, change: dict[str, Any]) -> None:
+    values = json.loads((copied / "model.json").read_text())
+    (copied / "model.json").write_text(json.dumps(values | change))
+    (line,) = verify_bundle(copied)
+    assert line.startswith(f"{copied}/model.json: what it says is not what was exported")
+
+
+class Reaching(tf.Module):
+    """Right signatures, and an operation that leaves the graph."""
+
+    def __init__(self, place: Path, within: bool) -> None:
+        self.place, self.within = str(place), within
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, name="image")])
+    def run(self, image: Any) -> dict[str, Any]:
+        written = tf.io.write_file(self.place, "written")
+        with tf.control_dependencies([written]):
+            return {"probability": image[..., :1] * 0.0}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    def encoded(self, image_bytes: Any) -> dict[str, Any]:
+        text = tf.io.read_file(self.place) if self.within else image_bytes[0]
+        zeros = tf.zeros((tf.size(image_bytes), tf.strings.length(text), 64, 1))
+        return {"probability": tf.ensure_shape(zeros, (None, None, None, 1))}
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_graph_that_reaches_files_is_not_loaded(copied: Path, tmp_path: Path, within: bool) -> None:
+    written = tmp_path / "written"
+    place = replace_model(copied, "ensemble", Reaching(written, within), serving_default="run", encoded="encoded")
+    named = "ReadFile, WriteFile" if within else "WriteFile"
+    (line,) = verify_bundle(copied)
+    assert line.startswith(f"{place}: expected a graph that only computes. Received: the operations {named}, which")
+    with pytest.raises(BundleError, match="It was not loaded"):
+        load_bundle(copied)
+    assert not written.exists()
+
+
+def test_saving_function_that_can_be_called_is_not_loaded(copied: Path) -> None:
+    """TensorFlow writes its own function for checkpoints into every graph; as a signature it would write files."""
+    file = copied / "ensemble" / "1" / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    (graph,) = saved.meta_graphs
+    (saving,) = (one.signature.name for one in graph.graph_def.library.function if "traced_save" in one.signature.name)
+    graph.object_graph_def.concrete_functions[saving].bound_inputs.extend([])
+    file.write_bytes(saved.SerializeToString())
+    record(copied, "ensemble/1/saved_model.pb")
+    (line,) = verify_bundle(copied)
+    assert "the operations MergeV2Checkpoints, SaveV2," in line

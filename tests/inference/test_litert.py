@@ -148,3 +148,24 @@ def test_without_litert_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(BundleError, match=r"LiteRT is not installed.*pip install 'lim-keras\[edge\]'"):
         LiteRtModel(constant_model().info, Path("x.tflite"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda right: right * np.nan, r"x\.tflite: expected `probability` within 0..1. Received: nan..nan"),
+        (lambda right: right + 2, r"x\.tflite: expected `probability` within 0..1"),
+        (
+            lambda right: right[:, ::2],
+            r"x\.tflite: expected `probability` of shape \(64, 64, 1\). Received: \(32, 64, 1\)",
+        ),
+    ],
+    ids=["nan", "beyond", "half"],
+)
+def test_an_answer_that_is_no_probability(monkeypatch: pytest.MonkeyPatch, answer: Any, message: str) -> None:
+    class Lying(Runner):
+        def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+            return {"probability": answer(super().__call__(image)["probability"])}
+
+    with pytest.raises(BundleError, match=message):
+        model(monkeypatch, Lying(64), halo=0).predict_all(np.zeros((1, 64, 64, 3), np.uint8))
