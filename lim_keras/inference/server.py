@@ -26,6 +26,12 @@ from lim_keras.inference.server_transport import MEBIBYTE, Patience, RefusedErro
 REST_MB, GRPC_MB = 32.0, 64.0
 """Size of a message if nothing else is said, MiB."""
 
+_MOST_MB = 2047
+"""A message of gRPC's is below 2 GiB."""
+
+_LONGEST_S = 1e6
+"""A clock takes no more than some thousand times that."""
+
 _ENVELOPE = 4096
 """Bytes of a message that are not pixels, at most."""
 
@@ -41,9 +47,9 @@ class ServerOptions:
     """How a server is asked.
 
     Args:
-        request_mb: MiB that a request or an answer may take; None: 32 for REST, 64 for gRPC.
+        request_mb: MiB that a request or an answer may take, 2047 at most; None: 32 for REST, 64 for gRPC.
         retries: how often a server that is away or busy is asked again.
-        timeout_s: seconds that a request may take to be answered.
+        timeout_s: seconds that a request may take until its answer is there as a whole, a million at most.
         in_flight: requests at a time.
         rest_format: of REST requests and answers, see `lim_keras.inference.server_json`.
     """
@@ -56,10 +62,13 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         least = {"request_mb": 0.01, "retries": 0, "timeout_s": 0.001, "in_flight": 1}
+        most = {"request_mb": _MOST_MB, "timeout_s": _LONGEST_S}
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and not value <= given < float("inf"):
                 raise DataError(f"Invalid value for `{name}`. Expected a number >= {value}. Received: {given}")
+            if given is not None and given > most.get(name, given):
+                raise DataError(f"Invalid value for `{name}`. Expected a number <= {most[name]:g}. Received: {given}")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from lim_keras.errors import ServerError
 
 EXAMPLES = "http://host:8501/v1/models/NAME or grpc://host:8500/NAME, each with /versions/3 or /labels/canary if wanted"
 
-_MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?/?"
+_MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?/?"
 _REST_PATH = re.compile(r"(?P<prefix>(?:/[^:]*)?)/v1/models/" + _MODEL)
 _GRPC_PATH = re.compile(r"(?P<prefix>)/" + _MODEL)
 _GRPC_PORT = 8500
+
+LARGEST_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,11 @@ class ServerAddress:
             raise ServerError(f"{text!r}: not an address ({error}). Expected {EXAMPLES}.") from error
         path = (_GRPC_PATH if scheme == "grpc" else _REST_PATH).fullmatch(parts.path)
         plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+        version = None if path is None or path["version"] is None else int(path["version"])
+        plain = plain and (version is None or version <= LARGEST_VERSION)
         if scheme not in ("http", "https", "grpc") or host is None or path is None or not plain:
             raise ServerError(f"{text!r}: not the address of a served model. Expected {EXAMPLES}.")
         place = parts.netloc if port is not None or scheme != "grpc" else f"{parts.netloc.rstrip(':')}:{_GRPC_PORT}"
-        version = None if path["version"] is None else int(path["version"])
         return cls(scheme, place, path["prefix"], path["name"], version, path["label"])  # type: ignore[arg-type]
 
     def at_version(self, version: int) -> Self:

@@ -12,7 +12,7 @@ from lim_keras.errors import BundleError, ServerError
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.outputs import EnsemblePrediction
 from lim_keras.inference.server_address import ServerAddress
-from lim_keras.inference.server_transport import INPUT, PROBABILITY, SPREAD, VOTES, Served
+from lim_keras.inference.server_transport import INPUT, PROBABILITY, SPREAD, VOTES, Served, shown
 
 _ROUNDING = 1e-5
 
@@ -47,7 +47,7 @@ def check_served(served: Served, info: BundleInfo, address: ServerAddress) -> No
 
 
 def _listed(tensors: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}` {tensor}" for name, tensor in sorted(tensors.items())) or "none"
+    return shown(", ".join(f"`{name}` {tensor}" for name, tensor in sorted(tensors.items()))) or "none"
 
 
 def prediction(outputs: Mapping[str, NDArray[Any]], shape: tuple[int, ...], info: BundleInfo) -> EnsemblePrediction:
@@ -73,7 +73,7 @@ def _checked(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, .
     """An output (n, height, width) without its last axis; errors as in `prediction`."""
     values = outputs.get(name)
     if values is None or values.shape != (*shape, 1) or values.dtype.kind not in ("iu" if name == VOTES else "iuf"):
-        came = sorted(outputs) if values is None else f"{values.dtype} {values.shape}"
+        came = shown(sorted(outputs) if values is None else f"{values.dtype} {values.shape}")
         raise ServerError(f"The server answers without `{name}` of shape {(*shape, 1)}. Received: {came}")
     low, high, highest = values.min(), values.max(), info.folds if name == VOTES else 1
     if not (low >= -_ROUNDING and high <= highest + _ROUNDING):  # NaN is neither

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import ServerError
 from lim_keras.inference.server_address import ServerAddress
-from lim_keras.inference.server_transport import INPUT, RefusedError, Served, Sizes, Tensor, UnavailableError
+from lim_keras.inference.server_transport import (
+    INPUT,
+    PROBABILITY,
+    SPREAD,
+    VOTES,
+    RefusedError,
+    Served,
+    Sizes,
+    Tensor,
+    UnavailableError,
+    shown,
+)
 
 _SIGNATURE = "serving_default"
 _BUSY = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
@@ -19,7 +30,13 @@ _REFUSED = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION")
 _TOO_LARGE = "larger than max"
 """What gRPC says, with RESOURCE_EXHAUSTED, of a message beyond a limit; that does not pass by waiting."""
 
-_QUOTED = 500
+_NUMBERS = {
+    "DT_FLOAT": ("<f4", "float_val"),
+    "DT_DOUBLE": ("<f8", "double_val"),
+    "DT_INT32": ("<i4", "int_val"),
+    "DT_INT64": ("<i8", "int64_val"),
+}
+"""By data type: NumPy's name of it in `tensor_content`, and the field that may hold the numbers instead."""
 
 
 class GrpcTransport:
@@ -37,7 +54,7 @@ class GrpcTransport:
     def __init__(self, address: ServerAddress, *, limit: int, timeout_s: float) -> None:
         try:
             self._grpc = import_module("grpc")
-            self._tensorflow = import_module("tensorflow")
+            self._decode_error = import_module("google.protobuf.message").DecodeError
             self._types = import_module("tensorflow.core.framework.types_pb2")
             self._predict = import_module("tensorflow_serving.apis.predict_pb2")
             self._metadata = import_module("tensorflow_serving.apis.get_model_metadata_pb2")
@@ -66,10 +83,17 @@ class GrpcTransport:
         self._fill_spec(request.model_spec)
         answer = self._ask(self._stub.GetModelMetadata, request)
         signatures = self._metadata.SignatureDefMap()
-        if not answer.metadata["signature_def"].Unpack(signatures) or _SIGNATURE not in signatures.signature_def:
+        try:
+            answer.metadata["signature_def"].Unpack(signatures)
+        except self._decode_error as error:
+            raise ServerError(
+                f"{self._address}: expected the description of a model with the signature {_SIGNATURE}. Received one "
+                f"that cannot be read ({shown(error)})."
+            ) from error
+        if _SIGNATURE not in signatures.signature_def:
             raise ServerError(
                 f"{self._address}: expected the description of a model with the signature {_SIGNATURE}. Received: "
-                f"{sorted(signatures.signature_def)}"
+                f"{shown(sorted(signatures.signature_def))}"
             )
         signature = signatures.signature_def[_SIGNATURE]
         version = answer.model_spec.version.value if answer.model_spec.HasField("version") else None
@@ -86,10 +110,12 @@ class GrpcTransport:
             tensor.tensor_shape.dim.add(size=size)
         tensor.tensor_content = np.ascontiguousarray(images, "<f4").tobytes()
         answer = self._ask(self._stub.Predict, request)
-        try:
-            return {name: self._tensorflow.make_ndarray(output) for name, output in answer.outputs.items()}
-        except (ValueError, TypeError) as error:
-            raise ServerError(f"{self._address}: expected tensors. Received one that is none ({error}).") from error
+        shape = (*images.shape[:3], 1)
+        return {
+            name: self._array(name, output, shape)
+            for name, output in answer.outputs.items()
+            if name in (PROBABILITY, SPREAD, VOTES)
+        }
 
     def close(self) -> None:
         """Close the channel."""
@@ -108,14 +134,29 @@ class GrpcTransport:
         except self._grpc.RpcError as error:
             raise _error(self._address, error.code().name, error.details() or "nothing") from error
 
-    def _tensors(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {
-            name: Tensor(
-                self._types.DataType.Name(one.dtype),
-                None if one.tensor_shape.unknown_rank else tuple(axis.size for axis in one.tensor_shape.dim),
+    def _array(self, name: str, output: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        """An output's numbers; nothing is set aside for them before they are known to be as many as were asked for."""
+        tensor, count = self._tensor(output), int(np.prod(shape))
+        kind, field = _NUMBERS.get(tensor.dtype, ("<f4", "float_val"))
+        content, values = output.tensor_content, getattr(output, field)
+        held = len(content) / np.dtype(kind).itemsize if content else len(values)
+        if tensor.dtype not in _NUMBERS or tensor.shape != shape or held != count:
+            raise ServerError(
+                f"{self._address}: expected `{name}` of shape {shape} with {count} numbers. Received: "
+                f"{shown(tensor)} with {held:.12g}"
             )
-            for name, one in content.items()
-        }
+        return (np.frombuffer(content, kind) if content else np.fromiter(values, kind, count)).reshape(shape)
+
+    def _tensors(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {name: self._tensor(one) for name, one in content.items()}
+
+    def _tensor(self, one: Any) -> Tensor:
+        """What a TensorInfo or a TensorProto declares."""
+        known = one.dtype in self._types.DataType.values()
+        return Tensor(
+            self._types.DataType.Name(one.dtype) if known else f"data type {one.dtype}",
+            None if one.tensor_shape.unknown_rank else tuple(axis.size for axis in one.tensor_shape.dim),
+        )
 
 
 def grpc_sizes(bands: int, outputs: int) -> Sizes:
@@ -126,7 +167,7 @@ def grpc_sizes(bands: int, outputs: int) -> Sizes:
 
 def _error(address: ServerAddress, code: str, details: str) -> ServerError:
     """What a status other than OK means, with the server's own words."""
-    text = f"{address}: the server answers {code}: {details:.{_QUOTED}}"
+    text = f"{address}: the server answers {code}: {shown(details)}"
     if _TOO_LARGE in details:
         return ServerError(f"{text} Messages of --request-mb do not fit: raise it, or lower it below the server's.")
     if code in _BUSY:

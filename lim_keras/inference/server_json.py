@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.errors import DataError, ServerError
-from lim_keras.inference.server_transport import INPUT, PROBABILITY, VOTES
+from lim_keras.inference.server_transport import INPUT, PROBABILITY, VOTES, shown
 
 JsonFormat = Literal["column", "row"]
 
@@ -73,10 +73,21 @@ def decode(body: bytes, form: JsonFormat) -> dict[str, NDArray[Any]]:
         if form == "row" and isinstance(found[0], Mapping):
             found = {name: [one[name] for one in found] for name in found[0]}
         named = found if isinstance(found, Mapping) else {PROBABILITY: found}
-        return {str(name): np.asarray(values) for name, values in named.items()}
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        return {str(name): _numbers(values) for name, values in named.items()}
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError) as error:
         start = body[:100].decode("utf-8", "replace")
-        raise ServerError(f"expected JSON with `{key}`, lists of one shape. Received: {start!r} ({error}).") from error
+        raise ServerError(
+            f"expected JSON with `{key}`, lists of one shape. Received: {start!r} ({shown(error)})."
+        ) from error
+
+
+def _numbers(values: Any) -> NDArray[Any]:
+    """Nested lists as int64 or float64; as text, NumPy would make each element as long as the longest one is."""
+    objects = np.array(values, dtype=object)
+    kinds = set(map(type, objects.flat))
+    if not kinds <= {int, float}:
+        raise ValueError(f"expected numbers, came {', '.join(sorted(kind.__name__ for kind in kinds))}")
+    return objects.astype(np.float64 if float in kinds else np.int64)
 
 
 def message_bytes(dtype: str, bands: int, outputs: Mapping[str, int], form: JsonFormat) -> int:

@@ -18,6 +18,9 @@ PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
 
 _Answer = TypeVar("_Answer")
 
+_QUOTED = 500
+"""Characters of a server's words that are shown."""
+
 
 class UnavailableError(ServerError):
     """The server is away or busy; it may be worth asking again."""
@@ -25,6 +28,16 @@ class UnavailableError(ServerError):
 
 class RefusedError(ServerError):
     """The server says that the request itself is wrong, or that it has no such model; asking again is of no use."""
+
+
+def shown(words: object) -> str:
+    """What a server wrote, as a piece of one line of at most 500 characters.
+
+    A character that is not printable is spelt out, such as \\x1b, so that no server moves the terminal's cursor.
+    """
+    line = " ".join(str(words)[: 4 * _QUOTED].split())
+    spelt = (one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
+    return f"{''.join(spelt):.{_QUOTED}}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ the only output of a model without its name, and an integer beyond 2^24 - 1 refu
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,13 +47,22 @@ class ServedError(Exception):
 
 @dataclass
 class Faults:
-    """What to do wrong. fail: with this status, `times` times. slow_s: pause of a prediction. body: of REST answers."""
+    """What to do wrong. fail: with this status, `times` times. slow_s: pause of a prediction.
+
+    body, status, headers: of REST answers to a prediction. about: the body of REST metadata. message, metadata: change
+    the gRPC answer, or the packed description in it.
+    """
 
     fail: str = "UNAVAILABLE"
     times: int = 0
     slow_s: float = 0.0
     spoil: Callable[[Outputs], Outputs] | None = None
     body: bytes | None = None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    about: bytes | None = None
+    message: Callable[[Any], None] | None = None
+    metadata: Callable[[Any], None] | None = None
 
 
 @dataclass
@@ -192,6 +202,39 @@ class ModelServer:
             self.seen.largest_answer = max(self.seen.largest_answer, answer)
 
 
+@contextmanager
+def dripping(start: bytes, pause_s: float = 0.05, scheme: str = "http") -> Iterator[tuple[str, list[float]]]:
+    """A server that answers with `start`, then with a space after each pause, for as long as it is listened to.
+
+    Yields its address, and a list of when it was called.
+    """
+    calls: list[float] = []
+    over = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip(caller: socket.socket) -> None:
+        with caller, suppress(OSError):
+            caller.sendall(start)
+            while not over.wait(pause_s):
+                caller.sendall(b" ")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = listening.accept()
+                calls.append(time.monotonic())
+                threading.Thread(target=drip, args=(caller,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/v1/models/bright", calls
+    finally:
+        over.set()
+        with suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+
+
 def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -211,13 +254,18 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 status, text = 200, ask()
             except ServedError as error:
                 status, text = _HTTP.get(error.code, 500), json.dumps({"error": error.message})
-            body = server.faults.body if server.faults.body is not None and self.command == "POST" else text.encode()
+            faults, posted = server.faults, self.command == "POST"
+            instead = faults.body if posted else faults.about
+            body = text.encode() if instead is None else instead
             server.size(asked, len(body))
-            self.send_response(status)
+            self.send_response(faults.status if posted and faults.status else status)
+            for name, value in faults.headers.items() if posted else ():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the client need not read all of it
+                self.wfile.write(body)
 
     return Handler
 
@@ -330,6 +378,8 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
             one.tensor_shape.CopyFrom(tf.TensorShape(values.shape).as_proto())
             # TensorFlow Serving's default is the typed field, not tensor_content.
             (one.int_val if values.dtype.kind == "i" else one.float_val).extend(values.ravel().tolist())
+        if self._server.faults.message:
+            self._server.faults.message(answer)
         self._server.size(request.ByteSize(), answer.ByteSize())
         return answer
 
@@ -344,6 +394,8 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
         answer.model_spec.name = place[0]
         answer.model_spec.version.value = version
         answer.metadata["signature_def"].Pack(signatures)
+        if self._server.faults.metadata:
+            self._server.faults.metadata(answer.metadata["signature_def"])
         return answer
 
 

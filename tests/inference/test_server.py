@@ -1,8 +1,12 @@
 """Scenes through a model server, by both protocols: the local run's maps, whatever the server does meanwhile."""
 
-from collections.abc import Iterator
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +23,7 @@ from lim_keras.inference.server import ServerModel, ServerOptions, connect
 from lim_keras.inference.server_transport import Patience
 
 from .conftest import describe, network, texture, write_scene
-from .model_server import ModelServer, Outputs, ServedError
+from .model_server import ModelServer, Outputs, ServedError, dripping
 
 WAYS = ["column", "row", "grpc"]
 QUICK = Patience(retries=3, first_s=0.01)
@@ -220,12 +224,55 @@ def test_a_server_that_is_too_slow(server: ModelServer, bundles: Path, way: str)
         model.predict_all(texture(8, 8)[np.newaxis])
 
 
+@pytest.mark.parametrize(
+    ("start", "scheme"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", "http"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "http"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "http"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100000\r\n\r\n", "http"),
+        (b"HTTP/1.1 200 OK\r\nX-Header:", "http"),
+        (b"\x16\x03\x03\x40\x00", "https"),  # a TLS record of 16 KiB
+    ],
+    ids=["body", "body without length", "chunks", "error", "headers", "handshake"],
+)
+def test_a_server_that_drips(bundles: Path, start: bytes, scheme: str) -> None:
+    with dripping(start, scheme=scheme) as (place, calls):
+        begun = time.monotonic()
+        with pytest.raises(ServerError, match=r"no answer \(timed out after 0\.4 s\).*Gave up after 2 attempts"):
+            connect(bundles / "bright", place, ServerOptions(retries=1, timeout_s=0.4))
+        # two requests of 0.4 s, and a pause of at most 0.5 s between
+        assert time.monotonic() - begun < 2.5
+    assert len(calls) == 2 and calls[1] - calls[0] >= 0.4
+
+
+def test_a_kept_connection_that_drips(server: ModelServer, bundles: Path) -> None:
+    model = replace(served(server, "row", bundles, timeout_s=1.0, in_flight=1), patience=Patience(retries=0))
+    image = texture(8, 8)[np.newaxis]
+    for _ in range(2):  # the time of one request is not that of the next
+        server.faults.slow_s = 0.6
+        model.predict_all(image)
+    server.faults.slow_s = 1.5
+    with pytest.raises(ServerError, match="timed out"):
+        model.predict_all(image)
+    server.faults.slow_s = 0.0
+    assert model.predict_all(image).votes.shape == (1, 8, 8)
+
+
 @pytest.mark.parametrize("way", ["column", "grpc"])
 def test_a_server_that_is_away(bundles: Path, way: str) -> None:
     with ModelServer({}) as server:
         gone = address(server, way, "bright")
-    with pytest.raises(ServerError, match=r"127\.0\.0\.1.*([Rr]efused|UNAVAILABLE).*Gave up after 2 attempts"):
+    with pytest.raises(
+        ServerError, match=r"127\.0\.0\.1.*([Rr]efused|UNAVAILABLE).*Gave up after 2 attempts"
+    ) as caught:
         connect(bundles / "bright", gone, ServerOptions(retries=1))
+    assert "(host=" not in str(caught.value)  # the server is named once
+
+
+def test_a_host_that_cannot_be(bundles: Path) -> None:
+    with pytest.raises(ServerError, match=r"http://no host:1/v1/models/bright: cannot be asked \(.*invalid character"):
+        connect(bundles / "bright", "http://no host:1/v1/models/bright")
 
 
 def nan(outputs: Outputs) -> Outputs:
@@ -264,6 +311,171 @@ def test_an_answer_that_is_no_json_and_one_without_end(server: ModelServer, bund
         model.predict_all(texture(9, 8)[np.newaxis])
     server.faults.body = None
     assert model.predict_all(texture(9, 8)[np.newaxis]).votes.shape == (1, 9, 8)  # the connection is not confused
+
+
+def about(**changes: Any) -> bytes:
+    """REST metadata of `bright`. version: of the model. size: of an axis. dtype: of the image. name: of the input."""
+    said = {"version": "4", "size": "-1", "dtype": "DT_FLOAT", "name": "image"} | changes
+    axes = [{"size": size} for size in ("-1", said["size"], "-1", "3")]
+    image = {"dtype": said["dtype"], "tensor_shape": {"dim": axes}}
+    signature = {"inputs": {said["name"]: image}, "outputs": {"probability": image}}
+    wrapped = {"signature_def": {"signature_def": {"serving_default": signature}}}
+    text = json.dumps({"model_spec": {"version": said["version"]}, "metadata": wrapped})
+    return text.replace("Infinity", "1e400").encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[" * 100_000, "RecursionError"),
+        (about(version=float("inf")), "OverflowError"),
+        (about(size=float("inf")), "OverflowError"),
+        (about(size=float("nan")), "ValueError"),
+        (about(version="-4"), "ValueError"),
+        (about(version=str(2**63)), "ValueError"),
+    ],
+    ids=["nested", "version 1e400", "size 1e400", "size NaN", "version -4", "version 2^63"],
+)
+def test_rest_metadata_that_make_no_sense(server: ModelServer, bundles: Path, body: bytes, why: str) -> None:
+    server.faults.about = about()
+    assert connect(bundles / "bright", server.rest("bright")).info.name == "bright"
+    server.faults.about = body
+    with pytest.raises(ServerError, match=rf"/metadata: expected the description of a .* '.{{0,100}}' \({why}"):
+        connect(bundles / "bright", server.rest("bright"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "\x1b]0;x\x07image"}, {"dtype": "\x1b]0;x\x07DT_FLOAT"}, {"name": "\ud800\x1b]0;x\x07" + "i" * 9999}],
+)
+def test_names_in_rest_metadata_are_fit_for_a_terminal(
+    server: ModelServer, bundles: Path, wrong: dict[str, str]
+) -> None:
+    server.faults.about = about(**wrong)
+    with pytest.raises(BundleError, match=r"images of 3 bands.*Received: .*\\x1b\]0;x\\x07") as caught:
+        connect(bundles / "bright", server.rest("bright"))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+def unreadable(packed: Any) -> None:
+    packed.value = b"\x0a\xff\xff"
+
+
+def unknown_dtype(packed: Any) -> None:
+    # of the image: DT_FLOAT, field 2 of TensorInfo, becomes 99
+    assert packed.value.count(b"\x10\x01\x1a") == 2
+    packed.value = packed.value.replace(b"\x10\x01\x1a", b"\x10\x63\x1a")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "said"),
+    [
+        (unreadable, ServerError, r"bright: expected the description of a model.*cannot be read \("),
+        (unknown_dtype, BundleError, r"Received: `image` data type 99 \(-1, -1, -1, 3\)"),
+    ],
+)
+def test_grpc_metadata_that_make_no_sense(
+    server: ModelServer, bundles: Path, spoil: Callable[[Any], None], kind: type[Exception], said: str
+) -> None:
+    server.faults.metadata = spoil
+    with pytest.raises(kind, match=said):
+        connect(bundles / "bright", server.grpc("bright"))
+
+
+def declare(*shape: int, dtype: int = 1, content: bytes = b"", values: tuple[float, ...] = ()) -> Callable[[Any], None]:
+    """A gRPC answer that says this of its probability. dtype: DT_FLOAT is 1."""
+
+    def change(answer: Any) -> None:
+        answer.Clear()
+        output = answer.outputs["probability"]
+        output.dtype, output.tensor_content = dtype, content
+        output.float_val.extend(values)
+        for size in shape:
+            output.tensor_shape.dim.add(size=size)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (declare(1, 10**6, 10**6, 1, values=(0.5,)), r"DT_FLOAT \(1, 1000000, 1000000, 1\) with 1$"),
+        (declare(1, 10**6, 10**6, 1), r"DT_FLOAT \(1, 1000000, 1000000, 1\) with 0$"),
+        (declare(1, -1, 8, 1, values=(0.5,)), r"DT_FLOAT \(1, -1, 8, 1\) with 1$"),
+        (declare(1, 9, 8, 1, content=bytes(4 * 71)), r"DT_FLOAT \(1, 9, 8, 1\) with 71$"),
+        (declare(1, 9, 8, 1, content=bytes(4 * 72 + 2)), r"DT_FLOAT \(1, 9, 8, 1\) with 72\.5$"),
+        (declare(1, 9, 8, 1, values=(0.5,)), r"DT_FLOAT \(1, 9, 8, 1\) with 1$"),
+        (declare(1, 9, 8, 1, values=(0.5,) * 73), r"DT_FLOAT \(1, 9, 8, 1\) with 73$"),
+        (declare(1, 9, 8, 1, dtype=7), r"DT_STRING \(1, 9, 8, 1\) with 0$"),
+        (declare(1, 9, 8, 1, dtype=99, values=(0.5,) * 72), r"data type 99 \(1, 9, 8, 1\) with 72$"),
+        (declare(*[1] * 5000), r"DT_FLOAT \(1, 1, [1, ]{0,500} with 0$"),
+    ],
+)
+def test_grpc_tensors_that_are_not_what_they_declare(
+    server: ModelServer, bundles: Path, change: Callable[[Any], None], said: str
+) -> None:
+    model = served(server, "grpc", bundles)
+    server.faults.message = change
+    with pytest.raises(
+        ServerError, match=rf"bright/versions/4: expected `probability` of shape \(1, 9, 8, 1\).*Received: {said}"
+    ):
+        model.predict_all(texture(9, 8)[np.newaxis])
+
+
+def test_grpc_tensors_by_content(server: ModelServer, bundles: Path) -> None:
+    model = served(server, "grpc", bundles)
+    server.faults.message = declare(1, 2, 1, 1, content=np.array([0.25, 0.75], "<f4").tobytes())
+    assert model.predict_all(texture(2, 1)[np.newaxis]).probability.tolist() == [[[0.25], [0.75]]]
+
+
+@pytest.mark.parametrize("way", ["column", "grpc"])
+def test_a_server_s_words_are_fit_for_a_terminal(server: ModelServer, bundles: Path, way: str) -> None:
+    model = served(server, way, bundles)
+
+    def refuse(outputs: Outputs) -> Outputs:
+        raise ServedError("INVALID_ARGUMENT", "\x1b]0;x\x07\x1b[2J no\nsuch \u202eé " + "a" * 5000)
+
+    server.faults.spoil = refuse
+    with pytest.raises(ServerError, match=r": \\x1b\]0;x\\x07\\x1b\[2J no such \\u202eé aaa") as caught:
+        model.predict_all(texture(9, 8)[np.newaxis])
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"\x1b[2J<html>\x9b1m\r\n oh</html>", r"500: \\x1b\[2J<html>\ufffd1m oh</html>$"),
+        (b'{"error": {"a": 1}}', r'500: \{"error": \{"a": 1\}\}$'),
+        (b'{"error": "\\ud800"}', r"500: \\ud800$"),
+        (b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}", r'500: \{"error": \[+$'),
+        (b"", "500: nothing$"),
+        (b"a" * 2**24, "500: a{500}$"),
+    ],
+    ids=["html", "object", "surrogate", "nested", "nothing", "long"],
+)
+def test_errors_of_any_kind_are_quoted(server: ModelServer, bundles: Path, body: bytes, said: str) -> None:
+    model = served(server, "row", bundles)
+    server.faults.status, server.faults.body = 500, body
+    with pytest.raises(ServerError, match=said):
+        model.predict_all(texture(9, 8)[np.newaxis])
+    server.reset()
+    assert model.predict_all(texture(9, 8)[np.newaxis]).votes.shape == (1, 9, 8)
+
+
+def test_an_answer_that_unpacks_to_any_size(server: ModelServer, bundles: Path) -> None:
+    model = served(server, "row", bundles)
+    server.faults.body, server.faults.headers = gzip.compress(bytes(2**26)), {"Content-Encoding": "gzip"}
+    with pytest.raises(ServerError, match=r"not compressed.*Content-Encoding gzip"):
+        model.predict_all(texture(9, 8)[np.newaxis])
+
+
+def test_a_redirection_is_not_followed(server: ModelServer, bundles: Path) -> None:
+    model = served(server, "row", bundles)
+    with dripping(b"HTTP/1.1 200 OK\r\n\r\n") as (elsewhere, calls):
+        server.faults.status, server.faults.headers = 307, {"Location": f"{elsewhere}:predict"}
+        with pytest.raises(ServerError, match="the server answers 307"):
+            model.predict_all(texture(9, 8)[np.newaxis])
+        assert not calls
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -46,6 +46,8 @@ def test_an_address_in_another_way() -> None:
         "http://host:8501/v1/models/",
         "http://host:8501/v1/models/m:predict",
         "http://host:8501/v1/models/m/versions/one",
+        "grpc://host:8500/m/versions/9223372036854775808",
+        f"http://host:8501/v1/models/m/versions/{'9' * 5000}",
         "http://host:8501/v1/models/m?x=1",
         "http://me:secret@host/v1/models/m",
         "grpc://host:8500",
@@ -111,6 +113,13 @@ def test_predictions_from_json() -> None:
         (b'{"outputs": [[1, 2], [3]]}', "column"),
         (b"\xff\xfe", "column"),
         (b"[" * 100_000, "column"),
+        (b'{"outputs": [[[[0.5], [1' + b"0" * 400 + b"]]]]}", "column"),
+        (b'{"outputs": [[[[1' + b"0" * 30 + b"]]]]}", "column"),
+        (b'{"outputs": [[[["0.5"]]]]}', "column"),
+        (b'{"outputs": [[[[true]]]]}', "column"),
+        (b'{"outputs": [[[[null]]]]}', "column"),
+        # as one NumPy array of text: 100,000 times 4 MB
+        (b'{"predictions": ["' + b"a" * 10**6 + b'"' + b", 1" * 10**5 + b"]}", "row"),
     ],
 )
 def test_json_that_is_no_prediction(body: bytes, form: JsonFormat) -> None:
@@ -174,7 +183,17 @@ def test_what_is_refused_is_not_asked_again() -> None:
     assert asked.calls == 1
 
 
-@pytest.mark.parametrize("wrong", [{"retries": -1}, {"in_flight": 0}, {"timeout_s": 0}, {"request_mb": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"retries": -1},
+        {"in_flight": 0},
+        {"timeout_s": 0},
+        {"timeout_s": 1e10},
+        {"request_mb": float("nan")},
+        {"request_mb": 2048},
+    ],
+)
 def test_options_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(DataError, match=f"`{next(iter(wrong))}`"):
         ServerOptions(**wrong)  # type: ignore[arg-type]
