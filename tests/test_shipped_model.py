@@ -47,6 +47,8 @@ def test_it_maps_a_scene(tmp_path, model):
         probability = source.read(1)
     assert probability.shape == (300, 340) and (probability <= 100).all()
     assert result.summary["valid_area_m2"] == pytest.approx(300 * 340 * 0.64, rel=2e-3)
+    (link,) = json.loads((tmp_path / "maps" / "scene_stac.json").read_text())["links"]
+    assert (tmp_path / "maps" / link["href"]).resolve() == BUNDLE / "stac-item.json"
 
 
 @pytest.mark.real_data

@@ -51,9 +51,19 @@ class _Commands(click.Group):
                 return super().invoke(ctx)
             except LimKerasError as error:
                 raise click.ClickException(str(error)) from error
+            except BrokenPipeError:  # click ends without a word
+                raise
+            except OSError as error:
+                raise click.ClickException(_of_system(error)) from error
             except KeyboardInterrupt:
                 click.echo("Interrupted.", err=True)
                 ctx.exit(_INTERRUPTED)
+
+
+def _of_system(error: OSError) -> str:
+    """One line of an error that nothing below could say more about, such as a full disk."""
+    reason = " ".join(str(error.strerror or error).split())
+    return f"{error.filename}: {reason}." if error.filename else f"{reason}."
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

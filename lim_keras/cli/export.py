@@ -77,15 +77,17 @@ def export(
     SavedModel; one that differs more than its kind may is refused.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
+    Given both, the files are made first, and no version is added where one of them fails or is refused.
     """
     _check_options(tflite, serving, {**lite, "base_path": base_path, "promote": promote})
     load_tensorflow()
+    # Files that are made again replace the old ones, but a repository gets one more version: so it comes last.
+    if tflite is not None:
+        _export_tflite(bundle, tflite, **lite)
     if serving is not None:
         from lim_keras.export.serving import export_serving
 
         print_result(export_serving(bundle, serving, base_path, promote).tables())
-    if tflite is not None:
-        _export_tflite(bundle, tflite, **lite)
 
 
 def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: dict[str, Any]) -> None:
@@ -97,6 +99,8 @@ def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: 
             raise click.UsageError(f"{', '.join(chosen)}: only with {wanted}.")
     if given["tiles"] is not None and given["data"] is None:
         raise click.UsageError("--tiles names tiles of --data; give both.")
+    if "int8" in (tflite or ()) and given["data"] is None:
+        raise click.UsageError("--tflite int8 is calibrated on training tiles, landslides among them: give --data.")
 
 
 def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, **options: Any) -> None:

@@ -82,7 +82,10 @@ def read_scene_info(path: str | os.PathLike[str]) -> RasterInfo:
         raise DataError(f"{path}: not found. Expected a raster, such as a GeoTIFF.")
     with _open(path) as source:
         if source.count == 0:
-            raise DataError(f"{path}: expected a raster with bands. Received: none; name one of its subdatasets.")
+            raise DataError(
+                f"{path}: expected a raster with bands. Received: none. Make a file of one of its subdatasets, which "
+                "`gdalinfo` names (`gdal_translate SUBDATASET scene.tif`), and give that."
+            )
         return _info(source, path)
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -24,7 +25,7 @@ from lim_keras.evaluation.baseline import everywhere
 from lim_keras.evaluation.detections import Detections, score_detections
 from lim_keras.evaluation.gallery import Gallery
 from lim_keras.evaluation.scoring import Evaluation, Place, Prediction, evaluate
-from lim_keras.evaluation.truth import VECTOR_SUFFIXES, rasterise_block, read_truth
+from lim_keras.evaluation.truth import VECTOR_SUFFIXES, rasterise_block, read_truth, unlabelled
 from lim_keras.inference.domain import check_scene, reading_grid
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions
@@ -68,7 +69,7 @@ def judge_scene(
     Args:
         model: what predicts.
         scene: the image.
-        truth: landslide polygons, or a raster on the scene's grid: 1 landslide, 0 background, 255 no label.
+        truth: landslide polygons, or a raster on the scene's grid: 1 landslide, 0 background, 255 or nodata no label.
         settings: number of bootstrap draws.
         seed: of the bootstrap.
         options: how the scene is read, resampled and cut.
@@ -94,7 +95,8 @@ def judge_scene(
         grid = reading_grid(info, model.info, options.resample)
         shown = reader if grid is None else stack.enter_context(read(grid=grid))
         drawn, _ = predict_maps(model, shown, folder, options=options, watcher=watcher)
-        maps, mask = maps_on_scene(drawn, info, grid is not None), folder / "landslides.tif"
+        maps = maps_on_scene(drawn, info, grid is not None, bands=options.bands, nodata=options.nodata)
+        mask = folder / "landslides.tif"
         write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
         found = polygonise(_where_labelled(mask, labels), maps=maps, folds=model.info.folds, gsd_m=info.gsd_m)
         gallery = Gallery(threshold)
@@ -112,7 +114,7 @@ def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterato
     """Blocks of a predicted scene with their truth, those without a labelled pixel that holds data left out.
 
     Args:
-        maps: VRT of `lim_keras.inference.mapping.predict_maps`.
+        maps: of `lim_keras.inference.rasters.maps_on_scene`.
         scene: what was predicted.
         labels: its truth.
     """
@@ -143,9 +145,13 @@ def _where_labelled(mask: Path, labels: Labels) -> Path:
 
 @contextmanager
 def _labels(truth: Path, polygons: GeoDataFrame, scene: RasterInfo) -> Iterator[Labels]:
-    """The truth of a box, from a raster as it is, or from polygons by their pixels' centres."""
+    """The truth of a box, from a raster, or from polygons by their pixels' centres."""
     if truth.suffix.lower() in VECTOR_SUFFIXES:
         yield lambda box: rasterise_block(polygons, scene, box)
         return
     with SceneReader(truth, nodata="none") as raster:
-        yield lambda box: raster.pixels(box)[..., 0]
+        yield lambda box: _plain(raster.pixels(box)[..., 0], raster.info.nodata)
+
+
+def _plain(labels: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
+    return np.where(unlabelled(labels, nodata), IGNORE, labels == 1).astype(np.uint8)

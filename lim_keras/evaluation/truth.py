@@ -16,6 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
 
 from lim_keras.data.box import Box
 from lim_keras.data.raster import RasterInfo
@@ -26,6 +27,8 @@ from lim_keras.inventory.parts import cut_polygons, tidy_polygons
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 
 _LABEL_BLOCK = 2048
+_WIDE_TYPES = ("uint32", "int64", "uint64")
+"""Of labels that rasterio does not polygonise."""
 _GRID_TOLERANCE_PX = 0.1
 
 
@@ -35,8 +38,8 @@ def read_truth(path: Path, like: RasterInfo) -> geopandas.GeoDataFrame:
     Args:
         path: polygons (VECTOR_SUFFIXES) in any CRS, cut at the scene's edge; GeoJSON of a scene without CRS is taken in
             the scene's own coordinates, (column, -row) where it has no place. Or a label raster on the scene's grid, 1
-            landslide, 0 background, 255 no label, where pixels hang together over edges, not over corners; one that
-            does not say where it lies needs the scene's size only.
+            landslide, 0 background, no label see `unlabelled`, where pixels hang together over edges, not over corners;
+            one that does not say where it lies needs the scene's size only.
         like: the scene (`lim_keras.data.raster.read_info`).
 
     Raises:
@@ -68,6 +71,19 @@ def rasterise_block(truth: geopandas.GeoDataFrame, like: RasterInfo, box: Box) -
     if len(near):
         rasterio.features.rasterize(near, out=mask, transform=shifted(matrix, box.left, box.top))
     return mask
+
+
+def unlabelled(labels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Which values of a label raster are no label: 255, and the file's nodata value.
+
+    0 and 1 are labels whatever the file says: many name their background as nodata.
+
+    labels: any shape and type. nodata: of the file, NaN allowed.
+    """
+    absent: NDArray[np.bool_] = labels == NO_LABEL
+    if nodata is not None and nodata not in (0, 1):
+        absent |= np.isnan(labels) if math.isnan(nodata) else labels == nodata
+    return absent
 
 
 def _read_vector(path: Path) -> geopandas.GeoDataFrame:
@@ -108,15 +124,23 @@ def _read_label_raster(path: Path, like: RasterInfo) -> list[Any]:
             unplaced = source.crs is None and source.transform.is_identity
             _check_grid(source, path, like, unplaced)
             _check_labels(source, path, like)
-            band = rasterio.band(source, 1)
-            # 0 as mask: the background would become a polygon with a hole for every landslide
-            mask = band if source.dtypes[0] == "uint8" else None
-            shapes = rasterio.features.shapes(band, mask=mask, connectivity=4)
-            found = [shapely.geometry.shape(shape) for shape, value in shapes if value == 1]
+            found = _polygonise(source)
             # a band's outlines come in the coordinates of its file, whatever is asked
             return list(shapely.transform(found, Ground.of(like).place)) if unplaced else found
     except RasterioError as error:
         raise DataError(f"{path}: cannot be read as polygons or as a label raster ({error}).") from error
+
+
+def _polygonise(source: Any) -> list[Any]:
+    if source.dtypes[0] in _WIDE_TYPES:
+        place = {"crs": source.crs, "transform": source.transform, "width": source.width, "height": source.height}
+        with WarpedVRT(source, dtype="float32", **place) as narrow:  # labels are small numbers
+            return _polygonise(narrow)
+    band = rasterio.band(source, 1)
+    # 0 as mask: the background would become a polygon with a hole for every landslide
+    mask = band if source.dtypes[0] == "uint8" else None
+    shapes = rasterio.features.shapes(band, mask=mask, connectivity=4)
+    return [shapely.geometry.shape(shape) for shape, value in shapes if value == 1]
 
 
 def _check_grid(source: Any, path: Path, like: RasterInfo, unplaced: bool) -> None:
@@ -134,14 +158,14 @@ def _check_grid(source: Any, path: Path, like: RasterInfo, unplaced: bool) -> No
 
 
 def _check_labels(source: Any, path: Path, like: RasterInfo) -> None:
-    found: set[float] = set()
+    found = np.zeros(0, source.dtypes[0])
     for window in chain.from_iterable(strips(like, _LABEL_BLOCK)):
-        found.update(np.unique(source.read(1, window=window)).tolist())
-    unknown = found - {0, 1, NO_LABEL} - ({source.nodata} if source.nodata is not None else set())
-    shown = ", ".join(f"{value:g}" for value in sorted(found)[:10])
-    if unknown:
+        found = np.unique(np.append(found, np.unique(source.read(1, window=window))))
+    labels = set(found[~unlabelled(found, source.nodata)].tolist())
+    shown = ", ".join(f"{value:g}" for value in found[:10].tolist())
+    if labels - {0, 1}:
         raise DataError(f"{path}: expected the labels 1 landslide, 0 background, 255 no label. Received: {shown}.")
-    if not found & {0, 1} or (1 not in found and NO_LABEL in found and source.nodata != NO_LABEL):
+    if not labels or (1 not in labels and NO_LABEL in found and source.nodata != NO_LABEL):
         raise DataError(
             f"{path}: expected pixels of 1 landslide or 0 background. Received: {shown}. 255 means no label; where it "
             "means landslide, write 1 instead."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lim_keras.errors import BundleError
 
 
 @contextmanager
@@ -13,14 +16,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path` to write into; it becomes `path` by renaming when the block ends well.
 
     A folder that is already at `path` stays readable until then and is replaced as a whole; after an error, or when the
-    process is killed, it is still there. What a killed process left unfinished is cleared away by the next write.
+    process is killed, it is still there. What a killed process left unfinished is cleared away by the next write. Of a
+    link to a folder, the folder is replaced.
+
+    Raises:
+        BundleError: a file is in the way, `path` ends in no name, or the folder beside it cannot be made.
     """
+    if path.name in ("", ".."):
+        raise BundleError(f"{path}: expected a folder's name at the end, as the folder is replaced as a whole.")
+    path = Path(os.path.realpath(path))
     partial, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
-    if previous.exists() and not path.exists():  # killed between the two renames below
-        previous.rename(path)
-    for left_over in (partial, previous):
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        if path.exists() and not path.is_dir():
+            raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
+        if previous.exists() and not path.exists():  # killed between the two renames below
+            previous.rename(path)
+        for left_over in (partial, previous):
+            shutil.rmtree(left_over, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
     try:
         yield partial
     except BaseException:

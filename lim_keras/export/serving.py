@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
-from lim_keras.errors import BundleError
+from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.bundle_info import INFO_FILE, BundleInfo, FileRecord
 from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
 from lim_keras.export.serving_config import (
@@ -40,7 +42,6 @@ from lim_keras.export.serving_config import (
     read_models,
 )
 from lim_keras.export.serving_warmup import EXTRA, write_warmup
-from lim_keras.files import write_text
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,14 @@ class ServingExport:
 
     def tables(self) -> list[Any]:
         """One line a model."""
-        table = Table(title=f"{self.folder / MODELS_FILE}")
+        table = Table(title=escape(str(self.folder / MODELS_FILE)))
         for name in ("model", "stable", "canary", "loaded"):
             table.add_column(name, justify="left" if name == "model" else "right")
         for model in self.models:
             loaded = ", ".join(map(str, self.served.loaded))
             table.add_row(model, str(self.served.stable), str(self.served.canary), loaded)
         done = "labels moved" if self.added is None else f"version {self.added} added"
-        return [table, f"{done}: {self.folder}"]
+        return [table, escape(f"{done}: {self.folder}")]
 
 
 def export_serving(bundle: Path, folder: Path, base_path: str | None = None, promote: bool = False) -> ServingExport:
@@ -74,18 +75,31 @@ def export_serving(bundle: Path, folder: Path, base_path: str | None = None, pro
         promote: make the newest version stable. If that is this bundle, nothing is added.
 
     Raises:
-        BundleError: the bundle is damaged, the repository serves another one or cannot be read, or
-            tensorflow-serving-api is missing.
+        BundleError: the bundle is damaged, the repository serves another one, lies in a bundle, or cannot be read or
+            written, or tensorflow-serving-api is missing.
+
+    Warns:
+        LimKerasWarning: the version that stays stable is no longer there.
     """
     info = BundleInfo.read(bundle)
+    try:
+        return _export(bundle, folder, info, base_path, promote)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: cannot be used as a model repository ({error}). Mend that, or give another folder."
+        ) from error
+
+
+def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None, promote: bool) -> ServingExport:
     models = served_models(info)
+    _check_places(bundle, folder, models)
     before = read_models(folder / MODELS_FILE, list(models))
     base = _base_path(base_path, before, folder)
     if promote and before is not None and _holds(folder, models, before.canary, info):
         served = Served(before.canary, before.canary, (before.canary,), base)
         _write_files(folder, models, served)
         return ServingExport(folder, tuple(models), served, None)
-    version = _next_version(folder, models)
+    version = _next_version(folder, models, before)
     stable = version if promote or before is None else before.stable
     # A label moves only to what is loaded, so the version that was stable stays until the next export or promotion.
     loaded = sorted({stable, version} if before is None else {before.stable, version})
@@ -103,6 +117,27 @@ def served_models(info: BundleInfo) -> dict[str, str]:
     return {f"{info.name}_{part}": f"{part}/{VERSION}" for part in parts}
 
 
+def _check_places(bundle: Path, folder: Path, models: Iterable[str]) -> None:
+    for place in (folder / model for model in models):
+        if place.exists() and not place.is_dir():
+            raise BundleError(
+                f"{place}: expected a folder with the versions of this model. Received: a file. Move it away, or "
+                "export into another folder."
+            )
+        # `Path.resolve` raises RuntimeError for links that go in a circle.
+        real, source = Path(os.path.realpath(place)), Path(os.path.realpath(bundle))
+        for one in (real, *real.parents):
+            if one == source or _is_bundle(one):
+                raise BundleError(
+                    f"{folder}: expected a folder outside of bundles, which are to stay as they were exported. "
+                    f"Received: {real}, which is or lies in the bundle {one}. Export into another folder."
+                )
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / INFO_FILE).is_file() and (folder / fold_name(0)).is_dir()
+
+
 def _base_path(asked: str | None, before: Served | None, folder: Path) -> str:
     if asked is None:
         return CONTAINER_PATH if before is None else before.base_path
@@ -116,7 +151,9 @@ def _base_path(asked: str | None, before: Served | None, folder: Path) -> str:
 
 
 def _holds(folder: Path, models: Mapping[str, str], version: int, info: BundleInfo) -> bool:
-    """Whether a version is this bundle: the same graphs and variables."""
+    """Whether a version is there, and is this bundle: the same graphs and variables."""
+    if not all((folder / model / str(version)).is_dir() for model in models):
+        return False
     there = BundleInfo.read(folder / next(iter(models)) / str(version) / EXTRA)
     return _records(there, models) == _records(info, models)
 
@@ -129,10 +166,14 @@ def _files(info: BundleInfo, source: str) -> list[str]:
     return [name for name in info.files if name.startswith(f"{source}/")]
 
 
-def _next_version(folder: Path, models: Mapping[str, str]) -> int:
-    """After the highest number of any of the models, so that what a killed export left is not taken for this one."""
+def _next_version(folder: Path, models: Iterable[str], before: Served | None) -> int:
+    """After the highest number of any of the models, so that what a killed export left is not taken for this one.
+
+    What models.config names counts even where its folder was deleted: a new one of that number would be served at once.
+    """
     there = [path.name for model in models for path in (folder / model).glob("*") if path.name.isdecimal()]
-    return max(map(int, there), default=0) + 1
+    named = () if before is None else before.loaded
+    return max([*map(int, there), *named], default=0) + 1
 
 
 @contextmanager
@@ -179,16 +220,42 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> None:
-    """models.config, and after it what clients read. Files that may have been tuned are written once."""
+    """What clients read, and last models.config. Files that may have been tuned are written once."""
     first = next(iter(models))
     once = {
         "batching.config": BATCHING,
         "monitoring.config": MONITORING,
         "compose.yaml": compose(first, served.base_path),
     }
-    for name, text in once.items():
-        if not (folder / name).exists():
-            write_text(folder / name, text)
-    stable = (folder / first / str(served.stable) / EXTRA / INFO_FILE).read_text(encoding="utf-8")
-    write_text(folder / MODELS_FILE, models_text(folder / MODELS_FILE, list(models), served))
-    write_text(folder / INFO_FILE, stable)
+    texts = {name: text for name, text in once.items() if not (folder / name).exists()}
+    texts |= _stable_info(folder, first, served.stable)
+    texts[MODELS_FILE] = models_text(folder / MODELS_FILE, list(models), served)
+    _replace_files(folder, texts)
+
+
+def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
+    """model.json of the stable version; nothing where that was deleted, so that clients keep what they have."""
+    place = folder / model / str(version)
+    try:
+        return {INFO_FILE: (place / EXTRA / INFO_FILE).read_text(encoding="utf-8")}
+    except FileNotFoundError:
+        warnings.warn(
+            f"{place}: not found or not whole, though {MODELS_FILE} labels this version stable, so that a server has "
+            "nothing for requests to it. Put it back, or make another version stable with --promote.",
+            LimKerasWarning,
+            stacklevel=2,
+        )
+        return {}
+
+
+def _replace_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Replace files by renaming, in their order, once all of them are written beside their places."""
+    drafts = {name: folder / f".{name}.partial" for name in texts}
+    try:
+        for name, draft in drafts.items():
+            draft.write_text(texts[name], encoding="utf-8")
+        for name, draft in drafts.items():
+            draft.replace(folder / name)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +14,9 @@ from lim_keras.errors import BundleError
 MODELS_FILE = "models.config"
 STABLE, CANARY = "stable", "canary"
 CONTAINER_PATH = "/models"
+
+# What YAML, docker compose ($) or its short form of a mount (:) would read otherwise is left out.
+_BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
 
 _HEAD = (
     "# Written by `lim-keras export --serving`, which moves versions and labels and keeps what else is added here.\n"
@@ -98,14 +102,21 @@ def check_base_path(path: str) -> str:
     """A base path without its last slash.
 
     Raises:
-        BundleError: neither absolute nor an address such as gs://bucket/models; the server would not start.
+        BundleError: neither an absolute path below / nor an address such as gs://bucket/models, or with characters that
+            compose.yaml cannot hold; the server would not start.
     """
-    if not path.startswith("/") and "://" not in path:
+    base = path.rstrip("/")
+    if not _is_base_path(base):
         raise BundleError(
-            "Invalid value for argument `base_path`. Expected an absolute path, or an address such as "
-            f"gs://bucket/models, as the server sees it. Received: {path!r}"
+            "Invalid value for argument `base_path`. Expected an absolute path below /, or an address such as "
+            "gs://bucket/models, as the server sees it, without `..`, quotes, backslashes, control characters, # and "
+            f"$, and in a path no colon. Received: {path!r}"
         )
-    return path.rstrip("/")
+    return base
+
+
+def _is_base_path(base: str) -> bool:
+    return base.isprintable() and _BASE_PATH.fullmatch(base) is not None and not {".", ".."} & set(base.split("/"))
 
 
 def compose(model: str, base_path: str) -> str:
@@ -160,8 +171,11 @@ def _served(entry: Any, path: Path) -> Served:
             f"{path}: {entry.name}: expected labels {STABLE} and {CANARY} of versions that the policy loads. "
             f"Received: labels {labels}, versions {list(loaded)}"
         )
-    if folder != entry.name:
-        raise BundleError(f"{path}: {entry.name}: expected a base path that ends so. Received: {entry.base_path!r}")
+    if folder != entry.name or not _is_base_path(base_path):
+        raise BundleError(
+            f"{path}: {entry.name}: expected a base path that ends so, such as {CONTAINER_PATH}/{entry.name}. "
+            f"Received: {entry.base_path!r}"
+        )
     return Served(labels[STABLE], labels[CANARY], loaded, base_path)
 
 

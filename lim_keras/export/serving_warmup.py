@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lim_keras.errors import BundleError
 from lim_keras.export.bundle_info import ModelFacts
 from lim_keras.export.serving_config import serving_messages
 from lim_keras.export.signatures import ENCODED, PICTURES, SIGNATURE, signature_names
@@ -31,14 +32,20 @@ def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
         folder: `<version>/assets.extra`.
         facts: of the bundle; the image is as large as its training windows.
         model: its name on the server.
+
+    Raises:
+        BundleError: the file cannot be written.
     """
     logs = serving_messages("apis.prediction_log_pb2")
     path = folder / WARMUP_FILE
     image = _image(facts)
-    with tf.io.TFRecordWriter(str(path)) as records:
-        for signature in signature_names(facts.bands, facts.dtype):
-            log = logs.PredictionLog(predict_log=logs.PredictLog(request=_request(image, model, signature)))
-            records.write(log.SerializeToString())
+    requests = [_request(image, model, signature) for signature in signature_names(facts.bands, facts.dtype)]
+    try:
+        with tf.io.TFRecordWriter(str(path)) as records:
+            for request in requests:
+                records.write(logs.PredictionLog(predict_log=logs.PredictLog(request=request)).SerializeToString())
+    except tf.errors.OpError as error:
+        raise BundleError(f"{path}: cannot be written ({error.message}). Give another folder.") from error
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from lim_keras.errors import DataError, LimKerasError
 from lim_keras.files import write_text
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.outputs import SceneModel
-from lim_keras.inference.predict import ScenePrediction, predict_scene
+from lim_keras.inference.predict import ScenePrediction, predict_scene, read_summary
 from lim_keras.inference.progress import SceneProgress
 
 _ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
@@ -63,30 +64,48 @@ def _line(one: ScenePrediction) -> str:
 
 
 def find_scenes(paths: Sequence[Path]) -> list[Path]:
-    """The scenes meant by files and folders, folders in order of their names.
+    """The scenes meant by files and folders, folders in order of their names, each scene once.
+
+    A folder's hidden files, and what `predict` wrote into it, are no scenes. A path that does not exist is kept beside
+    others that do, so that `predict_scenes` tells of it and maps the rest.
 
     Raises:
-        DataError: a path does not exist, a folder holds no raster, or two scenes would write the same files.
+        DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes would write the same
+            files.
     """
-    scenes: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in _ENDINGS)
-            if not inside:
-                raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: none")
-            scenes += inside
-        elif path.exists():
-            scenes.append(path)
-        else:
-            raise DataError(f"{path}: not found. Expected a raster or a folder of rasters.")
+    found: dict[tuple[str, str], Path] = {}
+    for scene in (scene for path in paths for scene in _scenes_at(path)):
+        # One file under two names is two scenes: links may be there to tell results apart.
+        found.setdefault((os.path.realpath(scene), scene.stem), scene)
+    scenes = list(found.values())
+    there = [scene for scene in scenes if scene.exists()]
+    if scenes and not there:
+        raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
     names: dict[str, Path] = {}
-    for scene in scenes:
+    for scene in there:
         other = names.setdefault(scene.stem, scene)
         if other is not scene:
             raise DataError(
                 f"{scene} and {other}: expected scenes of different names, as files are named after them. Rename "
                 "one, or predict them into different folders."
             )
+    return scenes
+
+
+def _scenes_at(path: Path) -> list[Path]:
+    try:
+        if not path.is_dir():
+            return [path]
+        written = {name for one in path.glob("*_summary.json") for name in read_summary(one).get("files", ())}
+        inside = sorted(one for one in path.iterdir() if one.suffix.lower() in _ENDINGS and one.name[0] != ".")
+        scenes = [one for one in inside if one.name not in written and not one.is_dir()]
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a raster or a folder of rasters. Received: what cannot be read ({error.strerror})."
+        ) from error
+    if not scenes:
+        besides = " beside what `predict` wrote" if inside else ""
+        raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: none{besides}")
     return scenes
 
 
@@ -104,7 +123,11 @@ def predict_scenes(
     Args:
         say: takes a line for every scene that is done or failed.
         console: where the progress bar goes; None is standard error.
+
+    Raises:
+        DataError: `out_dir` cannot be made, or `summary.json` cannot be written.
     """
+    _make_folder(out_dir)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
     watcher = SceneProgress(console or Console(stderr=True))
@@ -115,8 +138,18 @@ def predict_scenes(
             say(_line(predictions[-1]))
         except LimKerasError as error:
             failures[scene] = str(error)
-            say(f"[red]failed[/red] {escape(str(error))}")
+        except OSError as error:  # a disk that is full, or a folder where a file belongs
+            failures[scene] = f"{scene}: cannot be mapped into {out_dir} ({error})."
+        if scene in failures:
+            say(f"[red]failed[/red] {escape(failures[scene])}")
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from error
 
 
 def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:
@@ -126,5 +159,4 @@ def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failur
         "failed": {str(scene): reason for scene, reason in failures.items()},
         "predicted": [one.summary for one in predictions],
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
     return write_text(path, json.dumps(content, indent=2) + "\n")

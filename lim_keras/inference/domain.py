@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds
 
 from lim_keras.data.box import Box
@@ -18,6 +19,7 @@ from lim_keras.errors import DataError, DomainWarning
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.scene import Grid, SceneReader
 from lim_keras.inference.stream import ValueScale
+from lim_keras.inventory.ground import open_raster
 
 GSD_TOLERANCE = 1.5
 _BRIGHTNESS_TOLERANCE = 2.0
@@ -33,13 +35,9 @@ def check_scene(info: RasterInfo, model: BundleInfo, scale: ValueScale | None) -
         scale: how its values will be converted; None: not at all.
 
     Raises:
-        DataError: another number of bands, or values of another range and no scale.
+        DataError: a palette, another number of bands, or values of another range and no scale.
     """
-    if info.bands != model.bands:
-        raise DataError(
-            f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. "
-            f"Choose and order them with --bands, such as --bands {','.join(map(str, range(1, model.bands + 1)))}."
-        )
+    _check_bands(info, model)
     if scale is not None:
         if not (math.isfinite(scale[0]) and math.isfinite(scale[1]) and scale[0] < scale[1]):
             raise DataError(f"Invalid scale. Expected LOW,HIGH with LOW < HIGH. Received: {scale[0]:g},{scale[1]:g}")
@@ -53,14 +51,31 @@ def check_scene(info: RasterInfo, model: BundleInfo, scale: ValueScale | None) -
         )
 
 
-def gsd_ratio(path: Path, gsd_m: float | None, model: BundleInfo) -> float | None:
+def _check_bands(info: RasterInfo, model: BundleInfo) -> None:
+    with open_raster(info.path) as file:
+        kinds = file.colorinterp
+    if ColorInterp.palette in kinds and set(kinds) <= {ColorInterp.palette, ColorInterp.alpha}:
+        raise DataError(f"{info.path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
+    if info.bands == model.bands:
+        return
+    cure = f"Choose and order them with --bands, such as --bands {','.join(map(str, range(1, model.bands + 1)))}."
+    if len(kinds) < model.bands:
+        cure = f"The file holds no more than {len(kinds)}: give an image of the bands that the model was trained on."
+    raise DataError(
+        f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. {cure}"
+    )
+
+
+def gsd_ratio(path: Path, gsd_m: float | None, model: BundleInfo, *, resample: bool = False) -> float | None:
     """Ground sample distance of a scene over that of training, after a warning where the two are not alike.
+
+    resample: whether the scene will be warped to the distance of training.
 
     Warns:
         DomainWarning: farther apart than a factor of GSD_TOLERANCE, or one of them is not known.
     """
     if model.gsd_m is None or gsd_m is None:
-        if model.gsd_m is not None:
+        if model.gsd_m is not None and not resample:  # without it, nothing can be resampled: an error says the same
             warnings.warn(
                 f"{path}: its ground sample distance is not known; the model was trained at {model.gsd_m:.3g} m. "
                 "Say it with --gsd.",
@@ -71,12 +86,19 @@ def gsd_ratio(path: Path, gsd_m: float | None, model: BundleInfo) -> float | Non
     ratio = gsd_m / model.gsd_m
     if not 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE:
         warnings.warn(
-            f"{path}: a pixel is {gsd_m:.3g} m, but the model was trained at {model.gsd_m:.3g} m. It sees "
-            f"landslides {1 / ratio:.2g} times the size that it knows. --resample warps the scene to that distance.",
+            f"{path}: a pixel is {gsd_m:.3g} m, but the model was trained at {model.gsd_m:.3g} m. "
+            f"{_at_another_distance(ratio, resample)}",
             DomainWarning,
             stacklevel=2,
         )
     return ratio
+
+
+def _at_another_distance(ratio: float, resample: bool) -> str:
+    if resample:
+        return "The scene is warped to that distance" + (", which adds no detail." if ratio > 1 else ".")
+    size = f"It sees landslides {1 / ratio:.2g} times the size that it knows."
+    return f"{size} --resample warps the scene to that distance."
 
 
 def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
@@ -93,7 +115,7 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
     Warns:
         DomainWarning: as `gsd_ratio`.
     """
-    ratio = gsd_ratio(info.path, info.gsd_m, model)
+    ratio = gsd_ratio(info.path, info.gsd_m, model, resample=resample)
     if not resample:
         return None
     if ratio is None or model.gsd_m is None or info.gsd_m is None:

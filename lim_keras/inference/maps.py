@@ -110,18 +110,21 @@ class Maps:
     def write_vrt(self) -> Path:
         """Describe the maps to GDAL: bands probability, votes (number of folds) and spread, Float32, nodata -1."""
         path = self._folder / "maps.vrt"
-        for name in self._names:
-            _write_header(self._folder / f"{name}.hdr", self._info, _MAPS[name])
-        path.write_text(_vrt(self._info, self._names), encoding="utf-8")
+        with self._explained():
+            for name in self._names:
+                _write_header(self._folder / f"{name}.hdr", self._info, _MAPS[name])
+            path.write_text(_vrt(self._info, self._names), encoding="utf-8")
         return path
 
     def _kept_state(self) -> dict[str, Any] | None:
         try:
-            state: dict[str, Any] = json.loads((self._folder / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            state: Any = json.loads((self._folder / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not isinstance(state, dict) or not state.keys() >= self._state.keys():
             return None
         there = all((self._folder / f"{name}.raw").exists() for name in self._names)
-        same = state.get("identity") == self._state["identity"]
+        same = state["identity"] == self._state["identity"]
         return state if there and same else None
 
     def _write_state(self) -> None:
@@ -143,11 +146,12 @@ class _Explained:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, OSError):
+        cause = error.__cause__ if isinstance(error, DataError) else error  # `write_text` has explained it already
+        if isinstance(cause, OSError):
             raise DataError(
-                f"{self._folder}: cannot be written ({error.strerror}). What is done is kept: make room or mend the "
-                "folder, and give the same command again."
-            ) from error
+                f"{self._folder}: cannot be written ({cause.strerror or cause}). What is done is kept: make room or "
+                "mend the folder, and give the same command again."
+            ) from cause
 
 
 def _write_all(file: int, data: memoryview, place: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lim_keras.errors import DataError
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.rasters import ProbabilityType
 from lim_keras.inference.scene import Nodata
@@ -37,6 +38,9 @@ class PredictOptions:
         formats: of the inventory; a GeoPackage is always written.
         inventory: which polygons are kept, and how they are drawn.
         dem: elevation model, for slopes.
+
+    Raises:
+        DataError: the threshold is no number from 0 to 1, or the ground sample distance none above 0.
     """
 
     threshold: float | None = None
@@ -53,6 +57,12 @@ class PredictOptions:
     formats: tuple[VectorFormat, ...] = ("gpkg",)
     inventory: InventoryOptions = field(default_factory=InventoryOptions)
     dem: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise DataError(f"Invalid threshold. Expected a number from 0 to 1. Received: {self.threshold}")
+        if self.gsd_m is not None and not 0 < self.gsd_m < math.inf:
+            raise DataError(f"Invalid ground sample distance. Expected metres, more than 0. Received: {self.gsd_m}")
 
 
 _OF_MAPS = ("spread", "bands", "nodata", "scale", "gsd_m", "resample", "symmetries", "tile")
@@ -78,7 +88,7 @@ def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps
 
 def settings(options: PredictOptions) -> dict[str, Any]:
     """The options that decide what comes out, ready for JSON."""
-    values = asdict(options)
+    values = {name: _writable(value) for name, value in asdict(options).items()}
     values.pop("memory")
     values["dem"] = None if options.dem is None else str(options.dem)
     values["inventory"] = {
@@ -87,3 +97,8 @@ def settings(options: PredictOptions) -> dict[str, Any]:
     }
     content: dict[str, Any] = json.loads(json.dumps(values))
     return content
+
+
+def _writable(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they are written as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
+from lim_keras.data.box import Box
 from lim_keras.data.raster import RasterInfo
 from lim_keras.errors import DataError
 from lim_keras.inference.maps import NODATA
+from lim_keras.inference.scene import Grid, Nodata, SceneReader
 
 ProbabilityType = Literal["percent", "float32"]
 
@@ -45,20 +45,51 @@ def gdal_settings() -> rasterio.Env:
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS")
 
 
-def maps_on_scene(vrt: Path, scene: RasterInfo, resampled: bool) -> Path:
-    """The maps on the scene's grid, as a VRT; those of a resampled scene are warped back, bilinearly.
+def maps_on_scene(
+    vrt: Path,
+    scene: RasterInfo,
+    resampled: bool,
+    *,
+    bands: Sequence[int | str] | None = None,
+    nodata: Nodata = "file",
+) -> Path:
+    """The maps on the scene's grid; those of a resampled scene are warped back, bilinearly and block by block.
 
-    vrt: of `lim_keras.inference.maps.Maps`.
+    Two warps move the edge of the data by up to a pixel of the coarser grid. The maps hold values exactly where the
+    scene holds data all the same: pixels that were lost on the way show the nearest predicted one, and farther than
+    `lim_keras.inference.scene.FILL_REACH` from any, 0.
+
+    Args:
+        vrt: of `lim_keras.inference.maps.Maps`.
+        scene: as it is on the disk.
+        resampled: whether it was read on another grid.
+        bands: that were read of it, see `SceneReader`.
+        nodata: which of its pixels hold no data.
+
+    Returns:
+        `vrt`, or a file beside it with the same bands, float32 with nodata -1.
+
+    Raises:
+        DataError: the file cannot be written, or the scene cannot be read.
     """
-    if not resampled:
+    if not resampled or scene.transform is None:
         return vrt
-    path = vrt.with_name("maps_on_scene.vrt")
-    place = {"crs": scene.crs, "transform": scene.transform, "width": scene.width, "height": scene.height}
-    with (
-        rasterio.open(vrt) as maps,
-        WarpedVRT(maps, resampling=Resampling.bilinear, nodata=NODATA, **place) as warped,
-    ):
-        rasterio.shutil.copy(warped, path, driver="VRT")
+    path = vrt.with_name("maps_on_scene.tif")
+    grid = Grid(scene.crs, scene.transform, scene.width, scene.height, scene.gsd_m)
+    with _explained(path.parent), _quiet(), ExitStack() as stack:
+        original = stack.enter_context(SceneReader(scene.path, bands=bands, nodata=nodata))
+        warped = stack.enter_context(SceneReader(vrt, grid=grid))
+        place, source = (stack.enter_context(rasterio.open(one)) for one in (scene.path, vrt))
+        shown = {"count": source.count, "dtype": "float32", "nodata": NODATA}
+        target = stack.enter_context(rasterio.open(path, "w", **_profile(place), **shown))
+        target.descriptions = source.descriptions
+        everything, beyond = Box(0, 0, scene.height, scene.width), np.zeros(source.count)
+        for window in _blocks(scene.height, scene.width):
+            box = Box.sized(window.row_off, window.col_off, window.height, window.width)
+            valid = original.valid(box)
+            if valid.any():
+                values, _ = warped.filled(box, everything, beyond)
+                target.write(np.where(valid, np.moveaxis(values, -1, 0), np.float32(NODATA)), window=window)
     return path
 
 
@@ -74,7 +105,7 @@ def write_rasters(
     """Write the probability map and the landslide mask as Cloud Optimized GeoTIFFs, block by block.
 
     Args:
-        maps: VRT on the scene's grid.
+        maps: on the scene's grid, of `maps_on_scene`.
         probability: file to write: uint8 percent with nodata 255, or float32 with nodata -1; a second band is the
             folds' standard deviation where `spread` says so.
         landslides: file to write: uint8, 1 where the probability is at least the threshold, 0 elsewhere, nodata 255.
@@ -86,7 +117,7 @@ def write_rasters(
     counts = np.zeros(3, np.int64)
     drafts = [path.with_name(f".{path.stem}.draft.tif") for path in (probability, landslides)]
     try:
-        with _quiet(), ExitStack() as stack:
+        with _explained(probability.parent), _quiet(), ExitStack() as stack:
             source = stack.enter_context(rasterio.open(maps))
             profile = _profile(source)
             bands = [1, source.descriptions.index("spread") + 1] if spread else [1]
@@ -109,14 +140,9 @@ def write_rasters(
                 counts += ((mask == 1).sum(), valid.sum(), valid.size)
                 first.write(_shown(values, valid, kind), window=window)
                 second.write(mask, 1, window=window)
-        _optimise(drafts[0], probability, "AVERAGE")
-        _optimise(drafts[1], landslides, "NEAREST")
-    except (RasterioError, OSError) as error:
-        reason = error.__cause__ or error
-        raise DataError(
-            f"{probability.parent}: the maps cannot be written ({reason}). What is predicted is kept: make room or "
-            "mend the folder, and give the same command again."
-        ) from error
+        with _explained(probability.parent):
+            _optimise(drafts[0], probability, "AVERAGE")
+            _optimise(drafts[1], landslides, "NEAREST")
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
@@ -164,6 +190,18 @@ def _optimise(draft: Path, path: Path, overviews: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turns GDAL's errors and the system's into ours."""
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        raise DataError(
+            f"{folder}: the maps cannot be written ({error.__cause__ or error}). What is predicted is kept: make room "
+            "or mend the folder, and give the same command again."
+        ) from error
 
 
 @contextmanager

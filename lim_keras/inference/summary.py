@@ -36,6 +36,7 @@ def summarise(
         "bundle": {"name": model.name, "config_hash": model.config_hash, "folds": model.folds},
         "settings": {**settings(options), "threshold": threshold},
         "landslides": len(frame),
+        **_left_out(inventory),
         "landslide_area_m2": None if math.isnan(area) else area,
         "landslide_pixels": counts.landslide,
         "valid_pixels": counts.valid,
@@ -48,4 +49,20 @@ def summarise(
         "megapixels_per_second": round(counts.valid / 1e6 / max(seconds["predict"], 1e-9), 3),
         "versions": {"lim_keras": __version__, **model.versions},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _left_out(inventory: Inventory) -> dict[str, Any]:
+    """Which landslides the inventory lacks and why, and what is not known of those that it holds; null: not asked."""
+    frame = inventory.frame
+    flagged = int(frame["below_min_slope"].sum()) if "below_min_slope" in frame else None
+    return {
+        "left_out": {
+            "below_min_area": inventory.dropped_small,
+            "below_min_slope": inventory.dropped_flat,
+            "in_filled_holes": inventory.swallowed,
+        },
+        "flagged_below_min_slope": flagged,
+        "unknown_slope": inventory.unknown_slope,
+        "share_outside_dem": None if inventory.uncovered is None else round(inventory.uncovered, 4),
     }

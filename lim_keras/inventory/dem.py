@@ -93,7 +93,8 @@ def open_dem(path: Path, scene_crs: str, centre: Floats, gsd_m: float | None) ->
         The model, and the way from the scene's CRS to the model's.
 
     Raises:
-        DataError: unreadable, without a place on the ground, of several bands, or in a unit that is not known.
+        DataError: unreadable, without a place on the ground, of several bands, or with heights in a unit that is not
+            known: one that is neither metres nor feet, or none on a grid that is not in metres or degrees.
     """
     with ExitStack() as stack:
         source = stack.enter_context(open_raster(path))
@@ -151,7 +152,10 @@ def _coarsening(dem: Dem, way: Transformer, centre: Floats, gsd_m: float | None)
 
 
 def _metres_a_unit(path: Path, source: Any) -> float:
-    """By the band's unit; where it has none, by the vertical axis of a compound CRS; metres where neither says."""
+    """By the band's unit; where it has none, by the vertical axis of a compound CRS; metres where neither says.
+
+    On a grid in feet, heights are as often in feet as in metres, and slopes would be wrong by a factor of three.
+    """
     unit = (source.units[0] or "").strip()
     if unit.lower() in _UNITS and unit:
         return _UNITS[unit.lower()]
@@ -161,7 +165,14 @@ def _metres_a_unit(path: Path, source: Any) -> float:
             "it is (`gdal_edit.py -units metre`)."
         )
     upward = [axis for axis in CRS.from_wkt(source.crs.to_wkt()).axis_info if axis.direction == "up"]
-    return float(upward[0].unit_conversion_factor) if upward else 1.0
+    if upward:
+        return float(upward[0].unit_conversion_factor)
+    if source.crs.is_projected and source.crs.linear_units_factor[1] != 1:
+        raise DataError(
+            f"{path}: expected elevations of a known unit, but its grid is in {source.crs.linear_units_factor[0]} and "
+            "its band has no unit. Say what it is (`gdal_edit.py -units metre`, or `-units ft`)."
+        )
+    return 1.0
 
 
 def _horizontal(crs: Any) -> CRS:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import geopandas
@@ -13,7 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from lim_keras.data.raster import RasterInfo
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.inventory.ground import Ground
 from lim_keras.inventory.measures import measure
 from lim_keras.inventory.polygons import Polygons, place, read_mask_info, trace
@@ -61,6 +62,12 @@ class InventoryOptions:
         if self.drop_below_slope and self.min_slope is None:
             raise DataError("Invalid value for argument `drop_below_slope`. Expected `min_slope` with it.")
 
+    @property
+    def in_metres(self) -> list[str]:
+        """Names of the options given that mean nothing without a ground sample distance."""
+        named = [option.name for option in fields(self) if option.name.endswith(("_m2", "_m"))]
+        return [name for name in named if 0 < getattr(self, name) < math.inf]
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -69,7 +76,7 @@ class Inventory:
     frame: a row a landslide, in the order of their upper left pixels, row by row; for columns see `polygonise`.
     crs: of the scene, "" where there is none. dropped_small, dropped_flat: landslides left out by `min_area_m2` and by
     `drop_below_slope`. swallowed: landslides in filled holes of others. uncovered: share of the scene outside the
-    elevation model, None without one.
+    elevation model, unknown_slope: landslides of the frame that it does not say the slope of; None without one.
     """
 
     frame: geopandas.GeoDataFrame
@@ -78,6 +85,7 @@ class Inventory:
     dropped_flat: int = 0
     swallowed: int = 0
     uncovered: float | None = None
+    unknown_slope: int | None = None
 
 
 def polygonise(
@@ -88,6 +96,7 @@ def polygonise(
     dem: Path | None = None,
     options: InventoryOptions = InventoryOptions(),
     gsd_m: float | None = None,
+    scene: Path | None = None,
 ) -> Inventory:
     """Make the inventory of a landslide mask: one row a landslide, that is, a group of pixels that share sides.
 
@@ -101,6 +110,7 @@ def polygonise(
         dem: elevation model, see `lim_keras.inventory.terrain.TerrainReader`.
         options: which landslides, and how they are drawn.
         gsd_m: ground sample distance in metres of a mask that does not say where it lies.
+        scene: what the mask was made of, for messages to name; None: the mask.
 
     Returns:
         Columns of `frame`: id (1..n), area_m2, perimeter_m, longitude, latitude, compactness and elongation of the
@@ -116,13 +126,16 @@ def polygonise(
     Raises:
         DataError: a file cannot be used, or an option needs an elevation model or a ground sample distance that is not
             there.
+
+    Warns:
+        LimKerasWarning: the elevation model does not cover the scene, or does not say the slope of some landslides.
     """
     info = read_mask_info(Path(mask))
-    ground = Ground.of(info, gsd_m)
-    _check(info, ground, dem, folds, options)
+    ground, shown = Ground.of(info, gsd_m), replace(info, path=scene or info.path)
+    _check(shown, ground, dem, folds, options)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
-        terrain = None if dem is None else stack.enter_context(TerrainReader(Path(dem), info))
+        terrain = None if dem is None else stack.enter_context(TerrainReader(Path(dem), shown))
         outlines, seeds = trace(info.path)
         columns = zonal_statistics(info.path, outlines, info, maps=maps, folds=folds, terrain=terrain)
     outlines, swallowed = fill_holes(outlines, seeds, options.fill_holes_m2, ground)
@@ -138,6 +151,7 @@ def polygonise(
         columns["below_min_slope"] = columns["slope_mean_deg"] < options.min_slope
         flat = columns["below_min_slope"] & options.drop_below_slope
     outlines, columns = _select(outlines, columns, ~flat)
+    unknown = None if dem is None else _count_unknown_slopes(columns, dem, shown)
     return Inventory(
         _frame(outlines, columns, ground),
         ground.crs,
@@ -145,6 +159,7 @@ def polygonise(
         int(flat.sum()),
         int(swallowed.sum()),
         None if terrain is None else terrain.uncovered,
+        unknown,
     )
 
 
@@ -154,13 +169,26 @@ def _check(info: RasterInfo, ground: Ground, dem: Path | None, folds: int, optio
     if options.min_slope is not None and dem is None:
         raise DataError("Invalid value for argument `min_slope`. Expected an elevation model (`dem`) with it.")
     if ground.gsd_m is None:
-        named = [option.name for option in fields(options) if option.name.endswith(("_m2", "_m"))]
-        asked = [name for name in named if 0 < getattr(options, name) < math.inf]
+        asked = options.in_metres
         if asked:
             raise DataError(
                 f"{info.path}: has no CRS, so its metres are unknown, but {', '.join(f'`{name}`' for name in asked)} "
                 "needs them. Say the ground sample distance (`gsd_m`), or leave the option out."
             )
+
+
+def _count_unknown_slopes(columns: Columns, dem: Path, scene: RasterInfo) -> int:
+    slopes = columns["slope_mean_deg"]
+    unknown = int(np.isnan(slopes).sum())
+    if unknown:
+        warnings.warn(
+            f"{dem}: does not say the slope of {unknown} of {len(slopes)} landslides on {scene.path}, as it is void or "
+            "ends there. A smallest slope neither flags nor drops them. Fill the model (`gdal_fillnodata.py`), or give "
+            "one that covers them.",
+            LimKerasWarning,
+            stacklevel=3,
+        )
+    return unknown
 
 
 def _without_small(

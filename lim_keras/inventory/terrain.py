@@ -187,7 +187,10 @@ class TerrainReader:
 
     def _check_cover(self) -> None:
         if self.uncovered >= 1:
-            raise DataError(f"{self._path}: expected an elevation model of {self._scene.path}, but it lies elsewhere.")
+            raise DataError(
+                f"{self._path}: expected an elevation model of {self._scene.path}, but it lies elsewhere. Give one of "
+                "this ground, or mend the CRS of either."
+            )
         if self.uncovered > _NEGLIGIBLE:
             warnings.warn(
                 f"{self._path}: does not cover {self.uncovered:.1%} of {self._scene.path}; slopes and elevations "

@@ -23,11 +23,22 @@ from pyproj import Geod
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lim_keras.data.raster import RasterInfo, read_info
+from lim_keras.data.raster import RasterInfo, read_scene_info
 from lim_keras.errors import DataError
 from lim_keras.inventory.ground import Ground, apply, explained, inverse, open_raster
 from lim_keras.inventory.measures import polygon_areas_m2
-from lim_keras.report.style import DPI, INK, LABEL_PT, MUTED, PROBABILITY, SMALL_PT, TITLE_PT, new_figure, save
+from lim_keras.report.style import (
+    DPI,
+    INK,
+    LABEL_PT,
+    MUTED,
+    PROBABILITY,
+    SMALL_PT,
+    TITLE_PT,
+    as_written,
+    new_figure,
+    save,
+)
 
 __all__ = ["draw_preview"]
 
@@ -103,7 +114,7 @@ def draw_preview(
     Raises:
         DataError: the scene or the probability cannot be read, there is no such band, or `value_range` does not fit.
     """
-    info = read_info(scene)
+    info = read_scene_info(scene)
     view = _view(info, Ground.of(info, gsd_m))
     picture, valid = _read_picture(view, bands, value_range)
     if probability is not None:
@@ -301,7 +312,8 @@ def _write_headings(figure: Figure, title: str, summary: str, view: _View) -> No
     longest = int((width - 2 * _MARGIN_IN) / 0.125)
     title = title if len(title) <= longest else title[: longest - 1] + "…"
     left = _MARGIN_IN / width
-    figure.text(left, 1 - 0.38 / height, title, fontsize=TITLE_PT + 3, color=INK, fontweight="bold", va="center")
+    shown = as_written() | {"fontsize": TITLE_PT + 3, "color": INK, "fontweight": "bold", "va": "center"}
+    figure.text(left, 1 - 0.38 / height, title, **shown)
     figure.text(left, 1 - 0.67 / height, summary, fontsize=LABEL_PT + 0.5, color=MUTED, va="center")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
@@ -28,6 +32,22 @@ OUTCOMES = {
 PROBABILITY = "YlOrRd"
 TITLE_PT, LABEL_PT, SMALL_PT = 11, 9.5, 8.5
 FORMATS = (".png", ".svg", ".pdf")
+# With Chinese, Japanese and Korean characters, which matplotlib's own font lacks; on Linux, macOS and Windows.
+_CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "SimHei",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -35,6 +55,12 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def as_written() -> dict[str, Any]:
+    """Options of a text that a user wrote, such as a file's name: no formula between $ signs, and CJK characters."""
+    installed = {font.name for font in fontManager.ttflist}
+    return {"parse_math": False, "fontfamily": ["sans-serif", *(name for name in _CJK_FONTS if name in installed)]}
 
 
 def dress(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> None:
@@ -53,7 +79,7 @@ def dress(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> 
 def dress_picture(axes: Axes, title: str = "") -> None:
     """A picture: no axes, a small title above its left corner."""
     axes.set_axis_off()
-    axes.set_title(title, fontsize=LABEL_PT, color=INK, loc="left", pad=4)
+    axes.set_title(title, fontsize=LABEL_PT, color=INK, loc="left", pad=4, **as_written())
 
 
 def outcome_legend(figure: Figure) -> None:
@@ -73,7 +99,7 @@ def outcome_legend(figure: Figure) -> None:
 
 def headline(figure: Figure, text: str) -> Text:
     """A title over the whole figure."""
-    return figure.suptitle(text, fontsize=TITLE_PT + 1, color=INK, x=0.01, ha="left")
+    return figure.suptitle(text, fontsize=TITLE_PT + 1, color=INK, x=0.01, ha="left", **as_written())
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -88,9 +114,12 @@ def save(figure: Figure, path: str | Path) -> Path:
     beside = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, dpi=DPI, facecolor="white")
+        with warnings.catch_warnings():
+            # A character that no font holds is drawn as a box; the picture is whole all the same.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+            figure.savefig(beside, dpi=DPI, facecolor="white")
         return beside.replace(path)
     except OSError as error:
-        if beside.exists():
+        with suppress(OSError):
             beside.unlink()
         raise DataError(f"Figure {path} cannot be written ({error}).") from error

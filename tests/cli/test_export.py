@@ -106,6 +106,7 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
         ([], "Missing option '--tflite' or '--serving'"),
         (["--serving", "out", "--tile", "64", "--allow-drop"], "--tile, --allow-drop: only with --tflite"),
         (["--tflite", "float32", "--promote", "--base-path", "/srv"], "--base-path, --promote: only with --serving"),
+        (["--tflite", "float32,int8"], "give --data"),
     ],
 )
 def test_options_that_make_no_sense(bundle: Path, arguments: list[str], said: str) -> None:
@@ -128,9 +129,39 @@ def test_a_repository_for_tensorflow_serving(bundle: Path, tmp_path: Path) -> No
     assert refused.exit_code == 1 and "Received: /elsewhere" in refused.output
 
 
-def test_int8_without_tiles_says_what_is_missing(bundle: Path) -> None:
-    done = run("export", bundle, "--tflite", "int8")
-    assert done.exit_code == 1 and "give --data" in done.output
+@pytest.mark.parametrize(
+    ("lite", "said"), [(["int8"], "give --data"), (["float32", "--fold", 7], "fold"), (["int8", "--data", "."], "")]
+)
+def test_no_version_is_added_where_a_file_cannot_be_made(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lite: list[object], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("export", bundle, "--serving", "repository", "--tflite", *lite, "--out", "tflite")
+    assert done.exit_code in (1, 2) and isinstance(done.exception, SystemExit) and said in done.stderr
+    assert not Path("repository").exists()
+
+
+def test_both_at_once(bundle: Path, tmp_path: Path) -> None:
+    done = run("export", bundle, "--tflite", "float32", "--out", tmp_path / "[", "--serving", tmp_path / "[/b]r")
+    assert done.exit_code == 0, done.output
+    assert f"folder: {tmp_path}/[" in done.output and f"version 1 added: {tmp_path}/[/b]r" in done.output
+    again = run("export", bundle, "--serving", tmp_path / "[/b]r", "--promote")
+    assert again.exit_code == 0 and f"labels moved: {tmp_path}/[/b]r" in again.output
+
+
+def test_a_repository_that_cannot_be_written(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    places = {
+        tmp_path / "file" / "r": "cannot be used as a model repository",
+        "/proc/r": "cannot be used as a model repository",
+        bundle: "which is or lies in the bundle",
+        bundle.parent: "which is or lies in the bundle",
+    }
+    for place, said in places.items():
+        done = run("export", bundle, "--serving", place)
+        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), place
+        assert done.stderr.startswith(f"Error: {place}: ") and said in done.stderr and done.stderr.count("\n") == 1
+    assert run("verify", bundle).exit_code == 0
 
 
 def test_another_file_is_no_bundle(bundle: Path, tmp_path: Path) -> None:

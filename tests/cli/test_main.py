@@ -87,6 +87,29 @@ def test_any_other_error_keeps_its_traceback(demo_that):
     assert isinstance(demo_that(fail).exception, ZeroDivisionError)
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "figures.json"), "figures.json: No space left on device."),
+        (OSError("cannot open\n  weights"), "cannot open weights."),
+    ],
+)
+def test_an_error_of_the_system_is_one_line_and_exit_code_1(demo_that, error, line):
+    def fail():
+        raise error
+
+    result = demo_that(fail)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {line}\n")
+
+
+def test_a_reader_that_has_gone_is_no_error_to_speak_of(demo_that):
+    def fail():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    result = demo_that(fail)
+    assert (result.exit_code, result.stderr) == (1, "")
+
+
 def test_interruption_ends_with_130(demo_that):
     def interrupt():
         raise KeyboardInterrupt

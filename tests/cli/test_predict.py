@@ -98,6 +98,29 @@ def test_a_bad_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) -> Non
     assert "bad.tif" in done.output and (tmp_path / "out" / "good_inventory.gpkg").exists()
 
 
+def test_a_missing_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) -> None:
+    good = write_scene(tmp_path / "good.tif")
+    done = run(bundle, tmp_path / "absent.tif", good, good, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "absent.tif: not found" in done.output and (tmp_path / "out" / "good_inventory.gpkg").exists()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["scenes"] == 2
+    alone = run(bundle, tmp_path / "absent.tif", "--out", tmp_path / "none")
+    assert alone.exit_code == 1 and "absent.tif: not found" in alone.stderr and not (tmp_path / "none").exists()
+
+
+def test_a_threshold_that_is_no_number(bundle: Path, tmp_path: Path) -> None:
+    for option, name in (("--threshold", "threshold"), ("--gsd", "ground sample distance")):
+        done = run(bundle, write_scene(tmp_path / "scene.tif"), "--out", tmp_path / "out", option, "nan")
+        assert done.exit_code == 1 and f"Invalid {name}" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_nodata_that_is_nan(bundle: Path, tmp_path: Path) -> None:
+    done = run(bundle, write_scene(tmp_path / "scene.tif"), "--out", tmp_path / "out", "--nodata", "nan")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "scene_summary.json").read_text())["settings"]["nodata"] == "nan"
+
+
 def test_a_scene_that_ends_too_soon_is_named_and_leaves_no_results(bundle: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "cut.tif", 2000, 300)
     scene.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
@@ -200,6 +223,14 @@ def test_a_server_without_the_model(bundle: Path, server: ModelServer, tmp_path:
     assert "bundle.json: expected the folder of a bundle, or its model.json" in refused.stderr
     refused = run(other, scene, "--out", tmp_path / "out")
     assert refused.exit_code == 1 and "a model.json is enough with --server" in refused.stderr
+
+
+def test_results_that_have_no_place(bundle: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    done = run(bundle, scene, "--out", scene / "out")
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert done.stderr == f"Error: {scene}/out: cannot be made (Not a directory). Give another folder with --out.\n"
+    assert done.stdout == ""
 
 
 def test_warnings_are_lines(bundle: Path, tmp_path: Path) -> None:

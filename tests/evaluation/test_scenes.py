@@ -158,6 +158,23 @@ def test_what_is_predicted_on_unlabelled_ground_is_neither_right_nor_wrong(write
     assert (scores.truth, scores.found, scores.predicted, scores.right) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [(np.uint8, 2), (np.uint8, 255), (np.float32, np.nan), (np.float32, -9999), (np.int64, -1)]
+)
+def test_no_label_is_what_the_file_calls_nodata(write: Write, dtype: type, nodata: float) -> None:
+    image = np.full((300, 400, 3), 60, np.uint8)
+    image[50:110, 50:130] = 230
+    image[200:240, 300:340] = 230  # on ground without label
+    labels = np.zeros((300, 400))
+    labels[50:110, 50:130] = 1
+    labels[150:, 250:] = nodata
+    result = judged(write("scene.tif", image), write("labels.tif", labels.astype(dtype), nodata=nodata))
+    for scores in (result.detections.iou_50["all"], result.detections.any_overlap["all"]):
+        assert (scores.truth, scores.found, scores.predicted, scores.right) == (1, 1, 1, 1)
+    assert total(result).pixels == 300 * 400 - 150 * 150
+    assert {value for one in result.gallery.best for value in np.unique(one.place.mask).tolist()} == {0, 1, 255}
+
+
 def test_rasters_without_a_place_are_taken_at_their_word(write: Write) -> None:
     image, labels = world(40, 50)
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
@@ -216,6 +233,17 @@ def test_a_resampled_scene_is_judged_on_its_own_grid(write: Write) -> None:
     missed = [total(one).fn for one in (resampled, plain)]
     assert 0 < missed[0] < missed[1]
     assert resampled.detections.iou_50["all"].right == 1
+
+
+def test_a_resampled_scene_counts_its_own_pixels(write: Write) -> None:
+    fine = {"transform": Affine(0.2, 0, 5e5, 0, -0.2, 3e6)}
+    valid = np.random.default_rng(3).random((160, 200)) > 0.03
+    valid[40:90, 60:130] = False
+    image = np.repeat(np.uint8(valid * 230)[..., np.newaxis], 3, axis=-1)
+    scene = write("scene.tif", image, nodata=0, **fine)
+    truth = write("labels.tif", np.ones((160, 200), np.uint8), **fine)
+    with pytest.warns(DomainWarning, match=r"0\.2 m"):
+        assert total(judged(scene, truth, resample=True)).pixels == valid.sum()
 
 
 def test_the_distance_that_is_said_counts_where_the_file_has_none(write: Write) -> None:

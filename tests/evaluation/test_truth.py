@@ -16,7 +16,7 @@ from lim_keras.data.box import Box
 from lim_keras.data.raster import RasterInfo, read_info, write_raster
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.detections import score_detections
-from lim_keras.evaluation.truth import rasterise_block, read_truth
+from lim_keras.evaluation.truth import rasterise_block, read_truth, unlabelled
 from lim_keras.inventory.measures import polygon_areas_m2
 from tests.evaluation.conftest import EAST, NORTH, UTM, frame, square
 
@@ -107,7 +107,7 @@ def labels() -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", [{}, {"crs": "", "transform": None}])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, np.uint64, np.float64])
 def test_label_rasters(place: dict[str, object], dtype: type, tmp_path: Path) -> None:
     like = scene(tmp_path, **place)
     path = write_raster(
@@ -117,6 +117,31 @@ def test_label_rasters(place: dict[str, object], dtype: type, tmp_path: Path) ->
     unit = 1 if place else 4  # m2 a pixel
     assert sorted(truth.area) == [8 * unit, 24 * unit]
     np.testing.assert_array_equal(rasterise_block(truth, like, Box(0, 0, 20, 30)), labels() == 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [(np.float32, np.nan), (np.float64, np.nan), (np.float32, -9999.1), (np.int64, -9999), (np.uint8, 2)],
+)
+def test_the_nodata_value_of_a_file_is_no_label(dtype: type, nodata: float, tmp_path: Path) -> None:
+    like = scene(tmp_path)
+    values = labels().astype(np.float64)
+    values[values == 255] = nodata
+    place = {"crs": like.crs, "transform": like.transform}
+    path = write_raster(tmp_path / "labels.tif", values.astype(dtype), nodata=nodata, **place)
+    assert sorted(read_truth(path, like).area) == [32, 96]
+    path = write_raster(tmp_path / "labels.tif", values.astype(dtype), **place)
+    with pytest.raises(DataError, match=r"labels.tif: expected the labels 1 landslide.* Received: "):
+        read_truth(path, like)
+
+
+def test_what_is_no_label() -> None:
+    assert unlabelled(np.array([0, 1, 255, 2], np.uint8), 2).tolist() == [False, False, True, True]
+    assert unlabelled(np.array([0, 1, 255, np.nan], np.float32), np.nan).tolist() == [False, False, True, True]
+    assert unlabelled(np.array([0, 1, -1], np.int8), None).tolist() == [False, False, False]
+    # a background or landslides named nodata are labels all the same
+    for nodata in (0, 1):
+        assert not unlabelled(np.array([0, 1], np.uint8), nodata).any()
 
 
 def test_a_label_raster_without_a_place_lies_on_the_scene(tmp_path: Path) -> None:

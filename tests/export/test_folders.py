@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lim_keras.errors import BundleError
 from lim_keras.export.folders import written_whole
 
 
@@ -59,3 +60,32 @@ def test_killed_between_the_renames_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), written_whole(tmp_path / "bundle"):
         raise RuntimeError
     assert (tmp_path / "bundle" / "file").read_text() == "old"
+
+
+def test_a_link_to_a_folder_stays_and_the_folder_is_replaced(tmp_path: Path) -> None:
+    _write(tmp_path / "disk" / "bundle", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "bundle")
+    for text in ("new", "newer"):
+        _write(tmp_path / "link", text)
+        assert (tmp_path / "disk" / "bundle" / "file").read_text() == text
+    assert (tmp_path / "link").is_symlink()
+    assert _names(tmp_path) == ["disk", "link"] and _names(tmp_path / "disk") == ["bundle"]
+
+
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(BundleError, match="file: expected a folder, or nothing yet"):
+        _write(tmp_path / "file", "new")
+    for name in ("file/bundle", "circle/bundle", "x" * 300):
+        with pytest.raises(BundleError, match="cannot be made"):
+            _write(tmp_path / name, "new")
+    assert (tmp_path / "file").read_text() == "mine" and _names(tmp_path) == ["circle", "file"]
+
+
+@pytest.mark.parametrize("path", [".", "/", "bundle/.."])
+def test_a_folder_without_a_name_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="expected a folder's name"):
+        _write(Path(path), "new")
+    assert _names(tmp_path) == []

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ import pytest
 import tensorflow as tf
 import yaml
 from google.protobuf import text_format
+from rich.console import Console
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from lim_keras.errors import BundleError
+from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export import serving, serving_config
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.bundle_info import BandStatistics
 from lim_keras.export.serving import export_serving
+from lim_keras.export.serving_warmup import write_warmup
 from lim_keras.export.verify import verify_bundle
 from tests.export.conftest import constant, facts
 from tests.export.serving_protos import MESSAGES
@@ -144,7 +147,7 @@ def test_what_others_added_to_models_config_stays(copied: Path, bundles: list[Pa
     assert entries["tiny_ensemble"].version_labels["canary"] == 2
 
 
-@pytest.mark.parametrize("function", ["write_text", "write_warmup"])
+@pytest.mark.parametrize("function", ["models_text", "_replace_files", "write_warmup"])
 def test_export_that_fails_leaves_everything_as_it_was(
     copied: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
@@ -155,12 +158,86 @@ def test_export_that_fails_leaves_everything_as_it_was(
         raise OSError("disk full")
 
     monkeypatch.setattr(serving, function, fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BundleError, match=rf"{copied}: cannot be used as a model repository \(disk full\)"):
         export_serving(bundles[1], copied)
     assert calls and snapshot(copied) == before and versions(copied) == ["1"]
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BundleError, match="disk full"):
         export_serving(bundles[1], copied / "new")
     assert not list((copied / "new").rglob("*"))
+
+
+def test_models_config_never_names_what_a_failure_took_away(copied: Path, bundles: list[Path]) -> None:
+    (copied / "model.json").unlink()
+    (copied / "model.json").mkdir()
+    with pytest.raises(BundleError, match=r"cannot be used as a model repository .*model\.json"):
+        export_serving(bundles[1], copied, promote=True)
+    assert labels(copied) == ({"stable": 1, "canary": 1}, [1]) and versions(copied) == ["1"]
+    assert not list(copied.glob(".*"))
+
+
+def test_folders_that_cannot_be_made(bundles: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("file/repository", "circle/repository", "x" * 300):
+        with pytest.raises(BundleError, match=rf"{name}: cannot be used as a model repository .*another folder"):
+            export_serving(bundles[0], tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_where_the_folder_of_a_model_belongs(bundles: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "tiny_fold_1").write_text("mine")
+    with pytest.raises(BundleError, match=r"tiny_fold_1: expected a folder with the versions.*Received: a file"):
+        export_serving(bundles[0], tmp_path)
+    assert snapshot(tmp_path) == {"tiny_fold_1": b"mine"} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_warm_up_requests_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"tf_serving_warmup_requests: cannot be written \(.*No such file"):
+        write_warmup(tmp_path / "absent", facts(), "tiny")
+
+
+@pytest.mark.parametrize("place", [".", "serving", "fold_0/1/assets", "../link", "../link/deep/serving"])
+def test_a_repository_inside_a_bundle(bundles: list[Path], tmp_path: Path, place: str) -> None:
+    bundle = Path(shutil.copytree(bundles[0], tmp_path / "tiny"))
+    (tmp_path / "link").symlink_to(bundle)
+    for source in (bundle, tmp_path / "link", bundles[1]):  # the last would spoil another bundle
+        with pytest.raises(BundleError, match=rf"which is or lies in the bundle {bundle}\. Export into another"):
+            export_serving(source, bundle / place)
+    assert verify_bundle(bundle) == []
+
+
+def test_a_repository_whose_versions_would_lie_in_a_bundle(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "one", facts(name="one"), [constant(0.5)])
+    with pytest.raises(BundleError, match="one, which is or lies in the bundle"):
+        export_serving(tmp_path / "one", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"] and verify_bundle(tmp_path / "one") == []
+
+
+def test_a_deleted_version_is_not_written_anew(copied: Path, bundles: list[Path]) -> None:
+    export_serving(bundles[1], copied, promote=True)
+    for model in MODELS:
+        shutil.rmtree(copied / model / "2")
+    known = (copied / "model.json").read_text()
+    with pytest.warns(LimKerasWarning, match=r"tiny_ensemble/2: not found .* labels this version stable.*--promote"):
+        assert export_serving(bundles[0], copied).added == 3
+    assert labels(copied) == ({"stable": 2, "canary": 3}, [2, 3])
+    assert (copied / "model.json").read_text() == known
+
+
+def test_a_deleted_version_is_not_promoted(copied: Path, bundles: list[Path]) -> None:
+    export_serving(bundles[1], copied)
+    shutil.rmtree(copied / "tiny_fold_1" / "2")
+    assert export_serving(bundles[1], copied, promote=True).added == 3
+    assert labels(copied) == ({"stable": 3, "canary": 3}, [1, 3])
+
+
+def test_folders_that_look_like_markup(bundles: list[Path], tmp_path: Path) -> None:
+    result = export_serving(bundles[0], tmp_path / "[" / "b]r")
+    console = Console(width=300, record=True, file=StringIO())
+    for part in result.tables():
+        console.print(part)
+    said = console.export_text()
+    assert "/[/b]r/models.config" in said and f"version 1 added: {tmp_path}/[/b]r" in said
 
 
 def test_what_a_killed_export_left_is_neither_served_nor_overwritten(copied: Path, bundles: list[Path]) -> None:
@@ -210,6 +287,8 @@ def test_damaged_bundle(bundles: list[Path], tmp_path: Path) -> None:
             "the same versions, labels and base path",
         ),
         (lambda text: text.replace("/models/tiny_fold_0", "/models/0"), "a base path that ends so"),
+        # as `--base-path /` wrote it once
+        (lambda text: text.replace("/models/", "/"), "a base path that ends so, such as /models/tiny_"),
     ],
 )
 def test_models_config_that_cannot_be_continued(
@@ -230,6 +309,43 @@ def test_models_config_that_cannot_be_continued(
 def test_wrong_base_path(copied: Path, bundles: list[Path], base: str, said: str) -> None:
     with pytest.raises(BundleError, match=said):
         export_serving(bundles[1], copied, base)
+
+
+NOWHERE = ("/", "//", "/.", "/models/..", "", "://", "gs://")
+MISREAD = (
+    "/a\nb",
+    "/a\tb",
+    '/a"b',
+    "/a'b",
+    "/a: b",
+    "/a:b",
+    "/a #b",
+    "/$HOME",
+    "/a\\b",
+    "/a\x85b",
+    "/a\udcff",
+    "gs://a\nb",
+)
+
+
+@pytest.mark.parametrize("base", [*NOWHERE, *MISREAD])
+def test_base_paths_at_which_no_server_would_find_models(bundles: list[Path], tmp_path: Path, base: str) -> None:
+    with pytest.raises(BundleError, match=r"`base_path`\. Expected an absolute path below /") as caught:
+        export_serving(bundles[0], tmp_path, base)
+    assert repr(base) in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("base", ["/srv/my models", "/srv/{a}[b],&c*!|>%@`-?~", "/srv/é/模型", "/-", "/a//b"])
+def test_base_paths_that_compose_and_server_read_alike(base: str, tmp_path: Path) -> None:
+    assert serving_config.check_base_path(f"{base}/") == base
+    (tmp_path / "compose.yaml").write_text(serving_config.compose("tiny", base), encoding="utf-8")
+    assert service(tmp_path)["volumes"] == [f".:{base}:ro"]
+    assert f"--model_config_file={base}/models.config" in service(tmp_path)["command"]
+
+
+@pytest.mark.parametrize("base", ["gs://bucket", "s3://host:9000/bucket/models", "hdfs:///models"])
+def test_base_paths_that_are_addresses(base: str) -> None:
+    assert serving_config.check_base_path(f"{base}/") == base
 
 
 def test_without_the_package(bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
-from lim_keras.data.raster import read_info
+from lim_keras.data.raster import read_info, read_scene_info
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.export.bundle_info import BandStatistics
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio, training_grid
@@ -27,6 +27,40 @@ def test_another_number_of_bands(write: Write) -> None:
     info = read_info(write("four.tif", np.zeros((8, 8, 4), np.uint8), photometric="MINISBLACK", alpha="NO"))
     with pytest.raises(DataError, match=r"four\.tif: expected 3 bands.*Received: 4.*--bands 1,2,3"):
         check_scene(info, MODEL, None)
+
+
+def test_a_file_of_fewer_bands_than_the_model_takes(write: Write) -> None:
+    info = read_info(write("grey.tif", np.zeros((8, 8, 1), np.uint8)))
+    with pytest.raises(
+        DataError, match=r"grey\.tif: expected 3 bands.*Received: 1\. The file holds no more than 1"
+    ) as said:
+        check_scene(info, MODEL, None)
+    assert "--bands" not in str(said.value)
+
+
+@pytest.mark.parametrize("bands", [None, (1, 1, 1)])
+def test_a_palette_is_to_be_expanded(write: Write, bands: tuple[int, ...] | None) -> None:
+    path = write("pal.tif", np.zeros((8, 8, 1), np.uint8), photometric="palette")
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (10, 80, 10, 255)})
+    with (
+        SceneReader(path, bands=bands) as scene,
+        pytest.raises(DataError, match=r"pal\.tif: the image has a palette.*`gdal_translate -expand rgb`"),
+    ):
+        check_scene(scene.info, MODEL, None)
+
+
+def test_a_container_of_rasters_is_refused_with_a_way_that_works(tmp_path: Path) -> None:
+    path = tmp_path / "many.gpkg"
+    profile = {"driver": "GPKG", "height": 8, "width": 8, "count": 3, "dtype": "uint8", "crs": "EPSG:32648"}
+    place = Affine(1, 0, 5e5, 0, -1, 3e6)
+    for options in ({"RASTER_TABLE": "a"}, {"RASTER_TABLE": "b", "APPEND_SUBDATASET": "YES"}):
+        with rasterio.open(path, "w", transform=place, **profile, **options) as file:
+            file.write(np.full((3, 8, 8), 100, np.uint8))
+    with pytest.raises(
+        DataError, match=r"many\.gpkg: expected a raster with bands.*gdal_translate SUBDATASET scene\.tif"
+    ):
+        read_scene_info(path)
 
 
 def test_another_data_type_needs_a_scale(write: Write) -> None:
@@ -50,6 +84,16 @@ def test_beyond_it_both_figures_are_said() -> None:
         assert gsd_ratio(Path("s.tif"), 10.0, MODEL) == pytest.approx(12.5)
     with pytest.warns(DomainWarning, match="--gsd"):
         assert gsd_ratio(Path("s.tif"), None, MODEL) is None
+
+
+@pytest.mark.parametrize(("gsd", "effect"), [(10.0, ", which adds no detail"), (0.1, "")])
+def test_what_is_resampled_is_not_told_to_be(gsd: float, effect: str) -> None:
+    with pytest.warns(DomainWarning, match=rf"a pixel is {gsd:g} m.*is warped to that distance{effect}\.$") as said:
+        gsd_ratio(Path("s.tif"), gsd, MODEL, resample=True)
+    assert "--resample" not in str(said[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an error follows
+        assert gsd_ratio(Path("s.tif"), None, MODEL, resample=True) is None
 
 
 def test_grid_of_a_projected_scene(write: Write) -> None:

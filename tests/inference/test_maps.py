@@ -109,3 +109,22 @@ def test_a_system_that_takes_a_part_gets_the_rest(
         probability, votes = file.read(1), file.read(2)
     assert (probability[10:15, 20:30] == 0.25).sum() == (probability != -1).sum() > 0
     assert ((votes != -1) == (probability != -1)).all()
+
+
+@pytest.mark.parametrize("state", ["[]", "3", '{"identity": "a"}', "[" * 100_000])
+def test_a_state_that_is_none_starts_anew(info: RasterInfo, tmp_path: Path, state: str) -> None:
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={"tile": [64, 64]}) as maps:
+        maps.commit(1)
+    (tmp_path / "m" / "state.json").write_text(state)
+    with Maps(tmp_path / "m", info, spread=False, identity="a", plan={"tile": [99, 99]}) as maps:
+        assert (maps.done, maps.plan["tile"]) == (0, [99, 99])
+
+
+@pytest.mark.parametrize("blocked", ["maps.vrt", "votes.hdr", "state.json"])
+def test_small_files_that_cannot_be_written_are_said_as_well(info: RasterInfo, tmp_path: Path, blocked: str) -> None:
+    (tmp_path / "m" / blocked).mkdir(parents=True)
+    with (
+        pytest.raises(DataError, match=r"m: cannot be written \(Is a directory\).*same command again"),
+        Maps(tmp_path / "m", info, spread=False, identity="a", plan={}) as maps,
+    ):
+        maps.write_vrt()

@@ -1,6 +1,8 @@
 """A scene to an inventory: every file, what it says, and what is kept, refused or repeated."""
 
 import json
+import math
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from rasterio import Affine
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.export.bundle_info import BandStatistics, BundleInfo
 from lim_keras.inference.batch import find_scenes, predict_scenes
-from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.options import PredictOptions, settings
 from lim_keras.inference.outputs import EnsemblePrediction
 from lim_keras.inference.predict import predict_scene
 from lim_keras.inventory import InventoryOptions
@@ -225,6 +227,40 @@ def test_many_scenes_and_one_that_is_bad(write: Write, tmp_path: Path) -> None:
     assert len(said) == 3 and "2 landslides" in said[0]
 
 
+def test_a_scene_whose_results_cannot_be_written_does_not_stop_the_rest(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: Bright, scene: Path, *others: Any, **named: Any) -> Any:
+        if scene.stem == "a":
+            raise OSError(28, "No space left on device", "maps.raw")
+        return predict_scene(model, scene, *others, **named)
+
+    monkeypatch.setattr("lim_keras.inference.batch.predict_scene", full)
+    scenes = [write("a.tif", meadow()), write("b.tif", meadow()), write("c.tif", meadow())]
+    (tmp_path / "out" / "b_summary.json").mkdir(parents=True)
+    said: list[str] = []
+    result = predict_scenes(Bright(), scenes, tmp_path / "out", say=said.append)
+    assert [one.scene.name for one in result.predictions] == ["c.tif"]
+    assert [path.name for path in result.failures] == ["a.tif", "b.tif"]
+    first, second = result.failures.values()
+    assert first.startswith(f"{scenes[0]}: cannot be mapped into {tmp_path}/out ([Errno 28] No space left on device")
+    assert "b_summary.json" in second
+    assert [line.startswith("[red]failed[/red] ") for line in said] == [True, True, False]
+
+
+def test_results_that_have_no_place(write: Write, tmp_path: Path) -> None:
+    model, scenes = Bright(), [write("a.tif", meadow()), write("b.tif", meadow())]
+    (tmp_path / "file").write_text("mine")
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"file/out: cannot be made .*another folder with --out"):
+        predict_scenes(model, scenes, tmp_path / "file" / "out", say=said.append)
+    assert said == [] and model.shapes == []
+    (tmp_path / "out" / "summary.json").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"summary\.json: cannot be written"):
+        predict_scenes(model, scenes, tmp_path / "out")
+    assert (tmp_path / "out" / "b_summary.json").exists()
+
+
 def test_scenes_that_would_write_the_same_files(write: Write, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     first, second = write("s.tif", meadow()), write("other/s.tif", meadow())
@@ -235,6 +271,8 @@ def test_scenes_that_would_write_the_same_files(write: Write, tmp_path: Path) ->
     with pytest.raises(DataError, match="folder with rasters"):
         (tmp_path / "empty").mkdir()
         find_scenes([tmp_path / "empty"])
+    with pytest.raises(DataError, match=r"xxx: .* cannot be read \(File name too long\)"):
+        find_scenes([tmp_path / ("x" * 300)])
 
 
 def test_a_scene_without_a_place_is_mapped_in_pixels(write: Write, tmp_path: Path) -> None:
@@ -252,3 +290,171 @@ def test_statistics_of_the_bundle_are_of_its_bands(write: Write, tmp_path: Path)
     narrow = (BandStatistics(mean=20.0, std=3.0, min=0.0, max=255.0),) * 3
     with pytest.warns(DomainWarning, match="bands 1, 2, 3 have the means 105, 105, 105, but"):
         predict_scene(Bright(statistics=narrow), write("s.tif", meadow()), tmp_path / "out")
+
+
+def test_nan_as_nodata(write: Write, tmp_path: Path) -> None:
+    image = meadow().astype(np.float32) / 255
+    image[:, 90:] = np.nan
+    options = PredictOptions(nodata=math.nan, scale=(0.0, 1.0))
+    result = predict_scene(Bright(), write("s.tif", image), tmp_path / "out", options)
+    assert result.summary["valid_pixels"] == 300 * 90
+    written = (tmp_path / "out" / "s_summary.json").read_text()
+    assert json.loads(written)["settings"]["nodata"] == "nan"
+    assert settings(PredictOptions(nodata=-math.inf))["nodata"] == "-inf"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"s_{name}" for name in FILES)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": math.nan}, {"threshold": 1.5}, {"gsd_m": math.nan}, {"gsd_m": 0.0}])
+def test_options_that_are_no_use(wrong: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=f"Invalid .* Expected .* Received: {next(iter(wrong.values()))}"):
+        PredictOptions(**wrong)
+
+
+def test_what_cannot_be_written_as_json_leaves_the_results_of_before(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write("s.tif", meadow())
+    first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("lim_keras.inference.predict.describe_inventory", lambda *_, **__: {"gsd": math.nan})
+        with pytest.raises(ValueError, match="JSON"):
+            predict_scene(Bright(), scene, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / ".s.partial")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert all(path.exists() for path in first.files)
+
+
+def test_a_virtual_raster_is_mapped_to_the_end(write: Write, tmp_path: Path) -> None:
+    scene = tmp_path / "mosaic.vrt"
+    rasterio.shutil.copy(write("part.tif", meadow()), scene, driver="VRT")
+    result = predict_scene(Bright(), scene, tmp_path / "out")
+    assert result.summary["landslides"] == 2
+    assert [path.name for path in result.files] == [f"mosaic_{name}" for name in FILES]
+    assert all(path.exists() for path in result.files)
+
+
+@pytest.mark.parametrize("blocked", ["inventory.gpkg", "stac.json", "summary.json"])
+def test_a_folder_where_a_file_belongs(write: Write, tmp_path: Path, blocked: str) -> None:
+    scene = write("s.tif", meadow())
+    (tmp_path / "out" / f"s_{blocked}" / "kept").mkdir(parents=True)
+    result = predict_scenes(Bright(), [scene, write("t.tif", meadow())], tmp_path / "out")
+    assert [one.scene.name for one in result.predictions] == ["t.tif"]
+    assert f"s_{blocked}: cannot be replaced" in result.failures[scene] and "is kept" in result.failures[scene]
+    (tmp_path / "out" / f"s_{blocked}" / "kept").rmdir()
+    (tmp_path / "out" / f"s_{blocked}").rmdir()
+    model = Bright()
+    assert predict_scene(model, scene, tmp_path / "out").summary["landslides"] == 2
+    assert model.shapes == []  # what was predicted was kept
+
+
+def test_a_folder_where_the_summary_of_all_belongs(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "out" / "summary.json").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"summary\.json: cannot be written \(Is a directory\)"):
+        predict_scenes(Bright(), [write("s.tif", meadow())], tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_name_that_leaves_no_room_is_refused_before_any_work(write: Write, tmp_path: Path) -> None:
+    model = Bright()
+    long, longest = write(f"{'l' * 221}.tif", meadow()), write(f"{'m' * 150}.tif", meadow())
+    result = predict_scenes(model, [long, longest], tmp_path / "out", PredictOptions(formats=("gpkg", "geojson")))
+    assert "expected a name of at most 220 bytes" in result.failures[long] and "221" in result.failures[long]
+    assert [one.scene for one in result.predictions] == [longest]
+    assert len(model.shapes) == 1
+    deep = tmp_path / ("d" * 200) / ("e" * 200)
+    with pytest.raises(DataError, match=r"at most 512 bytes, as GeoPackages need.*--out"):
+        predict_scene(model, longest, deep)
+    assert len(model.shapes) == 1
+
+
+def test_copies_that_are_not_asked_for_any_more_go(write: Write, tmp_path: Path) -> None:
+    scene = write("s.tif", meadow())
+    predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(formats=("gpkg", "geojson")))
+    for name in ("s_inventory.shp", "notes.txt"):
+        (tmp_path / "out" / name).write_text("the user's")
+    summary = tmp_path / "out" / "s_summary.json"
+    content = json.loads(summary.read_text())
+    # what is no result of this scene stays, whatever the summary says
+    content["files"] += ["notes.txt", "../s.tif", "s_/../../s.tif"]
+    summary.write_text(json.dumps(content))
+    result = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.6))
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert there == {path.name for path in result.files} | {"s_inventory.shp", "notes.txt"}
+    assert scene.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"files": 3}', '{"files": [3]}', "{", "[" * 100_000])
+def test_a_summary_that_is_none_is_as_good_as_none(write: Write, tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "s_summary.json").write_text(text)
+    assert predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out").summary["landslides"] == 2
+
+
+def test_warnings_come_before_the_work_and_even_if_it_fails(write: Write, tmp_path: Path) -> None:
+    class Late(Bright):
+        def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+            said.extend(str(one.message) for one in caught)
+            raise DataError("power cut")
+
+    said: list[str] = []
+    scene = write("s.tif", meadow(), transform=Affine(8, 0, 5e5, 0, -8, 3e6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(DataError, match="power cut"):
+            predict_scene(Late(), scene, tmp_path / "out")
+    assert len(said) == len(caught) == 1 and "a pixel is 8 m" in said[0]
+
+
+def test_a_warning_is_said_once_and_written_down(write: Write, tmp_path: Path) -> None:
+    scene = write("s.tif", meadow(), transform=Affine(8, 0, 5e5, 0, -8, 3e6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = predict_scene(Bright(), scene, tmp_path / "out")
+    assert [str(one.message) for one in caught] == result.summary["warnings"]
+    assert len(caught) == 1
+
+
+def test_results_beside_their_scenes_are_no_scenes(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "fold").mkdir()
+    scene = write("fold/a.tif", meadow())
+    (tmp_path / "fold" / "._a.tif").write_bytes(b"Mac OS X")
+    (tmp_path / "fold" / "tiles.tif").mkdir()
+    for _ in range(2):
+        assert find_scenes([tmp_path / "fold"]) == [scene]
+        predict_scenes(Bright(), find_scenes([tmp_path / "fold"]), tmp_path / "fold")
+    (tmp_path / "fold" / "b_summary.json").write_text("[]")
+    assert find_scenes([tmp_path / "fold"]) == [scene]
+    scene.unlink()
+    with pytest.raises(DataError, match="Received: none beside what `predict` wrote"):
+        find_scenes([tmp_path / "fold"])
+
+
+def test_a_scene_given_twice_is_one(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fold").mkdir()
+    scene, other = write("fold/a.tif", meadow()), write("fold/b.tif", meadow())
+    monkeypatch.chdir(tmp_path)
+    assert find_scenes([other, tmp_path / "fold", Path("fold/a.tif")]) == [other, scene]
+    linked = tmp_path / "c.tif"
+    linked.symlink_to(scene)
+    assert find_scenes([scene, linked]) == [scene, linked]
+    assert find_scenes([]) == []
+
+
+def test_a_missing_scene_does_not_stop_the_rest(write: Write, tmp_path: Path) -> None:
+    scene, absent = write("s.tif", meadow()), tmp_path / "absent.tif"
+    result = predict_scenes(Bright(), find_scenes([absent, scene]), tmp_path / "out")
+    assert [one.scene for one in result.predictions] == [scene]
+    assert "absent.tif: not found" in result.failures[absent]
+
+
+def test_the_system_refuses_to_replace(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(path: Path, target: Path) -> Path:
+        if target == tmp_path / "out" / "s_stac.json":
+            raise OSError(30, "Read-only file system", str(path), None, str(target))
+        return path.rename(target)
+
+    scene = write("s.tif", meadow())
+    monkeypatch.setattr(Path, "replace", read_only)
+    with pytest.raises(DataError, match=r"s_stac\.json: cannot be replaced \(Read-only file system\)"):
+        predict_scene(Bright(), scene, tmp_path / "out")

@@ -9,12 +9,15 @@ from rasterio import Affine
 
 from lim_keras.data.box import Box
 from lim_keras.data.raster import read_info
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, DomainWarning
 from lim_keras.inference.maps import Maps
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.predict import predict_scene
 from lim_keras.inference.rasters import Counts, maps_on_scene, write_rasters
+from lim_keras.inference.scene import FILL_REACH
 from lim_keras.inference.stream import Piece
 
-from .conftest import Write
+from .conftest import Write, constant_model
 
 
 def made(folder: Path, scene: Path, probability: np.ndarray, valid: np.ndarray, spread: bool = False) -> Path:
@@ -100,7 +103,8 @@ def test_maps_of_a_resampled_scene_come_back(write: Write, tmp_path: Path) -> No
     with rasterio.open(path) as file:
         assert (file.height, file.width, file.transform.a) == (80, 120, 2.0)
         back = file.read(1)
-    assert (back[:, :11] == -1).all() and (back[:, 13:] >= 0).all()
+    # the maps begin at 24 m, within coarse column 12; columns before it show the nearest value, and not a smaller one
+    assert (back >= 0).all() and (back[:, :11] == back[:, 12:13]).all()
     # the centre of coarse column 60 is at 121 m, 150.75 fine columns to the right of the first fine centre
     assert back[40, 60] == pytest.approx(150.75 / 299, abs=2e-3)
 
@@ -108,3 +112,116 @@ def test_maps_of_a_resampled_scene_come_back(write: Write, tmp_path: Path) -> No
 def test_a_folder_that_cannot_be_written(example: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent: the maps cannot be written .* same command again"):
         write_rasters(example[0], tmp_path / "absent" / "p.tif", tmp_path / "absent" / "m.tif", threshold=0.5)
+
+
+UTM_AXES = {
+    "north up": Affine(0.5, 0, 5e5, 0, -0.5, 3e6),
+    "south up": Affine(0.5, 0, 5e5, 0, 0.5, 3e6 - 100),
+    "rotated": Affine.translation(5e5 + 30, 3e6 - 10) @ Affine.rotation(-20) @ Affine.scale(0.5, -0.5),
+}
+
+
+def gaps(height: int = 200, width: int = 240) -> np.ndarray:
+    """Where a scene holds data: not in a rectangle, not in one pixel of fifty, nor along a slanted edge."""
+    rows, columns = np.mgrid[:height, :width]
+    valid = np.random.default_rng(5).random((height, width)) > 0.02
+    valid[40:90, 60:130] = False
+    return valid & (columns > 10 + rows / 20)
+
+
+def scene_and_coarse_maps(
+    write: Write, folder: Path, valid: np.ndarray, transform: Affine, **options: object
+) -> tuple[Path, Path]:
+    """A scene of 0.5 m that is 0 where it holds no data, and maps of it at 2 m, a ramp from west to east, that hold
+    data where the scene does at their pixels' centres, as a warp leaves it."""
+    scene = write(
+        "fine.tif", np.repeat(np.uint8(valid * 90)[..., np.newaxis], 3, axis=-1), transform=transform, **options
+    )
+    coarse = write("coarse.tif", np.zeros((70, 80, 3), np.uint8), transform=Affine(2, 0, 5e5 - 10, 0, -2, 3e6 + 10))
+    rows, columns = np.mgrid[:70, :80] + 0.5
+    east, north = 5e5 - 10 + 2 * columns, 3e6 + 10 - 2 * rows
+    back = ~transform
+    x, y = (np.floor(part).astype(int) for part in (back.a * east + back.b * north + back.c,
+                                                     back.d * east + back.e * north + back.f))  # fmt: skip
+    inside = (x >= 0) & (y >= 0) & (x < valid.shape[1]) & (y < valid.shape[0])
+    known = inside & valid[np.clip(y, 0, valid.shape[0] - 1), np.clip(x, 0, valid.shape[1] - 1)]
+    ramp = np.broadcast_to(np.linspace(0, 1, 80), (70, 80))
+    return scene, made(folder, coarse, ramp, known, spread=True)
+
+
+@pytest.mark.parametrize("axes", UTM_AXES)
+def test_a_resampled_scene_keeps_its_own_gaps(write: Write, tmp_path: Path, axes: str) -> None:
+    valid = gaps()
+    scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", valid, UTM_AXES[axes], nodata=0)
+    path = maps_on_scene(vrt, read_info(scene), True)
+    with rasterio.open(path) as file:
+        assert file.descriptions == ("probability", "votes", "spread") and file.nodata == -1
+        assert file.transform == UTM_AXES[axes]
+        bands = file.read()
+    for band in bands:
+        np.testing.assert_array_equal(band != -1, valid)
+    assert (bands[1][valid] == 2).all() and (bands[2][valid] == 0.125).all()
+    # a pixel at x metres lies x / 2 + 4.5 maps' pixels from the first one's centre, of 79; its nearest is within 2 px
+    rows, columns = np.mgrid[:200, :240] + 0.5
+    metres = UTM_AXES[axes].a * columns + UTM_AXES[axes].b * rows + UTM_AXES[axes].c - 5e5
+    np.testing.assert_allclose(bands[0][valid], ((metres / 2 + 4.5) / 79)[valid], atol=3 / 79)
+    counts = write_rasters(path, tmp_path / "p.tif", tmp_path / "m.tif", threshold=0.0, spread=True)
+    assert counts == Counts(int(valid.sum()), int(valid.sum()), valid.size)
+    with rasterio.open(tmp_path / "p.tif") as file:
+        np.testing.assert_array_equal(file.read() != 255, [valid, valid])
+
+
+def test_gaps_of_a_resampled_scene_are_those_that_were_asked(write: Write, tmp_path: Path) -> None:
+    valid = gaps()
+    scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", valid, UTM_AXES["north up"])
+    for nodata, expected in ((0.0, valid), ("file", valid | True), ("none", valid | True)):
+        with rasterio.open(maps_on_scene(vrt, read_info(scene), True, bands=(2,), nodata=nodata)) as file:
+            np.testing.assert_array_equal(file.read(1) != -1, expected)
+
+
+def test_blocks_of_a_resampled_scene_are_the_whole_cut_up(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", gaps(), UTM_AXES["rotated"], nodata=0)
+    with rasterio.open(maps_on_scene(vrt, read_info(scene), True)) as file:
+        whole = file.read()
+    monkeypatch.setattr("lim_keras.inference.rasters._BLOCK", 64)
+    with rasterio.open(maps_on_scene(vrt, read_info(scene), True)) as file:
+        # nearest to within 4 % of the distance: of a tie either may be taken
+        np.testing.assert_allclose(file.read(), whole, atol=2 / 79)
+
+
+def test_a_speck_far_from_all_that_was_predicted_is_no_landslide(write: Write, tmp_path: Path) -> None:
+    valid = np.zeros((8, 700), bool)
+    valid[:, :100] = True
+    valid[3, 110] = valid[3, 600] = True  # both between the centres of the maps' pixels
+    image = np.repeat(np.uint8(valid * 90)[..., np.newaxis], 3, axis=-1)
+    scene = write("fine.tif", image, transform=Affine(0.5, 0, 5e5, 0, -0.5, 3e6), nodata=0)
+    coarse = write("coarse.tif", np.zeros((2, 175, 3), np.uint8), transform=Affine(2, 0, 5e5, 0, -2, 3e6))
+    known = np.broadcast_to(np.arange(175) < 25, (2, 175))
+    path = maps_on_scene(made(tmp_path / "maps", coarse, np.full((2, 175), 0.9), known), read_info(scene), True)
+    with rasterio.open(path) as file:
+        values = file.read(1)
+    np.testing.assert_array_equal(values != -1, valid)
+    assert FILL_REACH < 600 - 100
+    assert values[3, 110] == pytest.approx(0.9) and values[3, 600] == 0
+
+
+def test_no_pixel_without_data_becomes_landslide_through_resampling(write: Write, tmp_path: Path) -> None:
+    valid = gaps()
+    scene = write("s.tif", np.repeat(np.uint8(valid * 90)[..., np.newaxis], 3, axis=-1),
+                  transform=UTM_AXES["north up"], nodata=0)  # fmt: skip
+    with pytest.warns(DomainWarning, match=r"a pixel is 0.5 m"):
+        result = predict_scene(constant_model(gsd_m=2.0), scene, tmp_path / "out", PredictOptions(resample=True))
+    assert result.summary["valid_pixels"] == result.summary["landslide_pixels"] == valid.sum()
+    with rasterio.open(tmp_path / "out" / "s_landslides.tif") as file:
+        np.testing.assert_array_equal(file.read(1), np.where(valid, 1, 255))
+    with rasterio.open(tmp_path / "out" / "s_probability.tif") as file:
+        np.testing.assert_array_equal(file.read(1), np.where(valid, 70, 255))
+
+
+def test_a_resampled_scene_whose_maps_cannot_be_written(write: Write, tmp_path: Path) -> None:
+    scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", gaps(), UTM_AXES["north up"], nodata=0)
+    (tmp_path / "maps" / "maps_on_scene.tif").mkdir()
+    with pytest.raises(DataError, match=r"maps: the maps cannot be written .* same command again"):
+        maps_on_scene(vrt, read_info(scene), True)

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_terrain(write_mask, mask, hill):
     assert frame.elevation_range_m[1] == pytest.approx(2.5, abs=0.01)
     assert frame.elevation_min_m[0] == frame.elevation_max_m[0] == 500
     assert frame.below_min_slope.tolist() == [True, False, False, False]
-    assert (len(frame), found.dropped_flat, found.uncovered) == (4, 0, 0)
+    assert (len(frame), found.dropped_flat, found.uncovered, found.unknown_slope) == (4, 0, 0, 0)
 
 
 def test_flat_landslides_are_dropped_on_request(write_mask, mask, hill):
@@ -137,11 +138,35 @@ def test_unknown_slope_is_not_below(write_mask, mask, tmp_path):
     transform = Affine(10, 0, 499_900, 0, -10, 3_000_100)
     dem = write_raster(tmp_path / "dem.tif", np.full((30, 13), 500, np.float32), crs=UTM, transform=transform)
     options = InventoryOptions(min_slope=10, drop_below_slope=True)
-    with pytest.warns(LimKerasWarning, match="does not cover 40"):
+    with (
+        pytest.warns(LimKerasWarning, match="does not cover 40"),
+        pytest.warns(LimKerasWarning, match=r"dem.tif: does not say the slope of 3 of 3 landslides on .*mask.tif"),
+    ):
         found = polygonise(write_mask(mask), dem=dem, options=options)
+    assert found.unknown_slope == 3
     assert found.uncovered == pytest.approx(0.4) and found.dropped_flat == 1
     assert found.frame.slope_mean_deg.isna().all() and len(found.frame) == 3
     assert found.frame.elevation_min_m.isna().tolist() == [True, False, False]
+
+
+def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, tmp_path):
+    # Void below the first landslide (columns 5 to 15) alone, and level elsewhere; the smallest, of 1 m2, is left out.
+    heights = np.full((60, 60), 500, np.float32)
+    heights[:, :23] = -9999
+    transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
+    dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform, nodata=-9999)
+    with pytest.warns(LimKerasWarning, match=r"slope of 1 of 3 landslides on valley.tif, as it is void or ends there"):
+        found = polygonise(write_mask(mask), dem=dem, options=InventoryOptions(min_area_m2=2), scene=Path("valley.tif"))
+    assert found.unknown_slope == 1 and found.uncovered == 0
+    assert found.frame.slope_mean_deg.isna().tolist() == [True, False, False]
+
+
+def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
+    path = write_mask([[0, 1]], crs="", transform=None)
+    with pytest.raises(DataError, match=r"^valley.tif: has no CRS"):
+        polygonise(path, options=InventoryOptions(min_area_m2=1), scene=Path("valley.tif"))
+    with pytest.raises(DataError, match=r"^valley.tif: expected a scene with a CRS"):
+        polygonise(path, dem=tmp_path / "dem.tif", scene=Path("valley.tif"))
 
 
 def test_without_crs(write_mask, mask):

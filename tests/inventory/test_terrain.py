@@ -179,6 +179,33 @@ def test_unknown_unit(tmp_path, scene):
         pass
 
 
+# California zone 5: its grid counts in US survey feet.
+FEET = {"crs": "EPSG:2229", "transform": Affine(100, 0, 6_500_000, 0, -100, 1_900_000)}
+
+
+@pytest.mark.parametrize(("unit", "metres"), [("US survey foot", 1200 / 3937), ("metre", 1.0)])
+def test_heights_on_a_grid_in_feet_need_a_unit(tmp_path, unit, metres):
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((9, 9), np.uint8), **FEET))
+    # Rises by 20 degrees to the east. Feet taken for metres would be atan(tan(20) x 3.2808) = 50.06 degrees.
+    rise_m = np.tan(np.radians(20)) * 100 * 1200 / 3937
+    heights = np.tile(500 + rise_m * np.arange(30), (30, 1)) / metres
+    place = FEET | {"transform": Affine(100, 0, 6_499_000, 0, -100, 1_901_000)}
+    dem = write_raster(tmp_path / "dem.tif", heights.astype(np.float32), **place)
+    with pytest.raises(DataError, match=r"dem.tif: .* its grid is in US survey foot.*`gdal_edit.py -units metre`"):
+        TerrainReader(dem, scene).__enter__()
+    with rasterio.open(dem, "r+") as target:
+        target.units = (unit,)
+    np.testing.assert_allclose(read(dem, scene).slope, 20, atol=0.05)
+
+
+def test_a_vertical_crs_says_the_unit_on_a_grid_in_feet(tmp_path):
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((9, 9), np.uint8), **FEET))
+    heights = np.tile(500 + np.tan(np.radians(20)) * 100 * np.arange(30), (30, 1)).astype(np.float32)
+    place = {"crs": "EPSG:2229+6360", "transform": Affine(100, 0, 6_499_000, 0, -100, 1_901_000)}
+    dem = write_raster(tmp_path / "dem.tif", heights, **place)
+    np.testing.assert_allclose(read(dem, scene).slope, 20, atol=0.05)
+
+
 def test_scaled_integers(tmp_path, scene):
     # Tenths of a metre above 500 m.
     transform = at(X - 300, Y + 300, 30)

@@ -15,10 +15,10 @@ from matplotlib.colors import to_rgb
 from rasterio import Affine
 from shapely import MultiPolygon, Point, box
 
-from lim_keras.data.raster import read_info, write_raster
+from lim_keras.data.raster import read_info, read_scene_info, write_raster
 from lim_keras.errors import DataError
 from lim_keras.inventory.ground import Ground
-from lim_keras.report import preview
+from lim_keras.report import preview, style
 from lim_keras.report.preview import draw_preview
 
 UTM = "EPSG:32648"
@@ -404,3 +404,27 @@ def test_real_scene(real_data, tmp_path):
     assert zoom == pytest.approx(1440 / 6247, rel=1e-2)
     # 13 % of the scene hold no data
     assert 0.08 < (picture == GREY).all(axis=-1).mean() < 0.16
+
+
+@pytest.mark.parametrize("name", ["x_$1^^$", "$a$", "滑坡"])
+def test_a_name_is_drawn_as_it_is_written(tmp_path, name):
+    # neither a formula nor a warning, which would be an error here
+    path = scene(tmp_path).rename(tmp_path / "in" / f"{name}.tif")
+    drawn(draw_preview(path, landslides(), tmp_path / "p.png"))
+
+
+def test_characters_that_are_missing_come_from_a_font_that_is_there(tmp_path, monkeypatch):
+    # U+24B6 is in STIX and not in matplotlib's own font
+    pictures = []
+    for fonts in ((), ("A font that is nowhere", "STIXGeneral")):
+        monkeypatch.setattr(style, "_CJK_FONTS", fonts)
+        assert style.as_written()["fontfamily"] == ["sans-serif", *fonts[1:]]
+        pictures.append(drawn(draw_preview(scene(tmp_path), landslides(), tmp_path / "p.png", title="\u24b6")))
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_a_scene_in_another_format_than_tiles_are(tmp_path):
+    path = tmp_path / "in" / "scene.vrt"
+    rasterio.shutil.copy(scene(tmp_path), path, driver="VRT")
+    picture, _ = in_picture(drawn(draw_preview(path, landslides(), tmp_path / "p.png")), read_scene_info(path))
+    assert (picture[50:-50, 50:-50] == (40, 70, 40)).all()

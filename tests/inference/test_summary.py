@@ -1,0 +1,51 @@
+"""What a summary says of landslides that its inventory lacks."""
+
+import geopandas
+import numpy as np
+import pytest
+from rasterio import Affine
+
+from lim_keras.data.raster import read_info
+from lim_keras.errors import LimKerasWarning
+from lim_keras.inference.options import PredictOptions
+from lim_keras.inference.predict import predict_scene
+from lim_keras.inference.rasters import Counts
+from lim_keras.inference.summary import summarise
+from lim_keras.inventory import Inventory, InventoryOptions
+from tests.conftest import bundle_info
+
+from .conftest import Write, constant_model
+
+
+def test_what_was_left_out_and_why(write: Write) -> None:
+    frame = geopandas.GeoDataFrame({"area_m2": [9.0, 4.0], "below_min_slope": [True, False]}, geometry=[None, None])
+    inventory = Inventory(frame, "", dropped_small=3, dropped_flat=2, swallowed=1, uncovered=1 / 3, unknown_slope=1)
+    scene = read_info(write("s.tif", np.zeros((4, 5, 3), np.uint8)))
+    facts = (bundle_info(), PredictOptions(), 0.5, Counts(13, 20, 20))
+    summary = summarise(scene.path, scene, *facts, inventory, {}, {"predict": 1.0})
+    assert summary["landslides"] == 2
+    assert summary["left_out"] == {"below_min_area": 3, "below_min_slope": 2, "in_filled_holes": 1}
+    assert summary["flagged_below_min_slope"] == 1 and summary["unknown_slope"] == 1
+    assert summary["share_outside_dem"] == 0.3333
+    plain = Inventory(frame.drop(columns="below_min_slope"), "")
+    summary = summarise(scene.path, scene, *facts, plain, {}, {"predict": 1.0})
+    assert summary["left_out"] == {"below_min_area": 0, "below_min_slope": 0, "in_filled_holes": 0}
+    assert [summary[name] for name in ("flagged_below_min_slope", "unknown_slope", "share_outside_dem")] == [None] * 3
+
+
+@pytest.mark.parametrize(("void", "dropped", "unknown"), [(False, 1, 0), (True, 0, 1)])
+def test_a_landslide_that_a_slope_left_out_is_not_silently_gone(
+    write: Write, tmp_path, recwarn: pytest.WarningsRecorder, void: bool, dropped: int, unknown: int
+) -> None:
+    # 40 x 50 px, all landslide, on level ground or in the void of a model
+    heights = np.full((30, 30, 1), -9999 if void else 500, np.float32)
+    dem = write("dem.tif", heights, transform=Affine(8, 0, 5e5 - 80, 0, -8, 3e6 + 80), nodata=-9999)
+    options = PredictOptions(dem=dem, inventory=InventoryOptions(min_slope=30, drop_below_slope=True))
+    scene = write("s.tif", np.full((40, 50, 3), 90, np.uint8))
+    summary = predict_scene(constant_model(), scene, tmp_path / "out", options).summary
+    assert (summary["landslides"], summary["landslide_pixels"]) == (unknown, 2000)
+    assert summary["left_out"]["below_min_slope"] == dropped and summary["unknown_slope"] == unknown
+    said = [str(one.message) for one in recwarn if issubclass(one.category, LimKerasWarning)]
+    assert said == summary["warnings"] and len(said) == unknown
+    for line in said:
+        assert line.startswith(f"{dem}: does not say the slope of 1 of 1 landslides on {scene},")
