@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def _replaceable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refused now rather than when the training is over."""
+    from lim_keras.export.bundle_info import INFO_FILE
+    from lim_keras.export.folders import check_replaceable
+
+    if path is not None:
+        check_replaceable(path, INFO_FILE)
+    return path
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Arguments and options of a command that trains."""
     for option in reversed(
@@ -45,6 +55,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--export",
                 "bundle",
                 type=click.Path(path_type=Path),
+                callback=_replaceable,
                 help="Where the bundle lands [default: exported_models/<name>].",
             ),
             click.option(

@@ -31,8 +31,8 @@ from lim_keras import __version__
 from lim_keras.errors import BundleError
 from lim_keras.evaluation.baseline import ImageBlindMask
 from lim_keras.evaluation.calibration import Calibration
-from lim_keras.export.bundle_info import BundleInfo, FileRecord, ModelFacts
-from lim_keras.export.folders import written_whole
+from lim_keras.export.bundle_info import INFO_FILE, BundleInfo, FileRecord, ModelFacts
+from lim_keras.export.folders import check_replaceable, written_whole
 from lim_keras.export.graphs import load_graph
 from lim_keras.export.model_card import write_documents
 from lim_keras.export.saved_model import ENSEMBLE, VERSION, export_models, fold_name
@@ -62,11 +62,13 @@ def write_bundle(
         half: keep kernels as float16, for files of half the size (`lim_keras.export.saved_model`).
 
     Raises:
-        BundleError: no models, models that do not agree with `facts`, or kernels that float16 cannot hold.
+        BundleError: no models, models that do not agree with `facts`, kernels that float16 cannot hold, or a folder at
+            `path` that is no bundle.
     """
     bands = sorted({int(model.input_shape[-1]) for model in models})
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
+    check_replaceable(path, INFO_FILE)
     with written_whole(path) as folder:
         calibration = Calibration(facts.temperature, facts.bias)
         graph = export_models(models, folder, calibration, facts.threshold, half, facts.dtype)

@@ -11,6 +11,22 @@ from pathlib import Path
 from lim_keras.errors import BundleError
 
 
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to replace a folder that holds something else.
+
+    Args:
+        path: where a folder will be written. marker: a file that is in each folder of its kind.
+
+    Raises:
+        BundleError: the folder is there, is not empty, and has no such file.
+    """
+    if path.is_dir() and not (path / marker).exists() and any(path.iterdir()):
+        raise BundleError(
+            f"{path}: expected a folder with {marker}, an empty one or none, as it is replaced as a whole. Received: a "
+            "folder of other files, which would be lost. Give another folder."
+        )
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path` to write into; it becomes `path` by renaming when the block ends well.

@@ -57,6 +57,7 @@ def test_from_tiles_to_a_bundle(workplace, lim_keras):
         (["--set", "training.epoch=3"], "training.epochs"),
         (["--set", "sampling.size=33"], "sampling.size"),
         (["--val", "{}/test.txt", "--test", "{}/test.txt"], "2 validation tiles are test tiles too"),
+        (["--export", "{}/data"], "data: expected a folder with model.json, an empty one or none"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_trained(workplace, arguments, message):

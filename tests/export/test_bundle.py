@@ -326,6 +326,16 @@ def test_damaged_baseline(copied: Path) -> None:
         load_bundle(copied).baseline()
 
 
+def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match=r"mine: expected a folder with model\.json, an empty one or none"):
+        write_bundle(tmp_path / "mine", facts(), [constant(0.0)])
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "mine" / "thesis.tex").unlink()
+    write_bundle(tmp_path / "mine", facts(), [constant(0.0)])
+
+
 def test_failed_export_keeps_the_finished_bundle(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("disk full")
