@@ -236,8 +236,8 @@ def test_folders_that_look_like_markup(bundles: list[Path], tmp_path: Path) -> N
     console = Console(width=300, record=True, file=StringIO())
     for part in result.tables():
         console.print(part)
-    said = console.export_text()
-    assert "/[/b]r/models.config" in said and f"version 1 added: {tmp_path}/[/b]r" in said
+    said = "".join(console.export_text().split())  # a title is broken where the table ends
+    assert "/[/b]r/models.config" in said and f"version1added:{tmp_path}/[/b]r" in said
 
 
 def test_what_a_killed_export_left_is_neither_served_nor_overwritten(copied: Path, bundles: list[Path]) -> None:
