@@ -29,6 +29,7 @@ from lim_keras.export.model_card import write_documents
 from lim_keras.export.saved_model import ENSEMBLE, fold_name
 from lim_keras.export.tflite_check import Tally, Window, compare, random_windows, tile_windows
 from lim_keras.export.tflite_graph import calibration_windows, convert, input_of
+from lim_keras.files import make_folder
 from lim_keras.inference.litert import (
     INDEX_FILE,
     LiteRtFile,
@@ -116,10 +117,7 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
     tiles = _read_tiles(asked, info)
     _warn(info, source, asked.tile, halo)
     folder = asked.out or bundle / FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from error
+    make_folder(folder)
     drafts = {variant: folder / f".{source}_{variant}.tflite.partial" for variant in asked.variants}
     try:
         _convert(bundle, asked, info, side, tiles, drafts)

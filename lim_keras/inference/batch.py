@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lim_keras.errors import DataError, LimKerasError
-from lim_keras.files import write_text
+from lim_keras.files import make_folder, write_text
 from lim_keras.inference.options import PredictOptions
 from lim_keras.inference.outputs import SceneModel
 from lim_keras.inference.predict import ScenePrediction, predict_scene, read_summary
@@ -127,7 +127,7 @@ def predict_scenes(
     Raises:
         DataError: `out_dir` cannot be made, or `summary.json` cannot be written.
     """
-    _make_folder(out_dir)
+    make_folder(out_dir)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
     watcher = SceneProgress(console or Console(stderr=True))
@@ -143,13 +143,6 @@ def predict_scenes(
         if scene in failures:
             say(f"[red]failed[/red] {escape(failures[scene])}")
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from error
 
 
 def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from lim_keras.errors import BundleError, DataError
 from lim_keras.export.bundle_info import BundleInfo
 
+PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
+"""Names of an exported model's outputs; of one model, the first alone."""
+
+_ROUNDING = 1e-5
+
 
 class EnsemblePrediction(NamedTuple):
     """What the folds say of images, each (n, height, width).
@@ -71,8 +76,17 @@ def checked_images(images: Any, bands: int) -> NDArray[Any]:
     return array
 
 
-_ROUNDING = 1e-5
-VOTES = "votes"
+def is_possible(name: str, values: NDArray[Any], folds: int) -> bool:
+    """Whether all numbers of an output are finite and what a model of so many folds can say.
+
+    name: PROBABILITY, SPREAD, VOTES, or each fold's probability. values: not empty.
+    """
+    return bool(values.min() >= -_ROUNDING and values.max() <= highest(name, folds) + _ROUNDING)  # NaN is neither
+
+
+def highest(name: str, folds: int) -> int:
+    """The largest number that an output can hold."""
+    return folds if name == VOTES else 1
 
 
 def checked_answers(
@@ -92,10 +106,10 @@ def checked_answers(
     for name, values in answers.items():
         if values.shape != (*shape, 1):
             raise BundleError(f"{source}: expected `{name}` of shape {(*shape, 1)}. Received: {values.shape}")
-        low, high, highest = values.min(), values.max(), folds if name == VOTES else 1
-        if not (low >= -_ROUNDING and high <= highest + _ROUNDING):  # NaN is neither
+        if not is_possible(name, values, folds):
             raise BundleError(
-                f"{source}: expected `{name}` within 0..{highest}. Received: {low}..{high}. These are not the weights "
-                "of a trained model, or the images hold numbers that are not finite."
+                f"{source}: expected `{name}` within 0..{highest(name, folds)}. Received: {values.min()}.."
+                f"{values.max()}. These are not the weights of a trained model, or the images hold numbers that are "
+                "not finite."
             )
     return {name: values[..., 0] for name, values in answers.items()}

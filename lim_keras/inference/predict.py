@@ -16,7 +16,7 @@ from typing import Any
 from lim_keras.data.raster import read_scene_info
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.export.stac import STAC_FILE
-from lim_keras.files import write_text
+from lim_keras.files import make_folder, write_text
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
 from lim_keras.inference.mapping import Watcher, predict_maps
 from lim_keras.inference.options import PredictOptions, identity
@@ -122,7 +122,7 @@ class _Task:
         with self._noting():
             check_inventory(info, self._options.inventory, self._options.dem)
             grid = reading_grid(info, self._model.info, self._options.resample)
-        _make_folder(self._out)
+        make_folder(self._out)
         vrt, windows, bands = self._predict(grid, watcher)
         clock.lap("predict")
         maps = maps_on_scene(vrt, info, grid is not None, bands=bands, nodata=self._options.nodata)
@@ -253,13 +253,6 @@ def _check_lengths(scene: Path, work: Path) -> None:
             f"{scene}: expected paths of results of at most {_PATH_BYTES} bytes, as GeoPackages need. Received: "
             f"{length} bytes. Rename the scene, or give a folder of a shorter path with --out."
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> Path:

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import BundleError, ServerError
 from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.inference.outputs import PROBABILITY, SPREAD, VOTES, EnsemblePrediction, highest, is_possible
 from lim_keras.inference.server_address import ServerAddress
-from lim_keras.inference.server_transport import INPUT, PROBABILITY, SPREAD, VOTES, Served, shown
-
-_ROUNDING = 1e-5
+from lim_keras.inference.server_transport import INPUT, Served, shown
 
 
 def expected_outputs(info: BundleInfo) -> tuple[str, ...]:
@@ -75,9 +73,9 @@ def _checked(outputs: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, .
     if values is None or values.shape != (*shape, 1) or values.dtype.kind not in ("iu" if name == VOTES else "iuf"):
         came = shown(sorted(outputs) if values is None else f"{values.dtype} {values.shape}")
         raise ServerError(f"The server answers without `{name}` of shape {(*shape, 1)}. Received: {came}")
-    low, high, highest = values.min(), values.max(), info.folds if name == VOTES else 1
-    if not (low >= -_ROUNDING and high <= highest + _ROUNDING):  # NaN is neither
+    if not is_possible(name, values, info.folds):
         raise ServerError(
-            f"The server answers with `{name}` beyond 0..{highest}. Received: {low}..{high}. Is it the bundle's model?"
+            f"The server answers with `{name}` beyond 0..{highest(name, info.folds)}. Received: {values.min()}.."
+            f"{values.max()}. Is it the bundle's model?"
         )
     return values[..., 0]

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.errors import ServerError
+from lim_keras.inference.outputs import PROBABILITY, SPREAD, VOTES
 from lim_keras.inference.server_address import ServerAddress
 from lim_keras.inference.server_transport import (
     INPUT,
-    PROBABILITY,
-    SPREAD,
-    VOTES,
     RefusedError,
     Served,
     Sizes,

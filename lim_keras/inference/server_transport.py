@@ -14,7 +14,6 @@ from lim_keras.errors import ServerError
 
 MEBIBYTE = 2**20
 INPUT = "image"
-PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
 
 _Answer = TypeVar("_Answer")
 
