@@ -1,13 +1,15 @@
 """Files that are never half there."""
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
 from lim_keras.errors import DataError
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder that an option --out names, and those above it.
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Make a folder that an option names, and those above it.
 
     Raises:
         DataError: it cannot be made.
@@ -15,7 +17,24 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from error
+        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with {option}.") from error
+
+
+def prepare_file(path: Path, option: str) -> None:
+    """Make the folders above a file that an option names, and see that it can be written: before the work, not after.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    partial = _partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}). Give another file with {option}.") from error
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -24,7 +43,7 @@ def write_text(path: Path, text: str) -> Path:
     Raises:
         DataError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         partial.write_text(text, encoding="utf-8")
         return partial.replace(path)
@@ -34,3 +53,7 @@ def write_text(path: Path, text: str) -> Path:
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}). Make room, mend the folder or choose another one."
         ) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")

@@ -11,6 +11,7 @@ from lim_keras.cli.runs import print_result
 from lim_keras.cli.scenes import SCENE_OPTIONS, scene_options
 from lim_keras.cli.startup import load_tensorflow
 from lim_keras.config import EvaluationSection
+from lim_keras.files import make_folder, prepare_file
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -68,6 +69,10 @@ def evaluate(
         raise click.UsageError("Nothing to judge on: give --data, or --scene and --truth.")
     if scene is None:
         _refuse_scene_options()
+    if json_file:
+        prepare_file(json_file, "--json")
+    if figures:
+        make_folder(figures, "--figures")
     load_tensorflow()
     from lim_keras.evaluation.bundles import judge_bundle
     from lim_keras.inference.options import PredictOptions

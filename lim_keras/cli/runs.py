@@ -84,8 +84,8 @@ def print_result(text: Sequence[Any]) -> None:
     """Tables and lines to standard output, without colour codes where that is a file."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)  # a path may hold `:car:`
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, emoji=False, width=160)
     for part in text:
         console.print(part, soft_wrap=isinstance(part, str))  # a path that is broken in two cannot be copied

@@ -123,7 +123,7 @@ def judge_bundle(
         read = data if isinstance(data, TileSet) else TileSet.read(data, progress=show_progress)
         tiles = _tiles(read, wanted, bundle.info)
     judge = _judge(bundle, settings, show_progress)
-    watcher = SceneProgress(Console(stderr=True, quiet=not show_progress), "scene")
+    watcher = SceneProgress(Console(stderr=True, emoji=False, quiet=not show_progress), "scene")
 
     def judged(model: Bundle) -> tuple[list[Judged], Detections | None]:
         alone = replace(judge, predict=_averaged(model) if options and options.symmetries else model.predict)

@@ -33,24 +33,24 @@ class BatchResult:
 
     def tables(self) -> list[Any]:
         """One line a scene, then where the files are."""
-        table = Table(title="landslide inventory")
-        for name, side in (("scene", "left"), ("landslides", "right"), ("area, ha", "right"), ("valid, km2", "right")):
-            table.add_column(name, justify=side)  # type: ignore[arg-type]
-        table.add_column("Mpx/s", justify="right")
-        table.add_column("seconds", justify="right")
+        table = Table("scene", title="landslide inventory")
+        for name in ("landslides", "left out", "area, ha", "valid, km2", "Mpx/s", "seconds"):
+            table.add_column(name, justify="right")
         for one in self.predictions:
             table.add_row(*_row(one))
         for scene in self.failures:
-            table.add_row(escape(scene.name), "[red]failed[/red]", "", "", "", "")
+            table.add_row(escape(scene.name), "[red]failed[/red]")
         return [table, escape(f"summary: {self.summary}")]
 
 
 def _row(one: ScenePrediction) -> list[str]:
     summary = one.summary
     area, valid = summary["landslide_area_m2"], summary["valid_area_m2"]
+    left_out = sum(number or 0 for number in summary.get("left_out", {}).values())
     return [
         escape(one.scene.name),
         f"{summary['landslides']:,}",
+        f"{left_out:,}",
         "" if area is None else f"{area / 1e4:,.2f}",
         "" if valid is None else f"{valid / 1e6:,.3f}",
         f"{summary['megapixels_per_second']:.2f}",
@@ -130,7 +130,7 @@ def predict_scenes(
     make_folder(out_dir)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
-    watcher = SceneProgress(console or Console(stderr=True))
+    watcher = SceneProgress(console or Console(stderr=True, emoji=False))
     for number, scene in enumerate(scenes, start=1):
         watcher.label = f"{scene.name} ({number}/{len(scenes)})" if len(scenes) > 1 else scene.name
         try:

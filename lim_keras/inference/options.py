@@ -72,18 +72,29 @@ def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps
     """What decides the files of a scene, as SHA-256: the scene, the model and the options, memory apart.
 
     of_maps: what decides the maps alone, from which the other files are made.
+
+    Raises:
+        DataError: the scene or the elevation model is not there.
     """
-    status = scene.stat()
     chosen, dem = settings(options), None if of_maps else options.dem
     if of_maps:
         chosen = {name: chosen[name] for name in _OF_MAPS}
     facts = {
-        "scene": [scene.name, status.st_size, status.st_mtime_ns],
+        "scene": [scene.name, *_state(scene)],
         "bundle": [model.config_hash, sorted((name, record.sha256) for name, record in model.files.items())],
         "options": chosen,
-        "dem": [dem.stat().st_size, dem.stat().st_mtime_ns] if dem else None,
+        "dem": _state(dem) if dem else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _state(raster: Path) -> list[int]:
+    """Bytes, and when they were written: what tells a file from its successor."""
+    try:
+        status = raster.stat()
+    except OSError as error:
+        raise DataError(f"{raster}: cannot be read ({error.strerror}). Expected a raster.") from error
+    return [status.st_size, status.st_mtime_ns]
 
 
 def settings(options: PredictOptions) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -24,10 +23,10 @@ class SceneProgress:
         if not self._console.is_terminal or self._console.quiet:
             yield
             return
-        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
+        columns = [TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
         columns += [TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=self._console, transient=True) as self._bar:
-            self._bar.add_task(escape(self.label), total=pixels, completed=done, rate="")
+            self._bar.add_task(self.label, total=pixels, completed=done, rate="")
             yield
         self._bar = None
 

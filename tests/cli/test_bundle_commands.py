@@ -80,3 +80,18 @@ def test_no_bundle(command: str, tmp_path: Path) -> None:
     done = run(command, tmp_path)
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: {tmp_path / 'model.json'}: not found")
+
+
+@pytest.mark.parametrize(("option", "last"), [("--json", "figures.json"), ("--figures", "figures")])
+def test_a_result_that_has_no_place_is_said_before_the_work(
+    exported: Path, tmp_path: Path, option: str, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge_bundle(*arguments: object, **named: object) -> None:
+        raise AssertionError("judged")
+
+    monkeypatch.setattr("lim_keras.evaluation.bundles.judge_bundle", judge_bundle)
+    (tmp_path / "file").write_text("mine")
+    done = run("evaluate", exported, "--data", tmp_path, option, tmp_path / "file" / last)
+    assert done.exit_code == 1, done.output
+    assert done.stderr.startswith(f"Error: {tmp_path / 'file' / last}: cannot be ") and option in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"

@@ -89,6 +89,13 @@ def test_a_folder_of_scenes(bundle: Path, tmp_path: Path) -> None:
     assert summary["landslides"] == 1 and summary["settings"]["inventory"]["min_area_m2"] == 100
 
 
+def test_a_path_is_shown_as_it_is(bundle: Path, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / ":car:[b].tif")
+    done = run(bundle, scene, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert str(scene) in done.output and "│ :car:[b].tif" in done.output
+
+
 def test_a_bad_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) -> None:
     good = write_scene(tmp_path / "good.tif")
     bad = tmp_path / "bad.tif"

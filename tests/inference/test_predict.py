@@ -227,6 +227,22 @@ def test_many_scenes_and_one_that_is_bad(write: Write, tmp_path: Path) -> None:
     assert len(said) == 3 and "2 landslides" in said[0]
 
 
+def test_the_table_says_what_the_inventory_lacks(write: Write, tmp_path: Path) -> None:
+    scenes = [write("a.tif", meadow()), tmp_path / "absent.tif"]
+    options = PredictOptions(inventory=InventoryOptions(min_area_m2=1000))  # of 3072 and 128 m2
+    table, _ = predict_scenes(Bright(), scenes, tmp_path / "out", options).tables()
+    cells = {str(column.header): list(column.cells) for column in table.columns}
+    assert cells["scene"] == ["a.tif", "absent.tif"]
+    assert cells["landslides"] == ["1", "[red]failed[/red]"] and cells["left out"] == ["1", ""]
+
+
+def test_a_missing_elevation_model_is_named_before_the_work(write: Write, tmp_path: Path) -> None:
+    model = Bright()
+    with pytest.raises(DataError, match=r"absent\.tif: cannot be read \(No such file"):
+        predict_scene(model, write("a.tif", meadow()), tmp_path / "out", PredictOptions(dem=tmp_path / "absent.tif"))
+    assert model.shapes == [] and not (tmp_path / "out").exists()
+
+
 def test_a_scene_whose_results_cannot_be_written_does_not_stop_the_rest(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
