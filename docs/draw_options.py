@@ -1,79 +1,205 @@
-"""Draw docs/images/predict_options.png and predict_preview.jpg from what `lim-keras demo` left behind.
+"""Draw the pictures of docs/predict.md from what `lim-keras demo` left behind.
 
     python docs/draw_options.py demo
 
-The first shows what each option of `lim-keras predict` does to a part of the demo's unseen world, the second is the
-preview of that world.
+Of a part of the demo's unseen world: what each option of `lim-keras predict` does to the inventory
+(predict_options.png), to how a scene is read (predict_reading.png) and to the maps (predict_maps.png); and the preview
+of the whole world (predict_preview.jpg).
 """
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import geopandas
+import numpy as np
 import rasterio
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from rasterio.windows import Window
 
-from lim_keras.export.bundle import load_bundle
+from lim_keras.data.box import Box
+from lim_keras.data.raster import read_image, write_raster
+from lim_keras.export.bundle import Bundle, load_bundle
 from lim_keras.inference import PredictOptions, predict_scene
+from lim_keras.inference.predict import ScenePrediction
+from lim_keras.inference.windows import plan_windows
 from lim_keras.inventory import InventoryOptions
-from lim_keras.report.style import dress_picture, new_figure, save
+from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
 
 IMAGES = Path(__file__).parent / "images"
 PART = Window(560, 420, 620, 620)  # of the world, pixels
 OUTLINE = "#d5285a"
-COLUMNS = 4
 PREVIEW_PX = 1100
+Close = tuple[int, int, int]  # left, top and side of a square of the part, pixels
+SLIDE, HOLES = (475, 65, 110), (0, 500, 110)
+REFLECTANCE = 3000  # of the brightest value in the scene that is made to be read with --scale
+CORNER = 0.55  # of a side: how much of a corner the scene that is made to be read with --nodata lacks
 
 
 def main() -> None:
-    """Predict the unseen world once for every panel."""
+    """Predict the part once for every panel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="folder that lim-keras demo wrote")
     demo = parser.parse_args().demo
-    scene, dem = demo / "world" / "unseen" / "scene.tif", demo / "world" / "unseen" / "dem.tif"
+    unseen = demo / "world" / "unseen"
     bundle = load_bundle(next((demo / "exported_models").iterdir()))
-    panels: dict[str, dict[str, Any]] = {
-        "the scene": {},
-        "as it is": {},
-        "--threshold 0.5": {"threshold": 0.5},
-        "--threshold 0.9": {"threshold": 0.9},
-        "--min-area 1000": {"inventory": InventoryOptions(min_area_m2=1000)},
-        "--fill-holes 500": {"inventory": InventoryOptions(fill_holes_m2=500)},
-        "--simplify 8": {"inventory": InventoryOptions(simplify_m=8)},
-        "--min-slope 15 --drop-flat": {"inventory": InventoryOptions(min_slope=15, drop_below_slope=True), "dem": dem},
-    }
-    rows = -(-len(panels) // COLUMNS)
-    figure = new_figure(3.1 * COLUMNS, 3.4 * rows)
-    axes = figure.subplots(rows, COLUMNS).ravel()
     with tempfile.TemporaryDirectory() as scratch:
-        for place, (title, options) in zip(axes, panels.items(), strict=True):
-            folder = Path(scratch) / title.replace(" ", "_")
-            prediction = predict_scene(bundle, scene, folder, PredictOptions(**options))
-            found = geopandas.read_file(prediction.files[2], layer="landslides")
-            shown = title == "the scene"
-            draw(place, scene, found.iloc[:0] if shown else found, title if shown else f"{title}: {len(found)}")
-        save(figure, IMAGES / "predict_options.png")
-    preview = cv2.imread(str(next(demo.glob("inventory/*_preview.png"))))
+        painter = Painter(bundle, unseen / "scene.tif", Path(scratch))
+        save(painter.inventories(unseen / "dem.tif"), IMAGES / "predict_options.png")
+        save(painter.readings(), IMAGES / "predict_reading.png")
+        save(painter.maps(), IMAGES / "predict_maps.png")
+    preview = read_image(next(demo.glob("inventory/*_preview.png")))[..., 2::-1]  # OpenCV wants blue first
     size = PREVIEW_PX, round(PREVIEW_PX * preview.shape[0] / preview.shape[1])
     small = cv2.resize(preview, size, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(IMAGES / "predict_preview.jpg"), small, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
-def draw(place: Axes, scene: Path, found: geopandas.GeoDataFrame, title: str) -> None:
-    """One part of the scene with the outlines that an option leaves."""
-    with rasterio.open(scene) as file:
-        picture = file.read((1, 2, 3), window=PART).transpose(1, 2, 0)
-        left, bottom, right, top = file.window_bounds(PART)
-    place.imshow(picture, extent=(left, right, bottom, top))
-    if len(found):
-        found.boundary.plot(ax=place, color=OUTLINE, linewidth=1.2)
-    place.set_xlim(left, right)
-    place.set_ylim(bottom, top)
+class Painter:
+    """Predicts variants of one part of a scene, and draws them.
+
+    bundle: the model. scene: a georeferenced RGB raster that the part is cut from. folder: for files on the way.
+    """
+
+    def __init__(self, bundle: Bundle, scene: Path, folder: Path) -> None:
+        self._bundle, self._folder = bundle, folder
+        with rasterio.open(scene) as file:
+            self._pixels = file.read((1, 2, 3), window=PART).transpose(1, 2, 0)
+            self._place = {"crs": file.crs.to_string(), "transform": file.window_transform(PART)}
+        self._part = self._write("part", self._pixels)
+
+    def inventories(self, dem: Path) -> Figure:
+        """What is kept of the landslides, and how they are drawn."""
+        steep = InventoryOptions(min_slope=15)
+        least, filled = InventoryOptions(min_area_m2=1000), InventoryOptions(fill_holes_m2=100)
+        figure, places = _panels(2, 5)
+
+        def show(title: str, close: Close | None = None, **options: Any) -> None:
+            self._draw_found(next(places), self._part, self._pixels, title, close=close, **options)
+
+        draw(next(places), self._pixels)
+        show("as it is")
+        show("--threshold 0.9", threshold=0.9)
+        show("--min-area 1000", inventory=least)
+        show("--min-slope 15, dotted: flatter", inventory=steep, dem=dem)
+        show("--min-slope 15 --drop-flat", inventory=replace(steep, drop_below_slope=True), dem=dem)
+        show("one, as it is", SLIDE)
+        show("the same, --simplify 8", SLIDE, inventory=InventoryOptions(simplify_m=8))
+        show("--threshold 0.01", HOLES, threshold=0.01)
+        show("the same, --fill-holes 100", HOLES, threshold=0.01, inventory=filled)
+        return figure
+
+    def readings(self) -> Figure:
+        """The same ground in files that have to be read in another way."""
+        blue_first = self._write("blue_first", self._pixels[..., ::-1])
+        reflectance = np.round(self._pixels / 255.0 * REFLECTANCE).astype(np.uint16)
+        unplaced = write_raster(self._folder / "unplaced.tif", self._pixels)
+        rows, columns = np.indices(self._pixels.shape[:2]) / len(self._pixels)
+        valid = rows + columns > CORNER
+        cornered = np.where(valid[..., None], self._pixels, 0)
+        fine, fine_pixels = self._finer(4)
+        figure, places = _panels(2, 4)
+        self._draw_found(next(places), blue_first, self._pixels[..., ::-1], "blue comes first")
+        self._draw_found(next(places), blue_first, self._pixels, "the same, --bands 3,2,1", bands=(3, 2, 1))
+        black = self._write("black", cornered)
+        self._draw_found(next(places), black, cornered, "black where there is no image")
+        white = np.where(valid[..., None], self._pixels, 255)
+        self._draw_found(next(places), black, white, "the same, --nodata 0", nodata=0.0)
+        gsd_m = self._bundle.info.gsd_m or 1.0
+        self._draw_found(next(places), fine, fine_pixels, f"{gsd_m / 4:g} m a pixel")
+        self._draw_found(next(places), fine, fine_pixels, "the same, --resample", resample=True)
+        values, scale = self._write("reflectance", reflectance), (0.0, float(REFLECTANCE))
+        self._draw_found(next(places), values, self._pixels, f"uint16, --scale 0,{REFLECTANCE}", scale=scale)
+        self._draw_found(next(places), unplaced, self._pixels, f"no place, --gsd {gsd_m:g}", gsd_m=gsd_m)
+        return figure
+
+    def maps(self) -> Figure:
+        """What the maps hold, and the windows that they are made of."""
+        figure, places = _panels(1, 4)
+        plain = self._predict(self._part, "plain", probability="float32", spread=True)
+        symmetries = self._predict(self._part, "symmetries", probability="float32", symmetries=True)
+        for prediction, band, title in (
+            (plain, 1, "probability"),
+            (symmetries, 1, "the same, --tta"),
+            (plain, 2, "standard deviation of the folds, --spread"),
+        ):
+            with rasterio.open(prediction.files[0]) as file:
+                values = file.read(band)
+            place = next(places)
+            place.imshow(values, cmap=PROBABILITY, vmin=0, vmax=1 if band == 1 else 0.5)
+            dress_picture(place, title)
+        self._draw_windows(next(places))
+        return figure
+
+    def _draw_windows(self, place: Axes) -> None:
+        halo, stride = self._bundle.info.halo, self._bundle.info.stride
+        size = len(self._pixels)
+        tile = 2 * -(-halo // stride) * stride + 3 * stride
+        windows = plan_windows(size, size, tile=tile, halo=halo, multiple=stride)
+        place.imshow(self._pixels)
+        for window in windows:
+            place.add_patch(_rectangle(window.core, edgecolor="white", linewidth=0.8))
+        shown = windows[len(windows) // 2]
+        place.add_patch(_rectangle(shown.read, edgecolor=OUTLINE, linewidth=1.6, linestyle="--"))
+        place.add_patch(_rectangle(shown.core, edgecolor=OUTLINE, linewidth=1.6))
+        dress_picture(place, f"--tile {tile}: cores, and one with its halo")
+
+    def _draw_found(
+        self, place: Axes, scene: Path, shown: np.ndarray, title: str, close: Close | None = None, **options: Any
+    ) -> None:
+        prediction = self._predict(scene, title, **options)
+        found = geopandas.read_file(prediction.files[2], layer="landslides")
+        with rasterio.open(scene) as file:
+            # Without a place, y counts pixels upwards.
+            to_pixels = ~file.transform if file.crs else rasterio.Affine.scale(1, -1)
+        found.geometry = found.geometry.affine_transform(to_pixels.to_shapely())
+        draw(place, shown, found, title if close else f"{title}: {len(found)}", close)
+
+    def _predict(self, scene: Path, name: str, **options: Any) -> ScenePrediction:
+        return predict_scene(self._bundle, scene, self._folder / name.replace(" ", "_"), PredictOptions(**options))
+
+    def _finer(self, times: int) -> tuple[Path, np.ndarray]:
+        size = times * len(self._pixels)
+        fine = cv2.resize(self._pixels, (size, size), interpolation=cv2.INTER_CUBIC)
+        place = self._place | {"transform": self._place["transform"] * rasterio.Affine.scale(1 / times)}
+        return write_raster(self._folder / "fine.tif", fine, **place), fine
+
+    def _write(self, name: str, pixels: np.ndarray) -> Path:
+        return write_raster(self._folder / f"{name}.tif", pixels, **self._place)
+
+
+def draw(
+    place: Axes,
+    picture: np.ndarray,
+    found: geopandas.GeoDataFrame | None = None,
+    title: str = "the scene",
+    close: Close | None = None,
+) -> None:
+    """A picture, or a square of it, with outlines in its pixels; those of landslides that are flagged are dotted."""
+    place.imshow(picture)
+    if found is not None and len(found):
+        flat = found["below_min_slope"].astype(bool) if "below_min_slope" in found else found["id"] < 0
+        for those, style in ((~flat, "-"), (flat, ":")):
+            if those.any():
+                found[those].boundary.plot(ax=place, color=OUTLINE, linewidth=1.2, linestyle=style)
+    left, top, side = close or (0, 0, len(picture))
+    place.set_xlim(left, left + side)
+    place.set_ylim(top + side, top)
     dress_picture(place, title)
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, Iterator[Axes]]:
+    figure = new_figure(3.1 * columns, 3.4 * rows)
+    return figure, iter(figure.subplots(rows, columns).ravel())
+
+
+def _rectangle(box: Box, **look: Any) -> Rectangle:
+    return Rectangle((box.left, box.top), box.width, box.height, fill=False, **look)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ HELD_OUT = 0
 OUT_OF_FOLD = "out_of_fold"
 """In the folder of a fold: `<tile>.npz` with `logit` (height, width) float16 and `mask`, what it is judged by."""
 
+_ONE_SCALE = 1.01
+"""Up to this ratio tiles have one ground sample distance."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,6 +81,20 @@ class Run:
     def seen_tiles(self) -> TileSet:
         """All but the test tiles."""
         return self._where(lambda of_tile: of_tile != TEST)
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Ground sample distance of what the models see, metres; None: not known, or not the same in all tiles.
+
+        That of `sampling`, else the one that the tiles' files say, where a file does not say that of the configuration.
+        """
+        config = self.config
+        if config.sampling.gsd_m is not None:
+            return config.sampling.gsd_m
+        found = [distance for tile in self.seen_tiles if (distance := tile.gsd_m or config.gsd_m) is not None]
+        if len(found) == len(self.seen_tiles) and max(found) <= _ONE_SCALE * min(found):
+            return float(np.median(found))
+        return config.gsd_m
 
     @property
     def landslide_share(self) -> float:

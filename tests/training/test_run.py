@@ -1,9 +1,11 @@
 """Run folders: begun once, gone on with only by the same settings on the same tiles."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import TrainingError
 from lim_keras.training.run import TEST, Run
 
@@ -43,6 +45,28 @@ def test_a_run_of_one_model_holds_some_tiles_out(tmp_path, tiles, config):
         assert same.held_out_tiles(0).ids == ("ls_0", "nls_0")
         assert len(same.training_tiles(0)) == 10
         assert same.test_tiles is None
+
+
+@pytest.mark.parametrize(
+    ("of_tiles", "settings", "expected"),
+    [
+        ((None, None), {}, None),
+        ((2.0, 2.0), {}, 2.0),
+        ((2.0, 2.0), {"gsd_m": 0.8}, 2.0),  # which is for tiles that do not say
+        ((2.0, 2.0), {"sampling.gsd_m": 4.0}, 4.0),
+        ((None, 0.8), {"gsd_m": 0.8}, 0.8),
+        ((None, 2.0), {}, None),
+        ((1.0, 2.0), {}, None),
+        ((1.0, 2.0), {"gsd_m": 0.8}, 0.8),
+        ((2.0, 2.01), {}, 2.005),
+    ],
+)
+def test_the_ground_sample_distance_is_that_of_the_tiles(tmp_path, tiles, config, of_tiles, settings, expected):
+    distances = dict(zip(("ls_0", "nls_0"), of_tiles, strict=True)) | {"nls_1": 30.0}  # a test tile
+    placed = tuple(replace(tiles[name], gsd_m=distance) for name, distance in distances.items())
+    begun = Run.open(tmp_path / "r", config(**settings), tiles, {"ls_0": 0, "nls_0": 1, "nls_1": TEST})
+    of_these = replace(begun, tiles=TileSet(tiles.root, placed, tiles.bands, tiles.dtype))
+    assert of_these.gsd_m == (expected if expected is None else pytest.approx(expected))
 
 
 def test_statistics_leave_test_tiles_out(tmp_path, tiles, config):
