@@ -16,7 +16,7 @@ from lim_keras.inference.litert import load_litert
 
 BUNDLE = Path(__file__).parents[1] / "exported_models" / "bijie_edge"
 LITERT = BUNDLE / "tflite" / "fold_0_int8.tflite"
-FLOOR = 0.69
+FLOOR = 0.72
 
 
 def test_it_is_what_was_exported_and_small():
@@ -58,4 +58,4 @@ def test_it_finds_landslides_on_a_scene_of_test_tiles(real_data):
     scene = scenes / "bijie_test_composite.tif"
     truth = scenes / "bijie_test_composite_landslides.geojson"
     judged = judge_scene(load_bundle(BUNDLE), scene, truth, settings=EvaluationSection(bootstrap=1))
-    assert judged.evaluation.figures().model["f1"].value > FLOOR  # .706 when it was exported
+    assert judged.evaluation.figures().model["f1"].value > FLOOR  # .739 when it was exported

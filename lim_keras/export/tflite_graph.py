@@ -17,6 +17,7 @@ from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.export.half_constants import halve_large_constants
+from lim_keras.export.inner_names import without_names
 from lim_keras.export.kernel_rounding import rounded_depthwise_kernels
 from lim_keras.export.signatures import SIGNATURE
 from lim_keras.inference.litert import FOLDS, PROBABILITY, Variant
@@ -84,7 +85,7 @@ def convert(
             converter.inference_input_type = tf.uint8 if input_of(info) == "uint8" else tf.float32
             converter.inference_output_type = tf.uint8
         content = bytes(converter.convert())
-    return halve_large_constants(content) if variant == "float16" else content
+    return without_names(halve_large_constants(content) if variant == "float16" else content)
 
 
 def input_of(info: BundleInfo) -> Literal["uint8", "float32"]:

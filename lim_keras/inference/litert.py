@@ -77,7 +77,11 @@ class LiteRtFile(_Part):
 
 
 class LiteRtIndex(_Part):
-    """tflite.json. model: model.json of the bundle. reference: scores of each SavedModel on the same windows."""
+    """tflite.json.
+
+    model: model.json of the bundle, but for its tiles and figures. reference: scores of each SavedModel on the same
+    windows.
+    """
 
     format: Literal[1] = 1
     model: BundleInfo
