@@ -2,7 +2,8 @@
 
 LiteRT's converter halves every constant. Those of few numbers are the first kernels, which see the image at its
 largest, and the depthwise ones, of which some are tens where their sum is nearly zero: their rounding is most of the
-error and next to none of the size. In the shipped model, constants of fewer than 10,000 numbers are an eighth of all.
+error and next to none of the size. In FCN-FL on MobileNetV2 with 32 decoder channels, constants of fewer than 10,000
+numbers are an eighth of all.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A converter rounds every weight of a kernel by itself. The first depthwise filters of MobileNetV2 look for edges: their
 weights are large and sum to nearly zero, and what nine rounding errors add to that sum is multiplied by the brightness
-of the image. In the model that ships, two such filters made more error than all other weights together. Weights that
+of the image. In one trained model two such filters made more error than all other weights together. Weights that
 are already multiples of the converter's step are left alone by it: rounding with care before the conversion is enough.
 """
 
