@@ -8,6 +8,7 @@ of the whole world (predict_preview.jpg).
 """
 
 import argparse
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +29,7 @@ from lim_keras.data.raster import read_image, write_raster
 from lim_keras.export.bundle import Bundle, load_bundle
 from lim_keras.inference import PredictOptions, predict_scene
 from lim_keras.inference.predict import ScenePrediction
-from lim_keras.inference.windows import plan_windows
+from lim_keras.inference.windows import plan_windows, smallest_tile
 from lim_keras.inventory import InventoryOptions
 from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
 
@@ -36,6 +37,7 @@ IMAGES = Path(__file__).parent / "images"
 PART = Window(560, 420, 620, 620)  # of the world, pixels
 OUTLINE = "#d5285a"
 PREVIEW_PX = 1100
+CELL = 64  # windows of `predict` start at multiples of it
 Close = tuple[int, int, int]  # left, top and side of a square of the part, pixels
 SLIDE, HOLES = (475, 65, 110), (0, 500, 110)
 REFLECTANCE = 3000  # of the brightest value in the scene that is made to be read with --scale
@@ -137,10 +139,9 @@ class Painter:
         return figure
 
     def _draw_windows(self, place: Axes) -> None:
-        halo, stride = self._bundle.info.halo, self._bundle.info.stride
-        size = len(self._pixels)
-        tile = 2 * -(-halo // stride) * stride + 3 * stride
-        windows = plan_windows(size, size, tile=tile, halo=halo, multiple=stride)
+        halo, cell = self._bundle.info.halo, math.lcm(CELL, self._bundle.info.stride)
+        size, tile = len(self._pixels), smallest_tile(halo, cell) + cell
+        windows = plan_windows(size, size, tile=tile, halo=halo, multiple=cell)
         place.imshow(self._pixels)
         for window in windows:
             place.add_patch(_rectangle(window.core, edgecolor="white", linewidth=0.8))

@@ -10,7 +10,11 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 
 def without_names(content: bytes) -> bytes:
-    """The same file, its tensors nameless but for inputs and outputs."""
+    """The same .tflite file, its tensors nameless but for inputs and outputs.
+
+    Args:
+        content: a file of any kind of numbers, with or without signatures.
+    """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     for graph in model.subgraphs:
         named = {*graph.inputs, *graph.outputs}
