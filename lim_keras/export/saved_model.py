@@ -121,9 +121,11 @@ class EnsembleGraph(tf.Module):
     def _combine(self, image: Any) -> dict[str, Any]:
         outputs: list[Any] = []
         for fold in self.folds:
-            # One after the other: side by side, the features of all folds would be in memory at once.
+            # One after the other: side by side, the features of several folds would be in memory at once. What is waited
+            # for is a copy of the answer: TensorFlow inlines the call, and of a call it waits for nothing but the reading of
+            # its variables.
             with tf.control_dependencies(outputs[-1:]):
-                outputs.append(fold.probability(image)["probability"])
+                outputs.append(tf.identity(fold.probability(image)["probability"]))
         folds = tf.stack(outputs)
         return {
             "probability": tf.reduce_mean(folds, axis=0),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -295,6 +296,25 @@ def test_loads_as_tensorflow_serving_does(bundle_path: Path, models: list[keras.
         feed = {signature.inputs["image"].name: images(31, 33)}
         got = session.run(signature.outputs["probability"].name, feed)
     np.testing.assert_allclose(got, expected_folds(models, images(31, 33)).mean(axis=0), rtol=0, atol=1e-5)
+
+
+def test_folds_compute_one_after_the_other(bundle_path: Path) -> None:
+    """Two of them at once would take the memory of two."""
+    tf1 = tf.compat.v1
+    with tf1.Session(graph=tf.Graph()) as session:
+        meta = tf1.saved_model.loader.load(session, ["serve"], str(bundle_path / "ensemble" / "1"))
+        signature = meta.signature_def["serving_default"]
+        traced, run = tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE), tf1.RunMetadata()
+        feed = {signature.inputs["image"].name: images(256, 256)}
+        session.run(signature.outputs["probability"].name, feed, options=traced, run_metadata=run)
+    nodes = [node for device in run.step_stats.dev_stats for node in device.node_stats]
+    order = []
+    for node in sorted(nodes, key=lambda node: node.all_start_micros):
+        calls = re.search(r"StatefulPartitionedCall/StatefulPartitionedCall(?:_(\d))?/.*conv", node.node_name)
+        if calls and "ReadVariableOp" not in node.node_name:
+            order.append(int(calls[1] or 0))
+    assert set(order) == set(range(FOLDS)) and len(order) > 5 * FOLDS
+    assert order == sorted(order)
 
 
 def test_loads_as_a_keras_layer(bundle_path: Path, models: list[keras.Model]) -> None:
