@@ -121,9 +121,9 @@ class EnsembleGraph(tf.Module):
     def _combine(self, image: Any) -> dict[str, Any]:
         outputs: list[Any] = []
         for fold in self.folds:
-            # One after the other: side by side, the features of several folds would be in memory at once. What is waited
-            # for is a copy of the answer: TensorFlow inlines the call, and of a call it waits for nothing but the reading of
-            # its variables.
+            # One after the other: side by side, the features of several folds would be in memory at once. What is
+            # waited for is a copy of the answer: TensorFlow inlines the call, and of a call that is inlined it waits
+            # for nothing but the reading of variables.
             with tf.control_dependencies(outputs[-1:]):
                 outputs.append(tf.identity(fold.probability(image)["probability"]))
         folds = tf.stack(outputs)

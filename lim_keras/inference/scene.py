@@ -75,7 +75,7 @@ class SceneReader:
             self._file = rasterio.open(path, sharing=False)
         self.bands = _band_numbers(self._file, path, bands)
         self._dataset = self._file if grid is None else _warped(self._file, grid, nodata)
-        self.info: RasterInfo = replace(info, bands=len(self.bands))
+        self.info: RasterInfo = replace(info, bands=len(self.bands), dtype=_common_dtype(self._file, path, self.bands))
         if grid is not None:
             place = {"crs": grid.crs, "transform": grid.transform, "gsd_m": grid.gsd_m}
             self.info = replace(self.info, width=grid.width, height=grid.height, **place)
@@ -104,7 +104,10 @@ class SceneReader:
 
     def pixels(self, box: Box) -> Pixels:
         """Pixels (height, width, bands) of a box as they are stored."""
-        return np.stack(list(self._read(self._dataset.read, box, indexes=self.bands)), axis=-1)
+        pixels = np.empty((box.height, box.width, len(self.bands)), self.info.dtype)
+        # GDAL writes the bands side by side itself, in half the time that it takes to sort them afterwards.
+        self._read(self._dataset.read, box, indexes=self.bands, out=np.moveaxis(pixels, -1, 0))
+        return pixels
 
     def image(self, box: Box) -> tuple[Pixels, NDArray[np.bool_]]:
         """Pixels of a box, and (height, width) True where they hold data, all of them finite."""
@@ -180,6 +183,18 @@ def _band_numbers(file: Any, path: Path, wanted: Sequence[int | str] | None) -> 
             described = ", ".join(f"{number} {name or '(no description)'}" for number, name in enumerate(names, 1))
             raise DataError(f"{path}: has no band {band!r}. Expected one of: {described}.")
     return numbers
+
+
+def _common_dtype(file: Any, path: Path, bands: Sequence[int]) -> str:
+    """Of the bands that are read; only a VRT can hold several."""
+    dtypes = [str(file.dtypes[band - 1]) for band in bands]
+    if len(set(dtypes)) != 1:
+        held = ", ".join(f"{band} {dtype}" for band, dtype in zip(bands, dtypes, strict=True))
+        raise DataError(
+            f"{path}: expected bands of one data type. Received: {held}. Choose bands of one type with --bands, or "
+            "convert them (`gdal_translate -ot`)."
+        )
+    return dtypes[0]
 
 
 def _warped(file: Any, grid: Grid, nodata: Nodata) -> Any:

@@ -137,6 +137,24 @@ def test_bands_by_number_and_by_description(tmp_path: Path, bands: np.ndarray) -
         SceneReader(path, bands=(5,))
 
 
+def test_bands_of_several_data_types(tmp_path: Path, bands: np.ndarray) -> None:
+    narrow, wide = write(tmp_path / "narrow.tif", bands.astype(np.uint8)), write(tmp_path / "wide.tif", bands)
+    height, width = bands.shape[1:]
+    shown = "".join(
+        f'<VRTRasterBand dataType="{dtype}" band="{number}"><SimpleSource><SourceFilename>{file}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (dtype, file, band) in enumerate([("Byte", narrow, 1), ("UInt16", wide, 2), ("UInt16", wide, 1)], 1)
+    )
+    mixed = tmp_path / "mixed.vrt"
+    mixed.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{shown}</VRTDataset>')
+    with pytest.raises(DataError, match=r"mixed\.vrt: .*one data type.*1 uint8, 2 uint16, 3 uint16.*--bands"):
+        SceneReader(mixed)
+    with SceneReader(mixed, bands=[2, 3]) as reader:
+        pixels = reader.pixels(Box(1, 2, 9, 12))
+    assert reader.info.dtype == "uint16" and pixels.dtype == np.uint16 and pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, np.moveaxis(bands[[1, 0], 1:9, 2:12], 0, -1))
+
+
 def test_nodata_may_be_told(tmp_path: Path, bands: np.ndarray) -> None:
     box = Box(0, 0, 40, 60)
     plain, tagged = write(tmp_path / "plain.tif", bands), write(tmp_path / "tagged.tif", bands, nodata=0)
