@@ -60,11 +60,16 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
     scene = write_scene(folder / "scene.tif", height, width, bands, asked.valid, model.info.dtype)
     options = PredictOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
     cell = math.lcm(64, model.info.stride)
-    # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
+    with gdal_settings(), SceneReader(scene) as reader:
+        islands = find_islands(reader, cell)
     allowed = options.memory or free_memory()
-    rows, columns = (asked.tile,) * 2 if asked.tile else choose_tile(model.info, height, width, allowed, cell)
-    warm = (min(rows, height), min(columns, width)) if asked.valid == 1 else (256, 256)
-    model.predict_all(np.zeros((1, *warm, bands), model.info.dtype))
+    largest = max(island.box.height for island in islands), max(island.box.width for island in islands)
+    tile = (asked.tile,) * 2 if asked.tile else choose_tile(model.info, *largest, allowed, cell)
+    windows = [one for island in islands for row in island.rows(tile, model.info.halo) for one in row]
+    shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
+    # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
+    for shape in set(shapes):
+        model.predict_all(np.zeros(shape, model.info.dtype))
     seconds = busy = peak = 0.0
     for turn in range(asked.repeat):
         # Opened anew: GDAL would have the scene in its cache.
@@ -73,20 +78,15 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
             _, facts = predict_maps(model, reader, folder / f"maps_{turn}", options=options)
             seconds += time.perf_counter() - started
             peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            islands = find_islands(reader, cell)
-        rows, columns = facts["tile"]
-        windows = [one for island in islands for row in island.rows((rows, columns), model.info.halo) for one in row]
-        shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
-        image = {
-            shape: np.random.default_rng(0).integers(0, 255, shape).astype(model.info.dtype) for shape in set(shapes)
-        }
+        noise = np.random.default_rng(0)
+        image = {shape: noise.integers(0, 255, shape).astype(model.info.dtype) for shape in set(shapes)}
         started = time.perf_counter()
         for shape in shapes:
             model.predict_all(image[shape])
         busy += time.perf_counter() - started
     return {
         "bundle": asked.bundle.name,
-        "tile": [rows, columns],
+        "tile": facts["tile"],
         "windows": len(windows),
         "islands": len(islands),
         "seconds": round(seconds / asked.repeat, 2),

@@ -25,6 +25,9 @@ from lim_keras.inference.stream import Piece
 STATE = "state.json"
 NODATA = -1.0
 _MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
+_SYNC_BYTES = 32 * 2**20
+"""What is written goes to the disk in portions of at least so many bytes while the model works; a whole row of windows
+at once would keep it waiting."""
 _SMALLEST_FILE = 1024
 """GDAL wants some bytes to look at before it takes a file for a raster."""
 _GDAL_TYPES = {"<f4": "Float32", "u1": "Byte"}
@@ -52,6 +55,7 @@ class Maps:
         if kept is not None:
             self._state = kept
         self._files: dict[str, int] = {}
+        self._unsynced = 0
 
     def __enter__(self) -> Self:
         with self._explained():
@@ -98,12 +102,14 @@ class Maps:
                 for row, run in enumerate(runs, start=piece.core.top):
                     place = (row * self._info.width + piece.core.left) * dtype.itemsize
                     _write_all(self._files[name], run.data.cast("B"), place)
+                self._unsynced += shown.nbytes
+            if self._unsynced >= _SYNC_BYTES:
+                self._sync()
 
     def commit(self, done: int) -> None:
         """Note that the first `done` rows of windows are complete."""
         with self._explained():
-            for file in self._files.values():
-                os.fsync(file)
+            self._sync()
             self._state["done"] = done
             self._write_state()
 
@@ -115,6 +121,11 @@ class Maps:
                 _write_header(self._folder / f"{name}.hdr", self._info, _MAPS[name])
             path.write_text(_vrt(self._info, self._names), encoding="utf-8")
         return path
+
+    def _sync(self) -> None:
+        for file in self._files.values():
+            os.fsync(file)
+        self._unsynced = 0
 
     def _kept_state(self) -> dict[str, Any] | None:
         try:
