@@ -24,11 +24,15 @@ LITERT_RUNTIME_BYTES = 400e6
 FREE_SHARE = 0.4
 """Share of the memory that is free now which a prediction may take if nothing else is said."""
 
-_KEPT_BYTES = 300 * 2**20
+_MAPS_SHARE = 1.3
+"""Memory that TensorFlow takes for feature maps, over what they need: maps of several sizes leave gaps between them.
+Measured, of oneDNN's allocator; a network of VGG16 needs all of it, MobileNetV2 1.1."""
+
+_KEPT_BYTES = 200 * 2**20
 """Most that the C library keeps of blocks that are free again, which are too small to go back to the system."""
 
-_KEPT_SHARE = 2.5
-"""The same over the feature maps, while windows are so small that all of their maps are such blocks. Measured."""
+_KEPT_SHARE = 2.0
+"""The same over the memory for feature maps, while windows are so small that all of them are such blocks. Measured."""
 
 _FOLD_PIXEL_BYTES = 8
 """What each fold says of a pixel, in float32: by itself, and stacked with the others."""
@@ -118,16 +122,16 @@ def shape_tile(halo: int, height: int, width: int, pixels: float, multiple: int)
 def window_bytes(info: BundleInfo, pixels: float) -> float:
     """Bytes that a prediction takes beyond the runtime's, by the pixels of a window: maps, images read ahead, answers.
 
-    Fitted to peaks of whole predictions. A feature map of less than 32 MiB may stay with the C library when it is
-    freed, which costs most with small windows.
+    Fitted to peaks of whole predictions, with oneDNN's kernels (AVX-512) and with Eigen's (AVX2). A feature map of less
+    than 32 MiB may stay with the C library when it is freed, which costs most with small windows.
     """
-    maps = info.bytes_per_pixel * pixels
+    maps = _MAPS_SHARE * info.bytes_per_pixel * pixels
     return maps + min(_KEPT_SHARE * maps, _KEPT_BYTES) + _held_per_pixel(info) * pixels
 
 
 def window_pixels(info: BundleInfo, memory: float) -> float:
     """Most pixels of a window for which so many bytes do: the inverse of `window_bytes`."""
-    maps, held = info.bytes_per_pixel, _held_per_pixel(info)
+    maps, held = _MAPS_SHARE * info.bytes_per_pixel, _held_per_pixel(info)
     return max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
 
 

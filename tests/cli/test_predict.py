@@ -19,7 +19,8 @@ from rasterio import Affine
 from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.bundle_info import BandStatistics, ModelFacts
-from lim_keras.models import build_model
+from lim_keras.models import build_model, network_stride
+from tests.conftest import model_facts
 from tests.inference.model_server import ModelServer
 
 WITHOUT_TENSORFLOW = """
@@ -31,6 +32,17 @@ try:
     main()
 finally:
     assert all(sys.modules[name] is None for name in blocked)
+"""
+
+
+PEAK_MEMORY = """
+from pathlib import Path
+from lim_keras.cli import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text()
+    print("peak", next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024)
 """
 
 
@@ -50,6 +62,15 @@ def export(path: Path, model: keras.Model, stride: int) -> Path:
         "config_hash": "0" * 64,
     }
     write_bundle(path, ModelFacts.model_validate(facts), [model])
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three networks with the small encoder."""
+    path = tmp_path_factory.mktemp("ensemble") / "three"
+    models = [build_model("fcn_fl", "small", encoder_weights="none", decoder_channels=32) for _ in range(3)]
+    write_bundle(path, model_facts(name="three", stride=network_stride()), models)
     return path
 
 
@@ -313,3 +334,17 @@ def test_a_mosaic_that_is_mostly_empty_costs_what_its_pieces_cost(
     assert summary["valid_pixels"] / summary["pixels"] == pytest.approx(0.15, abs=0.01)
     assert summary["windows"]["islands"] > 100
     assert summary["windows"]["pixels"] < 0.3 * summary["pixels"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which says how much memory was taken")
+@pytest.mark.parametrize("kernels", ["0", "1"], ids=["eigen", "onednn"])
+def test_an_ensemble_keeps_to_its_memory(ensemble: Path, tmp_path: Path, kernels: str) -> None:
+    """Its folds once computed side by side, and took 1.2 times of what was allowed."""
+    scene = write_scene(tmp_path / "scene.tif", 2048, 3000)
+    command = [sys.executable, "-c", PEAK_MEMORY, "predict", str(ensemble), str(scene)]
+    command += ["--out", str(tmp_path / "maps"), "--memory", "1800M"]
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": kernels}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = float(done.stdout.rpartition("peak ")[2])
+    assert 1000 < peak < 1800
