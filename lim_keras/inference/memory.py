@@ -11,12 +11,12 @@ from lim_keras.errors import DataError
 from lim_keras.export.bundle_info import BundleInfo
 from lim_keras.inference.windows import smallest_tile
 
-_RUNTIME_BYTES = 810e6
+_RUNTIME_BYTES = 855e6
 """What TensorFlow and the geographic libraries take before the first network."""
 
-_GRAPH_BYTES = 75
-"""What TensorFlow makes of each byte of a graph's file, besides the variables: measured on MobileNetV2, VGG16 and the
-small encoder, one to five of them, of which each takes 95, 90 and 30 MB."""
+_GRAPH_BYTES = 60
+"""What TensorFlow makes of each byte of a graph's file, besides the variables. Measured on one and five MobileNetV2 (83
+MB for each more) and small encoders (22 MB), and on VGG16."""
 
 LITERT_RUNTIME_BYTES = 400e6
 """What LiteRT, the geographic libraries and a file's networks take before the first window."""
@@ -24,15 +24,15 @@ LITERT_RUNTIME_BYTES = 400e6
 FREE_SHARE = 0.4
 """Share of the memory that is free now which a prediction may take if nothing else is said."""
 
-_MAPS_SHARE = 1.4
-"""Memory that TensorFlow takes for feature maps, over what they need: maps of several sizes leave gaps between them.
-Measured with oneDNN, in windows of 12 to 15 Mpx: 1.15 to 1.35 for MobileNetV2, 1.3 for VGG16."""
+_GAPS_SHARE = 0.65
+"""What lies idle between feature maps of several sizes, over what they need themselves. With oneDNN, whose allocator
+takes memory in regions of doubled size, up to 0.58 was measured, and next to nothing with slightly smaller windows."""
 
 _KEPT_BYTES = 250 * 2**20
-"""Most that the C library keeps of blocks that are free again, which are too small to go back to the system."""
+"""The least of it: what the C library keeps of blocks that are free again, too small to go back to the system."""
 
-_KEPT_SHARE = 2.0
-"""The same over the memory for feature maps, while windows are so small that all of them are such blocks. Measured."""
+_KEPT_SHARE = 2.5
+"""The same over the feature maps, while windows are so small that all of their maps are such blocks. Measured."""
 
 _FOLD_PIXEL_BYTES = 8
 """What each fold says of a pixel, in float32: by itself, and stacked with the others."""
@@ -125,14 +125,16 @@ def window_bytes(info: BundleInfo, pixels: float) -> float:
     Fitted to peaks of whole predictions, with oneDNN's kernels (AVX-512) and with Eigen's (AVX2). A feature map of less
     than 32 MiB may stay with the C library when it is freed, which costs most with small windows.
     """
-    maps = _MAPS_SHARE * info.bytes_per_pixel * pixels
-    return maps + min(_KEPT_SHARE * maps, _KEPT_BYTES) + _held_per_pixel(info) * pixels
+    maps = info.bytes_per_pixel * pixels
+    idle = max(min(_KEPT_SHARE * maps, _KEPT_BYTES), _GAPS_SHARE * maps)
+    return maps + idle + _held_per_pixel(info) * pixels
 
 
 def window_pixels(info: BundleInfo, memory: float) -> float:
     """Most pixels of a window for which so many bytes do: the inverse of `window_bytes`."""
-    maps, held = _MAPS_SHARE * info.bytes_per_pixel, _held_per_pixel(info)
-    return max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
+    maps, held = info.bytes_per_pixel, _held_per_pixel(info)
+    small = max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
+    return min(small, memory / ((1 + _GAPS_SHARE) * maps + held))
 
 
 def _held_per_pixel(info: BundleInfo) -> float:
