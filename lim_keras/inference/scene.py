@@ -105,7 +105,7 @@ class SceneReader:
     def pixels(self, box: Box) -> Pixels:
         """Pixels (height, width, bands) of a box as they are stored."""
         pixels = np.empty((box.height, box.width, len(self.bands)), self.info.dtype)
-        # GDAL writes the bands side by side itself, in half the time that it takes to sort them afterwards.
+        # GDAL puts the bands side by side as it reads; to do so afterwards would take another copy.
         self._read(self._dataset.read, box, indexes=self.bands, out=np.moveaxis(pixels, -1, 0))
         return pixels
 
@@ -186,13 +186,18 @@ def _band_numbers(file: Any, path: Path, wanted: Sequence[int | str] | None) -> 
 
 
 def _common_dtype(file: Any, path: Path, bands: Sequence[int]) -> str:
-    """Of the bands that are read; only a VRT can hold several."""
+    """Data type of the bands that are read; a VRT can hold several."""
     dtypes = [str(file.dtypes[band - 1]) for band in bands]
     if len(set(dtypes)) != 1:
         held = ", ".join(f"{band} {dtype}" for band, dtype in zip(bands, dtypes, strict=True))
         raise DataError(
             f"{path}: expected bands of one data type. Received: {held}. Choose bands of one type with --bands, or "
             "convert them (`gdal_translate -ot`)."
+        )
+    if dtypes[0].startswith("complex"):
+        raise DataError(
+            f"{path}: expected real numbers. Received: {dtypes[0]}, as radar images have it before they are processed. "
+            "Make a file of amplitudes, and give that."
         )
     return dtypes[0]
 

@@ -155,6 +155,16 @@ def test_bands_of_several_data_types(tmp_path: Path, bands: np.ndarray) -> None:
     np.testing.assert_array_equal(pixels, np.moveaxis(bands[[1, 0], 1:9, 2:12], 0, -1))
 
 
+@pytest.mark.parametrize("dtype", ["complex_int16", "complex64"])
+def test_complex_numbers_are_refused(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "radar.tif"
+    settings = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
+    with rasterio.open(path, "w", driver="GTiff", count=3, height=4, width=6, dtype=dtype, **settings):
+        pass
+    with pytest.raises(DataError, match=rf"radar\.tif: expected real numbers.*{dtype}.*amplitudes"):
+        SceneReader(path)
+
+
 def test_nodata_may_be_told(tmp_path: Path, bands: np.ndarray) -> None:
     box = Box(0, 0, 40, 60)
     plain, tagged = write(tmp_path / "plain.tif", bands), write(tmp_path / "tagged.tif", bands, nodata=0)
