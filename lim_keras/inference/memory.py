@@ -29,10 +29,12 @@ _GAPS_SHARE = 0.65
 takes memory in regions of doubled size, up to 0.58 was measured, and next to nothing with slightly smaller windows."""
 
 _KEPT_BYTES = 250 * 2**20
-"""The least of it: what the C library keeps of blocks that are free again, too small to go back to the system."""
+"""At least so much is counted as idle: the C library keeps blocks that are free again but too small to go back to the
+system."""
 
 _KEPT_SHARE = 2.5
-"""The same over the feature maps, while windows are so small that all of their maps are such blocks. Measured."""
+"""Less is counted, so many times the feature maps, where windows are so small that all of their maps are such blocks.
+Measured."""
 
 _FOLD_PIXEL_BYTES = 8
 """What each fold says of a pixel, in float32: by itself, and stacked with the others."""

@@ -57,7 +57,8 @@ class SceneReader:
         grid: read the scene warped onto this grid, bilinearly.
 
     Raises:
-        DataError: the file cannot be opened, has no such band, or a box of it cannot be read.
+        DataError: the file cannot be opened or has no such band, the bands are of several data types or complex, or a
+            box cannot be read.
     """
 
     def __init__(

@@ -18,7 +18,6 @@ from rasterio import Affine
 
 from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics, ModelFacts
 from lim_keras.models import build_model, network_stride
 from tests.conftest import model_facts
 from tests.inference.model_server import ModelServer
@@ -47,21 +46,7 @@ finally:
 
 
 def export(path: Path, model: keras.Model, stride: int) -> Path:
-    facts = {
-        "name": path.name,
-        "model": {},
-        "sampling": {"mode": "windows", "size": 64},
-        "bands": 3,
-        "dtype": "uint8",
-        "gsd_m": 0.8,
-        "stride": stride,
-        "statistics": (BandStatistics(mean=120.0, std=60.0, min=0.0, max=255.0),) * 3,
-        "threshold": 0.5,
-        "temperature": 1.0,
-        "metrics": {},
-        "config_hash": "0" * 64,
-    }
-    write_bundle(path, ModelFacts.model_validate(facts), [model])
+    write_bundle(path, model_facts(name=path.name, stride=stride), [model])
     return path
 
 

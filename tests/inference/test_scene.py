@@ -159,8 +159,7 @@ def test_bands_of_several_data_types(tmp_path: Path, bands: np.ndarray) -> None:
 def test_complex_numbers_are_refused(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "radar.tif"
     settings = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
-    with rasterio.open(path, "w", driver="GTiff", count=3, height=4, width=6, dtype=dtype, **settings):
-        pass
+    rasterio.open(path, "w", driver="GTiff", count=3, height=4, width=6, dtype=dtype, **settings).close()
     with pytest.raises(DataError, match=rf"radar\.tif: expected real numbers.*{dtype}.*amplitudes"):
         SceneReader(path)
 
