@@ -18,11 +18,12 @@ from typing import Any
 import keras
 
 from lim_keras.config import RunConfig, load_config
+from lim_keras.data.band_statistics import band_statistics
 from lim_keras.data.pipeline import training_batches
-from lim_keras.data.statistics import band_statistics
 from lim_keras.data.store import TileStore
-from lim_keras.data.synthetic import cut_tiles, make_world
 from lim_keras.data.tiles import TileSet
+from lim_keras.demo.tiles import cut_tiles
+from lim_keras.demo.world import make_world
 from lim_keras.models import build_model
 from lim_keras.training.fit import build_loss, build_sampler
 from lim_keras.training.optimizer import build_optimizer

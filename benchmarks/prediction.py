@@ -47,13 +47,13 @@ def main() -> None:
 
 def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
     """Predict one made-up scene of height x width pixels into maps in `folder`, then the same windows from memory."""
-    from lim_keras.export.bundle import load_bundle
-    from lim_keras.inference.islands import find_islands
-    from lim_keras.inference.mapping import predict_maps
-    from lim_keras.inference.memory import choose_tile, free_memory, parse_memory
-    from lim_keras.inference.options import PredictOptions
-    from lim_keras.inference.rasters import gdal_settings
-    from lim_keras.inference.scene import SceneReader
+    from lim_keras.bundle.saved_model import load_bundle
+    from lim_keras.bundle.window_size import choose_tile, free_memory, parse_memory
+    from lim_keras.inference.predict_maps import predict_maps
+    from lim_keras.inference.valid_regions import find_valid_regions
+    from lim_keras.inventory.options import PredictOptions
+    from lim_keras.raster.scene import SceneReader
+    from lim_keras.raster.writer import gdal_settings
 
     model = load_bundle(asked.bundle)
     bands = model.info.bands
@@ -61,7 +61,7 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
     options = PredictOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
     cell = math.lcm(64, model.info.stride)
     with gdal_settings(), SceneReader(scene) as reader:
-        islands = find_islands(reader, cell)
+        islands = find_valid_regions(reader, cell)
     allowed = options.memory or free_memory()
     largest = max(island.box.height for island in islands), max(island.box.width for island in islands)
     tile = (asked.tile,) * 2 if asked.tile else choose_tile(model.info, *largest, allowed, cell)

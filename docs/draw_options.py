@@ -24,13 +24,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rasterio.windows import Window
 
-from lim_keras.data.box import Box
-from lim_keras.data.raster import read_image, write_raster
-from lim_keras.export.bundle import Bundle, load_bundle
-from lim_keras.inference import PredictOptions, predict_scene
-from lim_keras.inference.predict import ScenePrediction
-from lim_keras.inference.windows import plan_windows, smallest_tile
-from lim_keras.inventory import InventoryOptions
+from lim_keras.bundle.saved_model import Bundle, load_bundle
+from lim_keras.inventory.landslides import InventoryOptions
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
+from lim_keras.raster.reader import read_image, write_raster
+from lim_keras.raster.windows import Box, plan_windows, smallest_tile
 from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
 
 IMAGES = Path(__file__).parent / "images"

@@ -1,11 +1,15 @@
-"""Files that are never half there."""
+"""Write files and folders atomically."""
+
+from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lim_keras.errors import DataError
+from lim_keras.errors import BundleError, DataError
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:
@@ -57,3 +61,55 @@ def write_text(path: Path, text: str) -> Path:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
+
+
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to replace a folder that holds something else.
+
+    Args:
+        path: where a folder will be written. marker: a file that is in each folder of its kind.
+
+    Raises:
+        BundleError: the folder is there, is not empty, and has no such file.
+    """
+    if path.is_dir() and not (path / marker).exists() and any(path.iterdir()):
+        raise BundleError(
+            f"{path}: expected a folder with {marker}, an empty one or none, as it is replaced as a whole. Received: a "
+            "folder of other files, which would be lost. Give another folder."
+        )
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` to write into; it becomes `path` by renaming when the block ends well.
+
+    A folder that is already at `path` stays readable until then and is replaced as a whole; after an error, or when the
+    process is killed, it is still there. What a killed process left unfinished is cleared away by the next write. Of a
+    link to a folder, the folder is replaced.
+
+    Raises:
+        BundleError: a file is in the way, `path` ends in no name, or the folder beside it cannot be made.
+    """
+    if path.name in ("", ".."):
+        raise BundleError(f"{path}: expected a folder's name at the end, as the folder is replaced as a whole.")
+    path = Path(os.path.realpath(path))
+    partial, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
+    try:
+        if path.exists() and not path.is_dir():
+            raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
+        if previous.exists() and not path.exists():  # killed between the two renames below
+            previous.rename(path)
+        for left_over in (partial, previous):
+            shutil.rmtree(left_over, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(previous)
+    partial.rename(path)
+    shutil.rmtree(previous, ignore_errors=True)

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lim_keras.export.bundle_info import BandStatistics, BundleInfo, ModelFacts
+from lim_keras.bundle.info import BandStatistics, BundleInfo, ModelFacts
 
 
 def _facts(changes: dict[str, Any]) -> dict[str, Any]:

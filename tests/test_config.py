@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lim_keras.config import LossSection, ModelSection, RunConfig, load_config
-from lim_keras.config_errors import fields
+from lim_keras.config import LossSection, ModelSection, RunConfig, fields, load_config
 from lim_keras.errors import ConfigError
 
 

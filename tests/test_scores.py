@@ -9,13 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from lim_keras.errors import DataError
-from lim_keras.scores import (
-    SCORES,
-    average_precision,
-    average_precision_of,
-    probability_histogram,
-    scores,
-)
+from lim_keras.metrics.binary import SCORES, average_precision, average_precision_of, probability_histogram, scores
 
 NAN = math.nan
 
@@ -175,5 +169,5 @@ class TestAveragePrecision:
 
 
 def test_does_not_import_tensorflow():
-    code = "import sys, lim_keras.scores; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    code = "import sys, lim_keras.metrics.binary; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

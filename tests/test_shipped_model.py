@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import rasterio
 
+from lim_keras.bundle.litert import load_litert
+from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.bundle.verify import verify_bundle
 from lim_keras.config import EvaluationSection
-from lim_keras.evaluation.scenes import judge_scene
-from lim_keras.export.bundle import load_bundle
-from lim_keras.export.verify import verify_bundle
-from lim_keras.inference import PredictOptions, predict_scene
-from lim_keras.inference.litert import load_litert
+from lim_keras.evaluation.scene import evaluate_scene
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
 
 BUNDLE = Path(__file__).parents[1] / "exported_models" / "bijie_edge"
 LITERT = BUNDLE / "tflite" / "fold_0_int8.tflite"
@@ -57,5 +58,5 @@ def test_it_finds_landslides_on_a_scene_of_test_tiles(real_data):
     scenes = real_data / "scenes"
     scene = scenes / "bijie_test_composite.tif"
     truth = scenes / "bijie_test_composite_landslides.geojson"
-    judged = judge_scene(load_bundle(BUNDLE), scene, truth, settings=EvaluationSection(bootstrap=1))
+    judged = evaluate_scene(load_bundle(BUNDLE), scene, truth, settings=EvaluationSection(bootstrap=1))
     assert judged.evaluation.figures().model["f1"].value > FLOOR  # .739 when it was exported

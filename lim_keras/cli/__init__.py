@@ -24,7 +24,15 @@ COMMANDS = {
     "export": "Make LiteRT (TFLite) files of a bundle, and check them on tiles.",
     "demo": "Show the whole way, from tiles to figures, on a made-up world.",
 }
-"""Name and summary of every command; `lim_keras.cli.<name>` holds a click command of the same name."""
+"""Name and summary of every command."""
+
+_MODULES = {
+    **dict.fromkeys(("fit", "cv", "distill"), "train"),
+    **dict.fromkeys(("predict", "evaluate"), "scenes"),
+    **dict.fromkeys(("info", "verify", "export"), "bundle"),
+    **dict.fromkeys(("data", "demo"), "data"),
+}
+"""Module of `lim_keras.cli` that holds the click command of each name."""
 
 _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C: 128 + SIGINT
 
@@ -38,7 +46,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{_MODULES[cmd_name]}"), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""The manifest tiles.csv: one tile a line, read and written, with the folds where they are known."""
+"""Tile manifest `tiles.csv`: read and write."""
 
 import csv
 import difflib
@@ -6,18 +6,53 @@ import math
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from lim_keras.data.candidates import Candidate, raise_problems
 from lim_keras.data.tile import Ignore, Kind, Tile
 from lim_keras.errors import DataError
 
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A tile as claimed: fields are those of `Tile`, None where nothing is claimed."""
+
+    tile_id: str
+    image: Path
+    mask: Path | None
+    kind: Kind | None = None
+    group: str = ""
+    scene: str = ""
+    x: float | None = None
+    y: float | None = None
+    width: int | None = None
+    height: int | None = None
+    gsd_m: float | None = None
+    crs: str = ""
+    landslide_px: int | None = None
+    valid_px: int | None = None
+    ignore: Ignore = ""
+
+
+def raise_problems(where: Path, problems: Sequence[str]) -> None:
+    """Raise one DataError that lists the first 20 problems, one a line, and counts the rest; none: do nothing."""
+    if not problems:
+        return
+    lines = [f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''} with the tiles:", *problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"... and {len(problems) - _SHOWN} more.")
+    raise DataError("\n  ".join(lines))
+
+
 COLUMNS = tuple(field.name for field in fields(Tile))
+
 _REQUIRED = ("tile_id", "image")
+
 _FOLD = "fold"
 
 Row = Mapping[str, str]

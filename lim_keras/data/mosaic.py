@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lim_keras.data.box import Box
+from lim_keras.raster.windows import Box
 
 IGNORE = 255
 Pick = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]

@@ -1,12 +1,4 @@
-"""Tiles that show the same ground, found by where they lie or, where files carry no position, by their pixels.
-
-Two such tiles on both sides of a split let a model be judged on ground that it was trained on. `group_overlaps` joins
-them into groups, which `lim_keras.data.folds` keeps together.
-
-By pixels, matching keypoints propose shifts between two tiles, and a shift stands when the band-passed pixels of the
-common rectangle correlate. Tiles must have one ground sample distance and orientation: a rotated or rescaled copy is
-not found.
-"""
+"""Tiles that show the same ground."""
 
 import hashlib
 from collections import Counter
@@ -19,25 +11,192 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pyproj import Transformer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from shapely import Polygon, STRtree
 
-from lim_keras.data.footprints import overlapping_footprints, read_footprints
-from lim_keras.data.keypoints import MIN_SIDE, Keypoints, Shift, find_keypoints, propose_shifts
-from lim_keras.data.raster import read_image
-from lim_keras.data.tiles import Tile, TileSet
+from lim_keras.data.tile import Tile
+from lim_keras.data.tiles import TileSet
+from lim_keras.raster.reader import RasterInfo, read_image, read_info
+
+# Neighbours that share an edge overlap by rounding only.
+_MIN_SHARE = 1e-3
+
+
+def read_footprints(tiles: Sequence[Tile]) -> dict[str, Polygon]:
+    """Tile id to its outline on the ground, for the tiles whose files say where they lie.
+
+    Outlines are in the tiles' CRS where they have one in common, in longitude and latitude where they have several.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    infos = {tile.tile_id: read_info(tile.image) for tile in tiles if tile.crs}
+    systems = {tile_id: info.crs for tile_id, info in infos.items() if info.transform is not None}
+    corners = {tile_id: _corners(infos[tile_id]) for tile_id in systems}
+    if len(set(systems.values())) < 2:
+        return {tile_id: Polygon(points) for tile_id, points in corners.items()}
+    to_degrees = {crs: Transformer.from_crs(crs, "EPSG:4326", always_xy=True) for crs in set(systems.values())}
+    return {tile_id: Polygon(to_degrees[systems[tile_id]].itransform(points)) for tile_id, points in corners.items()}
+
+
+def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, str, float]]:
+    """Every two tiles whose outlines overlap, with the common area over the smaller tile's area; in the given order."""
+    ids, outlines = list(footprints), list(footprints.values())
+    found: list[tuple[str, str, float]] = []
+    if not outlines:
+        return found
+    for i, j in sorted(STRtree(outlines).query(outlines, predicate="intersects").T.tolist()):
+        if i < j:
+            share = outlines[i].intersection(outlines[j]).area / min(outlines[i].area, outlines[j].area)
+            if share > _MIN_SHARE:
+                found.append((ids[i], ids[j], float(share)))
+    return found
+
+
+def _corners(info: RasterInfo) -> list[tuple[float, float]]:
+    place: Any = info.transform
+    # Written out, because affine 2 has no `@` and affine 3 warns of `*`.
+    return [
+        (place.a * x + place.b * y + place.c, place.d * x + place.e * y + place.f)
+        for x, y in ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
+    ]
+
 
 Array = npt.NDArray[Any]
+
+Shift = tuple[int, int]
+
+MIN_SIDE = 16
+"""Pixels; ground that is shared over less cannot be told from other ground."""
+
+# SIFT runs at half size: four times faster, and the noise of single pixels is gone. A tile with a side below this has
+# too few keypoints at half size.
+_SMALL_SIDE = 200
+
+_CONTRAST = 0.02
+
+_PIXELS_PER_KEYPOINT = 300
+
+_MIN_KEYPOINTS = 130
+
+_NEIGHBOURS = 8
+
+_TREES = 4
+
+_CHECKS = 32
+
+_CHUNK = 20_000
+
+# Squared distances of square-rooted descriptors of unit sum. Of matches of the same pixels after two JPEG encodings,
+# nine in ten lie below .05 and nearly all below .25; of the many that only look alike, few below .07.
+_SAME = 0.07
+
+_ALIKE = 0.25
+
+_SHIFTS_PER_PAIR = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """positions: (n, 2) float32, x and y in tile pixels. descriptors: (n, 128) float32 of unit length."""
+
+    positions: Array
+    descriptors: Array
+
+
+def find_keypoints(gray: Array) -> Keypoints:
+    """The strongest keypoints of a (height, width) uint8 image, up to one in 300 pixels; none where it is flat."""
+    nothing = Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+    if min(gray.shape) < MIN_SIDE:  # below some size OpenCV's SIFT breaks down
+        return nothing
+    shrink = 1 if min(gray.shape) < _SMALL_SIDE else 2
+    # Cut to whole multiples first, so that the half-size grid lies on the full one exactly.
+    height, width = (side - side % shrink for side in gray.shape)
+    small = cv2.resize(gray[:height, :width], (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
+    sift = cv2.SIFT.create(contrastThreshold=_CONTRAST)
+    quota = max(_MIN_KEYPOINTS, gray.size // _PIXELS_PER_KEYPOINT)
+    points, descriptors = sift.compute(small, _upright(sift.detect(small, None))[:quota])
+    if not points:
+        return nothing
+    positions = np.array([point.pt for point in points], np.float32) * shrink
+    totals = np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
+    return Keypoints(positions, np.sqrt(descriptors / totals).astype(np.float32))
+
+
+def _upright(points: Sequence[cv2.KeyPoint]) -> list[cv2.KeyPoint]:
+    """The keypoints without orientation, strongest first; two that differed in orientation only are one."""
+    strongest = sorted(points, key=lambda point: (-point.response, point.pt, point.size))
+    distinct = {(*point.pt, point.size): point for point in strongest}
+    return [cv2.KeyPoint(x, y, size, 0.0, point.response, point.octave) for (x, y, size), point in distinct.items()]
+
+
+def propose_shifts(tiles: Sequence[Keypoints], bars: Progress) -> dict[tuple[int, int], list[Shift]]:
+    """For every two tiles, the shifts that their matching keypoints propose, those with most matches first.
+
+    Returns:
+        (i, j), i < j, places in `tiles`, to (dx, dy): what lies at (x, y) in tile i lies at (x + dx, y + dy) in tile j.
+    """
+    owner = np.repeat(np.arange(len(tiles)), [len(tile.positions) for tile in tiles])
+    if len(owner) < _NEIGHBOURS:
+        return {}
+    positions = np.concatenate([tile.positions for tile in tiles])
+    first, second, distances = _match(np.concatenate([tile.descriptors for tile in tiles]), owner, bars)
+    shifts = np.rint(positions[second] - positions[first]).astype(np.int64)
+    agreed, votes = _agree(np.column_stack([owner[first], owner[second], shifts]), distances)
+    proposed: dict[tuple[int, int], list[Shift]] = {}
+    for i, j, dx, dy in agreed[np.argsort(-votes, kind="stable")].tolist():
+        proposed.setdefault((i, j), []).append((dx, dy))
+    return {pair: pair_shifts[:_SHIFTS_PER_PAIR] for pair, pair_shifts in proposed.items()}
+
+
+def _match(descriptors: Array, owner: Array, bars: Progress) -> tuple[Array, Array, Array]:
+    """Rows that match across tiles, each match once, the row of the earlier tile first; and their distances."""
+    # The forest's splits are drawn at random: seeded, the same tiles give the same matches.
+    cv2.setRNGSeed(0)
+    forest = cv2.flann.Index(descriptors, {"algorithm": 1, "trees": _TREES})
+    matches, distances = [], []
+    for start in bars.track(range(0, len(descriptors), _CHUNK), description="matching keypoints"):
+        chunk = descriptors[start : start + _CHUNK]
+        neighbours, squared = forest.knnSearch(chunk, _NEIGHBOURS, params={"checks": _CHECKS})
+        here, there = np.repeat(np.arange(start, start + len(chunk)), _NEIGHBOURS), neighbours.ravel()
+        kept = (squared.ravel() < _ALIKE) & (owner[here] != owner[there])
+        # Rows are in tile order, so the smaller row is of the earlier tile.
+        low, high = np.minimum(here[kept], there[kept]), np.maximum(here[kept], there[kept])
+        matches.append(low * len(descriptors) + high)
+        distances.append(squared.ravel()[kept])
+    # Two keypoints that are each other's neighbour are one match, not two.
+    once, index = np.unique(np.concatenate(matches), return_index=True)
+    return once // len(descriptors), once % len(descriptors), np.concatenate(distances)[index]
+
+
+def _agree(shifts: Array, distances: Array) -> tuple[Array, Array]:
+    """Of the (n, 4) rows i, j, dx, dy each distinct one with two matches, or one that is the same; and how many."""
+    if not len(shifts):
+        return shifts, np.zeros(0, np.int64)
+    order = np.lexsort(shifts.T)
+    shifts, distances = shifts[order], distances[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(shifts, axis=0) != 0).any(axis=1)])
+    votes = np.diff(np.r_[starts, len(shifts)])
+    good = (votes > 1) | (np.minimum.reduceat(distances, starts) < _SAME)
+    return shifts[starts[good]], votes[good]
+
+
+Array_overlap = npt.NDArray[Any]
 
 # On real tiles the same pixels after two JPEG encodings correlate at .95 and more, other ground at .86 and less (that
 # is where a bright road crosses both).
 _MIN_CORRELATION = 0.9
+
 # Shifts from half-size keypoints are off by up to two pixels.
 _SLACK = 2
+
 _MIN_AREA = 600
+
 # Standard deviation, in grey levels, below which a rectangle shows nothing that could be recognised.
 _MIN_TEXTURE = 0.5
 
@@ -138,7 +297,7 @@ def _describe(tile: Tile) -> tuple[Keypoints, bytes]:
     return find_keypoints(gray), hashlib.sha256(repr(gray.shape).encode() + gray.tobytes()).digest()
 
 
-def _gray(tile: Tile) -> Array:
+def _gray(tile: Tile) -> Array_overlap:
     """(height, width) uint8: the mean of the first three bands; other than uint8, stretched between its percentiles."""
     image = read_image(tile.image)[..., :3]
     mean = image.astype(np.float32).mean(axis=2)
@@ -157,7 +316,7 @@ def _equal_neighbours(digests: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         last[digest] = k
 
 
-def _shared(first: Array, second: Array, shift: Shift) -> float:
+def _shared(first: Array_overlap, second: Array_overlap, shift: Shift) -> float:
     """The common area over the smaller image's area if both show the same at that shift, else 0."""
     here, there, area = _common(first, second, shift)
     if area == 0:
@@ -170,7 +329,7 @@ def _shared(first: Array, second: Array, shift: Shift) -> float:
     return area / min(first.size, second.size) if correlation >= _MIN_CORRELATION else 0.0
 
 
-def _common(first: Array, second: Array, shift: Shift) -> tuple[Array, Array, int]:
+def _common(first: Array_overlap, second: Array_overlap, shift: Shift) -> tuple[Array_overlap, Array_overlap, int]:
     """The rectangle that both show if (x, y) in the first is (x + dx, y + dy) in the second; area 0 if too small."""
     (dx, dy), (height, width) = shift, second.shape
     left, top = max(0, -dx), max(0, -dy)
@@ -182,8 +341,8 @@ def _common(first: Array, second: Array, shift: Shift) -> tuple[Array, Array, in
     return here, there, across * down
 
 
-def _band_pass(gray: Array) -> Array:
+def _band_pass(gray: Array_overlap) -> Array_overlap:
     """Detail of a few pixels' size: neither the light that all ground shares nor the noise of single pixels."""
     gray = gray.astype(np.float32)
-    detail: Array = cv2.GaussianBlur(gray, (0, 0), 1.0) - cv2.GaussianBlur(gray, (0, 0), 4.0)
+    detail: Array_overlap = cv2.GaussianBlur(gray, (0, 0), 1.0) - cv2.GaussianBlur(gray, (0, 0), 4.0)
     return detail

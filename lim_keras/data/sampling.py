@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 
 from lim_keras.data.augment import PAPER_RECIPES, Augmentation, AugmentationName, build_augmentation, paper_recipe
-from lim_keras.data.box import Box
 from lim_keras.data.mosaic import fill_box, lay_tile
 from lim_keras.data.store import TileStore, resample
 from lim_keras.errors import DataError
+from lim_keras.raster.windows import Box
 
 Example = tuple[np.ndarray, np.ndarray]
 """Image (size, size, bands) in its own data type, mask (size, size) uint8 {0, 1, 255}."""

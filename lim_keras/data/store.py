@@ -10,7 +10,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from lim_keras.data.tiles import Tile, TileSet, read_tile
+from lim_keras.data.tile import Tile, read_tile
+from lim_keras.data.tiles import TileSet
 
 CacheMode = Literal["memory", "recent", "disk", "none"]
 _MOST_BANDS = 4  # OpenCV averages areas of at most four bands at once

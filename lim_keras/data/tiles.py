@@ -1,4 +1,4 @@
-"""Sets of labelled tiles, read from any of the known layouts and checked whole before anything uses them."""
+"""Sets of labelled tiles, and reading their pixels."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,14 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import overload
 
-from lim_keras.data.candidates import raise_problems
-from lim_keras.data.layouts import find_tiles
-from lim_keras.data.manifest import read_candidates, read_folds, read_table, write_rows
-from lim_keras.data.tile import Ignore, Kind, Tile, read_tile
-from lim_keras.data.validation import check_tiles
+from lim_keras.data.layouts import check_tiles, find_tiles
+from lim_keras.data.manifest import raise_problems, read_candidates, read_table, write_rows
+from lim_keras.data.tile import Kind, Tile
 from lim_keras.errors import DataError
-
-__all__ = ["Ignore", "Kind", "Tile", "TileSet", "read_folds", "read_tile", "read_tile_ids"]
 
 _MANIFEST = "tiles.csv"
 

@@ -9,7 +9,7 @@ Layout, as TensorFlow Serving expects it (`<model>/<version>/`):
 `votes` are (n, height, width, 1). A fold's probability is sigmoid(logits / temperature + bias); the ensemble's is the
 mean over the folds, `spread` (float32) their population standard deviation, and `votes` (int32, a count) the number of
 folds whose probability reaches the threshold. Models of uint8 images with 1, 3 or 4 bands have a second signature,
-encoded(image_bytes), with the same outputs for PNG and JPEG files (`lim_keras.export.pictures`). The graphs hold
+encoded(image_bytes), with the same outputs for PNG and JPEG files (`lim_keras.export.graph_edits`). The graphs hold
 TensorFlow operations only: `tf.saved_model.load`, `keras.layers.TFSMLayer` and TensorFlow Serving load them without
 this package.
 
@@ -39,11 +39,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lim_keras.bundle.protocol import ENCODED, PICTURES, SIGNATURE, takes_pictures
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
-from lim_keras.export.folders import written_whole
-from lim_keras.export.pictures import decode_pictures
-from lim_keras.export.signatures import ENCODED, PICTURES, SIGNATURE, takes_pictures
+from lim_keras.export.graph_edits import decode_encoded_images
+from lim_keras.files import atomic_folder
+from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
 
 ENSEMBLE = "ensemble"
 VERSION = "1"
@@ -149,7 +149,7 @@ def _image_function(compute: Any, bands: int) -> Any:
 
 def _picture_function(graph: FoldGraph | EnsembleGraph) -> Any:
     def compute(image_bytes: Any) -> dict[str, Any]:
-        image = tf.cast(decode_pictures(image_bytes, graph.bands), tf.float32)
+        image = tf.cast(decode_encoded_images(image_bytes, graph.bands), tf.float32)
         outputs: dict[str, Any] = graph.probability(image)
         return outputs
 
@@ -206,7 +206,7 @@ def _float32_dtype(dtype: Any) -> Any:
 
 def export_fold(model: keras.Model, path: Path, calibration: Calibration = UNCALIBRATED) -> None:
     """Write one model as a SavedModel into the folder `path`, whole or not at all. Arguments as in `FoldGraph`."""
-    with written_whole(path) as folder:
+    with atomic_folder(path) as folder:
         _save(FoldGraph(model, calibration), folder)
 
 
@@ -216,7 +216,7 @@ def export_ensemble(models: Sequence[keras.Model], path: Path, calibration: Cali
     Arguments as in `FoldGraph` and `EnsembleGraph`. `export_models` writes it beside its folds without a second copy
     of the variables.
     """
-    with written_whole(path) as folder:
+    with atomic_folder(path) as folder:
         _save(EnsembleGraph([FoldGraph(model, calibration) for model in models], threshold), folder)
 
 

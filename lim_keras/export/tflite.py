@@ -1,12 +1,4 @@
-"""A bundle's SavedModels to .tflite files for LiteRT, each kept only if it says the same as its SavedModel.
-
-    <bundle>/tflite/<source>_<variant>.tflite       source: ensemble, fold_<k>
-    <bundle>/tflite/tflite.json                     `lim_keras.inference.litert.LiteRtIndex`
-
-A file takes one window (1, h, w, bands) of raw pixels and gives `probability` (1, h, w, 1); of an ensemble also `folds`
-(1, h, w, folds), from which the runner makes spread and votes. h and w are any from 1 on, or both the tile of the
-export: accelerators of small devices mostly ask for one size, but that may leave no room for an exact halo.
-"""
+"""Export LiteRT files."""
 
 from __future__ import annotations
 
@@ -19,36 +11,46 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lim_keras.data.tiles import TileSet
-from lim_keras.errors import BundleError, DataError, LimKerasWarning
-from lim_keras.evaluation.judging import choose_tiles
-from lim_keras.export.bundle import load_bundle
-from lim_keras.export.bundle_info import BundleInfo, FileRecord, LiteRtFigures
-from lim_keras.export.litert_table import VERDICTS
-from lim_keras.export.model_card import write_documents
-from lim_keras.export.saved_model import ENSEMBLE, fold_name
-from lim_keras.export.tflite_check import Tally, Window, compare, random_windows, tile_windows
-from lim_keras.export.tflite_graph import calibration_windows, convert, input_of
-from lim_keras.files import make_folder
-from lim_keras.inference.litert import (
+from lim_keras.bundle.info import BundleInfo, FileRecord, LiteRtFigures
+from lim_keras.bundle.litert import (
     INDEX_FILE,
     LiteRtFile,
     LiteRtIndex,
     LiteRtModel,
     Variant,
     approximate,
-    halo_of_tile,
+    halo_of_input,
     measuring_side,
 )
+from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import BundleError, DataError, LimKerasWarning
+from lim_keras.evaluation.evaluator import choose_tiles
+from lim_keras.export.documents import write_documents
+from lim_keras.export.saved_model import ENSEMBLE, fold_name
+from lim_keras.export.tflite_check import (
+    Tally,
+    Window,
+    calibration_windows,
+    compare,
+    convert,
+    input_of,
+    random_windows,
+    tile_windows,
+)
+from lim_keras.files import make_folder
+from lim_keras.report.tables import VERDICTS
 
 FOLDER = "tflite"
+
 _NO_TILES: dict[str, Any] = {"training_tiles": (), "test_tiles": (), "held_out": {}}
+
 _CALIBRATION_WINDOWS = 256
 """With 64 one model's int8 file lost .0101 of landslide IoU, with 256 .0051."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class LiteRtOptions:
     """What is asked of an export.
 
     Args:
@@ -102,7 +104,7 @@ def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
+def export_litert(bundle: Path, asked: LiteRtOptions) -> LiteRtExport:
     """Make .tflite files of a bundle, run each on the test windows, and keep those within their limit.
 
     Raises:
@@ -114,7 +116,7 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
     """
     info = BundleInfo.read(bundle)
     side = measuring_side(info) if asked.tile is None else asked.tile
-    halo = halo_of_tile(info, asked.tile)
+    halo = halo_of_input(info, asked.tile)
     source = fold_name(asked.fold or 0) if asked.fold is not None or info.folds == 1 else ENSEMBLE
     tiles = _read_tiles(asked, info)
     _warn(info, source, asked.tile, halo)
@@ -149,7 +151,7 @@ def export_litert(bundle: Path, asked: Asked) -> LiteRtExport:
             path.unlink(missing_ok=True)
 
 
-def _read_tiles(asked: Asked, info: BundleInfo) -> TileSet | None:
+def _read_tiles(asked: LiteRtOptions, info: BundleInfo) -> TileSet | None:
     if asked.data is None:
         if "int8" in asked.variants:
             raise DataError(
@@ -175,7 +177,12 @@ def _warn(info: BundleInfo, source: str, tile: int | None, halo: int) -> None:
 
 
 def _convert(
-    bundle: Path, asked: Asked, info: BundleInfo, side: int, tiles: TileSet | None, drafts: Mapping[Variant, Path]
+    bundle: Path,
+    asked: LiteRtOptions,
+    info: BundleInfo,
+    side: int,
+    tiles: TileSet | None,
+    drafts: Mapping[Variant, Path],
 ) -> None:
     folds = range(info.folds) if asked.fold is None else [asked.fold]
     models = [load_bundle(bundle, fold).saved_model for fold in folds]
@@ -187,7 +194,7 @@ def _convert(
         path.write_bytes(convert(models, variant, asked.tile, info, calibration))
 
 
-def _training_tiles(tiles: TileSet, asked: Asked, info: BundleInfo) -> TileSet:
+def _training_tiles(tiles: TileSet, asked: LiteRtOptions, info: BundleInfo) -> TileSet:
     """What the bundle was trained on as far as it is there, and never a test tile."""
     tests = {*(asked.test_ids or ()), *info.test_tiles}
     trained = [one for one in tiles.ids if one in set(info.training_tiles) - tests]
@@ -195,7 +202,7 @@ def _training_tiles(tiles: TileSet, asked: Asked, info: BundleInfo) -> TileSet:
     return replace(tiles, tiles=tiles.subset(chosen).tiles)
 
 
-def _windows(tiles: TileSet | None, asked: Asked, info: BundleInfo, side: int) -> Iterator[Window]:
+def _windows(tiles: TileSet | None, asked: LiteRtOptions, info: BundleInfo, side: int) -> Iterator[Window]:
     if tiles is None:
         return random_windows(info.bands, max(one.max for one in info.statistics), side)
     chosen = choose_tiles(tiles, asked.test_ids, test=info.test_tiles, training=info.training_tiles)
@@ -208,7 +215,7 @@ def _keep(
     files: Mapping[str, LiteRtFile],
     drafts: Mapping[Variant, Path],
     reference: Tally,
-    asked: Asked,
+    asked: LiteRtOptions,
 ) -> LiteRtExport:
     """Give files within their limits their names and tflite.json; what it says of others of this bundle stays."""
     refused = [] if asked.allow_drop else [name for name, one in files.items() if one.measured.within is False]

@@ -13,13 +13,13 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds
 
-from lim_keras.data.box import Box
-from lim_keras.data.raster import RasterInfo
+from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.inference.scene import Grid, SceneReader
 from lim_keras.inference.stream import ValueScale
-from lim_keras.inventory.ground import open_raster
+from lim_keras.raster.georeference import open_raster
+from lim_keras.raster.reader import RasterInfo
+from lim_keras.raster.scene import Grid, SceneReader
+from lim_keras.raster.windows import Box
 
 GSD_TOLERANCE = 1.5
 _BRIGHTNESS_TOLERANCE = 2.0

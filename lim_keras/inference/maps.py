@@ -17,10 +17,10 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from lim_keras.data.raster import RasterInfo
 from lim_keras.errors import DataError
 from lim_keras.files import write_text
-from lim_keras.inference.stream import Piece
+from lim_keras.inference.stream import WindowPrediction
+from lim_keras.raster.reader import RasterInfo
 
 STATE = "state.json"
 NODATA = -1.0
@@ -87,7 +87,7 @@ class Maps:
         """Rows of windows that are complete on the disk."""
         return int(self._state["done"])
 
-    def write(self, piece: Piece) -> None:
+    def write(self, piece: WindowPrediction) -> None:
         """Put a piece in its place. Pixels without data stay unwritten."""
         values = {"probability": piece.probability, "votes": piece.votes, "spread": piece.spread}
         whole = bool(piece.valid.all())

@@ -14,14 +14,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.info import INFO_FILE, BundleInfo
+from lim_keras.bundle.protocol import EnsemblePrediction, checked_images
+from lim_keras.bundle.window_size import shape_tile, smallest_window
 from lim_keras.errors import BundleError, DataError
-from lim_keras.export.bundle_info import INFO_FILE, BundleInfo
-from lim_keras.inference.memory import shape_tile, smallest_window
-from lim_keras.inference.outputs import EnsemblePrediction, checked_images
 from lim_keras.inference.server_address import ServerAddress
 from lim_keras.inference.server_answers import check_served, expected_outputs, prediction
 from lim_keras.inference.server_json import JsonFormat, output_digits
-from lim_keras.inference.server_transport import MEBIBYTE, Patience, RefusedError, Sizes, Transport
+from lim_keras.inference.server_transport import MEBIBYTE, RefusedError, RetryPolicy, Sizes, Transport
 
 REST_MB, GRPC_MB = 32.0, 64.0
 """Size of a message if nothing else is said, MiB."""
@@ -89,7 +89,7 @@ class ServerModel:
     transport: Transport
     sizes: Sizes
     limit: int
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
     in_flight: int = 4
     hint: str = ""
 
@@ -164,7 +164,7 @@ def connect(bundle: Path, server: str, options: ServerOptions | None = None) -> 
     """
     options = options or ServerOptions()
     info, address = read_info(bundle), ServerAddress.parse(server)
-    patience = Patience(options.retries)
+    patience = RetryPolicy(options.retries)
     first = _transport(address, options)
     try:
         served = patience.insist(first.describe)
@@ -207,7 +207,7 @@ def _transport(address: ServerAddress, options: ServerOptions) -> Transport:
 
 
 def _model(
-    info: BundleInfo, transport: Transport, address: ServerAddress, options: ServerOptions, patience: Patience
+    info: BundleInfo, transport: Transport, address: ServerAddress, options: ServerOptions, patience: RetryPolicy
 ) -> ServerModel:
     names, hint = expected_outputs(info), ""
     if address.scheme == "grpc":

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import PROBABILITY, SPREAD, VOTES, EnsemblePrediction, highest, is_possible
 from lim_keras.errors import BundleError, ServerError
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.inference.outputs import PROBABILITY, SPREAD, VOTES, EnsemblePrediction, highest, is_possible
 from lim_keras.inference.server_address import ServerAddress
 from lim_keras.inference.server_transport import INPUT, Served, shown
 

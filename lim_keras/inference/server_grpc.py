@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.protocol import PROBABILITY, SPREAD, VOTES
 from lim_keras.errors import ServerError
-from lim_keras.inference.outputs import PROBABILITY, SPREAD, VOTES
 from lim_keras.inference.server_address import ServerAddress
-from lim_keras.inference.server_transport import (
-    INPUT,
-    RefusedError,
-    Served,
-    Sizes,
-    Tensor,
-    UnavailableError,
-    shown,
-)
+from lim_keras.inference.server_transport import INPUT, RefusedError, Served, Sizes, Tensor, UnavailableError, shown
 
 _SIGNATURE = "serving_default"
 _BUSY = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")

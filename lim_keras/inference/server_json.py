@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.protocol import PROBABILITY, VOTES
 from lim_keras.errors import DataError, ServerError
-from lim_keras.inference.outputs import PROBABILITY, VOTES
 from lim_keras.inference.server_transport import INPUT, shown
 
 JsonFormat = Literal["column", "row"]

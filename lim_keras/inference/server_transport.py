@@ -92,7 +92,7 @@ class Transport(Protocol):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often a server that is away or busy is asked again.
 
     The pauses double from `first_s` to `longest_s`, in seconds; each is shortened at random by up to a half, so that

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lim_keras.data.box import Box
-from lim_keras.inference.outputs import EnsemblePrediction
-from lim_keras.inference.scene import SceneReader
-from lim_keras.inference.windows import Window
+from lim_keras.bundle.protocol import EnsemblePrediction
+from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.windows import Box, Window
 
 _Item = TypeVar("_Item")
 _Loaded = TypeVar("_Loaded")
@@ -26,7 +25,7 @@ _RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class InputScaling:
     """How a scene is shown to a model.
 
     Args:
@@ -61,7 +60,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Piece:
+class WindowPrediction:
     """What was predicted for a core.
 
     core: in the scene's coordinates. probability, spread, votes: (height, width) of the core, see `EnsemblePrediction`;
@@ -79,9 +78,9 @@ def predict_windows(
     predict: Callable[[NDArray[Any]], EnsemblePrediction],
     scene: SceneReader,
     windows: Iterable[tuple[Window, Box]],
-    seen: Seen,
+    seen: InputScaling,
     in_flight: int = 1,
-) -> Iterator[Piece]:
+) -> Iterator[WindowPrediction]:
     """Predict windows one after another; the next is read meanwhile.
 
     Args:
@@ -96,14 +95,14 @@ def predict_windows(
     def load(item: tuple[Window, Box]) -> tuple[Window, NDArray[Any], NDArray[np.bool_]]:
         return (item[0], *seen.load(scene, *item))
 
-    def answer(loaded: tuple[Window, NDArray[Any], NDArray[np.bool_]]) -> Piece:
+    def answer(loaded: tuple[Window, NDArray[Any], NDArray[np.bool_]]) -> WindowPrediction:
         window, pixels, valid = loaded
         if not valid.any():
             nothing = np.zeros(valid.shape, np.float32)
-            return Piece(window.core, nothing, nothing, nothing.astype(np.int32), valid)
+            return WindowPrediction(window.core, nothing, nothing, nothing.astype(np.int32), valid)
         inner = window.inner.slices
         probability, spread, votes = (values[0][inner] for values in predict(pixels[np.newaxis]))
-        return Piece(window.core, probability, spread, votes, valid)
+        return WindowPrediction(window.core, probability, spread, votes, valid)
 
     loaded = prefetched(load, windows)
     if in_flight == 1:

@@ -1,4 +1,4 @@
-"""From a mask raster to the table of its landslides."""
+"""Landslide table from a mask raster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from lim_keras.data.raster import RasterInfo
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.inventory.ground import Ground
 from lim_keras.inventory.measures import measure
 from lim_keras.inventory.polygons import Polygons, place, read_mask_info, trace
-from lim_keras.inventory.shapes import fill_holes, simplify
+from lim_keras.inventory.simplify import fill_holes, simplify
 from lim_keras.inventory.terrain import TerrainReader
 from lim_keras.inventory.zonal import Columns, zonal_statistics
+from lim_keras.raster.georeference import Ground
+from lim_keras.raster.reader import RasterInfo
 
 # GDAL's own grows to a twentieth of the machine's memory.
 _CACHE_BYTES = 128 * 2**20
@@ -35,7 +35,7 @@ class InventoryOptions:
             when it is simplified is left out, too.
         fill_holes_m2: holes up to this area are filled, math.inf all. A landslide in a filled hole becomes part of the
             one around it.
-        simplify_m: tolerance, metres, see `lim_keras.inventory.shapes.simplify`; about a pixel straightens staircases.
+        simplify_m: tolerance, metres, see `simplify.simplify`; about a pixel straightens staircases.
         min_slope: degrees; landslides with a smaller mean slope are marked as `below_min_slope`. Needs an elevation
             model.
         drop_below_slope: leave these out.
@@ -208,3 +208,39 @@ def _select(outlines: Polygons, columns: Columns, kept: NDArray[np.bool_]) -> tu
 def _frame(outlines: Polygons, columns: Columns, ground: Ground) -> geopandas.GeoDataFrame:
     numbers = np.arange(1, len(outlines) + 1, dtype=np.int64)
     return geopandas.GeoDataFrame({"id": numbers, **columns}, geometry=place(outlines, ground), crs=ground.crs or None)
+
+
+_OPTIONS = {"min_area_m2": "--min-area", "fill_holes_m2": "--fill-holes", "simplify_m": "--simplify"}
+
+
+def check_inventory(scene: RasterInfo, options: InventoryOptions, dem: Path | None) -> None:
+    """Refuse at once what `polygonise` would refuse after hours, in the words of the command line.
+
+    Args:
+        scene: with its ground sample distance, where that is known.
+        options: which landslides are wanted, and how they are drawn.
+        dem: elevation model.
+
+    Raises:
+        DataError: an option needs an elevation model or a ground sample distance that is not there, or the model cannot
+            be used with this scene.
+    """
+    ground, asked = Ground.of(scene, scene.gsd_m), [_OPTIONS[name] for name in options.in_metres]
+    if asked and ground.gsd_m is None:
+        raise DataError(
+            f"{scene.path}: its ground sample distance is not known, but needed for {', '.join(asked)}. Say it with "
+            "--gsd, or leave that out."
+        )
+    if dem is None:
+        if options.min_slope is not None:
+            raise DataError(f"{scene.path}: --min-slope needs an elevation model. Give it with --dem.")
+        return
+    if not ground.crs:
+        raise DataError(
+            f"{scene.path}: has no coordinate reference system, so its place in {dem} is not known. Give it one "
+            "(`gdal_translate -a_srs ... -a_ullr ...`), or leave --dem out."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LimKerasWarning)  # `polygonise` says what the model does not cover
+        with TerrainReader(dem, scene):
+            pass  # entering it is the check

@@ -1,9 +1,4 @@
-"""Size, place and shape of outlines on the ground.
-
-Where the scene's CRS is known, areas and lengths are geodesic, on the WGS 84 ellipsoid (Karney 2013), whatever the CRS:
-degrees, feet, or a projection that stretches the ground as Web Mercator does (by 1 / cos(latitude), its areas by the
-square of that). UTM differs from them by up to 0.08 % of an area in the middle of a zone.
-"""
+"""Area, position and shape of outlines."""
 
 from __future__ import annotations
 
@@ -14,8 +9,8 @@ from numpy.typing import NDArray
 from pyproj import Geod
 from rasterio import Affine
 
-from lim_keras.inventory.ground import Floats, Ground
 from lim_keras.inventory.polygons import Polygons
+from lim_keras.raster.georeference import Floats, Ground
 
 _ELLIPSOID = Geod(ellps="WGS84")
 

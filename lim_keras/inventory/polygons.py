@@ -1,4 +1,4 @@
-"""From a mask on the disk to outlines of landslides, in pixels."""
+"""Landslide outlines: tracing, simplification and holes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import shapes
 
-from lim_keras.data.raster import RasterInfo, read_info
 from lim_keras.errors import DataError
-from lim_keras.inventory.ground import NO_LABEL, Ground, apply, explained, inverse, open_raster
+from lim_keras.raster.georeference import NO_LABEL, Ground, apply, explained, inverse, open_raster
+from lim_keras.raster.reader import RasterInfo, read_info
 
 Polygons = NDArray[Any]
 """shapely polygons, (n,)."""

@@ -1,4 +1,4 @@
-"""Statistics of a scene's rasters over each landslide, in one pass over their blocks."""
+"""Statistics of rasters over each landslide."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from lim_keras.data.raster import RasterInfo
 from lim_keras.errors import DataError
-from lim_keras.inventory.ground import BLOCK, NO_LABEL, open_raster, read_window, strips
 from lim_keras.inventory.polygons import Polygons
 from lim_keras.inventory.terrain import Terrain
+from lim_keras.raster.georeference import BLOCK, NO_LABEL, open_raster, read_window, strips
+from lim_keras.raster.reader import RasterInfo
 
 Columns = dict[str, NDArray[Any]]
+
 # Shorter mean directions are noise: slopes of all directions cancel out.
 _MIN_RESULTANT = 1e-6
 

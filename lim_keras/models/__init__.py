@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from lim_keras.errors import ModelError
+from lim_keras.models.decoders import decode_fcn, decode_fcn_fl
 from lim_keras.models.encoders import IMAGENET, STRIDE, build_encoder, has_pooling
-from lim_keras.models.fcn import decode_fcn, decode_fcn_fl
 from lim_keras.models.layers import BandRange, CropLike, PadToMultiple, upsample
 
 __all__ = ["build_model", "network_stride"]
@@ -73,11 +73,11 @@ def _decoder(name: str, encoder: str) -> tuple[Callable[[Sequence[Any], int, flo
     if name == "fcn_fl":
         return decode_fcn_fl, False
     if name == "unet":
-        from lim_keras.models.unet import decode_unet
+        from lim_keras.models.decoders import decode_unet
 
         return decode_unet, False
     if name == "segnet":
-        from lim_keras.models.segnet import decode_segnet
+        from lim_keras.models.decoders import decode_segnet
 
         return decode_segnet, has_pooling(encoder)
     raise ModelError(f"Invalid value for argument `name`. Expected fcn, fcn_fl, unet or segnet. Received: {name}")

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lim_keras.errors import DataError
-from lim_keras.evaluation.calibration import Reliability
-from lim_keras.evaluation.confusion import Confusion, count
-from lim_keras.evaluation.scoring import Prediction
-from lim_keras.report.outcomes import as_picture, colour_outcomes, shrink
+from lim_keras.evaluation.evaluation import Prediction
+from lim_keras.metrics.binary import Confusion, count
+from lim_keras.metrics.calibration import Reliability
+from lim_keras.report.overlay import as_picture, colour_overlay, shrink
 from lim_keras.report.style import (
     ACCENT,
     INK,
@@ -97,7 +97,7 @@ def overlay(
     figure = new_figure(9, max(4.4 * height / width, 1.5) + 0.8)
     left, right = figure.subplots(1, 2)
     _show(left, picture, title)
-    _show(right, colour_outcomes(image, mask, prediction, threshold))
+    _show(right, colour_overlay(image, mask, prediction, threshold))
     outcome_legend(figure)
     return save(figure, path)
 
@@ -209,7 +209,7 @@ def scene_overview(
     Raises:
         DataError: shapes that differ.
     """
-    picture, coloured = as_picture(scene), colour_outcomes(scene, truth, probability, threshold)
+    picture, coloured = as_picture(scene), colour_overlay(scene, truth, probability, threshold)
     height, width = picture.shape[:2]
     confusion = count(np.asarray(probability) >= threshold, np.asarray(truth, np.uint8))
     figure = new_figure(15, max(4.7 * height / width, 1.5) + 1.2)
@@ -261,7 +261,7 @@ def _aspect(image: ArrayLike) -> float:
 def _stacked(prediction: Prediction, threshold: float) -> NDArray[np.uint8]:
     """The image above, its outcomes below, a white line between: one picture, so that both move together."""
     place = prediction.place
-    coloured = colour_outcomes(place.image, place.mask, prediction.probability, threshold)
+    coloured = colour_overlay(place.image, place.mask, prediction.probability, threshold)
     line = np.full((max(coloured.shape[1] // 50, 1), coloured.shape[1], 3), 255, np.uint8)
     return np.concatenate([as_picture(place.image), line, coloured])
 

@@ -23,10 +23,10 @@ from pyproj import Geod
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lim_keras.data.raster import RasterInfo, read_scene_info
 from lim_keras.errors import DataError
-from lim_keras.inventory.ground import Ground, apply, explained, inverse, open_raster
 from lim_keras.inventory.measures import polygon_areas_m2
+from lim_keras.raster.georeference import Ground, apply, explained, inverse, open_raster
+from lim_keras.raster.reader import RasterInfo, read_scene_info
 from lim_keras.report.style import (
     DPI,
     INK,

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from lim_keras.errors import TrainingError
-from lim_keras.evaluation.calibration import ProbabilityHistogram, best_threshold
 from lim_keras.files import write_text
 from lim_keras.losses import BinaryFocalLoss
+from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
 
 STATE = "state.json"
 _PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3

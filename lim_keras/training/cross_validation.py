@@ -1,22 +1,80 @@
-"""Train the folds of a run, each in a process of its own, and carry on where an earlier call stopped."""
+"""Train the folds of a run, and predict their held-out tiles."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keras
+import numpy as np
 from rich.console import Console
+from scipy.special import expit
 
+from lim_keras.data.store import TileStore
 from lim_keras.errors import LimKerasError, TrainingError
+from lim_keras.evaluation.evaluation import Prediction, Sample
+from lim_keras.evaluation.protocols import sheet_predictions, tile_predictions
+from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
+from lim_keras.metrics.image_blind import everywhere
+from lim_keras.models import network_stride
+from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.run import OUT_OF_FOLD, Run
 
-if TYPE_CHECKING:  # it imports TensorFlow, which the process that starts the folds can do without
-    from lim_keras.training.teaching import Teaching
+if TYPE_CHECKING:
+    from lim_keras.training.distillation import Distillation
+
+
+_LEAST = 1e-6  # float32 has few steps between this and 1 - this; its logit is 14
+
+
+def predict_out_of_fold(run: Run, fold: int) -> None:
+    """Predict the held-out tiles of a fold with its model and keep the probabilities; does nothing where they are kept.
+
+    A model of windows predicts its tiles among each other on sheets, at the data's own share of landslides; a model of
+    whole resized tiles predicts whole resized tiles, as a scene has none of these to fit a threshold on.
+    """
+    folder = run.fold_folder(fold) / OUT_OF_FOLD
+    if folder.exists():
+        return
+    partial = folder.with_name(f"{OUT_OF_FOLD}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    predict = Predictor(keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False))
+    for prediction in out_of_fold_predictions(run, fold, predict):
+        # Logits: as float16, probabilities near 1 would all become 1.
+        inside = np.clip(prediction.probability, _LEAST, 1 - _LEAST)
+        logit = np.log(inside / (1 - inside)).astype(np.float16)
+        np.savez(partial / f"{prediction.place.name}.npz", logit=logit, mask=prediction.place.mask)
+    partial.rename(folder)
+
+
+def out_of_fold_predictions(run: Run, fold: int, predict: Predictor) -> Iterator[Prediction]:
+    """Predictions of the held-out tiles of a fold, in the manner that its models were trained for."""
+    config = run.config
+    store = TileStore(run.held_out_tiles(fold), config.sampling.gsd_m, config.gsd_m, cache="recent")
+    if config.sampling.mode == "resized":
+        return tile_predictions(predict, store, size=config.sampling.size)
+    return sheet_predictions(
+        predict, store, seed=config.seed, multiple=max(64, network_stride(config.model.input_reduction))
+    )
+
+
+def read_out_of_fold(run: Run, fold: int, calibration: Calibration = UNCALIBRATED) -> Iterator[Prediction]:
+    """The kept probabilities of a fold's held-out tiles, calibrated; the places carry no images."""
+    for tile in run.held_out_tiles(fold):
+        with np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz") as kept:
+            logit, labels = kept["logit"].astype(np.float32), kept["mask"]
+        probability = expit(calibration.logit(logit).astype(np.float32))
+        place = Sample(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
+        yield Prediction(place, probability, everywhere(labels.shape))
+
 
 _KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or --jobs."
 
@@ -70,11 +128,10 @@ def train_fold(
     encoder_weights: str | None = None,
     label: str = "fit",
     console: Console | None = None,
-    teaching: Teaching | None = None,
+    teaching: Distillation | None = None,
 ) -> None:
     """Train the model of one fold in this process and predict its held-out tiles; see `train_model`."""
     from lim_keras.training.fit import train_model
-    from lim_keras.training.held_out import predict_held_out
 
     train_model(
         run.config,
@@ -87,7 +144,7 @@ def train_fold(
         label=label,
         console=console,
     )
-    predict_held_out(run, fold)
+    predict_out_of_fold(run, fold)
 
 
 def _start(folder: Path, fold: int, encoder_weights: str | None, jobs: int, sharing: int) -> BaseProcess:
@@ -99,7 +156,7 @@ def _start(folder: Path, fold: int, encoder_weights: str | None, jobs: int, shar
 
 
 def _work(folder: str, fold: int, encoder_weights: str | None, jobs: int, sharing: int) -> None:
-    from lim_keras.cli.startup import load_tensorflow
+    from lim_keras.tensorflow_import import load_tensorflow
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     load_tensorflow()

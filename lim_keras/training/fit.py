@@ -13,22 +13,21 @@ from rich.console import Console
 
 from lim_keras.config import LossSection, RunConfig
 from lim_keras.data.augment import build_augmentation
+from lim_keras.data.band_statistics import BandStatistics
 from lim_keras.data.pipeline import resized_batches, sheet_batches, training_batches
 from lim_keras.data.sampling import ResizedSampler, Sampler, WindowSampler
-from lim_keras.data.statistics import BandStatistics
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
-from lim_keras.evaluation.calibration import UNCALIBRATED, Calibration
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
-from lim_keras.metrics import AllScores
+from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
+from lim_keras.metrics.keras_metrics import AllScores
 from lim_keras.models import build_model
 from lim_keras.models.encoders import NO_WEIGHTS, freeze_scales
 from lim_keras.training.callbacks import Checkpoints, Validation
-from lim_keras.training.optimizer import build_optimizer
-from lim_keras.training.precision import choose_precision, precision
+from lim_keras.training.distillation import Distillation, DistillationSampler, DistillationStore, MaskScores
+from lim_keras.training.optimizer import build_optimizer, choose_precision, precision
 from lim_keras.training.progress import RunProgress
-from lim_keras.training.starting import start_weights
-from lim_keras.training.teaching import MaskScores, TaughtSampler, TaughtStore, Teaching
+from lim_keras.training.warm_start import warm_start_weights
 
 MODEL = "model.keras"
 
@@ -41,7 +40,7 @@ def train_model(
     *,
     statistics: BandStatistics,
     encoder_weights: str | None = None,
-    teaching: Teaching | None = None,
+    teaching: Distillation | None = None,
     label: str = "fit",
     console: Console | None = None,
 ) -> Path:
@@ -76,7 +75,7 @@ def train_model(
         _store(config, validation, folder / "cache" / "v"),
     ]
     with precision(choose_precision(config.training.precision, folder)):
-        start = start_weights(folder.parent)
+        start = warm_start_weights(folder.parent)
         # All weights are there: an encoder's would be fetched in vain.
         weights = NO_WEIGHTS if start else encoder_weights or config.model.encoder_weights
         model = _network(config, statistics, weights)
@@ -96,7 +95,7 @@ def _run(
     validation: TileStore,
     folder: Path,
     statistics: BandStatistics,
-    teaching: Teaching | None,
+    teaching: Distillation | None,
     label: str,
     console: Console | None,
 ) -> Checkpoints:
@@ -107,7 +106,7 @@ def _run(
     if teaching is None:
         model.compile(optimizer=optimizer, loss=loss, metrics=[AllScores()])
     else:
-        sampler = TaughtSampler(sampler)
+        sampler = DistillationSampler(sampler)
         model.compile(optimizer=optimizer, loss=_student_loss(config.loss, teaching), metrics=[MaskScores()])
     # What compile made of it: under mixed_float16 a wrapper that scales the loss and has a state of its own.
     model.optimizer.build(model.trainable_variables)
@@ -170,7 +169,7 @@ def build_loss(settings: LossSection) -> BinaryFocalLoss:
     return BinaryFocalLoss(*weights)
 
 
-def _student_loss(settings: LossSection, teaching: Teaching) -> DistillationLoss:
+def _student_loss(settings: LossSection, teaching: Distillation) -> DistillationLoss:
     weights = settings.landslide_weight, settings.background_weight, settings.gamma
     return DistillationLoss(*weights, settings.dice_weight, teaching.weight)
 
@@ -184,9 +183,9 @@ def _validation_batches(config: RunConfig, store: TileStore, statistics: BandSta
     return sheet_batches(store, 2 * size, max(1, batch // 4), config.seed)
 
 
-def _store(config: RunConfig, tiles: TileSet, folder: Path, teaching: Teaching | None = None) -> TileStore:
+def _store(config: RunConfig, tiles: TileSet, folder: Path, teaching: Distillation | None = None) -> TileStore:
     settings = config.sampling.gsd_m, config.gsd_m, config.training.cache, folder
-    return TileStore(tiles, *settings) if teaching is None else TaughtStore(tiles, teaching, *settings)
+    return TileStore(tiles, *settings) if teaching is None else DistillationStore(tiles, teaching, *settings)
 
 
 def _network(config: RunConfig, statistics: BandStatistics, weights: str) -> keras.Model:

@@ -1,9 +1,9 @@
-"""A run folder: the resolved configuration, the tiles with their folds, and what each fold has brought so far."""
+"""Run folder, and preparing a run from configuration and tiles."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 
 from lim_keras.config import RunConfig, load_config
-from lim_keras.data.statistics import BandStatistics, band_statistics
-from lim_keras.data.tiles import TileSet, read_folds
-from lim_keras.errors import TrainingError
+from lim_keras.data.band_statistics import BandStatistics, band_statistics
+from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
+from lim_keras.data.manifest import read_folds
+from lim_keras.data.tiles import TileSet, read_tile_ids
+from lim_keras.errors import DataError, LeakError, TrainingError
 from lim_keras.files import write_text
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
+
 TEST = -1
+
 HELD_OUT = 0
 """In a run of one model: the fold of its validation tiles; its training tiles are of no fold."""
+
 OUT_OF_FOLD = "out_of_fold"
 """In the folder of a fold: `<tile>.npz` with `logit` (height, width) float16 and `mask`, what it is judged by."""
 
@@ -148,3 +153,80 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
         elif value != other:
             found.append(f"{prefix}{key}")
     return found
+
+
+RUNS = Path("runs")
+
+
+def begin_fit(
+    config: Path,
+    data: Path,
+    *,
+    folder: Path | None = None,
+    overrides: Sequence[str] = (),
+    test: Path | None = None,
+    validation: Path | None = None,
+) -> Run:
+    """A run of one model.
+
+    Args:
+        config: YAML configuration.
+        data: tiles, see `TileSet.read`.
+        folder: of the run; None is runs/<name>.
+        overrides: `key=value` each.
+        test: list of the ids that no model may see.
+        validation: list of the ids that choose epoch and threshold; None splits `training.validation_fraction` off.
+
+    Raises:
+        LimKerasError: bad configuration, bad data, or a leak between the lists.
+    """
+    settings = load_config(config, overrides)
+    tiles, rest, folds = _set_test_apart(data, test)
+    if validation is None:
+        held_out = set(validation_split(rest, settings.training.validation_fraction, settings.seed))
+    else:
+        held_out = set(read_tile_ids(validation))
+        _refuse_both(held_out, folds, validation)
+        _check_kinds(tiles.subset(held_out), rest.without(held_out), validation)
+    folds |= dict.fromkeys(sorted(held_out), HELD_OUT)
+    return _open(folder, settings, tiles, folds)
+
+
+def begin_cross_validation(
+    config: Path, data: Path, *, folder: Path | None = None, overrides: Sequence[str] = (), test: Path | None = None
+) -> Run:
+    """A run of `folds` models; arguments and errors as in `begin_fit`."""
+    settings = load_config(config, overrides)
+    tiles, rest, folds = _set_test_apart(data, test)
+    folds |= assign_folds(rest, settings.folds, settings.seed)
+    return _open(folder, settings, tiles, folds)
+
+
+def _set_test_apart(data: Path, test: Path | None) -> tuple[TileSet, TileSet, dict[str, int]]:
+    tiles = TileSet.read(data, progress=True)
+    if test is None:
+        return tiles, tiles, {}
+    apart = tiles.subset(read_tile_ids(test))
+    rest = tiles.without(apart.ids)
+    if not len(rest):
+        raise DataError(f"{test}: names every tile of {data}. Expected some to be left for training.")
+    audit_leaks(train=rest, test=apart)
+    return tiles, rest, dict.fromkeys(apart.ids, TEST)
+
+
+def _refuse_both(held_out: set[str], folds: dict[str, int], validation: Path) -> None:
+    both = sorted(held_out & folds.keys())
+    if both:
+        raise LeakError(
+            f"{validation}: {len(both)} validation tiles are test tiles too, such as {', '.join(both[:20])}."
+        )
+
+
+def _check_kinds(held_out: TileSet, training: TileSet, validation: Path) -> None:
+    for tiles, part in ((held_out, "the validation tiles"), (training, "what they leave for training")):
+        if not len(tiles.of_kind("landslide")):
+            raise DataError(f"{validation}: expected landslide tiles among {part}. Received: none in {len(tiles)}")
+
+
+def _open(folder: Path | None, config: RunConfig, tiles: TileSet, folds: dict[str, int]) -> Run:
+    return Run.open(folder or RUNS / config.name, config, tiles, folds)

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lim_keras.cli import main
-from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle import write_bundle
+from lim_keras.metrics.binary import Estimate
 from tests.conftest import model_facts
 
 
@@ -86,10 +86,10 @@ def test_no_bundle(command: str, tmp_path: Path) -> None:
 def test_a_result_that_has_no_place_is_said_before_the_work(
     exported: Path, tmp_path: Path, option: str, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judge_bundle(*arguments: object, **named: object) -> None:
+    def evaluate_bundle(*arguments: object, **named: object) -> None:
         raise AssertionError("judged")
 
-    monkeypatch.setattr("lim_keras.evaluation.bundles.judge_bundle", judge_bundle)
+    monkeypatch.setattr("lim_keras.evaluation.bundle_report.evaluate_bundle", evaluate_bundle)
     (tmp_path / "file").write_text("mine")
     done = run("evaluate", exported, "--data", tmp_path, option, tmp_path / "file" / last)
     assert done.exit_code == 1, done.output

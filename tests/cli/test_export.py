@@ -13,9 +13,9 @@ import rasterio
 from click.testing import CliRunner, Result
 from rasterio import Affine
 
+from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics, ModelFacts
 
 BLOCKED = """
 import sys

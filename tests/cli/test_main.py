@@ -62,9 +62,9 @@ def demo_that(monkeypatch):
     """Put a function in the place of `lim-keras demo` and run it; the result holds exit code and both streams."""
 
     def run_function(function):
-        stand_in = types.ModuleType("lim_keras.cli.demo")
+        stand_in = types.ModuleType("lim_keras.cli.data")
         stand_in.demo = click.command()(function)
-        monkeypatch.setitem(sys.modules, "lim_keras.cli.demo", stand_in)
+        monkeypatch.setitem(sys.modules, "lim_keras.cli.data", stand_in)
         return CliRunner().invoke(main, ["demo"])
 
     return run_function

@@ -5,7 +5,7 @@ import sys
 
 
 def load(body: str) -> subprocess.CompletedProcess:
-    program = f"import sys\nfrom lim_keras.cli.startup import load_tensorflow\n{body}"
+    program = f"import sys\nfrom lim_keras.tensorflow_import import load_tensorflow\n{body}"
     command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from lim_keras.data.centre_bias import (
-    UNIFORM_STD,
-    best_blind_mask,
-    centroid_spread,
-    mean_mask,
-    measure_centre_bias,
-)
+from lim_keras.data.centre_bias import UNIFORM_STD, best_blind_mask, centroid_spread, mean_mask, measure_centre_bias
 from lim_keras.errors import DataError
 
 SQUARE = np.zeros((4, 4), np.uint8)

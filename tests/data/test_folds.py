@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
-from lim_keras.data.tiles import Tile, TileSet
+from lim_keras.data.tile import Tile
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError
 
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.data.imbalance import SAMPLES_PER_LANDSLIDE_TILE, PixelCounts, measure_imbalance, resize_mask
-from lim_keras.data.stats import DataStats
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import ConfigError, DataError
 
@@ -84,7 +84,7 @@ def test_unknown_augmentation():
 
 
 def test_stats_of_a_folder(tmp_path, bijie_folder):
-    stats = DataStats.measure(TileSet.read(bijie_folder(tmp_path, 6, 3)), size=32)
+    stats = DatasetReport.measure(TileSet.read(bijie_folder(tmp_path, 6, 3)), size=32)
     figures = stats.to_dict()
     assert figures["tiles"]["landslide"]["tiles"] == 6
     assert figures["tiles"]["landslide"]["shortest_side_px"] == 20  # the first tile is 20 x 24
@@ -101,7 +101,7 @@ def test_stats_of_a_folder(tmp_path, bijie_folder):
 
 
 def test_stats_without_landslides(tmp_path, bijie_folder):
-    stats = DataStats.measure(TileSet.read(bijie_folder(tmp_path, 1, 2)).of_kind("non-landslide"), size=8)
+    stats = DatasetReport.measure(TileSet.read(bijie_folder(tmp_path, 1, 2)).of_kind("non-landslide"), size=8)
     assert stats.centre_bias is None
     assert stats.to_dict()["imbalance_ratio"] == {
         "all_tiles": None,
@@ -112,20 +112,20 @@ def test_stats_without_landslides(tmp_path, bijie_folder):
 
 
 def test_stats_of_too_few_landslides_to_hold_some_out(tmp_path, bijie_folder):
-    stats = DataStats.measure(TileSet.read(bijie_folder(tmp_path, 2, 0)), size=8)
+    stats = DatasetReport.measure(TileSet.read(bijie_folder(tmp_path, 2, 0)), size=8)
     assert stats.to_dict()["centre_bias"]["blind_f1_held_out"] is None
 
 
 def test_stats_of_nothing(tmp_path, bijie_folder):
     tiles = TileSet.read(bijie_folder(tmp_path, 1, 0)).of_kind("non-landslide")
     with pytest.raises(DataError, match="expected at least one tile"):
-        DataStats.measure(tiles)
+        DatasetReport.measure(tiles)
 
 
 @pytest.mark.real_data
 def test_real_ratios(real_data):
     """P1 in docs/paper.md: about 35 over all tiles, 9 inside landslide tiles, 15 after augmentation."""
-    figures = DataStats.measure(TileSet.read(real_data / "bijie")).to_dict()
+    figures = DatasetReport.measure(TileSet.read(real_data / "bijie")).to_dict()
     ratios = figures["imbalance_ratio"]
     assert ratios["all_tiles"] == pytest.approx(35.6, abs=0.1)
     assert ratios["landslide_tiles"] == pytest.approx(9.1, abs=0.1)

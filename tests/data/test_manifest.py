@@ -3,9 +3,10 @@ import shutil
 import numpy as np
 import pytest
 
-from lim_keras.data.raster import write_raster
-from lim_keras.data.tiles import TileSet, read_folds
+from lim_keras.data.manifest import read_folds
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
+from lim_keras.raster.reader import write_raster
 
 HEADER = "tile_id,image,mask,kind,group,scene,x,y,width,height,gsd_m,crs,landslide_px,valid_px"
 

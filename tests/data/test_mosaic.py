@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.data.box import Box
 from lim_keras.data.mosaic import IGNORE, fill_box, lay_tile, pack, render, windows_of
+from lim_keras.raster.windows import Box
 
 SIDES = st.integers(1, 12)
 SIZES = st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20)

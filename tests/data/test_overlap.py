@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
-from lim_keras.data.footprints import overlapping_footprints, read_footprints
-from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps
-from lim_keras.data.raster import write_raster
+from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, overlapping_footprints, read_footprints
 from lim_keras.data.tiles import TileSet
+from lim_keras.raster.reader import write_raster
 
 SHAPE = (700, 900)
 

@@ -10,8 +10,8 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from lim_keras.data.raster import fill_invalid, read_image, read_info, read_labels, read_valid, write_raster
 from lim_keras.errors import DataError
+from lim_keras.raster.reader import fill_invalid, read_image, read_info, read_labels, read_valid, write_raster
 
 UTM = "EPSG:32648"
 

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 from rasterio.features import rasterize
 
-from lim_keras.data.raster import read_image, read_info
-from lim_keras.data.synthetic import World, cut_tiles, make_world, write_world
-from lim_keras.data.synthetic.erosion import erode
-from lim_keras.data.synthetic.noise import fractal_noise, ribbon, scattered_points, smooth_noise, smoothstep
-from lim_keras.data.synthetic.terrain import hillshade, slope_deg
-from lim_keras.data.synthetic.world import _place_on_map
-from lim_keras.data.tiles import Tile, TileSet, read_tile
+from lim_keras.data.tile import Tile, read_tile
+from lim_keras.data.tiles import TileSet
+from lim_keras.demo.terrain import (
+    erode,
+    fractal_noise,
+    hillshade,
+    ribbon,
+    scattered_points,
+    slope_deg,
+    smooth_noise,
+    smoothstep,
+)
+from lim_keras.demo.tiles import cut_tiles
+from lim_keras.demo.world import World, _place_on_map, make_world, write_world
 from lim_keras.errors import DataError
+from lim_keras.raster.reader import read_image, read_info
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.tflite import Asked, export_litert
+from lim_keras.export.tflite import LiteRtOptions, export_litert
 from tests.conftest import model_facts
 from tests.edge.conftest import ROOT, Run, run
 from tests.inference.conftest import texture, write_scene
@@ -40,7 +40,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds, and both as float32 .tflite file."""
     path = tmp_path_factory.mktemp("exported_models") / "blurred"
     write_bundle(path, model_facts(name="blurred"), [blurred(seed) for seed in range(2)])
-    assert not export_litert(path, Asked(("float32",), tile=192, threads=1)).refused
+    assert not export_litert(path, LiteRtOptions(("float32",), tile=192, threads=1)).refused
     return path
 
 

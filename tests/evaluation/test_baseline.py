@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lim_keras.errors import BundleError, DataError
-from lim_keras.evaluation.baseline import ImageBlindMask, everywhere
-from lim_keras.evaluation.confusion import count, pool
+from lim_keras.metrics.binary import count, pool
+from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
 
 
 def test_threshold_by_hand() -> None:

@@ -10,12 +10,12 @@ import pytest
 import rasterio
 from click.testing import CliRunner, Result
 
+from lim_keras.bundle.info import ModelFacts
 from lim_keras.cli import main
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, DataError
-from lim_keras.evaluation.bundles import judge_bundle
+from lim_keras.evaluation.bundle_report import evaluate_bundle
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import ModelFacts
 from tests.conftest import model_facts
 
 WriteScene = Callable[[float], tuple[Path, Path]]
@@ -171,6 +171,6 @@ def test_a_folder_that_is_no_bundle_is_named(tiles: TileSet) -> None:
 def test_settings_of_another_make_are_named(bundle: Path, tiles: TileSet, tmp_path: Path) -> None:
     write_bundle(tmp_path / "odd", facts(name="odd", sampling={"mode": "spirals"}), [bright()])
     with pytest.raises(BundleError, match="`sampling`"):
-        judge_bundle(tmp_path / "odd", tiles.root)
+        evaluate_bundle(tmp_path / "odd", tiles.root)
     with pytest.raises(DataError, match="both or neither"):
-        judge_bundle(bundle, tiles.root, scene=tmp_path / "scene.tif")
+        evaluate_bundle(bundle, tiles.root, scene=tmp_path / "scene.tif")

@@ -7,7 +7,8 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.evaluation.calibration import (
+from lim_keras.metrics.binary import scores
+from lim_keras.metrics.calibration import (
     BINS,
     Calibration,
     ProbabilityHistogram,
@@ -15,7 +16,6 @@ from lim_keras.evaluation.calibration import (
     fit_calibration,
     pool_histograms,
 )
-from lim_keras.scores import scores
 
 
 def histogram_of(probability: object, mask: object) -> ProbabilityHistogram:

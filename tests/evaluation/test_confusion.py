@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lim_keras.evaluation.confusion import Confusion, count, estimate, pool
-from lim_keras.scores import SCORES, scores
+from lim_keras.metrics.binary import SCORES, Confusion, count, estimate, pool, scores
 
 
 def test_counts_by_hand() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from shapely import MultiPolygon, Polygon, box
 
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.evaluation.detections import DetectionScore, score_detections
+from lim_keras.metrics.detections import DetectionScore, score_detections
 from tests.evaluation.conftest import EAST, NORTH, frame, square
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lim_keras.evaluation.baseline import everywhere
-from lim_keras.evaluation.fold_table import fold_table
-from lim_keras.evaluation.scoring import Place, Prediction, evaluate, pool_evaluations
+from lim_keras.evaluation.evaluation import Prediction, Sample, evaluate, pool_evaluations
+from lim_keras.metrics.image_blind import everywhere
+from lim_keras.report.tables import fold_table
 
 
 def evaluation(name, tp, fp, fn, tn):
     """One place of one row with so many pixels of each outcome, at threshold .5."""
     probability = np.repeat([0.9, 0.9, 0.1, 0.1], [tp, fp, fn, tn])[None]
     mask = np.repeat([1, 0, 1, 0], [tp, fp, fn, tn])[None].astype(np.uint8)
-    place = Place(name, "landslide", "", mask[..., None], mask)
+    place = Sample(name, "landslide", "", mask[..., None], mask)
     return evaluate([Prediction(place, probability, everywhere(mask.shape))], "windows", 0.5, draws=5)
 
 

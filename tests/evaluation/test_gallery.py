@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lim_keras.evaluation.baseline import everywhere
-from lim_keras.evaluation.confusion import count
-from lim_keras.evaluation.gallery import Gallery
-from lim_keras.evaluation.scoring import Place, Prediction
+from lim_keras.evaluation.evaluation import Prediction, Sample
+from lim_keras.evaluation.evaluator import Gallery
+from lim_keras.metrics.binary import count
+from lim_keras.metrics.image_blind import everywhere
 
 
 def stream(places: int) -> list[Prediction]:
@@ -13,7 +13,7 @@ def stream(places: int) -> list[Prediction]:
     predictions = []
     for k in range(places):
         mask = (rng.random((6, 6)) < 0.3 * (k % 3)).astype(np.uint8)
-        place = Place(f"place {k}", "", "", np.zeros((6, 6, 1), np.uint8), mask)
+        place = Sample(f"place {k}", "", "", np.zeros((6, 6, 1), np.uint8), mask)
         predictions.append(Prediction(place, rng.random((6, 6)).astype(np.float32), everywhere((6, 6))))
     return predictions
 
@@ -42,7 +42,7 @@ def test_fewer_places_than_asked_for() -> None:
 
 def test_perfect_places_are_not_among_the_worst() -> None:
     mask = np.eye(4, dtype=np.uint8)
-    place = Place("perfect", "landslide", "", np.zeros((4, 4, 3), np.uint8), mask)
+    place = Sample("perfect", "landslide", "", np.zeros((4, 4, 3), np.uint8), mask)
     gallery = Gallery(0.5)
     list(gallery.watch([Prediction(place, mask.astype(np.float32), everywhere((4, 4)))]))
     assert gallery.worst == [] and [kept.place.name for kept in gallery.best] == ["perfect"]
@@ -50,7 +50,7 @@ def test_perfect_places_are_not_among_the_worst() -> None:
 
 def test_kept_arrays_do_not_hold_the_window_that_they_were_cut_from() -> None:
     window, mask = np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8)
-    place = Place("cut", "landslide", "", window[:4, :4], mask[:4, :4])
+    place = Sample("cut", "landslide", "", window[:4, :4], mask[:4, :4])
     gallery = Gallery(0.5)
     list(gallery.watch([Prediction(place, np.ones((64, 64), np.float32)[:4, :4], everywhere((4, 4)))]))
     kept = gallery.best[0]

@@ -8,9 +8,9 @@ import pytest
 from lim_keras.config import EvaluationSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.evaluation.baseline import ImageBlindMask
-from lim_keras.evaluation.judging import Judge, Judged, choose_tiles
-from lim_keras.inference.scene import Predict
+from lim_keras.evaluation.evaluator import Evaluator, ProtocolResult, choose_tiles
+from lim_keras.metrics.image_blind import ImageBlindMask
+from lim_keras.raster.scene import Predict
 
 SETTINGS = EvaluationSection(windows=12, bootstrap=40)
 
@@ -19,8 +19,8 @@ def bright_is_landslide(images: np.ndarray) -> np.ndarray:
     return np.where(images[..., 0] > 120, np.float32(0.9), np.float32(0.1))
 
 
-def judge(mode: str, predict: Predict | list[Predict] = bright_is_landslide, **options: object) -> Judge:
-    return Judge(predict, 0.5, mode, 32, settings=SETTINGS, **options)  # type: ignore[arg-type]
+def judge(mode: str, predict: Predict | list[Predict] = bright_is_landslide, **options: object) -> Evaluator:
+    return Evaluator(predict, 0.5, mode, 32, settings=SETTINGS, **options)  # type: ignore[arg-type]
 
 
 def test_native_tiles_of_a_perfect_predictor(tiles: TileSet) -> None:
@@ -97,7 +97,7 @@ def test_of_several_predictors_the_mean_is_judged_and_each_alone(tiles: TileSet,
     def mean(images: np.ndarray) -> np.ndarray:
         return (bright_is_landslide(images) + brighter(images)) / 2
 
-    def judged(predict: Predict | list[Predict]) -> Judged:
+    def judged(predict: Predict | list[Predict]) -> ProtocolResult:
         return getattr(judge("windows", predict), protocol)(tiles)  # type: ignore[no-any-return]
 
     alone = [judged(predict) for predict in (bright_is_landslide, brighter, mean)]

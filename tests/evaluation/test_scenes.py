@@ -12,12 +12,12 @@ import rasterio
 from rasterio import Affine
 from shapely.geometry import box
 
+from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.evaluation.confusion import Confusion, count, pool
-from lim_keras.evaluation.scenes import SceneJudged, judge_scene
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.evaluation.scene import SceneResult, evaluate_scene
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.metrics.binary import Confusion, count, pool
 from tests.conftest import bundle_info
 
 TRANSFORM = Affine(0.8, 0, 5e5, 0, -0.8, 3e6)
@@ -42,9 +42,9 @@ class Watched:
         return EnsemblePrediction(probability, 0 * probability, (probability >= 0.5).astype(np.int32))
 
 
-def judged(scene: Path, truth: Path, model: Any = None, **options: Any) -> SceneJudged:
+def judged(scene: Path, truth: Path, model: Any = None, **options: Any) -> SceneResult:
     settings = EvaluationSection(bootstrap=20)
-    return judge_scene(model or Watched(), scene, truth, settings=settings, options=PredictOptions(**options))
+    return evaluate_scene(model or Watched(), scene, truth, settings=settings, options=PredictOptions(**options))
 
 
 Write = Callable[..., Path]
@@ -86,7 +86,7 @@ def world(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return image, labels
 
 
-def total(result: SceneJudged) -> Confusion:
+def total(result: SceneResult) -> Confusion:
     return pool([place.model for place in result.evaluation.places])
 
 

@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from lim_keras.evaluation.baseline import everywhere
-from lim_keras.evaluation.confusion import Confusion
-from lim_keras.evaluation.scoring import Evaluation, Place, Prediction, evaluate, pool_evaluations
+from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate, pool_evaluations
+from lim_keras.metrics.binary import Confusion
+from lim_keras.metrics.image_blind import everywhere
 
 
 def predicted(name: str, kind: str, probability: object, mask: object, group: str = "") -> Prediction:
     labels = np.asarray(mask, np.uint8)
-    place = Place(name, kind, group, np.zeros((*labels.shape, 3), np.uint8), labels)
+    place = Sample(name, kind, group, np.zeros((*labels.shape, 3), np.uint8), labels)
     return Prediction(place, np.asarray(probability, np.float32), everywhere(labels.shape))
 
 

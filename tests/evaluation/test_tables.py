@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lim_keras.evaluation.baseline import everywhere
-from lim_keras.evaluation.confusion import Estimate
-from lim_keras.evaluation.scoring import Place, Prediction, evaluate
-from lim_keras.evaluation.tables import evaluation_table, format_estimate, format_number
+from lim_keras.evaluation.evaluation import Prediction, Sample, evaluate
+from lim_keras.metrics.binary import Estimate
+from lim_keras.metrics.image_blind import everywhere
+from lim_keras.report.tables import evaluation_table, format_estimate, format_number
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_interval_in_brackets() -> None:
 
 def test_protocols_side_by_side() -> None:
     mask = np.array([[1, 0], [1, 0]], np.uint8)
-    place = Place("a", "landslide", "", np.zeros((2, 2, 3), np.uint8), mask)
+    place = Sample("a", "landslide", "", np.zeros((2, 2, 3), np.uint8), mask)
     prediction = Prediction(place, np.array([[0.9, 0.1], [0.1, 0.1]], np.float32), everywhere((2, 2)))
     evaluations = [evaluate([prediction], protocol, 0.5) for protocol in ("tiles", "windows", "scene")]
     console = Console(width=150, record=True, file=io.StringIO())

@@ -12,12 +12,12 @@ from rasterio import Affine
 from shapely import Polygon, box
 from shapely.affinity import translate
 
-from lim_keras.data.box import Box
-from lim_keras.data.raster import RasterInfo, read_info, write_raster
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.evaluation.detections import score_detections
-from lim_keras.evaluation.truth import rasterise_block, read_truth, unlabelled
+from lim_keras.evaluation.scene import rasterise_block, read_truth, unlabelled
 from lim_keras.inventory.measures import polygon_areas_m2
+from lim_keras.metrics.detections import score_detections
+from lim_keras.raster.reader import RasterInfo, read_info, write_raster
+from lim_keras.raster.windows import Box
 from tests.evaluation.conftest import EAST, NORTH, UTM, frame, square
 
 

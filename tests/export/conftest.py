@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import pytest
 
+from lim_keras.bundle.info import BundleInfo, ModelFacts
 from lim_keras.errors import BundleError
-from lim_keras.evaluation.baseline import ImageBlindMask
-from lim_keras.evaluation.confusion import Estimate
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BundleInfo, ModelFacts
+from lim_keras.metrics.binary import Estimate
+from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models import build_model
 from tests.conftest import model_facts
 

@@ -17,10 +17,11 @@ import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
+from lim_keras.bundle.info import BandStatistics, BundleInfo, FileRecord
+from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.errors import BundleError, DataError
 from lim_keras.export import bundle as bundle_module
-from lim_keras.export.bundle import Bundle, load_bundle, write_bundle
-from lim_keras.export.bundle_info import BandStatistics, BundleInfo, FileRecord
+from lim_keras.export.bundle import write_bundle
 from tests.export.conftest import FOLDS, THRESHOLD, constant, edit, expected_folds, facts, images
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import BundleError
-from lim_keras.export.bundle_info import BundleInfo
 from tests.conftest import bundle_info, model_facts
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lim_keras.errors import BundleError
-from lim_keras.export.folders import written_whole
+from lim_keras.files import atomic_folder
 
 
 def _names(folder: Path) -> list[str]:
@@ -13,13 +13,13 @@ def _names(folder: Path) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as folder:
+    with atomic_folder(path) as folder:
         (folder / "file").write_text(text)
 
 
 def test_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "bundle"
-    with written_whole(path) as folder:
+    with atomic_folder(path) as folder:
         (folder / "file").write_text("new")
         assert not path.exists()
     assert (path / "file").read_text() == "new"
@@ -28,7 +28,7 @@ def test_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 def test_error_keeps_what_was_there(tmp_path: Path) -> None:
     _write(tmp_path / "bundle", "old")
-    with pytest.raises(RuntimeError, match="disk"), written_whole(tmp_path / "bundle") as folder:
+    with pytest.raises(RuntimeError, match="disk"), atomic_folder(tmp_path / "bundle") as folder:
         (folder / "file").write_text("new")
         raise RuntimeError("disk full")
     assert (tmp_path / "bundle" / "file").read_text() == "old"
@@ -38,7 +38,7 @@ def test_error_keeps_what_was_there(tmp_path: Path) -> None:
 def test_replaces_as_a_whole(tmp_path: Path) -> None:
     _write(tmp_path / "bundle", "old")
     (tmp_path / "bundle" / "extra").write_text("of the old one")
-    with written_whole(tmp_path / "bundle") as folder:
+    with atomic_folder(tmp_path / "bundle") as folder:
         (folder / "file").write_text("new")
         assert (tmp_path / "bundle" / "file").read_text() == "old"
     assert _names(tmp_path / "bundle") == ["file"]
@@ -57,7 +57,7 @@ def test_clears_what_a_killed_process_left(tmp_path: Path) -> None:
 def test_killed_between_the_renames_loses_nothing(tmp_path: Path) -> None:
     _write(tmp_path / "bundle", "old")
     (tmp_path / "bundle").rename(tmp_path / ".bundle.previous")  # as the first rename leaves it
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "bundle"):
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "bundle"):
         raise RuntimeError
     assert (tmp_path / "bundle" / "file").read_text() == "old"
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from lim_keras.export.half_constants import LARGE, halve_large_constants
+from lim_keras.export.graph_edits import LARGE, halve_large_constants
 
 CHANNELS = 40  # 3 x 3 x 40 x 40 = 14,400 numbers
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from lim_keras.export.inner_names import without_names
+from lim_keras.export.graph_edits import without_names
 
 
 class Network(tf.Module):

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.export.kernel_rounding import rounded_depthwise_kernels, rounded_keeping_sums
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import SIGNATURE
+from lim_keras.export.graph_edits import rounded_depthwise_kernels, rounded_keeping_sums
 from lim_keras.export.saved_model import FoldGraph
-from lim_keras.export.signatures import SIGNATURE
-from lim_keras.export.tflite_graph import convert
+from lim_keras.export.tflite_check import convert
 
 CHANNELS = 24
 
@@ -69,7 +69,7 @@ def test_edge_filters_say_nothing_of_flat_ground(
     windows = [np.random.default_rng(seed).integers(240, 256, (32, 32, 3)).astype(np.float32) for seed in range(4)]
     models, info = [tf.saved_model.load(edge_finder)], BundleInfo.read(bundle_path)
     said = _on_flat_ground(convert(models, "int8", 32, info, windows), 250)
-    monkeypatch.setattr("lim_keras.export.kernel_rounding.rounded_keeping_sums", lambda kernel: kernel)
+    monkeypatch.setattr("lim_keras.export.graph_edits.rounded_keeping_sums", lambda kernel: kernel)
     plain = _on_flat_ground(convert(models, "int8", 32, info, windows), 250)
     assert abs(said - 0.5) < 0.02 < abs(plain - 0.5)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lim_keras.evaluation.confusion import Estimate
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.export.model_card import model_card, write_documents
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.export.documents import model_card, write_documents
+from lim_keras.metrics.binary import Estimate
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lim_keras.evaluation.calibration import Calibration
-from lim_keras.export.pictures import decode_pictures
+from lim_keras.bundle.protocol import takes_pictures
+from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.export.saved_model import export_models
-from lim_keras.export.signatures import takes_pictures
+from lim_keras.metrics.calibration import Calibration
 from tests.export.conftest import constant
 
 RNG = np.random.default_rng(0)
@@ -64,19 +64,19 @@ def test_files_of_another_library_in_the_order_red_green_blue(tmp_path: Path) ->
     pixels = PIXELS[0, ..., :3]
     done, data = cv2.imencode(".png", pixels[..., ::-1])  # OpenCV takes blue first
     assert done
-    np.testing.assert_array_equal(decode_pictures(tf.constant([data.tobytes()]), 3).numpy()[0], pixels)
+    np.testing.assert_array_equal(decode_encoded_images(tf.constant([data.tobytes()]), 3).numpy()[0], pixels)
 
 
 @pytest.mark.parametrize(("bands", "channels"), [(1, 1), (1, 2), (3, 3), (3, 4), (4, 4)])
 def test_channels_that_fit(bands: int, channels: int) -> None:
-    decode = tf.function(lambda files: decode_pictures(files, bands))
+    decode = tf.function(lambda files: decode_encoded_images(files, bands))
     files = tf.constant([png(pixels[..., :channels]) for pixels in PIXELS])
     np.testing.assert_array_equal(decode(files).numpy(), PIXELS[..., :bands])
 
 
 @pytest.mark.parametrize(("bands", "channels"), [(1, 3), (3, 1), (3, 2), (4, 3)])
 def test_channels_that_do_not_fit(bands: int, channels: int) -> None:
-    decode = tf.function(lambda files: decode_pictures(files, bands))
+    decode = tf.function(lambda files: decode_encoded_images(files, bands))
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=rf"a picture of {bands} bands.*channels:\] \[{channels}\]"
     ):

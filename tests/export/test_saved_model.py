@@ -15,9 +15,9 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.evaluation.calibration import Calibration
 from lim_keras.export import saved_model
 from lim_keras.export.saved_model import FoldGraph, export_ensemble, export_fold, export_models, float32_copy
+from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
 from tests.export.conftest import FOLDS, TEMPERATURE, THRESHOLD, constant, expected_folds, images, network
 

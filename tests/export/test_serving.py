@@ -21,13 +21,13 @@ from rich.console import Console
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from lim_keras.bundle.info import BandStatistics
+from lim_keras.bundle.verify import verify_bundle
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.export import serving, serving_config
+from lim_keras.export import serving_config
+from lim_keras.export import serving_repository as serving
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics
-from lim_keras.export.serving import export_serving
-from lim_keras.export.serving_warmup import write_warmup
-from lim_keras.export.verify import verify_bundle
+from lim_keras.export.serving_repository import export_serving, write_warmup
 from tests.export.conftest import constant, facts
 from tests.export.serving_protos import MESSAGES
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from lim_keras.export.bundle import load_bundle
+from lim_keras.bundle.saved_model import load_bundle
 from tests.export.conftest import FOLDS
 
 pytestmark = pytest.mark.slow  # the C library is a gigabyte to link and to load

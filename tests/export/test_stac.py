@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.export.stac import describe_model
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.export.documents import describe_model
 from tests.export.conftest import FOLDS
 from tests.export.stac_judges import JUDGES, problems
 

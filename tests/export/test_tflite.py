@@ -9,17 +9,18 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.litert import LiteRtIndex, load_litert
+from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.bundle.verify import verify_bundle
 from lim_keras.cli import main
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
-from lim_keras.evaluation.confusion import Confusion
-from lim_keras.export.bundle import load_bundle, write_bundle
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.export.tflite import Asked, LiteRtExport, export_litert
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.tflite import LiteRtExport, LiteRtOptions, export_litert
 from lim_keras.export.tflite_check import Tally
-from lim_keras.export.verify import verify_bundle
-from lim_keras.inference.litert import LiteRtIndex, load_litert
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.predict import predict_scene
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.metrics.binary import Confusion
 from tests.inference.conftest import texture, write_scene
 
 from .conftest import FOLDS, THRESHOLD, constant, facts
@@ -35,7 +36,9 @@ def tiles(bijie_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def made(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> LiteRtExport:
     out = tmp_path_factory.mktemp("tflite")
-    asked = Asked(("float32", "int8"), tile=TILE, data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
+    asked = LiteRtOptions(
+        ("float32", "int8"), tile=TILE, data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out
+    )
     with pytest.warns(LimKerasWarning, match=r"128 px keep a halo of 0 px, .* 127 px far.* without --tile"):
         return export_litert(bundle_path, asked)
 
@@ -44,7 +47,7 @@ def made(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactor
 def anysize(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of files without a fixed size."""
     out = tmp_path_factory.mktemp("anysize")
-    asked = Asked(("float32", "int8"), data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
+    asked = LiteRtOptions(("float32", "int8"), data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
     made = export_litert(bundle_path, asked)
     assert {(one.tile, one.halo, one.measured.side) for one in made.files.values()} == {(None, 127, 512)}
     return out
@@ -125,13 +128,13 @@ def test_a_changed_file_is_found(made: LiteRtExport, tmp_path: Path) -> None:
 
 def test_beyond_its_limit_a_file_is_refused(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lim_keras.export.tflite_check.MAX_DIFFERENCE", {"float32": 0.0})
-    result = export_litert(bundle_path, Asked(("float32",), fold=1, out=tmp_path))
+    result = export_litert(bundle_path, LiteRtOptions(("float32",), fold=1, out=tmp_path))
     assert result.refused == ("fold_1_float32.tflite",) and not list(tmp_path.iterdir())
 
 
 def test_eight_bits_need_tiles(bundle_path: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"int8 is calibrated on real training tiles.*--data"):
-        export_litert(bundle_path, Asked(("int8",), out=tmp_path))
+        export_litert(bundle_path, LiteRtOptions(("int8",), out=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -151,13 +154,13 @@ def test_the_description_is_plain_json(made: LiteRtExport) -> None:
 def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "one"
     write_bundle(bundle, facts(name="one"), [constant(0.0)])
-    export_litert(bundle, Asked(("float32",)))
+    export_litert(bundle, LiteRtOptions(("float32",)))
     # random pixels have no labels
     first = BundleInfo.read(bundle).litert["tflite/fold_0_float32.tflite"]
     assert first.saved_model_iou is None and first.landslide_f1 is None
     assert (first.tile, first.windows, first.side) == (None, 4, 512)
     assert f"| any | {first.milliseconds_per_tile:.1f} (512 px) |" in (bundle / "README.md").read_text()
-    export_litert(bundle, Asked(("dynamic",), tile=64, data=tiles, test_ids=("ls_0", "nls_0")))
+    export_litert(bundle, LiteRtOptions(("dynamic",), tile=64, data=tiles, test_ids=("ls_0", "nls_0")))
     known = BundleInfo.read(bundle).litert
     assert known.pop("tflite/fold_0_float32.tflite") == first  # its windows were others
     ((name, second),) = known.items()
@@ -181,7 +184,7 @@ def test_other_files_in_the_folder_are_none_of_the_bundle(tmp_path: Path) -> Non
     (bundle / "tflite").mkdir()
     for name in ("foreign.tflite", "note.json"):
         (bundle / "tflite" / name).write_text("not ours")
-    export_litert(bundle, Asked(("float32",)))
+    export_litert(bundle, LiteRtOptions(("float32",)))
     known = [name for name in BundleInfo.read(bundle).files if name.startswith("tflite/")]
     assert sorted(known) == ["tflite/fold_0_float32.tflite", "tflite/tflite.json"]
     assert "foreign" not in (bundle / "README.md").read_text()
@@ -194,4 +197,4 @@ def test_other_files_in_the_folder_are_none_of_the_bundle(tmp_path: Path) -> Non
 def test_folder_that_cannot_be_made(bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/x: cannot be made \(Not a directory\)"):
-        export_litert(bundle_path, Asked(("float32",), out=tmp_path / "file" / "x"))
+        export_litert(bundle_path, LiteRtOptions(("float32",), out=tmp_path / "file" / "x"))

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from lim_keras.bundle.info import BandStatistics, FileRecord
+from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.bundle.verify import made_up_image, verify_bundle
 from lim_keras.errors import BundleError
-from lim_keras.evaluation.baseline import ImageBlindMask
-from lim_keras.export.bundle import load_bundle, write_bundle
-from lim_keras.export.bundle_info import BandStatistics, FileRecord
-from lim_keras.export.verify import made_up_image, verify_bundle
+from lim_keras.export.bundle import write_bundle
+from lim_keras.metrics.image_blind import ImageBlindMask
 from tests.export.conftest import constant, edit, facts
 
 VARIABLES = "ensemble/1/variables/variables.data-00000-of-00004"

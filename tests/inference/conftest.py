@@ -10,8 +10,8 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.inference.outputs import EnsemblePrediction
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.models import build_model, network_stride
 from lim_keras.models.receptive_field import receptive_field
 from tests.conftest import bundle_info

@@ -66,7 +66,7 @@ class Faults:
 
 
 @dataclass
-class Seen:
+class InputScaling:
     """What was asked. most: predictions that were under way at a time. versions: that answered."""
 
     predictions: int = 0
@@ -117,7 +117,7 @@ class ModelServer:
         }
         self._labels = labels or {}
         self._lock = threading.Lock()
-        self.faults, self.seen = Faults(), Seen()
+        self.faults, self.seen = Faults(), InputScaling()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._grpc = grpc.server(
@@ -139,7 +139,7 @@ class ModelServer:
         self._grpc.stop(0).wait()
 
     def reset(self) -> None:
-        self.faults, self.seen = Faults(), Seen()
+        self.faults, self.seen = Faults(), InputScaling()
 
     def rest(self, model: str) -> str:
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1/models/{model}"

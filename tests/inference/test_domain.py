@@ -12,11 +12,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
-from lim_keras.data.raster import read_info, read_scene_info
+from lim_keras.bundle.info import BandStatistics
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.export.bundle_info import BandStatistics
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio, training_grid
-from lim_keras.inference.scene import SceneReader
+from lim_keras.raster.reader import read_info, read_scene_info
+from lim_keras.raster.scene import SceneReader
 
 from .conftest import Write, constant_model
 

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lim_keras.data.box import Box
-from lim_keras.inference.islands import find_islands
-from lim_keras.inference.scene import SceneReader
+from lim_keras.inference.valid_regions import find_valid_regions
+from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.windows import Box
 
 from .conftest import Write, write_scene
 
 
 def islands_of(path: Path, cell: int = 64) -> list:
     with SceneReader(path) as scene:
-        return find_islands(scene, cell)
+        return find_valid_regions(scene, cell)
 
 
 def test_a_scene_without_gaps_is_one_island(write: Write) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lim_keras.bundle import litert
+from lim_keras.bundle.litert import LiteRtModel, halo_of_input, load_litert, measuring_side, padded, usable_cores
+from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, window_bytes
 from lim_keras.errors import BundleError, DataError
-from lim_keras.inference import litert
-from lim_keras.inference.litert import LiteRtModel, halo_of_tile, load_litert, measuring_side, padded, usable_cores
-from lim_keras.inference.mapping import predict_maps
-from lim_keras.inference.memory import LITERT_RUNTIME_BYTES, window_bytes
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.scene import SceneReader
-from lim_keras.inference.windows import smallest_tile
+from lim_keras.inference.predict_maps import predict_maps
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.windows import smallest_tile
 
 from .conftest import Folds, Write, constant_model, texture
 
@@ -110,10 +110,10 @@ def test_padding_repeats_the_edge() -> None:
 def test_tiles_and_halos(tiny: Folds) -> None:
     # halo 127 is 128 on the grid of 64
     assert tiny.info.halo == 127 and measuring_side(tiny.info) == 512
-    assert [halo_of_tile(tiny.info, tile) for tile in (None, 320, 256, 128)] == [127, 127, 64, 0]
+    assert [halo_of_input(tiny.info, tile) for tile in (None, 320, 256, 128)] == [127, 127, 64, 0]
     assert measuring_side(tiny.info.model_copy(update={"stride": 96})) == 576
     with pytest.raises(DataError, match=r"multiple of 64 px\. Received: 100"):
-        halo_of_tile(tiny.info, 100)
+        halo_of_input(tiny.info, 100)
 
 
 def test_images_of_other_bands(monkeypatch: pytest.MonkeyPatch) -> None:

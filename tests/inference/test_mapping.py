@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import rasterio
 
+from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.errors import DataError
-from lim_keras.inference.mapping import predict_maps
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.outputs import EnsemblePrediction
-from lim_keras.inference.scene import SceneReader
+from lim_keras.inference.predict_maps import predict_maps
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.models import network_stride
+from lim_keras.raster.scene import SceneReader
 
 from .conftest import Folds, Write, constant_model, describe, network, small_model, texture
 

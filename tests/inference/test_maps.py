@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from lim_keras.data.box import Box
-from lim_keras.data.raster import RasterInfo, read_info
 from lim_keras.errors import DataError
 from lim_keras.inference.maps import Maps
-from lim_keras.inference.stream import Piece
+from lim_keras.inference.stream import WindowPrediction
+from lim_keras.raster.reader import RasterInfo, read_info
+from lim_keras.raster.windows import Box
 
 from .conftest import Write
 
@@ -22,11 +22,13 @@ def info(write: Write) -> RasterInfo:
     return read_info(write("scene.tif", np.zeros((100, 150, 3), np.uint8)))
 
 
-def piece(box: Box, value: float) -> Piece:
+def piece(box: Box, value: float) -> WindowPrediction:
     shape = box.height, box.width
     valid = np.ones(shape, bool)
     valid[0, 0] = False
-    return Piece(box, np.full(shape, value, np.float32), np.zeros(shape, np.float32), np.ones(shape, np.int32), valid)
+    return WindowPrediction(
+        box, np.full(shape, value, np.float32), np.zeros(shape, np.float32), np.ones(shape, np.int32), valid
+    )
 
 
 def test_pieces_lie_where_they_belong(info: RasterInfo, tmp_path: Path) -> None:

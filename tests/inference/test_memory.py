@@ -3,9 +3,8 @@
 import psutil
 import pytest
 
-from lim_keras.errors import DataError
-from lim_keras.export.bundle_info import BundleInfo, FileRecord
-from lim_keras.inference.memory import (
+from lim_keras.bundle.info import BundleInfo, FileRecord
+from lim_keras.bundle.window_size import (
     choose_tile,
     free_memory,
     parse_memory,
@@ -13,6 +12,7 @@ from lim_keras.inference.memory import (
     window_bytes,
     window_pixels,
 )
+from lim_keras.errors import DataError
 
 from .conftest import Folds, small_model
 

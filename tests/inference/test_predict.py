@@ -13,13 +13,13 @@ import pytest
 import rasterio
 from rasterio import Affine
 
+from lim_keras.bundle.info import BandStatistics, BundleInfo
+from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.export.bundle_info import BandStatistics, BundleInfo
-from lim_keras.inference.batch import find_scenes, predict_scenes
-from lim_keras.inference.options import PredictOptions, settings
-from lim_keras.inference.outputs import EnsemblePrediction
-from lim_keras.inference.predict import predict_scene
-from lim_keras.inventory import InventoryOptions
+from lim_keras.inventory.batch import find_scenes, predict_scenes
+from lim_keras.inventory.landslides import InventoryOptions
+from lim_keras.inventory.options import PredictOptions, settings
+from lim_keras.inventory.predict_scene import predict_scene
 
 from .conftest import Write, constant, describe
 
@@ -124,7 +124,7 @@ def test_maps_are_kept_when_only_the_inventory_is_asked_otherwise(
     scene = write("s.tif", meadow())
     first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
     with monkeypatch.context() as patch:
-        patch.setattr("lim_keras.inference.predict.write_inventory", full)
+        patch.setattr("lim_keras.inventory.predict_scene.write_inventory", full)
         with pytest.raises(DataError, match="disk full"):
             predict_scene(Bright(), scene, tmp_path / "out")
     # the results of the first call are still there, all of them
@@ -251,7 +251,7 @@ def test_a_scene_whose_results_cannot_be_written_does_not_stop_the_rest(
             raise OSError(28, "No space left on device", "maps.raw")
         return predict_scene(model, scene, *others, **named)
 
-    monkeypatch.setattr("lim_keras.inference.batch.predict_scene", full)
+    monkeypatch.setattr("lim_keras.inventory.batch.predict_scene", full)
     scenes = [write("a.tif", meadow()), write("b.tif", meadow()), write("c.tif", meadow())]
     (tmp_path / "out" / "b_summary.json").mkdir(parents=True)
     said: list[str] = []
@@ -333,7 +333,7 @@ def test_what_cannot_be_written_as_json_leaves_the_results_of_before(
     first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("lim_keras.inference.predict.describe_inventory", lambda *_, **__: {"gsd": math.nan})
+        patch.setattr("lim_keras.inventory.predict_scene.describe_inventory", lambda *_, **__: {"gsd": math.nan})
         with pytest.raises(ValueError, match="JSON"):
             predict_scene(Bright(), scene, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / ".s.partial")

@@ -7,15 +7,15 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from lim_keras.data.box import Box
-from lim_keras.data.raster import read_info
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.inference.maps import Maps
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.predict import predict_scene
-from lim_keras.inference.rasters import Counts, maps_on_scene, write_rasters
-from lim_keras.inference.scene import FILL_REACH
-from lim_keras.inference.stream import Piece
+from lim_keras.inference.stream import WindowPrediction
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.raster.reader import read_info
+from lim_keras.raster.scene import FILL_REACH
+from lim_keras.raster.windows import Box
+from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
 from .conftest import Write, constant_model
 
@@ -23,7 +23,7 @@ from .conftest import Write, constant_model
 def made(folder: Path, scene: Path, probability: np.ndarray, valid: np.ndarray, spread: bool = False) -> Path:
     """Maps of a scene of one window, votes 2, spread 0.125."""
     info = read_info(scene)
-    piece = Piece(
+    piece = WindowPrediction(
         Box(0, 0, *probability.shape),
         probability.astype(np.float32),
         np.full(probability.shape, 0.125, np.float32),
@@ -185,7 +185,7 @@ def test_blocks_of_a_resampled_scene_are_the_whole_cut_up(
     scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", gaps(), UTM_AXES["rotated"], nodata=0)
     with rasterio.open(maps_on_scene(vrt, read_info(scene), True)) as file:
         whole = file.read()
-    monkeypatch.setattr("lim_keras.inference.rasters._BLOCK", 64)
+    monkeypatch.setattr("lim_keras.raster.writer._BLOCK", 64)
     with rasterio.open(maps_on_scene(vrt, read_info(scene), True)) as file:
         # nearest to within 4 % of the distance: of a tie either may be taken
         np.testing.assert_allclose(file.read(), whole, atol=2 / 79)

@@ -10,10 +10,10 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 from scipy.ndimage import distance_transform_edt
 
-from lim_keras.data.box import Box
-from lim_keras.data.raster import read_image, read_valid
 from lim_keras.errors import DataError
-from lim_keras.inference.scene import Grid, SceneReader, fill_nodata
+from lim_keras.raster.reader import read_image, read_valid
+from lim_keras.raster.scene import Grid, SceneReader, fill_nodata
+from lim_keras.raster.windows import Box
 
 
 def write(path: Path, bands: np.ndarray, **options: object) -> Path:

@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 import rasterio
 
+from lim_keras.bundle.info import ModelFacts
+from lim_keras.bundle.protocol import RemoteModel, SceneModel
+from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.errors import BundleError, DataError, ServerError
-from lim_keras.export.bundle import load_bundle, write_bundle
-from lim_keras.export.bundle_info import ModelFacts
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.outputs import RemoteModel, SceneModel
-from lim_keras.inference.predict import predict_scene
+from lim_keras.export.bundle import write_bundle
 from lim_keras.inference.server import ServerModel, ServerOptions, connect
-from lim_keras.inference.server_transport import Patience
+from lim_keras.inference.server_transport import RetryPolicy
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
 
 from .conftest import describe, network, texture, write_scene
 from .model_server import ModelServer, Outputs, ServedError, dripping
 
 WAYS = ["column", "row", "grpc"]
-QUICK = Patience(retries=3, first_s=0.01)
+QUICK = RetryPolicy(retries=3, first_s=0.01)
 
 
 def brightness(bands: int) -> keras.Model:
@@ -218,7 +219,7 @@ def test_what_is_refused_is_quoted_and_not_asked_again(server: ModelServer, bund
 
 @pytest.mark.parametrize("way", ["column", "grpc"])
 def test_a_server_that_is_too_slow(server: ModelServer, bundles: Path, way: str) -> None:
-    model = replace(served(server, way, bundles, timeout_s=0.3), patience=Patience(retries=1, first_s=0.01))
+    model = replace(served(server, way, bundles, timeout_s=0.3), patience=RetryPolicy(retries=1, first_s=0.01))
     server.faults.slow_s = 1.0
     with pytest.raises(ServerError, match=r"(timed out|DEADLINE_EXCEEDED).*Gave up after 2 attempts"):
         model.predict_all(texture(8, 8)[np.newaxis])
@@ -247,7 +248,7 @@ def test_a_server_that_drips(bundles: Path, start: bytes, scheme: str) -> None:
 
 
 def test_a_kept_connection_that_drips(server: ModelServer, bundles: Path) -> None:
-    model = replace(served(server, "row", bundles, timeout_s=1.0, in_flight=1), patience=Patience(retries=0))
+    model = replace(served(server, "row", bundles, timeout_s=1.0, in_flight=1), patience=RetryPolicy(retries=0))
     image = texture(8, 8)[np.newaxis]
     for _ in range(2):  # the time of one request is not that of the next
         server.faults.slow_s = 0.6

@@ -9,7 +9,7 @@ from lim_keras.errors import DataError, ServerError
 from lim_keras.inference.server import ServerOptions
 from lim_keras.inference.server_address import ServerAddress
 from lim_keras.inference.server_json import JsonFormat, decode, encode, message_bytes, output_digits
-from lim_keras.inference.server_transport import Patience, RefusedError, UnavailableError
+from lim_keras.inference.server_transport import RefusedError, RetryPolicy, UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_size_of_a_message() -> None:
     assert message_bytes("uint8", 3, output_digits(all_three, 12), "column") == (71 + 14) * 2 + 71 + 2
 
 
-class Asked:
+class LiteRtOptions:
     """Fails with these errors, then answers."""
 
     def __init__(self, *errors: Exception) -> None:
@@ -154,32 +154,32 @@ class Asked:
 
 def test_patience() -> None:
     pauses: list[float] = []
-    patience = Patience(retries=4, first_s=1.0, longest_s=3.0, sleep=pauses.append)
-    asked = Asked(*[UnavailableError("away")] * 4)
+    patience = RetryPolicy(retries=4, first_s=1.0, longest_s=3.0, sleep=pauses.append)
+    asked = LiteRtOptions(*[UnavailableError("away")] * 4)
     assert patience.insist(asked) == "answer" and asked.calls == 5
     # 1, 2, 4 and 8 s, at most 3 s, each shortened by up to a half
     assert all(low <= pause <= 2 * low for pause, low in zip(pauses, (0.5, 1, 1.5, 1.5), strict=True))
 
 
 def test_patience_ends() -> None:
-    asked = Asked(*[UnavailableError("away.")] * 9)
+    asked = LiteRtOptions(*[UnavailableError("away.")] * 9)
     with pytest.raises(ServerError, match=r"away\. Gave up after 3 attempts; --retries") as caught:
-        Patience(retries=2, sleep=lambda pause: None).insist(asked)
+        RetryPolicy(retries=2, sleep=lambda pause: None).insist(asked)
     assert asked.calls == 3 and type(caught.value) is ServerError
     with pytest.raises(ServerError, match="after one attempt"):
-        Patience(retries=0).insist(Asked(UnavailableError("away.")))
+        RetryPolicy(retries=0).insist(LiteRtOptions(UnavailableError("away.")))
 
 
 def test_pauses_are_bounded_and_not_all_the_same() -> None:
-    patience = Patience(first_s=0.5, longest_s=30.0)
+    patience = RetryPolicy(first_s=0.5, longest_s=30.0)
     assert len({patience.pause(3) for _ in range(20)}) > 10
     assert max(patience.pause(5000) for _ in range(100)) <= 30
 
 
 def test_what_is_refused_is_not_asked_again() -> None:
-    asked = Asked(RefusedError("wrong shape"))
+    asked = LiteRtOptions(RefusedError("wrong shape"))
     with pytest.raises(RefusedError, match="wrong shape"):
-        Patience(sleep=lambda pause: None).insist(asked)
+        RetryPolicy(sleep=lambda pause: None).insist(asked)
     assert asked.calls == 1
 
 

@@ -12,8 +12,8 @@ from pystac.extensions.projection import ProjectionExtension
 from rasterio import Affine
 from shapely.geometry import shape
 
-from lim_keras.data.raster import RasterInfo
-from lim_keras.inference.stac import describe_inventory
+from lim_keras.inventory.scene_outputs import describe_inventory
+from lim_keras.raster.reader import RasterInfo
 from tests.export.stac_judges import core_problems
 
 SUMMARY = {

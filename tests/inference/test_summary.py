@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
-from lim_keras.data.raster import read_info
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.predict import predict_scene
-from lim_keras.inference.rasters import Counts
-from lim_keras.inference.summary import summarise
-from lim_keras.inventory import Inventory, InventoryOptions
+from lim_keras.inventory.landslides import Inventory, InventoryOptions
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.inventory.scene_outputs import summarise
+from lim_keras.raster.reader import read_info
+from lim_keras.raster.writer import Counts
 from tests.conftest import bundle_info
 
 from .conftest import Write, constant_model

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.data.box import Box
-from lim_keras.inference.windows import Window, plan_windows, smallest_tile
+from lim_keras.raster.windows import Box, Window, plan_windows, smallest_tile
 
 
 def test_two_windows_by_hand() -> None:

@@ -10,11 +10,11 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from lim_keras.data.raster import read_info, write_raster
 from lim_keras.errors import DataError
-from lim_keras.inference.options import PredictOptions
-from lim_keras.inference.predict import predict_scene
-from lim_keras.inventory import InventoryOptions, check_inventory
+from lim_keras.inventory.landslides import InventoryOptions, check_inventory
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.raster.reader import read_info, write_raster
 from tests.conftest import bundle_info
 
 UTM = "EPSG:32648"

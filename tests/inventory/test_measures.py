@@ -6,9 +6,9 @@ import pytest
 from rasterio import Affine
 from shapely import Polygon, box
 
-from lim_keras.inventory.ground import Ground
 from lim_keras.inventory.measures import measure, polygon_areas_m2
-from lim_keras.inventory.shapes import fill_holes, simplify
+from lim_keras.inventory.simplify import fill_holes, simplify
+from lim_keras.raster.georeference import Ground
 
 PIXELS = Ground(Affine(1, 0, 0, 0, -1, 0), "", 1.0)
 
@@ -208,7 +208,7 @@ def test_simplified_outlines_are_valid(write_mask, monkeypatch, native):
 def test_simplifying_in_batches_changes_nothing(write_mask, monkeypatch):
     import shapely
 
-    from lim_keras.inventory import shapes
+    from lim_keras.inventory import simplify as shapes
     from lim_keras.inventory.polygons import trace
 
     mask = (np.random.default_rng(4).random((60, 60)) < 0.3).astype(np.uint8)

@@ -5,7 +5,7 @@ import pytest
 from shapely import GeometryCollection, MultiPolygon, Point, Polygon, box
 
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inventory.parts import cut_polygons, tidy_polygons
+from lim_keras.inventory.geometry_clean import clean_polygons, cut_polygons
 
 
 def series(*shapes: object) -> geopandas.GeoSeries:
@@ -14,13 +14,13 @@ def series(*shapes: object) -> geopandas.GeoSeries:
 
 def test_multi_polygons_and_collections_come_apart() -> None:
     pair = MultiPolygon([box(0, 0, 1, 1), box(5, 0, 7, 1)])
-    tidy = tidy_polygons(series(pair, None, Polygon(), Point(0, 0), GeometryCollection([pair, Point(9, 9)])), "some")
+    tidy = clean_polygons(series(pair, None, Polygon(), Point(0, 0), GeometryCollection([pair, Point(9, 9)])), "some")
     assert tidy.area.tolist() == [1, 2, 1, 2]
     assert set(tidy.geom_type) == {"Polygon"} and tidy.crs == "EPSG:32648"
 
 
 def test_heights_are_left_out() -> None:
-    (flat,) = tidy_polygons(series(Polygon([(0, 0, 5), (1, 0, 5), (1, 1, 5)])), "some")
+    (flat,) = clean_polygons(series(Polygon([(0, 0, 5), (1, 0, 5), (1, 1, 5)])), "some")
     assert not flat.has_z and flat.area == 0.5
 
 
@@ -28,7 +28,7 @@ def test_what_crosses_itself_is_repaired() -> None:
     # a bow tie 2 wide and 2 high: two triangles of 2 x 1 / 2 each
     tie = Polygon([(0, 0), (2, 0), (0, 2), (2, 2)])
     with pytest.warns(LimKerasWarning, match="some: 1 of 2 polygons are invalid"):
-        tidy = tidy_polygons(series(box(0, 0, 1, 1), tie), "some")
+        tidy = clean_polygons(series(box(0, 0, 1, 1), tie), "some")
     assert tidy.area.tolist() == [1, 1, 1] and tidy.is_valid.all()
 
 

@@ -8,9 +8,9 @@ import pytest
 from rasterio import Affine
 from shapely import box
 
-from lim_keras.data.raster import write_raster
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.inventory import InventoryOptions, polygonise
+from lim_keras.inventory.landslides import InventoryOptions, polygonise
+from lim_keras.raster.reader import write_raster
 
 UTM = "EPSG:32648"
 COLUMNS = [

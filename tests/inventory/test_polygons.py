@@ -4,10 +4,10 @@ import shapely
 from rasterio import Affine
 from shapely import Polygon, box
 
-from lim_keras.data.raster import write_raster
 from lim_keras.errors import DataError
-from lim_keras.inventory.ground import Ground
 from lim_keras.inventory.polygons import place, read_mask_info, trace
+from lim_keras.raster.georeference import Ground
+from lim_keras.raster.reader import write_raster
 
 
 def test_one_polygon_for_each_group_that_shares_sides(write_mask, picture):

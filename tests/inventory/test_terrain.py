@@ -7,9 +7,9 @@ from pyproj import Transformer
 from rasterio import Affine
 from rasterio.windows import Window
 
-from lim_keras.data.raster import read_info, write_raster
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.inventory.terrain import TerrainReader, slope_aspect
+from lim_keras.raster.reader import read_info, write_raster
 
 UTM = "EPSG:32648"
 # At the central meridian, where a metre of the grid is 1 / 0.9996 m.

@@ -11,8 +11,8 @@ import pyogrio
 import pytest
 
 from lim_keras.errors import DataError
-from lim_keras.inventory import polygonise, write_inventory
-from lim_keras.inventory.style import CLASSES, qml
+from lim_keras.inventory.landslides import polygonise
+from lim_keras.inventory.write import CLASSES, qml, write_inventory
 
 PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
 

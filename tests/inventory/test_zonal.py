@@ -3,11 +3,11 @@ import pytest
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
-from lim_keras.data.raster import write_raster
 from lim_keras.errors import DataError
 from lim_keras.inventory.polygons import read_mask_info, trace
 from lim_keras.inventory.terrain import Terrain
 from lim_keras.inventory.zonal import Edges, Zones, zonal_statistics
+from lim_keras.raster.reader import write_raster
 
 
 def statistics(path, **options):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lim_keras.models import build_model
-from lim_keras.models.fcn import decode_fcn, decode_fcn_fl
+from lim_keras.models.decoders import decode_fcn, decode_fcn_fl
 
 DECODERS = {"fcn": decode_fcn, "fcn_fl": decode_fcn_fl}
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.models import build_model
+from lim_keras.models.decoders import MaxUnpool, decode_segnet
 from lim_keras.models.layers import BilinearUpsampling
-from lim_keras.models.segnet import MaxUnpool, decode_segnet
 
 CHANNELS = (3, 4, 5, 6, 7)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lim_keras.models import build_model
-from lim_keras.models.unet import decode_unet
+from lim_keras.models.decoders import decode_unet
 
 CHANNELS = (3, 4, 5, 6, 7)
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from lim_keras.data.augment import mean_filter
 from lim_keras.losses import BinaryFocalLoss
-from lim_keras.metrics import OneScore
-from lim_keras.scores import scores
+from lim_keras.metrics.binary import scores
+from lim_keras.metrics.keras_metrics import OneScore
 
 pytestmark = pytest.mark.parity
 

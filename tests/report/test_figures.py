@@ -9,10 +9,10 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from lim_keras.errors import DataError
-from lim_keras.evaluation.calibration import Reliability
-from lim_keras.evaluation.scoring import Place, Prediction
+from lim_keras.evaluation.evaluation import Prediction, Sample
+from lim_keras.metrics.calibration import Reliability
 from lim_keras.report import figures
-from lim_keras.report.outcomes import as_picture, colour_outcomes, shrink
+from lim_keras.report.overlay import as_picture, colour_overlay, shrink
 from lim_keras.report.style import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, new_figure, save
 
 
@@ -23,7 +23,7 @@ def prediction(name="tile", height=40, width=60):
     mask[5:20, 5:20] = 1
     probability = np.zeros((height, width), np.float32)
     probability[8:24, 5:20] = 0.8
-    return Prediction(Place(name, "landslide", "", image, mask), probability, mask == 9)
+    return Prediction(Sample(name, "landslide", "", image, mask), probability, mask == 9)
 
 
 def picture_of(path):
@@ -125,7 +125,7 @@ def test_outcome_colours_by_hand():
     image = np.full((1, 5, 3), 100, np.uint8)
     mask = np.array([[1, 0, 1, 0, 255]])
     probability = np.array([[0.6, 0.6, 0.4, 0.4, 0.9]])
-    result = colour_outcomes(image, mask, probability, threshold=0.5)
+    result = colour_overlay(image, mask, probability, threshold=0.5)
     for column, colour in enumerate((TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE)):
         np.testing.assert_allclose(result[0, column], 28 + 0.72 * 255 * np.array(to_rgb(colour)), atol=1)
     assert result[0, 3].tolist() == [100, 100, 100]
@@ -133,7 +133,7 @@ def test_outcome_colours_by_hand():
 
 
 def test_a_pixel_at_the_threshold_is_landslide():
-    at = colour_outcomes(np.full((1, 1, 3), 100, np.uint8), [[1]], [[0.5]], threshold=0.5)
+    at = colour_overlay(np.full((1, 1, 3), 100, np.uint8), [[1]], [[0.5]], threshold=0.5)
     np.testing.assert_allclose(at[0, 0], 28 + 0.72 * 255 * np.array(to_rgb(TRUE_POSITIVE)), atol=1)
 
 

@@ -15,9 +15,9 @@ from matplotlib.colors import to_rgb
 from rasterio import Affine
 from shapely import MultiPolygon, Point, box
 
-from lim_keras.data.raster import read_info, read_scene_info, write_raster
 from lim_keras.errors import DataError
-from lim_keras.inventory.ground import Ground
+from lim_keras.raster.georeference import Ground
+from lim_keras.raster.reader import read_info, read_scene_info, write_raster
 from lim_keras.report import preview, style
 from lim_keras.report.preview import draw_preview
 

@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from lim_keras.errors import ConfigError, DataError, LeakError
-from lim_keras.training.commands import begin_cross_validation, begin_fit
-from lim_keras.training.run import TEST
+from lim_keras.training.run import TEST, begin_cross_validation, begin_fit
 
 
 @pytest.fixture

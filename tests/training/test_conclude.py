@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import RunConfig
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
-from lim_keras.evaluation.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
-from lim_keras.export.bundle import load_bundle
-from lim_keras.export.bundle_info import BundleInfo
-from lim_keras.training.conclude import conclude, read_history
-from lim_keras.training.held_out import kept_predictions, predict_held_out
+from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
+from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold
+from lim_keras.training.finalize import finalize, read_history
 from lim_keras.training.run import TEST, Run
 
 HISTORY = "epoch,loss,f1,val_loss,val_f1,seconds\n1,0.5,0.2,0.6,0.3,1.0\n2,0.4,0.3,0.5,0.35,1.0\n"
@@ -26,7 +26,7 @@ def finish(run, brightness):
         run.fold_folder(fold).mkdir()
         brightness(0.4 * fold).save(run.fold_folder(fold) / "model.keras")
         (run.fold_folder(fold) / "history.csv").write_text(HISTORY)
-        predict_held_out(run, fold)
+        predict_out_of_fold(run, fold)
     return run
 
 
@@ -58,7 +58,7 @@ def concluded(place, tiles, brightness):
     run = finish(Run.open(place / "run", config, tiles, folds), brightness)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        return run, printed(conclude(run))
+        return run, printed(finalize(run))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def info(concluded, place):
 def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(concluded, summary, info):
     histogram = ProbabilityHistogram()
     for fold in (0, 1):
-        for prediction in kept_predictions(concluded[0], fold):
+        for prediction in read_out_of_fold(concluded[0], fold):
             histogram.add(prediction.probability, prediction.place.mask)
     histogram = histogram.at_share(concluded[0].landslide_share)
     calibration = fit_calibration(histogram)
@@ -139,7 +139,7 @@ def test_the_summary_is_strict_json(concluded):
 def test_one_model_without_test_tiles(tmp_path, tiles, config, brightness):
     held_out = {"ls_0": 0, "ls_1": 0, "nls_0": 0}
     begun = finish(Run.open(tmp_path / "one", config(), tiles, held_out), brightness)
-    text = printed(conclude(begun, tmp_path / "bundle"))
+    text = printed(finalize(begun, tmp_path / "bundle"))
     summary = json.loads((begun.folder / "fit.json").read_text())
     assert summary["test"] == summary["test_folds"] == {}
     assert sorted(place["name"] for place in summary["pooled_out_of_fold"]["places"]) == ["ls_0", "ls_1", "nls_0"]
@@ -168,5 +168,5 @@ def test_the_share_of_landslides_is_that_of_all_tiles_but_the_test_tiles(tmp_pat
 def test_held_out_tiles_without_landslides(tmp_path, tiles, config, brightness):
     begun = finish(Run.open(tmp_path / "one", config(), tiles, {"nls_0": 0, "nls_1": 0}), brightness)
     with pytest.raises(DataError, match="hold no landslide pixel"):
-        conclude(begun, tmp_path / "bundle")
+        finalize(begun, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

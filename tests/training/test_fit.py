@@ -13,8 +13,8 @@ from rich.console import Console
 from lim_keras.config import LossSection, RunConfig
 from lim_keras.data.sampling import ResizedSampler, WindowSampler
 from lim_keras.data.store import TileStore
-from lim_keras.evaluation.calibration import Calibration
 from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss
+from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
 from lim_keras.training.fit import Predictor, build_loss, build_sampler, train_model
 from lim_keras.training.progress import RunProgress

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lim_keras.data.tiles import read_tile
-from lim_keras.evaluation.calibration import Calibration
-from lim_keras.training.held_out import kept_predictions, predict_held_out
+from lim_keras.data.tile import read_tile
+from lim_keras.metrics.calibration import Calibration
+from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def logits(image):
 
 def test_every_held_out_tile_is_predicted_at_its_own_size(finished):
     run = finished()
-    predict_held_out(run, 1)
-    kept = {prediction.place.name: prediction for prediction in kept_predictions(run, 1)}
+    predict_out_of_fold(run, 1)
+    kept = {prediction.place.name: prediction for prediction in read_out_of_fold(run, 1)}
     assert set(kept) == {"ls_1", "ls_3", "nls_1", "nls_3"}
     for name, prediction in kept.items():
         image, mask = read_tile(run.tiles[name])
@@ -43,16 +43,16 @@ def test_every_held_out_tile_is_predicted_at_its_own_size(finished):
 
 def test_models_of_resized_tiles_predict_resized_tiles(finished):
     run = finished(**{"sampling.mode": "resized", "augmentation": "none"})
-    predict_held_out(run, 0)
-    for prediction in kept_predictions(run, 0):
+    predict_out_of_fold(run, 0)
+    for prediction in read_out_of_fold(run, 0):
         assert prediction.probability.shape == prediction.place.mask.shape == (32, 32)
 
 
 def test_kept_predictions_are_calibrated_when_read(finished):
     run = finished()
-    predict_held_out(run, 0)
+    predict_out_of_fold(run, 0)
     plain, changed = (
-        next(kept_predictions(run, 0, c)).probability for c in (Calibration(1.0, 0.0), Calibration(2.0, 0.5))
+        next(read_out_of_fold(run, 0, c)).probability for c in (Calibration(1.0, 0.0), Calibration(2.0, 0.5))
     )
     logit = np.log(plain / (1 - plain.astype(np.float64)))
     np.testing.assert_allclose(changed, 1 / (1 + np.exp(-Calibration(2.0, 0.5).logit(logit))), atol=1e-3)
@@ -61,17 +61,17 @@ def test_kept_predictions_are_calibrated_when_read(finished):
 def test_certain_predictions_stay_finite(finished, brightness):
     run = finished()
     brightness(offset=200.0).save(run.fold_folder(0) / "model.keras")
-    predict_held_out(run, 0)
-    for prediction in kept_predictions(run, 0, Calibration(0.05, 0.0)):
+    predict_out_of_fold(run, 0)
+    for prediction in read_out_of_fold(run, 0, Calibration(0.05, 0.0)):
         assert np.isfinite(prediction.probability).all() and (prediction.probability > 0.999).all()
 
 
 def test_what_is_kept_is_not_made_again(finished):
     run = finished()
-    predict_held_out(run, 0)
+    predict_out_of_fold(run, 0)
     before = {path.name: path.stat().st_mtime_ns for path in (run.fold_folder(0) / "out_of_fold").iterdir()}
     (run.fold_folder(0) / "model.keras").unlink()
-    predict_held_out(run, 0)
+    predict_out_of_fold(run, 0)
     assert {path.name: path.stat().st_mtime_ns for path in (run.fold_folder(0) / "out_of_fold").iterdir()} == before
 
 
@@ -80,7 +80,7 @@ def test_what_a_killed_process_left_is_cleared(finished):
     partial = run.fold_folder(0) / "out_of_fold.partial"
     partial.mkdir()
     (partial / "stranger.npz").write_bytes(b"?")
-    predict_held_out(run, 0)
+    predict_out_of_fold(run, 0)
     assert not partial.exists()
     names = sorted(path.name for path in (run.fold_folder(0) / "out_of_fold").iterdir())
     assert names == ["ls_0.npz", "ls_2.npz", "ls_4.npz", "nls_0.npz", "nls_2.npz", "nls_4.npz"]

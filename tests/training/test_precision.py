@@ -3,9 +3,9 @@
 import keras
 import pytest
 
-from lim_keras.training.precision import choose_precision, precision, seconds_of_convolution
+from lim_keras.training.optimizer import choose_precision, precision, seconds_of_convolution
 
-MODULE = "lim_keras.training.precision.seconds_of_convolution"
+MODULE = "lim_keras.training.optimizer.seconds_of_convolution"
 
 
 @pytest.mark.parametrize(

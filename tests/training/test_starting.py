@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.errors import BundleError, LeakError, TrainingError
-from lim_keras.evaluation.calibration import Calibration
-from lim_keras.export.bundle import load_bundle, write_bundle
-from lim_keras.export.bundle_info import BundleInfo
+from lim_keras.export.bundle import write_bundle
 from lim_keras.export.saved_model import FoldGraph
+from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
-from lim_keras.training.conclude import conclude
 from lim_keras.training.cross_validation import train_fold
+from lim_keras.training.finalize import finalize
 from lim_keras.training.run import Run
-from lim_keras.training.starting import START, Start, prepare_start, start_weights
+from lim_keras.training.warm_start import START, WarmStart, prepare_warm_start, warm_start_weights
 from tests.conftest import model_facts
 
 SHIPPED = Path(__file__).parents[2] / "exported_models" / "bijie_edge"
@@ -58,7 +59,7 @@ def fit(tmp_path, tiles, config):
 def test_a_model_starts_at_the_bundles_weights(fit, bundle):
     # the encoder's own weights are not asked for: nobody has them
     run = fit(**{"training.epochs": 1, "training.learning_rate": 1e-12, "model.encoder_weights": "nowhere.h5"})
-    prepare_start(run, bundle())
+    prepare_warm_start(run, bundle())
     train_fold(run, 0, console=Console(quiet=True))
     trained = keras.saving.load_model(run.fold_folder(0) / "model.keras", compile=False)
     for ours, theirs in zip(trained.trainable_variables, network().trainable_variables, strict=True):
@@ -71,7 +72,7 @@ def test_a_model_starts_at_the_bundles_weights(fit, bundle):
 
 
 def _concluded(run):
-    conclude(run, run.folder / "bundle")
+    finalize(run, run.folder / "bundle")
     return run.folder / "bundle"
 
 
@@ -79,8 +80,8 @@ def test_half_size_weights(fit, bundle, tmp_path):
     path = bundle()
     write_bundle(path, model_facts(name="before", model=NETWORK), [network()], half=True)
     run = fit()
-    prepare_start(run, path)
-    for ours, theirs in zip(start_weights(run.folder), network().get_weights(), strict=True):
+    prepare_warm_start(run, path)
+    for ours, theirs in zip(warm_start_weights(run.folder), network().get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
@@ -90,9 +91,9 @@ def test_the_model_that_ships_can_be_trained_on(fit):
     run = fit(
         **{f"model.{key}": value for key, value in info.model.items() if key != "dropout"}, **{"sampling.size": 64}
     )
-    prepare_start(run, SHIPPED)
+    prepare_warm_start(run, SHIPPED)
     model = build_model(**{**info.model, "encoder_weights": "none"})
-    model.set_weights(start_weights(run.folder))
+    model.set_weights(warm_start_weights(run.folder))
     image = np.random.default_rng(0).integers(0, 256, (1, 512, 512, 3)).astype(np.float32)
     calibration = Calibration(info.temperature, info.bias)
     ours = FoldGraph(model, calibration).probability(image)["probability"][0, ..., 0]
@@ -102,32 +103,32 @@ def test_the_model_that_ships_can_be_trained_on(fit):
 
 def test_without_a_start(fit):
     run = fit()
-    assert Start.of(run) is None and start_weights(run.folder) is None
+    assert WarmStart.of(run) is None and warm_start_weights(run.folder) is None
 
 
 def test_the_same_start_again_and_another(fit, bundle):
     run, path = fit(), bundle()
-    prepare_start(run, path)
+    prepare_warm_start(run, path)
     written = (run.folder / START / "weights.npz").stat().st_mtime_ns
     run.fold_folder(0).mkdir()
-    prepare_start(run, path)
+    prepare_warm_start(run, path)
     assert (run.folder / START / "weights.npz").stat().st_mtime_ns == written
     with pytest.raises(TrainingError, match=r"begun at before .*Give another folder with --run"):
-        prepare_start(run, bundle(config_hash="f" * 64))
+        prepare_warm_start(run, bundle(config_hash="f" * 64))
 
 
 def test_a_model_trained_again_is_another_start(fit, bundle):
     run = fit()
-    prepare_start(run, bundle())
+    prepare_warm_start(run, bundle())
     with pytest.raises(TrainingError, match=r"begun at before .*Received: .*before"):
-        prepare_start(run, bundle(seed=2))
+        prepare_warm_start(run, bundle(seed=2))
 
 
 def test_a_run_that_was_begun_without(fit, bundle):
     run = fit()
     run.fold_folder(0).mkdir()
     with pytest.raises(TrainingError, match="begun without --start-from"):
-        prepare_start(run, bundle())
+        prepare_warm_start(run, bundle())
     assert not (run.folder / START).exists()
 
 
@@ -142,17 +143,17 @@ def test_a_run_that_was_begun_without(fit, bundle):
 def test_another_network(fit, bundle, settings, facts, message):
     run = fit(**settings)
     with pytest.raises(BundleError, match=message):
-        prepare_start(run, bundle(**facts))
+        prepare_warm_start(run, bundle(**facts))
     assert not (run.folder / START).exists()
 
 
 @pytest.mark.parametrize("seen", ["ls_1", "nls_5"])
 def test_tiles_that_the_first_model_was_fitted_to_judge_nothing(fit, bundle, seen):
     with pytest.raises(LeakError, match=rf"fitted to 1 tiles .* such as {seen}\..*--val"):
-        prepare_start(fit(), bundle(training_tiles=(seen, "ls_0")))
+        prepare_warm_start(fit(), bundle(training_tiles=(seen, "ls_0")))
 
 
 def test_every_fold_of_a_cross_validation_is_judged(run, bundle):
     with pytest.raises(LeakError, match="such as ls_0"):
-        prepare_start(run(), bundle(training_tiles=("ls_0",)))
-    prepare_start(run(), bundle())
+        prepare_warm_start(run(), bundle(training_tiles=("ls_0",)))
+    prepare_warm_start(run(), bundle())

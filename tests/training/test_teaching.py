@@ -5,15 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.config import RunConfig
 from lim_keras.data.sampling import WindowSampler
-from lim_keras.data.tiles import read_tile
+from lim_keras.data.tile import read_tile
 from lim_keras.errors import BundleError, ConfigError, LeakError
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.bundle_info import BandStatistics, ModelFacts
+from lim_keras.training.distillation import (
+    Distillation,
+    DistillationSampler,
+    DistillationStore,
+    MaskScores,
+    prepare_distillation,
+)
 from lim_keras.training.fit import build_sampler
 from lim_keras.training.run import Run
-from lim_keras.training.teaching import MaskScores, TaughtSampler, TaughtStore, Teaching, prepare_teaching
 
 OFFSETS = {0: 0.0, 1: -1.0}
 
@@ -65,8 +71,8 @@ def sure(image, offset):
 
 def test_each_tile_is_answered_by_the_fold_that_has_not_seen_it(teacher, student):
     run = student()
-    teaching = prepare_teaching(run, teacher())
-    assert teaching == Teaching(run.folder / "teacher", 0.5)
+    teaching = prepare_distillation(run, teacher())
+    assert teaching == Distillation(run.folder / "teacher", 0.5)
     assert {path.stem for path in teaching.folder.iterdir()} == set(run.training_tiles(0).ids)
     for name in run.training_tiles(0).ids:
         image, mask = read_tile(run.tiles[name])
@@ -78,7 +84,7 @@ def test_each_tile_is_answered_by_the_fold_that_has_not_seen_it(teacher, student
 def test_tiles_that_no_fold_was_fitted_to_are_answered_by_all(teacher, student):
     run = student()
     bundle = teacher(training_tiles=("ls_0",), held_out={"ls_0": 0})
-    teaching = prepare_teaching(run, bundle)
+    teaching = prepare_distillation(run, bundle)
     image, _ = read_tile(run.tiles["ls_3"])
     expected = np.mean([sure(image, offset) for offset in OFFSETS.values()], axis=0)
     np.testing.assert_allclose(np.load(teaching.folder / "ls_3.npy"), expected, atol=0.51)
@@ -86,38 +92,38 @@ def test_tiles_that_no_fold_was_fitted_to_are_answered_by_all(teacher, student):
 
 def test_over_symmetries_a_model_of_single_pixels_says_the_same(teacher, student):
     run = student(distillation={"symmetries": True})
-    teaching = prepare_teaching(run, teacher())
+    teaching = prepare_distillation(run, teacher())
     image, _ = read_tile(run.tiles["ls_1"])
     np.testing.assert_allclose(np.load(teaching.folder / "ls_1.npy"), sure(image, OFFSETS[1]), atol=0.51)
 
 
 def test_answers_that_are_there_are_kept(teacher, student):
     run, bundle = student(), teacher()
-    folder = prepare_teaching(run, bundle).folder
+    folder = prepare_distillation(run, bundle).folder
     np.save(folder / "ls_0.npy", np.uint8([[7]]))
-    assert np.load(prepare_teaching(run, bundle).folder / "ls_0.npy").tolist() == [[7]]
+    assert np.load(prepare_distillation(run, bundle).folder / "ls_0.npy").tolist() == [[7]]
 
 
 def test_a_teacher_that_has_seen_the_test_tiles_is_refused(teacher, student, tiles):
     bundle = teacher(training_tiles=tiles.ids, held_out=dict.fromkeys(tiles.ids, 0), test_tiles=())
     with pytest.raises(LeakError, match=r"fitted to 2 test tiles, such as ls_5, nls_5; .*the same --test"):
-        prepare_teaching(student(), bundle)
+        prepare_distillation(student(), bundle)
 
 
 def test_a_teacher_that_only_repeats_masks_is_refused(teacher, student):
     with pytest.raises(BundleError, match=r"a bundle of `lim-keras cv`.*Received: 2 fold\(s\), 8 tiles"):
-        prepare_teaching(student(), teacher(held_out={}))
+        prepare_distillation(student(), teacher(held_out={}))
 
 
 def test_a_teacher_of_other_images_is_refused(teacher, student):
     with pytest.raises(BundleError, match=r"3 bands of uint8\. Received: 3 bands of uint16"):
-        prepare_teaching(student(), teacher(dtype="uint16"))
+        prepare_distillation(student(), teacher(dtype="uint16"))
 
 
 @pytest.mark.parametrize("changes", [{"sampling.mode": "resized"}, {"augmentation": "paper"}])
 def test_only_windows_can_be_taught(teacher, student, changes):
     with pytest.raises(ConfigError, match="A student is taught on windows"):
-        prepare_teaching(student(**changes), teacher())
+        prepare_distillation(student(**changes), teacher())
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -133,8 +139,8 @@ def test_answers_go_where_the_pixels_go(tmp_path, tiles, monkeypatch, dtype):
         return (image / 255).astype(dtype) if dtype == "float32" else image.astype(dtype), mask
 
     monkeypatch.setattr("lim_keras.data.store.read_tile", typed)
-    store = TaughtStore(landslides, Teaching(tmp_path, 0.5))
-    sampler = TaughtSampler(WindowSampler(store, 32, 8, 1))
+    store = DistillationStore(landslides, Distillation(tmp_path, 0.5))
+    sampler = DistillationSampler(WindowSampler(store, 32, 8, 1))
     assert len(sampler) == 8 and sampler.size == 32
     for position in range(8):
         image, labels = sampler.example(0, position)
@@ -149,16 +155,16 @@ def test_turned_and_recoloured_windows_keep_the_answers(tmp_path, tiles, student
     for tile in landslides:
         np.save(tmp_path / f"{tile.tile_id}.npy", (read_tile(tile)[1] * 255).astype(np.uint8))
     run = student(augmentation="dihedral", **{"sampling.scale_jitter": [1.0, 1.0], "sampling.landslide_share": 1.0})
-    sampler, _ = build_sampler(run.config, TaughtStore(landslides, Teaching(tmp_path, 0.5)), run.statistics)
+    sampler, _ = build_sampler(run.config, DistillationStore(landslides, Distillation(tmp_path, 0.5)), run.statistics)
     for position in range(4):
-        _, labels = TaughtSampler(sampler).example(0, position)
+        _, labels = DistillationSampler(sampler).example(0, position)
         np.testing.assert_array_equal(labels[..., 0] * 255, labels[..., 1])
 
 
 def test_answers_are_resampled_with_the_tile(tmp_path, tiles):
     tile = dataclasses.replace(tiles["ls_0"], gsd_m=1.0)
     np.save(tmp_path / "ls_0.npy", np.full((10, 12), 51, np.uint8))
-    store = TaughtStore(dataclasses.replace(tiles, tiles=(tile,)), Teaching(tmp_path, 0.5), 2.0)
+    store = DistillationStore(dataclasses.replace(tiles, tiles=(tile,)), Distillation(tmp_path, 0.5), 2.0)
     image, mask = store.get(0)
     assert image.shape == (10, 12, 4) and mask.shape == (10, 12)
     assert (image[..., 3] == 51).all()

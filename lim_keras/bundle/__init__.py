@@ -1,0 +1,1 @@
+"""Exported models: description, loading, verification."""

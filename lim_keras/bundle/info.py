@@ -1,0 +1,272 @@
+"""Bundle description `model.json`: schema, reading and checks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+
+from lim_keras import __version__
+from lim_keras.bundle.trust import read_json
+from lim_keras.errors import BundleError
+from lim_keras.files import write_text
+from lim_keras.metrics.binary import Estimate
+
+FORMAT = 1
+
+INFO_FILE = "model.json"
+
+INFO_BYTES = 64 * 2**20
+"""Largest model.json that is read; a million tile ids take half of it."""
+
+_PIXELS = 2**20
+"""Most pixels that a network may look far, or step."""
+
+
+def _null_is_nan(value: Any) -> Any:
+    """JSON has no NaN; a score that is not defined was written as null."""
+    if isinstance(value, Mapping):
+        return {key: math.nan if number is None else number for key, number in value.items()}
+    return value
+
+
+Scores = dict[str, Annotated[Estimate, BeforeValidator(_null_is_nan)]]
+"""By name of the score (f1, miou, ...): value and 95 % interval."""
+
+
+def _inside(path: str) -> str:
+    """A path that stays inside the folder it is joined to, on every system."""
+    parts = path.split("/")
+    if "\\" in path or "\0" in path or PureWindowsPath(path).anchor or {"", ".", ".."} & set(parts):
+        raise ValueError(f"{path!r} leaves the bundle or is no plain path inside it")
+    return path
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class BandStatistics(_Part):
+    """One band over the training tiles, in raw digital numbers; the domain guard compares an image with it."""
+
+    mean: FiniteFloat
+    std: FiniteFloat
+    min: FiniteFloat
+    max: FiniteFloat
+
+
+class FileRecord(_Part):
+    """Size and SHA-256 of an exported file."""
+
+    bytes: int = Field(ge=0, lt=2**63)
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Measure a file."""
+        with path.open("rb") as file:
+            return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+class LiteRtFigures(_Part):
+    """What was measured of a .tflite file before it was kept, beside the SavedModel that it was made of.
+
+    Args:
+        bytes: its size. tile: height and width of its windows, pixels; None: any. windows: how many it was judged on;
+        side: of these, pixels.
+        milliseconds_per_tile: on the machine that exported.
+        landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
+        saved_model_f1, saved_model_iou: of the SavedModel on the same windows.
+        max_difference, mean_difference: of the probabilities from the SavedModel's.
+        limit: what was asked of the file, in words; within: whether it is met, None where it could not be measured.
+    """
+
+    bytes: int = Field(ge=0)
+    tile: int | None = Field(ge=1)
+    windows: int = Field(ge=1)
+    side: int = Field(ge=1)
+    milliseconds_per_tile: FiniteFloat = Field(ge=0)
+    landslide_f1: FiniteFloat | None
+    landslide_iou: FiniteFloat | None
+    saved_model_f1: FiniteFloat | None
+    saved_model_iou: FiniteFloat | None
+    max_difference: FiniteFloat = Field(ge=0)
+    mean_difference: FiniteFloat = Field(ge=0)
+    limit: str
+    within: bool | None
+
+
+class ModelFacts(_Part):
+    """What training knows of its models.
+
+    Args:
+        name: of the bundle's folder when it was exported.
+        model: section `model` of the run's configuration. sampling: section `sampling`.
+        bands, dtype: of the images that the models take. gsd_m: their ground sample distance, metres; None if unknown.
+        stride: windows start at multiples of it, pixels (`lim_keras.models.network_stride`).
+        statistics: of each band over the training tiles.
+        threshold: probability >= threshold is landslide. temperature, bias: of the logits, already
+            inside the exported graphs.
+        metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
+        config_hash: `RunConfig.digest` of the run.
+        training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
+        held_out: of a tile, the fold whose model has not seen it, 0..folds - 1; the soft targets of a student are made
+            out of fold with it. Empty in bundles written before it was kept.
+        started_from: name and configuration hash of the bundle that training started at; its tiles are among
+            training_tiles. "" where only an encoder was given.
+        data_terms: what the training data allow, for the model card; "" where nobody said it.
+        data_link: their web page, for model card and STAC item; "" where nobody said it.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: dict[str, Any]
+    sampling: dict[str, Any]
+    bands: int = Field(ge=1, le=2**16)
+    dtype: Literal["uint8", "uint16", "float32"]
+    gsd_m: FiniteFloat | None = Field(gt=0)
+    stride: int = Field(ge=1, le=_PIXELS)
+    statistics: tuple[BandStatistics, ...]
+    threshold: FiniteFloat = Field(ge=0, le=1)
+    temperature: FiniteFloat = Field(gt=0)
+    bias: FiniteFloat = 0.0
+    metrics: dict[str, Scores]
+    config_hash: str
+    training_tiles: tuple[str, ...] = ()
+    test_tiles: tuple[str, ...] = ()
+    held_out: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    started_from: str = ""
+    data_terms: str = ""
+    data_link: str = Field("", pattern=r"^(https?://\S+)?$")
+
+    @model_validator(mode="after")
+    def _check_statistics(self) -> Self:
+        if len(self.statistics) != self.bands:
+            raise ValueError(f"expected `statistics` of {self.bands} bands, received {len(self.statistics)}")
+        return self
+
+
+class BundleInfo(ModelFacts):
+    """Everything in model.json.
+
+    Args:
+        format: layout of the bundle; readers refuse another one.
+        folds: number of `fold_<k>` folders.
+        halo, bytes_per_pixel: how far the network looks, pixels, and what its feature maps take at most
+            (`lim_keras.models.receptive_field`).
+        versions: of Python and the libraries that exported.
+        files: every file beside model.json, by its path inside the bundle.
+        litert: of the .tflite files among them, what was measured. Empty in bundles written before it was kept.
+        sha256: of everything else in model.json (`digest`); "" before it is written.
+    """
+
+    format: Literal[1] = 1
+    lim_keras_version: str
+    created: AwareDatetime
+    versions: dict[str, str]
+    folds: int = Field(ge=1, le=1000)
+    halo: int = Field(ge=0, le=_PIXELS)
+    bytes_per_pixel: FiniteFloat = Field(gt=0, le=1e9)
+    files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
+    litert: dict[Annotated[str, AfterValidator(_inside)], LiteRtFigures] = Field(default_factory=dict)
+    sha256: str = ""
+
+    @model_validator(mode="after")
+    def _check_held_out(self) -> Self:
+        unknown = sorted(name for name, fold in self.held_out.items() if fold >= self.folds)
+        if unknown:
+            raise ValueError(
+                f"expected folds 0..{self.folds - 1} in `held_out`, received {self.held_out[unknown[0]]} of tile "
+                f"{unknown[0]!r} ({len(unknown)} such tiles)"
+            )
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of all values but `sha256`."""
+        others = self.model_copy(update={"sha256": ""})
+        return hashlib.sha256(others.model_dump_json().encode()).hexdigest()
+
+    def write(self, bundle: Path) -> None:
+        """Write model.json, with its digest, into the folder `bundle`."""
+        sealed = self.model_copy(update={"sha256": self.digest()})
+        write_text(bundle / INFO_FILE, sealed.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, bundle: Path) -> Self:
+        """Read model.json of the folder `bundle`.
+
+        Raises:
+            BundleError: no such file, too large, not JSON, of another format, with missing, unknown or wrong keys, or
+                with the path of a file that leaves the bundle.
+        """
+        path = bundle / INFO_FILE
+        try:
+            text, values = read_json(path, INFO_BYTES)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{path}: not found. Expected a bundle: a folder exported_models/<name> as `lim-keras fit` and "
+                "`lim-keras cv` write it."
+            ) from error
+        _check_format(values, path)
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise BundleError(f"{path}: not a valid bundle description. {problems(error)}") from None
+
+    def check_files(self, bundle: Path, folder: str) -> None:
+        """Compare the files below `folder` with their records.
+
+        Raises:
+            BundleError: one is missing, shortened or changed, or none is recorded; the message names it.
+        """
+        records = [name for name in self.files if name.startswith(f"{folder}/")]
+        if not records:
+            raise BundleError(f"{bundle / folder}: not part of this bundle, which has {self.folds} fold(s).")
+        for name in records:
+            self.check_file(bundle, name)
+
+    def check_file(self, bundle: Path, name: str) -> None:
+        """Compare one file, by its path inside the bundle, with its record; errors as in `check_files`."""
+        path, record = bundle / name, self.files[name]
+        repair = "Copy the bundle again from where it was exported."
+        if not path.is_file():
+            raise BundleError(f"{path}: missing. {repair}")
+        if not path.resolve().is_relative_to(bundle.resolve()):
+            raise BundleError(f"{path}: a link that leaves the bundle, to {path.resolve()}. {repair}")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise BundleError(f"{path}: expected {record.bytes} bytes. Received: {size} bytes. {repair}")
+        if FileRecord.of(path) != record:
+            raise BundleError(f"{path}: its content is not what was exported (SHA-256 differs). {repair}")
+
+
+def _check_format(values: Any, path: Path) -> None:
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: damaged, expected a JSON object. Received: {type(values).__name__}")
+    if values.get("format") != FORMAT:
+        raise BundleError(
+            f"{path}: expected bundle format {FORMAT}. Received: format {values.get('format')!r}, written by lim_keras "
+            f"{values.get('lim_keras_version', 'unknown')}; this is lim_keras {__version__}. Use that version, or "
+            "export again with this one."
+        )
+
+
+def problems(error: ValidationError) -> str:
+    """What a description lacks, key by key, in one line."""
+    return "; ".join(
+        f"`{'.'.join(map(str, problem['loc'])) or 'the file'}`: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )

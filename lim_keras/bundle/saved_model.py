@@ -1,0 +1,188 @@
+"""Load a bundle's SavedModels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
+
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import (
+    SIGNATURE,
+    EnsemblePrediction,
+    checked_answers,
+    checked_images,
+    signature_differences,
+)
+from lim_keras.errors import BundleError
+from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
+from lim_keras.metrics.image_blind import ImageBlindMask
+
+_PB_FILE = "saved_model.pb"
+
+_STATE = frozenset(
+    {
+        *("Assert", "CheckNumerics", "CheckNumericsV2", "GuaranteeConst", "VariableShape"),
+        *("AssignVariableOp", "DisableCopyOnRead", "ReadVariableOp", "VarHandleOp", "VarIsInitializedOp"),
+        *("Case", "If", "ResourceGather", "ResourceGatherNd", "StatefulPartitionedCall", "While"),
+    }
+)
+"""Operations with a state that stay inside the graph: its variables, and calls of its functions."""
+
+_CHECKPOINT = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2"})
+"""Operations of the two functions that every SavedModel has for checkpoints. Loading does not call them."""
+
+_OUTSIDE = ("Dataset", "File", "LoadAndRemap", "PyFunc", "Reader", "Snapshot", "Xla")
+"""Parts of the names of stateless operations that reach out of the graph, or hold programs of their own."""
+
+_NAMES_ONLY = frozenset({"ShardedFilename", "ShardedFilespec"})
+
+_UNREADABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, DecodeError, LookupError, OSError, RuntimeError),
+    *(TypeError, ValueError, tf.errors.OpError),
+)
+"""What TensorFlow raises for files that fit no SavedModel of its version."""
+
+
+def load_graph(folder: Path, made_with: str) -> Any:
+    """What `tf.saved_model.load` gives for a folder.
+
+    Args:
+        folder: of a SavedModel whose files are as recorded.
+        made_with: version of TensorFlow that wrote it, for the message.
+
+    Raises:
+        BundleError: the graph does more than compute, or TensorFlow cannot load it.
+    """
+    try:
+        saved = saved_model_pb2.SavedModel.FromString((folder / _PB_FILE).read_bytes())
+        foreign = sorted({name for graph in saved.meta_graphs for name in _foreign(graph)})
+        if not foreign:
+            return tf.saved_model.load(str(folder))
+    except _UNREADABLE as error:
+        raise BundleError(
+            f"{folder}: TensorFlow {tf.__version__} cannot load this SavedModel, which was exported with {made_with} "
+            f"({error}). Use that version, or export the bundle again."
+        ) from error
+    raise BundleError(
+        f"{folder}: expected a graph that only computes. Received: the operations {', '.join(foreign)}, which can "
+        "reach files, programs or the network. It was not loaded. Get the bundle from whoever trained the model."
+    )
+
+
+def _foreign(graph: Any) -> Iterator[str]:
+    """Names of the operations of a graph and its functions that it may not have."""
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    saving = {name for name, nodes in functions.items() if any(node.op in _CHECKPOINT for node in nodes)}
+    # Of the saving functions none may be what can be called: by an object or another function.
+    callable_names = set(graph.object_graph_def.concrete_functions)
+    for name, nodes in functions.items():
+        callable_names.update(called for node in nodes for called in _called(node) if called != name)
+    saving -= callable_names
+    for name, nodes in functions.items():
+        yield from (node.op for node in nodes if not _stays_inside(node.op, saves=name in saving))
+    yield from (node.op for node in graph.graph_def.node if not _stays_inside(node.op))
+
+
+def _called(node: Any) -> Iterator[str]:
+    for value in node.attr.values():
+        yield value.func.name
+        yield from (function.name for function in value.list.func)
+
+
+def _stays_inside(name: str, saves: bool = False) -> bool:
+    known = op_def_registry.get(name)
+    if known is None:
+        return False
+    if name in _CHECKPOINT:
+        return saves
+    if known.is_stateful:
+        return name in _STATE
+    return name in _NAMES_ONLY or not any(part in name for part in _OUTSIDE)
+
+
+BASELINE_FILE = "baseline.npz"
+
+Images = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; `load_bundle` makes it.
+
+    Args:
+        path: the bundle's folder.
+        info: its model.json.
+        saved_model: what TensorFlow loaded; its variables live as long as it is referred to.
+    """
+
+    path: Path
+    info: BundleInfo
+    saved_model: Any
+
+    def predict(self, images: Images) -> NDArray[np.float32]:
+        """Probability of landslide (n, height, width), 0..1, of images (n, height, width, bands).
+
+        Images are raw digital numbers of any height and width from 1 on; no size makes TensorFlow trace again.
+
+        Raises:
+            DataError: images of another number of dimensions or bands, or without pixels.
+            BundleError: the model answers with other sizes, or with what is no probability.
+        """
+        probability: NDArray[np.float32] = self._run(images)["probability"]
+        return probability
+
+    def predict_all(self, images: Images) -> EnsemblePrediction:
+        """Probability, spread and votes of the same images; errors as in `predict`."""
+        outputs = self._run(images)
+        if "votes" in outputs:
+            return EnsemblePrediction(outputs["probability"], outputs["spread"], outputs["votes"])
+        probability = outputs["probability"]
+        votes = (probability >= np.float32(self.info.threshold)).astype(np.int32)
+        return EnsemblePrediction(probability, np.zeros(probability.shape, np.float32), votes)
+
+    def baseline(self) -> ImageBlindMask | None:
+        """The image-blind mask of the training tiles; None if the bundle was exported without.
+
+        Raises:
+            BundleError: its file is missing or damaged.
+        """
+        if BASELINE_FILE not in self.info.files:
+            return None
+        self.info.check_file(self.path, BASELINE_FILE)
+        return ImageBlindMask.read(self.path / BASELINE_FILE)
+
+    def _run(self, images: Images) -> dict[str, NDArray[Any]]:
+        array = checked_images(images, self.info.bands)
+        outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
+        answered = {name: output.numpy() for name, output in outputs.items()}
+        return checked_answers(answered, array.shape[:3], self.info.folds, str(self.path))
+
+
+def load_bundle(path: Path, fold: int | None = None) -> Bundle:
+    """Load the models of a bundle: the ensemble, or the only model where there is one.
+
+    Args:
+        path: `exported_models/<name>`.
+        fold: load this fold alone, counted from 0.
+
+    Raises:
+        BundleError: the bundle or a file of it is missing, damaged or of another version; the message names it.
+    """
+    info = BundleInfo.read(path)
+    name = fold_name(fold or 0) if fold is not None or info.folds == 1 else ENSEMBLE
+    folder = f"{name}/{VERSION}"
+    info.check_files(path, folder)
+    saved_model = load_graph(path / folder, info.versions.get("tensorflow", "an unknown version"))
+    differing = signature_differences(saved_model, SIGNATURE, info.bands, name == ENSEMBLE)
+    if differing:
+        raise BundleError(f"{path / folder}: {'; '.join(differing)}. Export it again.")
+    return Bundle(path, info, saved_model)

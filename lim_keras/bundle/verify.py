@@ -1,0 +1,156 @@
+"""Verify that a bundle is unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lim_keras.bundle.info import INFO_FILE, BundleInfo, ModelFacts
+from lim_keras.bundle.protocol import ENCODED, SIGNATURE, signature_differences, signature_names
+from lim_keras.bundle.saved_model import load_graph
+from lim_keras.bundle.trust import read_arrays
+from lim_keras.errors import BundleError
+from lim_keras.export.saved_model import ENSEMBLE, VERSION, EnsembleGraph, FoldGraph, fold_name
+
+PAIR_FILE = "verify.npz"
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability; processors and TensorFlow versions sum in another order."""
+
+_SIZE = 64
+
+_CHANGED = (
+    "{}: what it says is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
+)
+
+_PAIR_BYTES = 16 * 2**20  # 64 x 64 float32 pixels of a thousand bands
+
+
+def model_folders(folds: int) -> list[str]:
+    """Folders of a bundle's SavedModels, the one that predicts first."""
+    names = [fold_name(fold) for fold in range(folds)]
+    return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
+
+
+def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
+    """Store a made-up image and the probability that the graph of the ensemble, or of the only model, gives it."""
+    image = made_up_image(facts)
+    probability = graph.probability(_batch_of(image))["probability"].numpy()[0, ..., 0]
+    np.savez(folder / PAIR_FILE, image=image, probability=probability)
+
+
+def made_up_image(facts: ModelFacts) -> NDArray[Any]:
+    """(64, 64, bands) of the model's dtype, always the same: waves, a patch and noise in the training tiles' range."""
+    rows, columns = np.mgrid[0:_SIZE, 0:_SIZE] / (_SIZE - 1)
+    patch = np.where((rows - 0.4) ** 2 + (columns - 0.6) ** 2 < 0.06, 1.5, 0.0)
+    shape = np.sin(6 * rows) + np.cos(9 * columns) + patch
+    noise = np.random.default_rng(0).normal(scale=0.5, size=(_SIZE, _SIZE, facts.bands))
+    mean, std, low, high = np.array([(s.mean, s.std, s.min, s.max) for s in facts.statistics], np.float64).T
+    image: NDArray[Any] = np.clip(mean + std * (shape[..., np.newaxis] + noise), low, high).astype(facts.dtype)
+    return image
+
+
+def verify_bundle(path: Path) -> list[str]:
+    """Compare a bundle with what its model.json says.
+
+    Returns:
+        One line for each difference; none: the bundle is what was exported. Graphs with changed files are not loaded.
+
+    Raises:
+        BundleError: model.json itself is missing, damaged, or names files outside of the bundle.
+    """
+    info = BundleInfo.read(path)
+    damaged = {name: line for name in sorted(info.files) if (line := _file_difference(info, path, name))}
+    changed = [] if info.sha256 == info.digest() else [_CHANGED.format(path / INFO_FILE)]
+    lines = [
+        *changed,
+        *damaged.values(),
+        *(f"{path / name}: not recorded in {INFO_FILE}." for name in _unrecorded(path, info)),
+    ]
+    predicts, *others = model_folders(info.folds)
+    for folder in (predicts, *others):
+        if not any(name.startswith(f"{folder}/") for name in info.files):
+            lines.append(f"{path / folder}: {INFO_FILE} records no file of this model.")
+        elif not any(name.startswith(f"{folder}/") for name in damaged):
+            lines += _model_differences(path, info, folder, with_pair=folder == predicts and PAIR_FILE not in damaged)
+    return lines
+
+
+def _file_difference(info: BundleInfo, path: Path, name: str) -> str:
+    try:
+        info.check_file(path, name)
+    except (BundleError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _unrecorded(path: Path, info: BundleInfo) -> list[str]:
+    found = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
+    return sorted({file.relative_to(path).as_posix() for file in found} - {INFO_FILE, *info.files})
+
+
+def _model_differences(path: Path, info: BundleInfo, folder: str, with_pair: bool) -> list[str]:
+    place = path / folder
+    try:
+        model = load_graph(place, info.versions.get("tensorflow", "an unknown version"))
+    except BundleError as error:
+        return [str(error)]
+    ensemble = folder.startswith(ENSEMBLE)
+    lines = [
+        f"{place}: {line}. Export it again."
+        for name in signature_names(info.bands, info.dtype)
+        for line in signature_differences(model, name, info.bands, ensemble)
+    ]
+    return lines or (_pair_differences(model, path, info) if with_pair else [])
+
+
+def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
+    file = path / PAIR_FILE
+    if PAIR_FILE not in info.files:
+        return [f"{file}: not part of this bundle, so what it answers cannot be compared. Export it again."]
+    try:
+        image, expected = _read_pair(file, info.bands)
+        answers = {SIGNATURE: _probability(model, image)}
+        if ENCODED in signature_names(info.bands, info.dtype):
+            answers[ENCODED] = _probability_of_picture(model, image)
+    except (BundleError, tf.errors.OpError) as error:
+        return [str(error)]
+    if any(answer.shape != expected.shape for answer in answers.values()):
+        return [f"{file}: the model answers with another size than that of the image."]
+    differences = {name: float(np.abs(answer - expected).max()) for name, answer in answers.items()}
+    return [
+        f"{file}: the model answers otherwise than when it was exported, by {difference:.2g} (> {TOLERANCE:g}, {name})."
+        for name, difference in differences.items()
+        if not difference <= TOLERANCE  # nan is a difference, too
+    ]
+
+
+def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    image, probability = read_arrays(file, ("image", "probability"), _PAIR_BYTES)
+    kinds = image.dtype.kind in "uif" and probability.dtype.kind == "f"
+    if not kinds or probability.ndim != 2 or not probability.size or image.shape != (*probability.shape, bands):
+        raise BundleError(
+            f"{file}: expected an image (height, width, {bands}) and its probability (height, width). Received: "
+            f"{image.dtype} {image.shape} and {probability.dtype} {probability.shape}"
+        )
+    return image, probability
+
+
+def _probability(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
+    answer: NDArray[np.float32] = model.signatures[SIGNATURE](image=_batch_of(image))["probability"].numpy()
+    return answer[0, ..., 0]
+
+
+def _batch_of(image: NDArray[Any]) -> tf.Tensor:
+    return tf.constant(image[np.newaxis].astype(np.float32))
+
+
+def _probability_of_picture(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
+    """As above, of the image as a PNG."""
+    picture = tf.io.encode_png(image.astype(np.uint8))
+    answer: NDArray[np.float32] = model.signatures[ENCODED](image_bytes=picture[tf.newaxis])["probability"].numpy()
+    return answer[0, ..., 0]

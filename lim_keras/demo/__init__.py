@@ -1,0 +1,142 @@
+"""Demo: tiles, cross-validation, evaluation and map of a synthetic world."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from lim_keras.bundle.saved_model import Bundle, load_bundle
+from lim_keras.config import EvaluationSection
+from lim_keras.data.dataset_report import DatasetReport
+from lim_keras.data.tiles import TileSet
+from lim_keras.demo.tiles import cut_tiles
+from lim_keras.demo.world import make_world, write_world
+from lim_keras.errors import DataError
+from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
+from lim_keras.inventory.landslides import InventoryOptions
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.raster.reader import read_image, read_info
+from lim_keras.report.figures import imbalance_chart, scene_overview
+from lim_keras.training.cross_validation import train_folds
+from lim_keras.training.finalize import finalize
+from lim_keras.training.run import begin_cross_validation
+
+TRAINING_SEED, TEST_SEED = 1, 2
+
+_WORLD_PX = 1536
+
+_TRAINING_TILES, _TEST_TILES = (48, 76), (20, 30)
+"""Landslide and non-landslide tiles."""
+
+_SMALLEST_M2 = 100.0
+
+Say = Callable[[list[Any]], None]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where the demo wrote, and how good its ensemble is on tiles of a world that it has not seen.
+
+    f1: landslide F1 over all pixels of the held-out tiles. seconds: of the whole demo.
+    """
+
+    folder: Path
+    f1: float
+    seconds: float
+
+
+def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
+    """Make two worlds, train five folds on tiles of the first, judge their ensemble on the second.
+
+    Args:
+        folder: where everything goes; a demo that was cut off goes on.
+        say: takes tables and lines as they come.
+        jobs: folds trained at a time.
+
+    Raises:
+        DataError: the folder holds something that is not a demo.
+    """
+    started = time.monotonic()
+    _check_folder(folder)
+    say(["[bold]1. A made-up world[/bold]: mountains, fields, roads, and landslides on the slopes"])
+    test_ids = _write_worlds(folder)
+    tiles = TileSet.read(folder / "tiles")
+    stats = DatasetReport.measure(tiles)
+    ratios = {name.replace("_", " "): ratio for name, ratio in stats.imbalance.ratios.items()}
+    imbalance_chart(ratios, folder / "imbalance.png")
+    say(stats.tables())
+    say(["[bold]2. Five folds[/bold], each in a process of its own, then their ensemble"])
+    with as_file(files("lim_keras.cli") / "demo.yaml") as config:
+        run = begin_cross_validation(config, folder / "tiles", folder=folder / "run", test=test_ids)
+    train_folds(run, jobs=jobs)
+    exported = folder / "exported_models" / run.config.name
+    say(finalize(run, exported))
+    bundle = load_bundle(exported)
+    say(["[bold]3. Evaluation[/bold] on a second world that no model has seen"])
+    report = _judge(folder, bundle, tiles, test_ids, run.config.evaluation)
+    say([*report.tables(), *(f"picture: {path}" for path in report.write_figures(folder / "figures"))])
+    report.write_json(folder / "evaluation.json")
+    say(["[bold]4. A landslide inventory[/bold] of that world, with slopes"])
+    say(_map_scene(folder, bundle))
+    f1 = report.judged[0].evaluation.figures("all").model["f1"].value
+    return DemoResult(folder, f1, time.monotonic() - started)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()) and not (folder / "world").is_dir():
+        raise DataError(f"{folder} is not empty and holds no demo. Expected a new folder; give one with --out.")
+
+
+def _write_worlds(folder: Path) -> Path:
+    """Write both worlds and their tiles; returns the list of the test tiles, written last."""
+    test_list = folder / "test_tiles.txt"
+    if test_list.exists():
+        return test_list
+    training, unseen = (make_world(_WORLD_PX, seed) for seed in (TRAINING_SEED, TEST_SEED))
+    write_world(training, folder / "world" / "training")
+    write_world(unseen, folder / "world" / "unseen")
+    for world, seed, prefix, (landslides, others) in (
+        (training, TRAINING_SEED, "", _TRAINING_TILES),
+        (unseen, TEST_SEED, "test_", _TEST_TILES),
+    ):
+        ids = cut_tiles(world, folder / "tiles", landslide=landslides, non_landslide=others, seed=seed, prefix=prefix)
+    test_list.write_text("\n".join(ids) + "\n", encoding="utf-8")
+    return test_list
+
+
+def _judge(folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, settings: EvaluationSection) -> BundleReport:
+    unseen = folder / "world" / "unseen"
+    return evaluate_bundle(
+        bundle,
+        tiles,
+        tile_list=test_ids,
+        scene=unseen / "scene.tif",
+        truth=unseen / "labels.tif",
+        settings=settings,
+    )
+
+
+def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
+    """What `lim-keras predict` makes of the unseen world, and where that is right and wrong."""
+    files = folder / "world" / "unseen"
+    inventory = InventoryOptions(min_area_m2=_SMALLEST_M2)
+    options = PredictOptions(probability="float32", dem=files / "dem.tif", inventory=inventory)
+    prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options)
+    count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
+    found = f"{count} landslides of at least {_SMALLEST_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
+    picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])
+    return [found, *(f"inventory: {path}" for path in prediction.files), f"picture: {picture}"]
+
+
+def _draw_scene(folder: Path, threshold: float) -> Path:
+    """The unseen world, its probability map, and where that is right and wrong."""
+    files = folder / "world" / "unseen"
+    scene, truth = read_image(files / "scene.tif"), read_image(files / "labels.tif")[..., 0]
+    probability = read_image(folder / "inventory" / "scene_probability.tif")[..., 0]
+    gsd_m = read_info(files / "scene.tif").gsd_m
+    return scene_overview(scene, truth, probability, threshold, folder / "figures" / "scene.png", gsd_m=gsd_m)

@@ -1,0 +1,303 @@
+"""Export a model repository for TensorFlow Serving."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
+
+from lim_keras.bundle.info import INFO_FILE, BundleInfo, FileRecord, ModelFacts
+from lim_keras.bundle.protocol import ENCODED, PICTURES, SIGNATURE, signature_names
+from lim_keras.bundle.verify import made_up_image
+from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
+from lim_keras.export.serving_config import (
+    BATCHING,
+    CONTAINER_PATH,
+    MODELS_FILE,
+    MONITORING,
+    Served,
+    check_base_path,
+    compose,
+    models_text,
+    read_models,
+    serving_messages,
+)
+
+EXTRA = "assets.extra"
+
+WARMUP_FILE = "tf_serving_warmup_requests"
+
+_LARGEST = 256
+"""Pixels a side at most: larger images prepare nothing more, and a request is read at every start."""
+
+
+def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
+    """Write one request for each signature into `folder`, which must be there.
+
+    Args:
+        folder: `<version>/assets.extra`.
+        facts: of the bundle; the image is as large as its training windows.
+        model: its name on the server.
+
+    Raises:
+        BundleError: the file cannot be written.
+    """
+    logs = serving_messages("apis.prediction_log_pb2")
+    path = folder / WARMUP_FILE
+    image = _image(facts)
+    requests = [_request(image, model, signature) for signature in signature_names(facts.bands, facts.dtype)]
+    try:
+        with tf.io.TFRecordWriter(str(path)) as records:
+            for request in requests:
+                records.write(logs.PredictionLog(predict_log=logs.PredictLog(request=request)).SerializeToString())
+    except tf.errors.OpError as error:
+        raise BundleError(f"{path}: cannot be written ({error.message}). Give another folder.") from error
+    return path
+
+
+def _image(facts: ModelFacts) -> NDArray[Any]:
+    size = facts.sampling.get("size")
+    side = min(size, _LARGEST) if isinstance(size, int) and size > 0 else _LARGEST
+    image = made_up_image(facts)
+    rows, columns = (np.arange(side) % length for length in image.shape[:2])
+    repeated: NDArray[Any] = image[np.ix_(rows, columns)]
+    return repeated
+
+
+def _request(image: NDArray[Any], model: str, signature: str) -> Any:
+    request = serving_messages("apis.predict_pb2").PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    if signature == ENCODED:
+        request.inputs[PICTURES].CopyFrom(tf.make_tensor_proto([tf.io.encode_png(image).numpy()], tf.string))
+    if signature == SIGNATURE:
+        request.inputs["image"].CopyFrom(tf.make_tensor_proto(image[np.newaxis].astype(np.float32)))
+    return request
+
+
+@dataclass(frozen=True)
+class ServingExport:
+    """What a repository serves now. added: the version that was written; None: labels moved only."""
+
+    folder: Path
+    models: tuple[str, ...]
+    served: Served
+    added: int | None
+
+    def tables(self) -> list[Any]:
+        """One line a model."""
+        table = Table(title=escape(str(self.folder / MODELS_FILE)))
+        for name in ("model", "stable", "canary", "loaded"):
+            table.add_column(name, justify="left" if name == "model" else "right")
+        for model in self.models:
+            loaded = ", ".join(map(str, self.served.loaded))
+            table.add_row(model, str(self.served.stable), str(self.served.canary), loaded)
+        done = "labels moved" if self.added is None else f"version {self.added} added"
+        return [table, escape(f"{done}: {self.folder}")]
+
+
+def export_serving(bundle: Path, folder: Path, base_path: str | None = None, promote: bool = False) -> ServingExport:
+    """Add a version of every model of a bundle to a repository, which is made where there is none.
+
+    Args:
+        bundle: `exported_models/<name>`.
+        folder: the repository.
+        base_path: where the server sees `folder`; None: where models.config says, at first `/models`.
+        promote: make the newest version stable. If that is this bundle, nothing is added.
+
+    Raises:
+        BundleError: the bundle is damaged, the repository serves another one, lies in a bundle, or cannot be read or
+            written, or tensorflow-serving-api is missing.
+
+    Warns:
+        LimKerasWarning: the version that stays stable is no longer there.
+    """
+    info = BundleInfo.read(bundle)
+    try:
+        return _export(bundle, folder, info, base_path, promote)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: cannot be used as a model repository ({error}). Mend that, or give another folder."
+        ) from error
+
+
+def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None, promote: bool) -> ServingExport:
+    models = served_models(info)
+    _check_places(bundle, folder, models)
+    before = read_models(folder / MODELS_FILE, list(models))
+    base = _base_path(base_path, before, folder)
+    if promote and before is not None and _holds(folder, models, before.canary, info):
+        served = Served(before.canary, before.canary, (before.canary,), base)
+        _write_files(folder, models, served)
+        return ServingExport(folder, tuple(models), served, None)
+    version = _next_version(folder, models, before)
+    stable = version if promote or before is None else before.stable
+    # A label moves only to what is loaded, so the version that was stable stays until the next export or promotion.
+    loaded = sorted({stable, version} if before is None else {before.stable, version})
+    served = Served(stable, version, tuple(loaded), base)
+    with _new_version(bundle, folder, info, models, version):
+        _write_files(folder, models, served)
+    return ServingExport(folder, tuple(models), served, version)
+
+
+def served_models(info: BundleInfo) -> dict[str, str]:
+    """Folders of a bundle's SavedModels by the names that they have on a server; the one that predicts comes first."""
+    if info.folds == 1:
+        return {info.name: f"{fold_name(0)}/{VERSION}"}
+    parts = [ENSEMBLE, *(fold_name(fold) for fold in range(info.folds))]
+    return {f"{info.name}_{part}": f"{part}/{VERSION}" for part in parts}
+
+
+def _check_places(bundle: Path, folder: Path, models: Iterable[str]) -> None:
+    for place in (folder / model for model in models):
+        if place.exists() and not place.is_dir():
+            raise BundleError(
+                f"{place}: expected a folder with the versions of this model. Received: a file. Move it away, or "
+                "export into another folder."
+            )
+        # `Path.resolve` raises RuntimeError for links that go in a circle.
+        real, source = Path(os.path.realpath(place)), Path(os.path.realpath(bundle))
+        for one in (real, *real.parents):
+            if one == source or _is_bundle(one):
+                raise BundleError(
+                    f"{folder}: expected a folder outside of bundles, which are to stay as they were exported. "
+                    f"Received: {real}, which is or lies in the bundle {one}. Export into another folder."
+                )
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / INFO_FILE).is_file() and (folder / fold_name(0)).is_dir()
+
+
+def _base_path(asked: str | None, before: Served | None, folder: Path) -> str:
+    if asked is None:
+        return CONTAINER_PATH if before is None else before.base_path
+    base = check_base_path(asked)
+    if before is not None and base != before.base_path:
+        raise BundleError(
+            f"{folder / MODELS_FILE}: expected base path {before.base_path}, with which this repository was made. "
+            f"Received: {base}. Leave it out, or export into another folder."
+        )
+    return base
+
+
+def _holds(folder: Path, models: Mapping[str, str], version: int, info: BundleInfo) -> bool:
+    """Whether a version is there, and is this bundle: the same graphs and variables."""
+    if not all((folder / model / str(version)).is_dir() for model in models):
+        return False
+    there = BundleInfo.read(folder / next(iter(models)) / str(version) / EXTRA)
+    return _records(there, models) == _records(info, models)
+
+
+def _records(info: BundleInfo, models: Mapping[str, str]) -> dict[str, FileRecord]:
+    return {name: info.files[name] for source in models.values() for name in _files(info, source)}
+
+
+def _files(info: BundleInfo, source: str) -> list[str]:
+    return [name for name in info.files if name.startswith(f"{source}/")]
+
+
+def _next_version(folder: Path, models: Iterable[str], before: Served | None) -> int:
+    """After the highest number of any of the models, so that what a killed export left is not taken for this one.
+
+    What models.config names counts even where its folder was deleted: a new one of that number would be served at once.
+    """
+    there = [path.name for model in models for path in (folder / model).glob("*") if path.name.isdecimal()]
+    named = () if before is None else before.loaded
+    return max([*map(int, there), *named], default=0) + 1
+
+
+@contextmanager
+def _new_version(
+    bundle: Path, folder: Path, info: BundleInfo, models: Mapping[str, str], version: int
+) -> Iterator[None]:
+    """Put a version of each model into its place; if the block fails, take all of them away again."""
+    partial, placed = folder / ".version.partial", list[Path]()
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for model, source in models.items():
+            info.check_files(bundle, source)
+            _fill(partial / model, bundle, info, model, source)
+        for model in models:
+            place = folder / model / str(version)
+            place.parent.mkdir(exist_ok=True)
+            placed.append((partial / model).rename(place))
+        yield
+    except BaseException:
+        for place in placed:
+            shutil.rmtree(place, ignore_errors=True)
+            if not any(place.parent.iterdir()):
+                place.parent.rmdir()
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(place: Path, bundle: Path, info: BundleInfo, model: str, source: str) -> None:
+    for name in _files(info, source):
+        _link_or_copy(bundle / name, place / Path(name).relative_to(source))
+    extra = place / EXTRA
+    extra.mkdir()
+    info.write(extra)
+    write_warmup(extra, info, model)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> None:
+    """What clients read, and last models.config. Files that may have been tuned are written once."""
+    first = next(iter(models))
+    once = {
+        "batching.config": BATCHING,
+        "monitoring.config": MONITORING,
+        "compose.yaml": compose(first, served.base_path),
+    }
+    texts = {name: text for name, text in once.items() if not (folder / name).exists()}
+    texts |= _stable_info(folder, first, served.stable)
+    texts[MODELS_FILE] = models_text(folder / MODELS_FILE, list(models), served)
+    _replace_files(folder, texts)
+
+
+def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
+    """model.json of the stable version; nothing where that was deleted, so that clients keep what they have."""
+    place = folder / model / str(version)
+    try:
+        return {INFO_FILE: (place / EXTRA / INFO_FILE).read_text(encoding="utf-8")}
+    except FileNotFoundError:
+        warnings.warn(
+            f"{place}: not found or not whole, though {MODELS_FILE} labels this version stable, so that a server has "
+            "nothing for requests to it. Put it back, or make another version stable with --promote.",
+            LimKerasWarning,
+            stacklevel=2,
+        )
+        return {}
+
+
+def _replace_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Replace files by renaming, in their order, once all of them are written beside their places."""
+    drafts = {name: folder / f".{name}.partial" for name in texts}
+    try:
+        for name, draft in drafts.items():
+            draft.write_text(texts[name], encoding="utf-8")
+        for name, draft in drafts.items():
+            draft.replace(folder / name)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""Map many scenes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lim_keras.bundle.protocol import SceneModel
+from lim_keras.errors import DataError, LimKerasError
+from lim_keras.files import make_folder, write_text
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene, read_summary
+from lim_keras.report.progress import SceneProgress
+
+_ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of the scenes. failures: by scene, why it could not be used."""
+
+    predictions: tuple[ScenePrediction, ...]
+    failures: dict[Path, str]
+    summary: Path
+
+    def tables(self) -> list[Any]:
+        """One line a scene, then where the files are."""
+        table = Table("scene", title="landslide inventory")
+        for name in ("landslides", "left out", "area, ha", "valid, km2", "Mpx/s", "seconds"):
+            table.add_column(name, justify="right")
+        for one in self.predictions:
+            table.add_row(*_row(one))
+        for scene in self.failures:
+            table.add_row(escape(scene.name), "[red]failed[/red]")
+        return [table, escape(f"summary: {self.summary}")]
+
+
+def _row(one: ScenePrediction) -> list[str]:
+    summary = one.summary
+    area, valid = summary["landslide_area_m2"], summary["valid_area_m2"]
+    left_out = sum(number or 0 for number in summary.get("left_out", {}).values())
+    return [
+        escape(one.scene.name),
+        f"{summary['landslides']:,}",
+        f"{left_out:,}",
+        "" if area is None else f"{area / 1e4:,.2f}",
+        "" if valid is None else f"{valid / 1e6:,.3f}",
+        f"{summary['megapixels_per_second']:.2f}",
+        "there already" if one.was_there else f"{summary['seconds']['all']:.0f}",
+    ]
+
+
+def _line(one: ScenePrediction) -> str:
+    done = "was there already" if one.was_there else "done"
+    return escape(f"{one.scene}: {done}, {one.summary['landslides']:,} landslides")
+
+
+def find_scenes(paths: Sequence[Path]) -> list[Path]:
+    """The scenes meant by files and folders, folders in order of their names, each scene once.
+
+    A folder's hidden files, and what `predict` wrote into it, are no scenes. A path that does not exist is kept beside
+    others that do, so that `predict_scenes` tells of it and maps the rest.
+
+    Raises:
+        DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes would write the same
+            files.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    for scene in (scene for path in paths for scene in _scenes_at(path)):
+        # One file under two names is two scenes: links may be there to tell results apart.
+        found.setdefault((os.path.realpath(scene), scene.stem), scene)
+    scenes = list(found.values())
+    there = [scene for scene in scenes if scene.exists()]
+    if scenes and not there:
+        raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
+    names: dict[str, Path] = {}
+    for scene in there:
+        other = names.setdefault(scene.stem, scene)
+        if other is not scene:
+            raise DataError(
+                f"{scene} and {other}: expected scenes of different names, as files are named after them. Rename "
+                "one, or predict them into different folders."
+            )
+    return scenes
+
+
+def _scenes_at(path: Path) -> list[Path]:
+    try:
+        if not path.is_dir():
+            return [path]
+        written = {name for one in path.glob("*_summary.json") for name in read_summary(one).get("files", ())}
+        inside = sorted(one for one in path.iterdir() if one.suffix.lower() in _ENDINGS and one.name[0] != ".")
+        scenes = [one for one in inside if one.name not in written and not one.is_dir()]
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a raster or a folder of rasters. Received: what cannot be read ({error.strerror})."
+        ) from error
+    if not scenes:
+        besides = " beside what `predict` wrote" if inside else ""
+        raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: none{besides}")
+    return scenes
+
+
+def predict_scenes(
+    model: SceneModel,
+    scenes: Sequence[Path],
+    out_dir: Path,
+    options: PredictOptions | None = None,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    console: Console | None = None,
+) -> BatchResult:
+    """Predict scenes as `predict_scene` does, and write `summary.json` of them all.
+
+    Args:
+        say: takes a line for every scene that is done or failed.
+        console: where the progress bar goes; None is standard error.
+
+    Raises:
+        DataError: `out_dir` cannot be made, or `summary.json` cannot be written.
+    """
+    make_folder(out_dir)
+    predictions: list[ScenePrediction] = []
+    failures: dict[Path, str] = {}
+    watcher = SceneProgress(console or Console(stderr=True, emoji=False))
+    for number, scene in enumerate(scenes, start=1):
+        watcher.label = f"{scene.name} ({number}/{len(scenes)})" if len(scenes) > 1 else scene.name
+        try:
+            predictions.append(predict_scene(model, scene, out_dir, options, watcher=watcher))
+            say(_line(predictions[-1]))
+        except LimKerasError as error:
+            failures[scene] = str(error)
+        except OSError as error:  # a disk that is full, or a folder where a file belongs
+            failures[scene] = f"{scene}: cannot be mapped into {out_dir} ({error})."
+        if scene in failures:
+            say(f"[red]failed[/red] {escape(failures[scene])}")
+    return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:
+    path = out_dir / "summary.json"
+    content = {
+        "scenes": len(predictions) + len(failures),
+        "failed": {str(scene): reason for scene, reason in failures.items()},
+        "predicted": [one.summary for one in predictions],
+    }
+    return write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Scores: formulae, Keras metrics, calibration, baseline and detections."""

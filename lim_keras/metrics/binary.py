@@ -1,0 +1,254 @@
+"""Binary segmentation scores from confusion counts, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lim_keras.errors import DataError
+
+SCORES = ("accuracy", "precision", "recall", "f1", "iou_landslide", "iou_background", "miou", "mcc")
+
+BINS = 1001
+
+Counts = NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
+
+Count = float | np.integer[Any] | np.floating[Any]
+
+
+def formulae(xp: Any, tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, Any]:
+    """Return the scores of SCORES from counts of one shape, in the arithmetic of `xp` (numpy or keras.ops).
+
+    accuracy (tp + tn) / all, recall tp / (tp + fn), f1 2 tp / (2 tp + fp + fn) and the mean intersection over union are
+    Eq. 6-9 of Chen et al. 2022, the last over the two classes that there are; mcc is the correlation of truth and
+    prediction (Matthews 1975).
+    """
+    total = tp + fp + fn + tn
+    empty = xp.where(fp + fn > 0, 0.0, 1.0)
+
+    def ratio(part: Any, whole: Any) -> Any:
+        return xp.where(whole > 0, part / xp.where(whole > 0, whole, 1.0), empty)
+
+    iou_landslide, iou_background = ratio(tp, tp + fp + fn), ratio(tn, tn + fp + fn)
+    # Paired so that a perfect answer has exact roots, and an mcc of exactly 1.
+    spread = xp.sqrt((tp + fp) * (tp + fn)) * xp.sqrt((tn + fp) * (tn + fn))
+    values = {
+        "accuracy": ratio(tp + tn, total),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "iou_landslide": iou_landslide,
+        "iou_background": iou_background,
+        "miou": (iou_landslide + iou_background) / 2,
+        "mcc": ratio(tp * tn - fp * fn, spread),
+    }
+    return {name: xp.where(total > 0, value, np.nan) for name, value in values.items()}
+
+
+@overload
+def scores(tp: Counts, fp: Counts, fn: Counts, tn: Counts) -> dict[str, NDArray[np.float64]]: ...
+
+
+@overload
+def scores(tp: Count, fp: Count, fn: Count, tn: Count) -> dict[str, float]: ...
+
+
+def scores(tp: Any, fp: Any, fn: Any, tn: Any) -> Any:
+    """Return every score of a binary confusion matrix; landslide is the positive class.
+
+    Args:
+        tp, fp, fn, tn: pixels that are true positive, false positive, false negative and true negative, >= 0; numbers,
+            or arrays of one shape for many matrices at once (tiles, bootstrap draws).
+
+    Returns:
+        accuracy, precision, recall, f1, iou_landslide, iou_background, miou (mean of the two) in 0..1 and mcc in -1..1:
+        floats for numbers, float64 arrays for arrays. Empty masks: see the module.
+
+    Raises:
+        DataError: a count is negative or not finite.
+    """
+    counts = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in counts.items()}
+    for name, array in arrays.items():
+        if not np.all(np.isfinite(array) & (array >= 0)):
+            raise DataError(
+                f"Invalid value for argument `{name}`. Expected finite counts >= 0. Received: {name}={counts[name]!r}"
+            )
+    values = formulae(np, **dict(zip(arrays, np.broadcast_arrays(*arrays.values()), strict=True)))
+    return {name: float(value) if value.ndim == 0 else value for name, value in values.items()}
+
+
+def probability_histogram(
+    probability: ArrayLike, mask: ArrayLike, ignore_value: int = 255, bins: int = BINS
+) -> NDArray[np.int64]:
+    """Count background and landslide pixels per bin of probability; histograms of parts add up to that of the whole.
+
+    Bin k holds k / (bins - 1) <= probability < (k + 1) / (bins - 1) in float32, the last bin only 1 itself: with 1001
+    bins, the sum from bin k on counts the pixels that reach the threshold k / 1000.
+
+    Args:
+        probability: any shape, 0..1; may be anything where the mask is `ignore_value`.
+        mask: the same shape, 1 landslide, 0 background, `ignore_value` unlabelled.
+
+    Returns:
+        (2, bins) int64: row 0 background, row 1 landslide.
+
+    Raises:
+        DataError: shapes differ, a probability of a labelled pixel is outside 0..1, or a label is unknown.
+    """
+    values, labels = np.asarray(probability), np.asarray(mask)
+    if values.shape != labels.shape:
+        raise DataError(
+            "`probability` and `mask` must have the same shape. "
+            f"Received: probability {values.shape}, mask {labels.shape}"
+        )
+    labelled = labels != ignore_value
+    values, labels = values[labelled], labels[labelled]
+    if not np.all((values >= 0) & (values <= 1)):
+        raise DataError(
+            "Invalid value for argument `probability`. Expected 0..1 on labelled pixels. "
+            f"Received: {np.min(values)}..{np.max(values)}"
+        )
+    if not np.all((labels == 0) | (labels == 1)):
+        raise DataError(
+            f"Invalid value for argument `mask`. Expected 0, 1 or {ignore_value}. "
+            f"Received: {np.unique(labels)[:10].tolist()}"
+        )
+    # float32 as in the Keras metric, so that both put a pixel into the same bin.
+    steps = np.floor(values.astype(np.float32) * np.float32(bins - 1)).astype(np.int64)
+    return np.bincount(steps + bins * labels.astype(np.int64), minlength=2 * bins).reshape(2, bins)
+
+
+def histogram_precision(xp: Any, background: Any, landslide: Any) -> Any:
+    """Return average precision from counts per bin in the arithmetic of `xp` (numpy or keras.ops)."""
+    found = xp.flip(xp.cumsum(xp.flip(landslide, 0), 0), 0)
+    taken = found + xp.flip(xp.cumsum(xp.flip(background, 0), 0), 0)
+    precision = found / xp.where(taken > 0, taken, 1)
+    total = xp.sum(landslide)
+    return xp.where(total > 0, xp.sum(precision * landslide) / xp.where(total > 0, total, 1), np.nan)
+
+
+def average_precision(probability: ArrayLike, mask: ArrayLike, ignore_value: int = 255, bins: int = BINS) -> float:
+    """Return average precision: the sum of (gain in recall) * precision over the thresholds k / (bins - 1).
+
+    It is scikit-learn's `average_precision_score` of probabilities rounded down to a multiple of 1 / (bins - 1): pixels
+    of one bin count as tied, so memory does not grow with the scene. NaN where no pixel is landslide: there is nothing
+    to rank.
+
+    Args and Raises: as in `probability_histogram`.
+    """
+    return average_precision_of(probability_histogram(probability, mask, ignore_value, bins))
+
+
+def average_precision_of(histogram: NDArray[np.int64]) -> float:
+    """Return average precision from a (2, bins) histogram, or from the sum of many, of `probability_histogram`."""
+    background, landslide = histogram.astype(np.float64)
+    return float(histogram_precision(np, background, landslide))
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Pixels by truth and prediction: tp landslide found, fp false alarm, fn landslide missed, tn background."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+
+    def __add__(self, other: Confusion) -> Confusion:
+        """Counts of both."""
+        return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def pixels(self) -> int:
+        """Labelled pixels."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    def scores(self) -> dict[str, float]:
+        """Every score of `lim_keras.metrics.binary.scores`."""
+        return scores(*astuple(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A score and its 95 % interval; an interval of one group only is that score itself."""
+
+    value: float
+    low: float
+    high: float
+
+
+def count(landslide: ArrayLike, mask: ArrayLike) -> Confusion:
+    """Compare a prediction with the truth.
+
+    Args:
+        landslide: any shape, bool: pixels called landslide.
+        mask: the same shape; 1 landslide, 0 background, anything else counts nowhere.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    called, labels = np.asarray(landslide, bool), np.asarray(mask)
+    if called.shape != labels.shape:
+        raise ValueError(f"Expected `landslide` and `mask` of one shape. Received: {called.shape} and {labels.shape}")
+    true, false = labels == 1, labels == 0
+    tp, fp = int(np.count_nonzero(called & true)), int(np.count_nonzero(called & false))
+    return Confusion(tp, fp, int(np.count_nonzero(true)) - tp, int(np.count_nonzero(false)) - fp)
+
+
+def pool(confusions: Iterable[Confusion]) -> Confusion:
+    """Counts of all together: every pixel weighs the same, whatever its place."""
+    return sum(confusions, start=Confusion())
+
+
+def estimate(
+    confusions: Sequence[Confusion], groups: Sequence[str], draws: int = 1000, seed: int = 2022
+) -> dict[str, Estimate]:
+    """Pooled scores with 95 % bootstrap intervals over groups.
+
+    Groups are drawn with replacement, as many as there are, and their counts pooled; the interval spans the middle 95 %
+    of the draws (Efron's percentile interval). Places that share ground belong to one group, so that an interval is not
+    made too narrow by counting one piece of ground twice.
+
+    Args:
+        confusions: one a place.
+        groups: the group of each place; a place whose group is "" is a group of its own.
+        draws: resamples.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: lengths differ, or there is no place.
+    """
+    if not confusions or len(confusions) != len(groups):
+        raise ValueError(
+            f"Expected as many `groups` as `confusions`, at least one. Received: {len(groups)} and {len(confusions)}"
+        )
+    totals = _group_totals(confusions, groups)
+    picks = np.random.default_rng(seed).multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=draws)
+    drawn = scores(*(picks @ totals).T)
+    pooled = pool(confusions).scores()
+    return {name: Estimate(value, *_middle(np.asarray(drawn[name]))) for name, value in pooled.items()}
+
+
+def _group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDArray[np.int64]:
+    """(groups, 4) pooled counts."""
+    names = [("group", group) if group else ("place", str(place)) for place, group in enumerate(groups)]
+    position = {name: row for row, name in enumerate(dict.fromkeys(names))}
+    totals = np.zeros((len(position), 4), np.int64)
+    np.add.at(
+        totals, [position[name] for name in names], np.array([astuple(confusion) for confusion in confusions], np.int64)
+    )
+    return totals
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Bounds of the middle 95 % of the draws in which the score is defined."""
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""Rasters: the only package that imports rasterio."""

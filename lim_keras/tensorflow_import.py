@@ -1,0 +1,58 @@
+"""Import TensorFlow quietly, or say that it is missing."""
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from contextlib import suppress
+
+from lim_keras.errors import LimKerasError
+
+# TensorFlow 2.21 prints these while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
+_GREETING = re.compile(rb"(I0000 |To enable the following |WARNING: All log messages before absl)[^\n]*\n?")
+
+
+class TensorFlowMissingError(LimKerasError, ImportError):
+    """TensorFlow is not installed, as where `lim-keras[edge]` only runs .tflite files."""
+
+
+def require_tensorflow() -> None:
+    """Look for TensorFlow without importing it, which takes seconds and memory.
+
+    Raises:
+        TensorFlowMissingError: it is not installed.
+    """
+    with suppress(ModuleNotFoundError):  # what an import hook raises
+        if importlib.util.find_spec("tensorflow") is not None:
+            return
+    raise TensorFlowMissingError(
+        "TensorFlow is not installed (No module named 'tensorflow'), and this command needs it. Install it with "
+        "`pip install 'lim-keras[tensorflow]'`."
+    )
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow, and drop the informational lines that its C++ part writes to standard error meanwhile.
+
+    Call it after options and configuration are checked: it takes seconds. Anything else that was written is passed on.
+
+    Raises:
+        TensorFlowMissingError: it is not installed. An install that is broken raises its own ImportError.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    require_tensorflow()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held_back:
+        standard_error = os.dup(2)
+        os.dup2(held_back.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        finally:
+            sys.stderr.flush()
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            held_back.seek(0)
+            os.write(2, _GREETING.sub(b"", held_back.read()))
