@@ -1,3 +1,3 @@
 """Landslide inventory maps from optical imagery with imbalanced samples, on Keras 3."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -116,7 +116,7 @@ class Coded(Ground):
 
 @pytest.mark.parametrize("side", [4096, 40])
 @pytest.mark.parametrize("size", [24, 48])
-def test_windows_hold_the_datas_own_share_of_landslides(monkeypatch, side, size):
+def test_windows_hold_the_share_of_landslides_of_the_data(monkeypatch, side, size):
     monkeypatch.setattr(sheets, "SIDE", side)
     # landslides in the middle of their tiles, as in published sets: 20 x 20 of 40 x 40, and two empty tiles
     middle = np.zeros((40, 40), np.uint8)

@@ -1,0 +1,70 @@
+"""README.md, the pages of docs/ and the code that their site is built with."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lim_keras
+from lim_keras.config import RunConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "exported_models/README.md")
+"""Outside of the site, whose links MkDocs checks."""
+
+
+def configuration_tables():
+    path = ROOT / "docs" / "scripts" / "configuration_reference.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.on_page_markdown("before\n<!-- configuration -->\nafter")
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files(name):
+    page = ROOT / name
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_navigation():
+    nav = re.findall(r"[\w/]+\.(?:md|ipynb)", (ROOT / "mkdocs.yml").read_text())
+    found = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+    assert sorted(nav) == sorted(str(path.relative_to(ROOT / "docs")) for path in found)
+
+
+def keys(model, prefix=""):
+    """Dotted names of all keys of a configuration."""
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and hasattr(section, "model_fields"):
+            yield from keys(section, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_configuration_tables_have_every_key_once():
+    rows = re.findall(r"^\| `([\w.]+)` \|", configuration_tables(), re.MULTILINE)
+    assert sorted(rows) == sorted(keys(RunConfig))
+
+
+def test_configuration_tables_say_type_limits_and_default():
+    text = configuration_tables()
+    assert "| `name` | text | required |" in text
+    assert "| `training.epochs` | whole number, >= 1 | `30` |" in text
+    assert "| `sampling.scale_jitter` | list of number | `[0.7, 1.4]` |" in text
+    assert "| `training.deterministic` | `true` or `false` | `false` |" in text
+    assert "| `training.early_stopping` | whole number or `null`, >= 1 | `null` |" in text
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == lim_keras.__version__
