@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.losses import BinaryFocalLoss
-from lim_keras.metrics.keras_metrics import SCORES, AllScores, AveragePrecision, OneScore, average_precision, scores
+from lim_keras.metrics.binary import SCORES, average_precision, scores
+from lim_keras.metrics.keras_metrics import AllScores, AveragePrecision, OneScore
 
 LN3 = math.log(3)  # the logit of probability 3/4
 
