@@ -66,4 +66,4 @@ def test_edge_learns_on_windows_with_mobilenetv2():
 def test_demo_needs_no_download_and_ships_with_the_package():
     config = load("demo")
     assert (config.model.encoder, config.model.encoder_weights, config.folds) == ("small", "none", 5)
-    assert (CONFIGS / "demo.yaml").resolve().parent.name == "cli"
+    assert (CONFIGS / "demo.yaml").resolve().parent.name == "demo"

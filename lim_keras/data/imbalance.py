@@ -2,7 +2,7 @@
 
 Counted on masks resized as the paper does it, because a large tile weighs more before resizing than after. The ratio
 depends on what is counted, so it has three names: of all tiles, of landslide tiles only, and after augmentation (P1 in
-docs/paper.md).
+docs/concepts/paper.md).
 """
 
 import math

@@ -71,7 +71,7 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     imbalance_chart(ratios, folder / "imbalance.png")
     say(stats.tables())
     say(["[bold]2. Five folds[/bold], each in a process of its own, then their ensemble"])
-    with as_file(files("lim_keras.cli") / "demo.yaml") as config:
+    with as_file(files("lim_keras.demo") / "demo.yaml") as config:
         run = begin_cross_validation(config, folder / "tiles", folder=folder / "run", test=test_ids)
     train_folds(run, jobs=jobs)
     exported = folder / "exported_models" / run.config.name

@@ -124,7 +124,7 @@ def test_stats_of_nothing(tmp_path, bijie_folder):
 
 @pytest.mark.real_data
 def test_real_ratios(real_data):
-    """P1 in docs/paper.md: about 35 over all tiles, 9 inside landslide tiles, 15 after augmentation."""
+    """P1 in docs/concepts/paper.md: about 35 over all tiles, 9 inside landslide tiles, 15 after augmentation."""
     figures = DatasetReport.measure(TileSet.read(real_data / "bijie")).to_dict()
     ratios = figures["imbalance_ratio"]
     assert ratios["all_tiles"] == pytest.approx(35.6, abs=0.1)

@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/predict.md from what `lim-keras demo` left behind.
+"""Draw the pictures of the documentation from the results of `lim-keras demo`.
 
-    python docs/draw_options.py demo
+    python docs/scripts/draw_options.py demo
 
 Of a part of the demo's unseen world: what each option of `lim-keras predict` does to the inventory
 (predict_options.png), to how a scene is read (predict_reading.png) and to the maps (predict_maps.png); and the preview
@@ -32,7 +32,7 @@ from lim_keras.raster.reader import read_image, write_raster
 from lim_keras.raster.windows import Box, plan_windows, smallest_tile
 from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 PART = Window(560, 420, 620, 620)  # of the world, pixels
 OUTLINE = "#d5285a"
 PREVIEW_PX = 1100
