@@ -21,7 +21,7 @@ COMMANDS = {
     "predict": "Map the landslides of scenes: maps, polygons, previews.",
     "info": "Print what an exported bundle says of itself.",
     "verify": "Check that an exported bundle is still what was exported.",
-    "export": "Make LiteRT (TFLite) files of a bundle, and check them on tiles.",
+    "export": "Export a bundle to LiteRT (TFLite) files and to a TensorFlow Serving repository.",
     "demo": "Show the whole way, from tiles to figures, on a made-up world.",
 }
 """Name and summary of every command."""

@@ -76,7 +76,7 @@ def export(
     promote: bool,
     **lite: Any,
 ) -> None:
-    """Make of BUNDLE (exported_models/NAME) what other programs run.
+    """Export BUNDLE (exported_models/NAME) to LiteRT files, to a TensorFlow Serving repository, or to both.
 
     --tflite: LiteRT (TFLite) files, which need no TensorFlow. Each is run on the test tiles and compared with the
     SavedModel; one that differs more than its kind may is refused.

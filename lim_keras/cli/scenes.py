@@ -30,7 +30,7 @@ class ServerType(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """An address that can be read."""
-        from lim_keras.inference.server_address import ServerAddress
+        from lim_keras.serving import ServerAddress
 
         try:
             return str(ServerAddress.parse(value))
@@ -43,7 +43,6 @@ _OF_SERVER = {
     "retries": "--retries",
     "timeout_s": "--timeout",
     "in_flight": "--in-flight",
-    "rest_format": "--rest-format",
 }
 """Options that concern a server only, by their names in `ServerOptions`."""
 
@@ -80,11 +79,6 @@ _OF_SERVER = {
     "--timeout", "timeout_s", type=click.FloatRange(0.001), help="Seconds until a request has failed [default: 120]."
 )
 @click.option("--in-flight", type=click.IntRange(1), help="Requests at a time [default: 4].")
-@click.option(
-    "--rest-format",
-    type=click.Choice(["column", "row"]),
-    help="Of REST requests; the answers of column are four times longer [default: row].",
-)
 def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
@@ -122,7 +116,7 @@ def _load(bundle: Path) -> SceneModel:
 
 def _server_options(given: dict[str, Any]) -> tuple[str, Any] | None:
     """Where the server is and how it is asked; None without a server."""
-    from lim_keras.inference.server import ServerOptions
+    from lim_keras.serving import ServerOptions
 
     chosen = {name: given[name] for name in _OF_SERVER if given[name] is not None}
     if given["server"] is None:
@@ -134,7 +128,7 @@ def _server_options(given: dict[str, Any]) -> tuple[str, Any] | None:
 
 def _connect(bundle: Path, server: str, options: Any) -> SceneModel:
     """A bundle's model on a server, for which TensorFlow need not be there unless it is asked by gRPC."""
-    from lim_keras.inference.server import connect
+    from lim_keras.serving import connect
 
     if server.startswith("grpc:"):
         with suppress(ImportError):  # the transport says what is missing

@@ -20,7 +20,7 @@ from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
 from lim_keras.models import build_model, network_stride
 from tests.conftest import model_facts
-from tests.inference.model_server import ModelServer
+from tests.serving.model_server import ModelServer
 
 WITHOUT_TENSORFLOW = """
 import sys
@@ -188,12 +188,11 @@ def test_a_scene_through_a_server(bundle: Path, server: ModelServer, tmp_path: P
     assert run(bundle, scene, "--out", tmp_path / "local").exit_code == 0
     addresses = {
         "rest": server.rest("bright/labels/canary"),
-        "columns": server.rest("bright/versions/1"),
+        "version": server.rest("bright/versions/1"),
         "grpc": server.grpc("bright"),
     }
     for name, address in addresses.items():
-        options = ["--rest-format", "column"] if name == "columns" else []
-        done = run(tmp_path / "model.json", scene, "--out", tmp_path / name, "--server", address, *options)
+        done = run(tmp_path / "model.json", scene, "--out", tmp_path / name, "--server", address)
         assert done.exit_code == 0, done.output
         assert "1 landslides" in done.output
         for ours, theirs in zip(rasters(tmp_path / name), rasters(tmp_path / "local"), strict=True):

@@ -16,17 +16,16 @@ import rasterio
 from lim_keras.bundle.info import ModelFacts
 from lim_keras.bundle.protocol import RemoteModel, SceneModel
 from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.errors import BundleError, DataError, ServerError
+from lim_keras.errors import BundleError, ConfigError, ServerError
 from lim_keras.export.bundle import write_bundle
-from lim_keras.inference.server import ServerModel, ServerOptions, connect
-from lim_keras.inference.server_transport import RetryPolicy
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.serving import RetryPolicy, ServerModel, ServerOptions, connect
+from tests.inference.conftest import describe, network, texture, write_scene
 
-from .conftest import describe, network, texture, write_scene
 from .model_server import ModelServer, Outputs, ServedError, dripping
 
-WAYS = ["column", "row", "grpc"]
+WAYS = ["rest", "grpc"]
 QUICK = RetryPolicy(retries=3, first_s=0.01)
 
 
@@ -79,11 +78,9 @@ def address(server: ModelServer, way: str, model: str) -> str:
 
 
 def served(server: ModelServer, way: str, bundles: Path, model: str = "bright", **options: object) -> ServerModel:
-    if way != "grpc":
-        options["rest_format"] = way
     name = model.split("/")[0]
     found = connect(bundles / name, address(server, way, model), ServerOptions(**options))  # type: ignore[arg-type]
-    return replace(found, patience=QUICK)
+    return replace(found, retry=QUICK)
 
 
 def files(model: SceneModel, scene: Path, out: Path, **options: object) -> dict[str, np.ndarray]:
@@ -145,14 +142,14 @@ def test_several_images_in_one_request(server: ModelServer, bundles: Path, way: 
     assert server.seen.predictions == 1
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("place", "version"), [("", 4), ("/versions/1", 1), ("/labels/canary", 3)])
 def test_versions_and_labels(server: ModelServer, bundles: Path, way: str, place: str, version: int) -> None:
     served(server, way, bundles, f"bright{place}").predict_all(texture(8, 8)[np.newaxis])
     assert server.seen.versions == [version]
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_version_that_is_rolled_out_meanwhile_is_not_mixed_in(bundles: Path, way: str) -> None:
     path = bundles / "bright" / "fold_0/1"
     with ModelServer({"bright": {1: path, 2: path}}) as server:
@@ -162,7 +159,7 @@ def test_a_version_that_is_rolled_out_meanwhile_is_not_mixed_in(bundles: Path, w
             model.predict_all(texture(8, 8)[np.newaxis])
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -172,25 +169,27 @@ def test_a_version_that_is_rolled_out_meanwhile_is_not_mixed_in(bundles: Path, w
     ],
 )
 def test_a_model_that_is_not_there(server: ModelServer, bundles: Path, way: str, place: str, said: str) -> None:
-    with pytest.raises(BundleError, match=rf"{said}.*Expected the model of bright there"):
+    with pytest.raises(BundleError, match=rf"{said}.*Expected the model of bright; check"):
         connect(bundles / "bright", address(server, way, place))
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_model_of_other_bands(server: ModelServer, bundles: Path, way: str) -> None:
-    with pytest.raises(BundleError, match=r"images of 3 bands.*Received: `image` DT_FLOAT \(-1, -1, -1, 4\)"):
+    with pytest.raises(
+        BundleError, match=r"image DT_FLOAT \(-1, -1, -1, 3\) .*Rec.*'image': 'DT_FLOAT \(-1, -1, -1, 4\)'"
+    ):
         connect(bundles / "bright", address(server, way, "four"))
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_fold_in_place_of_the_ensemble(server: ModelServer, bundles: Path, way: str) -> None:
     with pytest.raises(
-        BundleError, match=r"outputs probability, spread, votes of net\. Received: `probability` .*ensem"
+        BundleError, match=r"model of net: .* to probability, spread, votes\. Received: .* to .'probability': .*ensem"
     ):
         connect(bundles / "net", address(server, way, "fold"))
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
 def test_a_server_that_is_busy_is_asked_again(server: ModelServer, bundles: Path, way: str, code: str) -> None:
     model = served(server, way, bundles)
@@ -199,7 +198,7 @@ def test_a_server_that_is_busy_is_asked_again(server: ModelServer, bundles: Path
     assert server.seen.predictions == 4
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_stays_busy_is_given_up(server: ModelServer, bundles: Path, way: str) -> None:
     model = served(server, way, bundles)
     server.faults.times = 100
@@ -208,7 +207,7 @@ def test_a_server_that_stays_busy_is_given_up(server: ModelServer, bundles: Path
     assert server.seen.predictions == 4
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_what_is_refused_is_quoted_and_not_asked_again(server: ModelServer, bundles: Path, way: str) -> None:
     model = served(server, way, bundles)
     server.faults.fail, server.faults.times = "INVALID_ARGUMENT", 100
@@ -217,9 +216,9 @@ def test_what_is_refused_is_quoted_and_not_asked_again(server: ModelServer, bund
     assert server.seen.predictions == 1
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_is_too_slow(server: ModelServer, bundles: Path, way: str) -> None:
-    model = replace(served(server, way, bundles, timeout_s=0.3), patience=RetryPolicy(retries=1, first_s=0.01))
+    model = replace(served(server, way, bundles, timeout_s=0.3), retry=RetryPolicy(retries=1, first_s=0.01))
     server.faults.slow_s = 1.0
     with pytest.raises(ServerError, match=r"(timed out|DEADLINE_EXCEEDED).*Gave up after 2 attempts"):
         model.predict_all(texture(8, 8)[np.newaxis])
@@ -240,15 +239,17 @@ def test_a_server_that_is_too_slow(server: ModelServer, bundles: Path, way: str)
 def test_a_server_that_drips(bundles: Path, start: bytes, scheme: str) -> None:
     with dripping(start, scheme=scheme) as (place, calls):
         begun = time.monotonic()
-        with pytest.raises(ServerError, match=r"no answer \(timed out after 0\.4 s\).*Gave up after 2 attempts"):
+        with pytest.raises(
+            ServerError, match=r"no answer \((timed out after 0\.4 s|ConnectTimeout)\).*Gave up after 2 att"
+        ):
             connect(bundles / "bright", place, ServerOptions(retries=1, timeout_s=0.4))
         # two requests of 0.4 s, and a pause of at most 0.5 s between
         assert time.monotonic() - begun < 2.5
-    assert len(calls) == 2 and calls[1] - calls[0] >= 0.4
+    assert len(calls) == 2 and calls[1] - calls[0] >= (0.2 if scheme == "https" else 0.4)  # half of it to connect
 
 
 def test_a_kept_connection_that_drips(server: ModelServer, bundles: Path) -> None:
-    model = replace(served(server, "row", bundles, timeout_s=1.0, in_flight=1), patience=RetryPolicy(retries=0))
+    model = replace(served(server, "rest", bundles, timeout_s=1.0, in_flight=1), retry=RetryPolicy(retries=0))
     image = texture(8, 8)[np.newaxis]
     for _ in range(2):  # the time of one request is not that of the next
         server.faults.slow_s = 0.6
@@ -260,20 +261,24 @@ def test_a_kept_connection_that_drips(server: ModelServer, bundles: Path) -> Non
     assert model.predict_all(image).votes.shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_is_away(bundles: Path, way: str) -> None:
     with ModelServer({}) as server:
         gone = address(server, way, "bright")
     with pytest.raises(
-        ServerError, match=r"127\.0\.0\.1.*([Rr]efused|UNAVAILABLE).*Gave up after 2 attempts"
-    ) as caught:
+        ServerError, match=r"127\.0\.0\.1.*(connection attempts failed|UNAVAILABLE).*Gave up after 2 attempts"
+    ):
         connect(bundles / "bright", gone, ServerOptions(retries=1))
-    assert "(host=" not in str(caught.value)  # the server is named once
 
 
 def test_a_host_that_cannot_be(bundles: Path) -> None:
-    with pytest.raises(ServerError, match=r"http://no host:1/v1/models/bright: cannot be asked \(.*invalid character"):
-        connect(bundles / "bright", "http://no host:1/v1/models/bright")
+    with pytest.raises(ServerError, match=r"/v1/models/bright: no answer \(Invalid IDNA hostname.*\)\.$"):
+        connect(bundles / "bright", f"http://{'é' * 70}/v1/models/bright")
+
+
+def test_a_server_without_tls_is_not_asked_again(server: ModelServer, bundles: Path) -> None:
+    with pytest.raises(ServerError, match=r"no answer \(\[SSL: .*\)\.$"):
+        connect(bundles / "bright", server.rest("bright").replace("http:", "https:"))
 
 
 def nan(outputs: Outputs) -> Outputs:
@@ -286,12 +291,18 @@ def nan(outputs: Outputs) -> Outputs:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (nan, r"`probability` beyond 0\.\.1"),
+        (nan, r"`probability` within 0\.\.1"),
         (lambda outputs: outputs | {"probability": outputs["probability"][:, :-1]}, r"of shape \(1, 9, 8, 1\)"),
-        (lambda outputs: outputs | {"probability": outputs["probability"] + 2}, r"beyond 0\.\.1"),
-        (lambda outputs: outputs | {"votes": outputs["votes"] + 4}, r"`votes` beyond 0\.\.3"),
-        (lambda outputs: {"probability": outputs["probability"], "votes": outputs["votes"]}, "without `spread`"),
-        (lambda outputs: outputs | {"votes": outputs["votes"].astype(np.float32)}, "`votes`.*float"),
+        (lambda outputs: outputs | {"probability": outputs["probability"] + 2}, r"within 0\.\.1"),
+        (lambda outputs: outputs | {"votes": outputs["votes"] + 4}, r"`votes` within 0\.\.3"),
+        (
+            lambda outputs: {"probability": outputs["probability"], "votes": outputs["votes"]},
+            "outputs probability, spread, votes.*Received: .'probability': 'float",
+        ),
+        (
+            lambda outputs: outputs | {"votes": outputs["votes"].astype(np.float32)},
+            "votes as integers.*'votes': 'float",
+        ),
     ],
 )
 def test_answers_that_make_no_sense(server: ModelServer, bundles: Path, way: str, spoil: object, said: str) -> None:
@@ -302,15 +313,44 @@ def test_answers_that_make_no_sense(server: ModelServer, bundles: Path, way: str
     assert server.seen.predictions == 1
 
 
-def test_an_answer_that_is_no_json_and_one_without_end(server: ModelServer, bundles: Path) -> None:
-    model = served(server, "column", bundles, request_mb=0.5)
-    server.faults.body = b"<html>hello</html>"
-    with pytest.raises(ServerError, match=r"bright/versions/4: expected JSON with `outputs`.*<html>hello"):
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>busy</html>",
+        b'{"outputs": [[[[0.5]]]]}',
+        b'{"predictions": []}',
+        b'{"predictions": [{"a": 1}, {"b": 2}]}',
+        b'{"predictions": [[1, 2], [3]]}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"predictions": [[[[0.5], [1' + b"0" * 400 + b"]]]]}",
+        b'{"predictions": [[[[1' + b"0" * 30 + b"]]]]}",
+        b'{"predictions": [[[["0.5"]]]]}',
+        b'{"predictions": [[[[true]]]]}',
+        b'{"predictions": [[[[null]]]]}',
+        # as one NumPy array of text: 100,000 times 4 MB
+        b'{"predictions": ["' + b"a" * 10**6 + b'"' + b", 1" * 10**5 + b"]}",
+    ],
+)
+def test_json_that_is_no_prediction(server: ModelServer, bundles: Path, body: bytes) -> None:
+    model = served(server, "rest", bundles)
+    server.faults.body = body
+    with pytest.raises(
+        ServerError, match=r"bright/versions/4:predict: expected JSON with `predictions`.*Rec"
+    ) as caught:
         model.predict_all(texture(9, 8)[np.newaxis])
-    server.faults.body = b" " * 2**20
-    with pytest.raises(ServerError, match=r"at most 524288 bytes.*--request-mb"):
+    assert len(str(caught.value)) < 1000 and server.seen.predictions == 1
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
+def test_an_answer_without_end(server: ModelServer, bundles: Path, headers: dict[str, str]) -> None:
+    model = served(server, "rest", bundles, request_mb=0.5)
+    server.faults.body, server.faults.headers = b" " * 2**20, headers
+    if headers:
+        server.faults.body = gzip.compress(bytes(2**26))
+    with pytest.raises(ServerError, match=r"at most 524288 bytes.*`request_mb`"):
         model.predict_all(texture(9, 8)[np.newaxis])
-    server.faults.body = None
+    server.reset()
     assert model.predict_all(texture(9, 8)[np.newaxis]).votes.shape == (1, 9, 8)  # the connection is not confused
 
 
@@ -332,16 +372,21 @@ def about(**changes: Any) -> bytes:
         (about(version=float("inf")), "OverflowError"),
         (about(size=float("inf")), "OverflowError"),
         (about(size=float("nan")), "ValueError"),
-        (about(version="-4"), "ValueError"),
-        (about(version=str(2**63)), "ValueError"),
     ],
-    ids=["nested", "version 1e400", "size 1e400", "size NaN", "version -4", "version 2^63"],
+    ids=["nested", "version 1e400", "size 1e400", "size NaN"],
 )
 def test_rest_metadata_that_make_no_sense(server: ModelServer, bundles: Path, body: bytes, why: str) -> None:
     server.faults.about = about()
     assert connect(bundles / "bright", server.rest("bright")).info.name == "bright"
     server.faults.about = body
     with pytest.raises(ServerError, match=rf"/metadata: expected the description of a .* '.{{0,100}}' \({why}"):
+        connect(bundles / "bright", server.rest("bright"))
+
+
+@pytest.mark.parametrize("version", ["-4", str(2**63)])
+def test_versions_in_rest_metadata_that_cannot_be(server: ModelServer, bundles: Path, version: str) -> None:
+    server.faults.about = about(version=version)
+    with pytest.raises(ServerError, match=rf"bright/versions/{version}: expected a version of 0"):
         connect(bundles / "bright", server.rest("bright"))
 
 
@@ -353,7 +398,7 @@ def test_names_in_rest_metadata_are_fit_for_a_terminal(
     server: ModelServer, bundles: Path, wrong: dict[str, str]
 ) -> None:
     server.faults.about = about(**wrong)
-    with pytest.raises(BundleError, match=r"images of 3 bands.*Received: .*\\x1b\]0;x\\x07") as caught:
+    with pytest.raises(BundleError, match=r"model of bright.*Received: .*\\x1b\]0;x\\x07") as caught:
         connect(bundles / "bright", server.rest("bright"))
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
 
@@ -371,8 +416,8 @@ def unknown_dtype(packed: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "said"),
     [
-        (unreadable, ServerError, r"bright: expected the description of a model.*cannot be read \("),
-        (unknown_dtype, BundleError, r"Received: `image` data type 99 \(-1, -1, -1, 3\)"),
+        (unreadable, ServerError, r"bright: expected the description of a model.*Received: DecodeError\("),
+        (unknown_dtype, BundleError, r"Received: .'image': 'data type 99 \(-1, -1, -1, 3\)'"),
     ],
 )
 def test_grpc_metadata_that_make_no_sense(
@@ -429,7 +474,7 @@ def test_grpc_tensors_by_content(server: ModelServer, bundles: Path) -> None:
     assert model.predict_all(texture(2, 1)[np.newaxis]).probability.tolist() == [[[0.25], [0.75]]]
 
 
-@pytest.mark.parametrize("way", ["column", "grpc"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_server_s_words_are_fit_for_a_terminal(server: ModelServer, bundles: Path, way: str) -> None:
     model = served(server, way, bundles)
 
@@ -455,7 +500,7 @@ def test_a_server_s_words_are_fit_for_a_terminal(server: ModelServer, bundles: P
     ids=["html", "object", "surrogate", "nested", "nothing", "long"],
 )
 def test_errors_of_any_kind_are_quoted(server: ModelServer, bundles: Path, body: bytes, said: str) -> None:
-    model = served(server, "row", bundles)
+    model = served(server, "rest", bundles)
     server.faults.status, server.faults.body = 500, body
     with pytest.raises(ServerError, match=said):
         model.predict_all(texture(9, 8)[np.newaxis])
@@ -463,15 +508,20 @@ def test_errors_of_any_kind_are_quoted(server: ModelServer, bundles: Path, body:
     assert model.predict_all(texture(9, 8)[np.newaxis]).votes.shape == (1, 9, 8)
 
 
-def test_an_answer_that_unpacks_to_any_size(server: ModelServer, bundles: Path) -> None:
-    model = served(server, "row", bundles)
-    server.faults.body, server.faults.headers = gzip.compress(bytes(2**26)), {"Content-Encoding": "gzip"}
-    with pytest.raises(ServerError, match=r"not compressed.*Content-Encoding gzip"):
-        model.predict_all(texture(9, 8)[np.newaxis])
+def test_an_answer_that_is_compressed(server: ModelServer, bundles: Path) -> None:
+    model = served(server, "rest", bundles)
+    server.faults.body, server.faults.headers = (
+        gzip.compress(b'{"predictions": [[[[0.5]]]]}'),
+        {"Content-Encoding": "gzip"},
+    )
+    assert model.predict_all(texture(1, 1)[np.newaxis]).probability.tolist() == [[[0.5]]]
+    server.faults.body = b"not gzip"
+    with pytest.raises(ServerError, match=r"no answer \(.*header"):
+        model.predict_all(texture(1, 1)[np.newaxis])
 
 
 def test_a_redirection_is_not_followed(server: ModelServer, bundles: Path) -> None:
-    model = served(server, "row", bundles)
+    model = served(server, "rest", bundles)
     with dripping(b"HTTP/1.1 200 OK\r\n\r\n") as (elsewhere, calls):
         server.faults.status, server.faults.headers = 307, {"Location": f"{elsewhere}:predict"}
         with pytest.raises(ServerError, match="the server answers 307"):
@@ -489,34 +539,34 @@ def test_messages_are_as_large_as_was_said(server: ModelServer, bundles: Path, w
     server.faults.spoil = lambda outputs: outputs | {key: longest for key in outputs if key != "votes"}
     model.predict_all(image)
     largest = max(server.seen.largest_request, server.seen.largest_answer)
-    assert 0.8 * 64 * 128 * model.sizes.message < largest <= 64 * 128 * model.sizes.message + 4096
+    assert 0.8 * 64 * 128 * model.transport.message_bytes < largest <= 64 * 128 * model.transport.message_bytes + 4096
 
 
-@pytest.mark.parametrize(("way", "smaller"), [("column", "--rest-format row"), ("row", "gRPC"), ("grpc", "")])
+@pytest.mark.parametrize(("way", "smaller"), [("rest", "gRPC"), ("grpc", "")])
 def test_a_limit_below_an_exact_window_says_which_would_do(
     server: ModelServer, bundles: Path, way: str, smaller: str
 ) -> None:
     model = served(server, way, bundles, "net", request_mb=1)
     with pytest.raises(
-        DataError, match=rf"halos of 127 px\. Received: 1 MiB.*--request-mb [\d.]+.*{smaller}"
+        ConfigError, match=rf"halos of 127 px\. Received: 1 MiB.*`request_mb` to [\d.]+.*{smaller}"
     ) as caught:
         model.choose_tile(5000, 5000, 10**11, 64)
-    enough = float(str(caught.value).partition("--request-mb ")[2].split(" ")[0].rstrip(".,"))
+    enough = float(str(caught.value).partition("`request_mb` to ")[2].split(" ")[0].rstrip(".,"))
     assert served(server, way, bundles, "net", request_mb=enough).choose_tile(5000, 5000, 10**11, 64) == (320, 320)
     # a scene that fits as a whole needs no halo
     assert model.choose_tile(64, 60, 10**11, 64) == (64, 64)
-    with pytest.raises(DataError, match=r"a window of 600 x 600 px.*--request-mb"):
+    with pytest.raises(ConfigError, match=r"1 windows of 600 x 600 px.*`request_mb`"):
         model.predict_all(np.zeros((1, 600, 600, 3), np.uint8))
     assert server.seen.predictions == 0
 
 
 def test_windows_fill_the_messages_and_the_memory(server: ModelServer, bundles: Path) -> None:
-    model = served(server, "row", bundles, "net")
+    model = served(server, "rest", bundles, "net")
     rows, columns = model.choose_tile(5000, 5000, 10**11, 64)
     assert rows == columns and rows**2 <= model.window_pixels < (rows + 64) ** 2
     little = model.choose_tile(5000, 5000, int(0.7e9), 64)
     assert 320 <= little[0] < rows
-    with pytest.raises(DataError, match=r"at least \d+ MiB of memory for 4 windows.*--in-flight"):
+    with pytest.raises(ConfigError, match=r"at least \d+ MiB of memory for 4 windows.*`in_flight`"):
         model.choose_tile(5000, 5000, int(0.4e9), 64)
 
 
@@ -525,12 +575,12 @@ def test_a_message_beyond_grpc_s_own_limit(server: ModelServer, bundles: Path) -
     assert served(server, "grpc", bundles).predict_all(image).probability.shape == (1, 640, 640)
     four = np.concatenate([image] * 2, axis=1)
     with ModelServer({"bright": {1: bundles / "bright/fold_0/1"}}, message_bytes=2**20) as small:
-        with pytest.raises(ServerError, match=r"larger than max.*--request-mb") as caught:
+        with pytest.raises(ServerError, match=r"larger than max.*`request_mb`") as caught:
             served(small, "grpc", bundles).predict_all(four)
         assert "Gave up" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("way", "in_flight"), [("row", 4), ("grpc", 3), ("row", 1)])
+@pytest.mark.parametrize(("way", "in_flight"), [("rest", 4), ("grpc", 3), ("rest", 1)])
 def test_requests_overlap_and_keep_their_order(
     server: ModelServer, bundles: Path, tmp_path: Path, way: str, in_flight: int
 ) -> None:
@@ -556,14 +606,14 @@ def test_what_was_cut_off_goes_on_through_another_address(server: ModelServer, b
 
     server.faults.spoil = crash
     with pytest.raises(ServerError, match=r"(500|INTERNAL): out of memory"):
-        files(served(server, "row", bundles, in_flight=2), scene, tmp_path / "remote", tile=64)
+        files(served(server, "rest", bundles, in_flight=2), scene, tmp_path / "remote", tile=64)
     server.reset()
     resumed = files(served(server, "grpc", bundles, "bright/labels/canary"), scene, tmp_path / "remote", tile=64)
     # rows of two windows; nine answers are at least three rows that were written
     assert 2 <= server.seen.predictions <= 14
     assert (resumed["landslides"] == alone["landslides"]).all()
     before = server.seen.predictions
-    files(served(server, "row", bundles), scene, tmp_path / "remote", tile=64)
+    files(served(server, "rest", bundles), scene, tmp_path / "remote", tile=64)
     assert server.seen.predictions == before  # it is there already, wherever it was computed
 
 
@@ -587,6 +637,6 @@ def test_grpc_that_is_not_installed(server: ModelServer, bundles: Path, monkeypa
     def absent(name: str) -> object:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr("lim_keras.inference.server_grpc.import_module", absent)
+    monkeypatch.setattr("lim_keras.serving.grpc.import_module", absent)
     with pytest.raises(ServerError, match=r"pip install 'lim-keras\[serving\]'.*REST"):
         connect(bundles / "bright", server.grpc("bright"))

@@ -1,0 +1,167 @@
+"""Transport over TensorFlow Serving's REST API, in its row format (https://www.tensorflow.org/tfx/serving/api_rest)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import PROBABILITY
+from lim_keras.errors import DataError, ServerError
+from lim_keras.serving import transport
+from lim_keras.serving.transport import ServedSignature, ServerAddress, ServerOptions, UnavailableError, printable
+
+_ERROR_BYTES = 2**16
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+_DIGITS = {"uint8": 3, "uint16": 5, "float32": 15}  # at most; -1.23456789e-38 is the longest float32
+_ANSWER_DIGITS = 14
+_OBJECT_BYTES = 146  # an answer's number in Python: a list, a float, two references to them, and an array's element
+_LARGEST_INTEGER = 2**24  # TensorFlow Serving refuses an integer from here on where a float32 is expected
+
+_T = TypeVar("_T")
+
+
+class RestTransport:
+    """Requests to one model over HTTP, on kept connections. Each call is one attempt; several threads may call."""
+
+    def __init__(self, address: ServerAddress, info: BundleInfo, options: ServerOptions) -> None:
+        self.address, self.limit, self._timeout_s = address, options.message_limit(address), options.timeout_s
+        self.message_bytes, self.decoding_bytes = _pixel_bytes(info)
+        self._client = httpx.AsyncClient(
+            headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
+            verify=ssl.create_default_context(),  # the system's certificates, not httpx's own
+            timeout=httpx.Timeout(None, connect=min(options.timeout_s / 2, 10.0)),
+            limits=httpx.Limits(max_connections=options.in_flight, max_keepalive_connections=options.in_flight),
+            trust_env=False,
+        )
+        # Decoding holds Python's lock: one answer at a time is as fast, and takes the memory of one.
+        self._loop, self._decoding = _event_loop(), threading.Lock()
+        client, loop = self._client, self._loop
+        self.close = weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.aclose(), loop))
+
+    def describe(self) -> ServedSignature:
+        """Request the signature: GET .../metadata."""
+        return self._request("/metadata", _decode_signature, expected=transport.DESCRIPTION)
+
+    def predict(self, images: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """Request the outputs, by name, of images (n, height, width, bands): POST ...:predict."""
+        expected = "JSON with `predictions`, lists of one shape"
+        return self._request(":predict", decode, expected=expected, body=encode(images))
+
+    def _request(self, action: str, decode: Callable[[bytes], _T], *, expected: str, body: bytes | None = None) -> _T:
+        url = f"{self.address}{action}"
+        try:
+            status, answer = asyncio.run_coroutine_threadsafe(self._exchange(url, body), self._loop).result()
+        except TimeoutError as error:
+            raise UnavailableError(f"{self.address}: no answer (timed out after {self._timeout_s:g} s).") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = printable(str(error) or type(error).__name__)
+            lasting = isinstance(error, httpx.InvalidURL) or "[SSL:" in reason  # such as an unknown certificate
+            raise (ServerError if lasting else UnavailableError)(f"{self.address}: no answer ({reason}).") from error
+        if status != 200:
+            raise transport.status_error(self.address, str(status), _message(answer))
+        if len(answer) > self.limit:
+            raise ServerError(f"{url}: expected at most {self.limit} bytes. Received: more. Raise `request_mb`.")
+        try:
+            with self._decoding:
+                return decode(answer)
+        except _MALFORMED as error:
+            received = f"{answer[:100].decode('utf-8', 'replace')!r} ({printable(repr(error))})"
+            raise ServerError(f"{url}: expected {expected}. Received: {received}.") from error
+
+    async def _exchange(self, url: str, body: bytes | None) -> tuple[int, bytes]:
+        """Send a request; return the status and the first bytes of the answer, at most one more than allowed."""
+        answer, method = bytearray(), "POST" if body else "GET"
+        async with asyncio.timeout(self._timeout_s), self._client.stream(method, url, content=body) as response:
+            most = self.limit + 1 if response.status_code == 200 else _ERROR_BYTES
+            async for chunk in response.aiter_bytes():
+                answer += chunk[: most - len(answer)]
+                if len(answer) == most:
+                    break
+        return response.status_code, bytes(answer)
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Start the thread of all HTTP requests: asyncio can end a request at any moment, blocking sockets cannot."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
+    return loop
+
+
+def encode(images: NDArray[Any]) -> bytes:
+    """Encode images (n, height, width, bands) as a request, in the fewest digits that keep float32 exact.
+
+    Raises:
+        DataError: a number is not finite, which JSON cannot hold.
+    """
+    values = images if images.dtype.name in ("uint8", "uint16") else images.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("Invalid value for argument `images`. Expected finite numbers. Received: NaN or infinity")
+    number = "%.8e" if np.abs(values).max() >= _LARGEST_INTEGER else "%.9g"
+    pixel = f"[{','.join([number] * values.shape[3])}]"
+    row = f"[{','.join([pixel] * values.shape[2])}]"
+    tensors = (f"[{','.join(row % tuple(line.ravel().tolist()) for line in image)}]" for image in values)
+    instances = ",".join(f'{{"{transport.INPUT}":{tensor}}}' for tensor in tensors)
+    return f'{{"instances":[{instances}]}}'.encode("ascii")
+
+
+def _decode_signature(body: bytes) -> ServedSignature:
+    content = json.loads(body)
+    signature = content["metadata"]["signature_def"]["signature_def"][transport.SIGNATURE]
+    inputs, outputs = ({k: _tensor(v) for k, v in signature[side].items()} for side in ("inputs", "outputs"))
+    version = content.get("model_spec", {}).get("version") or None
+    return ServedSignature(None if version is None else int(version), inputs, outputs)
+
+
+def decode(body: bytes) -> dict[str, NDArray[Any]]:
+    """Decode the outputs of an answer by name; the server does not name a model's only output."""
+    rows = json.loads(body)["predictions"]
+    if not isinstance(rows[0], Mapping):
+        return {PROBABILITY: _numbers(rows)}
+    return {name: _numbers([row[name] for row in rows]) for name in rows[0]}
+
+
+def _numbers(values: Any) -> NDArray[Any]:
+    """Convert nested lists to int64 or float64; an array of text would give each element the longest one's size."""
+    objects = np.array(values, dtype=object)
+    kinds = set(map(type, objects.flat))
+    if not kinds <= {int, float}:
+        raise ValueError(f"expected numbers, came {', '.join(sorted(kind.__name__ for kind in kinds))}")
+    return objects.astype(np.float64 if float in kinds else np.int64)
+
+
+def _pixel_bytes(info: BundleInfo) -> tuple[int, int]:
+    """Bound what a pixel takes in JSON, and in memory while its answer is decoded.
+
+    A pixel is `[255,255,255],` in a request and `[0.123456789], ` for each output in an answer. The brackets of a row
+    of pixels count as one byte a pixel, which holds for windows of 64 px and more.
+    """
+    digits = [_ANSWER_DIGITS] if info.folds == 1 else [_ANSWER_DIGITS, _ANSWER_DIGITS, len(str(info.folds))]
+    message = max(info.bands * (_DIGITS[info.dtype] + 1) + 3, sum(digits) + 5 * len(digits))
+    return message, message + _OBJECT_BYTES * len(digits)
+
+
+def _tensor(content: Mapping[str, Any]) -> str:
+    shape = content["tensor_shape"]
+    sizes = None if shape.get("unknown_rank") else [axis["size"] for axis in shape.get("dim", ())]
+    return transport.tensor_text(str(content["dtype"]), sizes)
+
+
+def _message(body: bytes) -> str:
+    """Find the server's words in the body of an error."""
+    try:
+        words = json.loads(body)["error"]
+    except _MALFORMED:
+        words = None
+    return words if isinstance(words, str) else body.decode("utf-8", "replace")
