@@ -1,10 +1,11 @@
-"""Write files and folders atomically."""
+"""Atomic writes of files and folders."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +13,39 @@ from pathlib import Path
 from lim_keras.errors import BundleError, DataError
 
 
-def make_folder(folder: Path, option: str = "--out") -> None:
-    """Make a folder that an option names, and those above it.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a draft path beside `path`; the draft replaces `path` when the block ends without an error.
+
+    The draft has the same suffix, because GDAL and matplotlib choose a format by it, and a name of its own for each
+    process and thread. A reader sees the old file or the new one. After an error the draft and its journal are deleted.
+
+    Raises:
+        DataError: an OSError came up in the block or while replacing.
+    """
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    try:
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}). Free disk space, or give another place."
+        ) from error
+    finally:
+        for left in (draft, draft.with_name(f"{draft.name}-journal")):  # SQLite keeps a journal beside a GeoPackage
+            with suppress(OSError):
+                left.unlink()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file atomically and return `path`; errors as in `atomic_file`."""
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
 
     Raises:
         DataError: it cannot be made.
@@ -21,95 +53,73 @@ def make_folder(folder: Path, option: str = "--out") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder with {option}.") from error
+        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder.") from error
 
 
-def prepare_file(path: Path, option: str) -> None:
-    """Make the folders above a file that an option names, and see that it can be written: before the work, not after.
+def prepare_file(path: Path) -> None:
+    """Make the folders above a file and check that it can be written, before the computation starts.
 
     Raises:
         DataError: it cannot be written.
     """
-    partial = _partial(path)
+    probe = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        partial.touch()
-        partial.unlink()
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}). Give another file with {option}.") from error
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write beside `path`, then rename: a kill at any moment leaves the old file or the new one. Returns `path`.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    partial = _partial(path)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        return partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}). Make room, mend the folder or choose another one."
-        ) from error
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+        raise DataError(f"{path}: cannot be written ({error.strerror}). Give another file.") from error
 
 
 def check_replaceable(path: Path, marker: str) -> None:
-    """Refuse to replace a folder that holds something else.
+    """Refuse to replace a folder of foreign files.
 
     Args:
-        path: where a folder will be written. marker: a file that is in each folder of its kind.
+        path: folder that will be written.
+        marker: a file that every folder of its kind holds.
 
     Raises:
-        BundleError: the folder is there, is not empty, and has no such file.
+        BundleError: the folder is neither empty nor holds the marker.
     """
     if path.is_dir() and not (path / marker).exists() and any(path.iterdir()):
         raise BundleError(
-            f"{path}: expected a folder with {marker}, an empty one or none, as it is replaced as a whole. Received: a "
-            "folder of other files, which would be lost. Give another folder."
+            f"{path}: expected a folder with {marker}, an empty one or none, because it is replaced as a whole. "
+            "Received: a folder of other files, which would be lost. Give another folder."
         )
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` to write into; it becomes `path` by renaming when the block ends well.
+    """Give an empty folder beside `path`; it replaces `path` when the block ends without an error.
 
-    A folder that is already at `path` stays readable until then and is replaced as a whole; after an error, or when the
-    process is killed, it is still there. What a killed process left unfinished is cleared away by the next write. Of a
-    link to a folder, the folder is replaced.
+    A folder that is already at `path` stays readable until then, and after an error or a kill. The next write deletes
+    the draft of a killed process. If `path` is a link, its target is replaced.
 
     Raises:
-        BundleError: a file is in the way, `path` ends in no name, or the folder beside it cannot be made.
+        BundleError: a file is in the way, `path` does not end in a name, or the folder beside it cannot be made.
     """
     if path.name in ("", ".."):
-        raise BundleError(f"{path}: expected a folder's name at the end, as the folder is replaced as a whole.")
+        raise BundleError(f"{path}: expected a folder's name at the end, because the folder is replaced as a whole.")
     path = Path(os.path.realpath(path))
-    partial, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
+    draft, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
     try:
         if path.exists() and not path.is_dir():
             raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
         if previous.exists() and not path.exists():  # killed between the two renames below
             previous.rename(path)
-        for left_over in (partial, previous):
+        for left_over in (draft, previous):
             shutil.rmtree(left_over, ignore_errors=True)
-        partial.mkdir(parents=True)
+        draft.mkdir(parents=True)
     except OSError as error:
         raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
     try:
-        yield partial
+        yield draft
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
         raise
     if path.exists():
         path.rename(previous)
-    partial.rename(path)
+    draft.rename(path)
     shutil.rmtree(previous, ignore_errors=True)

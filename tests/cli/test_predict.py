@@ -241,7 +241,7 @@ def test_results_that_have_no_place(bundle: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif")
     done = run(bundle, scene, "--out", scene / "out")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
-    assert done.stderr == f"Error: {scene}/out: cannot be made (Not a directory). Give another folder with --out.\n"
+    assert done.stderr == f"Error: {scene}/out: cannot be made (Not a directory). Give another folder.\n"
     assert done.stdout == ""
 
 

@@ -1,11 +1,11 @@
-"""A folder is either the old one or the new one, at every moment."""
+"""A file or folder is either the old one or the new one, at every moment."""
 
 from pathlib import Path
 
 import pytest
 
-from lim_keras.errors import BundleError
-from lim_keras.files import atomic_folder
+from lim_keras.errors import BundleError, DataError
+from lim_keras.files import atomic_file, atomic_folder, write_text
 
 
 def _names(folder: Path) -> list[str]:
@@ -89,3 +89,29 @@ def test_a_folder_without_a_name_is_not_replaced(tmp_path: Path, monkeypatch: py
     with pytest.raises(BundleError, match="expected a folder's name"):
         _write(Path(path), "new")
     assert _names(tmp_path) == []
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "map.tif", "old")
+    with atomic_file(path) as draft:
+        assert draft.suffix == ".tif" and draft.parent == tmp_path
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and _names(tmp_path) == ["map.tif"]
+
+
+def test_an_error_keeps_the_file_and_leaves_no_draft(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "inventory.gpkg", "old")
+    with pytest.raises(RuntimeError, match="disk"), atomic_file(path) as draft:
+        draft.write_text("half")
+        draft.with_name(f"{draft.name}-journal").write_text("of SQLite")
+        raise RuntimeError("disk full")
+    assert path.read_text() == "old" and _names(tmp_path) == ["inventory.gpkg"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("missing/file.txt", "folder"):
+        with pytest.raises(DataError, match=rf"{name}: cannot be written \("):
+            write_text(tmp_path / name, "text")
+    assert _names(tmp_path) == ["folder"] and _names(tmp_path / "folder") == []
