@@ -30,6 +30,11 @@ FORMAT = 1
 
 INFO_FILE = "model.json"
 
+STAC_FILE, STAC_VERSION = "stac-item.json", "1.1.0"
+
+ENSEMBLE, VERSION = "ensemble", "1"
+"""Folder of the SavedModel of all folds, and of the version below each model's folder, as TensorFlow Serving needs."""
+
 INFO_BYTES = 64 * 2**20
 """Largest model.json that is read; a million tile ids take half of it."""
 
@@ -54,6 +59,17 @@ def _inside(path: str) -> str:
     if "\\" in path or "\0" in path or PureWindowsPath(path).anchor or {"", ".", ".."} & set(parts):
         raise ValueError(f"{path!r} leaves the bundle or is no plain path inside it")
     return path
+
+
+def fold_name(fold: int) -> str:
+    """Return the folder name of a fold, counted from 0."""
+    return f"fold_{fold}"
+
+
+def model_folders(folds: int) -> list[str]:
+    """List the folders of a bundle's SavedModels; the one that predicts comes first."""
+    names = [fold_name(fold) for fold in range(folds)]
+    return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
 
 
 class _Part(BaseModel):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, fold_name
 from lim_keras.bundle.protocol import (
     SIGNATURE,
     EnsemblePrediction,
@@ -22,8 +22,8 @@ from lim_keras.bundle.protocol import (
     checked_images,
     signature_differences,
 )
+from lim_keras.bundle.trust import read_arrays
 from lim_keras.errors import BundleError
-from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
 from lim_keras.metrics.image_blind import ImageBlindMask
 
 _PB_FILE = "saved_model.pb"
@@ -111,6 +111,8 @@ def _stays_inside(name: str, saves: bool = False) -> bool:
 
 BASELINE_FILE = "baseline.npz"
 
+_BASELINE_BYTES = 64 * 2**20
+
 Images = NDArray[Any]
 
 
@@ -158,13 +160,29 @@ class Bundle:
         if BASELINE_FILE not in self.info.files:
             return None
         self.info.check_file(self.path, BASELINE_FILE)
-        return ImageBlindMask.read(self.path / BASELINE_FILE)
+        return read_baseline(self.path / BASELINE_FILE)
 
     def _run(self, images: Images) -> dict[str, NDArray[Any]]:
         array = checked_images(images, self.info.bands)
         outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
         answered = {name: output.numpy() for name, output in outputs.items()}
         return checked_answers(answered, array.shape[:3], self.info.folds, str(self.path))
+
+
+def read_baseline(path: Path) -> ImageBlindMask:
+    """Read the image-blind mask of a bundle.
+
+    Raises:
+        BundleError: the file is missing, damaged or does not hold the two arrays.
+    """
+    mean_mask, threshold = read_arrays(path, ("mean_mask", "threshold"), _BASELINE_BYTES)
+    floats = {mean_mask.dtype.kind, threshold.dtype.kind} == {"f"}
+    if mean_mask.ndim != 2 or not mean_mask.size or threshold.ndim or not floats:
+        raise BundleError(
+            f"{path}: expected `mean_mask` (height, width) and `threshold`, one number. "
+            f"Received: {mean_mask.dtype} {mean_mask.shape} and {threshold.dtype} {threshold.shape}"
+        )
+    return ImageBlindMask(mean_mask.astype(np.float32), float(threshold))
 
 
 def load_bundle(path: Path, fold: int | None = None) -> Bundle:

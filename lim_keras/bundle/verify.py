@@ -9,49 +9,22 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lim_keras.bundle.info import INFO_FILE, BundleInfo, ModelFacts
+from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, BundleInfo, model_folders
 from lim_keras.bundle.protocol import ENCODED, SIGNATURE, signature_differences, signature_names
 from lim_keras.bundle.saved_model import load_graph
 from lim_keras.bundle.trust import read_arrays
 from lim_keras.errors import BundleError
-from lim_keras.export.saved_model import ENSEMBLE, VERSION, EnsembleGraph, FoldGraph, fold_name
 
 PAIR_FILE = "verify.npz"
 
 TOLERANCE = 1e-4
 """Largest difference of a probability; processors and TensorFlow versions sum in another order."""
 
-_SIZE = 64
-
 _CHANGED = (
     "{}: what it says is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
 )
 
 _PAIR_BYTES = 16 * 2**20  # 64 x 64 float32 pixels of a thousand bands
-
-
-def model_folders(folds: int) -> list[str]:
-    """Folders of a bundle's SavedModels, the one that predicts first."""
-    names = [fold_name(fold) for fold in range(folds)]
-    return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
-
-
-def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
-    """Store a made-up image and the probability that the graph of the ensemble, or of the only model, gives it."""
-    image = made_up_image(facts)
-    probability = graph.probability(_batch_of(image))["probability"].numpy()[0, ..., 0]
-    np.savez(folder / PAIR_FILE, image=image, probability=probability)
-
-
-def made_up_image(facts: ModelFacts) -> NDArray[Any]:
-    """(64, 64, bands) of the model's dtype, always the same: waves, a patch and noise in the training tiles' range."""
-    rows, columns = np.mgrid[0:_SIZE, 0:_SIZE] / (_SIZE - 1)
-    patch = np.where((rows - 0.4) ** 2 + (columns - 0.6) ** 2 < 0.06, 1.5, 0.0)
-    shape = np.sin(6 * rows) + np.cos(9 * columns) + patch
-    noise = np.random.default_rng(0).normal(scale=0.5, size=(_SIZE, _SIZE, facts.bands))
-    mean, std, low, high = np.array([(s.mean, s.std, s.min, s.max) for s in facts.statistics], np.float64).T
-    image: NDArray[Any] = np.clip(mean + std * (shape[..., np.newaxis] + noise), low, high).astype(facts.dtype)
-    return image
 
 
 def verify_bundle(path: Path) -> list[str]:

@@ -6,22 +6,26 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lim_keras import __version__
 from lim_keras.bundle.info import INFO_FILE, BundleInfo, FileRecord, ModelFacts
 from lim_keras.bundle.saved_model import BASELINE_FILE
-from lim_keras.bundle.verify import write_pair
+from lim_keras.bundle.verify import PAIR_FILE
 from lim_keras.errors import BundleError
 from lim_keras.export.documents import write_documents
-from lim_keras.export.saved_model import export_models
+from lim_keras.export.saved_model import EnsembleGraph, FoldGraph, export_models
 from lim_keras.files import atomic_folder, check_replaceable
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
+
+_SIZE = 64
 
 
 def write_bundle(
@@ -57,6 +61,28 @@ def write_bundle(
         info = write_documents(folder, _describe(folder, facts, models))
         info.write(folder)
     return info
+
+
+def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
+    """Store a synthetic image and the probability that the graph of the ensemble, or of the only model, gives it."""
+    image = synthetic_image(facts)
+    batch = tf.constant(image[np.newaxis].astype(np.float32))
+    np.savez(folder / PAIR_FILE, image=image, probability=graph.probability(batch)["probability"].numpy()[0, ..., 0])
+
+
+def synthetic_image(facts: ModelFacts) -> NDArray[Any]:
+    """Make an image of waves, a patch and noise in the range of the training tiles.
+
+    Returns:
+        (64, 64, bands) of the model's dtype, the same in every call.
+    """
+    rows, columns = np.mgrid[0:_SIZE, 0:_SIZE] / (_SIZE - 1)
+    patch = np.where((rows - 0.4) ** 2 + (columns - 0.6) ** 2 < 0.06, 1.5, 0.0)
+    shape = np.sin(6 * rows) + np.cos(9 * columns) + patch
+    noise = np.random.default_rng(0).normal(scale=0.5, size=(_SIZE, _SIZE, facts.bands))
+    mean, std, low, high = np.array([(s.mean, s.std, s.min, s.max) for s in facts.statistics], np.float64).T
+    image: NDArray[Any] = np.clip(mean + std * (shape[..., np.newaxis] + noise), low, high).astype(facts.dtype)
+    return image
 
 
 def _describe(folder: Path, facts: ModelFacts, models: Sequence[keras.Model]) -> BundleInfo:

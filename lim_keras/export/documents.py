@@ -8,14 +8,10 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from lim_keras.bundle.info import INFO_FILE, BandStatistics, BundleInfo, FileRecord
+from lim_keras.bundle.info import INFO_FILE, STAC_FILE, STAC_VERSION, BandStatistics, BundleInfo, FileRecord
 from lim_keras.bundle.protocol import ENCODED, PICTURES, takes_pictures
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.tables import litert_markdown
-
-STAC_FILE = "stac-item.json"
-
-STAC_VERSION = "1.1.0"
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 

@@ -39,14 +39,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lim_keras.bundle.info import ENSEMBLE, VERSION, fold_name
 from lim_keras.bundle.protocol import ENCODED, PICTURES, SIGNATURE, takes_pictures
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.files import atomic_folder
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
-
-ENSEMBLE = "ensemble"
-VERSION = "1"
 
 _FLOAT32_POLICY = {
     "module": "keras",
@@ -55,11 +53,6 @@ _FLOAT32_POLICY = {
     "registered_name": None,
 }
 _REDUCED_PRECISION = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
-
-
-def fold_name(fold: int) -> str:
-    """Folder of a fold, counted from 0."""
-    return f"fold_{fold}"
 
 
 class FoldGraph(tf.Module):

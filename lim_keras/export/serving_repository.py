@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from lim_keras.bundle.info import INFO_FILE, BundleInfo, FileRecord, ModelFacts
+from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
 from lim_keras.bundle.protocol import ENCODED, PICTURES, SIGNATURE, signature_names
-from lim_keras.bundle.verify import made_up_image
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.export.saved_model import ENSEMBLE, VERSION, fold_name
+from lim_keras.export.bundle import synthetic_image
 from lim_keras.export.serving_config import (
     BATCHING,
     CONTAINER_PATH,
@@ -70,7 +69,7 @@ def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
 def _image(facts: ModelFacts) -> NDArray[Any]:
     size = facts.sampling.get("size")
     side = min(size, _LARGEST) if isinstance(size, int) and size > 0 else _LARGEST
-    image = made_up_image(facts)
+    image = synthetic_image(facts)
     rows, columns = (np.arange(side) % length for length in image.shape[:2])
     repeated: NDArray[Any] = image[np.ix_(rows, columns)]
     return repeated

@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lim_keras.bundle.info import BundleInfo, FileRecord, LiteRtFigures
+from lim_keras.bundle.info import ENSEMBLE, BundleInfo, FileRecord, LiteRtFigures, fold_name
 from lim_keras.bundle.litert import (
     INDEX_FILE,
     LiteRtFile,
@@ -27,7 +27,6 @@ from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.evaluation.evaluator import choose_tiles
 from lim_keras.export.documents import write_documents
-from lim_keras.export.saved_model import ENSEMBLE, fold_name
 from lim_keras.export.tflite_check import (
     Tally,
     Window,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lim_keras.bundle.info import STAC_FILE
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.export.documents import STAC_FILE
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
 from lim_keras.inference.predict_maps import ProgressCallback, predict_maps

@@ -17,8 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from shapely.geometry.polygon import orient
 
 from lim_keras import __version__
-from lim_keras.bundle.info import BundleInfo
-from lim_keras.export.documents import STAC_FILE, STAC_VERSION
+from lim_keras.bundle.info import STAC_FILE, STAC_VERSION, BundleInfo
 from lim_keras.inventory.landslides import Inventory
 from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.raster.reader import RasterInfo

@@ -9,11 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lim_keras.bundle.trust import read_arrays
-from lim_keras.errors import BundleError
 from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
-
-_LARGEST_FILE = 64 * 2**20
 
 
 def everywhere(shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -61,26 +57,6 @@ class ImageBlindMask:
         """Store as `baseline.npz` of a bundle."""
         with path.open("wb") as file:
             np.savez_compressed(file, mean_mask=self.mean_mask, threshold=np.float64(self.threshold))
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what `write` wrote.
-
-        Raises:
-            BundleError: the file is damaged or does not hold the two arrays.
-        """
-        mean_mask, threshold = read_arrays(path, ("mean_mask", "threshold"), _LARGEST_FILE)
-        if (
-            mean_mask.ndim != 2
-            or not mean_mask.size
-            or threshold.ndim
-            or {mean_mask.dtype.kind, threshold.dtype.kind} != {"f"}
-        ):
-            raise BundleError(
-                f"{path}: expected `mean_mask` (height, width) and `threshold`, one number. "
-                f"Received: {mean_mask.dtype} {mean_mask.shape} and {threshold.dtype} {threshold.shape}"
-            )
-        return cls(mean_mask.astype(np.float32), float(threshold))
 
 
 def _resized(mean_mask: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:

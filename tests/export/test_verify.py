@@ -13,9 +13,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from lim_keras.bundle.info import BandStatistics, FileRecord
 from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.bundle.verify import made_up_image, verify_bundle
+from lim_keras.bundle.verify import verify_bundle
 from lim_keras.errors import BundleError
-from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle import synthetic_image, write_bundle
 from lim_keras.metrics.image_blind import ImageBlindMask
 from tests.export.conftest import constant, edit, facts
 
@@ -218,13 +218,13 @@ def test_model_json_that_names_files_outside(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_made_up_image(dtype: str) -> None:
+def test_synthetic_image(dtype: str) -> None:
     statistics = (BandStatistics(mean=100.0, std=40.0, min=20.0, max=180.0),) * 2
     known = facts(bands=2, dtype=dtype, statistics=statistics)
-    image = made_up_image(known)
+    image = synthetic_image(known)
     assert (image.shape, image.dtype.name) == ((64, 64, 2), dtype)
     assert 20 <= image.min() < 40 and 160 < image.max() <= 180
-    np.testing.assert_array_equal(image, made_up_image(known))
+    np.testing.assert_array_equal(image, synthetic_image(known))
 
 
 def test_stored_probability_is_that_of_the_bundle(plain: Path) -> None:
