@@ -30,8 +30,9 @@ def stats(tiles: Path, size: int, augmentation: AugmentationName, json_file: Pat
     """Count the tiles of DATA (a folder or a tiles.csv), their pixels, and how far their framing gives them away."""
     from lim_keras.data.dataset_report import DatasetReport
     from lim_keras.data.tiles import TileSet
+    from lim_keras.report.progress import ProgressBar
 
-    figures = DatasetReport.measure(TileSet.read(tiles, progress=True), size, augmentation)
+    figures = DatasetReport.measure(TileSet.read(tiles, ProgressBar()), size, augmentation)
     if json_file:
         figures.write_json(json_file)
     print_result(figures.tables())
@@ -47,9 +48,10 @@ def overlaps(tiles: Path, out: Path) -> None:
     """
     from lim_keras.data.overlap import find_overlaps, group_overlaps, overlap_table
     from lim_keras.data.tiles import TileSet
+    from lim_keras.report.progress import ProgressBar
 
-    known = TileSet.read(tiles, progress=True)
-    found = find_overlaps(known, progress=True)
+    known = TileSet.read(tiles, ProgressBar())
+    found = find_overlaps(known, progress=ProgressBar())
     grouped = group_overlaps(known, found)
     grouped.write_manifest(out)
     print_result([overlap_table(grouped, found), f"manifest: {out}"])

@@ -87,12 +87,13 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -
     stop the others.
     """
     from lim_keras.inventory.batch import find_scenes, predict_scenes
+    from lim_keras.report.progress import ProgressBar
 
     asked = _options(options)
     server = _server_options(options)
     found = find_scenes(scenes)
     model = _load(bundle) if server is None else _connect(bundle, *server)
-    result = predict_scenes(model, found, out, asked, say=lambda line: print_result([line]))
+    result = predict_scenes(model, found, out, asked, say=lambda line: print_result([line]), progress=ProgressBar())
     print_result(result.tables())
     if result.failures:
         sys.exit(1)
@@ -229,6 +230,7 @@ def evaluate(
     load_tensorflow()
     from lim_keras.evaluation.bundle_report import evaluate_bundle
     from lim_keras.inventory.options import PredictOptions
+    from lim_keras.report.progress import ProgressBar
 
     report = evaluate_bundle(
         bundle,
@@ -239,7 +241,7 @@ def evaluate(
         settings=EvaluationSection(windows=windows, bootstrap=bootstrap),
         each_fold=each_fold,
         options=PredictOptions(**reading),
-        show_progress=sys.stderr.isatty(),
+        progress=ProgressBar(),
     )
     said: list[Any] = report.tables()
     if json_file:

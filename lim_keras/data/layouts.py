@@ -3,20 +3,18 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from lim_keras.data.manifest import Candidate, raise_problems
 from lim_keras.data.tile import IGNORED, LANDSLIDE, Kind, Tile, read_pair
 from lim_keras.errors import DataError
+from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.reader import RasterInfo, read_info
 
 _READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
@@ -112,7 +110,11 @@ class Checked:
 
 
 def check_tiles(
-    where: Path, candidates: Sequence[Candidate], problems: Sequence[str], progress: bool, decode: bool = True
+    where: Path,
+    candidates: Sequence[Candidate],
+    problems: Sequence[str],
+    progress: ProgressCallback | None = None,
+    decode: bool = True,
 ) -> Checked:
     """Decode every image and mask, in threads, and make tiles of the candidates.
 
@@ -120,7 +122,7 @@ def check_tiles(
         where: what the error names first.
         candidates: tiles as claimed.
         problems: what is known to be wrong already.
-        progress: show a bar, if this is a terminal.
+        progress: receives the number of checked tiles.
         decode: False decodes only where a candidate does not claim its pixel counts.
 
     Raises:
@@ -142,23 +144,15 @@ class _Passed:
     dtype: str
 
 
-def _check_all(candidates: Sequence[Candidate], progress: bool, decode: bool) -> Iterator[_Passed | str]:
+def _check_all(
+    candidates: Sequence[Candidate], progress: ProgressCallback | None, decode: bool
+) -> Iterator[_Passed | str]:
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        with _bar(len(candidates), progress) as step:
-            for result in pool.map(_check, candidates, repeat(decode)):
-                step()
-                yield result
+        checked = pool.map(_check, candidates, repeat(decode))
+        yield from track(checked, "checking tiles", len(candidates), progress, "tiles")
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
-        task = bar.add_task("checking tiles", total=total)
-        yield lambda: bar.advance(task)
 
 
 def _check(candidate: Candidate, decode: bool) -> _Passed | str:

@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pyproj import Transformer
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -21,6 +19,7 @@ from shapely import Polygon, STRtree
 
 from lim_keras.data.tile import Tile
 from lim_keras.data.tiles import TileSet
+from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.reader import RasterInfo, read_image, read_info
 
 # Neighbours that share an edge overlap by rounding only.
@@ -135,7 +134,9 @@ def _upright(points: Sequence[cv2.KeyPoint]) -> list[cv2.KeyPoint]:
     return [cv2.KeyPoint(x, y, size, 0.0, point.response, point.octave) for (x, y, size), point in distinct.items()]
 
 
-def propose_shifts(tiles: Sequence[Keypoints], bars: Progress) -> dict[tuple[int, int], list[Shift]]:
+def propose_shifts(
+    tiles: Sequence[Keypoints], progress: ProgressCallback | None = None
+) -> dict[tuple[int, int], list[Shift]]:
     """For every two tiles, the shifts that their matching keypoints propose, those with most matches first.
 
     Returns:
@@ -145,7 +146,7 @@ def propose_shifts(tiles: Sequence[Keypoints], bars: Progress) -> dict[tuple[int
     if len(owner) < _NEIGHBOURS:
         return {}
     positions = np.concatenate([tile.positions for tile in tiles])
-    first, second, distances = _match(np.concatenate([tile.descriptors for tile in tiles]), owner, bars)
+    first, second, distances = _match(np.concatenate([tile.descriptors for tile in tiles]), owner, progress)
     shifts = np.rint(positions[second] - positions[first]).astype(np.int64)
     agreed, votes = _agree(np.column_stack([owner[first], owner[second], shifts]), distances)
     proposed: dict[tuple[int, int], list[Shift]] = {}
@@ -154,13 +155,14 @@ def propose_shifts(tiles: Sequence[Keypoints], bars: Progress) -> dict[tuple[int
     return {pair: pair_shifts[:_SHIFTS_PER_PAIR] for pair, pair_shifts in proposed.items()}
 
 
-def _match(descriptors: Array, owner: Array, bars: Progress) -> tuple[Array, Array, Array]:
+def _match(descriptors: Array, owner: Array, progress: ProgressCallback | None) -> tuple[Array, Array, Array]:
     """Rows that match across tiles, each match once, the row of the earlier tile first; and their distances."""
     # The forest's splits are drawn at random: seeded, the same tiles give the same matches.
     cv2.setRNGSeed(0)
     forest = cv2.flann.Index(descriptors, {"algorithm": 1, "trees": _TREES})
     matches, distances = [], []
-    for start in bars.track(range(0, len(descriptors), _CHUNK), description="matching keypoints"):
+    starts = range(0, len(descriptors), _CHUNK)
+    for start in track(starts, "matching keypoints", len(starts), progress):
         chunk = descriptors[start : start + _CHUNK]
         neighbours, squared = forest.knnSearch(chunk, _NEIGHBOURS, params={"checks": _CHECKS})
         here, there = np.repeat(np.arange(start, start + len(chunk)), _NEIGHBOURS), neighbours.ravel()
@@ -210,7 +212,7 @@ class Overlap:
     share: float
 
 
-def find_overlaps(tiles: TileSet, *, progress: bool = False) -> list[Overlap]:
+def find_overlaps(tiles: TileSet, *, progress: ProgressCallback | None = None) -> list[Overlap]:
     """Find tiles that share ground. The same tiles give the same answer, in their order.
 
     Tiles whose files say where they lie are compared by outline, the others by their pixels. Of several tiles of equal
@@ -218,7 +220,7 @@ def find_overlaps(tiles: TileSet, *, progress: bool = False) -> list[Overlap]:
 
     Args:
         tiles: tiles of one ground sample distance.
-        progress: draw progress bars on standard error, if it is a terminal.
+        progress: receives the steps of three tasks: finding keypoints, matching them, comparing pixels.
 
     Raises:
         DataError: a tile cannot be read.
@@ -226,9 +228,8 @@ def find_overlaps(tiles: TileSet, *, progress: bool = False) -> list[Overlap]:
     footprints = read_footprints(tiles)
     loose = [tile for tile in tiles if tile.tile_id not in footprints]
     overlaps = [Overlap(*found) for found in overlapping_footprints(footprints)]
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (progress and console.is_terminal)) as bars:
-        overlaps += [Overlap(loose[i].tile_id, loose[j].tile_id, share) for i, j, share in _pixel_overlaps(loose, bars)]
+    pairs = _pixel_overlaps(loose, progress)
+    overlaps += [Overlap(loose[i].tile_id, loose[j].tile_id, share) for i, j, share in pairs]
     place = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
     return sorted(overlaps, key=lambda overlap: (place[overlap.first], place[overlap.second]))
 
@@ -276,17 +277,17 @@ def _join(count: int, links: Sequence[tuple[int, int]]) -> list[int]:
     return labels
 
 
-def _pixel_overlaps(tiles: Sequence[Tile], bars: Progress) -> Iterator[tuple[int, int, float]]:
+def _pixel_overlaps(tiles: Sequence[Tile], progress: ProgressCallback | None) -> Iterator[tuple[int, int, float]]:
     with ThreadPoolExecutor() as pool:
         described = pool.map(_describe, tiles)
-        found = list(bars.track(described, total=len(tiles), description="finding keypoints"))
-    proposed = propose_shifts([keypoints for keypoints, _ in found], bars)
+        found = list(track(described, "finding keypoints", len(tiles), progress, "tiles"))
+    proposed = propose_shifts([keypoints for keypoints, _ in found], progress)
     for pair in _equal_neighbours([digest for _, digest in found]):
         proposed.pop(pair, None)
         yield *pair, 1.0
     # Pairs come sorted, so the tile that is compared with many others is read once.
     gray = lru_cache(maxsize=512)(lambda k: _gray(tiles[k]))
-    for (i, j), shifts in bars.track(sorted(proposed.items()), description="comparing pixels"):
+    for (i, j), shifts in track(sorted(proposed.items()), "comparing pixels", len(proposed), progress, "pairs"):
         share = max(_shared(gray(i), gray(j), shift) for shift in shifts)
         if share > 0:
             yield i, j, share

@@ -11,6 +11,7 @@ from lim_keras.data.layouts import check_tiles, find_tiles
 from lim_keras.data.manifest import raise_problems, read_candidates, read_table, write_rows
 from lim_keras.data.tile import Kind, Tile
 from lim_keras.errors import DataError
+from lim_keras.progress import ProgressCallback
 
 _MANIFEST = "tiles.csv"
 
@@ -28,14 +29,16 @@ class TileSet(Sequence[Tile]):
     dtype: str
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], progress: bool = False, *, decode: bool = True) -> "TileSet":
+    def read(
+        cls, path: str | os.PathLike[str], progress: ProgressCallback | None = None, *, decode: bool = True
+    ) -> "TileSet":
         """Read a manifest (a .csv, or a folder that holds tiles.csv), Bijie's folders, or images/ with masks/.
 
         Every image and mask is opened and checked here, so that training meets no bad file.
 
         Args:
             path: the folder or the manifest.
-            progress: show a bar while the files are checked, if standard error is a terminal.
+            progress: receives the number of checked tiles.
             decode: False takes the pixel counts of a manifest that `write_manifest` made as they are, and reads no more
                 than the headers of its images: for files that were checked a moment ago.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from lim_keras.bundle.info import BundleInfo
@@ -21,9 +20,9 @@ from lim_keras.files import write_text
 from lim_keras.inference.tta import with_tta
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.detections import Detections
+from lim_keras.progress import ProgressCallback
 from lim_keras.raster.scene import Predict
 from lim_keras.report.figures import overlay_grid, reliability_curve
-from lim_keras.report.progress import SceneProgress
 from lim_keras.report.tables import evaluation_table, fold_table
 
 
@@ -93,7 +92,7 @@ def evaluate_bundle(
     settings: EvaluationSection = DEFAULTS,
     each_fold: bool = False,
     options: PredictOptions | None = None,
-    show_progress: bool = False,
+    progress: ProgressCallback | None = None,
 ) -> BundleReport:
     """Judge a bundle on tiles, on windows, and on a scene where one is given.
 
@@ -105,7 +104,7 @@ def evaluate_bundle(
         settings: number of windows and of bootstrap draws.
         each_fold: judge each fold's model alone, too.
         options: how the scene is read and cut; its `symmetries` holds for tiles and windows, too.
-        show_progress: show bars while predicting.
+        progress: receives the steps of every protocol.
 
     Raises:
         BundleError: the bundle is incomplete or damaged.
@@ -119,17 +118,16 @@ def evaluate_bundle(
     tiles = None
     if data is not None:
         wanted = read_tile_ids(tile_list) if tile_list else None
-        read = data if isinstance(data, TileSet) else TileSet.read(data, progress=show_progress)
+        read = data if isinstance(data, TileSet) else TileSet.read(data, progress=progress)
         tiles = _tiles(read, wanted, bundle.info)
-    judge = _judge(bundle, settings, show_progress)
-    watcher = SceneProgress(Console(stderr=True, emoji=False, quiet=not show_progress), "scene")
+    judge = _judge(bundle, settings, progress)
 
     def judged(model: Bundle) -> tuple[list[ProtocolResult], Detections | None]:
         alone = replace(judge, predict=_averaged(model) if options and options.symmetries else model.predict)
         parts = [] if tiles is None else [alone.tiles(tiles), alone.windows(tiles)]
         if scene is None or truth is None:
             return parts, None
-        seen = evaluate_scene(model, scene, truth, settings=settings, options=options, watcher=watcher)
+        seen = evaluate_scene(model, scene, truth, settings=settings, options=options, progress=progress)
         return [*parts, ProtocolResult(seen.evaluation, seen.gallery)], seen.detections
 
     together, detections = judged(bundle)
@@ -152,7 +150,7 @@ def _tiles(tiles: TileSet, wanted: Sequence[str] | None, info: BundleInfo) -> Ti
     return choose_tiles(tiles, wanted, test=info.test_tiles, training=info.training_tiles)
 
 
-def _judge(bundle: Bundle, settings: EvaluationSection, show_progress: bool) -> Evaluator:
+def _judge(bundle: Bundle, settings: EvaluationSection, progress: ProgressCallback | None) -> Evaluator:
     info = bundle.info
     try:
         sampling = SamplingSection.model_validate(info.sampling)
@@ -166,5 +164,5 @@ def _judge(bundle: Bundle, settings: EvaluationSection, show_progress: bool) -> 
         gsd_m=info.gsd_m,
         blind=bundle.baseline(),
         settings=settings,
-        show_progress=show_progress,
+        show_progress=progress,
     )

@@ -7,8 +7,6 @@ from typing import Literal
 from warnings import warn
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from lim_keras.config import EvaluationSection
 from lim_keras.data.store import TileStore
@@ -18,6 +16,7 @@ from lim_keras.evaluation.evaluation import Evaluation, Prediction, ProtocolName
 from lim_keras.evaluation.protocols import SheetWindows, tile_predictions, window_predictions
 from lim_keras.metrics.binary import count
 from lim_keras.metrics.image_blind import ImageBlindMask
+from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.scene import Predict
 
 
@@ -106,7 +105,7 @@ class Evaluator:
         blind: mean mask of its training tiles.
         settings: number of windows and of bootstrap draws.
         seed: of both.
-        show_progress: show a bar while predicting.
+        progress: receives the number of evaluated samples.
     """
 
     predict: Predict | Sequence[Predict]
@@ -117,7 +116,7 @@ class Evaluator:
     blind: ImageBlindMask | None = None
     settings: EvaluationSection = DEFAULTS
     seed: int = 2022
-    show_progress: bool = False
+    progress: ProgressCallback | None = None
 
     def tiles(self, tiles: TileSet) -> ProtocolResult:
         """Whole tiles: resized as in training, or at the ground sample distance of training."""
@@ -141,18 +140,11 @@ class Evaluator:
         return TileStore(tiles, self.gsd_m, self.gsd_m, cache="recent")
 
     def _judge(
-        self, protocol: ProtocolName, predictions: Callable[[Predict], Iterable[Prediction]], total: int | None
+        self, protocol: ProtocolName, predictions: Callable[[Predict], Iterable[Prediction]], total: int
     ) -> ProtocolResult:
         gallery = Gallery(self.threshold)
         side_by_side = _with_mean([predictions(predict) for predict in self._predicts])
-        shown = track(
-            _shown_to(gallery, side_by_side),
-            f"{protocol:8}",
-            total,
-            console=Console(stderr=True),
-            disable=not self.show_progress,
-            transient=True,
-        )
+        shown = track(_shown_to(gallery, side_by_side), f"{protocol:8}", total, self.progress, protocol)
         draws = self.settings.bootstrap
         together, *alone = evaluate_side_by_side(shown, protocol, self.threshold, draws=draws, seed=self.seed)
         return ProtocolResult(together, gallery, tuple(alone))

@@ -31,12 +31,13 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate
 from lim_keras.evaluation.evaluator import Gallery
 from lim_keras.inference.domain import check_scene, reading_grid
-from lim_keras.inference.predict_maps import ProgressCallback, predict_maps
+from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.geometry_clean import clean_polygons, cut_polygons
 from lim_keras.inventory.landslides import polygonise
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.detections import Detections, score_detections
 from lim_keras.metrics.image_blind import everywhere
+from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import NO_LABEL, Ground, apply, shifted, strips
 from lim_keras.raster.reader import RasterInfo, read_scene_info
 from lim_keras.raster.scene import SceneReader
@@ -224,7 +225,7 @@ def evaluate_scene(
     settings: EvaluationSection,
     seed: int = 2022,
     options: PredictOptions | None = None,
-    watcher: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SceneResult:
     """Predict a scene and compare it with its truth on the scene's own grid, at the model's threshold.
 
@@ -237,7 +238,7 @@ def evaluate_scene(
         settings: number of bootstrap draws.
         seed: of the bootstrap.
         options: how the scene is read, resampled and cut.
-        watcher: told of the progress.
+        progress: receives the number of predicted pixels.
 
     Raises:
         DataError: the scene cannot be used with this model, or the truth not with the scene.
@@ -258,7 +259,7 @@ def evaluate_scene(
         labels = stack.enter_context(_labels(truth, mapped, reader.info))
         grid = reading_grid(info, model.info, options.resample)
         shown = reader if grid is None else stack.enter_context(read(grid=grid))
-        drawn, _ = predict_maps(model, shown, folder, options=options, watcher=watcher)
+        drawn, _ = predict_maps(model, shown, folder, options=options, progress=progress)
         maps = maps_on_scene(drawn, info, grid is not None, bands=options.bands, nodata=options.nodata)
         mask = folder / "landslides.tif"
         write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
 from lim_keras.bundle.window_size import choose_tile, free_memory
@@ -16,23 +16,12 @@ from lim_keras.inference.stream import Background, InputScaling, WindowPredictio
 from lim_keras.inference.tta import with_tta
 from lim_keras.inference.valid_regions import ValidRegion, find_valid_regions
 from lim_keras.inventory.options import PredictOptions
+from lim_keras.progress import ProgressCallback
 from lim_keras.raster.scene import SceneReader
 from lim_keras.raster.windows import Window, smallest_tile
 
 _CELL = 64
 """Windows and islands start at multiples of this many pixels, and of the network's stride."""
-
-
-class ProgressCallback(Protocol):
-    """Told how far the windows of a scene are."""
-
-    def begin(self, pixels: int, done: int) -> AbstractContextManager[None]:
-        """pixels: of all cores. done: of those that an earlier call has predicted."""
-        ...
-
-    def advance(self, pixels: int) -> None:
-        """More pixels are predicted."""
-        ...
 
 
 def predict_maps(
@@ -42,7 +31,7 @@ def predict_maps(
     *,
     options: PredictOptions,
     identity: str = "",
-    watcher: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Predict a scene into maps of raw numbers; only windows are ever in memory.
 
@@ -52,7 +41,7 @@ def predict_maps(
         folder: gets the maps; those of a call with the same identity that was cut off are completed.
         options: threshold, formats and inventory play no part here.
         identity: of everything that decides the numbers.
-        watcher: told of the progress.
+        progress: receives the number of predicted pixels.
 
     Returns:
         The VRT of the maps (`lim_keras.inference.maps`), and how the scene was cut.
@@ -73,7 +62,8 @@ def predict_maps(
     predict = with_tta(model.predict_all, cell) if options.symmetries else model.predict_all
     sizes = [sum(_pixels(window) for window in row) for row, _ in work]
     with maps:
-        watching = watcher.begin(sum(sizes), sum(sizes[: maps.done])) if watcher else nullcontext()
+        done = sum(sizes[: maps.done])
+        watching = progress.begin(scene.info.path.name, sum(sizes), done, unit="px") if progress else nullcontext()
         todo = work[maps.done :]
         windows = [(window, box) for row, box in todo for window in row]
         in_flight = model.in_flight if isinstance(model, RemoteModel) else 1
@@ -81,17 +71,17 @@ def predict_maps(
         with watching, Background() as background:
             for number, (row, _) in enumerate(todo, start=maps.done + 1):
                 for _ in row:
-                    background.run(_write, maps, next(pieces), watcher)
+                    background.run(_write, maps, next(pieces), progress)
                 background.run(maps.commit, number)
             background.finish()
         facts = {"count": sum(len(row) for row, _ in work), "tile": [rows, columns], "pixels": sum(sizes)}
         return maps.write_vrt(), facts | {"islands": len(islands)}
 
 
-def _write(maps: Maps, piece: WindowPrediction, watcher: ProgressCallback | None) -> None:
+def _write(maps: Maps, piece: WindowPrediction, progress: ProgressCallback | None) -> None:
     maps.write(piece)
-    if watcher:
-        watcher.advance(piece.core.height * piece.core.width)
+    if progress:
+        progress.advance(piece.core.height * piece.core.width)
 
 
 def _pixels(window: Window) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,7 +18,7 @@ from lim_keras.errors import DataError, LimKerasError
 from lim_keras.files import make_folder, write_text
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene, read_summary
-from lim_keras.report.progress import SceneProgress
+from lim_keras.progress import ProgressCallback
 
 _ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 
@@ -116,13 +116,13 @@ def predict_scenes(
     options: PredictOptions | None = None,
     *,
     say: Callable[[str], None] = lambda line: None,
-    console: Console | None = None,
+    progress: ProgressCallback | None = None,
 ) -> BatchResult:
     """Predict scenes as `predict_scene` does, and write `summary.json` of them all.
 
     Args:
         say: takes a line for every scene that is done or failed.
-        console: where the progress bar goes; None is standard error.
+        progress: receives the number of predicted pixels of each scene.
 
     Raises:
         DataError: `out_dir` cannot be made, or `summary.json` cannot be written.
@@ -130,11 +130,10 @@ def predict_scenes(
     make_folder(out_dir)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
-    watcher = SceneProgress(console or Console(stderr=True, emoji=False))
     for number, scene in enumerate(scenes, start=1):
-        watcher.label = f"{scene.name} ({number}/{len(scenes)})" if len(scenes) > 1 else scene.name
+        counted = _Numbered(progress, f" ({number}/{len(scenes)})") if progress and len(scenes) > 1 else progress
         try:
-            predictions.append(predict_scene(model, scene, out_dir, options, watcher=watcher))
+            predictions.append(predict_scene(model, scene, out_dir, options, progress=counted))
             say(_line(predictions[-1]))
         except LimKerasError as error:
             failures[scene] = str(error)
@@ -143,6 +142,20 @@ def predict_scenes(
         if scene in failures:
             say(f"[red]failed[/red] {escape(failures[scene])}")
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """Add the number of the scene to the label of its task."""
+
+    progress: ProgressCallback
+    suffix: str
+
+    def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> AbstractContextManager[object]:
+        return self.progress.begin(label + self.suffix, total, done, unit=unit)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.progress.advance(count, note)
 
 
 def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:

@@ -18,11 +18,12 @@ from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
-from lim_keras.inference.predict_maps import ProgressCallback, predict_maps
+from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.landslides import Inventory, check_inventory, polygonise
 from lim_keras.inventory.options import PredictOptions, identity
 from lim_keras.inventory.scene_outputs import describe_inventory, summarise
 from lim_keras.inventory.write import write_inventory
+from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import read_scene_info
 from lim_keras.raster.scene import Grid, SceneReader
 from lim_keras.raster.writer import Counts, gdal_settings, maps_on_scene, write_rasters
@@ -49,7 +50,7 @@ def predict_scene(
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
-    watcher: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
     """Map the landslides of one scene.
 
@@ -61,7 +62,7 @@ def predict_scene(
             whose summary says that it was made with the same settings is not predicted again; one that was cut off
             goes on.
         options: what is asked.
-        watcher: told of the progress.
+        progress: receives the number of predicted pixels.
 
     Raises:
         DataError: the scene cannot be used with this model, or a file cannot be read or written.
@@ -75,7 +76,7 @@ def predict_scene(
     if finished is not None:
         return finished
     with gdal_settings():
-        return task.run(watcher)
+        return task.run(progress)
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class _Task:
         same = summary.get("identity") == self._identity and all(file.exists() for file in files)
         return ScenePrediction(self._scene, files, summary, was_there=True) if same else None
 
-    def run(self, watcher: ProgressCallback | None) -> ScenePrediction:
+    def run(self, progress: ProgressCallback | None) -> ScenePrediction:
         clock = _Clock()
         info = self._info
         _check_lengths(self._scene, self._work)
@@ -123,7 +124,7 @@ class _Task:
             check_inventory(info, self._options.inventory, self._options.dem)
             grid = reading_grid(info, self._model.info, self._options.resample)
         make_folder(self._out)
-        vrt, windows, bands = self._predict(grid, watcher)
+        vrt, windows, bands = self._predict(grid, progress)
         clock.lap("predict")
         maps = maps_on_scene(vrt, info, grid is not None, bands=bands, nodata=self._options.nodata)
         with self._noting():
@@ -173,7 +174,7 @@ class _Task:
         return describe_inventory(self._info, summary, files, folder=self._out, bundle=bundle)
 
     def _predict(
-        self, grid: Grid | None, watcher: ProgressCallback | None
+        self, grid: Grid | None, progress: ProgressCallback | None
     ) -> tuple[Path, dict[str, Any], tuple[int, ...]]:
         """The maps, how the scene was cut, and the numbers of the bands that were read."""
         options, model = self._options, self._model
@@ -183,7 +184,7 @@ class _Task:
                 check_place(reader)
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._scene, model.info, options, of_maps=True)
-            vrt, windows = predict_maps(model, reader, self._work, options=options, identity=same, watcher=watcher)
+            vrt, windows = predict_maps(model, reader, self._work, options=options, identity=same, progress=progress)
             return vrt, windows, tuple(reader.bands)
 
     def _derive(self, maps: Path, bands: Sequence[int]) -> tuple[Counts, Inventory, list[Path]]:

@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""Progress bar of a terminal."""
 
 from __future__ import annotations
 
@@ -6,32 +6,69 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
-class SceneProgress:
-    """One bar a scene, with its rate and what is left; nothing where standard error is no terminal."""
+class ProgressBar:
+    """A `lim_keras.progress.ProgressCallback` that shows a bar on a terminal and nothing in a log.
 
-    def __init__(self, console: Console, label: str = "") -> None:
-        self.label = label
-        self._console = console
+    Args:
+        console: None: standard error.
+        terminal: False: no bar, not even on a terminal; None: as the console is.
+        transient: the bar disappears when its task ends.
+    """
+
+    def __init__(self, console: Console | None = None, *, terminal: bool | None = None, transient: bool = True) -> None:
+        self._console = console or Console(stderr=True, emoji=False, force_terminal=terminal)
+        self._transient = transient
         self._bar: Progress | None = None
 
+    @property
+    def visible(self) -> bool:
+        """Whether tasks get a bar."""
+        return self._console.is_terminal
+
     @contextmanager
-    def begin(self, pixels: int, done: int) -> Iterator[None]:
-        """Show the bar while the block runs."""
-        if not self._console.is_terminal or self._console.quiet:
+    def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> Iterator[None]:
+        """Show the bar while the block runs, and restore the terminal after it."""
+        if not self.visible:
             yield
             return
-        columns = [TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
-        columns += [TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn()]
-        with Progress(*columns, console=self._console, transient=True) as self._bar:
-            self._bar.add_task(self.label, total=pixels, completed=done, rate="")
-            yield
-        self._bar = None
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), _Figures()
+        times = TimeElapsedColumn(), TimeRemainingColumn()
+        with Progress(*columns, *times, console=self._console, transient=self._transient) as self._bar:
+            self._bar.add_task(label, total=total, completed=done, unit=unit, note="")
+            try:
+                yield
+            finally:
+                self._bar = None
 
-    def advance(self, pixels: int) -> None:
-        """More pixels are predicted."""
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count finished steps; an empty note keeps the last one."""
         if self._bar is not None:
-            speed = self._bar.tasks[0].speed or 0.0
-            self._bar.update(self._bar.tasks[0].id, advance=pixels, rate=f"{speed / 1e6:.2f} Mpx/s")
+            task = self._bar.tasks[0]
+            self._bar.update(task.id, advance=count, note=note or task.fields["note"])
+
+    def print(self, line: str) -> None:
+        """Print a line, above the bar where one is shown."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Figures(ProgressColumn):
+    """Steps done, rate and note; pixels are counted in percent and Mpx/s."""
+
+    def render(self, task: Task) -> Text:
+        unit, speed, note = task.fields["unit"], task.speed or 0.0, task.fields["note"]
+        done, rate = f"{task.completed:.0f}/{task.total:.0f}", f"{speed:.0f} {unit or 'steps'}/s"
+        if unit == "px":
+            done, rate = f"{task.percentage:>3.0f} %", f"{speed / 1e6:.2f} Mpx/s"
+        return Text(f"{done}  {rate}  {note}".rstrip())

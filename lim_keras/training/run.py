@@ -17,6 +17,7 @@ from lim_keras.data.manifest import read_folds
 from lim_keras.data.tiles import TileSet, read_tile_ids
 from lim_keras.errors import DataError, LeakError, TrainingError
 from lim_keras.files import write_text
+from lim_keras.report.progress import ProgressBar
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
 
@@ -203,7 +204,7 @@ def begin_cross_validation(
 
 
 def _set_test_apart(data: Path, test: Path | None) -> tuple[TileSet, TileSet, dict[str, int]]:
-    tiles = TileSet.read(data, progress=True)
+    tiles = TileSet.read(data, ProgressBar())
     if test is None:
         return tiles, tiles, {}
     apart = tiles.subset(read_tile_ids(test))
