@@ -44,8 +44,8 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
+def make_folder(folder: Path, argument: str = "") -> None:
+    """Make a folder and those above it. `argument` names, in the error, what to change.
 
     Raises:
         DataError: it cannot be made.
@@ -53,11 +53,11 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}). Give another folder.") from error
+        raise DataError(f"{folder}: cannot be made ({error.strerror}). {_advice('folder', argument)}") from error
 
 
-def prepare_file(path: Path) -> None:
-    """Make the folders above a file and check that it can be written, before the computation starts.
+def prepare_file(path: Path, argument: str = "") -> None:
+    """Make the folders above a file and check that it can be written. `argument` names, in the error, what to change.
 
     Raises:
         DataError: it cannot be written.
@@ -70,7 +70,11 @@ def prepare_file(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}). Give another file.") from error
+        raise DataError(f"{path}: cannot be written ({error.strerror}). {_advice('file', argument)}") from error
+
+
+def _advice(kind: str, argument: str) -> str:
+    return f"Give another {kind} with {argument}." if argument else f"Give another {kind}."
 
 
 def check_replaceable(path: Path, marker: str) -> None:

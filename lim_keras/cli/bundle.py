@@ -12,7 +12,7 @@ from lim_keras.cli.options import print_result
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
-    from lim_keras.bundle.info import BundleInfo
+    from lim_keras.export.serving_repository import ServingExport
 
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
@@ -92,7 +92,25 @@ def export(
     if serving is not None:
         from lim_keras.export.serving_repository import export_serving
 
-        print_result(export_serving(bundle, serving, base_path, promote).tables())
+        _print_serving(export_serving(bundle, serving, base_path, promote))
+
+
+def _print_serving(result: ServingExport) -> None:
+    from rich.markup import escape
+
+    from lim_keras.export.serving_repository import MODELS_FILE
+    from lim_keras.report.tables import serving_table
+
+    served = result.served
+    table = serving_table(
+        str(result.folder / MODELS_FILE),
+        result.models,
+        stable=served.stable,
+        canary=served.canary,
+        loaded=served.loaded,
+    )
+    done = "labels moved" if result.added is None else f"version {result.added} added"
+    print_result([table, escape(f"{done}: {result.folder}")])
 
 
 def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: dict[str, Any]) -> None:
@@ -109,12 +127,16 @@ def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: 
 
 
 def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, **options: Any) -> None:
+    from rich.markup import escape
+
     from lim_keras.data.tiles import read_tile_ids
     from lim_keras.export.tflite import LiteRtOptions, export_litert
+    from lim_keras.report.tables import litert_export_table
 
     ids = None if tiles is None else tuple(read_tile_ids(tiles))
     result = export_litert(bundle, LiteRtOptions(variants, test_ids=ids, **options))
-    print_result(result.tables())
+    table = litert_export_table(result.files, result.reference, result.refused)
+    print_result([table, escape(f"folder: {result.folder}")])
     if result.refused:
         click.echo(
             f"Error: refused, beyond the limit: {', '.join(result.refused)}. --allow-drop keeps such files.", err=True
@@ -127,99 +149,9 @@ def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, 
 def info(bundle: Path) -> None:
     """Print what BUNDLE (exported_models/NAME) says of itself: model, data, scores, files. Nothing is loaded."""
     from lim_keras.bundle.info import BundleInfo
+    from lim_keras.report.tables import bundle_tables
 
-    known = BundleInfo.read(bundle)
-    print_result([_facts(known), *([_scores(known)] if known.metrics else []), _files(known), *_litert(known)])
-
-
-def _facts(info: BundleInfo) -> Any:
-    from rich.markup import escape
-
-    table = _table(info.name)
-    table.show_header = False
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, value in _rows(info):
-        table.add_row(name, escape(value))
-    return table
-
-
-def _rows(info: BundleInfo) -> list[tuple[str, str]]:
-    from lim_keras.export.documents import ground
-
-    bands = "; ".join(
-        f"{band.mean:.4g} +- {band.std:.4g} ({band.min:.4g} to {band.max:.4g})" for band in info.statistics
-    )
-    return [
-        ("network", str(info.model.get("name", "unknown"))),
-        ("encoder", str(info.model.get("encoder", "unknown"))),
-        ("bands", f"{info.bands}, {info.dtype}; mean +- deviation (range): {bands}"),
-        ("ground sample distance", ground(info)),
-        ("folds", str(info.folds)),
-        ("threshold", f"{info.threshold:.4f}"),
-        ("calibration", f"temperature {info.temperature:.4f}, bias {info.bias:.4f}"),
-        ("sampling", f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px"),
-        ("stride, halo", f"{info.stride} px, {info.halo} px"),
-        ("training tiles", str(len(info.training_tiles))),
-        ("test tiles", str(len(info.test_tiles))),
-        ("data terms", info.data_terms or "not recorded"),
-        ("data", info.data_link or "not recorded"),
-        ("configuration", info.config_hash),
-        ("exported", f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
-    ]
-
-
-def _scores(info: BundleInfo) -> Any:
-    from rich.markup import escape
-
-    from lim_keras.export.documents import interval
-
-    table = _table("Scores")
-    for column in ("judged on", "score", "value", "95 % interval"):
-        table.add_column(column)
-    for judged, scores in info.metrics.items():
-        for name, figure in scores.items():
-            table.add_row(escape(judged), escape(name), f"{figure.value:.3f}", interval(figure))
-    return table
-
-
-def _files(info: BundleInfo) -> Any:
-    from rich.markup import escape
-
-    table = _table(f"{len(info.files)} files, {_size(sum(file.bytes for file in info.files.values()))}")
-    for column in ("part", "files", "size"):
-        table.add_column(column)
-    for part in sorted({name.split("/")[0] for name in info.files}):
-        sizes = [file.bytes for name, file in info.files.items() if name.split("/")[0] == part]
-        table.add_row(escape(part), str(len(sizes)), _size(sum(sizes)))
-    return table
-
-
-def _litert(info: BundleInfo) -> list[Any]:
-    from rich.markup import escape
-
-    from lim_keras.report.tables import COLUMNS, litert_rows
-
-    if not info.litert:
-        return []
-    table = _table("LiteRT files, beside the SavedModel on the same windows")
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in litert_rows(info):
-        table.add_row(*map(escape, row))
-    return [table]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
-
-
-def _table(title: str) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    return Table(title=escape(title), title_justify="left")
+    print_result(bundle_tables(BundleInfo.read(bundle)))
 
 
 @click.command()

@@ -224,9 +224,9 @@ def evaluate(
     if scene is None:
         _refuse_scene_options()
     if json_file:
-        prepare_file(json_file)
+        prepare_file(json_file, "--json")
     if figures:
-        make_folder(figures)
+        make_folder(figures, "--figures")
     load_tensorflow()
     from lim_keras.evaluation.bundle_report import evaluate_bundle
     from lim_keras.inventory.options import PredictOptions

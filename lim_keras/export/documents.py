@@ -10,8 +10,7 @@ from typing import Any
 
 from lim_keras.bundle.info import INFO_FILE, STAC_FILE, STAC_VERSION, BandStatistics, BundleInfo, FileRecord
 from lim_keras.bundle.protocol import ENCODED, PICTURES, takes_pictures
-from lim_keras.metrics.binary import Estimate
-from lim_keras.report.tables import litert_markdown
+from lim_keras.report.tables import format_gsd, format_interval, litert_markdown
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 
@@ -240,16 +239,11 @@ def _contract(info: BundleInfo) -> str:
     return (
         f"- Input: raw digital numbers of {info.dtype} images, {info.bands} bands, any height and width. Nothing is to "
         "be scaled before; that is part of the graph.\n"
-        f"- Ground sample distance: {ground(info)}.\n"
+        f"- Ground sample distance: {format_gsd(info.gsd_m)}.\n"
         f"- Output: probability of landslide of each pixel; landslide from {info.threshold:.4f} on.\n"
         f"- Calibration: inside the graph (temperature {info.temperature:.4f}, bias {info.bias:.4f}).\n"
         f"- A pixel's answer depends on its surroundings up to {info.halo} px."
     )
-
-
-def ground(info: BundleInfo) -> str:
-    """The ground sample distance in words."""
-    return "unknown" if info.gsd_m is None else f"{info.gsd_m:g} m"
 
 
 def _training(info: BundleInfo) -> str:
@@ -275,17 +269,12 @@ def _figures(info: BundleInfo) -> str:
     if not info.metrics:
         return "Nothing is recorded."
     rows = [
-        f"| {judged} | {name} | {figure.value:.3f} | {interval(figure)} |"
+        f"| {judged} | {name} | {figure.value:.3f} | {format_interval(figure)} |"
         for judged, scores in info.metrics.items()
         for name, figure in scores.items()
         if not math.isnan(figure.value)
     ]
     return "| judged on | score | value | 95 % interval |\n|---|---|---|---|\n" + "\n".join(rows)
-
-
-def interval(figure: Estimate) -> str:
-    """The interval of a score, `-` where there is none."""
-    return "-" if math.isnan(figure.low) or math.isnan(figure.high) else f"{figure.low:.3f} to {figure.high:.3f}"
 
 
 def _calls(info: BundleInfo) -> str:

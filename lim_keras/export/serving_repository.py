@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from rich.markup import escape
-from rich.table import Table
 
 from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
 from lim_keras.bundle.protocol import ENCODED, PICTURES, SIGNATURE, signature_names
@@ -93,17 +91,6 @@ class ServingExport:
     models: tuple[str, ...]
     served: Served
     added: int | None
-
-    def tables(self) -> list[Any]:
-        """One line a model."""
-        table = Table(title=escape(str(self.folder / MODELS_FILE)))
-        for name in ("model", "stable", "canary", "loaded"):
-            table.add_column(name, justify="left" if name == "model" else "right")
-        for model in self.models:
-            loaded = ", ".join(map(str, self.served.loaded))
-            table.add_row(model, str(self.served.stable), str(self.served.canary), loaded)
-        done = "labels moved" if self.added is None else f"version {self.added} added"
-        return [table, escape(f"{done}: {self.folder}")]
 
 
 def export_serving(bundle: Path, folder: Path, base_path: str | None = None, promote: bool = False) -> ServingExport:

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from lim_keras.bundle.info import ENSEMBLE, BundleInfo, FileRecord, LiteRtFigures, fold_name
 from lim_keras.bundle.litert import (
     INDEX_FILE,
@@ -38,7 +35,6 @@ from lim_keras.export.tflite_check import (
     tile_windows,
 )
 from lim_keras.files import make_folder
-from lim_keras.report.tables import VERDICTS
 
 FOLDER = "tflite"
 
@@ -81,26 +77,6 @@ class LiteRtExport:
     files: Mapping[str, LiteRtFile]
     refused: tuple[str, ...]
     reference: dict[str, float | None]
-
-    def tables(self) -> list[Any]:
-        """One line a file, the SavedModel first."""
-        seen = next(iter(self.files.values())).measured
-        table = Table(title=f"LiteRT files on {seen.windows} windows of {seen.side} px")
-        for name in ("file", "KiB", "ms/window", "landslide F1", "landslide IoU", "max diff", "mean diff", "limit", ""):
-            table.add_column(name, justify="left" if name in ("file", "limit", "") else "right")
-        table.add_row("SavedModel", "", "", _shown(self.reference["f1"]), _shown(self.reference["iou_landslide"]))
-        for name, file in self.files.items():
-            seen = file.measured
-            figures = f"{file.record.bytes / 1024:,.0f}", f"{seen.milliseconds_per_tile:.1f}"
-            scores = _shown(seen.landslide_f1), _shown(seen.landslide_iou)
-            differences = f"{seen.max_difference:.2e}", f"{seen.mean_difference:.2e}"
-            verdict = "refused" if name in self.refused else VERDICTS[seen.within]
-            table.add_row(name, *figures, *scores, *differences, seen.limit, verdict)
-        return [table, escape(f"folder: {self.folder}")]
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def export_litert(bundle: Path, asked: LiteRtOptions) -> LiteRtExport:

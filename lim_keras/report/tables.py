@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from lim_keras.bundle.info import BundleInfo, LiteRtFigures
+from lim_keras.bundle.litert import LiteRtFile
 from lim_keras.evaluation.evaluation import Evaluation, Figures, Subset
 from lim_keras.metrics.binary import Estimate
 
@@ -113,7 +115,7 @@ def _add_fold_table(table: Table, name: str, cells: list[str], style: str = "") 
     table.add_row(Text(name, style), *(Text(cell, style) for cell in cells))
 
 
-COLUMNS = (
+_LITERT_COLUMNS = (
     "file",
     "size",
     "windows",
@@ -128,38 +130,153 @@ COLUMNS = (
     "",
 )
 
-VERDICTS = {True: "met", False: "not met", None: "not measured"}
-
-
-def litert_rows(info: BundleInfo) -> list[tuple[str, ...]]:
-    """One row of `COLUMNS` a file; scores that were not measured are empty."""
-    return [_row(name, figures) for name, figures in sorted(info.litert.items())]
+_VERDICTS = {True: "met", False: "not met", None: "not measured"}
 
 
 def litert_markdown(info: BundleInfo) -> str:
-    """The table in a model card; "" where nothing was measured."""
+    """Return the table of LiteRT files for a model card; "" without files."""
     if not info.litert:
         return ""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *litert_rows(info)]
+    lines = [_LITERT_COLUMNS, ("---",) * len(_LITERT_COLUMNS), *_litert_rows(info)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _row(name: str, figures: LiteRtFigures) -> tuple[str, ...]:
+def _litert_rows(info: BundleInfo) -> list[tuple[str, ...]]:
+    return [_litert_row(name, figures) for name, figures in sorted(info.litert.items())]
+
+
+def _litert_row(name: str, figures: LiteRtFigures) -> tuple[str, ...]:
+    scores = (figures.landslide_f1, figures.landslide_iou, figures.saved_model_f1, figures.saved_model_iou)
     return (
         name,
-        f"{figures.bytes / 1e6:.2f} MB",
+        _megabytes(figures.bytes),
         "any" if figures.tile is None else f"{figures.tile} px",
         f"{figures.milliseconds_per_tile:.1f} ({figures.side} px)",
-        _score(figures.landslide_f1),
-        _score(figures.landslide_iou),
-        _score(figures.saved_model_f1),
-        _score(figures.saved_model_iou),
+        *map(_known, scores),
         f"{figures.max_difference:.1e}",
         f"{figures.mean_difference:.1e}",
         figures.limit,
-        VERDICTS[figures.within],
+        _VERDICTS[figures.within],
     )
 
 
-def _score(value: float | None) -> str:
+def _known(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def litert_export_table(
+    files: Mapping[str, LiteRtFile], reference: Mapping[str, float | None], refused: Collection[str]
+) -> Table:
+    """Table of exported LiteRT files, the SavedModel first.
+
+    Args:
+        files: measured files by name.
+        reference: scores of the SavedModel, `f1` and `iou_landslide`.
+        refused: names of the files that were not kept.
+    """
+    seen = next(iter(files.values())).measured
+    table = Table(title=f"LiteRT files on {seen.windows} windows of {seen.side} px")
+    for name in ("file", "KiB", "ms/window", "landslide F1", "landslide IoU", "max diff", "mean diff", "limit", ""):
+        table.add_column(name, justify="left" if name in ("file", "limit", "") else "right")
+    table.add_row("SavedModel", "", "", _known(reference["f1"]), _known(reference["iou_landslide"]))
+    for name, file in files.items():
+        seen = file.measured
+        table.add_row(
+            name,
+            f"{file.record.bytes / 1024:,.0f}",
+            f"{seen.milliseconds_per_tile:.1f}",
+            _known(seen.landslide_f1),
+            _known(seen.landslide_iou),
+            f"{seen.max_difference:.2e}",
+            f"{seen.mean_difference:.2e}",
+            seen.limit,
+            "refused" if name in refused else _VERDICTS[seen.within],
+        )
+    return table
+
+
+def serving_table(title: str, models: Sequence[str], *, stable: int, canary: int, loaded: Sequence[int]) -> Table:
+    """Table of a TensorFlow Serving repository: one row per model with its labelled and loaded versions."""
+    table = Table(title=escape(title))
+    for name in ("model", "stable", "canary", "loaded"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for model in models:
+        table.add_row(model, str(stable), str(canary), ", ".join(map(str, loaded)))
+    return table
+
+
+def bundle_tables(info: BundleInfo) -> list[Table]:
+    """Tables of what model.json records: facts, scores, files and LiteRT files."""
+    facts = Table(title=escape(info.name), title_justify="left", show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    for name, value in _facts(info).items():
+        facts.add_row(name, escape(value))
+    tables = [facts, _files_table(info)]
+    if info.metrics:
+        tables.insert(1, _scores_table(info))
+    if info.litert:
+        title = "LiteRT files, beside the SavedModel on the same windows"
+        lite = Table(title=title, title_justify="left")
+        for column in _LITERT_COLUMNS:
+            lite.add_column(column, overflow="fold")
+        for row in _litert_rows(info):
+            lite.add_row(*map(escape, row))
+        tables.append(lite)
+    return tables
+
+
+def _facts(info: BundleInfo) -> dict[str, str]:
+    bands = "; ".join(
+        f"{band.mean:.4g} +- {band.std:.4g} ({band.min:.4g} to {band.max:.4g})" for band in info.statistics
+    )
+    return {
+        "network": str(info.model.get("name", "unknown")),
+        "encoder": str(info.model.get("encoder", "unknown")),
+        "bands": f"{info.bands}, {info.dtype}; mean +- deviation (range): {bands}",
+        "ground sample distance": format_gsd(info.gsd_m),
+        "folds": str(info.folds),
+        "threshold": f"{info.threshold:.4f}",
+        "calibration": f"temperature {info.temperature:.4f}, bias {info.bias:.4f}",
+        "sampling": f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px",
+        "stride, halo": f"{info.stride} px, {info.halo} px",
+        "training tiles": str(len(info.training_tiles)),
+        "test tiles": str(len(info.test_tiles)),
+        "data terms": info.data_terms or "not recorded",
+        "data": info.data_link or "not recorded",
+        "configuration": info.config_hash,
+        "exported": f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}",
+        "versions": ", ".join(f"{name} {version}" for name, version in info.versions.items()),
+    }
+
+
+def _scores_table(info: BundleInfo) -> Table:
+    table = Table("judged on", "score", "value", "95 % interval", title="Scores", title_justify="left")
+    for judged, scores in info.metrics.items():
+        for name, figure in scores.items():
+            table.add_row(escape(judged), escape(name), f"{figure.value:.3f}", format_interval(figure))
+    return table
+
+
+def _files_table(info: BundleInfo) -> Table:
+    title = f"{len(info.files)} files, {_megabytes(sum(file.bytes for file in info.files.values()))}"
+    table = Table("part", "files", "size", title=title, title_justify="left")
+    parts = [name.split("/")[0] for name in info.files]
+    for part in sorted(set(parts)):
+        size = sum(file.bytes for name, file in info.files.items() if name.split("/")[0] == part)
+        table.add_row(escape(part), str(parts.count(part)), _megabytes(size))
+    return table
+
+
+def format_gsd(gsd_m: float | None) -> str:
+    """Return a ground sample distance in metres, or "unknown"."""
+    return "unknown" if gsd_m is None else f"{gsd_m:g} m"
+
+
+def format_interval(figure: Estimate) -> str:
+    """Return the interval of a score, "-" where there is none."""
+    return "-" if math.isnan(figure.low) or math.isnan(figure.high) else f"{figure.low:.3f} to {figure.high:.3f}"
