@@ -228,6 +228,7 @@ def evaluate(
     if figures:
         make_folder(figures, "--figures")
     load_tensorflow()
+    from lim_keras.data.tiles import read_tile_ids
     from lim_keras.evaluation.bundle_report import evaluate_bundle
     from lim_keras.inventory.options import PredictOptions
     from lim_keras.report.progress import ProgressBar
@@ -235,7 +236,7 @@ def evaluate(
     report = evaluate_bundle(
         bundle,
         data,
-        tile_list=tiles,
+        tile_ids=None if tiles is None else read_tile_ids(tiles),
         scene=scene,
         truth=truth,
         settings=EvaluationSection(windows=windows, bootstrap=bootstrap),

@@ -12,7 +12,7 @@ from typing import Any
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection
 from lim_keras.data.dataset_report import DatasetReport
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, read_tile_ids
 from lim_keras.demo.tiles import cut_tiles
 from lim_keras.demo.world import make_world, write_world
 from lim_keras.errors import DataError
@@ -114,7 +114,7 @@ def _judge(folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, setting
     return evaluate_bundle(
         bundle,
         tiles,
-        tile_list=test_ids,
+        tile_ids=read_tile_ids(test_ids),
         scene=unseen / "scene.tif",
         truth=unseen / "labels.tif",
         settings=settings,

@@ -12,7 +12,7 @@ from rich.table import Table
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, SamplingSection
-from lim_keras.data.tiles import TileSet, read_tile_ids
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, DataError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles
 from lim_keras.evaluation.scene import evaluate_scene
@@ -86,7 +86,7 @@ def evaluate_bundle(
     bundle: Bundle | Path,
     data: Path | TileSet | None = None,
     *,
-    tile_list: Path | None = None,
+    tile_ids: Sequence[str] | None = None,
     scene: Path | None = None,
     truth: Path | None = None,
     settings: EvaluationSection = DEFAULTS,
@@ -99,7 +99,7 @@ def evaluate_bundle(
     Args:
         bundle: a loaded bundle with all of its folds, or the folder of one.
         data: tiles, or where they are, in any layout that `TileSet.read` knows; None: judge on the scene alone.
-        tile_list: file of the ids to judge on; None: the run's test tiles, else all that were not trained on.
+        tile_ids: ids of the tiles to judge on; None: the run's test tiles, else all that were not trained on.
         scene, truth: a raster, and its landslides as polygons or as labels on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
         each_fold: judge each fold's model alone, too.
@@ -117,9 +117,8 @@ def evaluate_bundle(
     bundle = load_bundle(bundle) if isinstance(bundle, Path) else bundle
     tiles = None
     if data is not None:
-        wanted = read_tile_ids(tile_list) if tile_list else None
         read = data if isinstance(data, TileSet) else TileSet.read(data, progress=progress)
-        tiles = _tiles(read, wanted, bundle.info)
+        tiles = _tiles(read, tile_ids, bundle.info)
     judge = _judge(bundle, settings, progress)
 
     def judged(model: Bundle) -> tuple[list[ProtocolResult], Detections | None]:
@@ -164,5 +163,5 @@ def _judge(bundle: Bundle, settings: EvaluationSection, progress: ProgressCallba
         gsd_m=info.gsd_m,
         blind=bundle.baseline(),
         settings=settings,
-        show_progress=progress,
+        progress=progress,
     )

@@ -1,0 +1,26 @@
+"""Public functions: train, evaluate, map and export, as the command line does."""
+
+from lim_keras.api.bundles import bundle_info, export_litert, export_serving, load_bundle, verify_bundle
+from lim_keras.api.data import dataset_report, find_overlaps, read_tiles, run_demo
+from lim_keras.api.scenes import evaluate, evaluate_scene, predict_scene, predict_scenes
+from lim_keras.api.training import cross_validate, distill, fit, load_config
+
+__all__ = [
+    "bundle_info",
+    "cross_validate",
+    "dataset_report",
+    "distill",
+    "evaluate",
+    "evaluate_scene",
+    "export_litert",
+    "export_serving",
+    "find_overlaps",
+    "fit",
+    "load_bundle",
+    "load_config",
+    "predict_scene",
+    "predict_scenes",
+    "read_tiles",
+    "run_demo",
+    "verify_bundle",
+]

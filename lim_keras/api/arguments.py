@@ -1,0 +1,75 @@
+"""Check and convert the arguments of public functions."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from lim_keras.errors import ConfigError
+
+StrPath = str | os.PathLike[str]
+TileIds = StrPath | Iterable[str]
+"""Ids of tiles, or a file of them: a text file with one id a line, or a tiles.csv."""
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def public(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Raise ConfigError where arguments do not fit the signature of the function."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: Parameters.args, **named: Parameters.kwargs) -> Result:
+        try:
+            signature.bind(*args, **named)
+        except TypeError as error:
+            unknown = next((name for name in named if name not in signature.parameters), None)
+            problem = f"{error}." if unknown is None else _unknown(unknown, list(signature.parameters))
+            raise ConfigError(f"{function.__name__}(): {problem}") from None
+        return function(*args, **named)
+
+    return checked
+
+
+def _unknown(name: str, valid: list[str]) -> str:
+    longer = [one for one in valid if one.startswith(f"{name}_")]
+    nearest = longer or difflib.get_close_matches(name, valid, n=1)
+    hint = f"Did you mean `{nearest[0]}`?" if nearest else f"Expected some of: {', '.join(valid)}."
+    return f"unknown argument `{name}`. {hint}"
+
+
+def as_path(name: str, value: StrPath) -> Path:
+    """Convert an argument to a path.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        return Path(value)
+    except TypeError:
+        raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: {value!r}.") from None
+
+
+def as_ids(name: str, value: TileIds | None) -> list[str] | None:
+    """Convert an argument to ids of tiles; a path is read.
+
+    Raises:
+        ConfigError: it is neither a path nor a sequence of text.
+        DataError: the file cannot be read or holds no id.
+    """
+    from lim_keras.data.tiles import read_tile_ids
+
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike):
+        return read_tile_ids(value)
+    ids = list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(one, str) for one in ids):
+        raise ConfigError(f"Invalid value for `{name}`. Expected a file or ids of tiles. Received: {value!r}.")
+    return ids

@@ -1,0 +1,241 @@
+"""Load, describe, verify and export bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, public
+from lim_keras.errors import BundleError, ConfigError
+from lim_keras.tensorflow_import import load_tensorflow
+
+if TYPE_CHECKING:
+    from lim_keras.bundle.info import BundleInfo
+    from lim_keras.bundle.litert import LiteRtModel, Variant
+    from lim_keras.bundle.saved_model import Bundle
+    from lim_keras.export.serving_repository import ServingExport
+    from lim_keras.export.tflite import LiteRtExport
+    from lim_keras.serving import ServerModel
+
+    Model = Bundle | LiteRtModel | ServerModel
+
+_SCHEMES = ("grpc://", "http://", "https://")
+
+
+@public
+def load_bundle(
+    bundle: StrPath,
+    *,
+    fold: int | None = None,
+    threads: int | None = None,
+    info: StrPath | None = None,
+    request_mb: float | None = None,
+    retries: int | None = None,
+    timeout_s: float | None = None,
+    in_flight: int | None = None,
+) -> Model:
+    """Load an exported model: SavedModels, a LiteRT file, or a model on a server.
+
+    Args:
+        bundle: folder of a bundle, a .tflite file of it, or an address of TensorFlow Serving such as
+            grpc://host:8500/NAME or http://host:8501/v1/models/NAME, each with /versions/3 or /labels/canary if wanted.
+        fold: load this fold alone, counted from 0; None: the ensemble. For folders only.
+        threads: threads of the LiteRT interpreter; None: one a core. For .tflite files only.
+        info: bundle (folder or model.json) of the model on the server. For servers only, as all that follow.
+        request_mb: size of a request or an answer, MiB; None: 32 for REST, 64 for gRPC.
+        retries: attempts after the first if the server is away or busy; None: 5.
+        timeout_s: seconds that a request may take; None: 120.
+        in_flight: requests at a time; None: 4.
+
+    Returns:
+        A model with `info` (its model.json), `predict(images)` and `predict_all(images)`: images (n, height, width,
+        bands) of raw numbers of any size to probabilities (n, height, width) from 0 to 1.
+
+    Raises:
+        BundleError: a file is missing or damaged, or the server has another model.
+        ConfigError: an argument does not belong to this kind of model.
+        ServerError: the server is away or refuses.
+
+    Example:
+        >>> bundle = lk.load_bundle("exported_models/bijie_edge")
+        >>> probability = bundle.predict(images)
+    """
+    remote = {"request_mb": request_mb, "retries": retries, "timeout_s": timeout_s, "in_flight": in_flight}
+    remote = {name: value for name, value in remote.items() if value is not None}
+    if isinstance(bundle, str) and bundle.startswith(_SCHEMES):
+        _refuse("the address of a server", fold=fold, threads=threads)
+        return _connect(bundle, info, remote)
+    path = as_path("bundle", bundle)
+    _refuse("a bundle on the disk", info=info, **remote)
+    if path.is_file() or path.suffix == ".tflite":
+        _refuse("a file", fold=fold)
+        return _load_file(path, threads)
+    _refuse("the folder of a bundle", threads=threads)
+    load_tensorflow()
+    from lim_keras.bundle.saved_model import load_bundle as load
+
+    return load(path, fold)
+
+
+def _refuse(kind: str, **given: Any) -> None:
+    wrong = [f"`{name}`" for name, value in given.items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{', '.join(wrong)}: not for {kind}. Leave it out.")
+
+
+def _load_file(path: Path, threads: int | None) -> LiteRtModel:
+    if path.suffix != ".tflite":
+        raise BundleError(
+            f"{path}: expected the folder of a bundle, or a .tflite file; a model.json is enough only for a model on a "
+            "server."
+        )
+    from lim_keras.bundle.litert import load_litert
+
+    return load_litert(path, threads)
+
+
+def _connect(address: str, info: StrPath | None, options: dict[str, Any]) -> ServerModel:
+    if info is None:
+        raise ConfigError(f"{address}: expected `info`, the folder of the bundle that the server has. Received: none.")
+    from lim_keras.serving import ServerOptions, connect
+
+    if address.startswith("grpc:"):
+        with suppress(ImportError):  # the client says what is missing
+            load_tensorflow()
+    return connect(as_path("info", info), address, ServerOptions(**options))
+
+
+@public
+def bundle_info(bundle: StrPath) -> BundleInfo:
+    """Read the model.json of a bundle: model, data, scores, files. No model is loaded.
+
+    Args:
+        bundle: folder of the bundle.
+
+    Raises:
+        BundleError: model.json is missing or damaged.
+
+    Example:
+        >>> lk.bundle_info("exported_models/bijie_edge").threshold
+    """
+    from lim_keras.bundle.info import BundleInfo
+
+    return BundleInfo.read(as_path("bundle", bundle))
+
+
+@public
+def verify_bundle(bundle: StrPath) -> list[str]:
+    """Check every file of a bundle, every model's signature, and the answer to a stored image.
+
+    Args:
+        bundle: folder of the bundle.
+
+    Returns:
+        One line for each difference from what was exported; empty if there is none.
+
+    Raises:
+        BundleError: model.json is missing or damaged.
+    """
+    path = as_path("bundle", bundle)
+    bundle_info(path)  # a bundle that cannot be read is refused before TensorFlow is imported
+    load_tensorflow()
+    from lim_keras.bundle.verify import verify_bundle as verify
+
+    return verify(path)
+
+
+@public
+def export_litert(
+    bundle: StrPath,
+    variants: Variant | Sequence[Variant],
+    *,
+    tile: int | None = None,
+    fold: int | None = None,
+    tiles: StrPath | None = None,
+    tile_ids: TileIds | None = None,
+    allow_drop: bool = False,
+    out: StrPath | None = None,
+    threads: int | None = None,
+) -> LiteRtExport:
+    """Export LiteRT (TFLite) files, which run without TensorFlow, and compare each with the SavedModel.
+
+    Args:
+        bundle: folder of the bundle.
+        variants: kinds of numbers: "float32", "float16", "dynamic", "int8", one or several.
+        tile: height and width of the input, pixels; None: any.
+        fold: export this fold alone, counted from 0; None: the ensemble as one file.
+        tiles: folder of tiles, or a tiles.csv: int8 is calibrated on them, and every file is tested on them.
+        tile_ids: ids of the tiles to test on; None: the test tiles, else all that were not trained on.
+        allow_drop: keep files that differ from the SavedModel beyond the limit of their kind.
+        out: folder of the files; None: `tflite` in the bundle.
+        threads: threads of the interpreter in the comparison; None: one a core.
+
+    Returns:
+        The files with their measurements, and the names of refused ones, which were not kept.
+
+    Raises:
+        BundleError: the bundle cannot be read, or LiteRT cannot run a file.
+        ConfigError: int8 without tiles, or tile ids without tiles.
+        DataError: the tiles do not fit the bundle.
+
+    Example:
+        >>> lk.export_litert("exported_models/bijie_edge", ["float16", "int8"], tiles="bijie_tiles.csv")
+    """
+    kinds = (variants,) if isinstance(variants, str) else tuple(variants)
+    _check_litert(kinds, tiles, tile_ids)
+    load_tensorflow()
+    from lim_keras.export.tflite import LiteRtOptions
+    from lim_keras.export.tflite import export_litert as export
+
+    ids = as_ids("tile_ids", tile_ids)
+    options = LiteRtOptions(
+        kinds,
+        tile=tile,
+        fold=fold,
+        data=None if tiles is None else as_path("tiles", tiles),
+        test_ids=None if ids is None else tuple(ids),
+        allow_drop=allow_drop,
+        out=None if out is None else as_path("out", out),
+        threads=threads,
+    )
+    return export(as_path("bundle", bundle), options)
+
+
+def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileIds | None) -> None:
+    known = ("float32", "float16", "dynamic", "int8")
+    if not kinds or not set(kinds) <= set(known):
+        raise ConfigError(f"Invalid value for `variants`. Expected some of {', '.join(known)}. Received: {kinds}.")
+    if tile_ids is not None and tiles is None:
+        raise ConfigError("`tile_ids` needs `tiles`: it names some of them.")
+    if "int8" in kinds and tiles is None:
+        raise ConfigError("int8 is calibrated on training tiles, landslides among them. Give `tiles`.")
+
+
+@public
+def export_serving(
+    bundle: StrPath, repository: StrPath, *, base_path: str | None = None, promote: bool = False
+) -> ServingExport:
+    """Add a version of a bundle's models to a model repository of TensorFlow Serving.
+
+    Args:
+        bundle: folder of the bundle.
+        repository: folder of the repository; it is made if it does not exist.
+        base_path: folder of the repository as the server sees it; None: as before, at first /models.
+        promote: make the newest version stable. If that is this bundle, no version is added.
+
+    Raises:
+        BundleError: the bundle is damaged, the repository holds another one, or it cannot be written.
+
+    Warns:
+        LimKerasWarning: the stable version no longer exists.
+
+    Example:
+        >>> lk.export_serving("exported_models/bijie_edge", "repository")
+    """
+    source, folder = as_path("bundle", bundle), as_path("repository", repository)
+    load_tensorflow()
+    from lim_keras.export.serving_repository import export_serving as export
+
+    return export(source, folder, base_path, promote)

@@ -1,0 +1,386 @@
+"""Map scenes and evaluate models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Literal
+
+from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, public
+from lim_keras.api.bundles import load_bundle
+from lim_keras.api.data import as_tiles
+from lim_keras.errors import ConfigError
+from lim_keras.tensorflow_import import load_tensorflow
+
+if TYPE_CHECKING:
+    from lim_keras.bundle.protocol import SceneModel
+    from lim_keras.bundle.saved_model import Bundle
+    from lim_keras.config import EvaluationSection
+    from lim_keras.data.tiles import TileSet
+    from lim_keras.evaluation.bundle_report import BundleReport
+    from lim_keras.evaluation.scene import SceneResult
+    from lim_keras.inventory.batch import BatchResult
+    from lim_keras.inventory.landslides import InventoryOptions
+    from lim_keras.inventory.options import PredictOptions, VectorFormat
+    from lim_keras.inventory.predict_scene import ScenePrediction
+    from lim_keras.progress import ProgressCallback
+
+    Model = SceneModel | StrPath
+    Bands = Sequence[int | str]
+    Nodata = float | Literal["file", "none"]
+
+
+@public
+def predict_scene(
+    bundle: Model,
+    scene: StrPath,
+    out: StrPath,
+    *,
+    threshold: float | None = None,
+    min_area_m2: float = 0.0,
+    fill_holes_m2: float = 0.0,
+    simplify_m: float = 0.0,
+    dem: StrPath | None = None,
+    min_slope_deg: float | None = None,
+    drop_flat: bool = False,
+    probability: Literal["percent", "float32"] = "percent",
+    spread: bool = False,
+    geojson: bool = False,
+    parquet: bool = False,
+    bands: Bands | None = None,
+    scale: tuple[float, float] | None = None,
+    nodata: Nodata = "file",
+    gsd_m: float | None = None,
+    resample: bool = False,
+    tta: bool = False,
+    memory: int | str | None = None,
+    tile: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> ScenePrediction:
+    """Map the landslides of one scene.
+
+    A scene that was mapped with the same arguments is not mapped again, and an interrupted one continues.
+
+    Args:
+        bundle: loaded model, or what `load_bundle` takes.
+        scene: raster of any size.
+        out: folder of the results.
+        threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
+        min_area_m2: landslides of a smaller area are left out, m2.
+        fill_holes_m2: holes up to this area are filled, m2.
+        simplify_m: tolerance of simplified outlines, m; 0 keeps the edges of pixels.
+        dem: elevation model of any CRS and resolution, in metres or feet; slopes are measured on it.
+        min_slope_deg: landslides of a lower mean slope are flagged, degrees; needs `dem`.
+        drop_flat: leave flagged landslides out; needs `min_slope_deg`.
+        probability: data type of the probability map: "percent" (uint8, 0 to 100) or "float32".
+        spread: add the standard deviation of the folds to the probability map as its second band.
+        geojson: write the inventory as GeoJSON, too.
+        parquet: write the inventory as GeoParquet, too.
+        bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all.
+        scale: raw values that become the lowest and the highest value of the model's data type.
+        nodata: value of pixels without data, "none", or "file": as the file says.
+        gsd_m: ground sample distance of a scene whose file does not say, metres.
+        resample: resample the scene to the ground sample distance of the bundle where they differ by more than 1.5.
+        tta: average over the eight symmetries of each window; takes eight times as long.
+        memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of what is free.
+        tile: height and width of a window, pixels; None: as the memory allows.
+        progress: receives the number of predicted pixels; None: a bar on a terminal.
+
+    Returns:
+        The result: `inventory` (geopandas.GeoDataFrame), `files` and `summary`.
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        ConfigError: invalid arguments.
+        DataError: the scene does not fit the model, or a file cannot be read or written.
+
+    Warns:
+        DomainWarning: the scene differs from the training data.
+
+    Example:
+        >>> result = lk.predict_scene("exported_models/bijie_edge", "scene.tif", "maps", min_area_m2=100, dem="dem.tif")
+        >>> result.inventory.area.sum()
+    """
+    reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
+    kept = _inventory(min_area_m2, fill_holes_m2, simplify_m, dem, min_slope_deg, drop_flat)
+    options = replace(
+        reading,
+        threshold=threshold,
+        probability=probability,
+        spread=spread,
+        formats=_formats(geojson, parquet),
+        inventory=kept,
+        dem=None if dem is None else as_path("dem", dem),
+    )
+    from lim_keras.inventory.predict_scene import predict_scene as predict
+
+    return predict(_model(bundle), as_path("scene", scene), as_path("out", out), options, progress=_progress(progress))
+
+
+@public
+def predict_scenes(
+    bundle: Model,
+    scenes: StrPath | Iterable[StrPath],
+    out: StrPath,
+    *,
+    threshold: float | None = None,
+    min_area_m2: float = 0.0,
+    fill_holes_m2: float = 0.0,
+    simplify_m: float = 0.0,
+    dem: StrPath | None = None,
+    min_slope_deg: float | None = None,
+    drop_flat: bool = False,
+    probability: Literal["percent", "float32"] = "percent",
+    spread: bool = False,
+    geojson: bool = False,
+    parquet: bool = False,
+    bands: Bands | None = None,
+    scale: tuple[float, float] | None = None,
+    nodata: Nodata = "file",
+    gsd_m: float | None = None,
+    resample: bool = False,
+    tta: bool = False,
+    memory: int | str | None = None,
+    tile: int | None = None,
+    say: Callable[[str], object] | None = None,
+    progress: ProgressCallback | None = None,
+) -> BatchResult:
+    """Map the landslides of many scenes; one that cannot be used does not stop the others.
+
+    Args:
+        bundle: loaded model, or what `load_bundle` takes.
+        scenes: rasters and folders of rasters, or one of them.
+        out: folder of the results.
+        threshold: as for `predict_scene`, and so are all arguments up to `tile`.
+        say: called with a line of text for every scene that is done or failed.
+        progress: receives the number of predicted pixels of each scene; None: a bar on a terminal.
+
+    Returns:
+        The result: `predictions` (one result a scene), `failures` (reason by scene) and `summary` (the file).
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        ConfigError: invalid arguments.
+        DataError: no scene exists, or two would write the same files.
+
+    Example:
+        >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
+    """
+    reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
+    kept = _inventory(min_area_m2, fill_holes_m2, simplify_m, dem, min_slope_deg, drop_flat)
+    options = replace(
+        reading,
+        threshold=threshold,
+        probability=probability,
+        spread=spread,
+        formats=_formats(geojson, parquet),
+        inventory=kept,
+        dem=None if dem is None else as_path("dem", dem),
+    )
+    from lim_keras.inventory.batch import find_scenes
+    from lim_keras.inventory.batch import predict_scenes as predict
+
+    wanted = [scenes] if isinstance(scenes, str | PathLike) else list(scenes)
+    found = find_scenes([as_path("scenes", one) for one in wanted])
+    folder = as_path("out", out)
+    return predict(_model(bundle), found, folder, options, say=say or _silent, progress=_progress(progress))
+
+
+@public
+def evaluate(
+    bundle: Bundle | StrPath,
+    tiles: TileSet | StrPath | None = None,
+    *,
+    tile_ids: TileIds | None = None,
+    scene: StrPath | None = None,
+    truth: StrPath | None = None,
+    windows: int = 400,
+    bootstrap: int = 1000,
+    each_fold: bool = False,
+    bands: Bands | None = None,
+    scale: tuple[float, float] | None = None,
+    nodata: Nodata = "file",
+    gsd_m: float | None = None,
+    resample: bool = False,
+    tta: bool = False,
+    memory: int | str | None = None,
+    tile: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> BundleReport:
+    """Evaluate a bundle on whole tiles, on random windows, and on a scene, at its stored threshold.
+
+    Args:
+        bundle: folder of a bundle, or the loaded bundle.
+        tiles: tiles, or where they are, see `read_tiles`; None: evaluate on the scene alone.
+        tile_ids: ids of the tiles to evaluate on, or a file of them; None: the test tiles, else all that were not
+            trained on.
+        scene: raster to evaluate on; needs `truth`.
+        truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
+        windows: number of random windows.
+        bootstrap: resamples behind each 95 % interval.
+        each_fold: evaluate each fold's model alone, too.
+        bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`. `tta` holds for tiles
+            and windows, too.
+        progress: receives the progress of each protocol; None: a bar on a terminal.
+
+    Returns:
+        The scores of each protocol with 95 % intervals; `to_dict()` gives them all, `write_json(path)` writes them.
+
+    Raises:
+        BundleError: the bundle is incomplete or damaged.
+        ConfigError: neither tiles nor a scene with its truth.
+        DataError: tiles or rasters cannot be used, or do not fit the bundle.
+
+    Example:
+        >>> report = lk.evaluate("exported_models/bijie_edge", "bijie_tiles.csv")
+        >>> report.to_dict()["protocols"]["tiles"]
+    """
+    if (scene is None) != (truth is None):
+        raise ConfigError("`scene` and `truth` belong together. Give both or neither.")
+    if tiles is None and scene is None:
+        raise ConfigError("Nothing to evaluate on. Give `tiles`, or `scene` and `truth`.")
+    options = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
+    settings = _settings(windows, bootstrap)
+    ids = as_ids("tile_ids", tile_ids)
+    load_tensorflow()
+    from lim_keras.evaluation.bundle_report import evaluate_bundle
+
+    return evaluate_bundle(
+        as_path("bundle", bundle) if isinstance(bundle, str | PathLike) else bundle,
+        None if tiles is None else as_tiles(tiles, progress),
+        tile_ids=ids,
+        scene=None if scene is None else as_path("scene", scene),
+        truth=None if truth is None else as_path("truth", truth),
+        settings=settings,
+        each_fold=each_fold,
+        options=options,
+        progress=_progress(progress),
+    )
+
+
+@public
+def evaluate_scene(
+    bundle: Model,
+    scene: StrPath,
+    truth: StrPath,
+    *,
+    bootstrap: int = 1000,
+    bands: Bands | None = None,
+    scale: tuple[float, float] | None = None,
+    nodata: Nodata = "file",
+    gsd_m: float | None = None,
+    resample: bool = False,
+    tta: bool = False,
+    memory: int | str | None = None,
+    tile: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> SceneResult:
+    """Map a scene and compare it with mapped landslides, pixel by pixel and polygon by polygon.
+
+    Args:
+        bundle: loaded model, or what `load_bundle` takes.
+        scene: raster of any size.
+        truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
+        bootstrap: resamples behind each 95 % interval.
+        bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`.
+        progress: receives the number of predicted pixels; None: a bar on a terminal.
+
+    Returns:
+        The scores by pixel (`evaluation`) and by polygon (`detections`).
+
+    Raises:
+        BundleError: the bundle is missing or damaged.
+        DataError: the scene does not fit the model, or the truth not the scene.
+
+    Example:
+        >>> result = lk.evaluate_scene("exported_models/bijie_edge", "scene.tif", truth="landslides.gpkg")
+        >>> result.evaluation.figures().model["f1"]
+    """
+    options = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
+    from lim_keras.evaluation.scene import evaluate_scene as run
+
+    return run(
+        _model(bundle),
+        as_path("scene", scene),
+        as_path("truth", truth),
+        settings=_settings(400, bootstrap),
+        options=options,
+        progress=_progress(progress),
+    )
+
+
+def _model(bundle: Model) -> SceneModel:
+    return load_bundle(bundle) if isinstance(bundle, str | PathLike) else bundle
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _progress(progress: ProgressCallback | None) -> ProgressCallback:
+    from lim_keras.report.progress import ProgressBar
+
+    return progress or ProgressBar()
+
+
+def _formats(geojson: bool, parquet: bool) -> tuple[VectorFormat, ...]:
+    formats: tuple[tuple[VectorFormat, bool], ...] = (("gpkg", True), ("geojson", geojson), ("parquet", parquet))
+    return tuple(name for name, wanted in formats if wanted)
+
+
+def _reading(
+    bands: Bands | None,
+    scale: tuple[float, float] | None,
+    nodata: Nodata,
+    gsd_m: float | None,
+    resample: bool,
+    tta: bool,
+    memory: int | str | None,
+    tile: int | None,
+) -> PredictOptions:
+    from lim_keras.bundle.window_size import parse_memory
+    from lim_keras.inventory.options import PredictOptions
+
+    return PredictOptions(
+        bands=None if bands is None else tuple(bands),
+        scale=scale,
+        nodata=nodata,
+        gsd_m=gsd_m,
+        resample=resample,
+        symmetries=tta,
+        memory=parse_memory(memory) if isinstance(memory, str) else memory,
+        tile=tile,
+    )
+
+
+def _inventory(
+    min_area_m2: float,
+    fill_holes_m2: float,
+    simplify_m: float,
+    dem: StrPath | None,
+    min_slope_deg: float | None,
+    drop_flat: bool,
+) -> InventoryOptions:
+    if min_slope_deg is not None and dem is None:
+        raise ConfigError("`min_slope_deg` needs an elevation model. Give `dem`.")
+    if drop_flat and min_slope_deg is None:
+        raise ConfigError("`drop_flat` needs `min_slope_deg`.")
+    from lim_keras.inventory.landslides import InventoryOptions
+
+    return InventoryOptions(
+        min_area_m2=min_area_m2,
+        fill_holes_m2=fill_holes_m2,
+        simplify_m=simplify_m,
+        min_slope=min_slope_deg,
+        drop_below_slope=drop_flat,
+    )
+
+
+def _settings(windows: int, bootstrap: int) -> EvaluationSection:
+    for name, value in (("windows", windows), ("bootstrap", bootstrap)):
+        if value < 1:
+            raise ConfigError(f"Invalid value for `{name}`. Expected 1 or more. Received: {value}.")
+    from lim_keras.config import EvaluationSection
+
+    return EvaluationSection(windows=windows, bootstrap=bootstrap)
