@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from lim_keras.cli.options import print_result
 from lim_keras.tensorflow_import import load_tensorflow
-
-if TYPE_CHECKING:
-    from lim_keras.export.serving_repository import ServingExport
-
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
 
@@ -90,27 +85,14 @@ def export(
     if tflite is not None:
         _export_tflite(bundle, tflite, **lite)
     if serving is not None:
-        from lim_keras.export.serving_repository import export_serving
+        from lim_keras.export.serving_repository import MODELS_FILE, export_serving
+        from lim_keras.report.bundle_tables import serving_table
+        from lim_keras.report.tables import print_result
 
-        _print_serving(export_serving(bundle, serving, base_path, promote))
-
-
-def _print_serving(result: ServingExport) -> None:
-    from rich.markup import escape
-
-    from lim_keras.export.serving_repository import MODELS_FILE
-    from lim_keras.report.tables import serving_table
-
-    served = result.served
-    table = serving_table(
-        str(result.folder / MODELS_FILE),
-        result.models,
-        stable=served.stable,
-        canary=served.canary,
-        loaded=served.loaded,
-    )
-    done = "labels moved" if result.added is None else f"version {result.added} added"
-    print_result([table, escape(f"{done}: {result.folder}")])
+        served = export_serving(bundle, serving, base_path, promote)
+        done = "labels moved" if served.added is None else f"version {served.added} added"
+        table = serving_table(served.folder / MODELS_FILE, served.models, served.served)
+        print_result([table, f"{done}: {served.folder}"])
 
 
 def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: dict[str, Any]) -> None:
@@ -127,16 +109,14 @@ def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: 
 
 
 def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, **options: Any) -> None:
-    from rich.markup import escape
-
     from lim_keras.data.tiles import read_tile_ids
     from lim_keras.export.tflite import LiteRtOptions, export_litert
-    from lim_keras.report.tables import litert_export_table
+    from lim_keras.report.bundle_tables import litert_table
+    from lim_keras.report.tables import print_result
 
     ids = None if tiles is None else tuple(read_tile_ids(tiles))
     result = export_litert(bundle, LiteRtOptions(variants, test_ids=ids, **options))
-    table = litert_export_table(result.files, result.reference, result.refused)
-    print_result([table, escape(f"folder: {result.folder}")])
+    print_result([litert_table(result.figures, result.refused), f"folder: {result.folder}"])
     if result.refused:
         click.echo(
             f"Error: refused, beyond the limit: {', '.join(result.refused)}. --allow-drop keeps such files.", err=True
@@ -149,9 +129,10 @@ def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, 
 def info(bundle: Path) -> None:
     """Print what BUNDLE (exported_models/NAME) says of itself: model, data, scores, files. Nothing is loaded."""
     from lim_keras.bundle.info import BundleInfo
-    from lim_keras.report.tables import bundle_tables
+    from lim_keras.report.bundle_tables import info_tables
+    from lim_keras.report.tables import print_result
 
-    print_result(bundle_tables(BundleInfo.read(bundle)))
+    print_result(info_tables(BundleInfo.read(bundle)))
 
 
 @click.command()

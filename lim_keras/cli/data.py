@@ -7,7 +7,6 @@ from typing import get_args
 
 import click
 
-from lim_keras.cli.options import print_result
 from lim_keras.data.augment import AugmentationName
 from lim_keras.tensorflow_import import load_tensorflow
 
@@ -31,11 +30,12 @@ def stats(tiles: Path, size: int, augmentation: AugmentationName, json_file: Pat
     from lim_keras.data.dataset_report import DatasetReport
     from lim_keras.data.tiles import TileSet
     from lim_keras.report.progress import ProgressBar
+    from lim_keras.report.tables import dataset_tables, print_result
 
     figures = DatasetReport.measure(TileSet.read(tiles, ProgressBar()), size, augmentation)
     if json_file:
         figures.write_json(json_file)
-    print_result(figures.tables())
+    print_result(dataset_tables(figures))
 
 
 @data.command()
@@ -46,9 +46,10 @@ def overlaps(tiles: Path, out: Path) -> None:
 
     Without georeference tiles are compared by their pixels: about a minute for 2,000 tiles.
     """
-    from lim_keras.data.overlap import find_overlaps, group_overlaps, overlap_table
+    from lim_keras.data.overlap import find_overlaps, group_overlaps
     from lim_keras.data.tiles import TileSet
     from lim_keras.report.progress import ProgressBar
+    from lim_keras.report.tables import overlap_table, print_result
 
     known = TileSet.read(tiles, ProgressBar())
     found = find_overlaps(known, progress=ProgressBar())
@@ -65,6 +66,7 @@ def demo(out: Path, jobs: int) -> None:
     """Make a world, train five small models on its tiles, and judge their ensemble on a world they have not seen."""
     load_tensorflow()
     from lim_keras.demo import run_demo
+    from lim_keras.report.tables import print_result
 
     result = run_demo(out, print_result, jobs)
     print_result([f"landslide F1 on held-out tiles {result.f1:.3f}; {result.seconds:.0f} s; everything is in {out}"])

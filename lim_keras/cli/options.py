@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,17 +80,6 @@ def begin_at(run: Run, start: Path | None) -> None:
         from lim_keras.training.warm_start import prepare_warm_start
 
         prepare_warm_start(run, start)
-
-
-def print_result(text: Sequence[Any]) -> None:
-    """Tables and lines to standard output, without colour codes where that is a file."""
-    from rich.console import Console
-
-    console = Console(highlight=False, emoji=False)  # a path may hold `:car:`
-    if not console.is_terminal:
-        console = Console(highlight=False, emoji=False, width=160)
-    for part in text:
-        console.print(part, soft_wrap=isinstance(part, str))  # a path that is broken in two cannot be copied
 
 
 class NodataType(click.ParamType):  # type: ignore[type-arg]

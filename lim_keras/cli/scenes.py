@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from lim_keras.cli.options import SCENE_OPTIONS, print_result, scene_options
+from lim_keras.cli.options import SCENE_OPTIONS, scene_options
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import BundleError, ServerError
 from lim_keras.files import make_folder, prepare_file
@@ -88,13 +88,14 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -
     """
     from lim_keras.inventory.batch import find_scenes, predict_scenes
     from lim_keras.report.progress import ProgressBar
+    from lim_keras.report.tables import print_result, scene_table
 
     asked = _options(options)
     server = _server_options(options)
     found = find_scenes(scenes)
     model = _load(bundle) if server is None else _connect(bundle, *server)
     result = predict_scenes(model, found, out, asked, say=lambda line: print_result([line]), progress=ProgressBar())
-    print_result(result.tables())
+    print_result([scene_table(result), f"summary: {result.summary}"])
     if result.failures:
         sys.exit(1)
 
@@ -231,7 +232,9 @@ def evaluate(
     from lim_keras.data.tiles import read_tile_ids
     from lim_keras.evaluation.bundle_report import evaluate_bundle
     from lim_keras.inventory.options import PredictOptions
+    from lim_keras.report.figures import write_report_figures
     from lim_keras.report.progress import ProgressBar
+    from lim_keras.report.tables import print_result, report_tables
 
     report = evaluate_bundle(
         bundle,
@@ -244,11 +247,11 @@ def evaluate(
         options=PredictOptions(**reading),
         progress=ProgressBar(),
     )
-    said: list[Any] = report.tables()
+    said: list[Any] = [*report_tables(report)]
     if json_file:
         said.append(f"figures as JSON: {report.write_json(json_file)}")
     if figures:
-        said += [f"picture: {path}" for path in report.write_figures(figures)]
+        said += [f"picture: {path}" for path in write_report_figures(report, figures)]
     print_result(said)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lim_keras.cli.options import begin_at, print_result, run_options
+from lim_keras.cli.options import begin_at, run_options
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
 
@@ -38,6 +38,7 @@ def fit(
 
     run = begin_fit(config, data, folder=folder, overrides=overrides, test=test, validation=validation)
     load_tensorflow()
+    from lim_keras.report.tables import print_result
     from lim_keras.training.cross_validation import train_fold
     from lim_keras.training.finalize import finalize
 
@@ -73,6 +74,7 @@ def cv(
     train_folds(run, jobs=jobs, encoder_weights=encoder_weights)
     load_tensorflow()
 
+    from lim_keras.report.tables import print_result
     from lim_keras.training.finalize import finalize
 
     print_result(finalize(run, bundle))
@@ -109,6 +111,7 @@ def distill(
 
     run = begin_fit(config, data, folder=folder, overrides=overrides, test=test, validation=validation)
     load_tensorflow()
+    from lim_keras.report.tables import print_result
     from lim_keras.training.cross_validation import train_fold
     from lim_keras.training.distillation import prepare_distillation
     from lim_keras.training.finalize import finalize

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from lim_keras.data.augment import AugmentationName
 from lim_keras.data.centre_bias import UNIFORM_STD, CentreBias, measure_centre_bias
@@ -19,19 +18,6 @@ from lim_keras.errors import DataError
 
 # Folds that hold out tiles for the image-blind mask's honest figure; any seed will do, so it is fixed.
 _FOLDS, _SEED = 5, 2022
-
-_TABLE_2_ROWS = {
-    "landslide_samples": "landslide samples",
-    "non_landslide_samples": "non-landslide samples",
-    "landslide_px": "landslide pixels",
-    "background_px": "background pixels",
-}
-
-_RATIO_NAMES = {
-    "all_tiles": "all tiles",
-    "landslide_tiles": "landslide tiles only",
-    "after_augmentation": "after augmentation",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +76,6 @@ class DatasetReport:
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}).") from error
 
-    def tables(self) -> list[Table]:
-        """Counts, Table 2 of Chen et al. 2022, the three ratios and the centre bias, to be printed by rich."""
-        tables = [self._count_table(), self._table_2(), self._ratio_table()]
-        return tables if self.centre_bias is None else [*tables, _centre_table(self.centre_bias)]
-
     def _of_kind(self, kind: Any) -> dict[str, Any]:
         some = self.tiles.of_kind(kind)
         sides = [side for tile in some for side in (tile.width, tile.height)]
@@ -117,31 +98,6 @@ class DatasetReport:
             "blind_f1": self.centre_bias.blind.f1,
             "blind_f1_held_out": self.centre_bias.held_out_f1,
         }
-
-    def _count_table(self) -> Table:
-        title = f"{self.tiles.root}: {len(self.tiles)} tiles, {self.tiles.bands} bands, {self.tiles.dtype}"
-        table = _table(title, "native size", "landslide tiles", "non-landslide tiles")
-        columns = [self._of_kind(kind) for kind in ("landslide", "non-landslide")]
-        for name in columns[0]:
-            table.add_row(name.replace("_px", " (px)").replace("_", " "), *(_count(column[name]) for column in columns))
-        return table
-
-    def _table_2(self) -> Table:
-        report = self.imbalance
-        title = f"Samples at {report.size} x {report.size} (Table 2), augmentation: {report.augmentation}"
-        table = _table(title, "", "before augmentation", "after augmentation")
-        before = _column(report.landslide, report.non_landslide)
-        after = _column(report.augmented_landslide, report.non_landslide)
-        for name, label in _TABLE_2_ROWS.items():
-            table.add_row(label, _count(before[name]), _count(after[name]))
-        table.add_row("imbalance ratio", _ratio(report.before.ratio), _ratio(report.after.ratio))
-        return table
-
-    def _ratio_table(self) -> Table:
-        table = _table("Imbalance ratio (Eq. 3)", "background over landslide pixels of", "ratio")
-        for name, ratio in self.imbalance.ratios.items():
-            table.add_row(_RATIO_NAMES[name], _ratio(ratio))
-        return table
 
 
 def _resized_masks(tiles: TileSet, size: int) -> Iterator[tuple[str, Labels]]:
@@ -172,35 +128,6 @@ def _column(landslide: PixelCounts, non_landslide: PixelCounts) -> dict[str, Any
         "background_px": total.background_px,
         "imbalance_ratio": _finite(total.ratio),
     }
-
-
-def _centre_table(bias: CentreBias) -> Table:
-    table = _table("Centre bias of landslide tiles", "", "here", "no bias")
-    spread = bias.spread
-    table.add_row("mean of landslide centroids (x, y)", f"{spread.mean_x:.3f}, {spread.mean_y:.3f}", "0.500, 0.500")
-    even = f"{UNIFORM_STD:.3f}, {UNIFORM_STD:.3f}"
-    table.add_row("standard deviation (x, y)", f"{spread.std_x:.3f}, {spread.std_y:.3f}", even)
-    everywhere = f"{bias.everywhere_f1:.3f} (all landslide)"
-    table.add_row("F1 of the image-blind mask, same tiles", f"{bias.blind.f1:.3f}", everywhere)
-    if bias.held_out_f1 is not None:
-        table.add_row("F1 of the image-blind mask, held-out tiles", f"{bias.held_out_f1:.3f}", everywhere)
-    return table
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _count(number: int | None) -> str:
-    return "-" if number is None else f"{number:,}"
-
-
-def _ratio(ratio: float) -> str:
-    return f"{ratio:.2f}" if np.isfinite(ratio) else "-"
 
 
 def _finite(ratio: float) -> float | None:

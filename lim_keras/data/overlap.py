@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pyproj import Transformer
-from rich.table import Table
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from shapely import Polygon, STRtree
@@ -250,23 +249,6 @@ def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
         name = names.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
         grouped.append(replace(tile, group=name))
     return replace(tiles, tiles=tuple(grouped))
-
-
-def overlap_table(grouped: TileSet, overlaps: Sequence[Overlap]) -> Table:
-    """How many tiles share ground, by kind, to be printed by rich; `grouped` as `group_overlaps` gives them."""
-    table = Table(title=f"{grouped.root}: tiles that share ground", title_justify="left")
-    for name in ("", "tiles", "in a group", "groups", "largest group"):
-        table.add_column(name, justify="right" if name else "left")
-    for name, some in (
-        ("landslide", grouped.of_kind("landslide")),
-        ("non-landslide", grouped.of_kind("non-landslide")),
-        ("all", grouped),
-    ):
-        sizes = Counter(tile.group for tile in some if tile.group)
-        figures = (len(some), sizes.total(), len(sizes), max(sizes.values(), default=0))
-        table.add_row(name, *(f"{figure:,}" for figure in figures))
-    table.caption = f"{len(overlaps):,} overlapping pairs"
-    return table
 
 
 def _join(count: int, links: Sequence[tuple[int, int]]) -> list[int]:

@@ -21,7 +21,8 @@ from lim_keras.inventory.landslides import InventoryOptions
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.reader import read_image, read_info
-from lim_keras.report.figures import imbalance_chart, scene_overview
+from lim_keras.report.figures import imbalance_chart, scene_overview, write_report_figures
+from lim_keras.report.tables import dataset_tables, heading, report_tables
 from lim_keras.training.cross_validation import train_folds
 from lim_keras.training.finalize import finalize
 from lim_keras.training.run import begin_cross_validation
@@ -63,27 +64,28 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     """
     started = time.monotonic()
     _check_folder(folder)
-    say(["[bold]1. A made-up world[/bold]: mountains, fields, roads, and landslides on the slopes"])
+    say([heading("1. A made-up world", ": mountains, fields, roads, and landslides on the slopes")])
     test_ids = _write_worlds(folder)
     tiles = TileSet.read(folder / "tiles")
     stats = DatasetReport.measure(tiles)
     ratios = {name.replace("_", " "): ratio for name, ratio in stats.imbalance.ratios.items()}
     imbalance_chart(ratios, folder / "imbalance.png")
-    say(stats.tables())
-    say(["[bold]2. Five folds[/bold], each in a process of its own, then their ensemble"])
+    say(dataset_tables(stats))
+    say([heading("2. Five folds", ", each in a process of its own, then their ensemble")])
     with as_file(files("lim_keras.demo") / "demo.yaml") as config:
         run = begin_cross_validation(config, folder / "tiles", folder=folder / "run", test=test_ids)
     train_folds(run, jobs=jobs)
     exported = folder / "exported_models" / run.config.name
     say(finalize(run, exported))
     bundle = load_bundle(exported)
-    say(["[bold]3. Evaluation[/bold] on a second world that no model has seen"])
+    say([heading("3. Evaluation", " on a second world that no model has seen")])
     report = _judge(folder, bundle, tiles, test_ids, run.config.evaluation)
-    say([*report.tables(), *(f"picture: {path}" for path in report.write_figures(folder / "figures"))])
+    pictures = write_report_figures(report, folder / "figures")
+    say([*report_tables(report), *(f"picture: {path}" for path in pictures)])
     report.write_json(folder / "evaluation.json")
-    say(["[bold]4. A landslide inventory[/bold] of that world, with slopes"])
+    say([heading("4. A landslide inventory", " of that world, with slopes")])
     say(_map_scene(folder, bundle))
-    f1 = report.judged[0].evaluation.figures("all").model["f1"].value
+    f1 = report.results[0].evaluation.figures("all").model["f1"].value
     return DemoResult(folder, f1, time.monotonic() - started)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich.table import Table
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import Bundle, load_bundle
@@ -22,8 +21,6 @@ from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.scene import Predict
-from lim_keras.report.figures import overlay_grid, reliability_curve
-from lim_keras.report.tables import evaluation_table, fold_table
 
 
 @dataclass(frozen=True)
@@ -31,19 +28,9 @@ class BundleReport:
     """What a bundle scored under each protocol."""
 
     info: BundleInfo
-    judged: tuple[ProtocolResult, ...]
+    results: tuple[ProtocolResult, ...]
     folds: Mapping[int, tuple[ProtocolResult, ...]] = field(default_factory=dict)
     detections: Detections | None = None
-
-    def tables(self) -> list[Table]:
-        """The protocols side by side; where each fold was judged too, also a table of the folds for each protocol."""
-        title = f"{self.info.name}: scores at the stored threshold {self.info.threshold:.3f}"
-        tables = [evaluation_table([one.evaluation for one in self.judged], title)]
-        for position, together in enumerate(self.judged if self.folds else ()):
-            folds = {fold: judged[position].evaluation for fold, judged in self.folds.items()}
-            title = f"{self.info.name}: {together.evaluation.protocol}, all pixels"
-            tables.append(fold_table(folds, together.evaluation, title, "ensemble"))
-        return [*tables, self.detections.table()] if self.detections else tables
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure with its interval, ready for JSON."""
@@ -54,7 +41,7 @@ class BundleReport:
             "threshold": self.info.threshold,
             "temperature": self.info.temperature,
             "bias": self.info.bias,
-            "protocols": {one.evaluation.protocol: one.evaluation.to_dict() for one in self.judged},
+            "protocols": {one.evaluation.protocol: one.evaluation.to_dict() for one in self.results},
             "folds": {
                 str(fold): {one.evaluation.protocol: one.evaluation.to_dict() for one in judged}
                 for fold, judged in self.folds.items()
@@ -66,20 +53,6 @@ class BundleReport:
         """Write `to_dict`, beside its place first."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
-
-    def write_figures(self, folder: Path) -> list[Path]:
-        """Draw `<protocol>_best.png`, `<protocol>_worst.png` (of a protocol with such places) and `reliability.png`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for one in self.judged:
-            protocol, gallery = one.evaluation.protocol, one.gallery
-            for name, places in (("best", gallery.best), ("worst", gallery.worst)):
-                if places:
-                    path, title = folder / f"{protocol}_{name}.png", f"{self.info.name}, {protocol}: the {name}"
-                    written.append(overlay_grid(places, path, threshold=gallery.threshold, title=title))
-        diagrams = [(one.evaluation.protocol, one.evaluation.histogram.reliability()) for one in self.judged]
-        measured = {str(protocol): bars for protocol, bars in diagrams if bars}
-        return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
 
 
 def evaluate_bundle(

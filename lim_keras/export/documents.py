@@ -10,7 +10,7 @@ from typing import Any
 
 from lim_keras.bundle.info import INFO_FILE, STAC_FILE, STAC_VERSION, BandStatistics, BundleInfo, FileRecord
 from lim_keras.bundle.protocol import ENCODED, PICTURES, takes_pictures
-from lim_keras.report.tables import format_gsd, format_interval, litert_markdown
+from lim_keras.report.bundle_tables import format_gsd, format_interval, litert_markdown
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 
@@ -310,6 +310,6 @@ a repository with version labels, warm-up requests and a compose file. Of this f
     if info.litert:
         calls += (
             "Each beside its SavedModel, on the same windows, timed where it was exported:\n\n"
-            f"{litert_markdown(info)}\n"
+            f"{litert_markdown(info.litert)}\n"
         )
     return calls.rstrip("\n")

@@ -78,6 +78,11 @@ class LiteRtExport:
     refused: tuple[str, ...]
     reference: dict[str, float | None]
 
+    @property
+    def figures(self) -> dict[str, LiteRtFigures]:
+        """Measurements of every file, as model.json holds them."""
+        return {name: _figures(file, self.reference) for name, file in self.files.items()}
+
 
 def export_litert(bundle: Path, asked: LiteRtOptions) -> LiteRtExport:
     """Make .tflite files of a bundle, run each on the test windows, and keep those within their limit.

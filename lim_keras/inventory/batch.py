@@ -8,10 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.markup import escape
-from rich.table import Table
 
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasError
@@ -31,36 +27,10 @@ class BatchResult:
     failures: dict[Path, str]
     summary: Path
 
-    def tables(self) -> list[Any]:
-        """One line a scene, then where the files are."""
-        table = Table("scene", title="landslide inventory")
-        for name in ("landslides", "left out", "area, ha", "valid, km2", "Mpx/s", "seconds"):
-            table.add_column(name, justify="right")
-        for one in self.predictions:
-            table.add_row(*_row(one))
-        for scene in self.failures:
-            table.add_row(escape(scene.name), "[red]failed[/red]")
-        return [table, escape(f"summary: {self.summary}")]
-
-
-def _row(one: ScenePrediction) -> list[str]:
-    summary = one.summary
-    area, valid = summary["landslide_area_m2"], summary["valid_area_m2"]
-    left_out = sum(number or 0 for number in summary.get("left_out", {}).values())
-    return [
-        escape(one.scene.name),
-        f"{summary['landslides']:,}",
-        f"{left_out:,}",
-        "" if area is None else f"{area / 1e4:,.2f}",
-        "" if valid is None else f"{valid / 1e6:,.3f}",
-        f"{summary['megapixels_per_second']:.2f}",
-        "there already" if one.was_there else f"{summary['seconds']['all']:.0f}",
-    ]
-
 
 def _line(one: ScenePrediction) -> str:
     done = "was there already" if one.was_there else "done"
-    return escape(f"{one.scene}: {done}, {one.summary['landslides']:,} landslides")
+    return f"{one.scene}: {done}, {one.summary['landslides']:,} landslides"
 
 
 def find_scenes(paths: Sequence[Path]) -> list[Path]:
@@ -140,7 +110,7 @@ def predict_scenes(
         except OSError as error:  # a disk that is full, or a folder where a file belongs
             failures[scene] = f"{scene}: cannot be mapped into {out_dir} ({error})."
         if scene in failures:
-            say(f"[red]failed[/red] {escape(failures[scene])}")
+            say(f"failed {failures[scene]}")
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
 
 

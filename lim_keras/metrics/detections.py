@@ -10,22 +10,15 @@ import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.geometry_clean import clean_polygons, cut_polygons
 from lim_keras.inventory.measures import polygon_areas_m2
-from lim_keras.report.tables import format_number
 
 IOU = 0.5
 
 AREA_CLASSES = {"small": (0.0, 1_000.0), "medium": (1_000.0, 10_000.0), "large": (10_000.0, math.inf)}
 """From, to, in m2; both bounds belong to the middle class."""
-
-_ROWS = {"all": "all", "small": "< 1,000 m²", "medium": "1,000 to 10,000 m²", "large": "> 10,000 m²"}
-
-_CRITERIA = {"iou_50": f"IoU of at least {IOU}", "any_overlap": "any overlap"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +76,9 @@ class Detections:
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON: bounds of the area classes in m2 (None: no bound), and scores by criterion."""
         bounds = {name: [low, high if math.isfinite(high) else None] for name, (low, high) in AREA_CLASSES.items()}
-        scores = {one: {name: score.to_dict() for name, score in getattr(self, one).items()} for one in _CRITERIA}
+        criteria = {"iou_50": self.iou_50, "any_overlap": self.any_overlap}
+        scores = {one: {name: score.to_dict() for name, score in areas.items()} for one, areas in criteria.items()}
         return {"area_classes_m2": bounds, **scores}
-
-    def table(self) -> Table:
-        """For a terminal: one row an area class, the criteria one below the other."""
-        table = Table(
-            title="Landslides as polygons",
-            caption="By area: recall by that of the mapped landslide, precision by that of the predicted one.",
-        )
-        table.add_column("")
-        for heading in ("found", "of mapped", "recall", "right", "of predicted", "precision", "F1"):
-            table.add_column(heading, justify="right")
-        for criterion, heading in _CRITERIA.items():
-            table.add_row(Text(heading, "bold"))
-            for name, score in getattr(self, criterion).items():
-                recall, precision, f1 = map(format_number, (score.recall, score.precision, score.f1))
-                found, right = (f"{score.found:,}", f"{score.truth:,}"), (f"{score.right:,}", f"{score.predicted:,}")
-                table.add_row(f"  {_ROWS[name]}", *found, recall, *right, precision, Text(f1, "bold"))
-            table.add_section()
-        return table
 
 
 def score_detections(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import Prediction
+from lim_keras.files import make_folder
 from lim_keras.metrics.binary import Confusion, count
 from lim_keras.metrics.calibration import Reliability
 from lim_keras.report.overlay import as_picture, colour_overlay, shrink
@@ -34,6 +35,9 @@ from lim_keras.report.style import (
     outcome_legend,
     save,
 )
+
+if TYPE_CHECKING:
+    from lim_keras.evaluation.bundle_report import BundleReport
 
 __all__ = [
     "imbalance_chart",
@@ -133,6 +137,25 @@ def overlay_grid(
         headline(figure, title)
     outcome_legend(figure)
     return save(figure, path)
+
+
+def write_report_figures(report: BundleReport, folder: Path) -> list[Path]:
+    """Draw the best and worst samples of each protocol and `reliability.png`.
+
+    Returns:
+        The files: `<protocol>_best.png` and `<protocol>_worst.png` where there are such samples, and the diagram.
+    """
+    make_folder(folder)
+    written = []
+    for one in report.results:
+        protocol, gallery = one.evaluation.protocol, one.gallery
+        for name, predictions in (("best", gallery.best), ("worst", gallery.worst)):
+            if predictions:
+                path, title = folder / f"{protocol}_{name}.png", f"{report.info.name}, {protocol}: the {name}"
+                written.append(overlay_grid(predictions, path, threshold=gallery.threshold, title=title))
+    diagrams = [(str(one.evaluation.protocol), one.evaluation.histogram.reliability()) for one in report.results]
+    measured = {protocol: bars for protocol, bars in diagrams if bars}
+    return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
 
 
 def imbalance_chart(ratios: Mapping[str, float], path: str | Path) -> Path:

@@ -1,19 +1,31 @@
-"""Result tables for a terminal."""
+"""Result tables and lines for a terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lim_keras.bundle.info import BundleInfo, LiteRtFigures
-from lim_keras.bundle.litert import LiteRtFile
-from lim_keras.evaluation.evaluation import Evaluation, Figures, Subset
+from lim_keras.evaluation.evaluation import Evaluation, Subset, pool_evaluations
 from lim_keras.metrics.binary import Estimate
+from lim_keras.metrics.detections import IOU, Detections
+
+if TYPE_CHECKING:
+    from lim_keras.data.dataset_report import DatasetReport
+    from lim_keras.data.overlap import Overlap
+    from lim_keras.data.tiles import TileSet
+    from lim_keras.evaluation.bundle_report import BundleReport
+    from lim_keras.inventory.batch import BatchResult
+    from lim_keras.inventory.predict_scene import ScenePrediction
+
+_FILE_WIDTH = 160
 
 _SCORES = {
     "accuracy": "accuracy",
@@ -25,12 +37,57 @@ _SCORES = {
     "miou": "mIoU",
     "mcc": "MCC",
 }
-
 _BLIND_SCORES = ("f1", "iou_landslide", "miou")
+_FOLD_SCORES = ("accuracy", "precision", "recall", "f1", "iou_landslide", "miou")
+
+_CRITERIA = {"iou_50": f"IoU of at least {IOU}", "any_overlap": "any overlap"}
+_AREAS = {"all": "all", "small": "< 1,000 m²", "medium": "1,000 to 10,000 m²", "large": "> 10,000 m²"}
+
+_TABLE_2_ROWS = {
+    "landslide_samples": "landslide samples",
+    "non_landslide_samples": "non-landslide samples",
+    "landslide_px": "landslide pixels",
+    "background_px": "background pixels",
+}
+_RATIOS = {
+    "all_tiles": "all tiles",
+    "landslide_tiles": "landslide tiles only",
+    "after_augmentation": "after augmentation",
+}
+
+
+def print_result(parts: Sequence[Any]) -> None:
+    """Print tables and lines to standard output, without colour codes where that is a file."""
+    console = Console(highlight=False, emoji=False)  # a path may hold `:car:`
+    if not console.is_terminal:
+        console = Console(highlight=False, emoji=False, width=_FILE_WIDTH)
+    for part in parts:
+        line = Text(part) if isinstance(part, str) else part
+        if isinstance(line, Text):
+            line.highlight_regex("^failed", "red")
+        console.print(line, soft_wrap=isinstance(line, Text))  # a path that is broken in two cannot be copied
+
+
+def heading(title: str, rest: str = "") -> Text:
+    """Return a line that begins with a bold title."""
+    return Text.assemble((title, "bold"), rest)
+
+
+def new_table(title: str, *columns: str, left: Sequence[str] = ("",), **options: Any) -> Table:
+    """Return an empty table whose columns are aligned right, but for the first and those named in `left`."""
+    table = Table(title=escape(title), **options)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if not number or name in left else "right")
+    return table
+
+
+def add_row(table: Table, *cells: str, style: str = "") -> None:
+    """Add a row of plain text: rich would take square brackets in a string for markup."""
+    table.add_row(*(Text(cell, style) for cell in cells))
 
 
 def format_number(value: float) -> str:
-    """A score in three digits, as in the paper without the leading zero: .681; "-" where nothing was measured."""
+    """Format a score in three digits, as in the paper without the leading zero: .681; "-" for NaN."""
     if math.isnan(value):
         return "-"
     text = f"{value:.3f}"
@@ -38,245 +95,193 @@ def format_number(value: float) -> str:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """A score with its interval: .681 [.612 .743]; a narrow table breaks it before the bracket only."""
+    """Format a score with its interval: .681 [.612 .743]; a narrow table breaks it before the bracket only."""
     value, low, high = (format_number(number) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}\N{NO-BREAK SPACE}{high}]"
 
 
 def evaluation_table(evaluations: Sequence[Evaluation], title: str) -> Table:
-    """Protocols side by side: every score with its 95 % interval, and below what an image-blind predictor gets."""
-    table = Table(title=title, caption="In brackets: 95 % interval. Blind: a predictor that never looks at the image.")
-    table.add_column("")
-    columns: list[Figures] = []
-    for evaluation in evaluations:
-        for subset in evaluation.subsets:
-            table.add_column(_heading(evaluation, subset))
-            columns.append(evaluation.figures(subset))
+    """Show protocols side by side: every score with its 95 % interval, and the image-blind baseline below."""
+    columns = [(one, subset, one.figures(subset)) for one in evaluations for subset in one.subsets]
+    figures = [column[2] for column in columns]
+    caption = "In brackets: 95 % interval. Blind: a predictor that never looks at the image."
+    table = Table(title=escape(title), caption=caption)
+    for name in ("", *(_protocol_name(one, subset) for one, subset, _ in columns)):
+        table.add_column(name)
     for score, name in _SCORES.items():
-        _add(table, name, [format_estimate(figures.model[score]) for figures in columns], bold=score == "f1")
-    _add(table, "average precision", [format_number(figures.average_precision) for figures in columns])
+        cells = [format_estimate(one.model[score]) for one in figures]
+        add_row(table, name, *cells, style="bold" if score == "f1" else "")
+    add_row(table, "average precision", *(format_number(one.average_precision) for one in figures))
     table.add_section()
     for score in _BLIND_SCORES:
-        _add(table, f"blind {_SCORES[score]}", [format_estimate(figures.blind[score]) for figures in columns])
+        add_row(table, f"blind {_SCORES[score]}", *(format_estimate(one.blind[score]) for one in figures))
     table.add_section()
-    _add(table, "places", [f"{figures.places}" for figures in columns])
-    _add(table, "landslide pixels", [f"{figures.landslide_share:.1%}" for figures in columns])
+    add_row(table, "places", *(f"{one.places}" for one in figures))
+    add_row(table, "landslide pixels", *(f"{one.landslide_share:.1%}" for one in figures))
     return table
 
 
-def _heading(evaluation: Evaluation, subset: Subset) -> str:
-    if evaluation.protocol == "scene":
-        return "scene"
-    return f"landslide {evaluation.protocol}" if subset == "landslide" else f"all {evaluation.protocol}"
-
-
-def _add(table: Table, name: str, cells: list[str], *, bold: bool = False) -> None:
-    # Text, because rich would take square brackets in a string for markup.
-    style = "bold" if bold else ""
-    table.add_row(Text(name, style), *(Text(cell, style) for cell in cells))
-
-
-_COLUMNS = {
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "iou_landslide": "IoU landslide",
-    "miou": "mIoU",
-}
+def _protocol_name(evaluation: Evaluation, subset: Subset) -> str:
+    return "scene" if evaluation.protocol == "scene" else f"{subset} {evaluation.protocol}"
 
 
 def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, title: str, last: str = "pooled") -> Table:
-    """A row a fold, their mean, and what they come to together, over all pixels of the places.
+    """Show a row for each fold, their mean, and the score of all of them together, over all pixels.
 
     Args:
         folds: evaluation of each fold's model.
-        together: of the pooled predictions, or of the ensemble; None where there is one model only.
-        title: above the table.
-        last: what the last row is called.
+        together: evaluation of the pooled predictions or of the ensemble; None for a single model.
+        title: title of the table.
+        last: name of the last row.
     """
-    table = Table(title=title, caption="95 % intervals in brackets, from resampling groups of places")
-    table.add_column("")
-    for name in _COLUMNS.values():
+    table = Table(title=escape(title), caption="95 % intervals in brackets, from resampling groups of places")
+    for name in ("", *(_SCORES[score] for score in _FOLD_SCORES)):
         table.add_column(name)
     rows = {fold: evaluation.figures().model for fold, evaluation in folds.items()}
     for fold, scores in rows.items():
-        _add_fold_table(table, f"fold {fold}", [format_estimate(scores[score]) for score in _COLUMNS])
+        add_row(table, f"fold {fold}", *(format_estimate(scores[score]) for score in _FOLD_SCORES))
     if together is not None:
-        means = [float(np.mean([scores[score].value for scores in rows.values()])) for score in _COLUMNS]
+        means = [float(np.mean([scores[score].value for scores in rows.values()])) for score in _FOLD_SCORES]
         table.add_section()
-        _add_fold_table(table, "mean of the folds", [format_number(mean) for mean in means])
-        _add_fold_table(table, last, [format_estimate(together.figures().model[score]) for score in _COLUMNS], "bold")
+        add_row(table, "mean of the folds", *map(format_number, means))
+        pooled = together.figures().model
+        add_row(table, last, *(format_estimate(pooled[score]) for score in _FOLD_SCORES), style="bold")
     return table
 
 
-def _add_fold_table(table: Table, name: str, cells: list[str], style: str = "") -> None:
-    # Text, because rich would take square brackets in a string for markup.
-    table.add_row(Text(name, style), *(Text(cell, style) for cell in cells))
+def detections_table(detections: Detections) -> Table:
+    """Show scores by polygon: a row for each area class, one criterion below the other."""
+    names = ("found", "of mapped", "recall", "right", "of predicted", "precision", "F1")
+    caption = "By area: recall by that of the mapped landslide, precision by that of the predicted one."
+    table = new_table("Landslides as polygons", "", *names, caption=caption)
+    for criterion, name in _CRITERIA.items():
+        add_row(table, name, style="bold")
+        for area, score in getattr(detections, criterion).items():
+            recall, precision, f1 = map(format_number, (score.recall, score.precision, score.f1))
+            found, right = (f"{score.found:,}", f"{score.truth:,}"), (f"{score.right:,}", f"{score.predicted:,}")
+            table.add_row(f"  {_AREAS[area]}", *found, recall, *right, precision, Text(f1, "bold"))
+        table.add_section()
+    return table
 
 
-_LITERT_COLUMNS = (
-    "file",
-    "size",
-    "windows",
-    "milliseconds",
-    "landslide F1",
-    "IoU",
-    "SavedModel F1",
-    "IoU",
-    "largest difference",
-    "mean",
-    "limit",
-    "",
-)
-
-_VERDICTS = {True: "met", False: "not met", None: "not measured"}
+def report_tables(report: BundleReport) -> list[Table]:
+    """Show the protocols side by side, the folds of each protocol where they were evaluated, and the polygons."""
+    name = report.info.name
+    title = f"{name}: scores at the stored threshold {report.info.threshold:.3f}"
+    tables = [evaluation_table([one.evaluation for one in report.results], title)]
+    for position, together in enumerate(report.results if report.folds else ()):
+        folds = {fold: results[position].evaluation for fold, results in report.folds.items()}
+        title = f"{name}: {together.evaluation.protocol}, all pixels"
+        tables.append(fold_table(folds, together.evaluation, title, "ensemble"))
+    return [*tables, detections_table(report.detections)] if report.detections else tables
 
 
-def litert_markdown(info: BundleInfo) -> str:
-    """Return the table of LiteRT files for a model card; "" without files."""
-    if not info.litert:
-        return ""
-    lines = [_LITERT_COLUMNS, ("---",) * len(_LITERT_COLUMNS), *_litert_rows(info)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _litert_rows(info: BundleInfo) -> list[tuple[str, ...]]:
-    return [_litert_row(name, figures) for name, figures in sorted(info.litert.items())]
-
-
-def _litert_row(name: str, figures: LiteRtFigures) -> tuple[str, ...]:
-    scores = (figures.landslide_f1, figures.landslide_iou, figures.saved_model_f1, figures.saved_model_iou)
-    return (
-        name,
-        _megabytes(figures.bytes),
-        "any" if figures.tile is None else f"{figures.tile} px",
-        f"{figures.milliseconds_per_tile:.1f} ({figures.side} px)",
-        *map(_known, scores),
-        f"{figures.max_difference:.1e}",
-        f"{figures.mean_difference:.1e}",
-        figures.limit,
-        _VERDICTS[figures.within],
-    )
-
-
-def _known(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
-
-
-def litert_export_table(
-    files: Mapping[str, LiteRtFile], reference: Mapping[str, float | None], refused: Collection[str]
-) -> Table:
-    """Table of exported LiteRT files, the SavedModel first.
+def run_tables(
+    name: str,
+    out_of_fold: Mapping[int, Evaluation],
+    test: Mapping[str, Evaluation],
+    test_folds: Mapping[int, Mapping[str, Evaluation]],
+) -> list[Table]:
+    """Show the results of a training run.
 
     Args:
-        files: measured files by name.
-        reference: scores of the SavedModel, `f1` and `iou_landslide`.
-        refused: names of the files that were not kept.
+        name: name of the run.
+        out_of_fold: by fold, its model on its own validation tiles.
+        test: by protocol, the ensemble (or the only model) on the test tiles.
+        test_folds: by fold and protocol, each model of several on the test tiles.
     """
-    seen = next(iter(files.values())).measured
-    table = Table(title=f"LiteRT files on {seen.windows} windows of {seen.side} px")
-    for name in ("file", "KiB", "ms/window", "landslide F1", "landslide IoU", "max diff", "mean diff", "limit", ""):
-        table.add_column(name, justify="left" if name in ("file", "limit", "") else "right")
-    table.add_row("SavedModel", "", "", _known(reference["f1"]), _known(reference["iou_landslide"]))
-    for name, file in files.items():
-        seen = file.measured
-        table.add_row(
-            name,
-            f"{file.record.bytes / 1024:,.0f}",
-            f"{seen.milliseconds_per_tile:.1f}",
-            _known(seen.landslide_f1),
-            _known(seen.landslide_iou),
-            f"{seen.max_difference:.2e}",
-            f"{seen.mean_difference:.2e}",
-            seen.limit,
-            "refused" if name in refused else _VERDICTS[seen.within],
-        )
-    return table
-
-
-def serving_table(title: str, models: Sequence[str], *, stable: int, canary: int, loaded: Sequence[int]) -> Table:
-    """Table of a TensorFlow Serving repository: one row per model with its labelled and loaded versions."""
-    table = Table(title=escape(title))
-    for name in ("model", "stable", "canary", "loaded"):
-        table.add_column(name, justify="left" if name == "model" else "right")
-    for model in models:
-        table.add_row(model, str(stable), str(canary), ", ".join(map(str, loaded)))
-    return table
-
-
-def bundle_tables(info: BundleInfo) -> list[Table]:
-    """Tables of what model.json records: facts, scores, files and LiteRT files."""
-    facts = Table(title=escape(info.name), title_justify="left", show_header=False)
-    facts.add_column()
-    facts.add_column(overflow="fold")
-    for name, value in _facts(info).items():
-        facts.add_row(name, escape(value))
-    tables = [facts, _files_table(info)]
-    if info.metrics:
-        tables.insert(1, _scores_table(info))
-    if info.litert:
-        title = "LiteRT files, beside the SavedModel on the same windows"
-        lite = Table(title=title, title_justify="left")
-        for column in _LITERT_COLUMNS:
-            lite.add_column(column, overflow="fold")
-        for row in _litert_rows(info):
-            lite.add_row(*map(escape, row))
-        tables.append(lite)
+    several = len(out_of_fold) > 1
+    pooled = pool_evaluations(out_of_fold.values()) if several else None
+    title = f"{name}: {'out-of-fold' if several else 'validation'} tiles, all pixels"
+    tables = [fold_table(out_of_fold, pooled, title)]
+    for protocol, together in test.items() if test_folds else ():
+        folds = {fold: parts[protocol] for fold, parts in test_folds.items()}
+        tables.append(fold_table(folds, together, f"{name}: test, {protocol}, all", last="ensemble"))
+    if test:
+        tables.append(evaluation_table(list(test.values()), f"{name}: test tiles at the chosen threshold"))
     return tables
 
 
-def _facts(info: BundleInfo) -> dict[str, str]:
-    bands = "; ".join(
-        f"{band.mean:.4g} +- {band.std:.4g} ({band.min:.4g} to {band.max:.4g})" for band in info.statistics
-    )
-    return {
-        "network": str(info.model.get("name", "unknown")),
-        "encoder": str(info.model.get("encoder", "unknown")),
-        "bands": f"{info.bands}, {info.dtype}; mean +- deviation (range): {bands}",
-        "ground sample distance": format_gsd(info.gsd_m),
-        "folds": str(info.folds),
-        "threshold": f"{info.threshold:.4f}",
-        "calibration": f"temperature {info.temperature:.4f}, bias {info.bias:.4f}",
-        "sampling": f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px",
-        "stride, halo": f"{info.stride} px, {info.halo} px",
-        "training tiles": str(len(info.training_tiles)),
-        "test tiles": str(len(info.test_tiles)),
-        "data terms": info.data_terms or "not recorded",
-        "data": info.data_link or "not recorded",
-        "configuration": info.config_hash,
-        "exported": f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}",
-        "versions": ", ".join(f"{name} {version}" for name, version in info.versions.items()),
-    }
-
-
-def _scores_table(info: BundleInfo) -> Table:
-    table = Table("judged on", "score", "value", "95 % interval", title="Scores", title_justify="left")
-    for judged, scores in info.metrics.items():
-        for name, figure in scores.items():
-            table.add_row(escape(judged), escape(name), f"{figure.value:.3f}", format_interval(figure))
+def scene_table(result: BatchResult) -> Table:
+    """Show a row for each scene: landslides, areas and speed, or that it failed."""
+    names = ("landslides", "left out", "area, ha", "valid, km2", "Mpx/s", "seconds")
+    table = new_table("landslide inventory", "scene", *names)
+    for one in result.predictions:
+        add_row(table, *_scene_cells(one))
+    for scene in result.failures:
+        table.add_row(Text(scene.name), Text("failed", "red"))
     return table
 
 
-def _files_table(info: BundleInfo) -> Table:
-    title = f"{len(info.files)} files, {_megabytes(sum(file.bytes for file in info.files.values()))}"
-    table = Table("part", "files", "size", title=title, title_justify="left")
-    parts = [name.split("/")[0] for name in info.files]
-    for part in sorted(set(parts)):
-        size = sum(file.bytes for name, file in info.files.items() if name.split("/")[0] == part)
-        table.add_row(escape(part), str(parts.count(part)), _megabytes(size))
+def _scene_cells(one: ScenePrediction) -> list[str]:
+    summary = one.summary
+    area, valid = summary["landslide_area_m2"], summary["valid_area_m2"]
+    left_out = sum(number or 0 for number in summary.get("left_out", {}).values())
+    return [
+        one.scene.name,
+        f"{summary['landslides']:,}",
+        f"{left_out:,}",
+        "" if area is None else f"{area / 1e4:,.2f}",
+        "" if valid is None else f"{valid / 1e6:,.3f}",
+        f"{summary['megapixels_per_second']:.2f}",
+        "there already" if one.was_there else f"{summary['seconds']['all']:.0f}",
+    ]
+
+
+def dataset_tables(report: DatasetReport) -> list[Table]:
+    """Show counts, Table 2 of Chen et al. 2022, the three imbalance ratios and the centre bias."""
+    content = report.to_dict()
+    title = f"{content['data']}: {len(report.tiles)} tiles, {content['bands']} bands, {content['dtype']}"
+    counts = new_table(title, "native size", "landslide tiles", "non-landslide tiles", title_justify="left")
+    kinds = content["tiles"].values()
+    for name in next(iter(kinds)):
+        add_row(counts, name.replace("_px", " (px)").replace("_", " "), *(_count(kind[name]) for kind in kinds))
+    title = f"Samples at {content['size']} x {content['size']} (Table 2), augmentation: {content['augmentation']}"
+    samples = new_table(title, "", "before augmentation", "after augmentation", title_justify="left")
+    sides = content["table_2"].values()
+    for name, label in _TABLE_2_ROWS.items():
+        add_row(samples, label, *(_count(side[name]) for side in sides))
+    add_row(samples, "imbalance ratio", *(_ratio(side["imbalance_ratio"]) for side in sides))
+    names = ("background over landslide pixels of", "ratio")
+    ratios = new_table("Imbalance ratio (Eq. 3)", *names, title_justify="left")
+    for name, ratio in content["imbalance_ratio"].items():
+        add_row(ratios, _RATIOS[name], _ratio(ratio))
+    return [counts, samples, ratios, *_centre_table(report)]
+
+
+def _centre_table(report: DatasetReport) -> list[Table]:
+    bias, content = report.centre_bias, report.to_dict()["centre_bias"]
+    if bias is None:
+        return []
+    table = new_table("Centre bias of landslide tiles", "", "here", "no bias", title_justify="left")
+    spread, even = content["centroids"], f"{content['uniform_std']:.3f}"
+    mean = f"{spread['mean_x']:.3f}, {spread['mean_y']:.3f}"
+    add_row(table, "mean of landslide centroids (x, y)", mean, "0.500, 0.500")
+    std = f"{spread['std_x']:.3f}, {spread['std_y']:.3f}"
+    add_row(table, "standard deviation (x, y)", std, f"{even}, {even}")
+    everywhere = f"{bias.everywhere_f1:.3f} (all landslide)"
+    for tiles, f1 in (("same", content["blind_f1"]), ("held-out", content["blind_f1_held_out"])):
+        if f1 is not None:
+            add_row(table, f"F1 of the image-blind mask, {tiles} tiles", f"{f1:.3f}", everywhere)
+    return [table]
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def overlap_table(grouped: TileSet, overlaps: Sequence[Overlap]) -> Table:
+    """Show how many tiles share ground, by kind; `grouped` is the result of `group_overlaps`."""
+    names = ("tiles", "in a group", "groups", "largest group")
+    title, caption = f"{grouped.root}: tiles that share ground", f"{len(overlaps):,} overlapping pairs"
+    table = new_table(title, "", *names, title_justify="left", caption=caption)
+    kinds = {kind: grouped.of_kind(kind) for kind in ("landslide", "non-landslide")}
+    for name, some in (*kinds.items(), ("all", grouped)):
+        sizes = Counter(tile.group for tile in some if tile.group)
+        figures = (len(some), sizes.total(), len(sizes), max(sizes.values(), default=0))
+        add_row(table, name, *(f"{figure:,}" for figure in figures))
     return table
-
-
-def format_gsd(gsd_m: float | None) -> str:
-    """Return a ground sample distance in metres, or "unknown"."""
-    return "unknown" if gsd_m is None else f"{gsd_m:g} m"
-
-
-def format_interval(figure: Estimate) -> str:
-    """Return the interval of a score, "-" where there is none."""
-    return "-" if math.isnan(figure.low) or math.isnan(figure.high) else f"{figure.low:.3f} to {figure.high:.3f}"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from rich.markup import escape
 
 from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.data.centre_bias import mean_mask
@@ -24,7 +23,7 @@ from lim_keras.metrics.calibration import Calibration, best_threshold, fit_calib
 from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models import network_stride
 from lim_keras.report.figures import training_curves
-from lim_keras.report.tables import evaluation_table, fold_table
+from lim_keras.report.tables import run_tables
 from lim_keras.training.cross_validation import read_out_of_fold
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.run import TEST, Run
@@ -70,7 +69,7 @@ def finalize(run: Run, bundle: Path | None = None) -> list[Any]:
     summary = "cv.json" if len(models) > 1 else "fit.json"
     write_text(run.folder / summary, json.dumps(_summary(run, outcome), indent=2))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / "curves.png")
-    return [*_tables(run, outcome), escape(f"run: {run.folder}"), escape(f"bundle: {path}")]
+    return [*_tables(run, outcome), f"run: {run.folder}", f"bundle: {path}"]
 
 
 def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> RunResult:
@@ -188,26 +187,8 @@ def _summary(run: Run, outcome: RunResult) -> dict[str, Any]:
 
 
 def _tables(run: Run, outcome: RunResult) -> list[Any]:
-    several = len(outcome.out_of_fold) > 1
-    name = run.config.name
-    held_out = "out-of-fold tiles" if several else "validation tiles"
-    tables: list[Any] = [
-        fold_table(outcome.out_of_fold, outcome.pooled if several else None, f"{name}: {held_out}, all pixels")
-    ]
-    for fold_evaluations, title in _by_protocol(outcome):
-        tables.append(fold_table(*fold_evaluations, title=f"{name}: test, {title}", last="ensemble"))
-    if outcome.test:
-        tables.append(evaluation_table(list(outcome.test.values()), f"{name}: test tiles at the chosen threshold"))
+    tables = run_tables(run.config.name, outcome.out_of_fold, outcome.test, outcome.test_folds)
     temperature, bias = outcome.calibration.temperature, outcome.calibration.bias
     chosen = f"threshold {outcome.threshold:.3f}, temperature {temperature:.3f}, bias {bias:.3f}"
-    tables.append(f"{chosen} (from {held_out})")
-    return tables
-
-
-def _by_protocol(outcome: RunResult) -> list[tuple[tuple[dict[int, Evaluation], Evaluation], str]]:
-    if not outcome.test_folds:
-        return []
-    return [
-        (({fold: parts[protocol] for fold, parts in outcome.test_folds.items()}, evaluation), f"{protocol}, all")
-        for protocol, evaluation in outcome.test.items()
-    ]
+    tiles = "out-of-fold" if len(outcome.out_of_fold) > 1 else "validation"
+    return [*tables, f"{chosen} (from {tiles} tiles)"]

@@ -9,6 +9,7 @@ from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.data.imbalance import SAMPLES_PER_LANDSLIDE_TILE, PixelCounts, measure_imbalance, resize_mask
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import ConfigError, DataError
+from lim_keras.report.tables import dataset_tables
 
 
 def landslide_mask(shape: tuple[int, int], rows: int, columns: int, ignored: int = 0) -> np.ndarray:
@@ -97,7 +98,7 @@ def test_stats_of_a_folder(tmp_path, bijie_folder):
     assert before["landslide_px"] + before["background_px"] == 9 * 1024
     assert after["landslide_px"] + after["background_px"] == (24 + 3) * 1024
     assert figures["centre_bias"]["blind_f1_held_out"] is not None
-    assert len(stats.tables()) == 4
+    assert len(dataset_tables(stats)) == 4
 
 
 def test_stats_without_landslides(tmp_path, bijie_folder):
@@ -108,7 +109,7 @@ def test_stats_without_landslides(tmp_path, bijie_folder):
         "landslide_tiles": None,
         "after_augmentation": None,
     }
-    assert len(stats.tables()) == 3
+    assert len(dataset_tables(stats)) == 3
 
 
 def test_stats_of_too_few_landslides_to_hold_some_out(tmp_path, bijie_folder):

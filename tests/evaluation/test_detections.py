@@ -13,6 +13,7 @@ from shapely import MultiPolygon, Polygon, box
 
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.metrics.detections import DetectionScore, score_detections
+from lim_keras.report.tables import detections_table
 from tests.evaluation.conftest import EAST, NORTH, frame, square
 
 
@@ -118,7 +119,7 @@ def test_json_and_table() -> None:
     assert stored["any_overlap"]["all"] == pytest.approx(expected)
     assert stored["iou_50"]["medium"]["f1"] is None
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(scores.table())
+    console.print(detections_table(scores))
     rows = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in console.export_text().splitlines()]
     assert ["all", "1", "2", ".500", "1", "1", "1.000", ".667"] in rows
     assert ["1,000 to 10,000 m²", "0", "0", "-", "0", "0", "-", "-"] in rows

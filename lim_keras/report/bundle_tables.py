@@ -1,0 +1,162 @@
+"""Tables of bundles, of their LiteRT files and of model repositories."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.table import Table
+
+from lim_keras.bundle.info import BundleInfo, LiteRtFigures
+from lim_keras.metrics.binary import Estimate
+from lim_keras.report.tables import add_row, new_table
+
+
+class ServedVersions(Protocol):
+    """Version numbers of the models in a repository."""
+
+    stable: int
+    canary: int
+    loaded: tuple[int, ...]
+
+
+_LITERT_COLUMNS = (
+    "file",
+    "size",
+    "windows",
+    "milliseconds",
+    "landslide F1",
+    "IoU",
+    "SavedModel F1",
+    "IoU",
+    "largest difference",
+    "mean",
+    "limit",
+    "",
+)
+
+_VERDICTS = {True: "met", False: "not met", None: "not measured"}
+
+
+def info_tables(info: BundleInfo) -> list[Table]:
+    """Show what a bundle records: facts, scores, sizes of its parts, and LiteRT files."""
+    facts = Table(title_justify="left", show_header=False)
+    facts.title = new_table(info.name).title
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    for name, value in _facts(info):
+        add_row(facts, name, value)
+    scores = [_score_table(info)] if info.metrics else []
+    litert = [litert_table(info.litert)] if info.litert else []
+    return [facts, *scores, _size_table(info), *litert]
+
+
+def _facts(info: BundleInfo) -> list[tuple[str, str]]:
+    bands = "; ".join(
+        f"{band.mean:.4g} +- {band.std:.4g} ({band.min:.4g} to {band.max:.4g})" for band in info.statistics
+    )
+    return [
+        ("network", str(info.model.get("name", "unknown"))),
+        ("encoder", str(info.model.get("encoder", "unknown"))),
+        ("bands", f"{info.bands}, {info.dtype}; mean +- deviation (range): {bands}"),
+        ("ground sample distance", format_gsd(info.gsd_m)),
+        ("folds", str(info.folds)),
+        ("threshold", f"{info.threshold:.4f}"),
+        ("calibration", f"temperature {info.temperature:.4f}, bias {info.bias:.4f}"),
+        ("sampling", f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px"),
+        ("stride, halo", f"{info.stride} px, {info.halo} px"),
+        ("training tiles", str(len(info.training_tiles))),
+        ("test tiles", str(len(info.test_tiles))),
+        ("data terms", info.data_terms or "not recorded"),
+        ("data", info.data_link or "not recorded"),
+        ("configuration", info.config_hash),
+        ("exported", f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
+    ]
+
+
+def format_gsd(gsd_m: float | None) -> str:
+    """Format a ground sample distance in metres; None is "unknown"."""
+    return "unknown" if gsd_m is None else f"{gsd_m:g} m"
+
+
+def format_interval(score: Estimate) -> str:
+    """Format the interval of a score; "-" where there is none."""
+    return "-" if math.isnan(score.low) or math.isnan(score.high) else f"{score.low:.3f} to {score.high:.3f}"
+
+
+def _score_table(info: BundleInfo) -> Table:
+    table = Table("evaluated on", "score", "value", "95 % interval", title="Scores", title_justify="left")
+    for name, scores in info.metrics.items():
+        for score, estimate in scores.items():
+            add_row(table, name, score, f"{estimate.value:.3f}", format_interval(estimate))
+    return table
+
+
+def _size_table(info: BundleInfo) -> Table:
+    total = sum(file.bytes for file in info.files.values())
+    title = f"{len(info.files)} files, {_megabytes(total)}"
+    table = Table("part", "files", "size", title=title, title_justify="left")
+    for part in sorted({name.split("/")[0] for name in info.files}):
+        sizes = [file.bytes for name, file in info.files.items() if name.split("/")[0] == part]
+        add_row(table, part, str(len(sizes)), _megabytes(sum(sizes)))
+    return table
+
+
+def litert_table(files: Mapping[str, LiteRtFigures], refused: Collection[str] = ()) -> Table:
+    """Show a row for each LiteRT file beside the scores of its SavedModel; `refused` files were not kept."""
+    first = next(iter(files.values()))
+    title = f"LiteRT files, beside the SavedModel on {first.windows} windows of {first.side} px"
+    table = Table(title=title, title_justify="left")
+    for name in _LITERT_COLUMNS:
+        table.add_column(name, overflow="fold")
+    for name, cells in zip(sorted(files), _litert_rows(files), strict=True):
+        add_row(table, *cells[:-1], "refused" if name in refused else cells[-1])
+    return table
+
+
+def litert_markdown(files: Mapping[str, LiteRtFigures]) -> str:
+    """Return the table of a model card; "" without files."""
+    if not files:
+        return ""
+    lines = [_LITERT_COLUMNS, ("---",) * len(_LITERT_COLUMNS), *_litert_rows(files)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _litert_rows(files: Mapping[str, LiteRtFigures]) -> list[tuple[str, ...]]:
+    return [_litert_row(name, figures) for name, figures in sorted(files.items())]
+
+
+def _litert_row(name: str, figures: LiteRtFigures) -> tuple[str, ...]:
+    return (
+        name,
+        _megabytes(figures.bytes),
+        "any" if figures.tile is None else f"{figures.tile} px",
+        f"{figures.milliseconds_per_tile:.1f} ({figures.side} px)",
+        _score(figures.landslide_f1),
+        _score(figures.landslide_iou),
+        _score(figures.saved_model_f1),
+        _score(figures.saved_model_iou),
+        f"{figures.max_difference:.1e}",
+        f"{figures.mean_difference:.1e}",
+        figures.limit,
+        _VERDICTS[figures.within],
+    )
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def serving_table(models_file: Path, models: Sequence[str], served: ServedVersions) -> Table:
+    """Show the version numbers of the models in a repository for TensorFlow Serving."""
+    table = new_table(str(models_file), "model", "stable", "canary", "loaded")
+    for model in models:
+        add_row(table, model, str(served.stable), str(served.canary), ", ".join(map(str, served.loaded)))
+    return table
