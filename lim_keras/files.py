@@ -18,12 +18,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Give a draft path beside `path`; the draft replaces `path` when the block ends without an error.
 
     The draft has the same suffix, because GDAL and matplotlib choose a format by it, and a name of its own for each
-    process and thread. A reader sees the old file or the new one. After an error the draft and its journal are deleted.
+    process and thread, which holds the end of a long name only. A reader sees the old file or the new one. After an
+    error the draft and its journal are deleted.
 
     Raises:
         DataError: an OSError came up in the block or while replacing.
     """
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    draft = path.with_name(f".{path.stem[-32:]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
     try:
         yield draft
         draft.replace(path)

@@ -115,3 +115,8 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=rf"{name}: cannot be written \("):
             write_text(tmp_path / name, "text")
     assert _names(tmp_path) == ["folder"] and _names(tmp_path / "folder") == []
+
+
+def test_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    path = write_text(tmp_path / ("n" * 251 + ".txt"), "new")
+    assert path.read_text() == "new" and _names(tmp_path) == [path.name]

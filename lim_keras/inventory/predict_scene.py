@@ -22,7 +22,7 @@ from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.landslides import Inventory, check_inventory, polygonise
 from lim_keras.inventory.options import PredictOptions, identity
 from lim_keras.inventory.scene_outputs import describe_inventory, summarise
-from lim_keras.inventory.write import write_inventory
+from lim_keras.inventory.write import write_inventory, write_style
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import read_scene_info
 from lim_keras.raster.scene import Grid, SceneReader
@@ -58,9 +58,9 @@ def predict_scene(
         model: such as `lim_keras.bundle.saved_model.load_bundle` gives.
         scene: a raster of any size.
         out_dir: gets `<scene>_probability.tif`, `<scene>_landslides.tif`, `<scene>_inventory.gpkg`,
-            `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`, each whole or not at all. A scene
-            whose summary says that it was made with the same settings is not predicted again; one that was cut off
-            goes on.
+            `<scene>_inventory.qml` (QGIS style), `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`,
+            each atomically. A scene whose summary has the same settings is not predicted again; one that was
+            interrupted is resumed.
         options: what is asked.
         progress: receives the number of predicted pixels.
 
@@ -211,6 +211,7 @@ class _Task:
         )
         kinds = dict.fromkeys(("gpkg", *options.formats))
         vectors = [write_inventory(inventory, self._draft(f"inventory.{kind}")) for kind in kinds]
+        vectors.append(write_style(self._draft("inventory.qml")))
         draw_preview(self._scene, inventory.frame, preview, bands=_shown_bands(bands), gsd_m=info.gsd_m)
         return counts, inventory, [probability, landslides, *vectors, preview]
 
@@ -250,7 +251,8 @@ def _check_lengths(scene: Path, work: Path) -> None:
             f"{scene}: expected a name of at most {_NAME_BYTES} bytes without its ending, for files are named after "
             f"it. Received: {length} bytes. Rename it."
         )
-    longest = f"{os.path.realpath(work)}/.{scene.stem}_inventory.{os.getpid()}.gpkg-journal"
+    draft = "0" * 32  # what `atomic_file` adds to a name
+    longest = f"{os.path.realpath(work)}/.{scene.stem}_inventory.{draft}.gpkg-journal"
     if (length := len(os.fsencode(longest))) > _PATH_BYTES:
         raise DataError(
             f"{scene}: expected paths of results of at most {_PATH_BYTES} bytes, as GeoPackages need. Received: "

@@ -90,6 +90,7 @@ _KINDS = {
     "inventory.gpkg": ("inventory", "Landslide polygons", "application/geopackage+sqlite3", "data"),
     "inventory.geojson": ("inventory_geojson", "Landslide polygons", "application/geo+json", "data"),
     "inventory.parquet": ("inventory_parquet", "Landslide polygons", "application/vnd.apache.parquet", "data"),
+    "inventory.qml": ("inventory_style", "QGIS style of the polygons", "text/xml", "metadata"),
     "preview.png": ("preview", "Scene with outlines of the landslides", "image/png", "overview"),
     "summary.json": ("summary", "Counts, settings, versions and times", "application/json", "metadata"),
 }

@@ -1,8 +1,8 @@
 import json
+import re
 import sqlite3
 import sys
 from contextlib import closing
-from itertools import pairwise
 from xml.etree import ElementTree
 
 import geopandas
@@ -12,7 +12,7 @@ import pytest
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.landslides import polygonise
-from lim_keras.inventory.write import CLASSES, qml, write_inventory
+from lim_keras.inventory.write import write_inventory, write_style
 
 PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
 
@@ -42,54 +42,29 @@ def test_geopackage(tmp_path, inventory):
     assert back.area_m2.tolist() == inventory.frame.area_m2.tolist()
     assert back.probability_mean.isna().all() and back.touches_nodata.tolist() == [False, True]
     assert back.touches_nodata.dtype == bool and back.id.dtype.kind == "i"
-    assert dict(pyogrio.list_layers(path).tolist()) == {"landslides": "Polygon", "layer_styles": None}
     assert rows(path, "PRAGMA user_version") == [(10200,)]  # GeoPackage 1.2: read without a warning by QGIS 3.22
 
 
-def test_style_is_stored_as_qgis_stores_it(tmp_path, inventory):
+def test_a_geopackage_has_one_layer_and_is_read_without_a_warning(tmp_path, inventory):
     path = write_inventory(inventory, tmp_path / "a.gpkg", layer="slides of 2015")
-    columns = [row[1] for row in rows(path, "PRAGMA table_info(layer_styles)")]
-    assert columns == [
-        *("id", "f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
-        *("styleSLD", "useAsDefault", "description", "owner", "ui", "update_time"),
-    ]
-    # The condition by which QGIS finds a layer's style (QgsOgrUtils::loadStoredStyle).
-    found = rows(
-        path,
-        "SELECT styleQML FROM layer_styles WHERE f_table_schema='' AND f_table_name='slides of 2015' "
-        "AND f_geometry_column='geom' AND useAsDefault",
-    )
-    assert len(found) == 1 and found[0][0].startswith("<!DOCTYPE qgis")
-    assert rows(path, "SELECT data_type FROM gpkg_contents WHERE table_name='layer_styles'") == [("attributes",)]
+    assert dict(pyogrio.list_layers(path).tolist()) == {"slides of 2015": "Polygon"}
+    assert len(geopandas.read_file(path)) == 2  # warnings are errors in these tests
     assert rows(path, "PRAGMA integrity_check") == [("ok",)] and rows(path, "PRAGMA foreign_key_check") == []
-    styles = pyogrio.read_dataframe(path, layer="layer_styles")
-    assert styles.f_table_name.tolist() == ["slides of 2015"] and styles.useAsDefault.tolist() == [True]
 
 
-def test_graduated_style():
-    root = ElementTree.fromstring(qml(True))
+def test_style(tmp_path):
+    root = ElementTree.fromstring(write_style(tmp_path / "a.qml").read_text())
     renderer = root.find("renderer-v2")
-    assert root.tag == "qgis" and root.get("labelsEnabled") == "0"
-    assert renderer.get("type") == "graduatedSymbol" and renderer.get("attr") == "probability_mean"
-    limits = [(float(one.get("lower")), float(one.get("upper"))) for one in renderer.iter("range")]
-    assert limits[0][0] == 0 and limits[-1][1] == 1
-    assert all(before[1] == after[0] for before, after in pairwise(limits))
+    assert root.tag == "qgis" and root.get("labelsEnabled") == "0" and renderer.get("type") == "RuleRenderer"
+    rules = {one.get("filter"): one.get("symbol") for one in renderer.iter("rule")}
+    assert [float(number) for rule in rules for number in re.findall(r"0\.\d", rule)] == [0.4, 0.4, 0.6, 0.6, 0.8, 0.8]
+    assert list(rules)[-1] == "ELSE"  # landslides whose probability is unknown
     symbols = {one.get("name"): one for one in renderer.iter("symbol")}
-    assert [one.get("symbol") for one in renderer.iter("range")] == [*symbols] and len(symbols) == len(CLASSES)
+    assert [*rules.values()] == [*symbols]
     for symbol in symbols.values():
         assert symbol.get("type") == "fill"
         options = {one.get("name"): one.get("value") for one in symbol.iter("Option")}
         assert 0 < int(options["color"].split(",")[3]) < 255  # translucent
-
-
-def test_style_by_what_is_known(tmp_path, inventory):
-    def kind(found):
-        path = write_inventory(found, tmp_path / "a.gpkg")
-        return ElementTree.fromstring(rows(path, "SELECT styleQML FROM layer_styles")[0][0]).find("renderer-v2")
-
-    assert kind(inventory).get("type") == "singleSymbol"
-    inventory.frame["probability_mean"] = 0.7
-    assert kind(inventory).get("type") == "graduatedSymbol"
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
@@ -134,7 +109,6 @@ def test_empty(tmp_path, nothing):
     assert (info["features"], info["geometry_type"], info["crs"]) == (0, "Polygon", "EPSG:32648")
     assert info["fields"].tolist() == nothing.frame.columns.drop("geometry").tolist()
     assert dict(zip(info["fields"], info["ogr_subtypes"], strict=True))["touches_edge"] == "OFSTBoolean"
-    assert len(rows(path, "SELECT 1 FROM layer_styles")) == 1
     content = json.loads(write_inventory(nothing, tmp_path / "a.geojson").read_text())
     assert content["type"] == "FeatureCollection" and content["features"] == []
 
