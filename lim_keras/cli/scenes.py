@@ -135,7 +135,7 @@ def _connect(bundle: Path, server: str, options: Any) -> SceneModel:
     if server.startswith("grpc:"):
         with suppress(ImportError):  # the transport says what is missing
             load_tensorflow()
-    return click.get_current_context().with_resource(connect(bundle, server, options))
+    return click.get_current_context().with_resource(connect(bundle, server, options=options))
 
 
 def _options(given: dict[str, Any]) -> Any:

@@ -97,7 +97,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
             )
 
 
-def connect(bundle: str | os.PathLike[str], server: str, options: ServerOptions | None = None) -> ServerModel:
+def connect(bundle: str | os.PathLike[str], server: str, *, options: ServerOptions | None = None) -> ServerModel:
     """Connect to a bundle's model on a server.
 
     All requests go to the version that answers here: a version rolled out later does not change half of a scene.

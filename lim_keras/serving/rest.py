@@ -108,7 +108,8 @@ def encode(images: NDArray[Any]) -> bytes:
     values = images if images.dtype.name in ("uint8", "uint16") else images.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError("Invalid value for argument `images`. Expected finite numbers. Received: NaN or infinity")
-    number = "%.8e" if np.abs(values).max() >= _LARGEST_INTEGER else "%.9g"
+    number = "%d" if values.dtype.kind == "u" else "%.9g"
+    number = "%.8e" if np.abs(values).max() >= _LARGEST_INTEGER else number
     pixel = f"[{','.join([number] * values.shape[3])}]"
     row = f"[{','.join([pixel] * values.shape[2])}]"
     tensors = (f"[{','.join(row % tuple(line.ravel().tolist()) for line in image)}]" for image in values)

@@ -1,8 +1,8 @@
 """A model server for tests: `tf.saved_model.load`, TensorFlow Serving's published APIs, and faults on demand.
 
-It shares no code with the client. The JSON is written as TensorFlow Serving writes it: floats with the digits that read
-back (%g, else %.9g), `column` answers with each number on a line of its own, `row` answers with arrays on one line,
-the only output of a model without its name, and an integer beyond 2^24 - 1 refused as input of a float.
+It shares no code with the client. It reads and writes JSON rows as TensorFlow Serving does: floats with the digits that
+read back (%g, else %.9g), arrays on one line, the only output of a model without its name, and an integer beyond
+2^24 - 1 refused as input of a float.
 """
 
 import json
@@ -291,23 +291,15 @@ def _about(server: ModelServer, path: str) -> str:
 
 def _predict_json(server: ModelServer, path: str, body: bytes) -> str:
     place = _place(_PREDICT, path)
-    _, loaded = server.find(*place)
+    server.find(*place)
     try:
         request = json.loads(body)
     except ValueError as error:
         raise ServedError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
-    names = list(loaded.signature.inputs)
-    if "instances" in request:
-        rows = request["instances"]
-        if not isinstance(rows[0], dict):
-            rows = [{names[0]: one} for one in rows]
-        outputs = server.predict(*place, {name: _tensor([one[name] for one in rows]) for name in rows[0]})
-        return _row_text(outputs)
-    if "inputs" not in request:
+    if "instances" not in request:
         raise ServedError("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
-    columns = request["inputs"]
-    columns = columns if isinstance(columns, dict) else {names[0]: columns}
-    return _column_text(server.predict(*place, {name: _tensor(one) for name, one in columns.items()}))
+    rows = request["instances"]
+    return _row_text(server.predict(*place, {name: _tensor([one[name] for one in rows]) for name in rows[0]}))
 
 
 def _tensor(values: Any) -> np.ndarray:
@@ -329,29 +321,18 @@ def _numbers(values: np.ndarray) -> list[str]:
     return [named.get(text, text if "." in text or "e" in text else f"{text}.0") for text in texts]
 
 
-def _nested(values: np.ndarray, level: int, one_line: bool) -> str:
-    """Lists in lists; each element on a line of its own, indented by its level, or all on one line."""
+def _nested(values: np.ndarray) -> str:
+    """Lists in lists, on one line."""
     texts = _numbers(values)
-    for depth in range(values.ndim - 1, -1, -1):
-        size = values.shape[depth]
-        inside, outside = " " * 4 * (level + depth + 1), " " * 4 * (level + depth)
-        between, first, last = (", ", "[", "]") if one_line else (f",\n{inside}", f"[\n{inside}", f"\n{outside}]")
-        texts = [first + between.join(texts[at : at + size]) + last for at in range(0, len(texts), size)]
+    for size in reversed(values.shape):
+        texts = ["[" + ", ".join(texts[at : at + size]) + "]" for at in range(0, len(texts), size)]
     return texts[0]
-
-
-def _column_text(outputs: Outputs) -> str:
-    if len(outputs) == 1:
-        (values,) = outputs.values()
-        return f'{{\n    "outputs": {_nested(values, 1, False)}\n}}'
-    inside = ",\n".join(f'        "{name}": {_nested(values, 2, False)}' for name, values in outputs.items())
-    return f'{{\n    "outputs": {{\n{inside}\n    }}\n}}'
 
 
 def _row_text(outputs: Outputs) -> str:
     rows = []
     for number in range(len(next(iter(outputs.values())))):
-        texts = {name: _nested(values[number], 3, True) for name, values in outputs.items()}
+        texts = {name: _nested(values[number]) for name, values in outputs.items()}
         named = ",\n".join(f'            "{name}": {text}' for name, text in texts.items())
         rows.append(f"{{\n{named}\n        }}" if len(texts) > 1 else next(iter(texts.values())))
     return f'{{\n    "predictions": [{", ".join(rows)}\n    ]\n}}'

@@ -79,7 +79,7 @@ def address(server: ModelServer, way: str, model: str) -> str:
 
 def served(server: ModelServer, way: str, bundles: Path, model: str = "bright", **options: object) -> ServerModel:
     name = model.split("/")[0]
-    found = connect(bundles / name, address(server, way, model), ServerOptions(**options))  # type: ignore[arg-type]
+    found = connect(bundles / name, address(server, way, model), options=ServerOptions(**options))  # type: ignore[arg-type]
     return replace(found, retry=QUICK)
 
 
@@ -242,7 +242,7 @@ def test_a_server_that_drips(bundles: Path, start: bytes, scheme: str) -> None:
         with pytest.raises(
             ServerError, match=r"no answer \((timed out after 0\.4 s|ConnectTimeout)\).*Gave up after 2 att"
         ):
-            connect(bundles / "bright", place, ServerOptions(retries=1, timeout_s=0.4))
+            connect(bundles / "bright", place, options=ServerOptions(retries=1, timeout_s=0.4))
         # two requests of 0.4 s, and a pause of at most 0.5 s between
         assert time.monotonic() - begun < 2.5
     assert len(calls) == 2 and calls[1] - calls[0] >= (0.2 if scheme == "https" else 0.4)  # half of it to connect
@@ -268,7 +268,7 @@ def test_a_server_that_is_away(bundles: Path, way: str) -> None:
     with pytest.raises(
         ServerError, match=r"127\.0\.0\.1.*(connection attempts failed|UNAVAILABLE).*Gave up after 2 attempts"
     ):
-        connect(bundles / "bright", gone, ServerOptions(retries=1))
+        connect(bundles / "bright", gone, options=ServerOptions(retries=1))
 
 
 def test_a_host_that_cannot_be(bundles: Path) -> None:
