@@ -58,7 +58,7 @@ def load_bundle(
         ConfigError: an argument does not belong to this kind of model.
         ServerError: the server is away or refuses.
 
-    Example:
+    Examples:
         >>> bundle = lk.load_bundle("exported_models/bijie_edge")
         >>> probability = bundle.predict(images)
     """
@@ -117,7 +117,7 @@ def bundle_info(bundle: StrPath) -> BundleInfo:
     Raises:
         BundleError: model.json is missing or damaged.
 
-    Example:
+    Examples:
         >>> lk.bundle_info("exported_models/bijie_edge").threshold
     """
     from lim_keras.bundle.info import BundleInfo
@@ -180,7 +180,7 @@ def export_litert(
         ConfigError: int8 without tiles, or tile ids without tiles.
         DataError: the tiles do not fit the bundle.
 
-    Example:
+    Examples:
         >>> lk.export_litert("exported_models/bijie_edge", ["float16", "int8"], tiles="bijie_tiles.csv")
     """
     kinds = (variants,) if isinstance(variants, str) else tuple(variants)
@@ -231,7 +231,7 @@ def export_serving(
     Warns:
         LimKerasWarning: the stable version no longer exists.
 
-    Example:
+    Examples:
         >>> lk.export_serving("exported_models/bijie_edge", "repository")
     """
     source, folder = as_path("bundle", bundle), as_path("repository", repository)

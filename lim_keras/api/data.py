@@ -32,7 +32,7 @@ def read_tiles(path: StrPath, *, progress: ProgressCallback | None = None) -> Ti
     Raises:
         DataError: one error that lists every bad file.
 
-    Example:
+    Examples:
         >>> tiles = lk.read_tiles("bijie_tiles.csv")
         >>> len(tiles), tiles.bands, tiles.dtype
     """
@@ -65,7 +65,7 @@ def dataset_report(
         DataError: bad tiles, or none.
         ConfigError: unknown augmentation.
 
-    Example:
+    Examples:
         >>> lk.dataset_report("bijie_tiles.csv").imbalance.ratios
     """
     if size < 1:
@@ -91,7 +91,7 @@ def find_overlaps(tiles: Tiles, *, progress: ProgressCallback | None = None) -> 
     Raises:
         DataError: a tile cannot be read.
 
-    Example:
+    Examples:
         >>> tiles = lk.read_tiles("tiles")
         >>> lk.data.group_overlaps(tiles, lk.find_overlaps(tiles)).write_manifest("tiles.csv")
     """
@@ -113,7 +113,7 @@ def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]],
     Raises:
         DataError: the folder holds something that is not a demo.
 
-    Example:
+    Examples:
         >>> lk.run_demo("demo").f1
     """
     folder = as_path("out", out)

@@ -98,7 +98,7 @@ def predict_scene(
     Warns:
         DomainWarning: the scene differs from the training data.
 
-    Example:
+    Examples:
         >>> result = lk.predict_scene("exported_models/bijie_edge", "scene.tif", "maps", min_area_m2=100, dem="dem.tif")
         >>> result.inventory.area.sum()
     """
@@ -164,7 +164,7 @@ def predict_scenes(
         ConfigError: invalid arguments.
         DataError: no scene exists, or two would write the same files.
 
-    Example:
+    Examples:
         >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
     """
     reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
@@ -232,7 +232,7 @@ def evaluate(
         ConfigError: neither tiles nor a scene with its truth.
         DataError: tiles or rasters cannot be used, or do not fit the bundle.
 
-    Example:
+    Examples:
         >>> report = lk.evaluate("exported_models/bijie_edge", "bijie_tiles.csv")
         >>> report.to_dict()["protocols"]["tiles"]
     """
@@ -293,7 +293,7 @@ def evaluate_scene(
         BundleError: the bundle is missing or damaged.
         DataError: the scene does not fit the model, or the truth not the scene.
 
-    Example:
+    Examples:
         >>> result = lk.evaluate_scene("exported_models/bijie_edge", "scene.tif", truth="landslides.gpkg")
         >>> result.evaluation.figures().model["f1"]
     """

@@ -35,7 +35,7 @@ def load_config(path: StrPath, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: unknown keys or invalid values; the message names each with what was expected.
 
-    Example:
+    Examples:
         >>> config = lk.load_config("configs/bijie_edge.yaml", ["training.epochs=3"])
     """
     from lim_keras.config import load_config as load
@@ -84,7 +84,7 @@ def fit(
         LeakError: a test tile is also a training or validation tile.
         TrainingError: the run folder holds another run, or training diverged.
 
-    Example:
+    Examples:
         >>> bundle = lk.fit("configs/bijie_edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
     prepared = _begin_fit(config, tiles, run, export, test_ids, validation_ids, progress)
@@ -131,7 +131,7 @@ def cross_validate(
         ConfigError, DataError, LeakError: as for `fit`.
         TrainingError: the run folder holds another run, or folds failed; the others are kept.
 
-    Example:
+    Examples:
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
     """
     if jobs < 1:
@@ -183,7 +183,7 @@ def distill(
         ConfigError: the sampling or augmentation does not allow a teacher.
         DataError, LeakError, TrainingError: as for `fit`.
 
-    Example:
+    Examples:
         >>> student = lk.distill("exported_models/bijie", "configs/edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
     ensemble = as_path("teacher", teacher)
