@@ -111,7 +111,7 @@ def litert_table(files: Mapping[str, LiteRtFigures], refused: Collection[str] = 
     title = f"LiteRT files, beside the SavedModel on {first.windows} windows of {first.side} px"
     table = Table(title=title, title_justify="left")
     for name in _LITERT_COLUMNS:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "file")
     for name, cells in zip(sorted(files), _litert_rows(files), strict=True):
         add_row(table, *cells[:-1], "refused" if name in refused else cells[-1])
     return table
