@@ -104,7 +104,7 @@ def _connect(address: str, info: StrPath | None, options: dict[str, Any]) -> Ser
     if address.startswith("grpc:"):
         with suppress(ImportError):  # the client says what is missing
             load_tensorflow()
-    return connect(as_path("info", info), address, ServerOptions(**options))
+    return connect(as_path("info", info), address, options=ServerOptions(**options))
 
 
 @public
