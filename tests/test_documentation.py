@@ -65,6 +65,15 @@ def test_configuration_tables_say_type_limits_and_default():
     assert "| `training.early_stopping` | whole number or `null`, >= 1 | `null` |" in text
 
 
+def test_every_dependency_is_explained():
+    text = (ROOT / "setup.cfg").read_text()
+    listed = text[text.index("install_requires") : text.index("[options.packages.find]")]
+    names = {re.split(r"[\[<>=]", line.strip())[0] for line in listed.splitlines() if re.match(r" +[\w-]+[\[<>]", line)}
+    page = (ROOT / "docs" / "reference" / "dependencies.md").read_text()
+    assert {"numpy", "tensorflow", "ruff"} <= names
+    assert [name for name in sorted(names - {"lim-keras"}) if f"`{name}`" not in page] == []
+
+
 def test_citation_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == lim_keras.__version__
