@@ -121,18 +121,18 @@ SIGNATURE = "serving_default"
 ENCODED = "encoded"
 """image_bytes (n,) string, PNG or JPEG files -> the same outputs."""
 
-PICTURES = "image_bytes"
+IMAGE_BYTES = "image_bytes"
 """The input of `encoded`; an object {"b64": "..."} in JSON."""
 
 
-def takes_pictures(bands: int, dtype: str) -> bool:
+def takes_encoded_images(bands: int, dtype: str) -> bool:
     """Whether PNG and JPEG files can hold a model's images, which then has the signature `encoded`."""
     return dtype == "uint8" and bands in (1, 3, 4)
 
 
 def signature_names(bands: int, dtype: str) -> list[str]:
     """The signatures of a model of such images."""
-    return [SIGNATURE, ENCODED] if takes_pictures(bands, dtype) else [SIGNATURE]
+    return [SIGNATURE, ENCODED] if takes_encoded_images(bands, dtype) else [SIGNATURE]
 
 
 def signature_differences(model: Any, name: str, bands: int, ensemble: bool) -> list[str]:
@@ -145,7 +145,7 @@ def signature_differences(model: Any, name: str, bands: int, ensemble: bool) -> 
     if name not in model.signatures:
         return [f"expected the signature {name}. Received: {sorted(model.signatures)}"]
     image, map_of = (None, None, None, bands), (None, None, None, 1)
-    inputs = {PICTURES: ((None,), "string")} if name == ENCODED else {"image": (image, "float32")}
+    inputs = {IMAGE_BYTES: ((None,), "string")} if name == ENCODED else {"image": (image, "float32")}
     outputs = {"probability": (map_of, "float32")}
     if ensemble:
         outputs |= {"spread": (map_of, "float32"), "votes": (map_of, "int32")}

@@ -54,7 +54,9 @@ def write_bundle(
     check_replaceable(path, INFO_FILE)
     with atomic_folder(path) as folder:
         calibration = Calibration(facts.temperature, facts.bias)
-        graph = export_models(models, folder, calibration, facts.threshold, half, facts.dtype)
+        graph = export_models(
+            models, folder, calibration=calibration, threshold=facts.threshold, half=half, dtype=facts.dtype
+        )
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         write_pair(folder, facts, graph)

@@ -8,11 +8,16 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from lim_keras.bundle.info import INFO_FILE, STAC_FILE, STAC_VERSION, BandStatistics, BundleInfo, FileRecord
-from lim_keras.bundle.protocol import ENCODED, PICTURES, takes_pictures
+import pystac
+
+from lim_keras.bundle.info import INFO_FILE, STAC_FILE, BandStatistics, BundleInfo, FileRecord
+from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, takes_encoded_images
+from lim_keras.files import write_text
 from lim_keras.report.bundle_tables import format_gsd, format_interval, litert_markdown
 
-MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+CARD_FILE = "README.md"
+
+_MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 
 _TASK = "semantic-segmentation"
 
@@ -23,47 +28,169 @@ _CLASSES = [
     {"value": 1, "name": "landslide", "description": "Landslide", "color_hint": "D03020"},
 ]
 
+_NO_TERMS = "Not recorded. Ask whoever trained this model what the training data allow before you publish or sell."
 
-def write_stac_item(folder: Path, info: BundleInfo) -> Path:
-    """Write the item of the bundle `folder`, beside its model.json."""
-    path = folder / STAC_FILE
-    path.write_text(json.dumps(describe_model(info), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return path
+_CARD = """\
+# {info.name}
+
+Maps landslides in images of {info.bands} bands. Network: {architecture}; {models}.
+
+## Input and output
+
+- Input: raw digital numbers of {info.dtype} images, {info.bands} bands, any height and width. Do not scale them:
+  scaling is part of the graph.
+- Ground sample distance: {gsd}.
+- Output: the probability of landslide of each pixel, 0 to 1. A pixel is landslide where it is >= {info.threshold:.4f}.
+- Calibration: part of the graph (temperature {info.temperature:.4f}, bias {info.bias:.4f}).
+- Each pixel of the output depends on the image up to {info.halo} px away.
+
+## Training data
+
+Trained on {trained} tiles; {tested} test tiles were kept out of training (ids in model.json). Sampling: {sampling}.
+Configuration {config}, exported {info.created:%Y-%m-%d} by lim_keras {info.lim_keras_version}.{start}
+
+| band | mean | standard deviation | minimum | maximum |
+|---|---|---|---|---|
+{statistics}
+
+## Scores
+
+{scores}
+
+## Known failure cases
+
+- Bare soil, ploughed fields and dry river beds look like fresh landslides and may be mapped as landslides.
+- Roads, quarries, mines and construction sites expose bare slopes. They are the most frequent false alarms.
+- Landslides that are overgrown with vegetation are missed.
+- Shadows, clouds and snow hide the ground. The map says nothing about such areas.
+- The scores hold for images like the training tiles. Other sensors, seasons, climates and ground sample distances give
+  other scores. Evaluate the model on your own area first (`lim-keras evaluate`).
+- The map is a first draft for an expert. It is no warning, and it does not prove that a slope is stable.
+
+## Terms of the training data
+
+{terms}
+
+## Usage
+
+On the command line, in the folder that holds `{info.name}`:
+
+    lim-keras verify {info.name}
+    lim-keras predict {info.name} scene.tif --out results
+
+From Python; `images` is (n, height, width, {info.bands}) of raw digital numbers:
+
+    import lim_keras as lk
+    probability = lk.load_bundle("{info.name}").predict(images)
+
+With TensorFlow alone, without this package:
+
+    model = tf.saved_model.load("{info.name}/{saved_model}")
+    outputs = model.signatures["serving_default"](image=tf.constant(images, tf.float32))
+
+With TensorFlow Serving:
+
+    tensorflow_model_server --rest_api_port=8501 --model_name={info.name} --model_base_path="$PWD/{info.name}/{folder}"
+
+`lim-keras export {info.name} --serving DIR` makes a model repository with version labels, warm-up requests and a
+compose file.{extra}
+"""
+
+
+def write_documents(folder: Path, info: BundleInfo) -> BundleInfo:
+    """Write or replace the model card and the STAC item of a bundle.
+
+    Call it whenever files of the bundle or values in `info` have changed, before `info.write`.
+
+    Returns:
+        `info` with both files recorded.
+    """
+    item = json.dumps(describe_model(info), indent=2, allow_nan=False) + "\n"
+    written = [write_text(folder / CARD_FILE, model_card(info)), write_text(folder / STAC_FILE, item)]
+    return info.model_copy(update={"files": info.files | {path.name: FileRecord.of(path) for path in written}})
+
+
+def model_card(info: BundleInfo) -> str:
+    """Return the model card as Markdown."""
+    saved_model = _saved_models(info)[0]
+    link = f"\n\nData: <{info.data_link}>" if info.data_link else ""
+    return _CARD.format(
+        info=info,
+        architecture=_architecture(info),
+        models="one model" if info.folds == 1 else f"an ensemble of {info.folds} folds",
+        gsd=format_gsd(info.gsd_m),
+        trained=len(info.training_tiles),
+        tested=len(info.test_tiles),
+        sampling=f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px",
+        config=info.config_hash[:12],
+        start=f" Training started from the weights of {info.started_from}." if info.started_from else "",
+        statistics="\n".join(
+            f"| {number} | {band.mean:.4g} | {band.std:.4g} | {band.min:.4g} | {band.max:.4g} |"
+            for number, band in enumerate(info.statistics, start=1)
+        ),
+        scores=_scores(info),
+        terms=(info.data_terms or _NO_TERMS) + link,
+        saved_model=saved_model,
+        folder=saved_model.split("/")[0],
+        extra=_other_inputs(info),
+    )
+
+
+def _scores(info: BundleInfo) -> str:
+    if not info.metrics:
+        return "Not recorded."
+    rows = [
+        f"| {evaluated} | {name} | {figure.value:.3f} | {format_interval(figure)} |"
+        for evaluated, scores in info.metrics.items()
+        for name, figure in scores.items()
+        if not math.isnan(figure.value)
+    ]
+    return "| evaluated on | score | value | 95 % interval |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
+def _other_inputs(info: BundleInfo) -> str:
+    text = ""
+    if takes_encoded_images(info.bands, info.dtype):
+        text += f"\n\nThe signature `{ENCODED}` takes PNG and JPEG files: `{IMAGE_BYTES}`, a list of their contents."
+    lite = [f"`{file}`" for file in sorted(info.files) if file.endswith(".tflite")]
+    if lite:
+        text += f"\n\nLiteRT (TFLite) files: {', '.join(lite)}."
+    if info.litert:
+        text += " Each was compared with its SavedModel on the same windows and timed on the machine that exported it:"
+        text += f"\n\n{litert_markdown(info.litert)}"
+    return text
 
 
 def describe_model(info: BundleInfo) -> dict[str, Any]:
-    """The item; what model.json does not know is left out. Paths are relative to the bundle."""
-    return {
-        "type": "Feature",
-        "stac_version": STAC_VERSION,
-        "stac_extensions": [MLM_SCHEMA],
-        "id": info.name,
-        "geometry": None,
-        "properties": _properties(info),
-        "links": _links(info),
-        "assets": _assets(info),
-    }
+    """Describe a bundle as a STAC 1.1 item with the MLM extension 1.5.
 
-
-def _links(info: BundleInfo) -> list[dict[str, Any]]:
-    if not info.data_link:
-        return []
-    return [{"rel": "derived_from", "href": info.data_link, "type": "text/html", "title": "Training data"}]
+    Values that model.json does not hold are left out. Paths are relative to the bundle.
+    """
+    item = pystac.Item(
+        info.name,
+        geometry=None,
+        bbox=None,
+        datetime=info.created,
+        properties=_properties(info),
+        stac_extensions=[_MLM_SCHEMA],
+        assets=_assets(info),
+    )
+    item.common_metadata.created = info.created
+    if info.data_link:
+        item.add_link(pystac.Link("derived_from", info.data_link, pystac.MediaType.HTML, "Training data"))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
 def _properties(info: BundleInfo) -> dict[str, Any]:
-    created = info.created.isoformat()
     properties: dict[str, Any] = {
-        "title": f"{info.name}: landslides in {info.bands}-band images",
+        "title": f"{info.name}: landslides in images of {info.bands} bands",
         "description": (
-            f"{info.folds} model(s) fitted to {len(info.training_tiles)} tiles; {len(info.test_tiles)} tiles were kept "
-            f"for testing. {info.data_terms or 'The terms of the training data are not recorded.'}"
+            f"{info.folds} model(s), trained on {len(info.training_tiles)} tiles; {len(info.test_tiles)} test tiles "
+            f"were kept out. {info.data_terms or 'The terms of the training data are not recorded.'}"
         ),
-        "datetime": created,
-        "created": created,
         "bands": [_band(name, info.dtype, of) for name, of in zip(_band_names(info), info.statistics, strict=True)],
         "mlm:name": f"lim-keras {info.name}".rstrip("._-"),
-        "mlm:architecture": architecture(info),
+        "mlm:architecture": _architecture(info),
         "mlm:tasks": [_TASK],
         "mlm:framework": "TensorFlow",
         "mlm:input": [_input(info)],
@@ -78,8 +205,8 @@ def _properties(info: BundleInfo) -> dict[str, Any]:
     return properties | _pretrained(info.model.get("encoder_weights"))
 
 
-def architecture(info: BundleInfo) -> str:
-    """Decoder and encoder, such as `fcn_fl with a vgg16 encoder`."""
+def _architecture(info: BundleInfo) -> str:
+    """Name decoder and encoder, such as `fcn_fl with a vgg16 encoder`."""
     decoder, encoder = info.model.get("name", "unknown network"), info.model.get("encoder")
     return f"{decoder} with a {encoder} encoder" if encoder else str(decoder)
 
@@ -106,8 +233,8 @@ def _input(info: BundleInfo) -> dict[str, Any]:
     return {
         "name": "image",
         "description": (
-            f"Raw digital numbers of {info.dtype} images, cast to float32. Normalisation is part of the graph: nothing "
-            f"is to be scaled before. Any height and width; trained on {info.sampling.get('size', 'unknown')} px."
+            f"Raw digital numbers of {info.dtype} images, cast to float32. Do not scale them: normalisation is part of "
+            f"the graph. Any height and width; trained on {info.sampling.get('size', 'unknown')} px."
         ),
         "bands": _band_names(info),
         "input": {
@@ -122,7 +249,7 @@ def _input(info: BundleInfo) -> dict[str, Any]:
 
 def _outputs(info: BundleInfo) -> list[dict[str, Any]]:
     threshold = f"Landslide where it is >= {info.threshold:.4g}."
-    outputs = [_output("probability", f"Probability of landslide, 0..1. {threshold}", "float32")]
+    outputs = [_output("probability", f"Probability of landslide, 0 to 1. {threshold}", "float32")]
     outputs[0]["classification:classes"] = _CLASSES
     if info.folds > 1:
         outputs.append(_output("spread", "Standard deviation of the folds' probabilities.", "float32"))
@@ -144,7 +271,7 @@ def _output(name: str, description: str, dtype: str) -> dict[str, Any]:
 
 
 def _hyperparameters(info: BundleInfo) -> dict[str, Any]:
-    # Where the encoder's weights lay tells of somebody's machine; `mlm:pretrained_source` says which they were.
+    # The path of the encoder's weights is private; `mlm:pretrained_source` names the file.
     model = {key: value for key, value in info.model.items() if key != "encoder_weights"}
     return {
         "model": model,
@@ -156,160 +283,36 @@ def _hyperparameters(info: BundleInfo) -> dict[str, Any]:
     }
 
 
-def _assets(info: BundleInfo) -> dict[str, Any]:
-    # STAC 1.1 allows `bands` among the properties only where an asset has them, and MLM wants them on a model.
-    bands = {"bands": [{"name": name} for name in _band_names(info)]}
-    assets = {name.replace("/", "_"): _saved_model(name) | bands for name in saved_models(info)}
+def _assets(info: BundleInfo) -> dict[str, pystac.Asset]:
+    assets = {}
+    for name in _saved_models(info):
+        title = f"SavedModel of {name.split('/')[0]}"
+        asset = _model(f"{name}/saved_model.pb", "application/x-protobuf", "tf.saved_model.save", title)
+        assets[name.replace("/", "_")] = asset
     for name in sorted(info.files):
         if name.endswith(".tflite"):
-            assets[name.replace("/", "_")] = _model(name, "application/vnd.tflite", "tflite", name) | bands
-    assets["model_json"] = _asset(INFO_FILE, "What the bundle says of itself", "application/json", "metadata")
-    assets["model_card"] = _asset("README.md", "Model card", "text/markdown", "metadata")
+            assets[name.replace("/", "_")] = _model(name, "application/vnd.tflite", "tflite", name)
+    # STAC 1.1 allows `bands` among the properties only where an asset has them, and MLM wants them on a model.
+    for asset in assets.values():
+        asset.extra_fields["bands"] = [{"name": name} for name in _band_names(info)]
+    assets["model_json"] = _asset(INFO_FILE, "Description of the bundle", pystac.MediaType.JSON, "metadata")
+    assets["model_card"] = _asset(CARD_FILE, "Model card", "text/markdown", "metadata")
     if "verify.npz" in info.files:
         assets["verify"] = _asset("verify.npz", "An input and its output", "application/octet-stream", "data")
     return assets
 
 
-def saved_models(info: BundleInfo) -> list[str]:
-    """Folders of the SavedModels, the one to take first."""
+def _saved_models(info: BundleInfo) -> list[str]:
+    """List the folders of the SavedModels; the one that predicts comes first."""
     marker = "/saved_model.pb"
     return sorted(name.removesuffix(marker) for name in info.files if name.endswith(marker))
 
 
-def _saved_model(name: str) -> dict[str, Any]:
-    title = f"SavedModel of {name.split('/')[0]}"
-    return _model(f"{name}/saved_model.pb", "application/x-protobuf", "tf.saved_model.save", title)
+def _model(path: str, kind: str, artifact: str, title: str) -> pystac.Asset:
+    asset = _asset(path, title, kind, "mlm:model")
+    asset.extra_fields["mlm:artifact_type"] = artifact
+    return asset
 
 
-def _model(path: str, kind: str, artifact: str, title: str) -> dict[str, Any]:
-    return _asset(path, title, kind, "mlm:model") | {"mlm:artifact_type": artifact}
-
-
-def _asset(path: str, title: str, kind: str, role: str) -> dict[str, Any]:
-    return {"href": f"./{path}", "title": title, "type": kind, "roles": [role]}
-
-
-CARD_FILE = "README.md"
-
-_FAILURES = """\
-- Bare soil, ploughed fields and dry river beds look like fresh landslides from above and can be mapped as such.
-- Roads, quarries, mines and building sites are cut slopes of bare ground: the most frequent false alarms.
-- Landslides that have grown over, and old ones whose scar is healed, are missed.
-- Shadows, clouds and snow hide the ground; nothing is to be concluded there.
-- Other sensors, seasons, climates and ground sample distances than those of the training tiles: figures do not carry
-  over. Judge some ground of your own first (`lim-keras evaluate`).
-- A map of this model is a first draft for an expert, not a warning and not proof that a slope is safe."""
-
-_NO_TERMS = (
-    "Not recorded. Whoever trained this model says what its training data allow: ask before you publish or sell."
-)
-
-
-def write_documents(folder: Path, info: BundleInfo) -> BundleInfo:
-    """Write model card and STAC item into a bundle, anew where they are there; returns `info` with both recorded.
-
-    To call whenever files of the bundle or figures in `info` have changed, before `info.write`.
-    """
-    card = folder / CARD_FILE
-    card.write_text(model_card(info), encoding="utf-8")
-    written = [card, write_stac_item(folder, info)]
-    return info.model_copy(update={"files": info.files | {path.name: FileRecord.of(path) for path in written}})
-
-
-def model_card(info: BundleInfo) -> str:
-    """The card as Markdown."""
-    parts = [
-        f"# {info.name}",
-        f"Landslides in {info.bands}-band images: {architecture(info)}, {_folds(info)}.",
-        "## What it takes and gives\n\n" + _contract(info),
-        "## What it was trained on\n\n" + _training(info),
-        "## What it scored\n\n" + _figures(info),
-        "## Known failure cases\n\n" + _FAILURES,
-        "## Terms of the training data\n\n" + (info.data_terms or _NO_TERMS) + _data_link(info),
-        "## How to call it\n\n" + _calls(info),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _folds(info: BundleInfo) -> str:
-    return "one model" if info.folds == 1 else f"an ensemble of {info.folds} folds"
-
-
-def _contract(info: BundleInfo) -> str:
-    return (
-        f"- Input: raw digital numbers of {info.dtype} images, {info.bands} bands, any height and width. Nothing is to "
-        "be scaled before; that is part of the graph.\n"
-        f"- Ground sample distance: {format_gsd(info.gsd_m)}.\n"
-        f"- Output: probability of landslide of each pixel; landslide from {info.threshold:.4f} on.\n"
-        f"- Calibration: inside the graph (temperature {info.temperature:.4f}, bias {info.bias:.4f}).\n"
-        f"- A pixel's answer depends on its surroundings up to {info.halo} px."
-    )
-
-
-def _training(info: BundleInfo) -> str:
-    size = info.sampling.get("size", "unknown")
-    start = f" Training started at the weights of {info.started_from}." if info.started_from else ""
-    return (
-        f"{len(info.training_tiles)} tiles (ids in model.json); {len(info.test_tiles)} tiles were kept from all models "
-        f"for testing. Sampling: {info.sampling.get('mode', 'unknown')}, {size} px. Configuration "
-        f"{info.config_hash[:12]}, exported {info.created:%Y-%m-%d} by lim_keras {info.lim_keras_version}.{start}\n\n"
-        "| band | mean | standard deviation | smallest | largest |\n|---|---|---|---|---|\n"
-        + "\n".join(
-            f"| {number} | {band.mean:.4g} | {band.std:.4g} | {band.min:.4g} | {band.max:.4g} |"
-            for number, band in enumerate(info.statistics, start=1)
-        )
-    )
-
-
-def _data_link(info: BundleInfo) -> str:
-    return f"\n\nThe data: <{info.data_link}>" if info.data_link else ""
-
-
-def _figures(info: BundleInfo) -> str:
-    if not info.metrics:
-        return "Nothing is recorded."
-    rows = [
-        f"| {judged} | {name} | {figure.value:.3f} | {format_interval(figure)} |"
-        for judged, scores in info.metrics.items()
-        for name, figure in scores.items()
-        if not math.isnan(figure.value)
-    ]
-    return "| judged on | score | value | 95 % interval |\n|---|---|---|---|\n" + "\n".join(rows)
-
-
-def _calls(info: BundleInfo) -> str:
-    served = saved_models(info)[0]
-    name = served.split("/")[0]
-    calls = f"""\
-On the command line, with this folder as `{info.name}`:
-
-    lim-keras verify {info.name}
-    lim-keras predict {info.name} scene.tif --out results
-
-From Python; `images` is (n, height, width, {info.bands}) of raw digital numbers:
-
-    from pathlib import Path
-    from lim_keras.export.bundle import load_bundle
-    probability = load_bundle(Path("{info.name}")).predict(images)
-
-Without this package, by TensorFlow alone:
-
-    model = tf.saved_model.load("{info.name}/{served}")
-    outputs = model.signatures["serving_default"](image=tf.constant(images, tf.float32))
-
-TensorFlow Serving takes `{info.name}/{name}` as a model's base path. `lim-keras export {info.name} --serving DIR` makes
-a repository with version labels, warm-up requests and a compose file. Of this folder as it is:
-
-    tensorflow_model_server --rest_api_port=8501 --model_name={info.name} --model_base_path="$PWD/{info.name}/{name}"
-"""
-    if takes_pictures(info.bands, info.dtype):
-        calls += f"\nThe signature `{ENCODED}` takes PNG and JPEG files: `{PICTURES}`, a list of their contents.\n"
-    lite = [file for file in sorted(info.files) if file.endswith(".tflite")]
-    if lite:
-        calls += "\nTFLite, by LiteRT's interpreter: " + ", ".join(f"`{file}`" for file in lite) + ".\n"
-    if info.litert:
-        calls += (
-            "Each beside its SavedModel, on the same windows, timed where it was exported:\n\n"
-            f"{litert_markdown(info.litert)}\n"
-        )
-    return calls.rstrip("\n")
+def _asset(path: str, title: str, kind: str, role: str) -> pystac.Asset:
+    return pystac.Asset(f"./{path}", title, media_type=kind, roles=[role])

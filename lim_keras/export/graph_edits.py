@@ -1,4 +1,4 @@
-"""Edits of graphs and model files before they are written."""
+"""Edit graphs and .tflite files: decode PNG and JPEG, round depthwise kernels, halve constants."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from numpy.typing import NDArray
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from lim_keras.bundle.protocol import PICTURES, SIGNATURE
+from lim_keras.bundle.protocol import IMAGE_BYTES, SIGNATURE
 
 _WITH_ALPHA = {1: (1, 2), 3: (3, 4), 4: (4,)}
 
-_DEPTH_OFFSET = 24  # of the bits a sample, in the header that a PNG starts with
+_DEPTH_OFFSET = 24  # byte of a PNG that holds the bits per sample
 
 
 def decode_encoded_images(image_bytes: Any, bands: int) -> Any:
-    """A graph from (n,) strings, n >= 1, to (n, height, width, bands) uint8.
+    """Decode PNG and JPEG files inside a graph.
 
-    When it runs, it fails on an empty batch, on what is no PNG or JPEG or is damaged, on PNGs of 16 bits, on another
-    number of channels, and on pictures of different sizes; the message says which and what was expected.
+    Args:
+        image_bytes: (n,) strings, n >= 1.
+        bands: 1, 3 or 4.
+
+    Returns:
+        (n, height, width, bands) uint8. The graph fails on an empty batch, other or damaged files, PNGs of 16 bits,
+        another number of channels, and images of different sizes.
     """
     count = tf.size(image_bytes)
-    say = tf.debugging.Assert(count > 0, [f"{PICTURES}: expected at least one PNG or JPEG file. Received: none"])
+    say = tf.debugging.Assert(count > 0, [f"{IMAGE_BYTES}: expected at least one PNG or JPEG file. Received: none"])
     with tf.control_dependencies([say]):
         first = _decode(image_bytes[0], bands)
     size = tf.shape(first)
@@ -35,7 +40,7 @@ def decode_encoded_images(image_bytes: Any, bands: int) -> Any:
 
     def read_next(index: Any, read: Any) -> tuple[Any, Any]:
         picture = _decode(image_bytes[index], bands)
-        expected = [f"{PICTURES}: expected pictures of one height and width in a batch. Received, of number", index]
+        expected = [f"{IMAGE_BYTES}: expected images of one height and width in a batch. Received, of number", index]
         sizes = ["height, width and bands", tf.shape(picture), "after", size, "of the first"]
         say = tf.debugging.Assert(tf.reduce_all(tf.shape(picture) == size), expected + sizes)
         with tf.control_dependencies([say]):
@@ -46,43 +51,43 @@ def decode_encoded_images(image_bytes: Any, bands: int) -> Any:
 
 
 def _decode(content: Any, bands: int) -> Any:
-    """(height, width, bands) uint8 of one file."""
+    """Decode one file to (height, width, bands) uint8."""
     with tf.control_dependencies(_check_file(content)):
         pixels = tf.io.decode_image(tf.identity(content), channels=0, expand_animations=False)
     channels = tf.shape(pixels)[-1]
     fits = tf.reduce_any([channels == allowed for allowed in _WITH_ALPHA[bands]])
-    expected = f"{PICTURES}: expected a picture of {bands} bands"
-    expected += ", alpha apart. Received channels:" if bands in (1, 3) else ". Received channels:"
+    expected = f"{IMAGE_BYTES}: expected an image of {bands} bands"
+    expected += " besides alpha. Received channels:" if bands in (1, 3) else ". Received channels:"
     with tf.control_dependencies([tf.debugging.Assert(fits, [expected, channels])]):
         return tf.ensure_shape(pixels[..., :bands], (None, None, bands))
 
 
 def _check_file(content: Any) -> list[Any]:
-    """That it is a PNG of eight bits or less, or a JPEG: the decoder would take other kinds, and cut off bits."""
+    """Require a JPEG or a PNG of at most eight bits: the decoder would take other formats, and cut off bits."""
     png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
     jpeg = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
     length = tf.strings.length(content)
     known = tf.debugging.Assert(
         jpeg | (png & (length > _DEPTH_OFFSET)),
-        [f"{PICTURES}: expected the content of a PNG or JPEG file. Received bytes:", length],
+        [f"{IMAGE_BYTES}: expected the content of a PNG or JPEG file. Received bytes:", length],
     )
     with tf.control_dependencies([known]):
         header = tf.where(png, content, tf.constant(b"\0" * (_DEPTH_OFFSET + 1)))
     deep = tf.strings.substr(header, _DEPTH_OFFSET, 1) == b"\x10"
-    eight = [f"{PICTURES}: expected 8 bits a channel. Received: a PNG of 16 bits, which would lose half of them"]
+    eight = [f"{IMAGE_BYTES}: expected 8 bits a channel. Received: a PNG of 16 bits, which would lose half of them"]
     return [known, tf.debugging.Assert(~deep, eight)]
 
 
-_LARGEST = 127  # of a signed eight-bit weight, as converters use them: symmetric around 0
+_LARGEST = 127  # largest signed eight-bit weight; converters use a range symmetric around 0
 
 
 @contextmanager
 def rounded_depthwise_kernels(models: Sequence[Any]) -> Iterator[None]:
-    """While this lasts, depthwise kernels of loaded SavedModels are rounded by `rounded_keeping_sums`.
+    """Round depthwise kernels of loaded SavedModels by `rounded_keeping_sums` during the block.
 
     Args:
-        models: what `tf.saved_model.load` gave. Kernels (height, width, channels, 1) of more than one pixel and more
-            than one channel are taken as depthwise, as TensorFlow lays them out.
+        models: loaded SavedModels. Kernels (height, width, channels, 1) of more than one pixel and more than one
+            channel count as depthwise, as TensorFlow lays them out.
     """
     kernels = [
         variable
@@ -105,10 +110,10 @@ def _is_depthwise(shape: tuple[int, ...]) -> bool:
 
 
 def rounded_keeping_sums(kernel: NDArray[Any]) -> NDArray[np.float32]:
-    """Multiples of one 127th of each channel's largest weight, by less than one such step from `kernel`.
+    """Round weights to multiples of 1/127 of each channel's largest weight, and keep each channel's sum.
 
-    Where the nearest multiples change a channel's sum by more than half a step, those weights that lie closest to
-    the middle between two multiples go to the other one. The largest weight stays, as it defines the step.
+    Where the nearest multiples change a channel's sum by more than half a step, the weights closest to the middle
+    between two multiples go to the other one. The largest weight stays, because it defines the step.
 
     Args:
         kernel: (height, width, channels, 1).
@@ -128,19 +133,19 @@ def rounded_keeping_sums(kernel: NDArray[Any]) -> NDArray[np.float32]:
 
 
 LARGE = 10_000
-"""Numbers of a constant from which on it is halved."""
+"""Smallest number of elements of a constant that is halved."""
 
-_NO_DATA = 0  # by LiteRT's convention the first buffer is empty
+_NO_DATA = 0  # the first buffer of a .tflite file is empty
 
-_VERSION = 3  # of the operator that takes float16
+_VERSION = 3  # version of DEQUANTIZE that takes float16
 
 
 def halve_large_constants(content: bytes, least: int = LARGE) -> bytes:
-    """The .tflite file with its large float32 constants as float16; LiteRT widens them again when it loads the file.
+    """Store the large float32 constants of a .tflite file as float16; LiteRT widens them when it loads the file.
 
     Args:
-        content: a file of float32.
-        least: numbers of the smallest constant that is halved.
+        content: a float32 file.
+        least: smallest number of elements of a constant that is halved.
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     code = len(model.operatorCodes)
@@ -156,7 +161,7 @@ def halve_large_constants(content: bytes, least: int = LARGE) -> bytes:
 
 
 def _constants(graph: Any) -> dict[int, list[int]]:
-    """Numbers of the tensors that share a buffer, by buffer."""
+    """Return the numbers of the tensors of each buffer."""
     tensors = defaultdict(list)
     for number, tensor in enumerate(graph.tensors):
         tensors[tensor.buffer].append(number)
@@ -170,7 +175,7 @@ def _is_large(buffer: Any, tensors: list[Any], least: int) -> bool:
 
 
 def _widen(model: Any, graph: Any, tensors: list[int], buffer: int, code: int) -> list[Any]:
-    """Halve a buffer; the operators that make of it what its tensors held."""
+    """Halve a buffer and return the operators that widen it for its tensors."""
     half = np.frombuffer(bytes(model.buffers[buffer].data), np.float32).astype(np.float16)
     model.buffers[buffer].data = np.frombuffer(half.tobytes(), np.uint8)
     operators = []
@@ -193,18 +198,3 @@ def _dequantize() -> Any:
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     code.version = _VERSION
     return code
-
-
-def without_names(content: bytes) -> bytes:
-    """The same .tflite file, its tensors nameless but for inputs and outputs.
-
-    Args:
-        content: a file of any kind of numbers, with or without signatures.
-    """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    for graph in model.subgraphs:
-        named = {*graph.inputs, *graph.outputs}
-        for number, tensor in enumerate(graph.tensors):
-            if number not in named:
-                tensor.name = b""
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

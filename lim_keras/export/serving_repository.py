@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
-from lim_keras.bundle.protocol import ENCODED, PICTURES, SIGNATURE, signature_names
+from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, signature_names
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.bundle import synthetic_image
 from lim_keras.export.serving_config import (
@@ -77,7 +77,7 @@ def _request(image: NDArray[Any], model: str, signature: str) -> Any:
     request = serving_messages("apis.predict_pb2").PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model, signature
     if signature == ENCODED:
-        request.inputs[PICTURES].CopyFrom(tf.make_tensor_proto([tf.io.encode_png(image).numpy()], tf.string))
+        request.inputs[IMAGE_BYTES].CopyFrom(tf.make_tensor_proto([tf.io.encode_png(image).numpy()], tf.string))
     if signature == SIGNATURE:
         request.inputs["image"].CopyFrom(tf.make_tensor_proto(image[np.newaxis].astype(np.float32)))
     return request

@@ -20,7 +20,7 @@ from lim_keras.bundle.protocol import SIGNATURE
 from lim_keras.data.sampling import WindowSampler
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
-from lim_keras.export.graph_edits import halve_large_constants, rounded_depthwise_kernels, without_names
+from lim_keras.export.graph_edits import halve_large_constants, rounded_depthwise_kernels
 from lim_keras.metrics.binary import Confusion, count
 
 _SEED = 2022
@@ -86,7 +86,7 @@ def convert(
             converter.inference_input_type = tf.uint8 if input_of(info) == "uint8" else tf.float32
             converter.inference_output_type = tf.uint8
         content = bytes(converter.convert())
-    return without_names(halve_large_constants(content) if variant == "float16" else content)
+    return halve_large_constants(content) if variant == "float16" else content
 
 
 def input_of(info: BundleInfo) -> Literal["uint8", "float32"]:

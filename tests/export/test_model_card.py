@@ -16,19 +16,18 @@ def info(bundle_path: Path) -> BundleInfo:
 
 def test_sections_and_figures(bundle_path: Path) -> None:
     card = (bundle_path / "README.md").read_text()
-    assert card.startswith(
-        "# tiny\n\nLandslides in 3-band images: fcn_fl with a small encoder, an ensemble of 3 folds."
-    )
+    assert card.startswith("# tiny\n\nMaps landslides in images of 3 bands. Network: fcn_fl with a small encoder; an ")
+    assert "an ensemble of 3 folds." in card
     assert "| out_of_fold | f1 | 0.700 | 0.600 to 0.800 |" in card
     assert "mcc" not in card and "nan" not in card  # a score that is not defined
     assert "Ground sample distance: 0.8 m." in card
-    assert "landslide from 0.4500 on" in card
+    assert "landslide where it is >= 0.4500." in card
     assert "| 1 | 120 | 60 | 0 | 255 |" in card
-    for words in ("Bare soil", "Roads", "quarries", "grown over", "Not recorded. Whoever trained"):
+    for words in ("Bare soil", "Roads", "quarries", "overgrown", "Not recorded. Ask whoever trained"):
         assert words in card
     for call in (
         "lim-keras predict tiny",
-        'load_bundle(Path("tiny"))',
+        'lk.load_bundle("tiny")',
         '"tiny/ensemble/1"',
         'base_path="$PWD/tiny/ensemble"',
     ):
@@ -39,13 +38,13 @@ def test_counts_and_terms(info: BundleInfo) -> None:
     changes = {"training_tiles": ("a", "b"), "test_tiles": ("c",), "data_terms": "Education and research."}
     changes |= {"data_link": "https://example.org/tiles"}
     card = model_card(info.model_copy(update=changes))
-    assert "2 tiles (ids in model.json); 1 tiles were kept" in card
-    assert "## Terms of the training data\n\nEducation and research.\n\nThe data: <https://example.org/tiles>" in card
+    assert "Trained on 2 tiles; 1 test tiles were kept out of training (ids in model.json)" in card
+    assert "## Terms of the training data\n\nEducation and research.\n\nData: <https://example.org/tiles>" in card
 
 
 def test_nothing_known(info: BundleInfo) -> None:
     card = model_card(info.model_copy(update={"metrics": {}, "gsd_m": None, "model": {}, "sampling": {}}))
-    assert "Nothing is recorded." in card and "distance: unknown" in card and "unknown network" in card
+    assert "## Scores\n\nNot recorded." in card and "distance: unknown" in card and "unknown network" in card
 
 
 def test_interval_that_is_not_defined(info: BundleInfo) -> None:

@@ -15,8 +15,7 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.export import saved_model
-from lim_keras.export.saved_model import FoldGraph, export_ensemble, export_fold, export_models, float32_copy
+from lim_keras.export.saved_model import FoldGraph, export_models, float32_copy
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
 from tests.export.conftest import FOLDS, TEMPERATURE, THRESHOLD, constant, expected_folds, images, network
@@ -94,23 +93,28 @@ def _outputs(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
     return {key: value.numpy() for key, value in loaded.signatures["serving_default"](image=tf.constant(batch)).items()}
 
 
+def _export(folder: Path, *models: keras.Model, threshold: float = 0.5, **calibration: float) -> Path:
+    """The folder of the SavedModel that predicts."""
+    export_models(models, folder, calibration=Calibration(**calibration), threshold=threshold)
+    return folder / ("fold_0" if len(models) == 1 else "ensemble") / "1"
+
+
 def test_temperature_by_hand(tmp_path: Path) -> None:
-    export_fold(constant(2.0), tmp_path / "1", Calibration(temperature=2.0))
+    path = _export(tmp_path, constant(2.0), temperature=2.0)
     # sigmoid(2 / 2) = 1 / (1 + exp(-1)) = 0.731059
-    np.testing.assert_allclose(_outputs(tmp_path / "1", images(3, 2))["probability"], 0.731059, atol=1e-6)
+    np.testing.assert_allclose(_outputs(path, images(3, 2))["probability"], 0.731059, atol=1e-6)
 
 
 def test_bias_by_hand(tmp_path: Path) -> None:
-    export_fold(constant(2.0), tmp_path / "1", Calibration(temperature=2.0, bias=-1.0))
+    path = _export(tmp_path, constant(2.0), temperature=2.0, bias=-1.0)
     # sigmoid(2 / 2 - 1) = 1/2
-    np.testing.assert_allclose(_outputs(tmp_path / "1", images(3, 2))["probability"], 0.5, atol=1e-6)
+    np.testing.assert_allclose(_outputs(path, images(3, 2))["probability"], 0.5, atol=1e-6)
 
 
 def test_ensemble_by_hand(tmp_path: Path) -> None:
     # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4, sigmoid(-ln 3) = 1/4
     folds = [constant(0.0), constant(float(np.log(3))), constant(-float(np.log(3)))]
-    export_ensemble(folds, tmp_path / "1", calibration=Calibration(), threshold=0.5)
-    outputs = _outputs(tmp_path / "1", images(1, 1, count=1))
+    outputs = _outputs(_export(tmp_path, *folds), images(1, 1, count=1))
     assert outputs["probability"].item() == pytest.approx(0.5, abs=1e-6)
     # standard deviation of 1/2, 3/4, 1/4: sqrt((0 + 1/16 + 1/16) / 3) = 0.204124
     assert outputs["spread"].item() == pytest.approx(0.204124, abs=1e-6)
@@ -120,8 +124,8 @@ def test_ensemble_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bands", [1, 5])
 def test_any_number_of_bands(tmp_path: Path, bands: int) -> None:
-    export_fold(constant(0.0, bands), tmp_path / "1")
-    assert _outputs(tmp_path / "1", np.ones((1, 4, 4, bands), np.float32))["probability"].shape == (1, 4, 4, 1)
+    path = _export(tmp_path, constant(0.0, bands))
+    assert _outputs(path, np.ones((1, 4, 4, bands), np.float32))["probability"].shape == (1, 4, 4, 1)
 
 
 def _disk_bytes(*folders: Path) -> int:
@@ -195,13 +199,13 @@ def _dtypes_in_graph(path: Path) -> set[int]:
 def test_mixed_precision_is_exported_in_float32(policy: str, tmp_path: Path) -> None:
     mixed = network(seed=7)
     assert mixed.get_layer("scale_2_conv").compute_dtype == policy.removeprefix("mixed_")
-    export_fold(mixed, tmp_path / "1")
-    assert not {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum} & _dtypes_in_graph(tmp_path / "1")
+    path = _export(tmp_path, mixed)
+    assert not {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum} & _dtypes_in_graph(path)
     keras.config.set_dtype_policy("float32")
     twin = network(seed=7)
     twin.set_weights(mixed.get_weights())
     expected = 1 / (1 + np.exp(-np.asarray(twin(images(33, 64), training=False), np.float64)))
-    np.testing.assert_allclose(_outputs(tmp_path / "1", images(33, 64))["probability"], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(_outputs(path, images(33, 64))["probability"], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["unet", "segnet", "fcn"])
@@ -222,8 +226,8 @@ def halved(models: list[keras.Model], tmp_path_factory: pytest.TempPathFactory) 
     large = network(seed=9)
     variance = next(weight for weight in large.weights if weight.path.endswith("moving_variance"))
     variance.assign(variance * 0 + 1e6)
-    export_models([*models, large], path, Calibration(TEMPERATURE), THRESHOLD, half=True)
-    export_models([*models, large], path / "full", Calibration(TEMPERATURE), THRESHOLD)
+    export_models([*models, large], path, calibration=Calibration(TEMPERATURE), threshold=THRESHOLD, half=True)
+    export_models([*models, large], path / "full", calibration=Calibration(TEMPERATURE), threshold=THRESHOLD)
     return path
 
 
@@ -262,7 +266,7 @@ def test_kernel_beyond_half_precision(tmp_path: Path) -> None:
     model = constant(0.0)
     model.layers[-1].kernel.assign(np.full((1, 1, 3, 1), -1e5, np.float32))
     with pytest.raises(BundleError, match=r"`half`.*65504.*kernel with 100000.*half=False"):
-        export_models([model], tmp_path, Calibration(), 0.5, half=True)
+        export_models([model], tmp_path, calibration=Calibration(), threshold=0.5, half=True)
 
 
 def test_only_what_computes_in_reduced_precision_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,36 +341,23 @@ def test_tensorflows_own_tool_shows_the_documented_signature(bundle_path: Path) 
     assert "outputs['votes'] tensor_info: dtype: DT_INT32 shape: (-1, -1, -1, 1)" in entries
 
 
-def test_failed_export_keeps_the_finished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export_fold(constant(0.0), tmp_path / "1")
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(saved_model.tf.saved_model, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        export_fold(constant(2.0), tmp_path / "1")
-    np.testing.assert_allclose(_outputs(tmp_path / "1", images(1, 1))["probability"], 0.5)
-    assert [path.name for path in tmp_path.iterdir()] == ["1"]
-
-
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_wrong_threshold(tmp_path: Path, threshold: float) -> None:
     with pytest.raises(BundleError, match=r"`threshold`.*0\.\.1"):
-        export_ensemble([constant(0.0)], tmp_path / "1", 1.0, threshold)
+        _export(tmp_path, constant(0.0), constant(1.0), threshold=threshold)
 
 
 def test_folds_must_agree_in_bands(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"one number of bands.*\{3, 4\}"):
-        export_ensemble([constant(0.0, 3), constant(0.0, 4)], tmp_path / "1", 1.0, 0.5)
+        _export(tmp_path, constant(0.0, 3), constant(0.0, 4))
 
 
 def test_no_folds(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="0 folds"):
-        export_ensemble([], tmp_path / "1", 1.0, 0.5)
+        _export(tmp_path)
 
 
 def test_two_classes_are_refused(tmp_path: Path) -> None:
     image = keras.Input((None, None, 3))
     with pytest.raises(BundleError, match=r"`model`.*logits \(n, h, w, 1\)"):
-        export_fold(keras.Model(image, keras.layers.Conv2D(2, 1)(image)), tmp_path / "1")
+        _export(tmp_path, keras.Model(image, keras.layers.Conv2D(2, 1)(image)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lim_keras.bundle.protocol import takes_pictures
+from lim_keras.bundle.protocol import takes_encoded_images
 from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.export.saved_model import export_models
 from lim_keras.metrics.calibration import Calibration
@@ -77,9 +77,7 @@ def test_channels_that_fit(bands: int, channels: int) -> None:
 @pytest.mark.parametrize(("bands", "channels"), [(1, 3), (3, 1), (3, 2), (4, 3)])
 def test_channels_that_do_not_fit(bands: int, channels: int) -> None:
     decode = tf.function(lambda files: decode_encoded_images(files, bands))
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=rf"a picture of {bands} bands.*channels:\] \[{channels}\]"
-    ):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"an image of {bands} bands.*channels:\] \[{channels}\]"):
         decode(tf.constant([png(PIXELS[0, ..., :channels])]))
 
 
@@ -104,7 +102,7 @@ RED = PIXELS[0, ..., :3]
         ([png(RED), b"no picture"], "expected the content of a PNG or JPEG file"),
     ],
 )
-def test_what_is_no_batch_of_pictures(model: Any, files: list[bytes], said: str) -> None:
+def test_what_is_no_batch_of_images(model: Any, files: list[bytes], said: str) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match=said):
         answers(model, *files)
 
@@ -120,8 +118,8 @@ def test_pixels_of_another_shape(model: Any, shape: tuple[int, ...]) -> None:
     ("bands", "dtype", "expected"),
     [(1, "uint8", True), (2, "uint8", False), (4, "uint8", True), (5, "uint8", False), (3, "uint16", False)],
 )
-def test_which_models_take_pictures(bands: int, dtype: str, expected: bool, tmp_path: Path) -> None:
-    assert takes_pictures(bands, dtype) is expected
-    export_models([constant(0.0, bands)], tmp_path, Calibration(), 0.5, dtype=dtype)
+def test_which_models_take_encoded_images(bands: int, dtype: str, expected: bool, tmp_path: Path) -> None:
+    assert takes_encoded_images(bands, dtype) is expected
+    export_models([constant(0.0, bands)], tmp_path, calibration=Calibration(), threshold=0.5, dtype=dtype)
     signatures = tf.saved_model.load(str(tmp_path / "fold_0" / "1")).signatures
     assert set(signatures) == {"serving_default", *(["encoded"] if expected else [])}
