@@ -272,7 +272,7 @@ class TrainingSection(Section):
     early_stopping: int | None = Field(None, ge=1, description="epochs without a better validation F1 before stopping")
     cache: Cache = Field("memory", description="where decoded tiles are kept between epochs")
     validation_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of tiles held out by fit where --val is not given"
+        0.2, gt=0, le=0.5, description="share of tiles that fit holds out for validation where none are named"
     )
     tensorboard: bool = Field(True, description="write TensorBoard logs into the run folder")
     deterministic: bool = Field(False, description="ask TensorFlow for bit-equal repeats, at some cost in speed")

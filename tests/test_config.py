@@ -185,7 +185,7 @@ class TestWrongValues:
             ("training.momentum=1", "a number >= 0 and < 1", "1"),
             ("training.tensorboard=1", "true or false", "1"),
             ("training.early_stopping=0", "a whole number >= 1 or null", "0"),
-            ("training.validation_fraction=1", "a number > 0 and < 1", "1"),
+            ("training.validation_fraction=0.9", "a number > 0 and <= 0.5", "0.9"),
             ("training.freeze_encoder_epochs=31", "at most training.epochs (30)", "31"),
             ("folds=1", "a whole number >= 2", "1"),
             ("evaluation.bootstrap=0", "a whole number >= 1", "0"),

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lim_keras.cli.options import begin_at, run_options
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
+
+if TYPE_CHECKING:
+    from lim_keras.config import RunConfig
+    from lim_keras.data.tiles import TileSet
+    from lim_keras.training.finalize import RunResult
+    from lim_keras.training.run import Run
 
 
 @click.command()
@@ -34,17 +41,14 @@ def fit(
     Killed at any moment, the same command goes on where the last complete epoch ended.
     """
     require_tensorflow()  # before the tiles are read
-    from lim_keras.training.run import begin_fit
-
-    run = begin_fit(config, data, folder=folder, overrides=overrides, test=test, validation=validation)
+    run = _begin_fit(config, overrides, data, folder, test, validation)
     load_tensorflow()
-    from lim_keras.report.tables import print_result
     from lim_keras.training.cross_validation import train_fold
     from lim_keras.training.finalize import finalize
 
     begin_at(run, start)
-    train_fold(run, 0, encoder_weights)
-    print_result(finalize(run, bundle))
+    train_fold(run, 0, encoder_weights=encoder_weights)
+    _print(finalize(run, bundle))
 
 
 @click.command()
@@ -69,15 +73,15 @@ def cv(
     from lim_keras.training.cross_validation import train_folds
     from lim_keras.training.run import begin_cross_validation
 
-    run = begin_cross_validation(config, data, folder=folder, overrides=overrides, test=test)
+    settings, tiles, test_ids = _read(config, overrides, data, test)
+    run = begin_cross_validation(settings, tiles, run=folder, test_ids=test_ids)
     begin_at(run, start)
     train_folds(run, jobs=jobs, encoder_weights=encoder_weights)
     load_tensorflow()
 
-    from lim_keras.report.tables import print_result
     from lim_keras.training.finalize import finalize
 
-    print_result(finalize(run, bundle))
+    _print(finalize(run, bundle))
 
 
 @click.command()
@@ -107,16 +111,46 @@ def distill(
     the last complete epoch ended.
     """
     require_tensorflow()  # before the tiles are read
-    from lim_keras.training.run import begin_fit
-
-    run = begin_fit(config, data, folder=folder, overrides=overrides, test=test, validation=validation)
+    run = _begin_fit(config, overrides, data, folder, test, validation)
     load_tensorflow()
-    from lim_keras.report.tables import print_result
     from lim_keras.training.cross_validation import train_fold
     from lim_keras.training.distillation import prepare_distillation
     from lim_keras.training.finalize import finalize
 
     begin_at(run, start)
-    teaching = prepare_distillation(run, teacher)
-    train_fold(run, 0, encoder_weights, "student", teaching=teaching)
-    print_result(finalize(run, bundle))
+    distillation = prepare_distillation(run, teacher)
+    train_fold(run, 0, encoder_weights=encoder_weights, distillation=distillation)
+    _print(finalize(run, bundle))
+
+
+def _read(
+    config: Path, overrides: tuple[str, ...], data: Path, test: Path | None
+) -> tuple[RunConfig, TileSet, list[str]]:
+    from lim_keras.config import load_config
+    from lim_keras.data.tiles import TileSet, read_tile_ids
+    from lim_keras.report.progress import ProgressBar
+
+    settings = load_config(config, overrides)
+    return settings, TileSet.read(data, ProgressBar()), read_tile_ids(test) if test else []
+
+
+def _begin_fit(
+    config: Path,
+    overrides: tuple[str, ...],
+    data: Path,
+    folder: Path | None,
+    test: Path | None,
+    validation: Path | None,
+) -> Run:
+    from lim_keras.data.tiles import read_tile_ids
+    from lim_keras.training.run import begin_fit
+
+    settings, tiles, test_ids = _read(config, overrides, data, test)
+    validation_ids = read_tile_ids(validation) if validation else None
+    return begin_fit(settings, tiles, run=folder, test_ids=test_ids, validation_ids=validation_ids)
+
+
+def _print(result: RunResult) -> None:
+    from lim_keras.report.tables import print_result, run_tables
+
+    print_result([*run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lim_keras.data.tile import Tile
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, LeakError
+from lim_keras.errors import ConfigError, DataError, LeakError
 
 Names = npt.NDArray[np.str_]
 
@@ -47,22 +48,36 @@ def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
 
 
 def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
-    """Ids of about `fraction` (0 to 0.5) of the tiles, stratified by kind, groups whole: a fold of round(1 / fraction).
+    """Choose validation tiles: stratified by kind, groups kept whole.
 
-    Of these folds it is the one in which no ground holds much of the landslide pixels: they choose epoch and threshold,
-    and where one large landslide makes half of them, it alone would.
+    The tiles are split into n folds, of which k are taken; k / n is the closest fraction with n <= 5, or 1 / n for
+    fractions below 1 / 5. The folds taken are those whose landslide pixels are spread most evenly over groups, so that
+    no single large landslide decides on epoch and threshold.
+
+    Args:
+        tiles: without the test tiles.
+        fraction: share of the tiles, above 0, at most 0.5.
+        seed: seed of the split.
+
+    Returns:
+        Tile ids.
 
     Raises:
+        ConfigError: `fraction` is out of range.
         DataError: as in `assign_folds`.
     """
-    folds = max(2, round(1 / fraction))
-    assigned = assign_folds(tiles, folds, seed)
-    pixels: list[Counter[str]] = [Counter() for _ in range(folds)]
+    if not 0 < fraction <= 0.5:
+        raise ConfigError(
+            f"Invalid value for argument `fraction`. Expected a number > 0 and <= 0.5. Received: {fraction}"
+        )
+    share = Fraction(fraction).limit_denominator(max(5, round(1 / fraction)))
+    assigned = assign_folds(tiles, share.denominator, seed)
+    pixels: list[Counter[str]] = [Counter() for _ in range(share.denominator)]
     for tile, group in zip(tiles, _groups(tiles), strict=True):
         pixels[assigned[tile.tile_id]][group] += tile.landslide_px
     largest_shares = [max(fold.values()) / fold.total() if fold.total() else 1.0 for fold in pixels]
-    chosen = largest_shares.index(min(largest_shares))
-    return [tile_id for tile_id, fold in assigned.items() if fold == chosen]
+    chosen = sorted(range(share.denominator), key=largest_shares.__getitem__)[: share.numerator]
+    return [tile_id for tile_id, fold in assigned.items() if fold in chosen]
 
 
 def audit_leaks(train: TileSet, test: TileSet) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.bundle.saved_model import Bundle, load_bundle
-from lim_keras.config import EvaluationSection
+from lim_keras.config import EvaluationSection, load_config
 from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.data.tiles import TileSet, read_tile_ids
 from lim_keras.demo.tiles import cut_tiles
@@ -22,7 +22,7 @@ from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.reader import read_image, read_info
 from lim_keras.report.figures import imbalance_chart, scene_overview, write_report_figures
-from lim_keras.report.tables import dataset_tables, heading, report_tables
+from lim_keras.report.tables import dataset_tables, heading, report_tables, run_tables
 from lim_keras.training.cross_validation import train_folds
 from lim_keras.training.finalize import finalize
 from lim_keras.training.run import begin_cross_validation
@@ -73,10 +73,11 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     say(dataset_tables(stats))
     say([heading("2. Five folds", ", each in a process of its own, then their ensemble")])
     with as_file(files("lim_keras.demo") / "demo.yaml") as config:
-        run = begin_cross_validation(config, folder / "tiles", folder=folder / "run", test=test_ids)
+        settings = load_config(config)
+    run = begin_cross_validation(settings, tiles, run=folder / "run", test_ids=read_tile_ids(test_ids))
     train_folds(run, jobs=jobs)
     exported = folder / "exported_models" / run.config.name
-    say(finalize(run, exported))
+    say(run_tables(finalize(run, exported).evaluation))
     bundle = load_bundle(exported)
     say([heading("3. Evaluation", " on a second world that no model has seen")])
     report = _judge(folder, bundle, tiles, test_ids, run.config.evaluation)

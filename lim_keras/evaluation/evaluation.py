@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.metrics.binary import Confusion, Estimate, count, estimate, pool
-from lim_keras.metrics.calibration import ProbabilityHistogram, pool_histograms
+from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, pool_histograms
 
 ProtocolName = Literal["tiles", "windows", "scene"]
 
@@ -213,6 +213,31 @@ def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:
     places = tuple(place for part in parts for place in part.places)
     first = parts[0]
     return Evaluation(first.protocol, first.threshold, places, histograms, first.draws, first.seed)
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Scores of a training run.
+
+    Attributes:
+        name: of the run.
+        threshold, calibration: fitted on the pooled out-of-fold predictions.
+        out_of_fold: by fold, the scores of its model on the tiles held out from it.
+        test: by protocol, the scores of the ensemble, or of the only model, on the test tiles.
+        test_folds: by fold and protocol, the scores of each model of an ensemble on the test tiles.
+    """
+
+    name: str
+    threshold: float
+    calibration: Calibration
+    out_of_fold: dict[int, Evaluation]
+    test: dict[str, Evaluation] = field(default_factory=dict)
+    test_folds: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
+
+    @property
+    def pooled(self) -> Evaluation:
+        """Scores of every tile, predicted by the model that was not trained on it."""
+        return pool_evaluations(self.out_of_fold.values())
 
 
 def _without_nan(value: Any) -> Any:

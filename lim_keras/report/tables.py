@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lim_keras.evaluation.evaluation import Evaluation, Subset, pool_evaluations
+from lim_keras.evaluation.evaluation import Evaluation, RunEvaluation, Subset
 from lim_keras.metrics.binary import Estimate
 from lim_keras.metrics.detections import IOU, Detections
 
@@ -176,30 +176,21 @@ def report_tables(report: BundleReport) -> list[Table]:
     return [*tables, detections_table(report.detections)] if report.detections else tables
 
 
-def run_tables(
-    name: str,
-    out_of_fold: Mapping[int, Evaluation],
-    test: Mapping[str, Evaluation],
-    test_folds: Mapping[int, Mapping[str, Evaluation]],
-) -> list[Table]:
-    """Show the results of a training run.
-
-    Args:
-        name: name of the run.
-        out_of_fold: by fold, its model on its own validation tiles.
-        test: by protocol, the ensemble (or the only model) on the test tiles.
-        test_folds: by fold and protocol, each model of several on the test tiles.
-    """
-    several = len(out_of_fold) > 1
-    pooled = pool_evaluations(out_of_fold.values()) if several else None
-    title = f"{name}: {'out-of-fold' if several else 'validation'} tiles, all pixels"
-    tables = [fold_table(out_of_fold, pooled, title)]
-    for protocol, together in test.items() if test_folds else ():
-        folds = {fold: parts[protocol] for fold, parts in test_folds.items()}
+def run_tables(evaluation: RunEvaluation) -> list[Table | str]:
+    """Show the results of a training run, and a line with its threshold and calibration."""
+    name, several = evaluation.name, len(evaluation.out_of_fold) > 1
+    held_out = "out-of-fold tiles" if several else "validation tiles"
+    pooled = evaluation.pooled if several else None
+    tables: list[Table | str] = [fold_table(evaluation.out_of_fold, pooled, f"{name}: {held_out}, all pixels")]
+    for protocol, together in evaluation.test.items() if evaluation.test_folds else ():
+        folds = {fold: parts[protocol] for fold, parts in evaluation.test_folds.items()}
         tables.append(fold_table(folds, together, f"{name}: test, {protocol}, all", last="ensemble"))
-    if test:
-        tables.append(evaluation_table(list(test.values()), f"{name}: test tiles at the chosen threshold"))
-    return tables
+    if evaluation.test:
+        title = f"{name}: test tiles at the chosen threshold"
+        tables.append(evaluation_table(list(evaluation.test.values()), title))
+    calibration = evaluation.calibration
+    figures = f"temperature {calibration.temperature:.3f}, bias {calibration.bias:.3f}"
+    return [*tables, f"threshold {evaluation.threshold:.3f}, {figures} (from {held_out})"]
 
 
 def scene_table(result: BatchResult) -> Table:

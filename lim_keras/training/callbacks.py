@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: validation, schedule, and a checkpoint from which a run goes on exactly."""
+"""Keras callbacks of a training: validation, checkpoints with exact resume, progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lim_keras.config import TrainingSection
 from lim_keras.errors import TrainingError
 from lim_keras.files import write_text
 from lim_keras.losses import BinaryFocalLoss
 from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
+from lim_keras.progress import ProgressCallback
+from lim_keras.report.progress import ProgressBar
 
 STATE = "state.json"
 _PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3
@@ -25,9 +30,9 @@ _PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3
 
 @dataclass
 class Progress:
-    """How far a run has come; written to `state.json` after every epoch, after the weights, so that it is the commit.
+    """State of a training after an epoch; `state.json`, which is written after the weights and so commits them.
 
-    seeds: state of every random generator inside the model (dropout), which Keras leaves out of the weights.
+    seeds: state of the random generators inside the model (dropout), which Keras does not save with the weights.
     """
 
     epoch: int = 0
@@ -38,15 +43,15 @@ class Progress:
 
     @property
     def epochs_since_best(self) -> int:
-        """Epochs that have brought no better validation F1."""
+        """Number of epochs since the best validation F1."""
         return self.epoch - 1 - self.best_epoch
 
 
 class Validation(keras.callbacks.Callback):
-    """Adds `val_loss`, `val_f1`, `val_threshold` and `val_average_precision` to the epoch's figures.
+    """Log `val_loss`, `val_f1`, `val_threshold` and `val_average_precision` after each epoch.
 
-    `val_f1` is the landslide F1 over all validation pixels together at the threshold that is best for them, kept as
-    `val_threshold`: at a fixed 0.5, class weights alone would decide which epoch looks best.
+    `val_f1` is the landslide F1 over all validation pixels at their best threshold, `val_threshold`: at a fixed 0.5 the
+    class weights would decide which epoch is best.
     """
 
     def __init__(self, batches: tf.data.Dataset, loss: BinaryFocalLoss) -> None:
@@ -55,7 +60,7 @@ class Validation(keras.callbacks.Callback):
         self._forward: Any = None
 
     def set_model(self, model: keras.Model) -> None:
-        """Called by Keras; traces the forward pass once for the run."""
+        """Trace the forward pass, once for the training."""
         super().set_model(model)
 
         @tf.function(reduce_retracing=True, autograph=False)
@@ -66,7 +71,7 @@ class Validation(keras.callbacks.Callback):
         self._forward = forward
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Go over the validation batches."""
+        """Evaluate all validation batches."""
         histogram = ProbabilityHistogram()
         losses, weights = [], []
         for images, masks in self._batches:
@@ -74,7 +79,7 @@ class Validation(keras.callbacks.Callback):
             if not np.isfinite(loss):
                 raise TrainingError(
                     f"Epoch {epoch + 1}: expected a finite validation loss. Received: {float(loss)}; the training has "
-                    "diverged. Lower training.learning_rate or take precision float32, and give another folder (--run)."
+                    "diverged. Lower training.learning_rate or use precision float32, with another folder as `run`."
                 )
             labels = masks.numpy()
             histogram.add(probability.numpy(), labels)
@@ -88,10 +93,10 @@ class Validation(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the run's state after every epoch: weights and optimizer, best weights, history.
+    """Save weights, optimizer, best weights and history after every epoch.
 
-    Files are written under names of their own epoch, then `state.json` is renamed into place, then older files go: a
-    kill at any moment leaves one complete state.
+    Files are written under the name of their epoch, then `state.json` is replaced, then older files are deleted: a kill
+    at any moment leaves one complete state.
     """
 
     def __init__(self, folder: Path, patience: int | None = None, plateau: bool = False) -> None:
@@ -106,7 +111,7 @@ class Checkpoints(keras.callbacks.Callback):
         return self._folder / f"best_{self.progress.best_epoch:04d}.weights.h5"
 
     def restore(self) -> int:
-        """Put model, optimizer and history back to the last complete epoch; returns the epoch to go on with."""
+        """Restore model, optimizer and history of the last complete epoch; return the number of finished epochs."""
         state = self._folder / STATE
         if not state.exists():
             return 0
@@ -119,12 +124,12 @@ class Checkpoints(keras.callbacks.Callback):
             raise TrainingError(
                 f"{self._folder}: the checkpoint cannot be read ({error}). Remove that folder to train from the start."
             ) from error
-        self._write_history()  # a kill may have come between state and history
+        self._write_history()  # the process may have been killed between state and history
         return self.progress.epoch
 
     @property
     def stops(self) -> bool:
-        """Whether early stopping has ended the run."""
+        """Tell whether early stopping has ended the training."""
         return self._patience is not None and self.progress.epochs_since_best >= self._patience
 
     @property
@@ -136,7 +141,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the state of the run."""
+        """Save the state."""
         figures = {name: float(value) for name, value in (logs or {}).items()}
         progress = self.progress
         progress.epoch = epoch + 1
@@ -176,10 +181,56 @@ def _seed_variables(model: keras.Model) -> list[Any]:
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
-    """The epochs as comma-separated lines under a header."""
+    """Format the epochs as CSV with a header."""
     text = io.StringIO()
     if history:
         writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
     return text.getvalue()
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """Report images seen, loss and validation F1; a `ProgressBar` without a terminal prints one line an epoch.
+
+    Args:
+        label: what is trained, such as "fold 2".
+        settings: epochs and batch size.
+        steps: steps of an epoch.
+        progress: receiver.
+    """
+
+    def __init__(self, label: str, settings: TrainingSection, steps: int, progress: ProgressCallback) -> None:
+        super().__init__()
+        self._label, self._settings, self._images = label, settings, steps * settings.batch_size
+        self._progress = progress
+        self._last = ""
+
+    @contextmanager
+    def task(self, finished_epochs: int) -> Iterator[None]:
+        """Report the training while the block runs."""
+        epochs = self._settings.epochs
+        if finished_epochs:
+            self._print(f"{self._label}: going on after epoch {finished_epochs} of {epochs}")
+        done = finished_epochs * self._images
+        with self._progress.begin(self._label, epochs * self._images, done, unit="images"):
+            yield
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Count the images of a batch."""
+        loss = f"loss {float(logs['loss']):.4f}" if logs else ""
+        self._progress.advance(self._settings.batch_size, f"{loss}  {self._last}".strip())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Print the figures of the epoch."""
+        figures = logs or {}
+        self._last = f"val F1 {figures.get('val_f1', float('nan')):.3f}"
+        if isinstance(self._progress, ProgressBar) and not self._progress.visible:
+            self._print(
+                f"{self._label}: epoch {epoch + 1}/{self._settings.epochs}  loss {figures['loss']:.4f}  {self._last} "
+                f"at {figures['val_threshold']:.2f}  average precision {figures['val_average_precision']:.3f}"
+            )
+
+    def _print(self, line: str) -> None:
+        if isinstance(self._progress, ProgressBar):
+            self._progress.print(line)

@@ -1,4 +1,4 @@
-"""Train the folds of a run, and predict their held-out tiles."""
+"""Training of the folds of a run, one process each, and their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -7,39 +7,48 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-from rich.console import Console
 from scipy.special import expit
 
 from lim_keras.data.store import TileStore
-from lim_keras.errors import LimKerasError, TrainingError
+from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.evaluation.protocols import sheet_predictions, tile_predictions
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
 from lim_keras.metrics.image_blind import everywhere
-from lim_keras.models import network_stride
-from lim_keras.training.fit import MODEL, Predictor
-from lim_keras.training.run import OUT_OF_FOLD, Run
+from lim_keras.progress import ProgressCallback
+from lim_keras.report.progress import ProgressBar
+from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras.training.run import Run
 
 if TYPE_CHECKING:
     from lim_keras.training.distillation import Distillation
 
+OUT_OF_FOLD = "out_of_fold"
+"""In a fold's folder: `<tile>.npz` with `logit` (height, width) float16 and `mask` of each held-out tile."""
 
-_LEAST = 1e-6  # float32 has few steps between this and 1 - this; its logit is 14
+_SMALLEST = 1e-6  # float32 has few steps between this and 1 - this; its logit is -14
+
+_KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or `jobs`."
 
 
 def predict_out_of_fold(run: Run, fold: int) -> None:
-    """Predict the held-out tiles of a fold with its model and keep the probabilities; does nothing where they are kept.
+    """Predict the held-out tiles of a fold with its model and store the logits; stored ones are kept.
 
-    A model of windows predicts its tiles among each other on sheets, at the data's own share of landslides; a model of
-    whole resized tiles predicts whole resized tiles, as a scene has none of these to fit a threshold on.
+    A model of windows predicts its tiles on sheets (`sheet_predictions`), which have the landslide share of the data. A
+    model of whole resized tiles predicts resized tiles.
     """
+    import keras
+
+    from lim_keras.models import network_stride
+    from lim_keras.training.fit import MODEL, Predictor
+
     folder = run.fold_folder(fold) / OUT_OF_FOLD
     if folder.exists():
         return
@@ -47,148 +56,156 @@ def predict_out_of_fold(run: Run, fold: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     predict = Predictor(keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False))
-    for prediction in out_of_fold_predictions(run, fold, predict):
-        # Logits: as float16, probabilities near 1 would all become 1.
-        inside = np.clip(prediction.probability, _LEAST, 1 - _LEAST)
+    sampling, seed = run.config.sampling, run.config.seed
+    store = TileStore(run.held_out_tiles(fold), sampling.gsd_m, run.config.gsd_m, cache="recent")
+    if sampling.mode == "resized":
+        predictions = tile_predictions(predict, store, size=sampling.size)
+    else:
+        multiple = max(64, network_stride(run.config.model.input_reduction))
+        predictions = sheet_predictions(predict, store, seed=seed, multiple=multiple)
+    for prediction in predictions:
+        # Logits, because float16 would round probabilities near 1 to 1.
+        inside = np.clip(prediction.probability, _SMALLEST, 1 - _SMALLEST)
         logit = np.log(inside / (1 - inside)).astype(np.float16)
         np.savez(partial / f"{prediction.place.name}.npz", logit=logit, mask=prediction.place.mask)
     partial.rename(folder)
 
 
-def out_of_fold_predictions(run: Run, fold: int, predict: Predictor) -> Iterator[Prediction]:
-    """Predictions of the held-out tiles of a fold, in the manner that its models were trained for."""
-    config = run.config
-    store = TileStore(run.held_out_tiles(fold), config.sampling.gsd_m, config.gsd_m, cache="recent")
-    if config.sampling.mode == "resized":
-        return tile_predictions(predict, store, size=config.sampling.size)
-    return sheet_predictions(
-        predict, store, seed=config.seed, multiple=max(64, network_stride(config.model.input_reduction))
-    )
-
-
 def read_out_of_fold(run: Run, fold: int, calibration: Calibration = UNCALIBRATED) -> Iterator[Prediction]:
-    """The kept probabilities of a fold's held-out tiles, calibrated; the places carry no images."""
+    """Read the stored predictions of a fold's held-out tiles, calibrated; the samples have no images."""
     for tile in run.held_out_tiles(fold):
-        with np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz") as kept:
-            logit, labels = kept["logit"].astype(np.float32), kept["mask"]
+        with np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz") as stored:
+            logit, labels = stored["logit"].astype(np.float32), stored["mask"]
         probability = expit(calibration.logit(logit).astype(np.float32))
-        place = Sample(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
-        yield Prediction(place, probability, everywhere(labels.shape))
+        sample = Sample(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
+        yield Prediction(sample, probability, everywhere(labels.shape))
 
 
-_KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or --jobs."
+def train_folds(
+    run: Run, *, jobs: int = 1, encoder_weights: str | None = None, progress: ProgressCallback | None = None
+) -> None:
+    """Train every unfinished fold, `jobs` of them at a time.
 
+    Each fold has a process of its own, because TensorFlow does not return memory. The processes are spawned: a script
+    that calls this needs `if __name__ == "__main__":`. Folds share the cores evenly. Where fewer than `jobs` are left
+    at the end, each gets more cores, except in deterministic runs, whose results depend on the number of threads.
 
-def train_folds(run: Run, *, jobs: int = 1, encoder_weights: str | None = None, console: Console | None = None) -> None:
-    """Train every fold that is not finished; `jobs` of them at a time.
-
-    A process of its own for each: a process that trained a model does not give its memory back. Folds that train at the
-    same time share the cores; where fewer than `jobs` are left for the end, each has more of them.
+    Args:
+        run: the run.
+        jobs: folds trained at a time.
+        encoder_weights: "imagenet", "none" or a file; None: as configured.
+        progress: receives the number of finished folds. Without it, a fold that trains alone shows a bar on a terminal;
+            otherwise each fold prints one line an epoch to standard error.
 
     Raises:
+        ConfigError: `jobs` is below 1.
         TrainingError: folds failed; the message names them. The others are finished and kept.
     """
-    console = console or Console(stderr=True)
+    if jobs < 1:
+        raise ConfigError(f"Invalid value for argument `jobs`. Expected a whole number >= 1. Received: {jobs}")
+    bar = ProgressBar()
     waiting = [fold for fold in run.held_out_folds if not is_finished(run, fold)]
     done = [fold for fold in run.held_out_folds if fold not in waiting]
-    if done:
-        console.print(f"finished before: {', '.join(f'fold {fold}' for fold in done)}", highlight=False)
-    running: dict[int, BaseProcess] = {}
-    failed: list[int] = []
-    last = len(waiting) % jobs or jobs
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                sharing = last if len(waiting) <= last else jobs
-                fold = waiting.pop(0)
-                running[fold] = _start(run.folder, fold, encoder_weights, jobs, sharing)
-            for fold, code in _ended(running).items():
-                failed += [fold] if code else []
-                if code < 0:
-                    console.print(f"fold {fold}: {_KILLED.format(-code)}", highlight=False, markup=False)
-    finally:
-        for process in running.values():
-            process.terminate()
-            process.join()
+    if done and progress is None:
+        bar.print(f"finished before: {', '.join(f'fold {fold}' for fold in done)}")
+    ended = _train_in_processes(run, waiting, jobs, encoder_weights, bars=jobs == 1 and progress is None)
+    failed = []
+    total = len(run.held_out_folds)
+    with closing(ended), progress.begin("folds", total, len(done), unit="folds") if progress else nullcontext():
+        for fold, exit_code in ended:
+            if exit_code < 0:
+                bar.print(f"fold {fold}: {_KILLED.format(-exit_code)}")
+            if exit_code:
+                failed.append(f"fold {fold}")
+            elif progress:
+                progress.advance()
     if failed:
-        names = ", ".join(f"fold {fold}" for fold in sorted(failed))
         raise TrainingError(
-            f"{run.folder}: {names} failed, see above. The same command trains only what is not finished."
+            f"{run.folder}: {', '.join(sorted(failed))} failed, see above. "
+            "The same command trains only what is not finished."
         )
 
 
 def is_finished(run: Run, fold: int) -> bool:
-    """Whether a fold has its model and its out-of-fold probabilities."""
+    """Tell whether a fold has its model and its out-of-fold predictions."""
     return (run.fold_folder(fold) / OUT_OF_FOLD).exists()
 
 
 def train_fold(
     run: Run,
     fold: int,
+    *,
     encoder_weights: str | None = None,
-    label: str = "fit",
-    console: Console | None = None,
-    teaching: Distillation | None = None,
+    distillation: Distillation | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
-    """Train the model of one fold in this process and predict its held-out tiles; see `train_model`."""
+    """Train the model of one fold in this process and predict its held-out tiles; arguments as in `train_model`."""
     from lim_keras.training.fit import train_model
 
-    train_model(
-        run.config,
-        run.training_tiles(fold),
-        run.held_out_tiles(fold),
-        run.fold_folder(fold),
-        statistics=run.statistics,
-        encoder_weights=encoder_weights,
-        teaching=teaching,
-        label=label,
-        console=console,
-    )
+    train_model(run, fold, encoder_weights=encoder_weights, distillation=distillation, progress=progress)
     predict_out_of_fold(run, fold)
 
 
-def _start(folder: Path, fold: int, encoder_weights: str | None, jobs: int, sharing: int) -> BaseProcess:
+def _train_in_processes(
+    run: Run, waiting: list[int], jobs: int, encoder_weights: str | None, *, bars: bool
+) -> Generator[tuple[int, int]]:
+    """Yield (fold, exit code) of each process as it ends; stop those that run when the generator is closed."""
+    running: dict[int, BaseProcess] = {}
+    last = len(waiting) % jobs or jobs
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                together = last if len(waiting) <= last else jobs
+                if run.config.training.deterministic:
+                    together = min(jobs, len(run.held_out_folds))
+                fold = waiting.pop(0)
+                running[fold] = _start(run, fold, encoder_weights, _threads(together), bars)
+            yield from _ended(running).items()
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+
+
+def _threads(processes: int) -> int:
+    """Threads of each of several processes; 0, TensorFlow's own choice, for a process alone."""
+    return max(1, (os.cpu_count() or 1) // processes) if processes > 1 else 0
+
+
+def _start(run: Run, fold: int, encoder_weights: str | None, threads: int, bars: bool) -> BaseProcess:
     context = multiprocessing.get_context("spawn")
-    arguments = (str(folder), fold, encoder_weights, jobs, sharing)
+    arguments = (run.folder, fold, encoder_weights, threads, bars)
     process = context.Process(target=_work, args=arguments, name=f"fold_{fold}")
     process.start()
     return process
 
 
-def _work(folder: str, fold: int, encoder_weights: str | None, jobs: int, sharing: int) -> None:
-    from lim_keras.tensorflow_import import load_tensorflow
-
+def _work(folder: Path, fold: int, encoder_weights: str | None, threads: int, bars: bool) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     load_tensorflow()
-    if sharing > 1:
-        _share_cores(sharing)
-    # Bars of several processes would overwrite each other: then a line an epoch.
-    console = Console(stderr=True, force_terminal=False if jobs > 1 else None)
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    progress = ProgressBar(terminal=None if bars else False, transient=False)
     try:
-        train_fold(Run.load(Path(folder)), fold, encoder_weights, f"fold {fold}", console)
+        train_fold(Run.load(folder), fold, encoder_weights=encoder_weights, progress=progress)
     except LimKerasError as error:
-        console.print(f"fold {fold}: {error}", highlight=False, markup=False)
+        progress.print(f"fold {fold}: {error}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        raise SystemExit(1) from None  # the command itself says that it was interrupted
+        raise SystemExit(1) from None  # the parent process reports the interruption
 
 
 def _end_with_parent() -> None:
-    """Without this a fold would train on after its command was killed, and beside the same fold of the next call."""
+    """End this process when the parent is killed; otherwise the fold would be trained twice at the next call."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _share_cores(sharing: int) -> None:
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // sharing))
-
-
 def _ended(running: dict[int, BaseProcess]) -> dict[int, int]:
-    """Wait until a process has ended; forget those that have and return their exit codes by fold."""
+    """Wait until a process has ended; remove all that have and return their exit codes by fold."""
     while all(process.is_alive() for process in running.values()):
         time.sleep(0.2)
     ended = [fold for fold, process in running.items() if not process.is_alive()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,40 +25,45 @@ from lim_keras.metrics.keras_metrics import AllScores
 from lim_keras.training.run import HELD_OUT, Run
 
 TEACHER = "teacher"
-"""In the run folder: `<tile>.npy`, the teacher's probability (height, width) uint8 in 255ths."""
+"""Folder of the teacher's predictions in the run folder."""
 
 _HIGHEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""Value that stands for probability 1 in a band of each data type."""
 
-_SURE = 255
-
-_GRID = 64
+_STEPS = 255
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """What a teacher has said. folder: of its answers. weight: their share of the target, 0..1."""
+    """Predictions of a teacher.
+
+    Attributes:
+        folder: holds `<tile>.npy`, the teacher's probability (height, width) uint8 in 255ths.
+        weight: share of the teacher in the target, 0..1.
+    """
 
     folder: Path
     weight: float
 
 
-def prepare_distillation(run: Run, teacher: Path) -> Distillation:
-    """Ask the teacher about the run's training tiles, and keep its answers in the run folder.
+def prepare_distillation(run: Run, teacher: str | os.PathLike[str]) -> Distillation:
+    """Predict the run's training tiles with the teacher and store the probabilities in the run folder.
 
-    Tiles are predicted among each other on sheets, as pieces of a scene, by the fold that they were held out from;
-    tiles that no fold was fitted to by the ensemble. Answers that are there already are kept.
+    Each tile is predicted on sheets (`sheet_predictions`) by the fold model that was not trained on it; tiles that no
+    fold was trained on are predicted by the ensemble. Stored predictions are kept.
 
     Args:
-        run: of one model, on windows.
+        run: run of one model, trained on windows.
         teacher: bundle of a cross-validation.
 
     Raises:
-        ConfigError: the run's sampling or augmentation cannot carry a teacher's answers along.
-        BundleError: the teacher takes other images, or does not know which fold has not seen a tile.
-        LeakError: the teacher was fitted to a test tile of the run.
+        ConfigError: `sampling.mode` or `augmentation` does not allow distillation.
+        BundleError: the teacher takes other images, or does not say which fold has not seen a tile.
+        LeakError: the teacher was trained on a test tile of the run.
     """
+    teacher = Path(teacher)
     _check_config(run)
     info = BundleInfo.read(teacher)
     tiles = run.training_tiles(HELD_OUT)
@@ -69,7 +75,7 @@ def prepare_distillation(run: Run, teacher: Path) -> Distillation:
         partial.mkdir()
         for fold, names in _by_fold(info, tiles).items():
             predict = _predict(teacher, fold, run.config.distillation.symmetries)
-            _answer(run, predict, tiles.subset(names), partial)
+            _store_predictions(run, predict, tiles.subset(names), partial)
         partial.rename(folder)
     return Distillation(folder, run.config.distillation.teacher_weight)
 
@@ -78,7 +84,7 @@ def _check_config(run: Run) -> None:
     config = run.config
     if config.sampling.mode != "windows" or config.augmentation == "paper":
         raise ConfigError(
-            "A student is taught on windows. Expected sampling.mode windows and augmentation dihedral or none. "
+            "Distillation needs windows. Expected sampling.mode windows and augmentation dihedral or none. "
             f"Received: {config.sampling.mode} and {config.augmentation}"
         )
 
@@ -93,19 +99,19 @@ def _check_teacher(run: Run, info: BundleInfo, teacher: Path, tiles: TileSet) ->
     seen = sorted(known & set(run.test_tiles.ids)) if run.test_tiles else []
     if seen:
         raise LeakError(
-            f"{teacher}: the teacher was fitted to {len(seen)} test tiles, such as {', '.join(seen[:20])}; its answers "
-            "would bring them into training. Train it with the same --test."
+            f"{teacher}: the teacher was trained on {len(seen)} test tiles, such as {', '.join(seen[:20])}; its "
+            "predictions would leak them into training. Train it with the same `test_ids`."
         )
     memorised = [name for name in tiles.ids if name in known and name not in info.held_out]
     if info.folds < 2 or memorised:
         raise BundleError(
-            f"{teacher}: expected a bundle of `lim-keras cv`, which says for every tile which fold has not seen it. "
-            f"Received: {info.folds} fold(s), {len(memorised)} tiles of which every fold knows the mask."
+            f"{teacher}: expected the bundle of a cross-validation, in which some fold has not seen each tile. "
+            f"Received: {info.folds} fold(s), {len(memorised)} tiles that every fold was trained on."
         )
 
 
 def _by_fold(info: BundleInfo, tiles: TileSet) -> dict[int | None, list[str]]:
-    """Tiles by the fold that has not seen them; None: the ensemble, none of whose folds has."""
+    """Group tile ids by the fold that was not trained on them; None: no fold was, so the ensemble predicts."""
     groups: dict[int | None, list[str]] = {}
     for name in tiles.ids:
         groups.setdefault(info.held_out.get(name), []).append(name)
@@ -120,39 +126,39 @@ def _predict(teacher: Path, fold: int | None, symmetries: bool) -> Predict:
     return lambda images: averaged(images).probability
 
 
-def _answer(run: Run, predict: Predict, tiles: TileSet, folder: Path) -> None:
+def _store_predictions(run: Run, predict: Predict, tiles: TileSet, folder: Path) -> None:
     config = run.config
     store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, cache="recent")
-    for prediction in sheet_predictions(predict, store, seed=config.seed, multiple=_GRID):
-        sure = np.rint(prediction.probability * _SURE).astype(np.uint8)
-        np.save(folder / f"{prediction.place.name}.npy", sure)
+    for prediction in sheet_predictions(predict, store, seed=config.seed):
+        np.save(folder / f"{prediction.place.name}.npy", np.rint(prediction.probability * _STEPS).astype(np.uint8))
 
 
 class DistillationStore(TileStore):
-    """Tiles with what the teacher says of them as one more band, in the images' own data type.
+    """Tiles with the teacher's probability as an additional band, in the images' data type.
 
-    As a band it goes wherever the pixels go: cut, pasted, resized and turned with them.
+    As a band it is cut, pasted, resized and rotated with the pixels.
 
     Args:
-        teaching: the teacher's answers.
-        others: as in `TileStore`.
+        tiles: training tiles.
+        distillation: the teacher's predictions.
+        arguments: as in `TileStore`.
     """
 
-    def __init__(self, tiles: TileSet, teaching: Distillation, *arguments: Any, **named: Any) -> None:
-        super().__init__(tiles, *arguments, **named)
-        self._teaching = teaching
+    def __init__(self, tiles: TileSet, distillation: Distillation, *arguments: Any) -> None:
+        super().__init__(tiles, *arguments)
+        self._distillation = distillation
 
     def _decode(self, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         image, mask = super()._decode(position)
-        sure = np.load(self._teaching.folder / f"{self.tiles[position].tile_id}.npy")
-        if sure.shape != mask.shape:
-            sure = resample(sure[..., np.newaxis], mask, mask.shape)[0][..., 0]
-        scaled = sure * np.float32(_HIGHEST[str(image.dtype)] / _SURE)
+        teacher = np.load(self._distillation.folder / f"{self.tiles[position].tile_id}.npy")
+        if teacher.shape != mask.shape:
+            teacher = resample(teacher[..., np.newaxis], mask, mask.shape)[0][..., 0]
+        scaled = teacher * np.float32(_HIGHEST[str(image.dtype)] / _STEPS)
         return np.dstack([image, scaled.astype(image.dtype)]), mask
 
 
 class DistillationSampler:
-    """Samples of a `DistillationStore`: image (s, s, bands); labels (s, s, 2) uint8, mask and teacher."""
+    """Examples of a `DistillationStore`: image (s, s, bands) and labels (s, s, 2) uint8, mask and teacher."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.size = sampler.size
@@ -162,15 +168,15 @@ class DistillationSampler:
         return len(self._sampler)
 
     def example(self, epoch: int, position: int) -> Example:
-        """The same epoch and position always give the same example."""
+        """Draw an example; it depends on epoch and position only."""
         image, mask = self._sampler.example(epoch, position)
-        sure = np.rint(image[..., -1] * np.float32(_SURE / _HIGHEST[str(image.dtype)]))
-        return image[..., :-1], np.stack([mask, sure.astype(np.uint8)], axis=-1)
+        teacher = np.rint(image[..., -1] * np.float32(_STEPS / _HIGHEST[str(image.dtype)]))
+        return image[..., :-1], np.stack([mask, teacher.astype(np.uint8)], axis=-1)
 
 
 @keras.saving.register_keras_serializable("lim_keras")
 class MaskScores(AllScores):
-    """Every score against the mask, the first plane of a student's labels."""
+    """`AllScores` against the mask, the first plane of a student's labels."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch; y_true: (n, h, w, 2)."""

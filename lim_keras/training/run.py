@@ -1,9 +1,10 @@
-"""Run folder, and preparing a run from configuration and tiles."""
+"""Run folder: configuration, tiles and folds of a training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,32 +15,35 @@ from lim_keras.config import RunConfig, load_config
 from lim_keras.data.band_statistics import BandStatistics, band_statistics
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
 from lim_keras.data.manifest import read_folds
-from lim_keras.data.tiles import TileSet, read_tile_ids
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError, TrainingError
 from lim_keras.files import write_text
-from lim_keras.report.progress import ProgressBar
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
 
 TEST = -1
+"""Fold number of test tiles."""
 
 HELD_OUT = 0
-"""In a run of one model: the fold of its validation tiles; its training tiles are of no fold."""
+"""Fold number of the validation tiles in a run of one model; its training tiles have no fold."""
 
-OUT_OF_FOLD = "out_of_fold"
-"""In the folder of a fold: `<tile>.npz` with `logit` (height, width) float16 and `mask`, what it is judged by."""
+RUNS = Path("runs")
+"""Parent of run folders whose path is not given."""
 
 _ONE_SCALE = 1.01
-"""Up to this ratio tiles have one ground sample distance."""
+"""Largest ratio between ground sample distances that count as equal."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is under way.
+    """One training run: its inputs and its folder.
 
-    folder: where it writes. config: what it does. tiles: all tiles, the test tiles too. folds: the fold that a tile is
-    held out from, `TEST` for test tiles; tiles that every model may see are left out. statistics: bands of the tiles
-    that are not test tiles.
+    Attributes:
+        folder: the run folder.
+        config: configuration, overrides applied.
+        tiles: all tiles, test tiles included.
+        folds: fold from which a tile is held out, `TEST` for test tiles. Tiles that every model may see are missing.
+        statistics: band statistics of all tiles but the test tiles.
     """
 
     folder: Path
@@ -50,10 +54,10 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig, tiles: TileSet, folds: Mapping[str, int]) -> Run:
-        """Begin a run in `folder`, or go on with the same one.
+        """Create the run folder, or resume the run that it holds.
 
         Raises:
-            TrainingError: the folder holds a run of another configuration, or of other tiles or folds.
+            TrainingError: the folder holds a run with another configuration, other tiles or other folds.
         """
         if (folder / STATISTICS).exists():
             begun = cls.load(folder)
@@ -63,36 +67,36 @@ class Run:
         config.write(folder / CONFIG)
         tiles.write_manifest(folder / TILES, dict(folds))
         known = band_statistics(tiles.subset([name for name in tiles.ids if folds.get(name) != TEST]), config.seed)
-        # Written last: a folder without it was not begun.
+        # Written last: it marks a complete run folder.
         write_text(folder / STATISTICS, json.dumps(known.to_dict(), indent=2))
         return cls(folder, config, tiles, dict(folds), known)
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read a run that was begun; its tiles, which were checked then, are where the manifest says that they lie."""
+        """Read a run folder; tiles were checked when it was created and are not decoded again."""
         folds = read_folds(folder / TILES)
         statistics = BandStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
         return cls(folder, load_config(folder / CONFIG), TileSet.read(folder / TILES, decode=False), folds, statistics)
 
     def fold_folder(self, fold: int) -> Path:
-        """Where a fold keeps its history, checkpoints, model and out-of-fold probabilities."""
+        """Folder with history, checkpoints, model and out-of-fold predictions of one fold."""
         return self.folder / f"fold_{fold}"
 
     @property
     def held_out_folds(self) -> list[int]:
-        """Folds that a model is trained for: all of a cross-validation, the first of a single fit."""
+        """Folds that a model is trained for: all of a cross-validation, `HELD_OUT` of a single fit."""
         return sorted(set(self.folds.values()) - {TEST})
 
     @property
     def seen_tiles(self) -> TileSet:
         """All but the test tiles."""
-        return self._where(lambda of_tile: of_tile != TEST)
+        return self._select(lambda fold: fold != TEST)
 
     @property
     def gsd_m(self) -> float | None:
-        """Ground sample distance of what the models see, metres; None: not known, or not the same in all tiles.
+        """Ground sample distance of the models' input, metres; None where it is unknown or differs between tiles.
 
-        That of `sampling`, else the one that the tiles' files say, where a file does not say that of the configuration.
+        It is `sampling.gsd_m`, else that of the tiles' files; `gsd_m` stands in for files without one.
         """
         config = self.config
         if config.sampling.gsd_m is not None:
@@ -104,9 +108,9 @@ class Run:
 
     @property
     def landslide_share(self) -> float:
-        """Landslide over labelled pixels of all but the test tiles, as the run's models see them.
+        """Share of landslide pixels among labelled pixels of all but the test tiles.
 
-        By ground that they cover, or, where whole tiles are resized to one size, by tile.
+        Pixels are weighted by their ground area; where tiles are resized to one size, every tile has the same weight.
         """
         tiles = [tile for tile in self.seen_tiles if tile.valid_px]
         if self.config.sampling.mode == "resized":
@@ -116,19 +120,19 @@ class Run:
         return float(np.dot(landslide, pixel_m2) / np.dot(labelled, pixel_m2))
 
     def training_tiles(self, fold: int) -> TileSet:
-        """Tiles that the model of this fold may see."""
-        return self._where(lambda of_tile: of_tile not in (TEST, fold))
+        """Tiles that the model of this fold is trained on."""
+        return self._select(lambda held_out: held_out not in (TEST, fold))
 
     def held_out_tiles(self, fold: int) -> TileSet:
-        """Tiles that the model of this fold has not been fitted to."""
-        return self._where(lambda of_tile: of_tile == fold)
+        """Tiles that the model of this fold is not trained on."""
+        return self._select(lambda held_out: held_out == fold)
 
     @property
     def test_tiles(self) -> TileSet | None:
-        """Tiles that no model has seen; None where none were named."""
-        return self._where(lambda of_tile: of_tile == TEST) if TEST in self.folds.values() else None
+        """Test tiles, which no model has seen; None where there are none."""
+        return self._select(lambda fold: fold == TEST) if TEST in self.folds.values() else None
 
-    def _where(self, wanted: Any) -> TileSet:
+    def _select(self, wanted: Callable[[int | None], bool]) -> TileSet:
         return self.tiles.subset([name for name in self.tiles.ids if wanted(self.folds.get(name))])
 
 
@@ -137,11 +141,11 @@ def _check_same(begun: Run, config: RunConfig, folds: Mapping[str, int]) -> None
         differing = _differences(begun.config.model_dump(), config.model_dump())
         raise TrainingError(
             f"{begun.folder} holds a run of another configuration; {', '.join(differing)} differ. "
-            "Give another folder with --run, or the same settings."
+            "Give another folder as `run`, or the same settings."
         )
     if dict(begun.folds) != dict(folds):
         raise TrainingError(
-            f"{begun.folder} holds a run on other tiles or folds. Give another folder with --run, or the same data."
+            f"{begun.folder} holds a run on other tiles or folds. Give another folder as `run`, or the same data."
         )
 
 
@@ -156,78 +160,67 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
     return found
 
 
-RUNS = Path("runs")
-
-
 def begin_fit(
-    config: Path,
-    data: Path,
+    config: RunConfig,
+    tiles: TileSet,
     *,
-    folder: Path | None = None,
-    overrides: Sequence[str] = (),
-    test: Path | None = None,
-    validation: Path | None = None,
+    run: str | os.PathLike[str] | None = None,
+    test_ids: Collection[str] = (),
+    validation_ids: Collection[str] | None = None,
 ) -> Run:
-    """A run of one model.
+    """Create or resume a run of one model.
 
     Args:
-        config: YAML configuration.
-        data: tiles, see `TileSet.read`.
-        folder: of the run; None is runs/<name>.
-        overrides: `key=value` each.
-        test: list of the ids that no model may see.
-        validation: list of the ids that choose epoch and threshold; None splits `training.validation_fraction` off.
+        config: configuration of the run.
+        tiles: all tiles, test and validation tiles included.
+        run: run folder; None: runs/<name>.
+        test_ids: ids of tiles that no model may see.
+        validation_ids: ids of tiles that choose epoch and threshold; None: `training.validation_fraction` of the tiles.
 
     Raises:
-        LimKerasError: bad configuration, bad data, or a leak between the lists.
+        DataError: unknown ids, or no landslide tile among the validation or the training tiles.
+        LeakError: a test tile is also a validation or training tile.
+        TrainingError: the folder holds another run.
     """
-    settings = load_config(config, overrides)
-    tiles, rest, folds = _set_test_apart(data, test)
-    if validation is None:
-        held_out = set(validation_split(rest, settings.training.validation_fraction, settings.seed))
+    rest, folds = _set_test_apart(tiles, test_ids)
+    if validation_ids is None:
+        held_out = set(validation_split(rest, config.training.validation_fraction, config.seed))
     else:
-        held_out = set(read_tile_ids(validation))
-        _refuse_both(held_out, folds, validation)
-        _check_kinds(tiles.subset(held_out), rest.without(held_out), validation)
+        held_out = set(validation_ids)
+        _check_validation(tiles.subset(held_out), rest, folds)
     folds |= dict.fromkeys(sorted(held_out), HELD_OUT)
-    return _open(folder, settings, tiles, folds)
+    return _open(run, config, tiles, folds)
 
 
 def begin_cross_validation(
-    config: Path, data: Path, *, folder: Path | None = None, overrides: Sequence[str] = (), test: Path | None = None
+    config: RunConfig, tiles: TileSet, *, run: str | os.PathLike[str] | None = None, test_ids: Collection[str] = ()
 ) -> Run:
-    """A run of `folds` models; arguments and errors as in `begin_fit`."""
-    settings = load_config(config, overrides)
-    tiles, rest, folds = _set_test_apart(data, test)
-    folds |= assign_folds(rest, settings.folds, settings.seed)
-    return _open(folder, settings, tiles, folds)
+    """Create or resume a run of `config.folds` models; arguments and errors as in `begin_fit`."""
+    rest, folds = _set_test_apart(tiles, test_ids)
+    folds |= assign_folds(rest, config.folds, config.seed)
+    return _open(run, config, tiles, folds)
 
 
-def _set_test_apart(data: Path, test: Path | None) -> tuple[TileSet, TileSet, dict[str, int]]:
-    tiles = TileSet.read(data, ProgressBar())
-    if test is None:
-        return tiles, tiles, {}
-    apart = tiles.subset(read_tile_ids(test))
-    rest = tiles.without(apart.ids)
+def _set_test_apart(tiles: TileSet, test_ids: Collection[str]) -> tuple[TileSet, dict[str, int]]:
+    if not test_ids:
+        return tiles, {}
+    test = tiles.subset(test_ids)
+    rest = tiles.without(test.ids)
     if not len(rest):
-        raise DataError(f"{test}: names every tile of {data}. Expected some to be left for training.")
-    audit_leaks(train=rest, test=apart)
-    return tiles, rest, dict.fromkeys(apart.ids, TEST)
+        raise DataError(f"Every tile of {tiles.root} is a test tile. Expected some to be left for training.")
+    audit_leaks(train=rest, test=test)
+    return rest, dict.fromkeys(test.ids, TEST)
 
 
-def _refuse_both(held_out: set[str], folds: dict[str, int], validation: Path) -> None:
-    both = sorted(held_out & folds.keys())
+def _check_validation(validation: TileSet, rest: TileSet, test: Collection[str]) -> None:
+    both = sorted(set(test) & set(validation.ids))
     if both:
-        raise LeakError(
-            f"{validation}: {len(both)} validation tiles are test tiles too, such as {', '.join(both[:20])}."
-        )
-
-
-def _check_kinds(held_out: TileSet, training: TileSet, validation: Path) -> None:
-    for tiles, part in ((held_out, "the validation tiles"), (training, "what they leave for training")):
+        raise LeakError(f"{len(both)} validation tiles are test tiles too, such as {', '.join(both[:20])}.")
+    training = rest.without(validation.ids)
+    for tiles, name in ((validation, "the validation tiles"), (training, "the tiles left for training")):
         if not len(tiles.of_kind("landslide")):
-            raise DataError(f"{validation}: expected landslide tiles among {part}. Received: none in {len(tiles)}")
+            raise DataError(f"Expected landslide tiles among {name}. Received: none in {len(tiles)}")
 
 
-def _open(folder: Path | None, config: RunConfig, tiles: TileSet, folds: dict[str, int]) -> Run:
-    return Run.open(folder or RUNS / config.name, config, tiles, folds)
+def _open(run: str | os.PathLike[str] | None, config: RunConfig, tiles: TileSet, folds: dict[str, int]) -> Run:
+    return Run.open(RUNS / config.name if run is None else Path(run), config, tiles, folds)

@@ -1,9 +1,10 @@
-"""Start training from the weights of a bundle."""
+"""Warm start: training from the weights of a bundle."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,18 +21,20 @@ from lim_keras.files import write_text
 from lim_keras.training.run import Run
 
 START = "start"
-"""In the run folder: `weights.npz`, those of the network in its own order, and `start.json`, `WarmStart`."""
+"""Folder in the run folder: `weights.npz`, in the order of the network, and `start.json`, a `WarmStart`."""
 
 _FREE = ("encoder_weights", "dropout")
-"""Keys of the model's configuration that its weights do not depend on."""
+"""Keys of section `model` on which the shapes of the weights do not depend."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The model that a run started at.
+    """The model from which a run started.
 
-    name, config_hash: of its bundle. training_tiles: what it had been fitted to. weights: SHA-256 of the records of its
-    variable files, as a model trained again has the same name and configuration.
+    Attributes:
+        name, config_hash: of its bundle.
+        training_tiles: ids of the tiles that it was trained on.
+        weights: SHA-256 over the records of its variable files; a model trained again has the same `config_hash`.
     """
 
     name: str
@@ -44,44 +47,45 @@ class WarmStart:
 
     @classmethod
     def of(cls, run: Run) -> WarmStart | None:
-        """What a run started at; None: at its encoder's weights."""
+        """Read the start of a run; None where it has none."""
         try:
             content = json.loads((run.folder / START / "start.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        weights = content.get("weights", "unknown")  # as in runs that were begun before weights were noted
+        weights = content.get("weights", "unknown")  # older run folders have no such key
         return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), weights)
 
     @classmethod
     def at(cls, info: BundleInfo) -> WarmStart:
-        """A start at the model of a bundle."""
+        """Describe the model of a bundle."""
         records = [record.sha256 for name, record in sorted(info.files.items()) if "/variables/" in name]
         weights = hashlib.sha256("\n".join(records).encode()).hexdigest()
         return cls(info.name, info.config_hash, info.training_tiles, weights)
 
 
-def prepare_warm_start(run: Run, bundle: Path) -> None:
-    """Let every model of the run start at the weights of a bundle's only model; they are kept in the run folder.
+def prepare_warm_start(run: Run, start_from: str | os.PathLike[str]) -> None:
+    """Store the weights of a bundle in the run folder, from which every model of the run starts.
 
     Args:
-        run: nothing of it is trained yet, or it was begun with the same start.
-        bundle: of `fit` or `distill`; its network, bands and data type are the run's.
+        run: a run without trained models, or one that was created with the same start.
+        start_from: bundle of one model with the network, bands and data type of the run.
 
     Raises:
-        BundleError: the bundle holds several models, or one that is not the run's network.
-        LeakError: it was fitted to tiles that the run judges by.
-        TrainingError: the run was begun without this start.
+        BundleError: the bundle has several models or another network.
+        LeakError: its model was trained on test or validation tiles of the run.
+        TrainingError: the run was created without this start.
     """
+    bundle = Path(start_from)
     info = BundleInfo.read(bundle)
     before = WarmStart.of(run)
     start = WarmStart.at(info)
     if before == start:
         return
     if before is not None or any(run.fold_folder(fold).exists() for fold in run.held_out_folds):
-        known = f"at {before}" if before else "without --start-from"
+        known = f"from {before}" if before else "without `start_from`"
         raise TrainingError(
-            f"{run.folder} holds a run that was begun {known}. Received: --start-from {bundle}, "
-            f"{start}. Give another folder with --run, or the same start."
+            f"{run.folder} holds a run that was started {known}. Received: `start_from` {bundle}, {start}. "
+            "Give another folder as `run`, or the same start."
         )
     _check_network(run, info, bundle)
     _check_leaks(run, info, bundle)
@@ -95,7 +99,7 @@ def prepare_warm_start(run: Run, bundle: Path) -> None:
 
 
 def warm_start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
-    """The weights that `prepare_warm_start` kept, in the network's order; None where a run starts at its encoder's."""
+    """Read the weights that `prepare_warm_start` stored, in the order of the network; None where there are none."""
     path = run_folder / START / "weights.npz"
     if not path.exists():
         return None
@@ -106,8 +110,7 @@ def warm_start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
 def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:
     if info.folds != 1:
         raise BundleError(
-            f"{bundle}: expected a bundle of one model to start from, such as `fit` or `distill` gives. Received: "
-            f"{info.folds} models"
+            f"{bundle}: expected a bundle of one model to start from, of fit or distill. Received: {info.folds} models"
         )
     ours, theirs = _network(run.config.model.model_dump()), _network(dict(info.model))
     ours |= {"bands": run.tiles.bands, "dtype": run.statistics.dtype}
@@ -117,8 +120,8 @@ def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:
         expected = ", ".join(f"{key} {theirs.get(key)}" for key in differing)
         received = ", ".join(f"{key} {ours[key]}" for key in differing)
         raise BundleError(
-            f"{bundle}: a run that starts from it has its network and its kind of images. Expected: {expected}. "
-            f"Received: {received}. Change the configuration's `model`, or the tiles."
+            f"{bundle}: a run that starts from it needs the same network and images. Expected: {expected}. "
+            f"Received: {received}. Change section `model` of the configuration, or the tiles."
         )
 
 
@@ -127,11 +130,10 @@ def _network(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_leaks(run: Run, info: BundleInfo, bundle: Path) -> None:
-    judged = {name for name in run.tiles.ids if name in run.folds}
-    seen = sorted(judged & set(info.training_tiles))
+    seen = sorted(run.folds.keys() & set(run.tiles.ids) & set(info.training_tiles))
     if seen:
         raise LeakError(
-            f"{bundle}: was fitted to {len(seen)} tiles that this run tests or validates on, such as "
-            f"{', '.join(seen[:20])}. Hold out the tiles that it was not fitted to (--val, --test), or, if these only "
-            "have the same names, rename them."
+            f"{bundle}: was trained on {len(seen)} tiles that this run tests or validates on, such as "
+            f"{', '.join(seen[:20])}. Choose other tiles as `validation_ids` and `test_ids`, or, if these are other "
+            "tiles with the same names, rename them."
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
 from lim_keras.data.tile import Tile
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, LeakError
+from lim_keras.errors import ConfigError, DataError, LeakError
 
 
 def tile(name: str, kind: str = "landslide", group: str = "", image: Path = Path("none.png")) -> Tile:
@@ -112,6 +112,31 @@ def test_validation_split_is_stratified_and_grouped():
     assert 2 <= kinds["landslide"] <= 6 and 6 <= kinds["non-landslide"] <= 10
     assert len({"ls_0", "ls_1", "ls_2"} & set(held_out)) in (0, 3)
     assert held_out == validation_split(tiles, 0.2, seed=3)
+
+
+@pytest.mark.parametrize(
+    "fraction, landslides, others",
+    [
+        (0.5, 30, 60),
+        (0.4, 24, 48),  # two folds of five
+        (0.35, 20, 40),  # a third
+        (0.3, 20, 40),
+        (0.25, 15, 30),
+        (0.2, 12, 24),
+        (0.1, 6, 12),
+        (0.05, 3, 6),
+    ],
+)
+def test_validation_split_takes_the_share_asked_for(fraction, landslides, others):
+    tiles = mixed(60, 120)
+    kinds = Counter(tiles[name].kind for name in validation_split(tiles, fraction, seed=3))
+    assert kinds == {"landslide": landslides, "non-landslide": others}
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.2, 0.51, 0.9, 1.0, float("nan")])
+def test_no_more_than_half_of_the_tiles_validate(fraction):
+    with pytest.raises(ConfigError, match=r"`fraction`\. Expected a number > 0 and <= 0\.5\. Received: "):
+        validation_split(mixed(20, 40), fraction, seed=3)
 
 
 def test_no_single_landslide_decides_a_validation():

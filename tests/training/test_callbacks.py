@@ -1,17 +1,22 @@
-"""The end of an epoch: what validation measures, what a checkpoint holds, and what survives a kill."""
+"""Callbacks: validation, checkpoints, resuming, progress."""
 
+import io
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
+from lim_keras.config import TrainingSection
 from lim_keras.errors import DataError, TrainingError
 from lim_keras.files import write_text
 from lim_keras.losses import BinaryFocalLoss
-from lim_keras.training.callbacks import Checkpoints, Progress, Validation, history_csv
+from lim_keras.report.progress import ProgressBar
+from lim_keras.training.callbacks import Checkpoints, Progress, TrainingProgress, Validation, history_csv
 
 
 def network(rate: float = 0.5, dropout: float = 0.0) -> keras.Model:
@@ -249,3 +254,68 @@ def test_state_is_plain_json(tmp_path):
     written = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
     assert set(written) == {"epoch", "best_f1", "best_epoch", "seeds", "history"}
     assert len(written["seeds"]) == 1
+
+
+# Progress.
+
+SETTINGS = TrainingSection(epochs=3, batch_size=8)
+FIGURES = {"loss": 0.5, "val_f1": 0.625, "val_threshold": 0.4, "val_average_precision": 0.7}
+
+
+def shown(terminal: bool) -> tuple[TrainingProgress, io.StringIO]:
+    """Progress of three epochs of two batches of eight images."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=120, color_system=None)
+    return TrainingProgress("fold 2", SETTINGS, 2, ProgressBar(console)), text
+
+
+def test_a_log_gets_a_line_an_epoch():
+    progress, text = shown(terminal=False)
+    with progress.task(0):
+        progress.on_train_batch_end(0, {"loss": 0.7})
+        progress.on_epoch_end(0, FIGURES)
+    assert text.getvalue() == "fold 2: epoch 1/3  loss 0.5000  val F1 0.625 at 0.40  average precision 0.700\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_resumed_training_says_so(terminal):
+    progress, text = shown(terminal)
+    with progress.task(2):
+        pass
+    assert "fold 2: going on after epoch 2 of 3\n" in text.getvalue()
+    assert ("32/48" in text.getvalue()) == terminal
+
+
+def test_a_terminal_gets_a_bar():
+    progress, text = shown(terminal=True)
+    with progress.task(0):
+        for epoch in range(3):
+            for step in range(2):
+                progress.on_train_batch_end(step, {"loss": 0.25})
+            progress.on_epoch_end(epoch, FIGURES)
+    for piece in ("48/48", "loss 0.2500", "images/s", "val F1 0.625"):
+        assert piece in text.getvalue()
+
+
+def test_any_callback_receives_the_images_seen():
+    calls = []
+
+    class Recorder:
+        @contextmanager
+        def begin(self, label, total, done=0, *, unit=""):
+            calls.append((label, total, done, unit))
+            yield
+
+        def advance(self, count=1, note=""):
+            calls.append((count, note))
+
+    progress = TrainingProgress("fold 2", SETTINGS, 2, Recorder())
+    with progress.task(1):
+        progress.on_train_batch_end(0, {"loss": 0.25})
+        progress.on_epoch_end(1, FIGURES)
+        progress.on_train_batch_end(1, {"loss": 0.125})
+    assert calls == [
+        ("fold 2", 48, 16, "images"),
+        (8, "loss 0.2500"),
+        (8, "loss 0.1250  val F1 0.625"),
+    ]

@@ -1,14 +1,17 @@
-"""Which folds are trained, how many at a time, and what is said of those that fail. The real processes: tests/cli."""
+"""Cross-validation: processes of the folds, failures, threads, out-of-fold predictions. Commands: tests/cli."""
 
-import io
 import itertools
+from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from rich.console import Console
 
-from lim_keras.errors import TrainingError
+from lim_keras.data.tile import read_tile
+from lim_keras.errors import ConfigError, TrainingError
+from lim_keras.metrics.calibration import Calibration
 from lim_keras.training import cross_validation
-from lim_keras.training.cross_validation import is_finished, train_folds
+from lim_keras.training.cross_validation import is_finished, predict_out_of_fold, read_out_of_fold, train_folds
 from lim_keras.training.run import Run
 
 
@@ -46,44 +49,77 @@ def started(monkeypatch, five):
     monkeypatch.setattr(cross_validation.time, "sleep", lambda seconds: None)
     processes, failing = [], {}
 
-    def start(folder, fold, encoder_weights, jobs, sharing):
-        start.sharing.append(sharing)
+    def start(run, fold, encoder_weights, threads, bars):
+        start.threads.append(threads)
         processes.append(Process(five, fold, failing.get(fold, 0)))
         start.most = max(start.most, sum(process.exitcode is None for process in processes))
         return processes[-1]
 
-    start.most, start.failing, start.processes, start.sharing = 0, failing, processes, []
+    start.most, start.failing, start.processes, start.threads = 0, failing, processes, []
     monkeypatch.setattr(cross_validation, "_start", start)
     return start
 
 
-def quiet():
-    return Console(file=io.StringIO(), width=200)
-
-
 @pytest.mark.parametrize("jobs", [1, 2, 9])
 def test_every_fold_is_trained_and_no_more_at_a_time_than_allowed(five, started, jobs):
-    train_folds(five, jobs=jobs, console=quiet())
+    train_folds(five, jobs=jobs)
     assert [process.fold for process in started.processes] == [0, 1, 2, 3, 4]
     assert started.most == min(jobs, 5)
     assert all(is_finished(five, fold) for fold in range(5))
 
 
 @pytest.mark.parametrize(
-    ("jobs", "sharing"), [(1, [1] * 5), (2, [2, 2, 2, 2, 1]), (3, [3, 3, 3, 2, 2]), (5, [5] * 5), (9, [5] * 5)]
+    ("deterministic", "jobs", "threads"),
+    [
+        (False, 1, [0] * 5),  # TensorFlow's own choice
+        (False, 2, [30, 30, 30, 30, 0]),
+        (False, 3, [20, 20, 20, 30, 30]),
+        (False, 9, [12] * 5),
+        (True, 1, [0] * 5),
+        (True, 2, [30] * 5),
+        (True, 3, [20] * 5),
+        (True, 9, [12] * 5),
+    ],
 )
-def test_the_last_folds_have_the_cores_that_the_others_left(five, started, jobs, sharing):
-    train_folds(five, jobs=jobs, console=quiet())
-    assert started.sharing == sharing
+def test_folds_share_the_cores(five, started, monkeypatch, deterministic, jobs, threads):
+    monkeypatch.setattr(cross_validation.os, "cpu_count", lambda: 60)
+    training = five.config.training.model_copy(update={"deterministic": deterministic})
+    run = replace(five, config=five.config.model_copy(update={"training": training}))
+    train_folds(run, jobs=jobs)
+    assert started.threads == threads
 
 
-def test_finished_folds_are_not_trained_again(five, started):
+def test_a_callback_counts_finished_folds(five, started, capsys):
+    (five.fold_folder(3) / "out_of_fold").mkdir(parents=True)
+    started.failing[2] = 1
+    calls = []
+
+    class Recorder:
+        @contextmanager
+        def begin(self, label, total, done=0, *, unit=""):
+            calls.append((label, total, done, unit))
+            yield
+
+        def advance(self, count=1, note=""):
+            calls.append(count)
+
+    with pytest.raises(TrainingError, match="fold 2 failed"):
+        train_folds(five, progress=Recorder())
+    assert calls == [("folds", 5, 1, "folds"), 1, 1, 1]
+    assert capsys.readouterr().err == ""
+
+
+def test_jobs_below_one_are_refused(five):
+    with pytest.raises(ConfigError, match=r"`jobs`\. Expected a whole number >= 1\. Received: 0"):
+        train_folds(five, jobs=0)
+
+
+def test_finished_folds_are_not_trained_again(five, started, capsys):
     for fold in (0, 3):
         (five.fold_folder(fold) / "out_of_fold").mkdir(parents=True)
-    console = quiet()
-    train_folds(five, console=console)
+    train_folds(five)
     assert [process.fold for process in started.processes] == [1, 2, 4]
-    assert console.file.getvalue() == "finished before: fold 0, fold 3\n"
+    assert capsys.readouterr().err == "finished before: fold 0, fold 3\n"
 
 
 def test_a_model_without_its_predictions_is_not_finished(five):
@@ -96,20 +132,19 @@ def test_a_model_without_its_predictions_is_not_finished(five):
 def test_failing_folds_are_named_and_the_others_finish(five, started):
     started.failing |= {1: 1, 4: 1}
     with pytest.raises(TrainingError, match=r"five: fold 1, fold 4 failed, see above\. The same command trains only"):
-        train_folds(five, jobs=2, console=quiet())
+        train_folds(five, jobs=2)
     assert [fold for fold in range(5) if is_finished(five, fold)] == [0, 2, 3]
     started.processes.clear()
     started.failing.clear()
-    train_folds(five, console=quiet())
+    train_folds(five)
     assert [process.fold for process in started.processes] == [1, 4]
 
 
-def test_a_killed_fold_is_said_to_be_killed(five, started):
+def test_a_killed_fold_is_said_to_be_killed(five, started, capsys):
     started.failing[2] = -9
-    console = quiet()
     with pytest.raises(TrainingError, match="fold 2 failed"):
-        train_folds(five, console=console)
-    assert console.file.getvalue().startswith("fold 2: ended by signal 9. If that is 9, memory may have run out")
+        train_folds(five)
+    assert capsys.readouterr().err.startswith("fold 2: ended by signal 9. If that is 9, memory may have run out")
 
 
 def test_an_interruption_ends_what_is_running(five, started, monkeypatch):
@@ -118,5 +153,86 @@ def test_an_interruption_ends_what_is_running(five, started, monkeypatch):
 
     monkeypatch.setattr(cross_validation, "_ended", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train_folds(five, jobs=2, console=quiet())
+        train_folds(five, jobs=2)
     assert [process.terminated for process in started.processes] == [True, True]
+
+
+# Out-of-fold predictions.
+
+
+@pytest.fixture
+def finished(run, brightness):
+    """finished(**changes): a run whose folds have a model; fold 1's says less often "landslide"."""
+
+    def make(**changes):
+        begun = run(**changes)
+        for fold, offset in ((0, 0.0), (1, -1.0)):
+            begun.fold_folder(fold).mkdir()
+            brightness(offset).save(begun.fold_folder(fold) / "model.keras")
+        return begun
+
+    return make
+
+
+def logits(image):
+    return image.astype(np.float64).mean(-1) / 20 - 7.5
+
+
+def test_every_held_out_tile_is_predicted_at_its_own_size(finished):
+    run = finished()
+    predict_out_of_fold(run, 1)
+    kept = {prediction.place.name: prediction for prediction in read_out_of_fold(run, 1)}
+    assert set(kept) == {"ls_1", "ls_3", "nls_1", "nls_3"}
+    for name, prediction in kept.items():
+        image, mask = read_tile(run.tiles[name])
+        np.testing.assert_array_equal(prediction.place.mask, mask)
+        assert prediction.place.kind == run.tiles[name].kind
+        # float16 keeps a logit to 1 part in 2048
+        expected = 1 / (1 + np.exp(1.0 - logits(image)))
+        np.testing.assert_allclose(prediction.probability, expected, atol=2e-3)
+        assert prediction.probability.dtype == np.float32
+
+
+def test_models_of_resized_tiles_predict_resized_tiles(finished):
+    run = finished(**{"sampling.mode": "resized", "augmentation": "none"})
+    predict_out_of_fold(run, 0)
+    for prediction in read_out_of_fold(run, 0):
+        assert prediction.probability.shape == prediction.place.mask.shape == (32, 32)
+
+
+def test_kept_predictions_are_calibrated_when_read(finished):
+    run = finished()
+    predict_out_of_fold(run, 0)
+    plain, changed = (
+        next(read_out_of_fold(run, 0, c)).probability for c in (Calibration(1.0, 0.0), Calibration(2.0, 0.5))
+    )
+    logit = np.log(plain / (1 - plain.astype(np.float64)))
+    np.testing.assert_allclose(changed, 1 / (1 + np.exp(-Calibration(2.0, 0.5).logit(logit))), atol=1e-3)
+
+
+def test_certain_predictions_stay_finite(finished, brightness):
+    run = finished()
+    brightness(offset=200.0).save(run.fold_folder(0) / "model.keras")
+    predict_out_of_fold(run, 0)
+    for prediction in read_out_of_fold(run, 0, Calibration(0.05, 0.0)):
+        assert np.isfinite(prediction.probability).all() and (prediction.probability > 0.999).all()
+
+
+def test_what_is_kept_is_not_made_again(finished):
+    run = finished()
+    predict_out_of_fold(run, 0)
+    before = {path.name: path.stat().st_mtime_ns for path in (run.fold_folder(0) / "out_of_fold").iterdir()}
+    (run.fold_folder(0) / "model.keras").unlink()
+    predict_out_of_fold(run, 0)
+    assert {path.name: path.stat().st_mtime_ns for path in (run.fold_folder(0) / "out_of_fold").iterdir()} == before
+
+
+def test_what_a_killed_process_left_is_cleared(finished):
+    run = finished()
+    partial = run.fold_folder(0) / "out_of_fold.partial"
+    partial.mkdir()
+    (partial / "stranger.npz").write_bytes(b"?")
+    predict_out_of_fold(run, 0)
+    assert not partial.exists()
+    names = sorted(path.name for path in (run.fold_folder(0) / "out_of_fold").iterdir())
+    assert names == ["ls_0.npz", "ls_2.npz", "ls_4.npz", "nls_0.npz", "nls_2.npz", "nls_4.npz"]

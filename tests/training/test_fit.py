@@ -1,9 +1,10 @@
-"""One model, trained in this process: what it leaves, in every mode, and that a second call goes on."""
+"""Training of one model: its files, every mode, resuming."""
 
 import csv
 import io
 import re
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -16,23 +17,15 @@ from lim_keras.data.store import TileStore
 from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
+from lim_keras.report.progress import ProgressBar
+from lim_keras.training.callbacks import TrainingProgress
 from lim_keras.training.fit import Predictor, build_loss, build_sampler, train_model
-from lim_keras.training.progress import RunProgress
 from lim_keras.training.run import Run
 
-QUIET = Console(quiet=True)
 
-
-def train(run, folder=None, console=QUIET):
-    """Fold 0."""
-    return train_model(
-        run.config,
-        run.training_tiles(0),
-        run.held_out_tiles(0),
-        folder or run.fold_folder(0),
-        statistics=run.statistics,
-        console=console,
-    )
+def train(run, console=None):
+    """Train fold 0."""
+    return train_model(run, 0, progress=ProgressBar(console or Console(quiet=True)))
 
 
 def history(folder):
@@ -47,7 +40,7 @@ def interrupt_in_epoch(monkeypatch, number):
         if epoch == number:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(RunProgress, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(TrainingProgress, "on_epoch_end", on_epoch_end)
 
 
 # What a training leaves.
@@ -88,7 +81,7 @@ def test_a_training_leaves_model_history_and_checkpoints(trained):
 
 def test_a_training_says_a_line_an_epoch(trained):
     lines = trained[1].splitlines()
-    pattern = r"fit: epoch (\d)/3  loss [\d.]+  val F1 [\d.]+ at [\d.]+  average precision [\d.]+"
+    pattern = r"fold 0: epoch (\d)/3  loss [\d.]+  val F1 [\d.]+ at [\d.]+  average precision [\d.]+"
     assert [re.fullmatch(pattern, line)[1] for line in lines] == ["1", "2", "3"]
 
 
@@ -134,15 +127,15 @@ def test_a_training_killed_before_its_model_was_written_writes_it(copied):
 )
 def test_an_interrupted_training_ends_as_an_unbroken_one(run, monkeypatch, changes):
     begun = run(**{"training.epochs": 3, **changes})
-    unbroken = begun.folder / "unbroken"
-    train(begun, folder=unbroken)
+    unbroken = replace(begun, folder=begun.folder / "unbroken")
+    train(unbroken)
     with monkeypatch.context() as patch:
         interrupt_in_epoch(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             train(begun)
     assert len(history(begun.fold_folder(0))) == 1
     train(begun)
-    whole, continued = history(unbroken), history(begun.fold_folder(0))
+    whole, continued = history(unbroken.fold_folder(0)), history(begun.fold_folder(0))
     assert len(continued) == 3
     for row, wanted in zip(continued, whole, strict=True):
         assert row == pytest.approx(wanted, rel=1e-3, abs=1e-4)

@@ -94,7 +94,7 @@ def test_other_settings_are_refused_by_name(run):
 
 def test_other_folds_are_refused(tmp_path, tiles, config):
     Run.open(tmp_path / "r", config(), tiles, folds_of(tiles, 2))
-    with pytest.raises(TrainingError, match=r"r holds a run on other tiles or folds\. Give another folder with --run"):
+    with pytest.raises(TrainingError, match=r"r holds a run on other tiles or folds\. Give another folder as `run`"):
         Run.open(tmp_path / "r", config(), tiles, folds_of(tiles, 3))
 
 

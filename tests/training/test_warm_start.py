@@ -1,11 +1,10 @@
-"""Runs that start at the weights of a bundle: same weights, same network, nothing judged that it has seen."""
+"""Warm start: the weights of a bundle in a run with the same network and other test tiles."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from rich.console import Console
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
@@ -60,20 +59,15 @@ def test_a_model_starts_at_the_bundles_weights(fit, bundle):
     # the encoder's own weights are not asked for: nobody has them
     run = fit(**{"training.epochs": 1, "training.learning_rate": 1e-12, "model.encoder_weights": "nowhere.h5"})
     prepare_warm_start(run, bundle())
-    train_fold(run, 0, console=Console(quiet=True))
+    train_fold(run, 0)
     trained = keras.saving.load_model(run.fold_folder(0) / "model.keras", compile=False)
     for ours, theirs in zip(trained.trainable_variables, network().trainable_variables, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    info = BundleInfo.read(_concluded(run))
-    # what the first model had seen is no test for the second
+    info = BundleInfo.read(finalize(run, run.folder / "bundle").bundle)
+    # tiles of the first model are training tiles of the second as well
     assert set(info.training_tiles) == {"elsewhere_1"} | {f"{kind}_{n}" for kind in ("ls", "nls") for n in (0, 2, 3, 4)}
     assert info.started_from.startswith("before (")
     assert f"started at the weights of {info.started_from}" in (run.folder / "bundle" / "README.md").read_text()
-
-
-def _concluded(run):
-    finalize(run, run.folder / "bundle")
-    return run.folder / "bundle"
 
 
 def test_half_size_weights(fit, bundle, tmp_path):
@@ -113,21 +107,21 @@ def test_the_same_start_again_and_another(fit, bundle):
     run.fold_folder(0).mkdir()
     prepare_warm_start(run, path)
     assert (run.folder / START / "weights.npz").stat().st_mtime_ns == written
-    with pytest.raises(TrainingError, match=r"begun at before .*Give another folder with --run"):
+    with pytest.raises(TrainingError, match=r"started from before .*Give another folder as `run`"):
         prepare_warm_start(run, bundle(config_hash="f" * 64))
 
 
 def test_a_model_trained_again_is_another_start(fit, bundle):
     run = fit()
     prepare_warm_start(run, bundle())
-    with pytest.raises(TrainingError, match=r"begun at before .*Received: .*before"):
+    with pytest.raises(TrainingError, match=r"started from before .*Received: .*before"):
         prepare_warm_start(run, bundle(seed=2))
 
 
 def test_a_run_that_was_begun_without(fit, bundle):
     run = fit()
     run.fold_folder(0).mkdir()
-    with pytest.raises(TrainingError, match="begun without --start-from"):
+    with pytest.raises(TrainingError, match="started without `start_from`"):
         prepare_warm_start(run, bundle())
     assert not (run.folder / START).exists()
 
@@ -149,7 +143,7 @@ def test_another_network(fit, bundle, settings, facts, message):
 
 @pytest.mark.parametrize("seen", ["ls_1", "nls_5"])
 def test_tiles_that_the_first_model_was_fitted_to_judge_nothing(fit, bundle, seen):
-    with pytest.raises(LeakError, match=rf"fitted to 1 tiles .* such as {seen}\..*--val"):
+    with pytest.raises(LeakError, match=rf"trained on 1 tiles .* such as {seen}\..*`validation_ids`"):
         prepare_warm_start(fit(), bundle(training_tiles=(seen, "ls_0")))
 
 

@@ -1,4 +1,4 @@
-"""A teacher's answers: by the fold that has not seen the tile, moved with the pixels, refused where they would leak."""
+"""Distillation: which fold predicts a tile, predictions that move with the pixels, refused leaks."""
 
 import dataclasses
 
@@ -71,12 +71,12 @@ def sure(image, offset):
 
 def test_each_tile_is_answered_by_the_fold_that_has_not_seen_it(teacher, student):
     run = student()
-    teaching = prepare_distillation(run, teacher())
-    assert teaching == Distillation(run.folder / "teacher", 0.5)
-    assert {path.stem for path in teaching.folder.iterdir()} == set(run.training_tiles(0).ids)
+    distillation = prepare_distillation(run, teacher())
+    assert distillation == Distillation(run.folder / "teacher", 0.5)
+    assert {path.stem for path in distillation.folder.iterdir()} == set(run.training_tiles(0).ids)
     for name in run.training_tiles(0).ids:
         image, mask = read_tile(run.tiles[name])
-        got = np.load(teaching.folder / f"{name}.npy")
+        got = np.load(distillation.folder / f"{name}.npy")
         assert got.shape == mask.shape and got.dtype == np.uint8
         np.testing.assert_allclose(got, sure(image, OFFSETS[int(name[-1]) % 2]), atol=0.51)
 
@@ -84,17 +84,17 @@ def test_each_tile_is_answered_by_the_fold_that_has_not_seen_it(teacher, student
 def test_tiles_that_no_fold_was_fitted_to_are_answered_by_all(teacher, student):
     run = student()
     bundle = teacher(training_tiles=("ls_0",), held_out={"ls_0": 0})
-    teaching = prepare_distillation(run, bundle)
+    distillation = prepare_distillation(run, bundle)
     image, _ = read_tile(run.tiles["ls_3"])
     expected = np.mean([sure(image, offset) for offset in OFFSETS.values()], axis=0)
-    np.testing.assert_allclose(np.load(teaching.folder / "ls_3.npy"), expected, atol=0.51)
+    np.testing.assert_allclose(np.load(distillation.folder / "ls_3.npy"), expected, atol=0.51)
 
 
 def test_over_symmetries_a_model_of_single_pixels_says_the_same(teacher, student):
     run = student(distillation={"symmetries": True})
-    teaching = prepare_distillation(run, teacher())
+    distillation = prepare_distillation(run, teacher())
     image, _ = read_tile(run.tiles["ls_1"])
-    np.testing.assert_allclose(np.load(teaching.folder / "ls_1.npy"), sure(image, OFFSETS[1]), atol=0.51)
+    np.testing.assert_allclose(np.load(distillation.folder / "ls_1.npy"), sure(image, OFFSETS[1]), atol=0.51)
 
 
 def test_answers_that_are_there_are_kept(teacher, student):
@@ -106,12 +106,12 @@ def test_answers_that_are_there_are_kept(teacher, student):
 
 def test_a_teacher_that_has_seen_the_test_tiles_is_refused(teacher, student, tiles):
     bundle = teacher(training_tiles=tiles.ids, held_out=dict.fromkeys(tiles.ids, 0), test_tiles=())
-    with pytest.raises(LeakError, match=r"fitted to 2 test tiles, such as ls_5, nls_5; .*the same --test"):
+    with pytest.raises(LeakError, match=r"trained on 2 test tiles, such as ls_5, nls_5; .*the same `test_ids`"):
         prepare_distillation(student(), bundle)
 
 
 def test_a_teacher_that_only_repeats_masks_is_refused(teacher, student):
-    with pytest.raises(BundleError, match=r"a bundle of `lim-keras cv`.*Received: 2 fold\(s\), 8 tiles"):
+    with pytest.raises(BundleError, match=r"the bundle of a cross-validation.*Received: 2 fold\(s\), 8 tiles"):
         prepare_distillation(student(), teacher(held_out={}))
 
 
@@ -122,7 +122,7 @@ def test_a_teacher_of_other_images_is_refused(teacher, student):
 
 @pytest.mark.parametrize("changes", [{"sampling.mode": "resized"}, {"augmentation": "paper"}])
 def test_only_windows_can_be_taught(teacher, student, changes):
-    with pytest.raises(ConfigError, match="A student is taught on windows"):
+    with pytest.raises(ConfigError, match="Distillation needs windows"):
         prepare_distillation(student(**changes), teacher())
 
 

@@ -1,7 +1,8 @@
-"""From finished folds to threshold, figures, bundle and tables."""
+"""Finalizing a run: threshold, calibration, scores, bundle and tables."""
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lim_keras.config import RunConfig
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
+from lim_keras.report.tables import run_tables
 from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold
 from lim_keras.training.finalize import finalize, read_history
 from lim_keras.training.run import TEST, Run
@@ -30,22 +32,22 @@ def finish(run, brightness):
     return run
 
 
-def printed(parts):
+def printed(result):
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
-        for part in parts:
+        for part in run_tables(result.evaluation):
             console.print(part)
     return capture.get()
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("concluded")
+    return tmp_path_factory.mktemp("finalized")
 
 
 @pytest.fixture(scope="module")
-def concluded(place, tiles, brightness):
-    """A run of two folds and two test tiles, exported to the place that its name gives it, and what was printed."""
+def finalized(place, tiles, brightness):
+    """A run of two folds and two test tiles, exported to its default folder, and its result."""
     config = RunConfig.model_validate(
         {
             "name": "tiny",
@@ -58,25 +60,25 @@ def concluded(place, tiles, brightness):
     run = finish(Run.open(place / "run", config, tiles, folds), brightness)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        return run, printed(finalize(run))
+        return run, finalize(run)
 
 
 @pytest.fixture
-def summary(concluded):
-    return json.loads((concluded[0].folder / "cv.json").read_text())
+def summary(finalized):
+    return json.loads((finalized[0].folder / "cv.json").read_text())
 
 
 @pytest.fixture
-def info(concluded, place):
+def info(finalized, place):
     return BundleInfo.read(place / "exported_models" / "tiny")
 
 
-def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(concluded, summary, info):
+def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(finalized, summary, info):
     histogram = ProbabilityHistogram()
     for fold in (0, 1):
-        for prediction in read_out_of_fold(concluded[0], fold):
+        for prediction in read_out_of_fold(finalized[0], fold):
             histogram.add(prediction.probability, prediction.place.mask)
-    histogram = histogram.at_share(concluded[0].landslide_share)
+    histogram = histogram.at_share(finalized[0].landslide_share)
     calibration = fit_calibration(histogram)
     threshold, f1 = best_threshold(histogram, calibration)
     for stored in (summary, info.model_dump()):
@@ -86,12 +88,12 @@ def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(con
     assert pooled["f1"]["value"] == pytest.approx(f1, abs=0.02)  # the histogram has bins
 
 
-def test_every_tile_is_judged_by_the_fold_that_had_not_seen_it(concluded, summary):
+def test_every_tile_is_judged_by_the_fold_that_had_not_seen_it(finalized, summary):
     places = summary["pooled_out_of_fold"]["places"]
-    assert sorted(one["name"] for one in places) == sorted(concluded[0].seen_tiles.ids)
+    assert sorted(one["name"] for one in places) == sorted(finalized[0].seen_tiles.ids)
     for fold in (0, 1):
         names = {one["name"] for one in summary["out_of_fold"][str(fold)]["places"]}
-        assert names == set(concluded[0].held_out_tiles(fold).ids)
+        assert names == set(finalized[0].held_out_tiles(fold).ids)
 
 
 def test_test_tiles_are_judged_by_the_ensemble_and_by_each_fold(summary):
@@ -101,8 +103,8 @@ def test_test_tiles_are_judged_by_the_ensemble_and_by_each_fold(summary):
         assert len(figures["windows"]["places"]) == 4
 
 
-def test_the_bundle_knows_its_training(concluded, summary, info):
-    run = concluded[0]
+def test_the_bundle_knows_its_training(finalized, summary, info):
+    run = finalized[0]
     assert set(info.training_tiles) == set(run.seen_tiles.ids) and info.test_tiles == ("ls_5", "nls_5")
     assert (info.folds, info.bands, info.dtype, info.stride) == (2, 3, "uint8", 32)
     assert info.config_hash == summary["config_hash"] == run.config.digest()
@@ -120,20 +122,21 @@ def test_the_bundle_says_what_the_models_say(place, info):
     assert bundle.baseline() is not None
 
 
-def test_tables_and_curves(concluded, summary):
-    run, text = concluded
+def test_tables_and_curves(finalized, summary):
+    run, result = finalized
+    text = printed(result)
     assert (run.folder / "curves.png").stat().st_size > 1000
     threshold = f"threshold {summary['threshold']:.3f}"
     for piece in ("out-of-fold tiles", "fold 1", "mean of the folds", "pooled", "ensemble", threshold, "blind F1"):
         assert piece in text
-    assert text.splitlines()[-1] == "bundle: exported_models/tiny"
+    assert (result.run, result.bundle) == (run.folder, Path("exported_models/tiny"))
 
 
-def test_the_summary_is_strict_json(concluded):
+def test_the_summary_is_strict_json(finalized):
     def refuse(constant):
         raise AssertionError(constant)
 
-    json.loads((concluded[0].folder / "cv.json").read_text(), parse_constant=refuse)
+    json.loads((finalized[0].folder / "cv.json").read_text(), parse_constant=refuse)
 
 
 def test_one_model_without_test_tiles(tmp_path, tiles, config, brightness):
