@@ -59,4 +59,4 @@ def test_it_finds_landslides_on_a_scene_of_test_tiles(real_data):
     scene = scenes / "bijie_test_composite.tif"
     truth = scenes / "bijie_test_composite_landslides.geojson"
     judged = evaluate_scene(load_bundle(BUNDLE), scene, truth, settings=EvaluationSection(bootstrap=1))
-    assert judged.evaluation.figures().model["f1"].value > FLOOR  # .739 when it was exported
+    assert judged.evaluation.scores().model["f1"].value > FLOOR  # .739 when it was exported

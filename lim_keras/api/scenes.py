@@ -295,7 +295,7 @@ def evaluate_scene(
 
     Examples:
         >>> result = lk.evaluate_scene("exported_models/bijie_edge", "scene.tif", truth="landslides.gpkg")
-        >>> result.evaluation.figures().model["f1"]
+        >>> result.evaluation.scores().model["f1"]
     """
     options = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
     from lim_keras.evaluation.scene import evaluate_scene as run

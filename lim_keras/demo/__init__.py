@@ -86,7 +86,7 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     report.write_json(folder / "evaluation.json")
     say([heading("4. A landslide inventory", " of that world, with slopes")])
     say(_map_scene(folder, bundle))
-    f1 = report.results[0].evaluation.figures("all").model["f1"].value
+    f1 = report.results[0].evaluation.scores("all").model["f1"].value
     return DemoResult(folder, f1, time.monotonic() - started)
 
 

@@ -1,1 +1,1 @@
-"""How good a model is where landslides lie anywhere: three protocols, intervals, threshold and calibration."""
+"""Evaluation protocols, scores with intervals, and the evaluation of bundles and scenes."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.metrics.binary import Confusion, Estimate, count, estimate, pool
 from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, pool_histograms
 
@@ -17,10 +18,10 @@ Subset = Literal["landslide", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One place and its truth.
+    """An image with its truth.
 
     image: (height, width, bands) raw pixels. mask: (height, width) uint8, 1 landslide, 0 background, 255 ignored.
-    kind: "landslide" or "non-landslide". group: places of one group share ground; "" is a group of its own.
+    kind: "landslide" or "non-landslide". group: samples of one group share ground; "" is a group of its own.
     """
 
     name: str
@@ -32,20 +33,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What was predicted for a place.
+    """Prediction for a sample.
 
-    probability: (height, width) float, 0..1. blind: (height, width) bool, what a predictor that never looks at the
-    image calls landslide there.
+    probability: (height, width) float, 0..1. blind: (height, width) bool, landslides by the image-blind baseline.
     """
 
-    place: Sample
+    sample: Sample
     probability: NDArray[np.floating[Any]]
     blind: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceScore:
-    """Counts of one place, of the model and of the image-blind baseline."""
+class SampleScore:
+    """Confusion counts of a sample, by the model and by the image-blind baseline."""
 
     name: str
     kind: str
@@ -55,60 +55,65 @@ class PlaceScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Scores over the places of one subset, each with its 95 % interval.
+class SubsetScores:
+    """Scores over the samples of a subset, each with its 95 % interval.
 
-    landslide_share: landslide pixels over labelled pixels. average_precision: over all thresholds, of the model.
+    samples, pixels: their numbers; pixels are labelled ones. landslide_share: landslide pixels over labelled pixels.
+    average_precision: of the model, over all thresholds. model, blind: scores of the model and of the image-blind
+    baseline.
     """
 
-    places: int
+    samples: int
     pixels: int
     landslide_share: float
     average_precision: float
     model: dict[str, Estimate]
     blind: dict[str, Estimate]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as the JSON files hold them."""
+        values = asdict(self)
+        return {"places": values.pop("samples"), **values}
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of one protocol at one threshold.
+    """Result of one protocol at one threshold.
 
-    histograms: by kind of place; their sum is that of all pixels. draws, seed: of the bootstrap behind the intervals.
+    histograms: of probabilities, by kind of sample. draws, seed: of the bootstrap of the intervals.
     """
 
     protocol: ProtocolName
     threshold: float
-    places: tuple[PlaceScore, ...]
+    samples: tuple[SampleScore, ...]
     histograms: Mapping[str, ProbabilityHistogram]
     draws: int = 1000
     seed: int = 2022
 
     @property
     def histogram(self) -> ProbabilityHistogram:
-        """Of all places."""
+        """Histogram of all samples."""
         return pool_histograms(self.histograms.values())
 
     @property
     def subsets(self) -> tuple[Subset, ...]:
-        """What figures can be had of: a scene is one piece of ground, other places can be told by their kind."""
-        kinds = {place.kind for place in self.places}
+        """Subsets that have scores; blocks of a scene are not divided by kind."""
+        kinds = {sample.kind for sample in self.samples}
         return ("landslide", "all") if self.protocol != "scene" and "landslide" in kinds else ("all",)
 
-    def figures(self, subset: Subset = "all") -> Figures:
-        """Scores with intervals, pooled over the landslide places or over all.
+    def scores(self, subset: Subset = "all") -> SubsetScores:
+        """Pool the landslide samples or all samples.
 
         Raises:
-            ValueError: there is no such place.
+            ConfigError: there is no such sample.
         """
-        chosen = [place for place in self.places if subset == "all" or place.kind == subset]
+        chosen = [sample for sample in self.samples if subset == "all" or sample.kind == subset]
         if not chosen:
-            raise ValueError(
-                f"Invalid value for argument `subset`. Expected one of {self.subsets}. Received: {subset!r}"
-            )
-        groups = [place.group for place in chosen]
-        model, blind = [place.model for place in chosen], [place.blind for place in chosen]
+            raise ConfigError(f"Expected `subset` as one of {self.subsets}. Received: {subset!r}.")
+        groups = [sample.group for sample in chosen]
+        model, blind = [sample.model for sample in chosen], [sample.blind for sample in chosen]
         histogram = self.histogram if subset == "all" else self.histograms[subset]
-        return Figures(
+        return SubsetScores(
             len(chosen),
             pool(model).pixels,
             histogram.landslide_share,
@@ -118,36 +123,39 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON: figures of every subset, calibration, and the counts of every place."""
+        """Return scores of every subset, calibration, and counts of every sample, ready for JSON."""
         histogram = self.histogram
         result: dict[str, Any] = {
             "protocol": self.protocol,
             "threshold": self.threshold,
             "bootstrap": {"draws": self.draws, "seed": self.seed, "level": 0.95},
-            "subsets": {subset: asdict(self.figures(subset)) for subset in self.subsets},
+            "subsets": {subset: self.scores(subset).to_dict() for subset in self.subsets},
             "calibration": {
                 "log_loss": histogram.log_loss() if histogram.counts.any() else float("nan"),
                 "expected_calibration_error": histogram.expected_calibration_error(),
                 "reliability": [asdict(bar) for bar in histogram.reliability()],
             },
-            "places": [asdict(place) for place in self.places],
+            "places": [asdict(sample) for sample in self.samples],
         }
         return {key: _without_nan(value) for key, value in result.items()}
 
 
 @dataclass
 class _Tally:
-    """Counts while predictions pass by."""
+    """Counts that grow with every prediction."""
 
     threshold: float
-    places: list[PlaceScore] = field(default_factory=list)
+    samples: list[SampleScore] = field(default_factory=list)
     histograms: dict[str, ProbabilityHistogram] = field(default_factory=dict)
 
     def add(self, prediction: Prediction) -> None:
-        place = prediction.place
-        model = count(prediction.probability >= self.threshold, place.mask)
-        self.places.append(PlaceScore(place.name, place.kind, place.group, model, count(prediction.blind, place.mask)))
-        self.histograms.setdefault(place.kind, ProbabilityHistogram()).add(prediction.probability, place.mask)
+        sample = prediction.sample
+        model, blind = (
+            count(prediction.probability >= self.threshold, sample.mask),
+            count(prediction.blind, sample.mask),
+        )
+        self.samples.append(SampleScore(sample.name, sample.kind, sample.group, model, blind))
+        self.histograms.setdefault(sample.kind, ProbabilityHistogram()).add(prediction.probability, sample.mask)
 
 
 def evaluate(
@@ -158,10 +166,11 @@ def evaluate(
     draws: int = 1000,
     seed: int = 2022,
 ) -> Evaluation:
-    """Score predictions at a threshold: probability >= threshold is landslide.
+    """Score predictions; a pixel with probability >= threshold is landslide.
 
     Raises:
-        ValueError: no prediction came, or the threshold is outside 0..1.
+        DataError: there is no prediction.
+        ConfigError: the threshold is outside 0..1.
     """
     (evaluation,) = evaluate_side_by_side(((one,) for one in predictions), protocol, threshold, draws=draws, seed=seed)
     return evaluation
@@ -175,44 +184,50 @@ def evaluate_side_by_side(
     draws: int = 1000,
     seed: int = 2022,
 ) -> list[Evaluation]:
-    """Score several predictors that come place by place, all at one threshold; an evaluation each, in their order.
+    """Score several predictors sample by sample, at one threshold.
 
     Args:
-        predictions: for every place one of each predictor, of always as many.
+        predictions: for each sample, one prediction of each predictor.
+        protocol: name of the protocol.
+        threshold: a pixel with probability >= threshold is landslide.
+        draws, seed: of the bootstrap.
+
+    Returns:
+        An evaluation of each predictor, in their order.
 
     Raises:
-        ValueError: no prediction came, or the threshold is outside 0..1.
+        DataError: there is no prediction.
+        ConfigError: the threshold is outside 0..1.
     """
     if not 0 <= threshold <= 1:
-        raise ValueError(f"Invalid value for argument `threshold`. Expected 0..1. Received: threshold={threshold}")
+        raise ConfigError(f"Expected `threshold` in 0..1. Received: {threshold}.")
     tallies: list[_Tally] = []
     for side_by_side in predictions:
         tallies = tallies or [_Tally(threshold) for _ in side_by_side]
         for tally, prediction in zip(tallies, side_by_side, strict=True):
             tally.add(prediction)
     if not tallies:
-        raise ValueError("Invalid value for argument `predictions`. Expected at least one place. Received: none")
-    return [Evaluation(protocol, threshold, tuple(one.places), one.histograms, draws, seed) for one in tallies]
+        raise DataError("Expected at least one sample in `predictions`. Received: none.")
+    return [Evaluation(protocol, threshold, tuple(one.samples), one.histograms, draws, seed) for one in tallies]
 
 
 def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:
-    """One evaluation of the places of all, as for out-of-fold predictions of several folds.
+    """Return one evaluation over the samples of all, such as the out-of-fold predictions of several folds.
 
     Raises:
-        ValueError: they are of different protocols or thresholds, or there is none.
+        ConfigError: they have different protocols or thresholds, or there is none.
     """
     parts = list(evaluations)
-    kinds = {(part.protocol, part.threshold) for part in parts}
-    if len(kinds) != 1:
-        raise ValueError(f"Expected `evaluations` of one protocol and one threshold. Received: {sorted(kinds)}")
-    kinds_of_place = {kind for part in parts for kind in part.histograms}
+    made = {(part.protocol, part.threshold) for part in parts}
+    if len(made) != 1:
+        raise ConfigError(f"Expected `evaluations` of one protocol and one threshold. Received: {sorted(made)}.")
     histograms = {
         kind: pool_histograms(part.histograms[kind] for part in parts if kind in part.histograms)
-        for kind in sorted(kinds_of_place)
+        for kind in sorted({kind for part in parts for kind in part.histograms})
     }
-    places = tuple(place for part in parts for place in part.places)
+    samples = tuple(sample for part in parts for sample in part.samples)
     first = parts[0]
-    return Evaluation(first.protocol, first.threshold, places, histograms, first.draws, first.seed)
+    return Evaluation(first.protocol, first.threshold, samples, histograms, first.draws, first.seed)
 
 
 @dataclass(frozen=True)
@@ -241,7 +256,7 @@ class RunEvaluation:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that nothing was measured for becomes null."""
+    """Replace NaN by None, as JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(one) for key, one in value.items()}
     if isinstance(value, list):

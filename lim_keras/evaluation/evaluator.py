@@ -19,16 +19,18 @@ from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.scene import Predict
 
+DEFAULTS = EvaluationSection()
+
 
 class Gallery:
-    """Keeps the best and worst places of a stream, and nothing of the others.
+    """The best and the worst samples of a stream of predictions.
 
-    Best is the highest F1 among places with landslides. Worst is the most wrong pixels, missed or false: the pooled F1,
-    2 tp / (2 tp + fp + fn), suffers from their number, wherever they lie. Of equals the first is kept.
+    Best: highest F1 among samples with landslides. Worst: most wrong pixels, missed or false, because the pooled F1,
+    2 tp / (2 tp + fp + fn), falls with their number. Among equals the first is kept.
 
     Args:
-        threshold: probability from which a pixel is called landslide.
-        most: places kept of each.
+        threshold: probability from which a pixel is landslide.
+        most: number of samples kept of each.
     """
 
     def __init__(self, threshold: float, most: int = 5) -> None:
@@ -39,14 +41,14 @@ class Gallery:
         self._worst: list[tuple[float, int, Prediction]] = []
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Pass predictions on unchanged, keeping what belongs to the gallery."""
+        """Add every prediction and yield it unchanged."""
         for prediction in predictions:
             self.add(prediction)
             yield prediction
 
     def add(self, prediction: Prediction) -> None:
-        """Keep a prediction if it belongs to the gallery."""
-        confusion = count(prediction.probability >= self.threshold, prediction.place.mask)
+        """Keep a prediction if it is among the best or the worst so far."""
+        confusion = count(prediction.probability >= self.threshold, prediction.sample.mask)
         self._seen += 1
         if confusion.tp + confusion.fn:
             self._offer(self._best, confusion.scores()["f1"], prediction)
@@ -62,29 +64,30 @@ class Gallery:
 
     @property
     def best(self) -> list[Prediction]:
-        """Best first."""
-        return [prediction for _, _, prediction in sorted(self._best, key=lambda kept: kept[:2], reverse=True)]
+        """Best samples, the best first."""
+        return _sorted(self._best)
 
     @property
     def worst(self) -> list[Prediction]:
-        """Worst first."""
-        return [prediction for _, _, prediction in sorted(self._worst, key=lambda kept: kept[:2], reverse=True)]
+        """Worst samples, the worst first."""
+        return _sorted(self._worst)
+
+
+def _sorted(shelf: list[tuple[float, int, Prediction]]) -> list[Prediction]:
+    return [prediction for _, _, prediction in sorted(shelf, key=lambda kept: kept[:2], reverse=True)]
 
 
 def _copied(prediction: Prediction) -> Prediction:
-    """Arrays of its own: a block of a scene would otherwise keep the whole window that it was cut from."""
-    place = replace(prediction.place, image=prediction.place.image.copy(), mask=prediction.place.mask.copy())
-    return replace(prediction, place=place, probability=prediction.probability.copy())
-
-
-DEFAULTS = EvaluationSection()
+    """Copy the arrays, which may be views that keep a whole window in memory."""
+    sample = replace(prediction.sample, image=prediction.sample.image.copy(), mask=prediction.sample.mask.copy())
+    return replace(prediction, sample=sample, probability=prediction.probability.copy())
 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolResult:
-    """The figures of one protocol, and the places to look at.
+    """Scores of one protocol, and the samples to look at.
 
-    folds: the figures of each model alone, where the mean of several was judged.
+    folds: evaluation of each model alone, where the mean of several was evaluated.
     """
 
     evaluation: Evaluation
@@ -94,17 +97,17 @@ class ProtocolResult:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A predictor, and what judging it needs to know of its training.
+    """A predictor with the settings of its training that its evaluation needs.
 
     Args:
-        predict: raw pixels (n, h, w, bands) to probability (n, h, w). Of several, an ensemble's folds, the mean is
-            judged and each alone as well, and each is asked once for every place.
+        predict: raw pixels (n, h, w, bands) to probability (n, h, w). With several predictors (folds of an ensemble),
+            their mean is evaluated, and each one alone.
         threshold: probability from which a pixel is landslide.
-        mode, size: section `sampling` of its configuration.
-        gsd_m: ground sample distance that it was trained at, metres; None: tiles are left as they are.
-        blind: mean mask of its training tiles.
+        mode, size: section `sampling` of the configuration.
+        gsd_m: ground sample distance of training, metres; None: tiles are not resampled.
+        blind: mean mask of the training tiles.
         settings: number of windows and of bootstrap draws.
-        seed: of both.
+        seed: of windows and bootstrap.
         progress: receives the number of evaluated samples.
     """
 
@@ -119,43 +122,44 @@ class Evaluator:
     progress: ProgressCallback | None = None
 
     def tiles(self, tiles: TileSet) -> ProtocolResult:
-        """Whole tiles: resized as in training, or at the ground sample distance of training."""
+        """Evaluate on whole tiles, resized as in training or at the ground sample distance of training."""
         resized = self.mode == "resized"
         store = TileStore(tiles, cache="recent") if resized else self._at_training_scale(tiles)
         size = self.size if resized else None
-        return self._judge(
+        return self._evaluate(
             "tiles", lambda predict: tile_predictions(predict, store, size=size, blind=self.blind), len(tiles)
         )
 
     def windows(self, tiles: TileSet) -> ProtocolResult:
-        """Random windows of the tiles laid edge to edge, at the ground sample distance of training; see `SheetWindows`.
+        """Evaluate on random windows of the tiles laid edge to edge (`SheetWindows`), at the scale of training.
 
-        A model trained on whole resized tiles is shown the same windows: they are how a scene looks.
+        A model of resized tiles gets the same windows, because a scene looks like them.
         """
-        store, count = self._at_training_scale(tiles), self.settings.windows
-        windows = SheetWindows(store, self.size, count, self.seed)
-        return self._judge("windows", lambda predict: window_predictions(predict, windows, count), count)
+        store, number = self._at_training_scale(tiles), self.settings.windows
+        windows = SheetWindows(store, self.size, number, self.seed)
+        return self._evaluate("windows", lambda predict: window_predictions(predict, windows, number), number)
 
     def _at_training_scale(self, tiles: TileSet) -> TileStore:
         return TileStore(tiles, self.gsd_m, self.gsd_m, cache="recent")
 
-    def _judge(
+    def _evaluate(
         self, protocol: ProtocolName, predictions: Callable[[Predict], Iterable[Prediction]], total: int
     ) -> ProtocolResult:
         gallery = Gallery(self.threshold)
-        side_by_side = _with_mean([predictions(predict) for predict in self._predicts])
-        shown = track(_shown_to(gallery, side_by_side), f"{protocol:8}", total, self.progress, protocol)
-        draws = self.settings.bootstrap
-        together, *alone = evaluate_side_by_side(shown, protocol, self.threshold, draws=draws, seed=self.seed)
+        predictors = (self.predict,) if callable(self.predict) else self.predict
+        side_by_side = _watched(gallery, _with_mean([predictions(predict) for predict in predictors]))
+        together, *alone = evaluate_side_by_side(
+            track(side_by_side, f"{protocol:8}", total, self.progress, protocol),
+            protocol,
+            self.threshold,
+            draws=self.settings.bootstrap,
+            seed=self.seed,
+        )
         return ProtocolResult(together, gallery, tuple(alone))
-
-    @property
-    def _predicts(self) -> Sequence[Predict]:
-        return (self.predict,) if callable(self.predict) else self.predict
 
 
 def _with_mean(folds: Sequence[Iterable[Prediction]]) -> Iterator[tuple[Prediction, ...]]:
-    """Place by place, what the folds say: their mean, then each of them; the prediction alone where there is one."""
+    """Yield for each sample the mean of the folds, then each fold; a single predictor alone."""
     for predictions in zip(*folds, strict=True):
         if len(predictions) == 1:
             yield predictions
@@ -164,8 +168,7 @@ def _with_mean(folds: Sequence[Iterable[Prediction]]) -> Iterator[tuple[Predicti
         yield replace(predictions[0], probability=mean), *predictions
 
 
-def _shown_to(gallery: Gallery, side_by_side: Iterable[tuple[Prediction, ...]]) -> Iterator[tuple[Prediction, ...]]:
-    """Pass predictions on; the gallery keeps what it wants of the first of each place."""
+def _watched(gallery: Gallery, side_by_side: Iterable[tuple[Prediction, ...]]) -> Iterator[tuple[Prediction, ...]]:
     for predictions in side_by_side:
         gallery.add(predictions[0])
         yield predictions
@@ -174,18 +177,18 @@ def _shown_to(gallery: Gallery, side_by_side: Iterable[tuple[Prediction, ...]]) 
 def choose_tiles(
     tiles: TileSet, wanted: Sequence[str] | None, *, test: Sequence[str] = (), training: Sequence[str] = ()
 ) -> TileSet:
-    """The tiles to judge on: those asked for, else the run's test tiles, else all that it was not trained on.
+    """Choose the tiles to evaluate on: the wanted ones, else the run's test tiles, else all that were not trained on.
 
     Args:
-        tiles: the set.
-        wanted: ids asked for; None: not asked.
+        tiles: all tiles.
+        wanted: ids of tiles; None: choose.
         test, training: ids of the run's test and training tiles, as far as they are known.
 
     Raises:
-        DataError: an id asked for is not in the set.
+        DataError: a wanted id is not in `tiles`, or there are none.
 
     Warns:
-        LimKerasWarning: tiles that the model was trained on are among them.
+        LimKerasWarning: the model was trained on some of the chosen tiles.
     """
     there, trained = set(tiles.ids), set(training)
     if wanted is not None:
@@ -194,11 +197,11 @@ def choose_tiles(
         chosen = [tile_id for tile_id in test if tile_id in there]
         chosen = chosen or [tile_id for tile_id in tiles.ids if tile_id not in trained] or list(tiles.ids)
     if not chosen:
-        raise DataError("No tile to judge on. Expected at least one id. Received: an empty list")
+        raise DataError("Expected at least one tile to evaluate on. Received: an empty list.")
     seen = [tile_id for tile_id in chosen if tile_id in trained]
     if seen:
         warn(
-            f"{len(seen)} of {len(chosen)} tiles were used in training (such as {seen[0]}): their figures are no test.",
+            f"{len(seen)} of {len(chosen)} tiles were used in training (such as {seen[0]}): their scores are no test.",
             LimKerasWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Evaluation protocols: tiles, windows and sheets."""
+"""Predictions by protocol: whole tiles, windows, and sheets of tiles laid edge to edge."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -8,17 +8,21 @@ from numpy.typing import NDArray
 
 from lim_keras.data.mosaic import IGNORE, pack, render
 from lim_keras.data.store import TileStore, resample
+from lim_keras.errors import ConfigError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
 from lim_keras.raster.scene import Predict
 from lim_keras.raster.windows import plan_windows
 
+SIDE = 4096
+"""Height and width of a sheet, pixels."""
+
 
 class WindowSource(Protocol):
-    """Where random windows come from, such as `lim_keras.evaluation.protocols.SheetWindows`."""
+    """A seeded source of windows, such as `SheetWindows`."""
 
     def example(self, epoch: int, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Image (h, w, bands) and mask (h, w) {0, 1, 255}; the same epoch and position give the same window."""
+        """Return image (h, w, bands) and mask (h, w) {0, 1, 255}; equal arguments give equal windows."""
         ...
 
 
@@ -30,18 +34,18 @@ def tile_predictions(
     blind: ImageBlindMask | None = None,
     batch: int = 8,
 ) -> Iterator[Prediction]:
-    """Whole tiles, as in the paper.
+    """Predict whole tiles, as in the paper.
 
     Args:
         predict: raw pixels (n, h, w, bands) to probability (n, h, w).
-        store: the tiles, at the ground sample distance that the model was trained at.
-        size: tiles are resized to size x size first, as a model for whole resized tiles was trained; None: native size.
-        blind: the mean mask of the training tiles; None: "everything is landslide" stands in for it.
-        batch: most tiles predicted at once. Only neighbours of one size share a batch, so no tile is ever padded.
+        store: tiles at the ground sample distance of training.
+        size: resize tiles to size x size first, as for a model trained on resized tiles; None: native size.
+        blind: mean mask of the training tiles; None: the baseline calls everything landslide.
+        batch: most tiles predicted at once; only neighbours of one size share a batch, so no tile is padded.
     """
-    for place, probability in _predicted(predict, _tiles(store, size), batch):
-        shape = place.mask.shape
-        yield Prediction(place, probability, blind.mask(shape) if blind else everywhere(shape))
+    for sample, probability in _predicted(predict, _tiles(store, size), batch):
+        shape = sample.mask.shape
+        yield Prediction(sample, probability, blind.mask(shape) if blind else everywhere(shape))
 
 
 def _tiles(store: TileStore, size: int | None) -> Iterator[Sample]:
@@ -55,36 +59,37 @@ def _tiles(store: TileStore, size: int | None) -> Iterator[Sample]:
 def window_predictions(
     predict: Predict, source: WindowSource, count: int, *, epoch: int = 0, batch: int = 8
 ) -> Iterator[Prediction]:
-    """The first `count` windows of an epoch of a seeded source.
+    """Predict the first `count` windows of an epoch.
 
-    A window that shows a landslide pixel is a landslide place. As a window may show several tiles, each is a group of
-    its own.
+    A window with a landslide pixel is a landslide sample. Each window is a group of its own, as it may show parts of
+    several tiles.
     """
-    for place, probability in _predicted(predict, _windows(source, count, epoch), batch):
-        yield Prediction(place, probability, everywhere(place.mask.shape))
+    for sample, probability in _predicted(predict, _windows(source, count, epoch), batch):
+        yield Prediction(sample, probability, everywhere(sample.mask.shape))
 
 
 def _windows(source: WindowSource, count: int, epoch: int) -> Iterator[Sample]:
     for position in range(count):
         image, mask = source.example(epoch, position)
-        yield Sample(f"window_{position}", _kind(mask), "", image, mask)
+        kind = "landslide" if (mask == 1).any() else "non-landslide"
+        yield Sample(f"window_{position}", kind, "", image, mask)
 
 
 def _predicted(
-    predict: Predict, places: Iterable[Sample], batch: int
+    predict: Predict, samples: Iterable[Sample], batch: int
 ) -> Iterator[tuple[Sample, NDArray[np.floating[Any]]]]:
-    for together in _batches(places, batch):
-        yield from zip(together, _checked(predict, np.stack([place.image for place in together])), strict=True)
+    for together in _batches(samples, batch):
+        yield from zip(together, _checked(predict, np.stack([sample.image for sample in together])), strict=True)
 
 
-def _batches(places: Iterable[Sample], most: int) -> Iterator[list[Sample]]:
-    """Neighbours of one shape, at most `most`."""
+def _batches(samples: Iterable[Sample], most: int) -> Iterator[list[Sample]]:
+    """Yield lists of at most `most` neighbours of one shape."""
     batch: list[Sample] = []
-    for place in places:
-        if batch and (len(batch) == most or place.image.shape != batch[0].image.shape):
+    for sample in samples:
+        if batch and (len(batch) == most or sample.image.shape != batch[0].image.shape):
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(sample)
     if batch:
         yield batch
 
@@ -92,18 +97,11 @@ def _batches(places: Iterable[Sample], most: int) -> Iterator[list[Sample]]:
 def _checked(predict: Predict, images: NDArray[Any]) -> NDArray[np.floating[Any]]:
     probability = np.asarray(predict(images))
     if probability.shape != images.shape[:3]:
-        raise ValueError(
+        raise ConfigError(
             f"Expected `predict` to return probabilities of shape {images.shape[:3]} for images of shape "
-            f"{images.shape}. Received: shape {probability.shape}"
+            f"{images.shape}. Received: shape {probability.shape}."
         )
     return probability
-
-
-def _kind(mask: NDArray[np.uint8]) -> str:
-    return "landslide" if (mask == 1).any() else "non-landslide"
-
-
-SIDE = 4096
 
 
 def sheet_predictions(
@@ -111,8 +109,8 @@ def sheet_predictions(
 ) -> Iterator[Prediction]:
     """Lay tiles edge to edge on sheets, predict the sheets in windows with a halo, and cut the tiles out again.
 
-    A tile is thus seen as a piece of a scene: its landslide lies anywhere in a window and has other ground around it.
-    Threshold and temperature are fitted on such predictions, as they are meant for scenes.
+    The model sees a tile as part of a scene: the landslide lies anywhere in the window, among other ground. Threshold
+    and temperature are fitted on these predictions because they are used on scenes.
 
     Args:
         predict: raw pixels (n, h, w, bands) to probability (n, h, w).
@@ -127,16 +125,16 @@ def sheet_predictions(
         for position, box in sheet.places.items():
             cut = box.slices
             held_out = store.tiles[position]
-            place = Sample(held_out.tile_id, held_out.kind, held_out.group, image[cut], mask[cut])
-            yield Prediction(place, probability[cut], everywhere(mask[cut].shape))
+            sample = Sample(held_out.tile_id, held_out.kind, held_out.group, image[cut], mask[cut])
+            yield Prediction(sample, probability[cut], everywhere(mask[cut].shape))
 
 
 class SheetWindows:
-    """Square windows at random places of the sheets: a landslide lies anywhere, is cut by the window's edge, or absent.
+    """Square windows at random positions of the sheets.
 
-    A sheet goes round: at its edge a window continues on the opposite side, so that every tile pixel is shown equally
-    often. Where a sheet is smaller than a window, ground that is shown again is labelled ignore. The windows come sheet
-    by sheet, from each as many as its share of the ground, so that one sheet at a time is held.
+    A window that crosses the edge of a sheet continues at the opposite edge, so that every pixel appears equally often;
+    where the sheet is smaller than the window, repeated ground is labelled ignore. Windows come sheet by sheet, in
+    proportion to the area, so that memory holds one sheet at a time.
 
     Args:
         store: tiles at the ground sample distance of training.
@@ -153,7 +151,7 @@ class SheetWindows:
         self._held: tuple[int, tuple[NDArray[Any], NDArray[np.uint8]]] | None = None
 
     def example(self, epoch: int, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Image (size, size, bands) and mask (size, size) {0, 1, 255} of window 0 .. count - 1; see the class."""
+        """Return image (size, size, bands) and mask (size, size) {0, 1, 255} of window 0 .. count - 1."""
         rng = np.random.default_rng((self._seed, epoch, position))
         along = (position + rng.random()) / self._count
         image, mask = self._sheet(int(np.searchsorted(self._shares[:-1], along, side="right")))
@@ -167,7 +165,7 @@ class SheetWindows:
 
     def _sheet(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         if self._held is None or self._held[0] != number:
-            self._held = None  # before the next one is drawn: there is memory for one
+            self._held = None  # free the memory of the last sheet first
             self._held = number, render(self._sheets[number], self._store.get, self._seed + number)
         return self._held[1]
 
@@ -175,7 +173,7 @@ class SheetWindows:
 def predict_array(
     predict: Predict, image: NDArray[Any], *, tile: int = 1536, halo: int = 256, multiple: int = 64
 ) -> NDArray[np.float32]:
-    """Probability (height, width) of an image (height, width, bands) in memory, predicted in windows with a halo."""
+    """Predict an image (height, width, bands) in windows with a halo; return probability (height, width)."""
     probability = np.empty(image.shape[:2], np.float32)
     for window in plan_windows(*image.shape[:2], tile=tile, halo=halo, multiple=multiple):
         predicted = predict(image[window.read.slices][np.newaxis])[0]

@@ -291,8 +291,8 @@ def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterato
             if (mask != IGNORE).any():
                 name = f"row_{box.top}_column_{box.left}"
                 kind = "landslide" if (mask == 1).any() else "non-landslide"
-                place = Sample(name, kind, "", scene.pixels(box), mask)
-                yield Prediction(place, probability[..., 0], everywhere(mask.shape))
+                sample = Sample(name, kind, "", scene.pixels(box), mask)
+                yield Prediction(sample, probability[..., 0], everywhere(mask.shape))
 
 
 def _where_labelled(mask: Path, labels: Labels) -> Path:

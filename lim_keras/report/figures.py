@@ -124,7 +124,7 @@ def overlay_grid(
         raise DataError("Invalid value for argument `predictions`. Expected at least one place. Received: none")
     columns = min(GRID_COLUMNS, len(predictions))
     rows = [predictions[first : first + columns] for first in range(0, len(predictions), columns)]
-    heights = [max(2 * min(_aspect(one.place.image), TALLEST) for one in row) + TITLE_ROOM for row in rows]
+    heights = [max(2 * min(_aspect(one.sample.image), TALLEST) for one in row) + TITLE_ROOM for row in rows]
     figure = new_figure(COLUMN_IN * columns, COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
     panels = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes in panels.flat:
@@ -283,15 +283,15 @@ def _aspect(image: ArrayLike) -> float:
 
 def _stacked(prediction: Prediction, threshold: float) -> NDArray[np.uint8]:
     """The image above, its outcomes below, a white line between: one picture, so that both move together."""
-    place = prediction.place
+    place = prediction.sample
     coloured = colour_overlay(place.image, place.mask, prediction.probability, threshold)
     line = np.full((max(coloured.shape[1] // 50, 1), coloured.shape[1], 3), 255, np.uint8)
     return np.concatenate([as_picture(place.image), line, coloured])
 
 
 def _place_title(prediction: Prediction, threshold: float) -> str:
-    confusion = count(prediction.probability >= threshold, prediction.place.mask)
-    name = prediction.place.name
+    confusion = count(prediction.probability >= threshold, prediction.sample.mask)
+    name = prediction.sample.name
     return f"{name if len(name) <= NAME_LENGTH else '…' + name[1 - NAME_LENGTH :]}\n{_score_line(confusion)}"
 
 

@@ -102,7 +102,7 @@ def format_estimate(estimate: Estimate) -> str:
 
 def evaluation_table(evaluations: Sequence[Evaluation], title: str) -> Table:
     """Show protocols side by side: every score with its 95 % interval, and the image-blind baseline below."""
-    columns = [(one, subset, one.figures(subset)) for one in evaluations for subset in one.subsets]
+    columns = [(one, subset, one.scores(subset)) for one in evaluations for subset in one.subsets]
     figures = [column[2] for column in columns]
     caption = "In brackets: 95 % interval. Blind: a predictor that never looks at the image."
     table = Table(title=escape(title), caption=caption)
@@ -116,7 +116,7 @@ def evaluation_table(evaluations: Sequence[Evaluation], title: str) -> Table:
     for score in _BLIND_SCORES:
         add_row(table, f"blind {_SCORES[score]}", *(format_estimate(one.blind[score]) for one in figures))
     table.add_section()
-    add_row(table, "places", *(f"{one.places}" for one in figures))
+    add_row(table, "samples", *(f"{one.samples}" for one in figures))
     add_row(table, "landslide pixels", *(f"{one.landslide_share:.1%}" for one in figures))
     return table
 
@@ -134,17 +134,17 @@ def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, tit
         title: title of the table.
         last: name of the last row.
     """
-    table = Table(title=escape(title), caption="95 % intervals in brackets, from resampling groups of places")
+    table = Table(title=escape(title), caption="95 % intervals in brackets, from resampling groups of samples")
     for name in ("", *(_SCORES[score] for score in _FOLD_SCORES)):
         table.add_column(name)
-    rows = {fold: evaluation.figures().model for fold, evaluation in folds.items()}
+    rows = {fold: evaluation.scores().model for fold, evaluation in folds.items()}
     for fold, scores in rows.items():
         add_row(table, f"fold {fold}", *(format_estimate(scores[score]) for score in _FOLD_SCORES))
     if together is not None:
         means = [float(np.mean([scores[score].value for scores in rows.values()])) for score in _FOLD_SCORES]
         table.add_section()
         add_row(table, "mean of the folds", *map(format_number, means))
-        pooled = together.figures().model
+        pooled = together.scores().model
         add_row(table, last, *(format_estimate(pooled[score]) for score in _FOLD_SCORES), style="bold")
     return table
 

@@ -67,7 +67,7 @@ def predict_out_of_fold(run: Run, fold: int) -> None:
         # Logits, because float16 would round probabilities near 1 to 1.
         inside = np.clip(prediction.probability, _SMALLEST, 1 - _SMALLEST)
         logit = np.log(inside / (1 - inside)).astype(np.float16)
-        np.savez(partial / f"{prediction.place.name}.npz", logit=logit, mask=prediction.place.mask)
+        np.savez(partial / f"{prediction.sample.name}.npz", logit=logit, mask=prediction.sample.mask)
     partial.rename(folder)
 
 

@@ -130,7 +130,7 @@ def _store_predictions(run: Run, predict: Predict, tiles: TileSet, folder: Path)
     config = run.config
     store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, cache="recent")
     for prediction in sheet_predictions(predict, store, seed=config.seed):
-        np.save(folder / f"{prediction.place.name}.npy", np.rint(prediction.probability * _STEPS).astype(np.uint8))
+        np.save(folder / f"{prediction.sample.name}.npy", np.rint(prediction.probability * _STEPS).astype(np.uint8))
 
 
 class DistillationStore(TileStore):

@@ -120,8 +120,8 @@ def read_history(run: Run, fold: int) -> dict[str, list[float]]:
 
 def _facts(run: Run, evaluation: RunEvaluation, name: str) -> ModelFacts:
     config, statistics, start = run.config, run.statistics, WarmStart.of(run)
-    figures = {"out_of_fold": evaluation.pooled.figures().model}
-    figures |= {f"test_{protocol}": test.figures().model for protocol, test in evaluation.test.items()}
+    figures = {"out_of_fold": evaluation.pooled.scores().model}
+    figures |= {f"test_{protocol}": test.scores().model for protocol, test in evaluation.test.items()}
     columns = zip(statistics.mean, statistics.std, statistics.minimum, statistics.maximum, strict=True)
     return ModelFacts(
         name=name,

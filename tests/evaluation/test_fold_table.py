@@ -13,8 +13,8 @@ def evaluation(name, tp, fp, fn, tn):
     """One place of one row with so many pixels of each outcome, at threshold .5."""
     probability = np.repeat([0.9, 0.9, 0.1, 0.1], [tp, fp, fn, tn])[None]
     mask = np.repeat([1, 0, 1, 0], [tp, fp, fn, tn])[None].astype(np.uint8)
-    place = Sample(name, "landslide", "", mask[..., None], mask)
-    return evaluate([Prediction(place, probability, everywhere(mask.shape))], "windows", 0.5, draws=5)
+    sample = Sample(name, "landslide", "", mask[..., None], mask)
+    return evaluate([Prediction(sample, probability, everywhere(mask.shape))], "windows", 0.5, draws=5)
 
 
 @pytest.fixture

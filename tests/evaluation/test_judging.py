@@ -26,12 +26,12 @@ def judge(mode: str, predict: Predict | list[Predict] = bright_is_landslide, **o
 def test_native_tiles_of_a_perfect_predictor(tiles: TileSet) -> None:
     blind = ImageBlindMask(np.pad(np.ones((10, 10), np.float32), 11), 0.5)
     judged = judge("windows", blind=blind).tiles(tiles)
-    landslide, everything = (judged.evaluation.figures(subset) for subset in ("landslide", "all"))
-    assert (landslide.places, everything.places) == (4, 8)
+    landslide, everything = (judged.evaluation.scores(subset) for subset in ("landslide", "all"))
+    assert (landslide.samples, everything.samples) == (4, 8)
     assert landslide.model["f1"].value == everything.model["f1"].value == 1.0
     assert 0.3 < everything.blind["f1"].value < landslide.blind["f1"].value < 1
     assert everything.pixels == sum(tile.width * tile.height for tile in tiles)
-    assert [kept.place.kind for kept in judged.gallery.best] == ["landslide"] * 4
+    assert [kept.sample.kind for kept in judged.gallery.best] == ["landslide"] * 4
     assert judged.gallery.worst == []
 
 
@@ -44,8 +44,8 @@ def test_a_model_of_resized_tiles_is_shown_resized_tiles(tiles: TileSet) -> None
 
     evaluation = judge("resized", predict).tiles(tiles).evaluation
     assert shapes == [(8, 32, 32, 3)]
-    assert evaluation.figures().pixels == 8 * 32 * 32
-    assert evaluation.figures().model["f1"].value > 0.9
+    assert evaluation.scores().pixels == 8 * 32 * 32
+    assert evaluation.scores().model["f1"].value > 0.9
 
 
 def test_tiles_are_shown_at_the_scale_of_training(tiles: TileSet, tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_windows_are_seeded_and_of_the_training_size(tiles: TileSet) -> None:
 
     first, again = (judge("windows", predict).windows(tiles).evaluation for _ in range(2))
     assert shapes == [(8, 32, 32, 3), (4, 32, 32, 3)] * 2
-    assert first.places == again.places
-    assert first.figures().places == 12
-    assert first.figures().model["f1"].value == 1.0
-    share = first.figures().landslide_share
-    assert first.figures().blind["f1"].value == pytest.approx(2 * share / (1 + share))
-    assert judge("windows", seed=5).windows(tiles).evaluation.places != first.places
+    assert first.samples == again.samples
+    assert first.scores().samples == 12
+    assert first.scores().model["f1"].value == 1.0
+    share = first.scores().landslide_share
+    assert first.scores().blind["f1"].value == pytest.approx(2 * share / (1 + share))
+    assert judge("windows", seed=5).windows(tiles).evaluation.samples != first.samples
 
 
 @pytest.mark.parametrize("protocol", ["tiles", "windows"])
@@ -105,10 +105,10 @@ def test_of_several_predictors_the_mean_is_judged_and_each_alone(tiles: TileSet,
     once, asked = asked[: len(asked) // 2], []
     together = judged([bright_is_landslide, brighter])
     assert asked == once
-    assert together.evaluation.places == alone[2].evaluation.places
-    assert [fold.places for fold in together.folds] == [one.evaluation.places for one in alone[:2]]
-    assert together.folds[0].places != together.folds[1].places
-    assert [one.place.name for one in together.gallery.worst] == [one.place.name for one in alone[2].gallery.worst]
+    assert together.evaluation.samples == alone[2].evaluation.samples
+    assert [fold.samples for fold in together.folds] == [one.evaluation.samples for one in alone[:2]]
+    assert together.folds[0].samples != together.folds[1].samples
+    assert [one.sample.name for one in together.gallery.worst] == [one.sample.name for one in alone[2].gallery.worst]
 
 
 def test_tiles_to_judge_on(tiles: TileSet) -> None:

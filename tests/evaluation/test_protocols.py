@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
+from lim_keras.errors import ConfigError
 from lim_keras.evaluation.evaluation import evaluate
 from lim_keras.evaluation.protocols import tile_predictions, window_predictions
 from lim_keras.metrics.image_blind import ImageBlindMask
@@ -63,13 +64,13 @@ SIZES = [(20, 30), (20, 30), (20, 30), (41, 17), (20, 30), (1, 1), (1, 1)]
 def test_native_tiles_in_batches_equal_one_by_one() -> None:
     store, watched = FakeStore(SIZES), Watched()
     predictions = list(tile_predictions(watched, store, batch=2))
-    assert [p.place.name for p in predictions] == [tile.tile_id for tile in store.tiles]
-    assert [p.place.group for p in predictions] == [tile.group for tile in store.tiles]
+    assert [p.sample.name for p in predictions] == [tile.tile_id for tile in store.tiles]
+    assert [p.sample.group for p in predictions] == [tile.group for tile in store.tiles]
     assert watched.shapes == [(2, 20, 30, 3), (1, 20, 30, 3), (1, 41, 17, 3), (1, 20, 30, 3), (2, 1, 1, 3)]
     for position, prediction in enumerate(predictions):
         image, mask = store.get(position)
         assert (prediction.probability == Watched()(image[np.newaxis])[0]).all()
-        assert (prediction.place.mask == mask).all()
+        assert (prediction.sample.mask == mask).all()
         assert prediction.blind.all() and prediction.blind.shape == mask.shape
 
 
@@ -77,14 +78,14 @@ def test_resized_tiles_are_all_of_the_training_size() -> None:
     watched = Watched()
     predictions = list(tile_predictions(watched, FakeStore(SIZES), size=16, batch=3))
     assert watched.shapes == [(3, 16, 16, 3), (3, 16, 16, 3), (1, 16, 16, 3)]
-    assert all(p.place.mask.shape == p.probability.shape == (16, 16) for p in predictions)
-    assert all(set(np.unique(p.place.mask)) <= {0, 1, 255} for p in predictions)
+    assert all(p.sample.mask.shape == p.probability.shape == (16, 16) for p in predictions)
+    assert all(set(np.unique(p.sample.mask)) <= {0, 1, 255} for p in predictions)
 
 
 def test_tiles_carry_the_mean_mask_as_baseline() -> None:
     blind = ImageBlindMask(np.pad(np.ones((4, 4), np.float32), 2), 0.5)
     for prediction in tile_predictions(Watched(), FakeStore(SIZES[:4]), blind=blind):
-        assert (prediction.blind == blind.mask(prediction.place.mask.shape)).all()
+        assert (prediction.blind == blind.mask(prediction.sample.mask.shape)).all()
         assert prediction.blind.any() and not prediction.blind.all()
 
 
@@ -107,13 +108,13 @@ def test_windows_are_the_first_of_the_epoch() -> None:
     predictions = list(window_predictions(predict, Windows(), 7, epoch=2, batch=4))
     assert np.concatenate(shown).tolist() == [20, 21, 22, 23, 24, 25, 26]
     assert [len(images) for images in shown] == [4, 3]
-    assert [p.place.kind for p in predictions] == ["landslide", *["non-landslide"] * 2] * 2 + ["landslide"]
-    assert all(p.place.group == "" and p.blind.all() for p in predictions)
+    assert [p.sample.kind for p in predictions] == ["landslide", *["non-landslide"] * 2] * 2 + ["landslide"]
+    assert all(p.sample.group == "" and p.blind.all() for p in predictions)
     # 3 of 7 windows with 16 of 64 landslide pixels: all missed
-    assert evaluate(predictions, "windows", 0.5).figures("all").model["recall"].value == 0
-    assert evaluate(predictions, "windows", 0.5).figures("landslide").places == 3
+    assert evaluate(predictions, "windows", 0.5).scores("all").model["recall"].value == 0
+    assert evaluate(predictions, "windows", 0.5).scores("landslide").samples == 3
 
 
 def test_a_prediction_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(1, 20, 30\)"):
+    with pytest.raises(ConfigError, match=r"shape \(1, 20, 30\)"):
         list(tile_predictions(lambda images: images[..., :1], FakeStore(SIZES[:1])))

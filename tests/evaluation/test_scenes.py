@@ -87,7 +87,7 @@ def world(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def total(result: SceneResult) -> Confusion:
-    return pool([place.model for place in result.evaluation.places])
+    return pool([place.model for place in result.evaluation.samples])
 
 
 def test_windows_with_a_halo_equal_the_whole_scene(write: Write) -> None:
@@ -98,7 +98,7 @@ def test_windows_with_a_halo_equal_the_whole_scene(write: Write) -> None:
     assert len(model.shapes) > 20
     whole = model.probability(image)
     # a block at a time: 2 rows of 3
-    assert [place.name for place in result.evaluation.places][:4] == [
+    assert [place.name for place in result.evaluation.samples][:4] == [
         "row_0_column_0",
         "row_0_column_512",
         "row_0_column_1024",
@@ -106,9 +106,9 @@ def test_windows_with_a_halo_equal_the_whole_scene(write: Write) -> None:
     ]
     assert total(result) == count(whole >= 0.5, labels)
     assert total(result).tp > 1000
-    shown = next(p for p in result.gallery.best if p.place.name == "row_512_column_512")
+    shown = next(p for p in result.gallery.best if p.sample.name == "row_512_column_512")
     assert np.abs(shown.probability - whole[512:700, 512:1024]).max() < 1e-6
-    assert (shown.place.image == image[512:700, 512:1024]).all()
+    assert (shown.sample.image == image[512:700, 512:1024]).all()
 
 
 def test_pixels_without_data_are_never_shown_and_count_nowhere(write: Write) -> None:
@@ -172,7 +172,7 @@ def test_no_label_is_what_the_file_calls_nodata(write: Write, dtype: type, nodat
     for scores in (result.detections.iou_50["all"], result.detections.any_overlap["all"]):
         assert (scores.truth, scores.found, scores.predicted, scores.right) == (1, 1, 1, 1)
     assert total(result).pixels == 300 * 400 - 150 * 150
-    assert {value for one in result.gallery.best for value in np.unique(one.place.mask).tolist()} == {0, 1, 255}
+    assert {value for one in result.gallery.best for value in np.unique(one.sample.mask).tolist()} == {0, 1, 255}
 
 
 def test_rasters_without_a_place_are_taken_at_their_word(write: Write) -> None:

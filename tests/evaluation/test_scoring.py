@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate, pool_evaluations
 from lim_keras.metrics.binary import Confusion
 from lim_keras.metrics.image_blind import everywhere
@@ -13,8 +14,8 @@ from lim_keras.metrics.image_blind import everywhere
 
 def predicted(name: str, kind: str, probability: object, mask: object, group: str = "") -> Prediction:
     labels = np.asarray(mask, np.uint8)
-    place = Sample(name, kind, group, np.zeros((*labels.shape, 3), np.uint8), labels)
-    return Prediction(place, np.asarray(probability, np.float32), everywhere(labels.shape))
+    sample = Sample(name, kind, group, np.zeros((*labels.shape, 3), np.uint8), labels)
+    return Prediction(sample, np.asarray(probability, np.float32), everywhere(labels.shape))
 
 
 def two_tiles() -> list[Prediction]:
@@ -27,12 +28,12 @@ def two_tiles() -> list[Prediction]:
 def test_figures_by_hand() -> None:
     evaluation = evaluate(two_tiles(), "tiles", 0.5)
     assert evaluation.subsets == ("landslide", "all")
-    assert [place.model for place in evaluation.places] == [Confusion(1, 1, 1, 0), Confusion(0, 1, 0, 3)]
+    assert [place.model for place in evaluation.samples] == [Confusion(1, 1, 1, 0), Confusion(0, 1, 0, 3)]
     # everything is landslide: every landslide pixel is found, every background pixel is a false alarm
-    assert [place.blind for place in evaluation.places] == [Confusion(2, 1, 0, 0), Confusion(0, 4, 0, 0)]
+    assert [place.blind for place in evaluation.samples] == [Confusion(2, 1, 0, 0), Confusion(0, 4, 0, 0)]
 
-    landslide, everything = evaluation.figures("landslide"), evaluation.figures("all")
-    assert (landslide.places, landslide.pixels, everything.places, everything.pixels) == (1, 3, 2, 7)
+    landslide, everything = evaluation.scores("landslide"), evaluation.scores("all")
+    assert (landslide.samples, landslide.pixels, everything.samples, everything.pixels) == (1, 3, 2, 7)
     # landslide tile: f1 = 2 / (2 + 1 + 1); all: tp 1, fp 2, fn 1: 2 / 5
     assert landslide.model["f1"].value == pytest.approx(0.5)
     assert everything.model["f1"].value == pytest.approx(0.4)
@@ -45,7 +46,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_threshold_itself_is_landslide() -> None:
-    assert evaluate([predicted("a", "landslide", [[0.25, 0.24]], [[1, 1]])], "tiles", 0.25).places[
+    assert evaluate([predicted("a", "landslide", [[0.25, 0.24]], [[1, 1]])], "tiles", 0.25).samples[
         0
     ].model == Confusion(1, 0, 1, 0)
 
@@ -57,20 +58,20 @@ def test_a_scene_is_one_subset() -> None:
 def test_without_landslide_places_only_all_is_reported() -> None:
     evaluation = evaluate(two_tiles()[1:], "windows", 0.5)
     assert evaluation.subsets == ("all",)
-    with pytest.raises(ValueError, match="`subset`"):
-        evaluation.figures("landslide")
+    with pytest.raises(ConfigError, match="`subset`"):
+        evaluation.scores("landslide")
 
 
 def test_folds_pool_to_what_all_places_give() -> None:
     whole = evaluate(two_tiles(), "windows", 0.5)
     parts = [evaluate([prediction], "windows", 0.5) for prediction in two_tiles()]
     pooled = pool_evaluations(parts)
-    assert pooled.places == whole.places
+    assert pooled.samples == whole.samples
     assert (pooled.histogram.counts == whole.histogram.counts).all()
-    assert pooled.figures("landslide") == whole.figures("landslide")
-    with pytest.raises(ValueError, match="one threshold"):
+    assert pooled.scores("landslide") == whole.scores("landslide")
+    with pytest.raises(ConfigError, match="one threshold"):
         pool_evaluations([parts[0], evaluate(two_tiles(), "windows", 0.4)])
-    with pytest.raises(ValueError, match="one protocol"):
+    with pytest.raises(ConfigError, match="one protocol"):
         pool_evaluations([])
 
 
@@ -95,7 +96,7 @@ def test_json_holds_everything_and_no_nan() -> None:
 
 def test_nothing_labelled_is_nothing_measured() -> None:
     evaluation = evaluate([predicted("c", "non-landslide", [[0.5]], [[255]])], "windows", 0.5)
-    figures = evaluation.figures()
+    figures = evaluation.scores()
     assert math.isnan(figures.model["f1"].value) and math.isnan(figures.average_precision)
     assert evaluation.to_dict()["calibration"]["log_loss"] is None
 
@@ -114,16 +115,16 @@ def test_groups_reach_the_intervals() -> None:
         return evaluate(tiles, "tiles", 0.5)
 
     rng = np.random.default_rng(2)
-    grouped = evaluation(True).figures().model["f1"]
+    grouped = evaluation(True).scores().model["f1"]
     rng = np.random.default_rng(2)
-    alone = evaluation(False).figures().model["f1"]
+    alone = evaluation(False).scores().model["f1"]
     assert grouped.value == alone.value
     assert grouped.high - grouped.low > alone.high - alone.low
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="`predictions`"):
+    with pytest.raises(DataError, match="`predictions`"):
         evaluate([], "tiles", 0.5)
     for threshold in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match="`threshold`"):
+        with pytest.raises(ConfigError, match="`threshold`"):
             evaluate(two_tiles(), "tiles", threshold)

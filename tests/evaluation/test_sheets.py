@@ -51,13 +51,13 @@ SIZES = [(20, 31), (25, 18), (40, 22), (9, 50), (33, 33), (12, 12), (28, 41)]
 def test_every_tile_once_as_it_is(monkeypatch, side):
     monkeypatch.setattr(sheets, "SIDE", side)
     ground = Ground(SIZES)
-    found = {p.place.name: p for p in sheet_predictions(by_pixel, ground, seed=1, tile=48, halo=8, multiple=8)}
+    found = {p.sample.name: p for p in sheet_predictions(by_pixel, ground, seed=1, tile=48, halo=8, multiple=8)}
     assert set(found) == {tile.tile_id for tile in ground.tiles}
     for tile, (image, mask) in zip(ground.tiles, ground.examples, strict=True):
         prediction = found[tile.tile_id]
-        assert (prediction.place.kind, prediction.place.group) == (tile.kind, tile.group)
-        np.testing.assert_array_equal(prediction.place.image, image)
-        np.testing.assert_array_equal(prediction.place.mask, mask)
+        assert (prediction.sample.kind, prediction.sample.group) == (tile.kind, tile.group)
+        np.testing.assert_array_equal(prediction.sample.image, image)
+        np.testing.assert_array_equal(prediction.sample.mask, mask)
         np.testing.assert_allclose(prediction.probability, by_pixel(image), rtol=1e-6)
         assert prediction.blind.shape == mask.shape and prediction.blind.all()
 
@@ -68,7 +68,7 @@ def test_tiles_are_seen_among_others():
     alone = {t.tile_id: by_neighbourhood(i[None])[0] for t, i in zip(ground.tiles, images, strict=True)}
     differing = 0
     for prediction in sheet_predictions(by_neighbourhood, ground, seed=1):
-        own = alone[prediction.place.name]
+        own = alone[prediction.sample.name]
         np.testing.assert_allclose(prediction.probability[3:-3, 3:-3], own[3:-3, 3:-3], rtol=1e-5)
         differing += not np.allclose(prediction.probability, own)
     assert differing == len(ground)
@@ -77,7 +77,7 @@ def test_tiles_are_seen_among_others():
 def test_neighbours_are_drawn_from_the_seed():
     ground = Ground(SIZES)
     first, again, other = (
-        {p.place.name: p.probability.tobytes() for p in sheet_predictions(by_neighbourhood, ground, seed=seed)}
+        {p.sample.name: p.probability.tobytes() for p in sheet_predictions(by_neighbourhood, ground, seed=seed)}
         for seed in (1, 1, 2)
     )
     assert first == again != other

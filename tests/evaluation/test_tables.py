@@ -35,8 +35,8 @@ def test_interval_in_brackets() -> None:
 
 def test_protocols_side_by_side() -> None:
     mask = np.array([[1, 0], [1, 0]], np.uint8)
-    place = Sample("a", "landslide", "", np.zeros((2, 2, 3), np.uint8), mask)
-    prediction = Prediction(place, np.array([[0.9, 0.1], [0.1, 0.1]], np.float32), everywhere((2, 2)))
+    sample = Sample("a", "landslide", "", np.zeros((2, 2, 3), np.uint8), mask)
+    prediction = Prediction(sample, np.array([[0.9, 0.1], [0.1, 0.1]], np.float32), everywhere((2, 2)))
     evaluations = [evaluate([prediction], protocol, 0.5) for protocol in ("tiles", "windows", "scene")]
     console = Console(width=150, record=True, file=io.StringIO())
     console.print(evaluation_table(evaluations, "a bundle"))

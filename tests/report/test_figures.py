@@ -52,7 +52,7 @@ def test_histories_that_cannot_be_drawn(histories, message, tmp_path):
 
 def test_overlay(tmp_path):
     shown = prediction()
-    place = shown.place
+    place = shown.sample
     path = figures.overlay(place.image, place.mask, shown.probability, tmp_path / "one.png", title="a place")
     picture = picture_of(path)
     for colour in (TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE):

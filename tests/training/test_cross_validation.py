@@ -181,12 +181,12 @@ def logits(image):
 def test_every_held_out_tile_is_predicted_at_its_own_size(finished):
     run = finished()
     predict_out_of_fold(run, 1)
-    kept = {prediction.place.name: prediction for prediction in read_out_of_fold(run, 1)}
+    kept = {prediction.sample.name: prediction for prediction in read_out_of_fold(run, 1)}
     assert set(kept) == {"ls_1", "ls_3", "nls_1", "nls_3"}
     for name, prediction in kept.items():
         image, mask = read_tile(run.tiles[name])
-        np.testing.assert_array_equal(prediction.place.mask, mask)
-        assert prediction.place.kind == run.tiles[name].kind
+        np.testing.assert_array_equal(prediction.sample.mask, mask)
+        assert prediction.sample.kind == run.tiles[name].kind
         # float16 keeps a logit to 1 part in 2048
         expected = 1 / (1 + np.exp(1.0 - logits(image)))
         np.testing.assert_allclose(prediction.probability, expected, atol=2e-3)
@@ -197,7 +197,7 @@ def test_models_of_resized_tiles_predict_resized_tiles(finished):
     run = finished(**{"sampling.mode": "resized", "augmentation": "none"})
     predict_out_of_fold(run, 0)
     for prediction in read_out_of_fold(run, 0):
-        assert prediction.probability.shape == prediction.place.mask.shape == (32, 32)
+        assert prediction.probability.shape == prediction.sample.mask.shape == (32, 32)
 
 
 def test_kept_predictions_are_calibrated_when_read(finished):

@@ -77,7 +77,7 @@ def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(fin
     histogram = ProbabilityHistogram()
     for fold in (0, 1):
         for prediction in read_out_of_fold(finalized[0], fold):
-            histogram.add(prediction.probability, prediction.place.mask)
+            histogram.add(prediction.probability, prediction.sample.mask)
     histogram = histogram.at_share(finalized[0].landslide_share)
     calibration = fit_calibration(histogram)
     threshold, f1 = best_threshold(histogram, calibration)
