@@ -185,6 +185,10 @@ class LiteRtModel:
             return self.fixed_tile, self.fixed_tile
         return choose_tile(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)
 
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict the probability (n, height, width) of images; errors as in `predict_all`."""
+        return self.predict_all(images).probability
+
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Images (n, height, width, bands) of any size.
 

@@ -70,6 +70,10 @@ class ServerModel(AbstractContextManager["ServerModel"]):
             )
         return shape_tile(self.info.halo, height, width, min(pixels, self.window_pixels), multiple)
 
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict the probability (n, height, width) of images; errors as in `predict_all`."""
+        return self.predict_all(images).probability
+
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Predict images (n, height, width, bands) in one request, with retries.
 

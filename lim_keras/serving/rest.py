@@ -21,7 +21,6 @@ from lim_keras.errors import DataError, ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.transport import ServedSignature, ServerAddress, ServerOptions, UnavailableError, printable
 
-_ERROR_BYTES = 2**16
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _DIGITS = {"uint8": 3, "uint16": 5, "float32": 15}  # at most; -1.23456789e-38 is the longest float32
 _ANSWER_DIGITS = 14
@@ -37,7 +36,7 @@ class RestTransport:
     def __init__(self, address: ServerAddress, info: BundleInfo, options: ServerOptions) -> None:
         self.address, self.limit, self._timeout_s = address, options.message_limit(address), options.timeout_s
         self.message_bytes, self.decoding_bytes = _pixel_bytes(info)
-        self._client = httpx.AsyncClient(
+        self._client = client = httpx.AsyncClient(
             headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
             verify=ssl.create_default_context(),  # the system's certificates, not httpx's own
             timeout=httpx.Timeout(None, connect=min(options.timeout_s / 2, 10.0)),
@@ -46,8 +45,7 @@ class RestTransport:
         )
         # Decoding holds Python's lock: one answer at a time is as fast, and takes the memory of one.
         self._loop, self._decoding = _event_loop(), threading.Lock()
-        client, loop = self._client, self._loop
-        self.close = weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.aclose(), loop))
+        self.close = weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.aclose(), _event_loop()))
 
     def describe(self) -> ServedSignature:
         """Request the signature: GET .../metadata."""
@@ -83,7 +81,7 @@ class RestTransport:
         """Send a request; return the status and the first bytes of the answer, at most one more than allowed."""
         answer, method = bytearray(), "POST" if body else "GET"
         async with asyncio.timeout(self._timeout_s), self._client.stream(method, url, content=body) as response:
-            most = self.limit + 1 if response.status_code == 200 else _ERROR_BYTES
+            most = self.limit + 1 if response.status_code == 200 else 2**16
             async for chunk in response.aiter_bytes():
                 answer += chunk[: most - len(answer)]
                 if len(answer) == most:
@@ -108,8 +106,7 @@ def encode(images: NDArray[Any]) -> bytes:
     values = images if images.dtype.name in ("uint8", "uint16") else images.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError("Invalid value for argument `images`. Expected finite numbers. Received: NaN or infinity")
-    number = "%d" if values.dtype.kind == "u" else "%.9g"
-    number = "%.8e" if np.abs(values).max() >= _LARGEST_INTEGER else number
+    number = "%d" if values.dtype.kind == "u" else "%.8e" if np.abs(values).max() >= _LARGEST_INTEGER else "%.9g"
     pixel = f"[{','.join([number] * values.shape[3])}]"
     row = f"[{','.join([pixel] * values.shape[2])}]"
     tensors = (f"[{','.join(row % tuple(line.ravel().tolist()) for line in image)}]" for image in values)

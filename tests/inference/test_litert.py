@@ -55,6 +55,7 @@ def test_images_of_any_size(monkeypatch: pytest.MonkeyPatch, size: tuple[int, in
     runner = Runner(side)
     image = texture(*size)
     said = model(monkeypatch, runner).predict_all(image[np.newaxis])
+    assert (model(monkeypatch, runner).predict(image[np.newaxis]) == said.probability).all()
     expected = image.astype(np.float32).mean(axis=-1) / 256
     assert np.abs(said.probability[0] - expected).max() < 1e-6
     assert (said.votes[0] == (expected >= 0.5)).all() and not said.spread.any()

@@ -130,6 +130,7 @@ def test_a_single_model_has_votes_and_no_spread(server: ModelServer, bundles: Pa
     assert np.abs(found.probability - expected.probability).max() <= 1e-6
     assert (found.votes == expected.votes).all() and 0 < found.votes.mean() < 1
     assert found.spread.shape == (1, 70, 90) and not found.spread.any()
+    assert (served(server, way, bundles).predict(image) == found.probability).all()
 
 
 @pytest.mark.parametrize("way", WAYS)
