@@ -74,7 +74,7 @@ def prepare_distillation(run: Run, teacher: str | os.PathLike[str]) -> Distillat
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         for fold, names in _by_fold(info, tiles).items():
-            predict = _predict(teacher, fold, run.config.distillation.symmetries)
+            predict = _predict(teacher, fold, run.config.distillation.tta)
             _store_predictions(run, predict, tiles.subset(names), partial)
         partial.rename(folder)
     return Distillation(folder, run.config.distillation.teacher_weight)

@@ -91,7 +91,7 @@ def test_tiles_that_no_fold_was_fitted_to_are_answered_by_all(teacher, student):
 
 
 def test_over_symmetries_a_model_of_single_pixels_says_the_same(teacher, student):
-    run = student(distillation={"symmetries": True})
+    run = student(distillation={"tta": True})
     distillation = prepare_distillation(run, teacher())
     image, _ = read_tile(run.tiles["ls_1"])
     np.testing.assert_allclose(np.load(distillation.folder / "ls_1.npy"), sure(image, OFFSETS[1]), atol=0.51)
@@ -179,5 +179,5 @@ def test_scores_are_those_of_the_mask():
 
 def test_the_defaults_of_the_configuration():
     config = RunConfig(name="x")
-    assert (config.distillation.teacher_weight, config.distillation.symmetries) == (0.5, False)
+    assert (config.distillation.teacher_weight, config.distillation.tta) == (0.5, False)
     assert not config.export.half_size and config.data_terms == ""
