@@ -49,16 +49,16 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
     """Predict one made-up scene of height x width pixels into maps in `folder`, then the same windows from memory."""
     from lim_keras.bundle.saved_model import load_bundle
     from lim_keras.bundle.window_size import choose_tile, free_memory, parse_memory
+    from lim_keras.inference.options import MapOptions
     from lim_keras.inference.predict_maps import predict_maps
     from lim_keras.inference.valid_regions import find_valid_regions
-    from lim_keras.inventory.options import PredictOptions
     from lim_keras.raster.scene import SceneReader
     from lim_keras.raster.writer import gdal_settings
 
     model = load_bundle(asked.bundle)
     bands = model.info.bands
     scene = write_scene(folder / "scene.tif", height, width, bands, asked.valid, model.info.dtype)
-    options = PredictOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
+    options = MapOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
     cell = math.lcm(64, model.info.stride)
     with gdal_settings(), SceneReader(scene) as reader:
         islands = find_valid_regions(reader, cell)

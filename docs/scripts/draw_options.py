@@ -11,7 +11,6 @@ import argparse
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from matplotlib.patches import Rectangle
 from rasterio.windows import Window
 
 from lim_keras.bundle.saved_model import Bundle, load_bundle
-from lim_keras.inventory.landslides import InventoryOptions
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
 from lim_keras.raster.reader import read_image, write_raster
@@ -76,8 +74,6 @@ class Painter:
 
     def inventories(self, dem: Path) -> Figure:
         """What is kept of the landslides, and how they are drawn."""
-        steep = InventoryOptions(min_slope=15)
-        least, filled = InventoryOptions(min_area_m2=1000), InventoryOptions(fill_holes_m2=100)
         figure, places = _panels(2, 5)
 
         def show(title: str, close: Close | None = None, **options: Any) -> None:
@@ -86,13 +82,13 @@ class Painter:
         draw(next(places), self._pixels)
         show("as it is")
         show("--threshold 0.9", threshold=0.9)
-        show("--min-area 1000", inventory=least)
-        show("--min-slope 15, dotted: flatter", inventory=steep, dem=dem)
-        show("--min-slope 15 --drop-flat", inventory=replace(steep, drop_below_slope=True), dem=dem)
+        show("--min-area 1000", min_area_m2=1000)
+        show("--min-slope 15, dotted: flatter", min_slope_deg=15, dem=dem)
+        show("--min-slope 15 --drop-flat", min_slope_deg=15, drop_flat=True, dem=dem)
         show("one, as it is", SLIDE)
-        show("the same, --simplify 8", SLIDE, inventory=InventoryOptions(simplify_m=8))
+        show("the same, --simplify 8", SLIDE, simplify_m=8)
         show("--threshold 0.01", HOLES, threshold=0.01)
-        show("the same, --fill-holes 100", HOLES, threshold=0.01, inventory=filled)
+        show("the same, --fill-holes 100", HOLES, threshold=0.01, fill_holes_m2=100)
         return figure
 
     def readings(self) -> Figure:
@@ -123,10 +119,10 @@ class Painter:
         """What the maps hold, and the windows that they are made of."""
         figure, places = _panels(1, 4)
         plain = self._predict(self._part, "plain", probability="float32", spread=True)
-        symmetries = self._predict(self._part, "symmetries", probability="float32", symmetries=True)
+        tta = self._predict(self._part, "tta", probability="float32", tta=True)
         for prediction, band, title in (
             (plain, 1, "probability"),
-            (symmetries, 1, "the same, --tta"),
+            (tta, 1, "the same, --tta"),
             (plain, 2, "standard deviation of the folds, --spread"),
         ):
             with rasterio.open(prediction.files[0]) as file:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lim_keras.evaluation.bundle_report import BundleReport
     from lim_keras.evaluation.scene import SceneResult
     from lim_keras.inventory.batch import BatchResult
-    from lim_keras.inventory.landslides import InventoryOptions
     from lim_keras.inventory.options import PredictOptions, VectorFormat
     from lim_keras.inventory.predict_scene import ScenePrediction
     from lim_keras.progress import ProgressCallback
@@ -103,14 +102,17 @@ def predict_scene(
         >>> result.inventory.area.sum()
     """
     reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
-    kept = _inventory(min_area_m2, fill_holes_m2, simplify_m, dem, min_slope_deg, drop_flat)
     options = replace(
         reading,
         threshold=threshold,
         probability=probability,
         spread=spread,
         formats=_formats(geojson, parquet),
-        inventory=kept,
+        min_area_m2=min_area_m2,
+        fill_holes_m2=fill_holes_m2,
+        simplify_m=simplify_m,
+        min_slope_deg=min_slope_deg,
+        drop_flat=drop_flat,
         dem=None if dem is None else as_path("dem", dem),
     )
     from lim_keras.inventory.predict_scene import predict_scene as predict
@@ -168,14 +170,17 @@ def predict_scenes(
         >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
     """
     reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
-    kept = _inventory(min_area_m2, fill_holes_m2, simplify_m, dem, min_slope_deg, drop_flat)
     options = replace(
         reading,
         threshold=threshold,
         probability=probability,
         spread=spread,
         formats=_formats(geojson, parquet),
-        inventory=kept,
+        min_area_m2=min_area_m2,
+        fill_holes_m2=fill_holes_m2,
+        simplify_m=simplify_m,
+        min_slope_deg=min_slope_deg,
+        drop_flat=drop_flat,
         dem=None if dem is None else as_path("dem", dem),
     )
     from lim_keras.inventory.batch import find_scenes
@@ -348,32 +353,9 @@ def _reading(
         nodata=nodata,
         gsd_m=gsd_m,
         resample=resample,
-        symmetries=tta,
+        tta=tta,
         memory=parse_memory(memory) if isinstance(memory, str) else memory,
         tile=tile,
-    )
-
-
-def _inventory(
-    min_area_m2: float,
-    fill_holes_m2: float,
-    simplify_m: float,
-    dem: StrPath | None,
-    min_slope_deg: float | None,
-    drop_flat: bool,
-) -> InventoryOptions:
-    if min_slope_deg is not None and dem is None:
-        raise ConfigError("`min_slope_deg` needs an elevation model. Give `dem`.")
-    if drop_flat and min_slope_deg is None:
-        raise ConfigError("`drop_flat` needs `min_slope_deg`.")
-    from lim_keras.inventory.landslides import InventoryOptions
-
-    return InventoryOptions(
-        min_area_m2=min_area_m2,
-        fill_holes_m2=fill_holes_m2,
-        simplify_m=simplify_m,
-        min_slope=min_slope_deg,
-        drop_below_slope=drop_flat,
     )
 
 

@@ -153,11 +153,11 @@ SCENE_OPTIONS = {
     "nodata": "--nodata",
     "gsd_m": "--gsd",
     "resample": "--resample",
-    "symmetries": "--tta",
+    "tta": "--tta",
     "memory": "--memory",
     "tile": "--tile",
 }
-"""The options, by their names in `lim_keras.inventory.options.PredictOptions`."""
+"""The options, by their names in `lim_keras.inference.options.MapOptions`."""
 
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,9 +185,7 @@ def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--resample", is_flag=True, help="Warp scenes to the bundle's metres a pixel beyond a factor 1.5."
             ),
-            click.option(
-                "--tta", "symmetries", is_flag=True, help="Average over eight symmetries: eight times the time."
-            ),
+            click.option("--tta", is_flag=True, help="Average over eight symmetries: eight times the time."),
             click.option(
                 "--memory",
                 type=MemoryType(),

@@ -139,7 +139,6 @@ def _connect(bundle: Path, server: str, options: Any) -> SceneModel:
 
 
 def _options(given: dict[str, Any]) -> Any:
-    from lim_keras.inventory.landslides import InventoryOptions
     from lim_keras.inventory.options import PredictOptions, VectorFormat
 
     if given["min_slope"] is not None and given["dem"] is None:
@@ -155,13 +154,11 @@ def _options(given: dict[str, Any]) -> Any:
         spread=given["spread"],
         **{name: given[name] for name in SCENE_OPTIONS},
         formats=tuple(formats),
-        inventory=InventoryOptions(
-            min_area_m2=given["min_area"],
-            fill_holes_m2=given["fill_holes"],
-            simplify_m=given["simplify"],
-            min_slope=given["min_slope"],
-            drop_below_slope=given["drop_flat"],
-        ),
+        min_area_m2=given["min_area"],
+        fill_holes_m2=given["fill_holes"],
+        simplify_m=given["simplify"],
+        min_slope_deg=given["min_slope"],
+        drop_flat=given["drop_flat"],
         dem=given["dem"],
     )
 
@@ -231,7 +228,7 @@ def evaluate(
     load_tensorflow()
     from lim_keras.data.tiles import read_tile_ids
     from lim_keras.evaluation.bundle_report import evaluate_bundle
-    from lim_keras.inventory.options import PredictOptions
+    from lim_keras.inference.options import MapOptions
     from lim_keras.report.figures import write_report_figures
     from lim_keras.report.progress import ProgressBar
     from lim_keras.report.tables import print_result, report_tables
@@ -244,7 +241,7 @@ def evaluate(
         truth=truth,
         settings=EvaluationSection(windows=windows, bootstrap=bootstrap),
         each_fold=each_fold,
-        options=PredictOptions(**reading),
+        options=MapOptions(**reading),
         progress=ProgressBar(),
     )
     said: list[Any] = [*report_tables(report)]
@@ -261,7 +258,7 @@ def _refuse_scene_options() -> None:
     given = [
         option
         for name, option in SCENE_OPTIONS.items()
-        if name != "symmetries" and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if name != "tta" and context.get_parameter_source(name) is not ParameterSource.DEFAULT
     ]
     if given:
         raise click.UsageError(f"{', '.join(given)}: only with --scene.")

@@ -17,7 +17,6 @@ from lim_keras.demo.tiles import cut_tiles
 from lim_keras.demo.world import make_world, write_world
 from lim_keras.errors import DataError
 from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
-from lim_keras.inventory.landslides import InventoryOptions
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.reader import read_image, read_info
@@ -127,8 +126,7 @@ def _judge(folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, setting
 def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
     """What `lim-keras predict` makes of the unseen world, and where that is right and wrong."""
     files = folder / "world" / "unseen"
-    inventory = InventoryOptions(min_area_m2=_SMALLEST_M2)
-    options = PredictOptions(probability="float32", dem=files / "dem.tif", inventory=inventory)
+    options = PredictOptions(probability="float32", dem=files / "dem.tif", min_area_m2=_SMALLEST_M2)
     prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
     found = f"{count} landslides of at least {_SMALLEST_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"

@@ -16,8 +16,8 @@ from lim_keras.errors import BundleError, DataError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles
 from lim_keras.evaluation.scene import evaluate_scene
 from lim_keras.files import write_text
+from lim_keras.inference.options import MapOptions
 from lim_keras.inference.tta import with_tta
-from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.scene import Predict
@@ -64,7 +64,7 @@ def evaluate_bundle(
     truth: Path | None = None,
     settings: EvaluationSection = DEFAULTS,
     each_fold: bool = False,
-    options: PredictOptions | None = None,
+    options: MapOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
     """Judge a bundle on tiles, on windows, and on a scene where one is given.
@@ -76,7 +76,7 @@ def evaluate_bundle(
         scene, truth: a raster, and its landslides as polygons or as labels on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
         each_fold: judge each fold's model alone, too.
-        options: how the scene is read and cut; its `symmetries` holds for tiles and windows, too.
+        options: how the scene is read and cut; its `tta` holds for tiles and windows, too.
         progress: receives the steps of every protocol.
 
     Raises:
@@ -95,7 +95,7 @@ def evaluate_bundle(
     judge = _judge(bundle, settings, progress)
 
     def judged(model: Bundle) -> tuple[list[ProtocolResult], Detections | None]:
-        alone = replace(judge, predict=_averaged(model) if options and options.symmetries else model.predict)
+        alone = replace(judge, predict=_averaged(model) if options and options.tta else model.predict)
         parts = [] if tiles is None else [alone.tiles(tiles), alone.windows(tiles)]
         if scene is None or truth is None:
             return parts, None

@@ -31,10 +31,10 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate
 from lim_keras.evaluation.evaluator import Gallery
 from lim_keras.inference.domain import check_scene, reading_grid
+from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.geometry_clean import clean_polygons, cut_polygons
 from lim_keras.inventory.landslides import polygonise
-from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.detections import Detections, score_detections
 from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback
@@ -224,7 +224,7 @@ def evaluate_scene(
     *,
     settings: EvaluationSection,
     seed: int = 2022,
-    options: PredictOptions | None = None,
+    options: MapOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> SceneResult:
     """Predict a scene and compare it with its truth on the scene's own grid, at the model's threshold.
@@ -246,7 +246,7 @@ def evaluate_scene(
     Warns:
         DomainWarning: the scene's ground sample distance is far from that of training.
     """
-    options = options or PredictOptions()
+    options = options or MapOptions()
     threshold, info = model.info.threshold, read_scene_info(scene)
     info = replace(info, gsd_m=info.gsd_m or options.gsd_m)
     with ExitStack() as stack:

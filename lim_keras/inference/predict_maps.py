@@ -12,10 +12,10 @@ from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
 from lim_keras.bundle.window_size import choose_tile, free_memory
 from lim_keras.errors import DataError
 from lim_keras.inference.maps import Maps
+from lim_keras.inference.options import MapOptions
 from lim_keras.inference.stream import Background, InputScaling, WindowPrediction, predict_windows
 from lim_keras.inference.tta import with_tta
 from lim_keras.inference.valid_regions import ValidRegion, find_valid_regions
-from lim_keras.inventory.options import PredictOptions
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.scene import SceneReader
 from lim_keras.raster.windows import Window, smallest_tile
@@ -29,7 +29,7 @@ def predict_maps(
     scene: SceneReader,
     folder: Path,
     *,
-    options: PredictOptions,
+    options: MapOptions,
     identity: str = "",
     progress: ProgressCallback | None = None,
 ) -> tuple[Path, dict[str, Any]]:
@@ -59,7 +59,7 @@ def predict_maps(
     rows, columns = maps.plan["tile"]
     work = [(row, island.box) for island in islands for row in island.rows((rows, columns), info.halo)]
     seen = InputScaling(info.dtype, tuple(one.mean for one in info.statistics), options.scale)
-    predict = with_tta(model.predict_all, cell) if options.symmetries else model.predict_all
+    predict = with_tta(model.predict_all, cell) if options.tta else model.predict_all
     sizes = [sum(_pixels(window) for window in row) for row, _ in work]
     with maps:
         done = sum(sizes[: maps.done])
@@ -88,7 +88,7 @@ def _pixels(window: Window) -> int:
     return window.core.height * window.core.width
 
 
-def _tile(model: SceneModel, islands: Sequence[ValidRegion], cell: int, options: PredictOptions) -> list[int]:
+def _tile(model: SceneModel, islands: Sequence[ValidRegion], cell: int, options: MapOptions) -> list[int]:
     """Rows and columns of the windows: as asked, or as the memory and, elsewhere, the model allow."""
     info = model.info
     fixed = getattr(model, "fixed_tile", None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas
@@ -13,8 +12,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.inventory.measures import measure
+from lim_keras.inventory.options import InventoryOptions
 from lim_keras.inventory.polygons import Polygons, place, read_mask_info, trace
 from lim_keras.inventory.simplify import fill_holes, simplify
 from lim_keras.inventory.terrain import TerrainReader
@@ -27,55 +27,12 @@ _CACHE_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
-class InventoryOptions:
-    """Which landslides an inventory holds, and how they are drawn.
-
-    Args:
-        min_area_m2: smaller landslides are left out; holes that are filled count, and a landslide that becomes smaller
-            when it is simplified is left out, too.
-        fill_holes_m2: holes up to this area are filled, math.inf all. A landslide in a filled hole becomes part of the
-            one around it.
-        simplify_m: tolerance, metres, see `simplify.simplify`; about a pixel straightens staircases.
-        min_slope: degrees; landslides with a smaller mean slope are marked as `below_min_slope`. Needs an elevation
-            model.
-        drop_below_slope: leave these out.
-
-    Raises:
-        DataError: a number is negative or NaN, the slope is not within 0..90, or there is none to drop by.
-    """
-
-    min_area_m2: float = 0
-    fill_holes_m2: float = 0
-    simplify_m: float = 0
-    min_slope: float | None = None
-    drop_below_slope: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("min_area_m2", "fill_holes_m2", "simplify_m"):
-            value = getattr(self, name)
-            if not value >= 0 or (math.isinf(value) and name != "fill_holes_m2"):
-                raise DataError(f"Invalid value for argument `{name}`. Expected a number >= 0. Received: {value}")
-        if self.min_slope is not None and not 0 <= self.min_slope <= 90:
-            raise DataError(
-                f"Invalid value for argument `min_slope`. Expected degrees, 0..90. Received: {self.min_slope}"
-            )
-        if self.drop_below_slope and self.min_slope is None:
-            raise DataError("Invalid value for argument `drop_below_slope`. Expected `min_slope` with it.")
-
-    @property
-    def in_metres(self) -> list[str]:
-        """Names of the options given that mean nothing without a ground sample distance."""
-        named = [option.name for option in fields(self) if option.name.endswith(("_m2", "_m"))]
-        return [name for name in named if 0 < getattr(self, name) < math.inf]
-
-
-@dataclass(frozen=True)
 class Inventory:
     """The landslides of a scene.
 
     frame: a row a landslide, in the order of their upper left pixels, row by row; for columns see `polygonise`.
     crs: of the scene, "" where there is none. dropped_small, dropped_flat: landslides left out by `min_area_m2` and by
-    `drop_below_slope`. swallowed: landslides in filled holes of others. uncovered: share of the scene outside the
+    `drop_flat`. swallowed: landslides in filled holes of others. uncovered: share of the scene outside the
     elevation model, unknown_slope: landslides of the frame that it does not say the slope of; None without one.
     """
 
@@ -94,7 +51,7 @@ def polygonise(
     maps: Path | None = None,
     folds: int = 1,
     dem: Path | None = None,
-    options: InventoryOptions = InventoryOptions(),
+    options: InventoryOptions | None = None,
     gsd_m: float | None = None,
     scene: Path | None = None,
 ) -> Inventory:
@@ -117,8 +74,8 @@ def polygonise(
         outline that is drawn (see `lim_keras.inventory.measures.measure`); probability_mean, probability_max,
         fold_agreement, touches_nodata and touches_edge of the landslide's own pixels (see
         `lim_keras.inventory.zonal.zonal_statistics`); with an elevation model slope_mean_deg, elevation_min_m,
-        elevation_max_m, elevation_range_m, aspect_mean_deg and, with `min_slope`, below_min_slope; and geometry. What
-        is unknown is NaN: probabilities without maps, sizes without CRS and `gsd_m`. A landslide whose slope is unknown
+        elevation_max_m, elevation_range_m, aspect_mean_deg and, with `min_slope_deg`, below_min_slope; and geometry.
+        What is unknown is NaN: probabilities without maps, sizes without CRS and `gsd_m`. A landslide of unknown slope
         is not below any.
 
         Outlines of a mask without a place are in pixels, (column, -row), as QGIS lays out its picture.
@@ -130,9 +87,12 @@ def polygonise(
     Warns:
         LimKerasWarning: the elevation model does not cover the scene, or does not say the slope of some landslides.
     """
+    options = options or InventoryOptions()
     info = read_mask_info(Path(mask))
     ground, shown = Ground.of(info, gsd_m), replace(info, path=scene or info.path)
-    _check(shown, ground, dem, folds, options)
+    if folds < 1:
+        raise ConfigError(f"Invalid value for `folds`. Expected a whole number >= 1. Received: {folds}.")
+    _check_options(shown, ground, options, dem)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
         terrain = None if dem is None else stack.enter_context(TerrainReader(Path(dem), shown))
@@ -147,9 +107,9 @@ def polygonise(
     outlines, columns = _without_small(outlines, columns, ground, options)
     small = int((~swallowed).sum()) - len(outlines)
     flat = np.zeros(len(outlines), np.bool_)
-    if options.min_slope is not None:
-        columns["below_min_slope"] = columns["slope_mean_deg"] < options.min_slope
-        flat = columns["below_min_slope"] & options.drop_below_slope
+    if options.min_slope_deg is not None:
+        columns["below_min_slope"] = columns["slope_mean_deg"] < options.min_slope_deg
+        flat = columns["below_min_slope"] & options.drop_flat
     outlines, columns = _select(outlines, columns, ~flat)
     unknown = None if dem is None else _count_unknown_slopes(columns, dem, shown)
     return Inventory(
@@ -161,20 +121,6 @@ def polygonise(
         None if terrain is None else terrain.uncovered,
         unknown,
     )
-
-
-def _check(info: RasterInfo, ground: Ground, dem: Path | None, folds: int, options: InventoryOptions) -> None:
-    if folds < 1:
-        raise DataError(f"Invalid value for argument `folds`. Expected a whole number >= 1. Received: {folds}")
-    if options.min_slope is not None and dem is None:
-        raise DataError("Invalid value for argument `min_slope`. Expected an elevation model (`dem`) with it.")
-    if ground.gsd_m is None:
-        asked = options.in_metres
-        if asked:
-            raise DataError(
-                f"{info.path}: has no CRS, so its metres are unknown, but {', '.join(f'`{name}`' for name in asked)} "
-                "needs them. Say the ground sample distance (`gsd_m`), or leave the option out."
-            )
 
 
 def _count_unknown_slopes(columns: Columns, dem: Path, scene: RasterInfo) -> int:
@@ -210,37 +156,38 @@ def _frame(outlines: Polygons, columns: Columns, ground: Ground) -> geopandas.Ge
     return geopandas.GeoDataFrame({"id": numbers, **columns}, geometry=place(outlines, ground), crs=ground.crs or None)
 
 
-_OPTIONS = {"min_area_m2": "--min-area", "fill_holes_m2": "--fill-holes", "simplify_m": "--simplify"}
-
-
 def check_inventory(scene: RasterInfo, options: InventoryOptions, dem: Path | None) -> None:
-    """Refuse at once what `polygonise` would refuse after hours, in the words of the command line.
+    """Validate inventory options and elevation model before prediction starts.
 
     Args:
-        scene: with its ground sample distance, where that is known.
-        options: which landslides are wanted, and how they are drawn.
+        scene: header, with the ground sample distance where it is known.
+        options: which landslides, and how their outlines are drawn.
         dem: elevation model.
 
     Raises:
-        DataError: an option needs an elevation model or a ground sample distance that is not there, or the model cannot
-            be used with this scene.
+        ConfigError: an option needs an elevation model or a ground sample distance.
+        DataError: the elevation model cannot be used with this scene.
     """
-    ground, asked = Ground.of(scene, scene.gsd_m), [_OPTIONS[name] for name in options.in_metres]
-    if asked and ground.gsd_m is None:
-        raise DataError(
-            f"{scene.path}: its ground sample distance is not known, but needed for {', '.join(asked)}. Say it with "
-            "--gsd, or leave that out."
-        )
+    ground = Ground.of(scene, scene.gsd_m)
+    _check_options(scene, ground, options, dem)
     if dem is None:
-        if options.min_slope is not None:
-            raise DataError(f"{scene.path}: --min-slope needs an elevation model. Give it with --dem.")
         return
     if not ground.crs:
         raise DataError(
-            f"{scene.path}: has no coordinate reference system, so its place in {dem} is not known. Give it one "
-            "(`gdal_translate -a_srs ... -a_ullr ...`), or leave --dem out."
+            f"{scene.path}: has no coordinate reference system, so its position in {dem} is unknown. Give it one "
+            "(`gdal_translate -a_srs ... -a_ullr ...`), or leave `dem` out."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LimKerasWarning)  # `polygonise` says what the model does not cover
+        warnings.simplefilter("ignore", LimKerasWarning)  # `polygonise` warns of what the model does not cover
         with TerrainReader(dem, scene):
             pass  # entering it is the check
+
+
+def _check_options(scene: RasterInfo, ground: Ground, options: InventoryOptions, dem: Path | None) -> None:
+    if options.min_slope_deg is not None and dem is None:
+        raise ConfigError(f"{scene.path}: `min_slope_deg` needs an elevation model. Give `dem`.")
+    if ground.gsd_m is None and options.in_metres:
+        raise ConfigError(
+            f"{scene.path}: its ground sample distance is unknown, but needed for "
+            f"{', '.join(f'`{name}`' for name in options.in_metres)}. Give `gsd_m`, or leave these out."
+        )

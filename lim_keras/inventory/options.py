@@ -1,84 +1,113 @@
-"""Prediction options, and the identity of a result."""
+"""Options of an inventory and of a prediction, and the identity of a result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import DataError
-from lim_keras.inference.stream import ValueScale
-from lim_keras.inventory.landslides import InventoryOptions
-from lim_keras.raster.scene import Nodata
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.inference.options import MapOptions
 from lim_keras.raster.writer import ProbabilityType
 
 VectorFormat = Literal["gpkg", "geojson", "parquet"]
 
 
-@dataclass(frozen=True)
-class PredictOptions:
-    """What is asked of a prediction.
+@dataclass(frozen=True, kw_only=True)
+class InventoryOptions:
+    """Options for selecting landslides and drawing their outlines.
 
     Args:
-        threshold: probability from which a pixel is landslide; None: the bundle's.
-        probability: numbers of the probability map.
-        spread: also write the folds' standard deviation.
-        bands: of the scene to read, by number from 1 on, by description or colour; None: all.
-        nodata: which pixels hold no data.
-        scale: raw values that become the lowest and the highest of the model's data type.
-        gsd_m: ground sample distance of a scene whose file does not say, metres.
-        resample: warp scenes to the ground sample distance of training, beyond a factor of 1.5.
-        symmetries: average over the eight symmetries of each window (test-time augmentation).
-        memory: bytes that the process may take; None: a share of what is free.
-        tile: pixels a side of a window; None: as the memory allows.
-        formats: of the inventory; a GeoPackage is always written.
-        inventory: which polygons are kept, and how they are drawn.
+        min_area_m2: smaller landslides are left out. Filled holes count, and so does area that simplification takes.
+        fill_holes_m2: holes up to this area are filled, math.inf: all. A landslide in a filled hole becomes part of the
+            one around it.
+        simplify_m: tolerance of outlines, metres, see `simplify`; about a pixel straightens staircases.
+        min_slope_deg: landslides of a smaller mean slope are marked as `below_min_slope`; needs an elevation model.
+        drop_flat: leave these out.
+
+    Raises:
+        ConfigError: a value out of range, or `drop_flat` without `min_slope_deg`.
+    """
+
+    min_area_m2: float = 0
+    fill_holes_m2: float = 0
+    simplify_m: float = 0
+    min_slope_deg: float | None = None
+    drop_flat: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_area_m2", "fill_holes_m2", "simplify_m"):
+            value = getattr(self, name)
+            if not value >= 0 or (math.isinf(value) and name != "fill_holes_m2"):
+                raise ConfigError(f"Invalid value for `{name}`. Expected a number >= 0. Received: {value}.")
+        if self.min_slope_deg is not None and not 0 <= self.min_slope_deg <= 90:
+            raise ConfigError(
+                f"Invalid value for `min_slope_deg`. Expected degrees, 0..90. Received: {self.min_slope_deg}."
+            )
+        if self.drop_flat and self.min_slope_deg is None:
+            raise ConfigError("`drop_flat` needs `min_slope_deg`.")
+
+    @property
+    def in_metres(self) -> list[str]:
+        """Names of the given options that need a ground sample distance."""
+        return [name for name in ("min_area_m2", "fill_holes_m2", "simplify_m") if 0 < getattr(self, name) < math.inf]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(MapOptions, InventoryOptions):
+    """Options of `predict_scene`, those of its maps and of its inventory included.
+
+    Args:
+        threshold: smallest probability of landslide; None: the bundle's.
+        probability: data type of the probability map.
+        formats: formats of the inventory; a GeoPackage is always written.
         dem: elevation model, for slopes.
 
     Raises:
-        DataError: the threshold is no number from 0 to 1, or the ground sample distance none above 0.
+        ConfigError: a value out of range, or `min_slope_deg` without `dem`.
     """
 
     threshold: float | None = None
     probability: ProbabilityType = "percent"
-    spread: bool = False
-    bands: tuple[int | str, ...] | None = None
-    nodata: Nodata = "file"
-    scale: ValueScale | None = None
-    gsd_m: float | None = None
-    resample: bool = False
-    symmetries: bool = False
-    memory: int | None = None
-    tile: int | None = None
     formats: tuple[VectorFormat, ...] = ("gpkg",)
-    inventory: InventoryOptions = field(default_factory=InventoryOptions)
     dem: Path | None = None
 
     def __post_init__(self) -> None:
+        MapOptions.__post_init__(self)
+        InventoryOptions.__post_init__(self)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise DataError(f"Invalid threshold. Expected a number from 0 to 1. Received: {self.threshold}")
-        if self.gsd_m is not None and not 0 < self.gsd_m < math.inf:
-            raise DataError(f"Invalid ground sample distance. Expected metres, more than 0. Received: {self.gsd_m}")
+            raise ConfigError(f"Invalid value for `threshold`. Expected 0..1. Received: {self.threshold}.")
+        if self.min_slope_deg is not None and self.dem is None:
+            raise ConfigError("`min_slope_deg` needs an elevation model. Give `dem`.")
 
 
-_OF_MAPS = ("spread", "bands", "nodata", "scale", "gsd_m", "resample", "symmetries", "tile")
+# summary.json keeps the names that its first readers know.
+_NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
 
 
 def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
-    """What decides the files of a scene, as SHA-256: the scene, the model and the options, memory apart.
+    """Hash everything that decides the files of a scene: the scene, the model and the options.
 
-    of_maps: what decides the maps alone, from which the other files are made.
+    Args:
+        scene: raster.
+        model: description of the model.
+        options: all options.
+        of_maps: hash only what decides the maps, from which the other files are made.
+
+    Returns:
+        SHA-256, hexadecimal.
 
     Raises:
-        DataError: the scene or the elevation model is not there.
+        DataError: the scene or the elevation model is missing.
     """
     chosen, dem = settings(options), None if of_maps else options.dem
     if of_maps:
-        chosen = {name: chosen[name] for name in _OF_MAPS}
+        names = (_NAMES.get(field.name, field.name) for field in fields(MapOptions))
+        chosen = {name: chosen[name] for name in names if name in chosen}
     facts = {
         "scene": [scene.name, *_state(scene)],
         "bundle": [model.config_hash, sorted((name, record.sha256) for name, record in model.files.items())],
@@ -89,7 +118,7 @@ def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps
 
 
 def _state(raster: Path) -> list[int]:
-    """Bytes, and when they were written: what tells a file from its successor."""
+    """Size in bytes and time of the last change, which differ between a file and its successor."""
     try:
         status = raster.stat()
     except OSError as error:
@@ -98,18 +127,16 @@ def _state(raster: Path) -> list[int]:
 
 
 def settings(options: PredictOptions) -> dict[str, Any]:
-    """The options that decide what comes out, ready for JSON."""
-    values = {name: _writable(value) for name, value in asdict(options).items()}
-    values.pop("memory")
-    values["dem"] = None if options.dem is None else str(options.dem)
-    values["inventory"] = {
-        name: None if isinstance(value, float) and math.isinf(value) else value
-        for name, value in values["inventory"].items()
-    }
-    content: dict[str, Any] = json.loads(json.dumps(values))
+    """Convert the options to JSON values; `memory` is left out, because it does not change the results."""
+    values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name != "memory"}
+    kept = {_NAMES.get(field.name, field.name) for field in fields(InventoryOptions)}
+    # JSON has neither NaN nor infinity.
+    inventory = {name: None if value == math.inf else value for name, value in values.items() if name in kept}
+    others = {name: _as_text(value) for name, value in values.items() if name not in kept}
+    dem = None if options.dem is None else str(options.dem)
+    content: dict[str, Any] = json.loads(json.dumps(others | {"inventory": inventory, "dem": dem}))
     return content
 
 
-def _writable(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they are written as text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)) else value

@@ -121,7 +121,7 @@ class _Task:
         info = self._info
         _check_lengths(self._scene, self._work)
         with self._noting():
-            check_inventory(info, self._options.inventory, self._options.dem)
+            check_inventory(info, self._options, self._options.dem)
             grid = reading_grid(info, self._model.info, self._options.resample)
         make_folder(self._out)
         vrt, windows, bands = self._predict(grid, progress)
@@ -205,7 +205,7 @@ class _Task:
             maps=maps,
             folds=folds,
             dem=options.dem,
-            options=options.inventory,
+            options=options,
             gsd_m=info.gsd_m,
             scene=self._scene,
         )

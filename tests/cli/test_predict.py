@@ -122,9 +122,9 @@ def test_a_missing_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) ->
 
 
 def test_a_threshold_that_is_no_number(bundle: Path, tmp_path: Path) -> None:
-    for option, name in (("--threshold", "threshold"), ("--gsd", "ground sample distance")):
+    for option, name in (("--threshold", "threshold"), ("--gsd", "gsd_m")):
         done = run(bundle, write_scene(tmp_path / "scene.tif"), "--out", tmp_path / "out", option, "nan")
-        assert done.exit_code == 1 and f"Invalid {name}" in done.stderr
+        assert done.exit_code == 1 and f"Invalid value for `{name}`" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.evaluation.scene import SceneResult, evaluate_scene
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.inference.options import MapOptions
 from lim_keras.metrics.binary import Confusion, count, pool
 from tests.conftest import bundle_info
 
@@ -44,7 +44,7 @@ class Watched:
 
 def judged(scene: Path, truth: Path, model: Any = None, **options: Any) -> SceneResult:
     settings = EvaluationSection(bootstrap=20)
-    return evaluate_scene(model or Watched(), scene, truth, settings=settings, options=PredictOptions(**options))
+    return evaluate_scene(model or Watched(), scene, truth, settings=settings, options=MapOptions(**options))
 
 
 Write = Callable[..., Path]

@@ -11,8 +11,8 @@ from lim_keras.bundle import litert
 from lim_keras.bundle.litert import LiteRtModel, halo_of_input, load_litert, measuring_side, padded, usable_cores
 from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, window_bytes
 from lim_keras.errors import BundleError, DataError
+from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.options import PredictOptions
 from lim_keras.raster.scene import SceneReader
 from lim_keras.raster.windows import smallest_tile
 
@@ -67,11 +67,11 @@ def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch
     image = texture(300, 500)
     one = model(monkeypatch, runner)
     with SceneReader(write("scene.tif", image)) as scene:
-        _, plan = predict_maps(one, scene, tmp_path / "maps", options=PredictOptions())
+        _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions())
         # cores of 192, 128 and 180 px across, of 192 and 108 px down
         assert plan["tile"] == [256, 256] and plan["count"] == len(runner.seen) == 6
         with pytest.raises(DataError, match=r"256 px, the only one.*Received: 320"):
-            predict_maps(one, scene, tmp_path / "other", options=PredictOptions(tile=320))
+            predict_maps(one, scene, tmp_path / "other", options=MapOptions(tile=320))
 
 
 def test_a_file_of_any_size_gets_windows_by_the_memory(
@@ -82,14 +82,14 @@ def test_a_file_of_any_size_gets_windows_by_the_memory(
     # TensorFlow alone would take more
     least = int(LITERT_RUNTIME_BYTES + window_bytes(one.info, smallest_tile(64, 64) ** 2)) + 1
     with SceneReader(write("scene.tif", texture(300, 500))) as scene:
-        _, plan = predict_maps(one, scene, tmp_path / "maps", options=PredictOptions(memory=least))
+        _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions(memory=least))
         assert plan["tile"] == [192, 192] and plan["count"] == len(runner.seen) == 3 * 6
-        _, plan = predict_maps(one, scene, tmp_path / "free", options=PredictOptions())
+        _, plan = predict_maps(one, scene, tmp_path / "free", options=MapOptions())
         assert plan["tile"] == [320, 512] and runner.seen[-1].shape == (1, 300, 500, 3)
-        _, plan = predict_maps(one, scene, tmp_path / "asked", options=PredictOptions(tile=256))
+        _, plan = predict_maps(one, scene, tmp_path / "asked", options=MapOptions(tile=256))
         assert plan["tile"] == [256, 256]
         with pytest.raises(DataError, match=r"memory for windows of 192 px"):
-            predict_maps(one, scene, tmp_path / "less", options=PredictOptions(memory=least - 1000))
+            predict_maps(one, scene, tmp_path / "less", options=MapOptions(memory=least - 1000))
 
 
 def test_quantised_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import rasterio
 
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.errors import DataError
+from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.options import PredictOptions
 from lim_keras.models import network_stride
 from lim_keras.raster.scene import SceneReader
 
@@ -20,7 +20,7 @@ from .conftest import Folds, Write, constant_model, describe, network, small_mod
 def maps_of(model: Any, scene: Path, folder: Path, **options: Any) -> np.ndarray:
     """(bands, height, width): probability, votes and, where asked, spread."""
     with SceneReader(scene) as reader:
-        vrt, _ = predict_maps(model, reader, folder, options=PredictOptions(**options))
+        vrt, _ = predict_maps(model, reader, folder, options=MapOptions(**options))
     with rasterio.open(vrt) as file:
         assert file.nodata == -1
         return file.read()
@@ -155,13 +155,13 @@ def test_symmetries_average_and_do_not_depend_on_windows(write: Write, tmp_path:
     model = small_model()
     image = texture(330, 401)
     scene = write("scene.tif", image)
-    tiled = maps_of(model, scene, tmp_path / "tiled", tile=320, symmetries=True)
-    whole = maps_of(model, scene, tmp_path / "whole", symmetries=True)
+    tiled = maps_of(model, scene, tmp_path / "tiled", tile=320, tta=True)
+    whole = maps_of(model, scene, tmp_path / "whole", tta=True)
     assert np.abs(tiled[0] - whole[0]).max() < 1e-4
     plain = maps_of(model, scene, tmp_path / "plain")
     assert np.abs(plain[0] - whole[0]).max() > 1e-3
     # an image of the stride's multiple, turned, gives the turned map
     square = texture(256, 256)
-    straight = maps_of(model, write("a.tif", square), tmp_path / "a", symmetries=True)
-    turned = maps_of(model, write("b.tif", np.rot90(square).copy()), tmp_path / "b", symmetries=True)
+    straight = maps_of(model, write("a.tif", square), tmp_path / "a", tta=True)
+    turned = maps_of(model, write("b.tif", np.rot90(square).copy()), tmp_path / "b", tta=True)
     assert np.abs(np.rot90(straight[0]) - turned[0]).max() < 1e-4

@@ -15,9 +15,8 @@ from rasterio import Affine
 
 from lim_keras.bundle.info import BandStatistics, BundleInfo
 from lim_keras.bundle.protocol import EnsemblePrediction
-from lim_keras.errors import DataError, DomainWarning
+from lim_keras.errors import ConfigError, DataError, DomainWarning
 from lim_keras.inventory.batch import find_scenes, predict_scenes
-from lim_keras.inventory.landslides import InventoryOptions
 from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.report.tables import scene_table
@@ -73,14 +72,14 @@ def test_every_file_and_what_it_says(write: Write, tmp_path: Path) -> None:
 def test_options_reach_the_inventory(write: Write, tmp_path: Path) -> None:
     options = PredictOptions(
         threshold=0.95, formats=("gpkg", "geojson"), spread=True, probability="float32",
-        inventory=InventoryOptions(min_area_m2=500),
+        min_area_m2=500,
     )  # fmt: skip
     result = predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out", options)
     assert result.summary["landslides"] == 0
     assert (tmp_path / "out" / "s_inventory.geojson").exists()
     with rasterio.open(tmp_path / "out" / "s_probability.tif") as file:
         assert (file.count, file.dtypes[0]) == (2, "float32")
-    lower = PredictOptions(inventory=InventoryOptions(min_area_m2=500))
+    lower = PredictOptions(min_area_m2=500)
     assert predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out", lower).summary["landslides"] == 1
 
 
@@ -132,7 +131,7 @@ def test_maps_are_kept_when_only_the_inventory_is_asked_otherwise(
     # the results of the first call are still there, all of them
     assert all(path.exists() for path in first.files)
     model = Bright()
-    options = PredictOptions(inventory=InventoryOptions(min_area_m2=500))
+    options = PredictOptions(min_area_m2=500)
     assert predict_scene(model, scene, tmp_path / "out", options).summary["landslides"] == 1
     assert model.shapes == []
 
@@ -205,7 +204,7 @@ def test_slopes_from_an_elevation_model(write: Write, tmp_path: Path) -> None:
     columns = np.arange(60, dtype=np.float32)
     plane = np.broadcast_to(columns * 8 * np.tan(np.radians(30)), (60, 60))[..., np.newaxis]
     dem = write("dem.tif", np.ascontiguousarray(plane), transform=Affine(8, 0, 5e5 - 80, 0, -8, 3e6 + 80))
-    options = PredictOptions(dem=dem, inventory=InventoryOptions(min_slope=35))
+    options = PredictOptions(dem=dem, min_slope_deg=35)
     predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out", options)
     frame = geopandas.read_file(tmp_path / "out" / "s_inventory.gpkg", layer="landslides")
     assert frame["slope_mean_deg"].tolist() == pytest.approx([30, 30], abs=0.1)
@@ -231,7 +230,7 @@ def test_many_scenes_and_one_that_is_bad(write: Write, tmp_path: Path) -> None:
 
 def test_the_table_says_what_the_inventory_lacks(write: Write, tmp_path: Path) -> None:
     scenes = [write("a.tif", meadow()), tmp_path / "absent.tif"]
-    options = PredictOptions(inventory=InventoryOptions(min_area_m2=1000))  # of 3072 and 128 m2
+    options = PredictOptions(min_area_m2=1000)  # of 3072 and 128 m2
     table = scene_table(predict_scenes(Bright(), scenes, tmp_path / "out", options))
     cells = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
     assert cells["scene"] == ["a.tif", "absent.tif"]
@@ -324,7 +323,7 @@ def test_nan_as_nodata(write: Write, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"threshold": math.nan}, {"threshold": 1.5}, {"gsd_m": math.nan}, {"gsd_m": 0.0}])
 def test_options_that_are_no_use(wrong: dict[str, float]) -> None:
-    with pytest.raises(DataError, match=f"Invalid .* Expected .* Received: {next(iter(wrong.values()))}"):
+    with pytest.raises(ConfigError, match=f"Invalid .* Expected .* Received: {next(iter(wrong.values()))}"):
         PredictOptions(**wrong)
 
 

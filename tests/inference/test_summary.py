@@ -6,7 +6,7 @@ import pytest
 from rasterio import Affine
 
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inventory.landslides import Inventory, InventoryOptions
+from lim_keras.inventory.landslides import Inventory
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.inventory.scene_outputs import summarise
@@ -40,7 +40,7 @@ def test_a_landslide_that_a_slope_left_out_is_not_silently_gone(
     # 40 x 50 px, all landslide, on level ground or in the void of a model
     heights = np.full((30, 30, 1), -9999 if void else 500, np.float32)
     dem = write("dem.tif", heights, transform=Affine(8, 0, 5e5 - 80, 0, -8, 3e6 + 80), nodata=-9999)
-    options = PredictOptions(dem=dem, inventory=InventoryOptions(min_slope=30, drop_below_slope=True))
+    options = PredictOptions(dem=dem, min_slope_deg=30, drop_flat=True)
     scene = write("s.tif", np.full((40, 50, 3), 90, np.uint8))
     summary = predict_scene(constant_model(), scene, tmp_path / "out", options).summary
     assert (summary["landslides"], summary["landslide_pixels"]) == (unknown, 2000)

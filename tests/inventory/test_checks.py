@@ -10,9 +10,9 @@ import pytest
 import rasterio
 from rasterio import Affine
 
-from lim_keras.errors import DataError
-from lim_keras.inventory.landslides import InventoryOptions, check_inventory
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.errors import ConfigError, DataError, LimKerasError
+from lim_keras.inventory.landslides import check_inventory
+from lim_keras.inventory.options import InventoryOptions, PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.reader import read_info, write_raster
 from tests.conftest import bundle_info
@@ -40,14 +40,14 @@ def write_dem(tmp_path, bands=1, crs=UTM, left=499_900, size=30):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"min_area_m2": 5}, "--min-area"),
-        ({"fill_holes_m2": 5}, "--fill-holes"),
-        ({"simplify_m": 0.5, "min_area_m2": 5}, "--min-area, --simplify"),
+        ({"min_area_m2": 5}, "`min_area_m2`"),
+        ({"fill_holes_m2": 5}, "`fill_holes_m2`"),
+        ({"simplify_m": 0.5, "min_area_m2": 5}, "`min_area_m2`, `simplify_m`"),
     ],
 )
 def test_metres_without_a_ground_sample_distance(nowhere, scene, options, named):
-    expected = f"{nowhere.path}: its ground sample distance is not known, but needed for {named}. Say it with --gsd"
-    with pytest.raises(DataError, match="^" + re.escape(expected)):
+    expected = f"{nowhere.path}: its ground sample distance is unknown, but needed for {named}. Give `gsd_m`"
+    with pytest.raises(ConfigError, match="^" + re.escape(expected)):
         check_inventory(nowhere, InventoryOptions(**options), None)
     check_inventory(replace(nowhere, gsd_m=0.8), InventoryOptions(**options), None)
     check_inventory(scene, InventoryOptions(**options), None)
@@ -55,8 +55,8 @@ def test_metres_without_a_ground_sample_distance(nowhere, scene, options, named)
 
 
 def test_a_slope_needs_a_model_and_a_model_a_place(nowhere, scene, tmp_path):
-    with pytest.raises(DataError, match=r"valley.tif: --min-slope needs an elevation model. Give it with --dem"):
-        check_inventory(scene, InventoryOptions(min_slope=5), None)
+    with pytest.raises(ConfigError, match=r"valley.tif: `min_slope_deg` needs an elevation model. Give `dem`"):
+        check_inventory(scene, InventoryOptions(min_slope_deg=5), None)
     dem = write_dem(tmp_path)
     with pytest.raises(DataError, match=r"nocrs.tif: has no coordinate reference system.*dem.tif"):
         check_inventory(replace(nowhere, gsd_m=0.8), InventoryOptions(), dem)
@@ -72,7 +72,7 @@ def test_a_slope_needs_a_model_and_a_model_a_place(nowhere, scene, tmp_path):
 )
 def test_models_that_cannot_be_used(scene, tmp_path, place, said):
     with pytest.raises(DataError, match=said):
-        check_inventory(scene, InventoryOptions(min_slope=5), write_dem(tmp_path, **place))
+        check_inventory(scene, InventoryOptions(min_slope_deg=5), write_dem(tmp_path, **place))
 
 
 def test_a_unit_that_is_not_known(scene, tmp_path):
@@ -86,7 +86,7 @@ def test_a_unit_that_is_not_known(scene, tmp_path):
 def test_a_model_of_a_part_is_left_to_the_inventory_to_warn_of(scene, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_inventory(scene, InventoryOptions(min_slope=5), write_dem(tmp_path, size=13))
+        check_inventory(scene, InventoryOptions(min_slope_deg=5), write_dem(tmp_path, size=13))
     assert caught == []
 
 
@@ -103,9 +103,8 @@ class NeverAsked:
 def test_a_scene_is_not_predicted_first(tmp_path, wrong):
     place = {"crs": UTM, "transform": Affine(0.8, 0, 500_000, 0, -0.8, 3_000_000)} if "model" in wrong else {}
     path = write_raster(tmp_path / "valley.tif", np.full((50, 60, 3), 90, np.uint8), **place)
-    options = InventoryOptions(min_area_m2=0 if place else 5)
     dem = write_dem(tmp_path, left=600_000) if place else None
-    with pytest.raises(DataError) as raised:
-        predict_scene(NeverAsked(), path, tmp_path / "out", PredictOptions(inventory=options, dem=dem))
+    with pytest.raises(LimKerasError) as raised:
+        predict_scene(NeverAsked(), path, tmp_path / "out", PredictOptions(min_area_m2=0 if place else 5, dem=dem))
     assert str(path) in str(raised.value) and ".partial" not in str(raised.value)
     assert not (tmp_path / "out").exists()

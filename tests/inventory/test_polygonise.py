@@ -8,8 +8,9 @@ import pytest
 from rasterio import Affine
 from shapely import box
 
-from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.inventory.landslides import InventoryOptions, polygonise
+from lim_keras.errors import ConfigError, DataError, LimKerasWarning
+from lim_keras.inventory.landslides import polygonise
+from lim_keras.inventory.options import InventoryOptions
 from lim_keras.raster.reader import write_raster
 
 UTM = "EPSG:32648"
@@ -114,7 +115,7 @@ def test_simplify_is_in_metres(write_mask):
 def test_terrain(write_mask, mask, hill):
     # The first landslide (columns 5 to 15) lies on level ground; the second (30 to 36) on a slope of atan(0.5) = 26.565
     # degrees that faces west, its pixels' centres 5 m apart: 2.5 m. The others lie on the bend between them.
-    found = polygonise(write_mask(mask), dem=hill, options=InventoryOptions(min_slope=10))
+    found = polygonise(write_mask(mask), dem=hill, options=InventoryOptions(min_slope_deg=10))
     frame = found.frame
     assert [*frame.columns] == [*COLUMNS, *TERRAIN, "below_min_slope", "geometry"]
     assert frame.slope_mean_deg[0] == 0 and math.isnan(frame.aspect_mean_deg[0])
@@ -127,7 +128,7 @@ def test_terrain(write_mask, mask, hill):
 
 
 def test_flat_landslides_are_dropped_on_request(write_mask, mask, hill):
-    options = InventoryOptions(min_slope=10, drop_below_slope=True, min_area_m2=2)
+    options = InventoryOptions(min_slope_deg=10, drop_flat=True, min_area_m2=2)
     found = polygonise(write_mask(mask), dem=hill, options=options)
     assert (len(found.frame), found.dropped_small, found.dropped_flat) == (2, 1, 1)
     assert found.frame.id.tolist() == [1, 2] and not found.frame.below_min_slope.any()
@@ -137,7 +138,7 @@ def test_unknown_slope_is_not_below(write_mask, mask, tmp_path):
     # The model ends 30 m east of the scene's edge, its slopes 10 m before: those of the first landslide are all.
     transform = Affine(10, 0, 499_900, 0, -10, 3_000_100)
     dem = write_raster(tmp_path / "dem.tif", np.full((30, 13), 500, np.float32), crs=UTM, transform=transform)
-    options = InventoryOptions(min_slope=10, drop_below_slope=True)
+    options = InventoryOptions(min_slope_deg=10, drop_flat=True)
     with (
         pytest.warns(LimKerasWarning, match="does not cover 40"),
         pytest.warns(LimKerasWarning, match=r"dem.tif: does not say the slope of 3 of 3 landslides on .*mask.tif"),
@@ -163,7 +164,7 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
 
 def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
     path = write_mask([[0, 1]], crs="", transform=None)
-    with pytest.raises(DataError, match=r"^valley.tif: has no CRS"):
+    with pytest.raises(ConfigError, match=r"^valley.tif: its ground sample distance is unknown"):
         polygonise(path, options=InventoryOptions(min_area_m2=1), scene=Path("valley.tif"))
     with pytest.raises(DataError, match=r"^valley.tif: expected a scene with a CRS"):
         polygonise(path, dem=tmp_path / "dem.tif", scene=Path("valley.tif"))
@@ -184,13 +185,15 @@ def test_without_crs(write_mask, mask):
 @pytest.mark.parametrize("option", ["min_area_m2", "fill_holes_m2", "simplify_m"])
 def test_metres_need_a_crs_or_a_gsd(write_mask, option):
     path = write_mask([[0, 1]], crs="", transform=None)
-    with pytest.raises(DataError, match=rf"mask.tif: has no CRS.*`{option}` needs"):
+    with pytest.raises(ConfigError, match=rf"mask.tif: its ground sample distance.*needed for `{option}`"):
         polygonise(path, options=InventoryOptions(**{option: 1}))
     polygonise(path, options=InventoryOptions(fill_holes_m2=math.inf))
 
 
 def test_none(write_mask, hill):
-    found = polygonise(write_mask(np.zeros((60, 50))), dem=hill, options=InventoryOptions(min_slope=5, simplify_m=1))
+    found = polygonise(
+        write_mask(np.zeros((60, 50))), dem=hill, options=InventoryOptions(min_slope_deg=5, simplify_m=1)
+    )
     assert [*found.frame.columns] == [*COLUMNS, *TERRAIN, "below_min_slope", "geometry"]
     assert len(found.frame) == 0 and found.frame.crs.to_string() == UTM
 
@@ -202,20 +205,20 @@ def test_none(write_mask, hill):
         ({"min_area_m2": math.inf}, "`min_area_m2`"),
         ({"fill_holes_m2": math.nan}, "`fill_holes_m2`"),
         ({"simplify_m": -0.1}, "`simplify_m`"),
-        ({"min_slope": 91}, "`min_slope`. Expected degrees"),
-        ({"drop_below_slope": True}, "`drop_below_slope`. Expected `min_slope`"),
+        ({"min_slope_deg": 91}, "`min_slope_deg`. Expected degrees"),
+        ({"drop_flat": True}, "`drop_flat` needs `min_slope_deg`"),
     ],
 )
 def test_bad_options(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ConfigError, match=message):
         InventoryOptions(**options)
 
 
 def test_bad_arguments(write_mask):
     path = write_mask([[0, 1]])
-    with pytest.raises(DataError, match=r"`min_slope`. Expected an elevation model"):
-        polygonise(path, options=InventoryOptions(min_slope=5))
-    with pytest.raises(DataError, match=r"`folds`. Expected a whole number >= 1. Received: 0"):
+    with pytest.raises(ConfigError, match=r"`min_slope_deg` needs an elevation model"):
+        polygonise(path, options=InventoryOptions(min_slope_deg=5))
+    with pytest.raises(ConfigError, match=r"`folds`. Expected a whole number >= 1. Received: 0"):
         polygonise(path, folds=0)
 
 
