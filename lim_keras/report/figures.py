@@ -1,4 +1,4 @@
-"""Figures of a run: curves over epochs, imbalance, calibration, and places where the model is right or wrong."""
+"""Figures of data, training and evaluation."""
 
 from __future__ import annotations
 
@@ -33,41 +33,33 @@ from lim_keras.report.style import (
     headline,
     new_figure,
     outcome_legend,
+    round_length,
     save,
 )
 
 if TYPE_CHECKING:
     from lim_keras.evaluation.bundle_report import BundleReport
 
-__all__ = [
-    "imbalance_chart",
-    "overlay",
-    "overlay_grid",
-    "reliability_curve",
-    "scene_overview",
-    "training_curves",
-]
-
 GRID_COLUMNS = 5
 SCENE_PIXELS = 1600
 NAME_LENGTH = 34
-# Grid of overlays: width of a column in inches; greatest height of a picture and room for its title, in columns.
+# Grid of overlays: width of a column, inches; greatest height of a picture and height of its title, columns.
 COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.15, 0.2
+LEGEND_IN = 4.5
 
 
 def training_curves(histories: Mapping[str, Any], path: str | Path) -> Path:
-    """Loss and F1 over the epochs, one colour a fold: validation in full, training dotted.
+    """Draw loss and F1 over the epochs, one colour for each fold; training is dotted.
 
     Args:
-        histories: a name (fold_0, ...) -> columns, a data frame or a dict of lists. `loss` is needed; `val_loss`, `f1`
-            and `val_f1` are drawn where they are.
-        path: the figure's file, .png, .svg or .pdf.
+        histories: columns by name of the fold; `loss` is required, `val_loss`, `f1` and `val_f1` are optional.
+        path: file of the figure, .png, .svg or .pdf.
 
     Raises:
-        DataError: no history, or one without `loss`.
+        DataError: there is no history, or one without `loss`.
     """
     if not histories:
-        raise DataError("Invalid value for argument `histories`. Expected at least one history. Received: none")
+        raise DataError("Expected at least one history in `histories`. Received: none.")
     figure = new_figure(10, 3.9)
     panels = figure.subplots(1, 2)
     for axes, column, title in zip(panels, ("loss", "f1"), ("Loss", "Landslide F1"), strict=True):
@@ -83,54 +75,31 @@ def training_curves(histories: Mapping[str, Any], path: str | Path) -> Path:
     return save(figure, path)
 
 
-def overlay(
-    image: ArrayLike,
-    mask: ArrayLike,
-    prediction: ArrayLike,
-    path: str | Path,
-    *,
-    threshold: float = 0.5,
-    title: str = "",
-) -> Path:
-    """One place twice: as it is, and with true positives, false positives and false negatives in colour.
-
-    Arguments as in `outcomes.colour_outcomes`; path: .png, .svg or .pdf.
-    """
-    picture = as_picture(image)
-    height, width = picture.shape[:2]
-    figure = new_figure(9, max(4.4 * height / width, 1.5) + 0.8)
-    left, right = figure.subplots(1, 2)
-    _show(left, picture, title)
-    _show(right, colour_overlay(image, mask, prediction, threshold))
-    outcome_legend(figure)
-    return save(figure, path)
-
-
 def overlay_grid(
     predictions: Sequence[Prediction], path: str | Path, *, threshold: float = 0.5, title: str = ""
 ) -> Path:
-    """Many places, five a row: the image above, its outcomes below, name and scores as title.
+    """Draw samples, five in a row: each image above its overlay, titled with name and scores.
 
     Args:
-        predictions: places with what was predicted for them, such as the best or the worst of a gallery.
-        path: the figure's file, .png, .svg or .pdf.
-        threshold: probability from which on a pixel counts as landslide.
-        title: a line over all.
+        predictions: samples with their predictions, such as the best of a `Gallery`.
+        path: file of the figure, .png, .svg or .pdf.
+        threshold: probability from which a pixel is landslide.
+        title: title of the figure.
 
     Raises:
-        DataError: no place, or shapes that differ within one.
+        DataError: there is no sample, or the shapes of one differ.
     """
     if not predictions:
-        raise DataError("Invalid value for argument `predictions`. Expected at least one place. Received: none")
+        raise DataError("Expected at least one sample in `predictions`. Received: none.")
     columns = min(GRID_COLUMNS, len(predictions))
     rows = [predictions[first : first + columns] for first in range(0, len(predictions), columns)]
     heights = [max(2 * min(_aspect(one.sample.image), TALLEST) for one in row) + TITLE_ROOM for row in rows]
-    figure = new_figure(COLUMN_IN * columns, COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
+    figure = new_figure(max(COLUMN_IN * columns, LEGEND_IN), COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
     panels = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes in panels.flat:
         axes.set_axis_off()
     for axes, prediction in zip(panels.flat, predictions, strict=False):
-        _show(axes, _stacked(prediction, threshold), _place_title(prediction, threshold))
+        _show(axes, _stacked(prediction, threshold), _sample_title(prediction, threshold))
         axes.title.set_fontsize(SMALL_PT)
         axes.set_anchor("NW")
     if title:
@@ -159,14 +128,14 @@ def write_report_figures(report: BundleReport, folder: Path) -> list[Path]:
 
 
 def imbalance_chart(ratios: Mapping[str, float], path: str | Path) -> Path:
-    """Background pixels for each landslide pixel, one bar a way of counting (Eq. 1-3 of Chen et al. 2022).
+    """Draw background pixels for each landslide pixel (Eq. 1-3 of Chen et al. 2022), a bar for each named ratio.
 
     Raises:
-        DataError: no ratio, or one that is not a finite number >= 0.
+        DataError: there is no ratio, or one is not a finite number >= 0.
     """
     values = list(ratios.values())
     if not values or not all(np.isfinite(value) and value >= 0 for value in values):
-        raise DataError(f"Invalid value for argument `ratios`. Expected finite numbers >= 0. Received: {dict(ratios)}")
+        raise DataError(f"Expected finite numbers >= 0 in `ratios`. Received: {dict(ratios)}.")
     figure = new_figure(7.5, 0.55 * len(values) + 1.3)
     axes = figure.subplots()
     dress(axes, "Background pixels for each landslide pixel")
@@ -182,17 +151,17 @@ def imbalance_chart(ratios: Mapping[str, float], path: str | Path) -> Path:
 
 
 def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | Path) -> Path:
-    """How often pixels of a given probability are landslide, and below it how many pixels have that probability.
+    """Draw the share of landslide pixels over the predicted probability, above the number of pixels.
 
     Args:
-        curves: a name (before, after) -> the bars of `ProbabilityHistogram.reliability`.
-        path: the figure's file, .png, .svg or .pdf.
+        curves: bars of `ProbabilityHistogram.reliability` by name.
+        path: file of the figure, .png, .svg or .pdf.
 
     Raises:
-        DataError: no curve, or one without bars.
+        DataError: there is no curve, or one without bars.
     """
     if not curves or not all(curves.values()):
-        raise DataError("Invalid value for argument `curves`. Expected curves with at least one bar. Received: none")
+        raise DataError("Expected curves with at least one bar in `curves`. Received: none.")
     figure = new_figure(5.4, 6.4)
     top, bottom = figure.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
     dress(top, "Reliability", "", "share of landslide pixels")
@@ -219,18 +188,18 @@ def scene_overview(
     *,
     gsd_m: float | None = None,
 ) -> Path:
-    """A whole scene three times: as it is, the predicted probability, and where that is right and wrong.
+    """Draw a scene, its predicted probability, and its overlay of truth and prediction, side by side.
 
     Args:
-        scene: (h, w, bands), drawn at no more than 1,600 pixels on its longer side.
+        scene: (h, w, bands), drawn with at most 1,600 pixels on the longer side.
         truth: (h, w), 1 landslide, 0 background, 255 ignore.
-        probability: (h, w), 0..1; NaN where nothing was predicted.
-        threshold: probability from which on a pixel counts as landslide.
-        path: the figure's file, .png, .svg or .pdf.
-        gsd_m: metres a pixel, for the scale bar; None draws none.
+        probability: (h, w), 0..1; NaN without prediction.
+        threshold: probability from which a pixel is landslide.
+        path: file of the figure, .png, .svg or .pdf.
+        gsd_m: size of a pixel in metres, for the scale bar; None: no bar.
 
     Raises:
-        DataError: shapes that differ.
+        DataError: shapes differ.
     """
     picture, coloured = as_picture(scene), colour_overlay(scene, truth, probability, threshold)
     height, width = picture.shape[:2]
@@ -270,7 +239,7 @@ def _curve_legend(figure: Figure, names: Sequence[str]) -> None:
 
 
 def _show(axes: Axes, picture: NDArray[np.uint8], title: str = "", size: tuple[int, int] | None = None) -> None:
-    """Draw a picture; `size` (width, height): of what it was shrunk from, so that axes count those pixels."""
+    """Draw a picture; `size`: width and height before it was shrunk, for axes in those pixels."""
     width, height = size or (picture.shape[1], picture.shape[0])
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
     dress_picture(axes, title)
@@ -282,14 +251,14 @@ def _aspect(image: ArrayLike) -> float:
 
 
 def _stacked(prediction: Prediction, threshold: float) -> NDArray[np.uint8]:
-    """The image above, its outcomes below, a white line between: one picture, so that both move together."""
-    place = prediction.sample
-    coloured = colour_overlay(place.image, place.mask, prediction.probability, threshold)
+    """Return the image, a white line and the overlay as one picture, so that the layout keeps them together."""
+    sample = prediction.sample
+    coloured = colour_overlay(sample.image, sample.mask, prediction.probability, threshold)
     line = np.full((max(coloured.shape[1] // 50, 1), coloured.shape[1], 3), 255, np.uint8)
-    return np.concatenate([as_picture(place.image), line, coloured])
+    return np.concatenate([as_picture(sample.image), line, coloured])
 
 
-def _place_title(prediction: Prediction, threshold: float) -> str:
+def _sample_title(prediction: Prediction, threshold: float) -> str:
     confusion = count(prediction.probability >= threshold, prediction.sample.mask)
     name = prediction.sample.name
     return f"{name if len(name) <= NAME_LENGTH else '…' + name[1 - NAME_LENGTH :]}\n{_score_line(confusion)}"
@@ -301,9 +270,8 @@ def _score_line(confusion: Confusion) -> str:
 
 
 def _draw_scale(axes: Axes, width: int, height: int, gsd_m: float) -> None:
-    """A bar of a round length, about a fifth of the scene, in its lower left corner."""
-    wanted = 0.2 * width * gsd_m
-    length_m = max(step * 10.0**power for power in range(-1, 7) for step in (1, 2, 5) if step * 10.0**power <= wanted)
+    """Draw a bar of a round length, at most a fifth of the scene, in the lower left corner."""
+    length_m = round_length(0.2 * width * gsd_m)
     label = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
     left, right, level = 0.04 * width, 0.04 * width + length_m / gsd_m, 0.96 * height
     halo = [withStroke(linewidth=4, foreground="white")]

@@ -20,16 +20,22 @@ FILL_SHARE, SATURATION, IGNORED_LIGHT = 0.72, 0.45, 0.45
 
 
 def as_picture(image: ArrayLike) -> NDArray[np.uint8]:
-    """(h, w) or (h, w, bands) of any dtype -> (h, w, 3) uint8: the first three bands, or the first as grey.
+    """Convert an image to RGB: its first three bands, or the first as grey.
 
-    uint8 stays as it is; other dtypes are stretched between the 2nd and the 98th percentile of their finite values.
+    uint8 is kept; other types are stretched from the 2nd to the 98th percentile of their finite values.
+
+    Args:
+        image: (h, w) or (h, w, bands).
+
+    Returns:
+        (h, w, 3) uint8.
 
     Raises:
-        DataError: not an image.
+        DataError: `image` has another shape, or no pixel.
     """
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or pixels.size == 0:
-        raise DataError(f"Invalid value for argument `image`. Expected (h, w[, bands]). Received shape: {pixels.shape}")
+        raise DataError(f"Expected `image` of shape (h, w[, bands]). Received: shape {pixels.shape}.")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     pixels = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
     if pixels.dtype == np.uint8:
@@ -43,27 +49,24 @@ def as_picture(image: ArrayLike) -> NDArray[np.uint8]:
 def colour_overlay(
     image: ArrayLike, mask: ArrayLike, prediction: ArrayLike, threshold: float = 0.5
 ) -> NDArray[np.uint8]:
-    """The image, paler, with true positives, false positives and false negatives in their colours.
+    """Colour true positives, false positives and false negatives on a paler image.
 
     Args:
-        image: (h, w, bands), as `as_picture` takes it.
-        mask: (h, w), 1 landslide, 0 background, 255 ignore; ignored ground is darkened and gets no colour.
+        image: see `as_picture`.
+        mask: (h, w), 1 landslide, 0 background, 255 ignore; ignored pixels are darkened.
         prediction: (h, w), a probability 0..1 or a mask of 0 and 1.
-        threshold: probability from which on a pixel counts as landslide.
+        threshold: probability from which a pixel is landslide.
 
     Returns:
         (h, w, 3) uint8.
 
     Raises:
-        DataError: shapes that differ.
+        DataError: shapes differ.
     """
     picture, truth, predicted = as_picture(image), np.asarray(mask), np.asarray(prediction)
     for name, values in (("mask", truth), ("prediction", predicted)):
         if values.shape != picture.shape[:2]:
-            raise DataError(
-                f"Invalid value for argument `{name}`. Expected the image's shape {picture.shape[:2]}. "
-                f"Received: {values.shape}"
-            )
+            raise DataError(f"Expected `{name}` of the image's shape {picture.shape[:2]}. Received: {values.shape}.")
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     result = grey + SATURATION * (picture - grey)
     landslide, found = truth == 1, predicted >= threshold
@@ -79,7 +82,7 @@ def colour_overlay(
 
 
 def shrink(picture: NDArray[Pixel], longest: int) -> NDArray[Pixel]:
-    """The picture with its longer side at most `longest` pixels, by area averages."""
+    """Shrink a picture by area averages to at most `longest` pixels on its longer side."""
     factor = longest / max(picture.shape[:2])
     if factor >= 1:
         return picture

@@ -50,11 +50,8 @@ def test_histories_that_cannot_be_drawn(histories, message, tmp_path):
         figures.training_curves(histories, tmp_path / "curves.png")
 
 
-def test_overlay(tmp_path):
-    shown = prediction()
-    place = shown.sample
-    path = figures.overlay(place.image, place.mask, shown.probability, tmp_path / "one.png", title="a place")
-    picture = picture_of(path)
+def test_legend_colours(tmp_path):
+    picture = picture_of(figures.overlay_grid([prediction()], tmp_path / "one.png", title="a sample"))
     for colour in (TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE):
         wanted = np.round(255 * np.array(to_rgb(colour))[::-1])
         assert (np.abs(picture - wanted).max(axis=2) <= 1).sum() > 50, "in the legend"
@@ -66,11 +63,11 @@ def test_overlay_grid(count, tmp_path):
     picture_of(figures.overlay_grid(places, tmp_path / "grid.png", title="Best places", threshold=0.4))
 
 
-def test_grid_names_a_place_and_its_scores():
+def test_a_grid_shows_names_and_scores():
     # truth rows 5-19, found rows 8-23, both 15 columns: tp 12 rows, fp 4, fn 3
     # precision 12 / 16 = .75, recall 12 / 15 = .80, f1 24 / (24 + 4 + 3) = .774
-    assert figures._place_title(prediction(), 0.5) == "tile\nF1 0.77, precision 0.75, recall 0.80"
-    long = figures._place_title(prediction("x" * 50), 0.5).splitlines()[0]
+    assert figures._sample_title(prediction(), 0.5) == "tile\nF1 0.77, precision 0.75, recall 0.80"
+    long = figures._sample_title(prediction("x" * 50), 0.5).splitlines()[0]
     assert long == "…" + "x" * 33
 
 
@@ -115,7 +112,7 @@ def test_scene_overview(height, width, tmp_path):
 
 def test_scene_of_another_size_than_its_truth(tmp_path):
     scene = np.zeros((9, 9, 3), np.uint8)
-    with pytest.raises(DataError, match=r"`mask`\. Expected the image's shape \(9, 9\)\. Received: \(9, 8\)"):
+    with pytest.raises(DataError, match=r"`mask` of the image's shape \(9, 9\)\. Received: \(9, 8\)"):
         figures.scene_overview(scene, np.zeros((9, 8)), np.zeros((9, 9)), 0.5, tmp_path / "s.png")
 
 
@@ -163,7 +160,7 @@ def test_names_that_are_no_figure(tmp_path):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be made"):
         save(new_figure(1, 1), tmp_path / "file" / "figure.png")
 
 
