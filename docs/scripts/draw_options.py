@@ -2,9 +2,9 @@
 
     python docs/scripts/draw_options.py demo
 
-Of a part of the demo's unseen world: what each option of `lim-keras predict` does to the inventory
-(predict_options.png), to how a scene is read (predict_reading.png) and to the maps (predict_maps.png); and the preview
-of the whole world (predict_preview.jpg).
+Writes into docs/images/, for a part of the demo's unseen world: the effect of each option of `lim-keras predict` on the
+inventory (predict_options.png), on reading a scene (predict_reading.png) and on the maps (predict_maps.png); and the
+preview of the whole world (predict_preview.jpg).
 """
 
 import argparse
@@ -23,9 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rasterio.windows import Window
 
-from lim_keras.bundle.saved_model import Bundle, load_bundle
-from lim_keras.inventory.options import PredictOptions
-from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
+import lim_keras as lk
 from lim_keras.raster.reader import read_image, write_raster
 from lim_keras.raster.windows import Box, plan_windows, smallest_tile
 from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
@@ -42,12 +40,12 @@ CORNER = 0.55  # of a side: how much of a corner the scene that is made to be re
 
 
 def main() -> None:
-    """Predict the part once for every panel."""
+    """Predict the part once for each panel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="folder that lim-keras demo wrote")
     demo = parser.parse_args().demo
     unseen = demo / "world" / "unseen"
-    bundle = load_bundle(next((demo / "exported_models").iterdir()))
+    bundle = lk.load_bundle(next((demo / "exported_models").iterdir()))
     with tempfile.TemporaryDirectory() as scratch:
         painter = Painter(bundle, unseen / "scene.tif", Path(scratch))
         save(painter.inventories(unseen / "dem.tif"), IMAGES / "predict_options.png")
@@ -60,12 +58,12 @@ def main() -> None:
 
 
 class Painter:
-    """Predicts variants of one part of a scene, and draws them.
+    """Predict one part of a scene with several options, and draw the results.
 
-    bundle: the model. scene: a georeferenced RGB raster that the part is cut from. folder: for files on the way.
+    bundle: the model. scene: a georeferenced RGB raster that the part is cut from. folder: for temporary files.
     """
 
-    def __init__(self, bundle: Bundle, scene: Path, folder: Path) -> None:
+    def __init__(self, bundle: Any, scene: Path, folder: Path) -> None:
         self._bundle, self._folder = bundle, folder
         with rasterio.open(scene) as file:
             self._pixels = file.read((1, 2, 3), window=PART).transpose(1, 2, 0)
@@ -73,26 +71,27 @@ class Painter:
         self._part = self._write("part", self._pixels)
 
     def inventories(self, dem: Path) -> Figure:
-        """What is kept of the landslides, and how they are drawn."""
+        """Draw the inventory for each option that changes it."""
+        steep = {"min_slope_deg": 15, "dem": dem}
         figure, places = _panels(2, 5)
 
         def show(title: str, close: Close | None = None, **options: Any) -> None:
             self._draw_found(next(places), self._part, self._pixels, title, close=close, **options)
 
         draw(next(places), self._pixels)
-        show("as it is")
+        show("no option")
         show("--threshold 0.9", threshold=0.9)
         show("--min-area 1000", min_area_m2=1000)
-        show("--min-slope 15, dotted: flatter", min_slope_deg=15, dem=dem)
-        show("--min-slope 15 --drop-flat", min_slope_deg=15, drop_flat=True, dem=dem)
-        show("one, as it is", SLIDE)
+        show("--min-slope 15 (dotted: flagged)", **steep)
+        show("--min-slope 15 --drop-flat", drop_flat=True, **steep)
+        show("one landslide, no option", SLIDE)
         show("the same, --simplify 8", SLIDE, simplify_m=8)
         show("--threshold 0.01", HOLES, threshold=0.01)
         show("the same, --fill-holes 100", HOLES, threshold=0.01, fill_holes_m2=100)
         return figure
 
     def readings(self) -> Figure:
-        """The same ground in files that have to be read in another way."""
+        """Draw the same ground in files that need an option to be read."""
         blue_first = self._write("blue_first", self._pixels[..., ::-1])
         reflectance = np.round(self._pixels / 255.0 * REFLECTANCE).astype(np.uint16)
         unplaced = write_raster(self._folder / "unplaced.tif", self._pixels)
@@ -101,10 +100,10 @@ class Painter:
         cornered = np.where(valid[..., None], self._pixels, 0)
         fine, fine_pixels = self._finer(4)
         figure, places = _panels(2, 4)
-        self._draw_found(next(places), blue_first, self._pixels[..., ::-1], "blue comes first")
+        self._draw_found(next(places), blue_first, self._pixels[..., ::-1], "first band is blue")
         self._draw_found(next(places), blue_first, self._pixels, "the same, --bands 3,2,1", bands=(3, 2, 1))
         black = self._write("black", cornered)
-        self._draw_found(next(places), black, cornered, "black where there is no image")
+        self._draw_found(next(places), black, cornered, "undeclared black corner")
         white = np.where(valid[..., None], self._pixels, 255)
         self._draw_found(next(places), black, white, "the same, --nodata 0", nodata=0.0)
         gsd_m = self._bundle.info.gsd_m or 1.0
@@ -112,18 +111,18 @@ class Painter:
         self._draw_found(next(places), fine, fine_pixels, "the same, --resample", resample=True)
         values, scale = self._write("reflectance", reflectance), (0.0, float(REFLECTANCE))
         self._draw_found(next(places), values, self._pixels, f"uint16, --scale 0,{REFLECTANCE}", scale=scale)
-        self._draw_found(next(places), unplaced, self._pixels, f"no place, --gsd {gsd_m:g}", gsd_m=gsd_m)
+        self._draw_found(next(places), unplaced, self._pixels, f"no georeference, --gsd {gsd_m:g}", gsd_m=gsd_m)
         return figure
 
     def maps(self) -> Figure:
-        """What the maps hold, and the windows that they are made of."""
+        """Draw the maps and the windows of a prediction."""
         figure, places = _panels(1, 4)
         plain = self._predict(self._part, "plain", probability="float32", spread=True)
-        tta = self._predict(self._part, "tta", probability="float32", tta=True)
+        averaged = self._predict(self._part, "averaged", probability="float32", tta=True)
         for prediction, band, title in (
             (plain, 1, "probability"),
-            (tta, 1, "the same, --tta"),
-            (plain, 2, "standard deviation of the folds, --spread"),
+            (averaged, 1, "the same, --tta"),
+            (plain, 2, "--spread: standard deviation of the folds"),
         ):
             with rasterio.open(prediction.files[0]) as file:
                 values = file.read(band)
@@ -143,7 +142,7 @@ class Painter:
         shown = windows[len(windows) // 2]
         place.add_patch(_rectangle(shown.read, edgecolor=OUTLINE, linewidth=1.6, linestyle="--"))
         place.add_patch(_rectangle(shown.core, edgecolor=OUTLINE, linewidth=1.6))
-        dress_picture(place, f"--tile {tile}: cores, and one with its halo")
+        dress_picture(place, f"--tile {tile}: cores, one with its halo")
 
     def _draw_found(
         self, place: Axes, scene: Path, shown: np.ndarray, title: str, close: Close | None = None, **options: Any
@@ -151,13 +150,13 @@ class Painter:
         prediction = self._predict(scene, title, **options)
         found = geopandas.read_file(prediction.files[2], layer="landslides")
         with rasterio.open(scene) as file:
-            # Without a place, y counts pixels upwards.
+            # Without a georeference, y counts pixels upwards.
             to_pixels = ~file.transform if file.crs else rasterio.Affine.scale(1, -1)
         found.geometry = found.geometry.affine_transform(to_pixels.to_shapely())
         draw(place, shown, found, title if close else f"{title}: {len(found)}", close)
 
-    def _predict(self, scene: Path, name: str, **options: Any) -> ScenePrediction:
-        return predict_scene(self._bundle, scene, self._folder / name.replace(" ", "_"), PredictOptions(**options))
+    def _predict(self, scene: Path, name: str, **options: Any) -> Any:
+        return lk.predict_scene(self._bundle, scene, self._folder / name.replace(" ", "_"), **options)
 
     def _finer(self, times: int) -> tuple[Path, np.ndarray]:
         size = times * len(self._pixels)
@@ -176,7 +175,7 @@ def draw(
     title: str = "the scene",
     close: Close | None = None,
 ) -> None:
-    """A picture, or a square of it, with outlines in its pixels; those of landslides that are flagged are dotted."""
+    """Draw a picture, or a square of it, with outlines in its pixels; outlines of flagged landslides are dotted."""
     place.imshow(picture)
     if found is not None and len(found):
         flat = found["below_min_slope"].astype(bool) if "below_min_slope" in found else found["id"] < 0
