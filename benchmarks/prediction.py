@@ -52,15 +52,14 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
     from lim_keras.inference.options import MapOptions
     from lim_keras.inference.predict_maps import predict_maps
     from lim_keras.inference.valid_regions import find_valid_regions
-    from lim_keras.raster.scene import SceneReader
-    from lim_keras.raster.writer import gdal_settings
+    from lim_keras.raster.reader import RasterReader, gdal_settings
 
     model = load_bundle(asked.bundle)
     bands = model.info.bands
     scene = write_scene(folder / "scene.tif", height, width, bands, asked.valid, model.info.dtype)
     options = MapOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
     cell = math.lcm(64, model.info.stride)
-    with gdal_settings(), SceneReader(scene) as reader:
+    with gdal_settings(), RasterReader(scene) as reader:
         islands = find_valid_regions(reader, cell)
     allowed = options.memory or free_memory()
     largest = max(island.box.height for island in islands), max(island.box.width for island in islands)
@@ -73,7 +72,7 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
     seconds = busy = peak = 0.0
     for turn in range(asked.repeat):
         # Opened anew: GDAL would have the scene in its cache.
-        with gdal_settings(), SceneReader(scene) as reader:
+        with gdal_settings(), RasterReader(scene) as reader:
             started = time.perf_counter()
             _, facts = predict_maps(model, reader, folder / f"maps_{turn}", options=options)
             seconds += time.perf_counter() - started

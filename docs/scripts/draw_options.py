@@ -24,8 +24,9 @@ from matplotlib.patches import Rectangle
 from rasterio.windows import Window
 
 import lim_keras as lk
-from lim_keras.raster.reader import read_image, write_raster
+from lim_keras.raster.images import read_image
 from lim_keras.raster.windows import Box, plan_windows, smallest_tile
+from lim_keras.raster.writer import write_raster
 from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
 
 IMAGES = Path(__file__).parents[1] / "images"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,9 @@ from lim_keras.errors import BundleError, DataError
 
 PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
 """Names of an exported model's outputs; of one model, the first alone."""
+
+Predict = Callable[[NDArray[Any]], NDArray[np.floating[Any]]]
+"""Raw pixels (n, height, width, bands) to the probability of landslide (n, height, width), 0..1."""
 
 _ROUNDING = 1e-5
 

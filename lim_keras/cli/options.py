@@ -88,7 +88,7 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
     name = "VALUE|nan|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to what `SceneReader` takes."""
+        """Text to what `RasterReader` takes."""
         if value in ("file", "none"):
             return value
         try:

@@ -15,7 +15,8 @@ from lim_keras.data.manifest import Candidate, raise_problems
 from lim_keras.data.tile import IGNORED, LANDSLIDE, Kind, Tile, read_pair
 from lim_keras.errors import DataError
 from lim_keras.progress import ProgressCallback, track
-from lim_keras.raster.reader import RasterInfo, read_info
+from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.images import read_info
 
 _READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 

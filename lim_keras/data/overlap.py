@@ -19,7 +19,8 @@ from shapely import Polygon, STRtree
 from lim_keras.data.tile import Tile
 from lim_keras.data.tiles import TileSet
 from lim_keras.progress import ProgressCallback, track
-from lim_keras.raster.reader import RasterInfo, read_image, read_info
+from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.images import read_image, read_info
 
 # Neighbours that share an edge overlap by rounding only.
 _MIN_SHARE = 1e-3

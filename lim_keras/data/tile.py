@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import fill_invalid, read_image, read_info, read_labels, read_valid
+from lim_keras.raster.images import fill_invalid, read_image, read_info, read_labels, read_valid
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.uint8]

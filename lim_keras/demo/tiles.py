@@ -13,7 +13,7 @@ from scipy.ndimage import find_objects
 
 from lim_keras.demo.world import World
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 TRIES = 400
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lim_keras.demo.land_cover import dig, paint_cover, paint_landslides, place_landslides
 from lim_keras.demo.terrain import Canvas, Field, make_terrain, photograph
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 CRS = "EPSG:32648"
 
@@ -112,11 +112,11 @@ def _place_on_map(seed: int, gsd_m: float) -> Affine:
 def _write_polygons(world: World, path: Path) -> None:
     # Vector libraries load slowly, and most users of a world want its pixels only.
     import geopandas
-    from rasterio.features import shapes
-    from shapely.geometry import shape
 
-    pieces = shapes(world.instances, mask=world.instances > 0, connectivity=4, transform=world.transform)
-    landslides = sorted((int(number), shape(outline)) for outline, number in pieces)
+    from lim_keras.raster.vectorize import polygonize_array
+
+    pieces = polygonize_array(world.instances, world.transform)
+    landslides = sorted((int(number), outline) for outline, number in pieces)
     frame = geopandas.GeoDataFrame(
         {"landslide": [number for number, _ in landslides], "area_m2": [outline.area for _, outline in landslides]},
         geometry=[outline for _, outline in landslides],

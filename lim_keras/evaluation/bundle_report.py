@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import Predict
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet
@@ -20,7 +21,6 @@ from lim_keras.inference.options import MapOptions
 from lim_keras.inference.tta import with_tta
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.scene import Predict
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from warnings import warn
 
 import numpy as np
 
+from lim_keras.bundle.protocol import Predict
 from lim_keras.config import EvaluationSection
 from lim_keras.data.store import TileStore
 from lim_keras.data.tiles import TileSet
@@ -17,7 +18,6 @@ from lim_keras.evaluation.protocols import SheetWindows, tile_predictions, windo
 from lim_keras.metrics.binary import count
 from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.progress import ProgressCallback, track
-from lim_keras.raster.scene import Predict
 
 DEFAULTS = EvaluationSection()
 

@@ -6,12 +6,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.protocol import Predict
 from lim_keras.data.mosaic import IGNORE, pack, render
 from lim_keras.data.store import TileStore, resample
 from lim_keras.errors import ConfigError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
-from lim_keras.raster.scene import Predict
 from lim_keras.raster.windows import plan_windows
 
 SIDE = 4096

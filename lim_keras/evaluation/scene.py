@@ -7,23 +7,17 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
-import rasterio
-import rasterio.features
 import shapely
+from affine import Affine
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window as RasterWindow
 
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.config import EvaluationSection
@@ -38,18 +32,15 @@ from lim_keras.inventory.landslides import polygonise
 from lim_keras.metrics.detections import Detections, score_detections
 from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.georeference import NO_LABEL, Ground, apply, shifted, strips
-from lim_keras.raster.reader import RasterInfo, read_scene_info
-from lim_keras.raster.scene import SceneReader
-from lim_keras.raster.windows import Box, plan_windows
-from lim_keras.raster.writer import gdal_settings, maps_on_scene, write_rasters
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, same_crs
+from lim_keras.raster.reader import NO_LABEL, RasterReader, gdal_settings
+from lim_keras.raster.vectorize import polygonize, rasterize_box
+from lim_keras.raster.windows import Box, blocks, plan_windows
+from lim_keras.raster.writer import copy_blocks, maps_on_scene, write_rasters
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 
 _LABEL_BLOCK = 2048
-
-_WIDE_TYPES = ("uint32", "int64", "uint64")
-"""Of labels that rasterio does not polygonise."""
 
 _GRID_TOLERANCE_PX = 0.1
 
@@ -75,7 +66,7 @@ def read_truth(path: Path, like: RasterInfo) -> geopandas.GeoDataFrame:
     tidy = clean_polygons(_to_scene(_read_vector(path), path, like), str(path))
     if tidy.empty:
         raise DataError(f"{path}: holds no polygon. Expected landslides as polygons or multi-polygons.")
-    inside = cut_polygons(tidy, _outline(Box(0, 0, like.height, like.width), Ground.of(like).matrix))
+    inside = cut_polygons(tidy, _outline(Box(0, 0, like.height, like.width), Georeference.of(like).transform))
     if inside.empty:
         message = f"{path}: none of its {len(tidy)} polygons lies on the scene {like.path}. Is it the right file?"
         warnings.warn(message, LimKerasWarning, stacklevel=2)
@@ -87,12 +78,9 @@ def rasterise_block(truth: geopandas.GeoDataFrame, like: RasterInfo, box: Box) -
 
     truth: of `read_truth`. like: the scene. box: the block, in pixels of the scene.
     """
-    matrix = Ground.of(like).matrix
+    matrix = Georeference.of(like).transform
     near = truth.geometry.iloc[truth.sindex.query(_outline(box, matrix), predicate="intersects")]
-    mask = np.zeros((box.height, box.width), np.uint8)
-    if len(near):
-        rasterio.features.rasterize(near, out=mask, transform=shifted(matrix, box.left, box.top))
-    return mask
+    return rasterize_box(near, box, matrix)
 
 
 def unlabelled(labels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
@@ -139,62 +127,54 @@ def _to_scene(frame: geopandas.GeoDataFrame, path: Path, like: RasterInfo) -> ge
 def _read_label_raster(path: Path, like: RasterInfo) -> list[Any]:
     """GDAL polygonises row by row: the raster is never in memory as a whole."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = rasterio.open(path, sharing=False)
-        with source:
-            unplaced = source.crs is None and source.transform.is_identity
-            _check_grid(source, path, like, unplaced)
-            _check_labels(source, path, like)
-            found = _polygonise(source)
-            # a band's outlines come in the coordinates of its file, whatever is asked
-            return list(shapely.transform(found, Ground.of(like).place)) if unplaced else found
-    except RasterioError as error:
-        raise DataError(f"{path}: cannot be read as polygons or as a label raster ({error}).") from error
+        raster = RasterReader(path, bands=(1,), nodata="none")
+    except DataError as error:
+        raise DataError(f"{path}: cannot be read as polygons or as a label raster ({error})") from error
+    with raster:
+        unplaced = not raster.info.crs and raster.info.transform is None
+        _check_grid(raster, like, unplaced)
+        _check_labels(raster)
+        found = [outline for outline, value in polygonize(raster) if value == 1]
+    # outlines of a raster without a transform are in its pixels
+    return list(shapely.transform(found, Georeference.of(like).place)) if unplaced else found
 
 
-def _polygonise(source: Any) -> list[Any]:
-    if source.dtypes[0] in _WIDE_TYPES:
-        place = {"crs": source.crs, "transform": source.transform, "width": source.width, "height": source.height}
-        with WarpedVRT(source, dtype="float32", **place) as narrow:  # labels are small numbers
-            return _polygonise(narrow)
-    band = rasterio.band(source, 1)
-    # 0 as mask: the background would become a polygon with a hole for every landslide
-    mask = band if source.dtypes[0] == "uint8" else None
-    shapes = rasterio.features.shapes(band, mask=mask, connectivity=4)
-    return [shapely.geometry.shape(shape) for shape, value in shapes if value == 1]
-
-
-def _check_grid(source: Any, path: Path, like: RasterInfo, unplaced: bool) -> None:
-    if source.count != 1:
-        raise DataError(f"{path}: expected a label raster of one band. Received: {source.count} bands.")
-    matrix, crs = Ground.of(like).matrix, rasterio.CRS.from_user_input(like.crs) if like.crs else None
-    scene, reach = Box(0, 0, like.height, like.width), _GRID_TOLERANCE_PX * math.sqrt(abs(matrix.determinant))
-    same_place = source.crs == crs and _outline(scene, source.transform).equals_exact(_outline(scene, matrix), reach)
-    if (source.width, source.height) != (like.width, like.height) or not (unplaced or same_place):
+def _check_grid(raster: RasterReader, like: RasterInfo, unplaced: bool) -> None:
+    found, path = raster.info, raster.name
+    if raster.count != 1:
+        raise DataError(f"{path}: expected a label raster of one band. Received: {raster.count} bands.")
+    transform, received = Georeference.of(like).transform, raster.dataset.transform
+    reach = _GRID_TOLERANCE_PX * math.sqrt(abs(transform.determinant))
+    same_place = same_crs(found.crs, like.crs) and _outline(like.box, received).equals_exact(
+        _outline(like.box, transform), reach
+    )
+    if found.box != like.box or not (unplaced or same_place):
         raise DataError(
             f"{path}: lies on another grid than the scene {like.path}. Expected {like.width} x {like.height} px, CRS "
-            f"{crs}, transform {tuple(matrix[:6])}. Received: {source.width} x {source.height} px, CRS {source.crs}, "
-            f"transform {tuple(source.transform[:6])}. Warp it onto the scene's grid (nearest neighbour)."
+            f"{like.crs or None}, transform {tuple(transform[:6])}. Received: {found.width} x {found.height} px, CRS "
+            f"{found.crs or None}, transform {tuple(received[:6])}. Warp it onto the scene's grid (nearest neighbour)."
         )
 
 
-def _check_labels(source: Any, path: Path, like: RasterInfo) -> None:
-    found = np.zeros(0, source.dtypes[0])
-    for window in chain.from_iterable(strips(like, _LABEL_BLOCK)):
-        found = np.unique(np.append(found, np.unique(source.read(1, window=window))))
-    labels = set(found[~unlabelled(found, source.nodata)].tolist())
+def _check_labels(raster: RasterReader) -> None:
+    info = raster.info
+    found = np.zeros(0, info.dtype)
+    for box in blocks(info.height, info.width, _LABEL_BLOCK):
+        found = np.unique(np.append(found, np.unique(raster.pixels(box))))
+    labels = set(found[~unlabelled(found, info.nodata)].tolist())
     shown = ", ".join(f"{value:g}" for value in found[:10].tolist())
     if labels - {0, 1}:
-        raise DataError(f"{path}: expected the labels 1 landslide, 0 background, 255 no label. Received: {shown}.")
-    if not labels or (1 not in labels and NO_LABEL in found and source.nodata != NO_LABEL):
         raise DataError(
-            f"{path}: expected pixels of 1 landslide or 0 background. Received: {shown}. 255 means no label; where it "
-            "means landslide, write 1 instead."
+            f"{raster.name}: expected the labels 1 landslide, 0 background, 255 no label. Received: {shown}."
+        )
+    if not labels or (1 not in labels and NO_LABEL in found and info.nodata != NO_LABEL):
+        raise DataError(
+            f"{raster.name}: expected pixels of 1 landslide or 0 background. Received: {shown}. 255 means no label; "
+            "where it means landslide, write 1 instead."
         )
 
 
-def _outline(box: Box, matrix: rasterio.Affine) -> Any:
+def _outline(box: Box, matrix: Affine) -> Any:
     corners = shapely.box(box.left, box.top, box.right, box.bottom)
     return shapely.transform(corners, lambda points: apply(matrix, points))
 
@@ -247,20 +227,19 @@ def evaluate_scene(
         DomainWarning: the scene's ground sample distance is far from that of training.
     """
     options = options or MapOptions()
-    threshold, info = model.info.threshold, read_scene_info(scene)
-    info = replace(info, gsd_m=info.gsd_m or options.gsd_m)
+    threshold = model.info.threshold
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lim_keras_")))
-        read = partial(SceneReader, scene, bands=options.bands, nodata=options.nodata)
-        reader = stack.enter_context(read())
-        check_scene(reader.info, model.info, options.scale)
-        mapped = read_truth(truth, reader.info)
-        labels = stack.enter_context(_labels(truth, mapped, reader.info))
+        reader = RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m)
+        info = stack.enter_context(reader).info
+        check_scene(reader, model.info, options.scale)
+        mapped = read_truth(truth, info)
+        labels = stack.enter_context(_labels(truth, mapped, info))
         grid = reading_grid(info, model.info, options.resample)
-        shown = reader if grid is None else stack.enter_context(read(grid=grid))
-        drawn, _ = predict_maps(model, shown, folder, options=options, progress=progress)
-        maps = maps_on_scene(drawn, info, grid is not None, bands=options.bands, nodata=options.nodata)
+        shown = reader if grid is None else stack.enter_context(reader.on_grid(grid))
+        maps, _ = predict_maps(model, shown, folder, options=options, progress=progress)
+        maps = maps if grid is None else maps_on_scene(maps, reader)
         mask = folder / "landslides.tif"
         write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
         found = polygonise(_where_labelled(mask, labels), maps=maps, folds=model.info.folds, gsd_m=info.gsd_m)
@@ -275,7 +254,7 @@ def evaluate_scene(
     return SceneResult(evaluation, gallery, score_detections(found.frame, mapped, gsd_m=info.gsd_m))
 
 
-def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterator[Prediction]:
+def scene_predictions(maps: Path, scene: RasterReader, labels: Labels) -> Iterator[Prediction]:
     """Blocks of a predicted scene with their truth, those without a labelled pixel that holds data left out.
 
     Args:
@@ -283,7 +262,7 @@ def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterato
         scene: what was predicted.
         labels: its truth.
     """
-    with SceneReader(maps, bands=(1,)) as predicted:
+    with RasterReader(maps, bands=(1,)) as predicted:
         for block in plan_windows(scene.info.height, scene.info.width, tile=BLOCK, halo=0, multiple=1):
             box = block.core
             probability, valid = predicted.image(box)
@@ -298,14 +277,7 @@ def scene_predictions(maps: Path, scene: SceneReader, labels: Labels) -> Iterato
 def _where_labelled(mask: Path, labels: Labels) -> Path:
     """The mask without what lies on ground that has no label: a landslide there is neither right nor wrong."""
     path = mask.with_name("labelled.tif")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(mask) as source, rasterio.open(path, "w", **source.profile | {"driver": "GTiff"}) as target:
-            for block in plan_windows(source.height, source.width, tile=2 * BLOCK, halo=0, multiple=1):
-                window = RasterWindow(block.core.left, block.core.top, block.core.width, block.core.height)
-                unlabelled = labels(block.core) == IGNORE
-                target.write(np.where(unlabelled, IGNORE, source.read(1, window=window)), 1, window=window)
-    return path
+    return copy_blocks(mask, path, lambda box, values: np.where(labels(box) == IGNORE, IGNORE, values))
 
 
 @contextmanager
@@ -314,7 +286,7 @@ def _labels(truth: Path, polygons: GeoDataFrame, scene: RasterInfo) -> Iterator[
     if truth.suffix.lower() in VECTOR_SUFFIXES:
         yield lambda box: rasterise_block(polygons, scene, box)
         return
-    with SceneReader(truth, nodata="none") as raster:
+    with RasterReader(truth, nodata="none") as raster:
         yield lambda box: _plain(raster.pixels(box)[..., 0], raster.info.nodata)
 
 

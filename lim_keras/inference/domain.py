@@ -8,17 +8,12 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
-from rasterio.warp import transform_bounds
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.inference.stream import ValueScale
-from lim_keras.raster.georeference import open_raster
-from lim_keras.raster.reader import RasterInfo
-from lim_keras.raster.scene import Grid, SceneReader
+from lim_keras.raster.georeference import Grid, RasterInfo, grid_with_gsd
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
 GSD_TOLERANCE = 1.5
@@ -26,18 +21,19 @@ _BRIGHTNESS_TOLERANCE = 2.0
 _SAMPLES, _SAMPLE = 5, 256
 
 
-def check_scene(info: RasterInfo, model: BundleInfo, scale: ValueScale | None) -> None:
+def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
     """Compare a scene's bands and values with what a model takes.
 
     Args:
-        info: of the scene as it will be read, bands chosen.
+        scene: open, with the bands chosen.
         model: of the bundle.
         scale: how its values will be converted; None: not at all.
 
     Raises:
         DataError: a palette, another number of bands, or values of another range and no scale.
     """
-    _check_bands(info, model)
+    info = scene.info
+    _check_bands(scene, model)
     if scale is not None:
         if not (math.isfinite(scale[0]) and math.isfinite(scale[1]) and scale[0] < scale[1]):
             raise DataError(f"Invalid scale. Expected LOW,HIGH with LOW < HIGH. Received: {scale[0]:g},{scale[1]:g}")
@@ -51,22 +47,21 @@ def check_scene(info: RasterInfo, model: BundleInfo, scale: ValueScale | None) -
         )
 
 
-def _check_bands(info: RasterInfo, model: BundleInfo) -> None:
-    with open_raster(info.path) as file:
-        kinds = file.colorinterp
-    if ColorInterp.palette in kinds and set(kinds) <= {ColorInterp.palette, ColorInterp.alpha}:
+def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
+    info = scene.info
+    if scene.has_palette:
         raise DataError(f"{info.path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
     if info.bands == model.bands:
         return
     cure = f"Choose and order them with --bands, such as --bands {','.join(map(str, range(1, model.bands + 1)))}."
-    if len(kinds) < model.bands:
-        cure = f"The file holds no more than {len(kinds)}: give an image of the bands that the model was trained on."
+    if scene.count < model.bands:
+        cure = f"The file holds no more than {scene.count}: give an image of the bands that the model was trained on."
     raise DataError(
         f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. {cure}"
     )
 
 
-def gsd_ratio(path: Path, gsd_m: float | None, model: BundleInfo, *, resample: bool = False) -> float | None:
+def gsd_ratio(path: Path | str, gsd_m: float | None, model: BundleInfo, *, resample: bool = False) -> float | None:
     """Ground sample distance of a scene over that of training, after a warning where the two are not alike.
 
     resample: whether the scene will be warped to the distance of training.
@@ -124,48 +119,10 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
             f"Received: {info.gsd_m} m and {model.gsd_m} m. Say that of the scene with --gsd."
         )
     near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE
-    return None if near else training_grid(info, info.gsd_m, model.gsd_m)
+    return None if near else grid_with_gsd(info, info.gsd_m, model.gsd_m)
 
 
-def training_grid(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
-    """The grid on which a scene has the ground sample distance of training.
-
-    Args:
-        info: of the scene.
-        gsd_m: its ground sample distance, metres.
-        wanted_m: that of training.
-
-    A scene in degrees goes to the UTM zone of its centre.
-
-    Raises:
-        DataError: the scene has no coordinate reference system.
-    """
-    if not info.crs or info.transform is None:
-        raise DataError(
-            f"{info.path}: cannot be resampled to {wanted_m:.3g} m, as it has no coordinate reference system. Give it "
-            "one (`gdal_translate -a_srs ... -a_ullr ...`)."
-        )
-    crs = CRS.from_string(info.crs)
-    target = crs if crs.is_projected else _utm_zone(info)
-    # A projection may stretch the ground and count in feet: what gsd_m says of a pixel holds for all its multiples.
-    step = math.sqrt(abs(info.transform.determinant)) * wanted_m / gsd_m if crs.is_projected else wanted_m
-    # All four: a scene may be rotated, or stored from the south up.
-    corners = [info.place(column, row) for column in (0, info.width) for row in (0, info.height)]
-    eastings, northings = zip(*filter(None, corners), strict=True)
-    left, bottom, right, top = min(eastings), min(northings), max(eastings), max(northings)
-    left, bottom, right, top = transform_bounds(crs, target, left, bottom, right, top)
-    width, height = max(1, round((right - left) / step)), max(1, round((top - bottom) / step))
-    return Grid(target.to_string(), rasterio.Affine(step, 0, left, 0, -step, top), width, height, wanted_m)
-
-
-def _utm_zone(info: RasterInfo) -> CRS:
-    centre = info.place(info.width / 2, info.height / 2)
-    longitude, latitude = centre or (0.0, 0.0)
-    zone = min(int((longitude + 180) // 6) % 60 + 1, 60)
-    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
-
-
-def check_place(scene: SceneReader) -> None:
+def check_place(scene: RasterReader) -> None:
     """Say that a scene's maps will have no place although the scene could.
 
     Warns:
@@ -180,7 +137,7 @@ def check_place(scene: SceneReader) -> None:
         )
 
 
-def check_brightness(scene: SceneReader, model: BundleInfo, scale: ValueScale | None) -> None:
+def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
     """Compare a few samples of a scene with the training tiles' mean.
 
     Warns:

@@ -20,10 +20,10 @@ import numpy as np
 from lim_keras.errors import DataError
 from lim_keras.files import write_text
 from lim_keras.inference.stream import WindowPrediction
-from lim_keras.raster.reader import RasterInfo
+from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.writer import MAP_NODATA
 
 STATE = "state.json"
-NODATA = -1.0
 _MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
 _SYNC_BYTES = 32 * 2**20
 """What is written goes to the disk in portions of at least so many bytes while the model works; a whole row of windows
@@ -193,7 +193,7 @@ def _vrt(info: RasterInfo, names: list[str]) -> str:
         lines += [
             f'<VRTRasterBand dataType="Float32" band="{number}">',
             f"<Description>{name}</Description>",
-            f"<NoDataValue>{NODATA:g}</NoDataValue>",
+            f"<NoDataValue>{MAP_NODATA:g}</NoDataValue>",
             f'<ComplexSource><SourceFilename relativeToVRT="1">{name}.raw</SourceFilename><SourceBand>1</SourceBand>',
             f'<SourceProperties {size} DataType="{_GDAL_TYPES[_MAPS[name]]}"/>',
             "<ScaleOffset>-1</ScaleOffset><ScaleRatio>1</ScaleRatio></ComplexSource>",

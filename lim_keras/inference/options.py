@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lim_keras.errors import ConfigError
 from lim_keras.inference.stream import ValueScale
-from lim_keras.raster.scene import Nodata
+from lim_keras.raster.reader import Nodata
 
 
 @dataclass(frozen=True, kw_only=True)

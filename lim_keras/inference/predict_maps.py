@@ -17,7 +17,7 @@ from lim_keras.inference.stream import Background, InputScaling, WindowPredictio
 from lim_keras.inference.tta import with_tta
 from lim_keras.inference.valid_regions import ValidRegion, find_valid_regions
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Window, smallest_tile
 
 _CELL = 64
@@ -26,7 +26,7 @@ _CELL = 64
 
 def predict_maps(
     model: SceneModel,
-    scene: SceneReader,
+    scene: RasterReader,
     folder: Path,
     *,
     options: MapOptions,

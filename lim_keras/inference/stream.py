@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.protocol import EnsemblePrediction
-from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box, Window
 
 _Item = TypeVar("_Item")
@@ -38,7 +38,7 @@ class InputScaling:
     fill: tuple[float, ...]
     scale: ValueScale | None = None
 
-    def load(self, scene: SceneReader, window: Window, around: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def load(self, scene: RasterReader, window: Window, around: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels (height, width, bands) of a window's read box without gaps, and where its core holds data."""
         pixels, valid = scene.filled(window.read, around, self._raw_fill())
         return self._scaled(pixels), valid[window.inner.slices]
@@ -76,7 +76,7 @@ class WindowPrediction:
 
 def predict_windows(
     predict: Callable[[NDArray[Any]], EnsemblePrediction],
-    scene: SceneReader,
+    scene: RasterReader,
     windows: Iterable[tuple[Window, Box]],
     seen: InputScaling,
     in_flight: int = 1,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box, Window, plan_windows
 
 _STRIP = 16
@@ -46,7 +46,7 @@ class ValidRegion:
         return list(rows.values())
 
 
-def find_valid_regions(scene: SceneReader, cell: int) -> list[ValidRegion]:
+def find_valid_regions(scene: RasterReader, cell: int) -> list[ValidRegion]:
     """The islands of a scene, from top to bottom.
 
     Args:
@@ -65,7 +65,7 @@ def find_valid_regions(scene: SceneReader, cell: int) -> list[ValidRegion]:
     return islands
 
 
-def _cell_rows(scene: SceneReader, cell: int) -> Iterator[NDArray[np.bool_]]:
+def _cell_rows(scene: RasterReader, cell: int) -> Iterator[NDArray[np.bool_]]:
     """(rows, columns) of cells, strip by strip, True where a pixel of them holds data."""
     height, width = scene.info.height, scene.info.width
     for top in range(0, height, _STRIP * cell):
@@ -75,7 +75,7 @@ def _cell_rows(scene: SceneReader, cell: int) -> Iterator[NDArray[np.bool_]]:
         yield np.concatenate([_cells(scene, box, cell) for box in boxes], axis=1)
 
 
-def _cells(scene: SceneReader, box: Box, cell: int) -> NDArray[np.bool_]:
+def _cells(scene: RasterReader, box: Box, cell: int) -> NDArray[np.bool_]:
     rows, columns = np.arange(0, box.height, cell), np.arange(0, box.width, cell)
     if scene.everywhere_valid:
         return np.ones((len(rows), len(columns)), np.bool_)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
@@ -19,11 +18,8 @@ from lim_keras.inventory.polygons import Polygons, place, read_mask_info, trace
 from lim_keras.inventory.simplify import fill_holes, simplify
 from lim_keras.inventory.terrain import TerrainReader
 from lim_keras.inventory.zonal import Columns, zonal_statistics
-from lim_keras.raster.georeference import Ground
-from lim_keras.raster.reader import RasterInfo
-
-# GDAL's own grows to a twentieth of the machine's memory.
-_CACHE_BYTES = 128 * 2**20
+from lim_keras.raster.georeference import Georeference, RasterInfo
+from lim_keras.raster.reader import gdal_settings
 
 
 @dataclass(frozen=True)
@@ -89,12 +85,12 @@ def polygonise(
     """
     options = options or InventoryOptions()
     info = read_mask_info(Path(mask))
-    ground, shown = Ground.of(info, gsd_m), replace(info, path=scene or info.path)
+    ground, shown = Georeference.of(info, gsd_m), replace(info, path=scene or info.path)
     if folds < 1:
         raise ConfigError(f"Invalid value for `folds`. Expected a whole number >= 1. Received: {folds}.")
     _check_options(shown, ground, options, dem)
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
+        stack.enter_context(gdal_settings())
         terrain = None if dem is None else stack.enter_context(TerrainReader(Path(dem), shown))
         outlines, seeds = trace(info.path)
         columns = zonal_statistics(info.path, outlines, info, maps=maps, folds=folds, terrain=terrain)
@@ -138,7 +134,7 @@ def _count_unknown_slopes(columns: Columns, dem: Path, scene: RasterInfo) -> int
 
 
 def _without_small(
-    outlines: Polygons, columns: Columns, ground: Ground, options: InventoryOptions
+    outlines: Polygons, columns: Columns, ground: Georeference, options: InventoryOptions
 ) -> tuple[Polygons, Columns]:
     """Measure the outlines, and leave out those that are too small; unknown areas are kept."""
     measures = measure(outlines, ground)
@@ -151,7 +147,7 @@ def _select(outlines: Polygons, columns: Columns, kept: NDArray[np.bool_]) -> tu
     return outlines[kept], {name: column[kept] for name, column in columns.items()}
 
 
-def _frame(outlines: Polygons, columns: Columns, ground: Ground) -> geopandas.GeoDataFrame:
+def _frame(outlines: Polygons, columns: Columns, ground: Georeference) -> geopandas.GeoDataFrame:
     numbers = np.arange(1, len(outlines) + 1, dtype=np.int64)
     return geopandas.GeoDataFrame({"id": numbers, **columns}, geometry=place(outlines, ground), crs=ground.crs or None)
 
@@ -168,7 +164,7 @@ def check_inventory(scene: RasterInfo, options: InventoryOptions, dem: Path | No
         ConfigError: an option needs an elevation model or a ground sample distance.
         DataError: the elevation model cannot be used with this scene.
     """
-    ground = Ground.of(scene, scene.gsd_m)
+    ground = Georeference.of(scene, scene.gsd_m)
     _check_options(scene, ground, options, dem)
     if dem is None:
         return
@@ -183,7 +179,7 @@ def check_inventory(scene: RasterInfo, options: InventoryOptions, dem: Path | No
             pass  # entering it is the check
 
 
-def _check_options(scene: RasterInfo, ground: Ground, options: InventoryOptions, dem: Path | None) -> None:
+def _check_options(scene: RasterInfo, ground: Georeference, options: InventoryOptions, dem: Path | None) -> None:
     if options.min_slope_deg is not None and dem is None:
         raise ConfigError(f"{scene.path}: `min_slope_deg` needs an elevation model. Give `dem`.")
     if ground.gsd_m is None and options.in_metres:

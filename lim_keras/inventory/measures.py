@@ -5,17 +5,14 @@ from __future__ import annotations
 import geopandas
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
-from pyproj import Geod
-from rasterio import Affine
 
 from lim_keras.inventory.polygons import Polygons
-from lim_keras.raster.georeference import Floats, Ground
-
-_ELLIPSOID = Geod(ellps="WGS84")
+from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, metres_per_degree
 
 
-def measure(outlines: Polygons, ground: Ground) -> dict[str, Floats]:
+def measure(outlines: Polygons, ground: Georeference) -> dict[str, Floats]:
     """Columns of an inventory that come from the outlines, (n,) each.
 
     outlines: in pixels.
@@ -51,10 +48,10 @@ def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) 
     metres of one unit of the coordinates. NaN where that is None.
     """
     crs = "" if polygons.crs is None else polygons.crs.to_wkt()
-    return _sizes(polygons.to_numpy(), Ground(Affine.identity(), crs, gsd_m))[0]
+    return _sizes(polygons.to_numpy(), Georeference(Affine.identity(), crs, gsd_m))[0]
 
 
-def _sizes(outlines: Polygons, ground: Ground) -> tuple[Floats, Floats]:
+def _sizes(outlines: Polygons, ground: Georeference) -> tuple[Floats, Floats]:
     """Area (n,) without holes, m2, and length (n,) of all rings, m, of outlines in pixels."""
     rings, owner = shapely.get_rings(outlines, return_index=True)
     areas, lengths = ring_sizes(rings, ground)
@@ -66,7 +63,7 @@ def _sizes(outlines: Polygons, ground: Ground) -> tuple[Floats, Floats]:
     return area, perimeter
 
 
-def ring_sizes(rings: NDArray[np.object_], ground: Ground) -> tuple[Floats, Floats]:
+def ring_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[Floats, Floats]:
     """Area (m2, positive) and length (m) of rings in pixels; NaN where the scene has neither a CRS nor a gsd."""
     points, ring = shapely.get_coordinates(rings, return_index=True)
     if ground.to_degrees is None:
@@ -75,12 +72,12 @@ def ring_sizes(rings: NDArray[np.object_], ground: Ground) -> tuple[Floats, Floa
         return shapely.area(shapely.polygons(placed)) * scale**2, shapely.length(placed) * scale
     ends = np.searchsorted(ring, np.arange(1, len(rings)))
     parts = np.split(ground.degrees(points), ends) if len(rings) else []
-    sizes = np.array([_ELLIPSOID.polygon_area_perimeter(part[:, 0], part[:, 1]) for part in parts], np.float64)
+    sizes = np.array([ELLIPSOID.polygon_area_perimeter(part[:, 0], part[:, 1]) for part in parts], np.float64)
     areas, lengths = sizes.reshape(-1, 2).T
     return np.abs(areas), lengths
 
 
-def _local_planes(outlines: Polygons, ground: Ground) -> tuple[Polygons, Floats, Floats]:
+def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, Floats, Floats]:
     """Outlines in metres east and north of their first vertex, its longitude and latitude, and metres a degree there.
 
     Each is so small beside the Earth that its plane is flat: 10 km off a centroid is found within a few metres.
@@ -93,21 +90,11 @@ def _local_planes(outlines: Polygons, ground: Ground) -> tuple[Polygons, Floats,
     degrees = ground.degrees(points)
     first = np.searchsorted(owner, np.arange(len(outlines)))
     origin = degrees[first]
-    degree = _metres_a_degree(origin[:, 1])
+    degree = metres_per_degree(origin[:, 1])
     away = degrees - origin[owner]
     away[:, 0] = (away[:, 0] + 180) % 360 - 180
     metres = away * degree[owner]
     return shapely.transform(outlines, lambda _: metres), origin, degree
-
-
-def _metres_a_degree(latitude: Floats) -> Floats:
-    """(n, 2) metres a degree of longitude and of latitude: radii of curvature of the ellipsoid, prime vertical and
-    meridian."""
-    sine = np.sin(np.radians(latitude))
-    flatten = 1 - _ELLIPSOID.es * sine**2
-    across = _ELLIPSOID.a / np.sqrt(flatten) * np.cos(np.radians(latitude))
-    along = _ELLIPSOID.a * (1 - _ELLIPSOID.es) / flatten**1.5
-    return np.radians(np.stack([across, along], axis=-1))
 
 
 def _centroids(plane: Polygons) -> Floats:

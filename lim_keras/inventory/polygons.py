@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
-from rasterio.features import shapes
 
 from lim_keras.errors import DataError
-from lim_keras.raster.georeference import NO_LABEL, Ground, apply, explained, inverse, open_raster
-from lim_keras.raster.reader import RasterInfo, read_info
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, inverse
+from lim_keras.raster.images import read_info
+from lim_keras.raster.reader import NO_LABEL, RasterReader
+from lim_keras.raster.vectorize import polygonize
 
 Polygons = NDArray[Any]
 """shapely polygons, (n,)."""
@@ -37,10 +37,6 @@ def read_mask_info(mask: Path) -> RasterInfo:
 def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
     """Outline the landslides of a mask: one polygon for each group of class 1 pixels that share sides.
 
-    GDAL's polygoniser is given the band itself, not an array, and goes through the file line by line: memory grows with
-    the polygons, not with the pixels. Groups are 4-connected, for outlines through a corner that two pixels share would
-    not be valid polygons.
-
     Returns:
         Polygons with whole pixel coordinates, (column, row), and the pixels (n, 2), (column, row), that they begin
         with: the leftmost of the topmost row. They are in the order of those pixels, row by row.
@@ -49,19 +45,18 @@ def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
         DataError: the file cannot be opened, or holds values other than 0, 1 and 255.
     """
     found = []
-    with open_raster(mask) as source, explained(mask):
-        band = rasterio.band(source, 1)
-        for outline, value in shapes(band, mask=band, connectivity=4, transform=source.transform):
+    with RasterReader(mask) as raster:
+        for outline, value in polygonize(raster):
             if value == 1:
-                found.append(shapely.geometry.shape(outline))
+                found.append(outline)
             elif value != NO_LABEL:
                 raise DataError(
                     f"{mask}: expected the values 1 (landslide), 0 (background) and {NO_LABEL} (no data), "
                     f"but it holds {value:g}."
                 )
-        matrix = source.transform
+        transform = raster.dataset.transform
     placed = np.array(found, dtype=object)
-    outlines = shapely.transform(placed, lambda points: np.rint(apply(inverse(matrix), points)))
+    outlines = shapely.transform(placed, lambda points: np.rint(apply(inverse(transform), points)))
     seeds = first_pixels(outlines)
     order = np.lexsort((seeds[:, 0], seeds[:, 1]))
     return outlines[order], seeds[order]
@@ -76,6 +71,6 @@ def first_pixels(outlines: Polygons) -> NDArray[np.int64]:
     return np.asarray(whole[order][first], np.int64)
 
 
-def place(outlines: Polygons, ground: Ground) -> Polygons:
+def place(outlines: Polygons, ground: Georeference) -> Polygons:
     """Outlines in pixels to outlines in the scene's CRS."""
     return np.asarray(shapely.transform(outlines, ground.place), dtype=object)

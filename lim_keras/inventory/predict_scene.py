@@ -8,8 +8,8 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from lim_keras.inventory.options import PredictOptions, identity
 from lim_keras.inventory.scene_outputs import describe_inventory, summarise
 from lim_keras.inventory.write import write_inventory, write_style
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.reader import read_scene_info
-from lim_keras.raster.scene import Grid, SceneReader
-from lim_keras.raster.writer import Counts, gdal_settings, maps_on_scene, write_rasters
+from lim_keras.raster.georeference import Grid
+from lim_keras.raster.reader import RasterReader, gdal_settings
+from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 from lim_keras.report.preview import draw_preview
 
 _NAME_BYTES, _PATH_BYTES = 220, 512
@@ -71,12 +71,10 @@ def predict_scene(
         DomainWarning: the scene is far from what the model was trained on.
     """
     options = options or PredictOptions()
-    task = _Task(model, scene, out_dir, options)
-    finished = task.finished()
-    if finished is not None:
-        return finished
-    with gdal_settings():
-        return task.run(progress)
+    bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
+    with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
+        task = _Task(model, reader, scene, out_dir, options)
+        return task.finished() or task.run(progress)
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -92,11 +90,11 @@ def read_summary(path: Path) -> dict[str, Any]:
 class _Task:
     """One scene on its way."""
 
-    def __init__(self, model: SceneModel, scene: Path, out_dir: Path, options: PredictOptions) -> None:
+    def __init__(
+        self, model: SceneModel, reader: RasterReader, scene: Path, out_dir: Path, options: PredictOptions
+    ) -> None:
         self._model, self._scene, self._out, self._options = model, scene, out_dir, options
-        self._info = read_scene_info(scene)
-        if self._info.gsd_m is None and options.gsd_m is not None:
-            self._info = replace(self._info, gsd_m=options.gsd_m)
+        self._reader, self._info = reader, reader.info
         self._identity = identity(scene, model.info, options)
         self._work = out_dir / f".{scene.stem}.partial"
         self._warnings: list[str] = []
@@ -124,11 +122,12 @@ class _Task:
             check_inventory(info, self._options, self._options.dem)
             grid = reading_grid(info, self._model.info, self._options.resample)
         make_folder(self._out)
-        vrt, windows, bands = self._predict(grid, progress)
+        maps, windows = self._predict(grid, progress)
         clock.lap("predict")
-        maps = maps_on_scene(vrt, info, grid is not None, bands=bands, nodata=self._options.nodata)
+        if grid is not None:
+            maps = maps_on_scene(maps, self._reader)
         with self._noting():
-            counts, inventory, drafts = self._derive(maps, bands)
+            counts, inventory, drafts = self._derive(maps)
         clock.lap("inventory")
         model, threshold, seconds = self._model.info, self.threshold, clock.seconds
         summary = summarise(self._scene, info, model, self._options, threshold, counts, inventory, windows, seconds)
@@ -173,21 +172,18 @@ class _Task:
         bundle = _bundle_of(self._model)
         return describe_inventory(self._info, summary, files, folder=self._out, bundle=bundle)
 
-    def _predict(
-        self, grid: Grid | None, progress: ProgressCallback | None
-    ) -> tuple[Path, dict[str, Any], tuple[int, ...]]:
-        """The maps, how the scene was cut, and the numbers of the bands that were read."""
+    def _predict(self, grid: Grid | None, progress: ProgressCallback | None) -> tuple[Path, dict[str, Any]]:
+        """The maps, and how the scene was cut."""
         options, model = self._options, self._model
-        with SceneReader(self._scene, bands=options.bands, nodata=options.nodata, grid=grid) as reader:
+        with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
             with self._noting():
-                check_scene(reader.info, model.info, options.scale)
+                check_scene(reader, model.info, options.scale)
                 check_place(reader)
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._scene, model.info, options, of_maps=True)
-            vrt, windows = predict_maps(model, reader, self._work, options=options, identity=same, progress=progress)
-            return vrt, windows, tuple(reader.bands)
+            return predict_maps(model, reader, self._work, options=options, identity=same, progress=progress)
 
-    def _derive(self, maps: Path, bands: Sequence[int]) -> tuple[Counts, Inventory, list[Path]]:
+    def _derive(self, maps: Path) -> tuple[Counts, Inventory, list[Path]]:
         """Rasters, inventory and preview, all beside the maps: they reach their place together, at the end."""
         options, info = self._options, self._info
         probability, landslides, preview = map(self._draft, ("probability.tif", "landslides.tif", "preview.png"))
@@ -212,7 +208,8 @@ class _Task:
         kinds = dict.fromkeys(("gpkg", *options.formats))
         vectors = [write_inventory(inventory, self._draft(f"inventory.{kind}")) for kind in kinds]
         vectors.append(write_style(self._draft("inventory.qml")))
-        draw_preview(self._scene, inventory.frame, preview, bands=_shown_bands(bands), gsd_m=info.gsd_m)
+        bands = _shown_bands(self._reader.bands)
+        draw_preview(self._reader, inventory.frame, preview, bands=bands, gsd_m=info.gsd_m)
         return counts, inventory, [probability, landslides, *vectors, preview]
 
     def _draft(self, ending: str) -> Path:

@@ -20,7 +20,7 @@ from lim_keras import __version__
 from lim_keras.bundle.info import STAC_FILE, STAC_VERSION, BundleInfo
 from lim_keras.inventory.landslides import Inventory
 from lim_keras.inventory.options import PredictOptions, settings
-from lim_keras.raster.reader import RasterInfo
+from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.writer import Counts
 
 

@@ -12,13 +12,13 @@ from scipy.sparse.csgraph import connected_components
 
 from lim_keras.inventory.measures import ring_sizes
 from lim_keras.inventory.polygons import Polygons
-from lim_keras.raster.georeference import Ground
+from lim_keras.raster.georeference import Georeference
 
 _BATCH = 256
 
 
 def fill_holes(
-    outlines: Polygons, seeds: NDArray[np.int64], limit_m2: float, ground: Ground
+    outlines: Polygons, seeds: NDArray[np.int64], limit_m2: float, ground: Georeference
 ) -> tuple[Polygons, NDArray[np.bool_]]:
     """Fill the holes that are not larger than a limit.
 

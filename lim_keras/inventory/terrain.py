@@ -13,28 +13,14 @@ from typing import Any, Self
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject
-from rasterio.windows import Window
 
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.raster.georeference import (
-    Floats,
-    Ground,
-    apply,
-    border,
-    explained,
-    inverse,
-    open_raster,
-    read_window,
-    shifted,
-)
-from lim_keras.raster.reader import RasterInfo
-
-_ELLIPSOID = Geod(ellps="WGS84")
+from lim_keras.raster.georeference import Floats, Georeference, RasterInfo, apply, border, inverse, shifted
+from lim_keras.raster.reader import RasterReader, explained
+from lim_keras.raster.warping import averaged, north_up, resample
+from lim_keras.raster.windows import Box
 
 _US_SURVEY_FOOT = 1200 / 3937
 
@@ -71,30 +57,22 @@ class Dem:
         self.path = path
         self.crs = source.crs
         self.matrix, self.width, self.height = source.transform, source.width, source.height
-        self._source = source
+        self._reader = RasterReader(source)
         self._metres, self._scale, self._offset = metres, scale, offset
-        self._to_degrees = Transformer.from_crs(_horizontal(source.crs), "OGC:CRS84", always_xy=True)
+        self._georeference = Georeference(self.matrix, _horizontal(source.crs).to_wkt(), None)
 
-    def read(self, window: Window) -> NDArray[np.float32]:
+    def read(self, box: Box) -> NDArray[np.float32]:
         """Elevations (height, width) in metres, NaN where there is none."""
-        raw = read_window(self._source, 1, window).astype(np.float64)
+        raw = self._reader.pixels(box)[..., 0].astype(np.float64)
         metres = (raw * self._scale + self._offset) * self._metres
         known = (metres > _LOWEST_M) & (metres < _HIGHEST_M)
         return np.where(known, metres, np.nan).astype(np.float32)
 
-    def cells(self, window: Window) -> Cells:
-        """Cells of the window's rows, measured on the ellipsoid in its middle column."""
-        rows = np.arange(window.row_off, window.row_off + window.height) + 0.5
-        column = np.full(len(rows), window.col_off + window.width / 2)
-        left, right = self._degrees(column - 0.5, rows), self._degrees(column + 0.5, rows)
-        below, above = self._degrees(column, rows + 0.5), self._degrees(column, rows - 0.5)
-        xres = _ELLIPSOID.inv(*left, *right)[2]
-        north, _, yres = _ELLIPSOID.inv(*below, *above)
-        return Cells(*(np.asarray(part, np.float64)[:, np.newaxis] for part in (xres, yres, north)))
-
-    def _degrees(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
-        x, y = self._to_degrees.transform(*apply(self.matrix, np.stack([columns, rows], axis=-1)).T)
-        return np.asarray(x), np.asarray(y)
+    def cells(self, box: Box) -> Cells:
+        """Cells of the box's rows, measured on the ellipsoid in its middle column."""
+        rows = np.arange(box.top, box.bottom) + 0.5
+        columns = np.full(len(rows), box.left + box.width / 2)
+        return Cells(*(part[:, np.newaxis] for part in self._georeference.pixel_sides(columns, rows)))
 
 
 @contextmanager
@@ -115,7 +93,7 @@ def open_dem(path: Path, scene_crs: str, centre: Floats, gsd_m: float | None) ->
             known: one that is neither metres nor feet, or none on a grid that is not in metres or degrees.
     """
     with ExitStack() as stack:
-        source = stack.enter_context(open_raster(path))
+        source = stack.enter_context(RasterReader(path, bands=(1,))).dataset
         if source.crs is None or source.count != 1:
             raise DataError(
                 f"{path}: expected a georeferenced elevation model of one band. "
@@ -127,36 +105,12 @@ def open_dem(path: Path, scene_crs: str, centre: Floats, gsd_m: float | None) ->
         except ProjError as error:
             raise DataError(f"{path}: its CRS and that of the scene cannot be brought together ({error}).") from error
         with explained(path):
-            source = stack.enter_context(_north_up(source))
+            source = stack.enter_context(north_up(source))
             dem = Dem(path, source, metres, scale, offset)
             step = _coarsening(dem, way, centre, gsd_m)
             if step > 1:
-                dem = Dem(path, stack.enter_context(_coarser(source, step)), metres, scale, offset)
+                dem = Dem(path, stack.enter_context(averaged(source, step)), metres, scale, offset)
         yield dem, way
-
-
-def _north_up(source: Any) -> WarpedVRT:
-    """A view of the band as floats, void cells NaN, rows from north to south; where they are already, cells stay."""
-    matrix = source.transform
-    kept = {"crs": source.crs, "dtype": "float32", "nodata": np.nan}
-    if matrix.b == matrix.d == 0 and matrix.a > 0 and matrix.e < 0:
-        return WarpedVRT(
-            source, transform=matrix, width=source.width, height=source.height, resampling=Resampling.nearest, **kept
-        )
-    return WarpedVRT(source, resampling=Resampling.bilinear, **kept)
-
-
-def _coarser(source: Any, step: int) -> WarpedVRT:
-    """The means of step x step cells."""
-    return WarpedVRT(
-        source,
-        crs=source.crs,
-        transform=shifted(source.transform, 0, 0, step),
-        width=-(-source.width // step),
-        height=-(-source.height // step),
-        resampling=Resampling.average,
-        nodata=np.nan,
-    )
 
 
 def _coarsening(dem: Dem, way: Transformer, centre: Floats, gsd_m: float | None) -> int:
@@ -165,7 +119,7 @@ def _coarsening(dem: Dem, way: Transformer, centre: Floats, gsd_m: float | None)
     if gsd_m is None or not np.isfinite([x, y]).all():
         return 1
     column, row = apply(inverse(dem.matrix), np.array([[x, y]]))[0]
-    cells = dem.cells(Window(int(np.clip(column, 0, dem.width)), int(np.clip(row, 0, dem.height)), 1, 1))
+    cells = dem.cells(Box.sized(int(np.clip(row, 0, dem.height)), int(np.clip(column, 0, dem.width)), 1, 1))
     return max(1, int(gsd_m / max(cells.xres_m[0, 0], cells.yres_m[0, 0]) + 1e-3))
 
 
@@ -279,7 +233,7 @@ class TerrainReader:
     """
 
     def __init__(self, dem: Path, scene: RasterInfo) -> None:
-        self._path, self._scene, self._ground = dem, scene, Ground.of(scene)
+        self._path, self._scene, self._ground = dem, scene, Georeference.of(scene)
         self.uncovered = 0.0
         self._stack = ExitStack()
         self._dem: Dem
@@ -291,7 +245,7 @@ class TerrainReader:
             raise DataError(
                 f"{self._scene.path}: expected a scene with a CRS to find its place in {self._path}, but it has none."
             )
-        everything = Window(0, 0, self._scene.width, self._scene.height)
+        everything = self._scene.box
         centre = ground.place(np.array([[everything.width / 2, everything.height / 2]]))[0]
         with ExitStack() as stack:
             opened = open_dem(self._path, ground.crs, centre, ground.gsd_m)
@@ -306,60 +260,49 @@ class TerrainReader:
     ) -> None:
         self._stack.close()
 
-    def read(self, window: Window) -> Terrain:
-        """The terrain below a window of the scene."""
-        part = self._cells_below(window)
+    def read(self, box: Box) -> Terrain:
+        """The terrain below a box of the scene."""
+        part = self._cells_below(box)
         if part is None:
-            nowhere = np.full((3, window.height, window.width), np.nan, np.float32)
+            nowhere = np.full((3, box.height, box.width), np.nan, np.float32)
             return Terrain(*nowhere)
         layers = self._layers(part)
-        smooth = self._sample(layers, part, window, Resampling.bilinear)
+        smooth = self._sample(layers, part, box)
         # Bilinear weights would draw the neighbours of a void into it: a pixel is as unknown as the cell that it is in.
-        smooth[np.isnan(self._sample(layers, part, window, Resampling.nearest))] = np.nan
+        smooth[np.isnan(self._sample(layers, part, box, nearest=True))] = np.nan
         elevation, slope, east, north = smooth
         level = (east == 0) & (north == 0)
         aspect = np.where(level, np.nan, np.degrees(np.arctan2(east, north)) % 360)
         return Terrain(elevation, slope, aspect.astype(np.float32))
 
-    def _sample(self, layers: Elevations, part: Window, window: Window, resampling: Resampling) -> Elevations:
-        """Layers (n, height, width) of a part of the model, at the pixels of a window of the scene."""
-        found = np.full((len(layers), window.height, window.width), np.nan, np.float32)
+    def _sample(self, layers: Elevations, part: Box, box: Box, *, nearest: bool = False) -> Elevations:
+        """Layers (n, height, width) of a part of the model, at the pixels of a box of the scene."""
+        source = self._dem.crs, shifted(self._dem.matrix, part.left, part.top)
+        target = self._ground.crs, shifted(self._ground.transform, box.left, box.top)
         with explained(self._path):
-            reproject(
-                layers,
-                found,
-                src_transform=shifted(self._dem.matrix, part.col_off, part.row_off),
-                src_crs=self._dem.crs,
-                src_nodata=np.nan,
-                dst_transform=shifted(self._ground.matrix, window.col_off, window.row_off),
-                dst_crs=self._ground.crs,
-                dst_nodata=np.nan,
-                resampling=resampling,
-                UNIFIED_SRC_NODATA="NO",  # each layer has its own gaps: level ground has a slope, but no aspect
-            )
-        return found
+            return resample(layers, source, target, (box.height, box.width), nearest=nearest)
 
-    def _layers(self, part: Window) -> Elevations:
+    def _layers(self, part: Box) -> Elevations:
         """Elevation, slope and the two parts of the direction that it faces, which unlike its angle can be averaged."""
         elevation, cells = self._dem.read(part), self._dem.cells(part)
         slope, aspect = slope_aspect(elevation, cells.xres_m, cells.yres_m)
         facing = np.radians(aspect + cells.north_deg)
         return np.stack([elevation, slope, np.sin(facing), np.cos(facing)]).astype(np.float32)
 
-    def _cells_below(self, window: Window) -> Window | None:
-        points = self._to_cells(window)
+    def _cells_below(self, box: Box) -> Box | None:
+        points = self._to_cells(box)
         if not np.isfinite(points).all():
             return None
         lowest = np.maximum(np.floor(points.min(axis=0)) - _MARGIN, 0).astype(int)
         after = np.minimum(np.ceil(points.max(axis=0)) + _MARGIN, (self._dem.width, self._dem.height)).astype(int)
         if (after <= lowest).any():
             return None
-        (left, top), (width, height) = lowest.tolist(), (after - lowest).tolist()
-        return Window(left, top, width, height)
+        (left, top), (right, bottom) = lowest.tolist(), after.tolist()
+        return Box(top, left, bottom, right)
 
-    def _to_cells(self, window: Window) -> Floats:
-        """The border of a window of the scene, in cells of the model."""
-        placed = self._ground.place(border(window))
+    def _to_cells(self, box: Box) -> Floats:
+        """The border of a box of the scene, in cells of the model."""
+        placed = self._ground.place(border(box))
         x, y = self._way.transform(placed[:, 0], placed[:, 1])
         return apply(inverse(self._dem.matrix), np.stack([x, y], axis=-1))
 

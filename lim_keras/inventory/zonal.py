@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.polygons import Polygons
 from lim_keras.inventory.terrain import Terrain
-from lim_keras.raster.georeference import BLOCK, NO_LABEL, open_raster, read_window, strips
-from lim_keras.raster.reader import RasterInfo
+from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.reader import NO_LABEL, RasterReader
+from lim_keras.raster.windows import BLOCK, Box, blocks
 
 Columns = dict[str, NDArray[Any]]
 
@@ -24,10 +25,10 @@ _MIN_RESULTANT = 1e-6
 
 
 class TerrainSource(Protocol):
-    """What gives the terrain below a window of the scene, such as `lim_keras.inventory.terrain.TerrainReader`."""
+    """What gives the terrain below a box of the scene, such as `lim_keras.inventory.terrain.TerrainReader`."""
 
-    def read(self, window: Window) -> Terrain:
-        """Elevation, slope and aspect, each (height, width) of the window."""
+    def read(self, box: Box) -> Terrain:
+        """Elevation, slope and aspect, each (height, width) of the box."""
         ...
 
 
@@ -56,20 +57,19 @@ class Edges:
         part._edges = self._edges[:, (first < bottom) & (after > top)]
         return part
 
-    def paint(self, window: Window) -> NDArray[np.int32]:
-        """Number of the landslide of each pixel of a window, (height, width), 0 where there is none.
+    def paint(self, box: Box) -> NDArray[np.int32]:
+        """Number of the landslide of each pixel of a box, (height, width), 0 where there is none.
 
         Each edge toggles its number from its column on (exclusive or); after the last edge of a landslide nothing is
-        left of it. Edges to the left of the window take part at its first column.
+        left of it. Edges to the left of the box take part at its first column.
         """
-        left, right = window.col_off, window.col_off + window.width
-        column, first, after, number, _ = self._edges[:, (self._edges[0] < right) & (self._edges[4] > left)]
-        first = np.maximum(first - window.row_off, 0)
-        length = np.maximum(np.minimum(after - window.row_off, window.height) - first, 0)
+        column, first, after, number, _ = self._edges[:, (self._edges[0] < box.right) & (self._edges[4] > box.left)]
+        first = np.maximum(first - box.top, 0)
+        length = np.maximum(np.minimum(after - box.top, box.height) - first, 0)
         ends = np.cumsum(length)
         rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + length, length)
-        numbers = np.zeros((window.height, window.width), np.int32)
-        columns = np.repeat(np.maximum(column - left, 0), length)
+        numbers = np.zeros((box.height, box.width), np.int32)
+        columns = np.repeat(np.maximum(column - box.left, 0), length)
         np.bitwise_xor.at(numbers, (rows, columns), np.repeat(number, length).astype(np.int32))
         return np.bitwise_xor.accumulate(numbers, axis=1)
 
@@ -140,24 +140,32 @@ def zonal_statistics(
     zones = {name: Zones(len(outlines)) for name in ("probability", "votes", "gap", *_TERRAIN)}
     edges = Edges(outlines)
     with ExitStack() as stack:
-        labels = stack.enter_context(open_raster(mask))
-        values = None if maps is None else stack.enter_context(open_raster(maps))
-        if values is not None and values.shape != labels.shape:
-            raise DataError(f"{maps}: expected the grid of {mask}, {labels.shape}, but it is {values.shape}.")
-        for strip in strips(info, block):
-            near = edges.between(strip[0].row_off, strip[0].row_off + strip[0].height)
-            for window in strip:
-                numbers = near.paint(window)
-                landslide, beside_nodata = _read_labels(labels, window)
+        labels = stack.enter_context(RasterReader(mask))
+        values = None if maps is None else stack.enter_context(_open_maps(maps, labels))
+        for _, strip in groupby(blocks(info.height, info.width, block), lambda box: (box.top, box.bottom)):
+            boxes = list(strip)
+            near = edges.between(boxes[0].top, boxes[0].bottom)
+            for box in boxes:
+                numbers = near.paint(box)
+                landslide, beside_nodata = _read_labels(labels, box)
                 # GDAL's polygoniser stops at damaged pixels, and rasterio does not say so: what is missing is lost.
                 if not np.array_equal(numbers > 0, landslide):
                     raise DataError(
                         f"{mask}: its polygons are not those of its pixels; the file is damaged or changed."
                     )
                 if landslide.any():
-                    _add_block(zones, numbers, window, beside_nodata, values, terrain)
+                    _add_block(zones, numbers, box, beside_nodata, values, terrain)
     columns = _image_columns(zones, outlines, info, folds)
     return columns if terrain is None else columns | _terrain_columns(zones)
+
+
+def _open_maps(maps: Path, labels: RasterReader) -> RasterReader:
+    reader = RasterReader(maps)
+    if reader.info.box != labels.info.box:
+        found, expected = ((one.info.height, one.info.width) for one in (reader, labels))
+        reader.close()
+        raise DataError(f"{maps}: expected the grid of {labels.name}, {expected}, but it is {found}.")
+    return reader
 
 
 _TERRAIN = ("elevation", "slope", "east", "north")
@@ -166,35 +174,32 @@ _TERRAIN = ("elevation", "slope", "east", "north")
 def _add_block(
     zones: dict[str, Zones],
     numbers: NDArray[np.int32],
-    window: Window,
+    box: Box,
     beside_nodata: NDArray[np.bool_],
-    maps: Any,
+    maps: RasterReader | None,
     terrain: TerrainSource | None,
 ) -> None:
     inside = numbers > 0
     zone = numbers[inside].astype(np.int64) - 1
     zones["gap"].add(zone, beside_nodata[inside])
     if maps is not None:
-        bands = read_window(maps, [1, 2] if maps.count > 1 else [1], window)[:, inside].astype(np.float64)
-        for name, band in zip(("probability", "votes"), bands, strict=False):
+        bands = maps.pixels(box)[inside].astype(np.float64)
+        for name, band in zip(("probability", "votes"), bands.T, strict=False):
             zones[name].add(zone, np.where(band < 0, np.nan, band))
     if terrain is not None:
-        ground = terrain.read(window)
+        ground = terrain.read(box)
         aspect = np.radians(ground.aspect[inside])
         layers = (ground.elevation[inside], ground.slope[inside], np.sin(aspect), np.cos(aspect))
         for name, layer in zip(_TERRAIN, layers, strict=True):
             zones[name].add(zone, layer)
 
 
-def _read_labels(labels: Any, window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """What is landslide, and what has a neighbour without data at one of its four sides, within the window or not."""
-    top, left = max(window.row_off - 1, 0), max(window.col_off - 1, 0)
-    bottom = min(window.row_off + window.height + 1, labels.height)
-    right = min(window.col_off + window.width + 1, labels.width)
-    found = read_window(labels, 1, Window(left, top, right - left, bottom - top))
-    above, before = 1 - (window.row_off - top), 1 - (window.col_off - left)  # rows and columns that the scene lacks
-    below, behind = window.height + 2 - above - found.shape[0], window.width + 2 - before - found.shape[1]
-    found = np.pad(found, ((above, below), (before, behind)))
+def _read_labels(labels: RasterReader, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """What is landslide, and what has a neighbour without data at one of its four sides, within the box or not."""
+    around = box.grown(1, labels.info.box)
+    rows = 1 - box.top + around.top, 1 - around.bottom + box.bottom  # that the scene lacks
+    columns = 1 - box.left + around.left, 1 - around.right + box.right
+    found = np.pad(labels.pixels(around)[..., 0], (rows, columns))
     gap = found == NO_LABEL
     beside = gap[:-2, 1:-1] | gap[2:, 1:-1] | gap[1:-1, :-2] | gap[1:-1, 2:]
     return found[1:-1, 1:-1] == 1, beside

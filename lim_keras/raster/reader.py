@@ -1,345 +1,387 @@
-"""Read rasters: header, pixels, validity and labels."""
+"""Read rasters window by window."""
 
-import math
+from __future__ import annotations
+
 import os
+import re
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Literal, Self
 
+import cv2
 import numpy as np
-import numpy.typing as npt
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.warp import transform as transform_points
+from numpy.typing import ArrayLike, NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
-from lim_keras.raster import encoded_images as codecs
+from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance
+from lim_keras.raster.warping import on_grid
+from lim_keras.raster.windows import Box, blocks
 
-Array = npt.NDArray[Any]
+Pixels = NDArray[Any]
 
-IMAGE_DTYPES = ("uint8", "uint16", "float32")
+Mask = NDArray[np.bool_]
+
+Nodata = float | Literal["file", "none"]
+"""Pixels without data: those of a value, those that the file marks (nodata value, mask, alpha), or none."""
+
+NO_LABEL = 255
+"""Value of a mask's pixels without a label."""
+
+FILL_REACH = 256
+"""Pixels without data show their nearest pixel with data up to this distance, in pixels."""
+
+_REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
+
+_CACHE_BYTES = 128 * 2**20
+
+_OVERVIEW_BLOCK = 2048
 
 _opening = threading.Lock()
 
-_WGS84_SEMI_MAJOR_M = 6378137.0
 
-_WGS84_ECCENTRICITY_SQUARED = 0.00669437999014
+class RasterReader:
+    """An open raster; a context manager. Boxes are read one by one, so that memory does not grow with the raster.
 
-_PROJECTION_TOLERANCE = 0.01
+    Several threads may read; they take turns, because a GDAL dataset serves one thread at a time.
 
-
-@dataclass(frozen=True)
-class RasterInfo:
-    """What a raster's header says.
-
-    width, height: pixels. bands: without alpha. crs: "" where there is none. transform: pixel to CRS, None where there
-    is none. gsd_m: ground sample distance, metres (side of a square as large as a pixel), None where it is unknown.
-    """
-
-    path: Path
-    width: int
-    height: int
-    bands: int
-    dtype: str
-    crs: str
-    transform: rasterio.Affine | None
-    gsd_m: float | None
-    nodata: float | None
-
-    def place(self, column: float, row: float) -> tuple[float, float] | None:
-        """Where a point of the raster lies, in units of its CRS; column and row count from its upper left corner."""
-        return None if self.transform is None else _place(self.transform, column, row)
-
-
-def read_info(path: str | os.PathLike[str]) -> RasterInfo:
-    """Read the header of a PNG, JPEG or TIFF file, without its pixels.
+    Args:
+        source: path, URL (`https://`, `s3://`, `file://`, ...), GDAL name (`/vsi...`), or an open rasterio dataset or
+            reader, which is shared and stays open.
+        bands: bands to read, by number from 1 on, by description or, without one, by colour; None: all but alpha.
+        nodata: which pixels hold no data.
+        gsd_m: ground sample distance in metres of a raster that does not say its own.
+        grid: read the raster warped to this grid, bilinearly.
 
     Raises:
-        DataError: not a file of these formats, or its header is damaged.
+        DataError: the raster cannot be opened, holds no such band, or the bands are complex or of several data types.
     """
-    path = Path(path)
-    kind = codecs.file_format(path)
-    if kind != "tiff":
-        header = codecs.read_header(path, kind)
-        return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
-    with _open(path) as source:
-        return _info(source, path)
 
+    def __init__(
+        self,
+        source: RasterSource,
+        *,
+        bands: Sequence[int | str] | None = None,
+        nodata: Nodata = "file",
+        gsd_m: float | None = None,
+        grid: Grid | None = None,
+    ) -> None:
+        self._nodata, self._gsd_m = nodata, gsd_m
+        self._lock = source._lock if isinstance(source, RasterReader) else threading.RLock()
+        with ExitStack() as stack:
+            self._file: Any = _dataset(source, stack)
+            self.name = source.name if isinstance(source, RasterReader) else _name(self._file)
+            self._check_bands(bands)
+            self.dataset = self._file if grid is None else stack.enter_context(on_grid(self._file, grid, nodata))
+            self.info = self._describe(grid)
+            self._stack = stack.pop_all()
 
-def read_scene_info(path: str | os.PathLike[str]) -> RasterInfo:
-    """Read the header of a raster in any format that GDAL knows, such as GeoTIFF, VRT or JPEG 2000.
+    def __enter__(self) -> Self:
+        return self
 
-    Raises:
-        DataError: not a raster, or its header is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: not found. Expected a raster, such as a GeoTIFF.")
-    with _open(path) as source:
-        if source.count == 0:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what this reader opened."""
+        with self._lock:  # a thread that reads ahead may be in the middle of a window
+            self._closed = True
+            self._stack.close()
+
+    _closed = False
+
+    @property
+    def path(self) -> Path | str:
+        """The file, or the name of a source that is no local file."""
+        return self.name if _REMOTE.match(self.name) else Path(self.name)
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without its folder and its suffix."""
+        return PurePosixPath(re.sub(r"[?#].*$", "", self.name) if _REMOTE.match(self.name) else self.name).stem
+
+    @property
+    def fingerprint(self) -> list[int]:
+        """Numbers that change with the content: size and time of a local file, else size in pixels and bands."""
+        try:
+            status = Path(self.name).stat()
+        except OSError:
+            return [self._file.width, self._file.height, self._file.count]
+        return [status.st_size, status.st_mtime_ns]
+
+    @property
+    def count(self) -> int:
+        """Number of bands in the file, alpha included."""
+        return int(self._file.count)
+
+    @property
+    def has_palette(self) -> bool:
+        """The file holds indices of a palette, and no other band but alpha."""
+        kinds = set(self._file.colorinterp)
+        return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
+
+    @property
+    def needs_warping(self) -> bool:
+        """Only ground control points or rational polynomial coefficients say where the scene lies."""
+        return self.info.transform is None and bool(self._file.gcps[0] or self._file.rpcs)
+
+    @cached_property
+    def everywhere_valid(self) -> bool:
+        """Every pixel is known to hold data without being read."""
+        if np.dtype(self.info.dtype).kind == "f" or self.dataset is not self._file:
+            return False
+        flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
+        return self._nodata == "none" or (self._nodata == "file" and all(MaskFlags.all_valid in one for one in flags))
+
+    def on_grid(self, grid: Grid) -> RasterReader:
+        """Share the open file, warped to a grid; close it before this reader."""
+        return RasterReader(self, bands=self.bands, nodata=self._nodata, grid=grid)
+
+    def pixels(self, box: Box | None = None) -> Pixels:
+        """Read pixels (height, width, bands) of a box, or of the whole raster, as they are stored."""
+        box = box or self.info.box
+        pixels = np.empty((box.height, box.width, len(self.bands)), self.info.dtype)
+        # GDAL interleaves the bands while it reads; doing so afterwards would take a second copy.
+        self._read(self.dataset.read, box, indexes=self.bands, out=np.moveaxis(pixels, -1, 0))
+        return pixels
+
+    def image(self, box: Box | None = None) -> tuple[Pixels, Mask]:
+        """Read pixels, and a mask (height, width) of those that hold data, all of them finite."""
+        box = box or self.info.box
+        pixels = self.pixels(box)
+        return pixels, self._valid(box, pixels)
+
+    def valid(self, box: Box | None = None) -> Mask:
+        """Read which pixels (height, width) hold data."""
+        box = box or self.info.box
+        needs_pixels = np.dtype(self.info.dtype).kind == "f" or isinstance(self._nodata, float)
+        return self._valid(box, self.pixels(box) if needs_pixels else None)
+
+    def filled(self, box: Box, around: Box, beyond: ArrayLike) -> tuple[Pixels, Mask]:
+        """Read pixels of a box with gaps filled, and a mask (height, width) of those that hold data.
+
+        A filled pixel depends on the pixels within FILL_REACH alone, not on the box that is read.
+
+        Args:
+            box: what to read.
+            around: pixels outside of this box are not used.
+            beyond: value of each band farther than FILL_REACH from any data.
+        """
+        pixels, valid = self.image(box)
+        if valid.all():
+            return pixels, valid
+        larger = box.grown(FILL_REACH, around)
+        filled = fill_nodata(*self.image(larger), reach=FILL_REACH, beyond=beyond)
+        return filled[box.inside(larger).slices], valid
+
+    def overview(self, longest: int, bands: Sequence[int] | None = None) -> tuple[Pixels, Mask]:
+        """Read the raster reduced to `longest` pixels on its longer side, by averaging the pixels with data.
+
+        Overviews of the file are used. Blocks are read one by one, whole rows where the file is stored in rows.
+
+        Args:
+            longest: pixels; a smaller raster keeps its size.
+            bands: numbers of bands of the file; None: those of the reader.
+
+        Returns:
+            (height, width, bands), and a mask (height, width) of the pixels with data by the file's own marks.
+        """
+        source, bands = self._file, list(bands or self.bands)
+        factor = max(max(source.width, source.height) / longest, 1.0)
+        height, width = max(round(source.height / factor), 1), max(round(source.width / factor), 1)
+        down, across = source.height / height, source.width / width
+        rows, columns = _OVERVIEW_BLOCK / down, _OVERVIEW_BLOCK / across
+        if source.block_shapes[0][1] >= source.width:
+            rows, columns = rows * min(_OVERVIEW_BLOCK / source.width, 1), width
+        pixels = np.zeros((height, width, len(bands)), source.dtypes[bands[0] - 1])
+        valid = np.zeros((height, width), np.bool_)
+        for box in blocks(height, width, (max(int(rows), 1), max(int(columns), 1))):
+            window = RasterWindow(box.left * across, box.top * down, box.width * across, box.height * down)
+            shape = box.height, box.width
+            how = {"window": window, "resampling": Resampling.average}
+            with gdal_settings(), self._lock, explained(self.name):
+                part = source.read(bands, out_shape=(len(bands), *shape), **how)
+                valid[box.slices] = source.dataset_mask(out_shape=shape, **how) >= 128
+            pixels[box.slices] = np.moveaxis(part, 0, -1)
+        if pixels.dtype.kind == "f":
+            valid &= np.isfinite(pixels).all(axis=-1)
+        return pixels, valid
+
+    def _describe(self, grid: Grid | None) -> RasterInfo:
+        file, dtype = self._file, self._common_dtype()
+        if grid is None:
+            transform = None if file.transform.is_identity else file.transform
+            gsd_m = transform and ground_sample_distance(file.crs, transform, file.width, file.height)
+            crs = file.crs.to_string() if file.crs else ""
+            size, place = (file.width, file.height), (crs, transform, gsd_m or self._gsd_m)
+        else:
+            size, place = (grid.width, grid.height), (grid.crs, grid.transform, grid.gsd_m)
+        return RasterInfo(self.path, *size, len(self.bands), dtype, *place, file.nodata)
+
+    def _check_bands(self, wanted: Sequence[int | str] | None) -> None:
+        """Set `bands`: numbers from 1 on. A band's name is its description or else its colour, in any case."""
+        file = self._file
+        if file.count == 0:
             raise DataError(
-                f"{path}: expected a raster with bands. Received: none. Make a file of one of its subdatasets, which "
-                "`gdalinfo` names (`gdal_translate SUBDATASET scene.tif`), and give that."
+                f"{self.name}: expected a raster with bands. Received: none. Make a file of one of its subdatasets, "
+                "which `gdalinfo` names (`gdal_translate SUBDATASET scene.tif`), and give that."
             )
-        return _info(source, path)
+        if wanted is None:
+            self.bands = [band for band, kind in enumerate(file.colorinterp, 1) if kind is not ColorInterp.alpha]
+            return
+        colours = ("" if kind is ColorInterp.undefined else kind.name for kind in file.colorinterp)
+        names = [(text or colour).lower() for text, colour in zip(file.descriptions, colours, strict=True)]
+        self.bands = []
+        for band in wanted:
+            if isinstance(band, int) and 1 <= band <= file.count:
+                self.bands.append(band)
+            elif isinstance(band, str) and band.lower() in names:
+                self.bands.append(names.index(band.lower()) + 1)
+            else:
+                described = ", ".join(f"{number} {name or '(no description)'}" for number, name in enumerate(names, 1))
+                raise DataError(f"{self.name}: has no band {band!r}. Expected one of: {described}.")
 
-
-def _info(source: Any, path: Path) -> RasterInfo:
-    transform = None if source.transform.is_identity else source.transform
-    return RasterInfo(
-        path,
-        source.width,
-        source.height,
-        len(_image_bands(source)),
-        source.dtypes[0],
-        source.crs.to_string() if source.crs else "",
-        transform,
-        _ground_sample_distance(source) if transform else None,
-        source.nodata,
-    )
-
-
-def read_image(path: str | os.PathLike[str]) -> Array:
-    """Read an image (height, width, bands) in its own dtype: uint8, uint16 or float32; PNG and JPEG in RGB order.
-
-    Raises:
-        DataError: unreadable, truncated, of another dtype, or with a palette (TIFF) or an alpha band that is none.
-    """
-    path = Path(path)
-    kind = codecs.file_format(path)
-    if kind != "tiff":
-        return codecs.decode(path, kind)[1]
-    with _open(path) as source:
-        if source.dtypes[0] not in IMAGE_DTYPES:
+    def _common_dtype(self) -> str:
+        dtypes = [str(self._file.dtypes[band - 1]) for band in self.bands]
+        if len(set(dtypes)) != 1:
+            held = ", ".join(f"{band} {dtype}" for band, dtype in zip(self.bands, dtypes, strict=True))
             raise DataError(
-                f"{path}: expected an image of {', '.join(IMAGE_DTYPES)}, but it is {source.dtypes[0]}. "
-                "Convert it (for example `gdal_translate -ot Float32`)."
+                f"{self.name}: expected bands of one data type. Received: {held}. Choose bands of one type with "
+                "--bands, or convert them (`gdal_translate -ot`)."
             )
-        if ColorInterp.palette in source.colorinterp:
-            raise DataError(f"{path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
-        _check_alpha(source, path)
-        return np.stack(source.read(_image_bands(source)), axis=-1)
+        if dtypes[0].startswith("complex"):
+            raise DataError(
+                f"{self.name}: expected real numbers. Received: {dtypes[0]}, as radar images have it before they are "
+                "processed. Make a file of amplitudes, and give that."
+            )
+        return dtypes[0]
+
+    def _valid(self, box: Box, pixels: Pixels | None) -> Mask:
+        valid: Mask = np.ones((box.height, box.width), np.bool_)
+        if self.dataset is not self._file:  # a mask made of alpha exists for whole numbers only
+            alpha = self.dataset.colorinterp.index(ColorInterp.alpha) + 1
+            valid = self._read(self.dataset.read, box, indexes=alpha) > 0
+        elif self._nodata == "file" and not self.everywhere_valid:
+            valid = self._read(self.dataset.dataset_mask, box) > 0
+        if pixels is None:
+            return valid
+        if isinstance(self._nodata, float) and np.isfinite(self._nodata):
+            valid &= (pixels != self._nodata).any(axis=-1)
+        return valid & np.isfinite(pixels).all(axis=-1) if pixels.dtype.kind == "f" else valid
+
+    def _read(self, read: Callable[..., Pixels], box: Box, **options: Any) -> Pixels:
+        try:
+            with self._lock:
+                if self._closed or self._file.closed:
+                    raise DataError(f"{self.name}: cannot be read any more, as it was closed. Open it again.")
+                return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
+        except RasterioError as error:
+            raise DataError(
+                f"{self.name}: rows {box.top} to {box.bottom}, columns {box.left} to {box.right} cannot be read; "
+                f"the file is truncated or damaged ({error.__cause__ or error}). Replace it."
+            ) from error
 
 
-def read_valid(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
-    """Which pixels (height, width) hold data: by nodata value, internal mask, alpha, and finite in every band.
-
-    True everywhere where the file marks nothing. With a nodata value, a pixel is absent if every band holds it.
-    """
-    path = Path(path)
-    kind = codecs.file_format(path)
-    if kind == "tiff":
-        with _open(path) as source:
-            valid = source.dataset_mask() > 0
-            if np.dtype(source.dtypes[0]).kind == "f":
-                valid &= np.isfinite(source.read(_image_bands(source))).all(axis=0)
-            return np.asarray(valid, dtype=np.bool_)
-    header, pixels, alpha = codecs.decode(path, kind)
-    if alpha is not None:
-        return np.asarray(alpha > 0, dtype=np.bool_)
-    if header.nodata is not None:
-        return np.asarray((pixels != header.nodata).any(axis=-1), dtype=np.bool_)
-    return np.ones(pixels.shape[:2], dtype=np.bool_)
+RasterSource = str | os.PathLike[str] | rasterio.DatasetBase | RasterReader
+"""Path, URL, GDAL name, open rasterio dataset, or reader."""
 
 
-def read_labels(path: str | os.PathLike[str]) -> Array:
-    """Read the label values (height, width) of a mask, in any dtype: one band, or three equal ones; alpha is left out.
+def _dataset(source: RasterSource, stack: ExitStack) -> Any:
+    if isinstance(source, RasterReader):
+        return source._file
+    if isinstance(source, rasterio.DatasetBase):
+        return source
+    return stack.enter_context(open_dataset(_gdal_name(source)))
 
-    A palette PNG gives the grey of its colours where they are grey, and the palette's indices where they are not.
+
+def _name(dataset: Any) -> str:
+    while hasattr(dataset, "src_dataset"):  # a WarpedVRT is no file
+        dataset = dataset.src_dataset
+    return str(dataset.name)
+
+
+def _gdal_name(source: str | os.PathLike[str]) -> str:
+    """The source as GDAL takes it. A URL that went through `Path` has lost one of its slashes."""
+    name = os.fspath(source)
+    if not isinstance(source, str):
+        name = re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", name)
+    if not _REMOTE.match(name) and not Path(name).exists():
+        raise DataError(f"{name}: not found. Expected a raster, such as a GeoTIFF.")
+    return name
+
+
+def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
+    """Open a rasterio dataset; rasters without a georeference are opened without a warning.
 
     Raises:
-        DataError: unreadable, truncated, or a coloured picture.
+        DataError: a raster to be read is damaged.
     """
-    path = Path(path)
-    kind = codecs.file_format(path)
-    if kind == "tiff":
-        with _open(path) as source:
-            bands = np.moveaxis(source.read(_image_bands(source)), 0, -1)
-    else:
-        header, bands, _ = codecs.decode(path, kind)
-        if header.palette is not None and not _is_grey(header.palette):
-            with _open(path) as source:
-                bands = np.moveaxis(source.read([1]), 0, -1)
-    if not _equal_bands(bands):
-        raise DataError(f"{path}: expected a mask of one band, but its {bands.shape[-1]} bands differ. Save it grey.")
-    return np.ascontiguousarray(bands[..., 0])
+    # Warning filters are global: one thread at a time may change them.
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        if mode != "r":
+            return rasterio.open(name, mode, **profile)
+        with explained(os.fspath(name)):
+            return rasterio.open(name, sharing=False)
 
 
-def fill_invalid(image: Array, valid: npt.NDArray[np.bool_]) -> Array:
-    """The image with its absent pixels at each band's mean over the present ones (0 where none is).
+@contextmanager
+def explained(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise a DataError for an error of rasterio."""
+    try:
+        yield
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise DataError(f"{name}: cannot be read; the file is truncated or damaged ({reason}). Replace it.") from error
 
-    A nodata value such as -9999 or NaN would otherwise reach the pixels around it through the receptive field.
-    image: (height, width, bands). valid: (height, width).
+
+def gdal_settings() -> rasterio.Env:
+    """GDAL settings: all cores for coding blocks, and a small cache; GDAL's own takes 5 % of the machine's memory."""
+    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS")
+
+
+def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:
+    """Give pixels without data the values of a nearest pixel with data, so that the data's edge has no contrast.
+
+    The distance is exact to within 4 % (OpenCV's distance transform, ten times as fast as an exact one).
+
+    Args:
+        image: (height, width, bands).
+        valid: (height, width), True where there is data.
+        reach: farther than this from any data, in pixels, `beyond` is shown instead.
+        beyond: value of each band; needed with a finite reach, and where no pixel holds data.
+
+    Raises:
+        ValueError: no pixel holds data, and there is no `beyond`.
     """
     if valid.all():
         return image
-    filled = image.copy()
-    mean = image[valid].mean(axis=0, dtype=np.float64) if valid.any() else np.zeros(image.shape[-1])
-    filled[~valid] = (np.rint(mean) if image.dtype.kind in "ui" else mean).astype(image.dtype)
+    if not valid.any():
+        if beyond is None:
+            raise ValueError("Invalid value for argument `valid`. Expected a pixel with data. Received: none")
+        return np.broadcast_to(_as_pixel(beyond, image.dtype), image.shape).copy()
+    # With DIST_LABEL_PIXEL, each pixel gets the number of its nearest pixel with data.
+    distance, nearest = cv2.distanceTransformWithLabels(
+        (~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    source = np.zeros(int(nearest.max()) + 1, np.int64)
+    source[nearest[valid]] = np.flatnonzero(valid)
+    filled: Pixels = image.reshape(-1, image.shape[2])[source[nearest]]
+    if beyond is not None:
+        filled[distance > reach] = _as_pixel(beyond, image.dtype)
     return filled
 
 
-def write_raster(
-    path: str | os.PathLike[str],
-    array: Array,
-    *,
-    crs: str = "",
-    transform: rasterio.Affine | None = None,
-    nodata: float | None = None,
-    valid: npt.NDArray[np.bool_] | None = None,
-    compress: str = "deflate",
-) -> Path:
-    """Write (height, width) or (height, width, bands) as a tiled, compressed GeoTIFF: beside its place, then renamed.
-
-    A reader never sees half a file. valid: (height, width), kept as internal mask. bool arrays become uint8.
-
-    Raises:
-        DataError: the name does not end in .tif or .tiff, the array is empty or not of 2 or 3 axes, or writing fails.
-    """
-    path = Path(path)
-    bands = _as_bands(path, array)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}{path.suffix}")
-    profile = _profile(bands, compress) | {"crs": crs or None, "transform": transform, "nodata": nodata}
-    try:
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-            with _quiet_about_georeference():
-                target = rasterio.open(beside, "w", **{key: item for key, item in profile.items() if item is not None})
-            with target:
-                target.write(bands)
-                if valid is not None:
-                    target.write_mask(valid)
-        beside.replace(path)
-    except (RasterioError, OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
-    return path
-
-
-def _as_bands(path: Path, array: Array) -> Array:
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise DataError(f"{path}: expected a name that ends in .tif or .tiff.")
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise DataError(f"{path}: expected an array of (height, width[, bands]). Received the shape {array.shape}.")
-    bands = array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    return bands.astype(np.uint8) if bands.dtype == np.bool_ else bands
-
-
-def _profile(bands: Array, compress: str) -> dict[str, Any]:
-    """Creation options. GDAL would call the fourth of four uint8 bands alpha, near infrared as it may be: ALPHA=NO."""
-    count, height, width = bands.shape
-    rgb = bands.dtype == np.uint8 and count == 3
-    options: dict[str, Any] = {
-        "driver": "GTiff",
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": bands.dtype.name,
-        "compress": compress,
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-        "bigtiff": "IF_SAFER",
-        "photometric": "RGB" if rgb else "MINISBLACK",
-    }
-    if compress.lower() in ("deflate", "lzw", "zstd"):
-        options["predictor"] = 3 if bands.dtype.kind == "f" else 2
-    return options | ({} if rgb or count == 1 else {"alpha": "NO"})
-
-
-@contextmanager
-def _quiet_about_georeference() -> Iterator[None]:
-    """Silence rasterio on tiles without a place. Warning filters are global: one thread at a time may change them."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        with _quiet_about_georeference():
-            source = rasterio.open(path, sharing=False)
-        with source:
-            yield source
-    except RasterioIOError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read; the file is truncated or damaged ({reason}). Replace it.") from error
-
-
-def _image_bands(source: Any) -> list[int]:
-    return [index for index, kind in enumerate(source.colorinterp, start=1) if kind != ColorInterp.alpha]
-
-
-def _check_alpha(source: Any, path: Path) -> None:
-    """Many writers tag the near infrared of four uint8 bands as alpha; to leave it out in silence would lose a band."""
-    if not any(MaskFlags.alpha in flags for flags in source.mask_flag_enums):
-        return
-    index = source.colorinterp.index(ColorInterp.alpha) + 1
-    alpha = source.read(index)
-    if not np.isin(alpha, (0, 1, np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1)).all():
-        raise DataError(
-            f"{path}: band {index} is tagged as alpha, but it holds more than the values of a mask. "
-            f"If it is an image band, say so: `gdal_edit.py -colorinterp_{index} undefined {path.name}`."
-        )
-
-
-def _is_grey(palette: Array) -> bool:
-    """Whether colours tell the labels. Where the first two are one colour only the indices do."""
-    return _equal_bands(palette) and not np.array_equal(palette[:1], palette[1:2])
-
-
-def _equal_bands(bands: Array) -> bool:
-    return all(np.array_equal(bands[..., 0], bands[..., band]) for band in range(1, bands.shape[-1]))
-
-
-def _place(matrix: rasterio.Affine, column: float, row: float) -> tuple[float, float]:
-    """Written out, for the operators of affine 2 and affine 3 differ."""
-    return (
-        matrix.a * column + matrix.b * row + matrix.c,
-        matrix.d * column + matrix.e * row + matrix.f,
-    )
-
-
-def _ground_sample_distance(source: Any) -> float | None:
-    """Metres a pixel at the raster's centre: as its CRS counts, unless the projection stretches the ground there.
-
-    UTM is off by 0.04 % and keeps its round figures; Web Mercator is off by 1 / cos(latitude) and does not.
-    """
-    if not source.crs or not (source.crs.is_projected or source.crs.is_geographic):  # a local grid has no place
-        return None
-    matrix = source.transform
-    nominal = None
-    if source.crs.is_projected:
-        nominal = math.sqrt(abs(matrix.determinant)) * source.crs.linear_units_factor[1]
-    measured = _measured_gsd(source)
-    if nominal and (measured is None or abs(measured / nominal - 1) < _PROJECTION_TOLERANCE):
-        return float(nominal)
-    return measured
-
-
-def _measured_gsd(source: Any) -> float | None:
-    """The centre pixel's sides, as longitudes and latitudes, laid out in metres on the WGS 84 ellipsoid."""
-    column, row = source.width / 2, source.height / 2
-    points = ((column, row), (column + 1, row), (column, row + 1))
-    corners = [_place(source.transform, *point) for point in points]
-    try:
-        longitudes, latitudes = transform_points(source.crs, "OGC:CRS84", *zip(*corners, strict=True))
-    except RasterioError:
-        return None
-    latitude = math.radians(latitudes[0])
-    flatten = 1 - _WGS84_ECCENTRICITY_SQUARED * math.sin(latitude) ** 2
-    parallel = _WGS84_SEMI_MAJOR_M / math.sqrt(flatten) * math.cos(latitude)
-    meridian = _WGS84_SEMI_MAJOR_M * (1 - _WGS84_ECCENTRICITY_SQUARED) / flatten**1.5
-    sides = [
-        (math.radians(x - longitudes[0]) * parallel, math.radians(y - latitudes[0]) * meridian)
-        for x, y in zip(longitudes[1:], latitudes[1:], strict=True)
-    ]
-    area = abs(sides[0][0] * sides[1][1] - sides[0][1] * sides[1][0])
-    return math.sqrt(area) if math.isfinite(area) and area > 0 else None
+def _as_pixel(values: ArrayLike, dtype: np.dtype[Any]) -> Pixels:
+    pixel = np.asarray(values, np.float64)
+    return (np.rint(pixel) if dtype.kind in "ui" else pixel).astype(dtype)

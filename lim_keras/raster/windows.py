@@ -1,9 +1,13 @@
-"""Pixel boxes, and windows with a halo whose cores tile a scene."""
+"""Pixel boxes, blocks, and windows with a halo."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
+
+BLOCK = 1024
+"""Side of a block, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Box:
 
     @classmethod
     def sized(cls, top: int, left: int, height: int, width: int) -> Self:
-        """The rectangle of so many rows and columns from (top, left) on."""
+        """Make a box of `height` rows and `width` columns that starts at (top, left)."""
         return cls(top, left, top + height, left + width)
 
     @property
@@ -36,26 +40,26 @@ class Box:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def shifted(self, rows: int, columns: int) -> Box:
-        """The same rectangle that many rows farther down and columns farther right."""
+        """Move the box down and to the right."""
         return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
 
-    def grown(self, margin: int, height: int, width: int) -> Box:
-        """The rectangle and `margin` pixels around it, inside a scene of height x width."""
+    def grown(self, margin: int, within: Box) -> Box:
+        """The box and `margin` pixels around it, cut at another box."""
         return Box(
-            max(self.top - margin, 0),
-            max(self.left - margin, 0),
-            min(self.bottom + margin, height),
-            min(self.right + margin, width),
+            max(self.top - margin, within.top),
+            max(self.left - margin, within.left),
+            min(self.bottom + margin, within.bottom),
+            min(self.right + margin, within.right),
         )
 
     def inside(self, other: Box) -> Box:
-        """The same rectangle in the coordinates of another one."""
+        """The box in the coordinates of another one."""
         return self.shifted(-other.top, -other.left)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One read of a scene: what is read, and the core inside it whose prediction is kept."""
+    """A box to read, and the core inside it whose prediction is kept."""
 
     read: Box
     core: Box
@@ -66,8 +70,16 @@ class Window:
         return self.core.inside(self.read)
 
     def shifted(self, rows: int, columns: int) -> Window:
-        """The same window that many rows farther down and columns farther right."""
+        """Move the window down and to the right."""
         return Window(self.read.shifted(rows, columns), self.core.shifted(rows, columns))
+
+
+def blocks(height: int, width: int, size: int | tuple[int, int] = BLOCK) -> Iterator[Box]:
+    """Cut a scene into blocks of at most `size` (rows, columns), row by row."""
+    rows, columns = (size, size) if isinstance(size, int) else size
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield Box(top, left, min(top + rows, height), min(left + columns, width))
 
 
 def plan_windows(
@@ -75,17 +87,17 @@ def plan_windows(
 ) -> list[Window]:
     """Cut a scene into windows with a halo, row by row.
 
-    Cores do not overlap and cover every pixel once. A read box is its core and the halo around it, clipped to the
-    scene. Every read starts at a multiple of `multiple`: where that is a multiple of the network's stride, pooling
-    falls on the same pixels in a window as in the whole scene, so that with a halo of at least the network's receptive
-    field both give the same prediction. A scene that fits into one tile needs no halo.
+    Cores do not overlap and cover every pixel once. A read box is its core and the halo around it, cut at the scene's
+    edge. Every read starts at a multiple of `multiple`. If that is a multiple of the network's stride, pooling falls on
+    the same pixels in a window as in the whole scene; with a halo of at least the receptive field, both give the same
+    prediction. A scene that fits into one tile needs no halo.
 
     Args:
         height: rows of the scene.
         width: columns of the scene.
-        tile: most rows and columns of a read box, in pixels; bounds the memory of a prediction.
+        tile: largest number of rows and columns of a read box, in pixels; limits the memory of a prediction.
         halo: pixels read beyond the core on every side, rounded up to `multiple`.
-        multiple: grid that the starts of all boxes lie on.
+        multiple: all boxes start at multiples of this number of pixels.
 
     Raises:
         ValueError: a size is not positive, or `tile` leaves no core between two halos.
@@ -111,14 +123,14 @@ def plan_windows(
 
 
 def smallest_tile(halo: int, multiple: int) -> int:
-    """Fewest pixels a side of a tile that leave a core between two halos."""
+    """Smallest tile side, in pixels, that leaves a core between two halos."""
     return 2 * (-(-halo // multiple) * multiple) + multiple
 
 
 def _spans(length: int, tile: int, margin: int, multiple: int) -> list[tuple[int, int, int, int]]:
-    """Along one axis: start of the read, start and stop of the core, stop of the read.
+    """Cut one axis: start of the read, start and stop of the core, stop of the read.
 
-    A core at the scene's edge needs no halo there, so the first and the last are larger.
+    A core at the scene's edge needs no halo there, so the first and the last core are larger.
     """
     if length <= tile:
         return [(0, 0, length, length)]

@@ -1,9 +1,9 @@
-"""Write maps as Cloud Optimized GeoTIFFs."""
+"""Write rasters: GeoTIFF, and the maps of a scene as Cloud Optimized GeoTIFF."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,85 +12,129 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
-from lim_keras.inference.maps import NODATA
-from lim_keras.raster.reader import RasterInfo
-from lim_keras.raster.scene import Grid, Nodata, SceneReader
-from lim_keras.raster.windows import Box
+from lim_keras.files import atomic_file
+from lim_keras.raster.georeference import Grid
+from lim_keras.raster.reader import NO_LABEL, RasterReader, open_dataset
+from lim_keras.raster.windows import BLOCK, Box, blocks
 
 ProbabilityType = Literal["percent", "float32"]
 
-NO_LABEL = 255
-"""Nodata of the landslide mask and of percentages."""
-
-_BLOCK = 1024
-
-_CACHE_BYTES = 128 * 2**20
+MAP_NODATA = -1.0
+"""Nodata of probability, votes and spread as float32."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of a landslide mask."""
+    """Number of pixels of a landslide mask."""
 
     landslide: int
     valid: int
     all: int
 
 
-def gdal_settings() -> rasterio.Env:
-    """GDAL with blocks coded on all cores, and a small cache: its own grows to a twentieth of the machine's memory."""
-    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS")
-
-
-def maps_on_scene(
-    vrt: Path,
-    scene: RasterInfo,
-    resampled: bool,
+def write_raster(
+    path: str | os.PathLike[str],
+    array: NDArray[Any],
     *,
-    bands: Sequence[int | str] | None = None,
-    nodata: Nodata = "file",
+    crs: str = "",
+    transform: Affine | None = None,
+    nodata: float | None = None,
+    valid: NDArray[np.bool_] | None = None,
+    compress: str = "deflate",
 ) -> Path:
-    """The maps on the scene's grid; those of a resampled scene are warped back, bilinearly and block by block.
+    """Write (height, width) or (height, width, bands) as a tiled, compressed GeoTIFF, atomically.
 
-    Two warps move the edge of the data by up to a pixel of the coarser grid. The maps hold values exactly where the
-    scene holds data all the same: pixels that were lost on the way show the nearest predicted one, and farther than
-    `lim_keras.raster.scene.FILL_REACH` from any, 0.
+    valid: (height, width), kept as internal mask. bool arrays become uint8.
+
+    Raises:
+        DataError: the name does not end in .tif or .tiff, the array is empty or not of 2 or 3 axes, or writing fails.
+    """
+    path = Path(path)
+    bands = _as_bands(path, array)
+    given = {"crs": crs or None, "transform": transform, "nodata": nodata}
+    profile = _array_profile(bands, compress) | {key: item for key, item in given.items() if item is not None}
+    try:
+        settings = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+        with atomic_file(path) as draft, settings, open_dataset(draft, "w", **profile) as target:
+            target.write(bands)
+            if valid is not None:
+                target.write_mask(valid)
+    except (RasterioError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be written ({error}).") from error
+    return path
+
+
+def _as_bands(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise DataError(f"{path}: expected a name that ends in .tif or .tiff.")
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise DataError(f"{path}: expected an array of (height, width[, bands]). Received the shape {array.shape}.")
+    bands = array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+    return bands.astype(np.uint8) if bands.dtype == np.bool_ else bands
+
+
+def _array_profile(bands: NDArray[Any], compress: str) -> dict[str, Any]:
+    """Creation options. ALPHA=NO, because GDAL calls the fourth of four uint8 bands alpha."""
+    count, height, width = bands.shape
+    rgb = bands.dtype == np.uint8 and count == 3
+    options: dict[str, Any] = {
+        "driver": "GTiff",
+        "count": count,
+        "height": height,
+        "width": width,
+        "dtype": bands.dtype.name,
+        "compress": compress,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "bigtiff": "IF_SAFER",
+        "photometric": "RGB" if rgb else "MINISBLACK",
+    }
+    if compress.lower() in ("deflate", "lzw", "zstd"):
+        options["predictor"] = 3 if bands.dtype.kind == "f" else 2
+    return options | ({} if rgb or count == 1 else {"alpha": "NO"})
+
+
+def maps_on_scene(vrt: Path, scene: RasterReader) -> Path:
+    """Warp the maps of a resampled scene back to the scene's grid, bilinearly and block by block.
+
+    Two warps move the edge of the data by up to a pixel of the coarser grid. The result still holds values exactly
+    where the scene holds data: pixels that were lost show the nearest predicted one, and 0 farther than
+    `lim_keras.raster.reader.FILL_REACH` from any.
 
     Args:
         vrt: of `lim_keras.inference.maps.Maps`.
-        scene: as it is on the disk.
-        resampled: whether it was read on another grid.
-        bands: that were read of it, see `SceneReader`.
-        nodata: which of its pixels hold no data.
+        scene: on its own grid; with a transform.
 
     Returns:
-        `vrt`, or a file beside it with the same bands, float32 with nodata -1.
+        A file beside `vrt` with the same bands, float32 with nodata -1.
 
     Raises:
         DataError: the file cannot be written, or the scene cannot be read.
     """
-    if not resampled or scene.transform is None:
-        return vrt
-    path = vrt.with_name("maps_on_scene.tif")
-    grid = Grid(scene.crs, scene.transform, scene.width, scene.height, scene.gsd_m)
-    with _explained(path.parent), _quiet(), ExitStack() as stack:
-        original = stack.enter_context(SceneReader(scene.path, bands=bands, nodata=nodata))
-        warped = stack.enter_context(SceneReader(vrt, grid=grid))
-        place, source = (stack.enter_context(rasterio.open(one)) for one in (scene.path, vrt))
-        shown = {"count": source.count, "dtype": "float32", "nodata": NODATA}
-        target = stack.enter_context(rasterio.open(path, "w", **_profile(place), **shown))
-        target.descriptions = source.descriptions
-        everything, beyond = Box(0, 0, scene.height, scene.width), np.zeros(source.count)
-        for window in _blocks(scene.height, scene.width):
-            box = Box.sized(window.row_off, window.col_off, window.height, window.width)
-            valid = original.valid(box)
+    path, info = vrt.with_name("maps_on_scene.tif"), scene.info
+    if info.transform is None:
+        raise DataError(f"{scene.name}: has no georeference, so maps cannot be warped to it.")
+    grid = Grid(info.crs, info.transform, info.width, info.height, info.gsd_m)
+    with _explained(path.parent), ExitStack() as stack:
+        source = stack.enter_context(RasterReader(vrt))
+        warped = stack.enter_context(RasterReader(source, grid=grid))
+        shown = {"count": source.count, "dtype": "float32", "nodata": MAP_NODATA}
+        target = stack.enter_context(open_dataset(path, "w", **_profile_like(scene.dataset), **shown))
+        target.descriptions = source.dataset.descriptions
+        beyond = np.zeros(source.count)
+        for box in blocks(info.height, info.width, BLOCK):
+            valid = scene.valid(box)
             if valid.any():
-                values, _ = warped.filled(box, everything, beyond)
-                target.write(np.where(valid, np.moveaxis(values, -1, 0), np.float32(NODATA)), window=window)
+                values, _ = warped.filled(box, info.box, beyond)
+                shown_values = np.where(valid, np.moveaxis(values, -1, 0), np.float32(MAP_NODATA))
+                target.write(shown_values, window=_window(box))
     return path
 
 
@@ -106,57 +150,68 @@ def write_rasters(
     """Write the probability map and the landslide mask as Cloud Optimized GeoTIFFs, block by block.
 
     Args:
-        maps: on the scene's grid, of `maps_on_scene`.
-        probability: file to write: uint8 percent with nodata 255, or float32 with nodata -1; a second band is the
-            folds' standard deviation where `spread` says so.
+        maps: on the scene's grid: `lim_keras.inference.maps.Maps`, or of `maps_on_scene`.
+        probability: file to write: uint8 percent with nodata 255, or float32 with nodata -1.
         landslides: file to write: uint8, 1 where the probability is at least the threshold, 0 elsewhere, nodata 255.
         threshold: 0..1.
+        kind: of the probability map.
+        spread: add the folds' standard deviation as a second band of the probability map.
 
     Raises:
         DataError: a file cannot be written.
     """
     counts = np.zeros(3, np.int64)
     drafts = [path.with_name(f".{path.stem}.draft.tif") for path in (probability, landslides)]
+    byte = {"dtype": "uint8", "nodata": NO_LABEL}
+    shown = byte if kind == "percent" else {"dtype": "float32", "nodata": MAP_NODATA}
     try:
-        with _explained(probability.parent), _quiet(), ExitStack() as stack:
-            source = stack.enter_context(rasterio.open(maps))
-            profile = _profile(source)
+        with _explained(probability.parent), ExitStack() as stack:
+            source = stack.enter_context(open_dataset(maps))
+            profile = _profile_like(source)
             bands = [1, source.descriptions.index("spread") + 1] if spread else [1]
-            shown = (
-                {"dtype": "uint8", "nodata": NO_LABEL} if kind == "percent" else {"dtype": "float32", "nodata": NODATA}
-            )
-            first = stack.enter_context(rasterio.open(drafts[0], "w", **profile, count=len(bands), **shown))
-            second = stack.enter_context(
-                rasterio.open(drafts[1], "w", **profile, count=1, dtype="uint8", nodata=NO_LABEL)
-            )
+            first = stack.enter_context(open_dataset(drafts[0], "w", **profile, count=len(bands), **shown))
+            second = stack.enter_context(open_dataset(drafts[1], "w", **profile, count=1, **byte))
             first.descriptions = ("probability", "spread")[: len(bands)]
             second.descriptions = ("landslide",)
-            for window in _blocks(source.height, source.width):
+            sparse = source.height * source.width > BLOCK**2
+            for box in blocks(source.height, source.width, BLOCK):
+                window = _window(box)
                 values = source.read(bands, window=window)
-                valid = values[0] != NODATA
-                if not valid.any() and source.width * source.height > _BLOCK**2:
-                    counts += (0, 0, valid.size)
-                    continue
+                valid = values[0] != MAP_NODATA
                 mask = np.where(valid, values[0] >= threshold, NO_LABEL).astype(np.uint8)
                 counts += ((mask == 1).sum(), valid.sum(), valid.size)
-                first.write(_shown(values, valid, kind), window=window)
-                second.write(mask, 1, window=window)
+                if valid.any() or not sparse:  # GDAL reads a block that is not written as nodata
+                    first.write(_shown(values, valid, kind), window=window)
+                    second.write(mask, 1, window=window)
         with _explained(probability.parent):
-            _optimise(drafts[0], probability, "AVERAGE")
-            _optimise(drafts[1], landslides, "NEAREST")
+            _write_cog(drafts[0], probability, "AVERAGE")
+            _write_cog(drafts[1], landslides, "NEAREST")
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
     return Counts(*(int(value) for value in counts))
 
 
+def copy_blocks(source: Path, target: Path, change: Callable[[Box, NDArray[Any]], NDArray[Any]]) -> Path:
+    """Copy a raster of one band block by block, each changed on the way.
+
+    change: called with a box and its values (height, width).
+    """
+    with open_dataset(source) as read, open_dataset(target, "w", **read.profile | {"driver": "GTiff"}) as written:
+        for box in blocks(read.height, read.width):
+            window = _window(box)
+            written.write(change(box, read.read(1, window=window)), 1, window=window)
+    return target
+
+
 def _shown(values: NDArray[np.float32], valid: NDArray[np.bool_], kind: ProbabilityType) -> NDArray[Any]:
     if kind == "float32":
-        return np.where(valid, values, np.float32(NODATA))
+        return np.where(valid, values, np.float32(MAP_NODATA))
     return np.where(valid, np.rint(values * 100), NO_LABEL).astype(np.uint8)
 
 
-def _profile(source: Any) -> dict[str, Any]:
+def _profile_like(source: Any) -> dict[str, Any]:
+    """Creation options of a draft on the grid of a rasterio dataset."""
     place = {} if source.crs is None and source.transform.is_identity else {"transform": source.transform}
     if source.crs is not None:
         place["crs"] = source.crs
@@ -176,26 +231,20 @@ def _profile(source: Any) -> dict[str, Any]:
     }
 
 
-def _blocks(height: int, width: int) -> Iterator[RasterWindow]:
-    for top in range(0, height, _BLOCK):
-        for left in range(0, width, _BLOCK):
-            yield RasterWindow(left, top, min(_BLOCK, width - left), min(_BLOCK, height - top))
+def _window(box: Box) -> RasterWindow:
+    return RasterWindow(box.left, box.top, box.width, box.height)
 
 
-def _optimise(draft: Path, path: Path, overviews: str) -> None:
-    """A Cloud Optimized GeoTIFF of the draft, beside its place first."""
-    partial = path.with_name(f".{path.stem}.partial.tif")
+def _write_cog(draft: Path, path: Path, overviews: str) -> None:
+    """Convert a draft to a Cloud Optimized GeoTIFF."""
     options = {"compress": "deflate", "predictor": "yes", "overview_resampling": overviews, "bigtiff": "if_safer"}
-    try:
+    with atomic_file(path) as partial:
         rasterio.shutil.copy(draft, partial, driver="COG", blocksize=512, sparse_ok=True, **options)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Turns GDAL's errors and the system's into ours."""
+    """Raise a DataError for errors of GDAL and of the system."""
     try:
         yield
     except (RasterioError, OSError) as error:
@@ -203,11 +252,3 @@ def _explained(folder: Path) -> Iterator[None]:
             f"{folder}: the maps cannot be written ({error.__cause__ or error}). What is predicted is kept: make room "
             "or mend the folder, and give the same command again."
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without a word on scenes that have no place."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

@@ -10,7 +10,6 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import rasterio
 import shapely
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -19,14 +18,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
-from pyproj import Geod
-from rasterio.enums import Resampling
-from rasterio.windows import Window
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.measures import polygon_areas_m2
-from lim_keras.raster.georeference import Ground, apply, explained, inverse, open_raster
-from lim_keras.raster.reader import RasterInfo, read_scene_info
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, inverse
+from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.report.style import (
     DPI,
     INK,
@@ -47,8 +43,6 @@ SMALL_PX = 10
 """Landslides that are smaller than this in the picture, in pixels, are ringed."""
 
 _RGB = (1, 2, 3)
-_BLOCK = 2048
-_CACHE_BYTES = 128 * 2**20
 _PERCENTILES = (2, 98)
 _NO_DATA, _PLAIN = "#e3e6ea", "#e8442e"
 _HEAT_SHARE, _HEAT_FROM = 0.6, 0.05
@@ -69,14 +63,14 @@ class _View:
     """
 
     info: RasterInfo
-    ground: Ground
+    ground: Georeference
     pixel_m: tuple[float, float] | None
     width_in: float
     height_in: float
 
     @property
     def north_up(self) -> bool:
-        matrix = self.ground.matrix
+        matrix = self.ground.transform
         return self.ground.to_degrees is not None and matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e
 
     @property
@@ -86,7 +80,7 @@ class _View:
 
 
 def draw_preview(
-    scene: Path,
+    scene: RasterSource,
     inventory: geopandas.GeoDataFrame,
     path: Path,
     *,
@@ -101,7 +95,7 @@ def draw_preview(
     The scene is read block by block, averaged to 1,440 pixels on its longer side.
 
     Args:
-        scene: raster; where it holds no data, the picture is light grey.
+        scene: raster, see `lim_keras.raster.reader.RasterReader`; where it holds no data, the picture is light grey.
         inventory: polygons; coloured by `probability_mean` where there is that column, and summed by `area_m2`.
         path: the figure's file, .png, .svg or .pdf.
         bands: one, shown in grey, or three, by number from 1 on. A scene of fewer than three is shown by its first.
@@ -114,9 +108,10 @@ def draw_preview(
     Raises:
         DataError: the scene or the probability cannot be read, there is no such band, or `value_range` does not fit.
     """
-    info = read_scene_info(scene)
-    view = _view(info, Ground.of(info, gsd_m))
-    picture, valid = _read_picture(view, bands, value_range)
+    with RasterReader(scene, bands=(1,), gsd_m=gsd_m) as reader:
+        info, name = reader.info, reader.stem
+        view = _view(info, Georeference.of(info))
+        picture, valid = _read_picture(reader, bands, value_range)
     if probability is not None:
         picture = _heated(picture, valid, *_read_probability(probability, view))
     shapes, chances = _outlines(inventory, view.ground)
@@ -125,7 +120,7 @@ def draw_preview(
     whole = (0, info.width, info.height, 0)
     axes.imshow(picture, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
     ringed = _draw_landslides(axes, shapes, chances, view)
-    _write_headings(figure, title or scene.stem, _summary(inventory, view), view)
+    _write_headings(figure, title or name, _summary(inventory, view), view)
     coloured = bool(np.isfinite(chances).any())
     symbols = [("outline", "landslide", len(shapes) > ringed), ("ring", "small landslide", ringed > 0)]
     symbols.append(("patch", "no data", not valid.all()))
@@ -135,7 +130,7 @@ def draw_preview(
     return save(figure, path)
 
 
-def _view(info: RasterInfo, ground: Ground) -> _View:
+def _view(info: RasterInfo, ground: Georeference) -> _View:
     pixel_m = _pixel_on_ground(info, ground)
     across, along = pixel_m or (1.0, 1.0)
     width, height = info.width * across, info.height * along
@@ -144,67 +139,35 @@ def _view(info: RasterInfo, ground: Ground) -> _View:
     return _View(info, ground, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
 
 
-def _pixel_on_ground(info: RasterInfo, ground: Ground) -> tuple[float, float] | None:
+def _pixel_on_ground(info: RasterInfo, ground: Georeference) -> tuple[float, float] | None:
     """Sides of the centre pixel in metres, measured on the ellipsoid: in degrees, they differ."""
     if ground.to_degrees is None:
         return None if ground.gsd_m is None else (ground.gsd_m, ground.gsd_m)
-    column, row = info.width / 2, info.height / 2
-    points = ground.degrees(np.array([(column, row), (column + 1, row), (column, row + 1)], np.float64))
-    if not np.isfinite(points).all():
+    sides = ground.pixel_sides(np.array([info.width / 2]), np.array([info.height / 2]))
+    across, along = float(sides[0][0]), float(sides[1][0])
+    if not math.isfinite(across * along):
         return None
-    starts = points[[0, 0]].T
-    _, _, (across, along) = Geod(ellps="WGS84").inv(*starts, *points[1:].T)
     if abs(across / along - 1) < _SQUARE_TOLERANCE:
         across = along = math.sqrt(across * along)
-    return float(across), float(along)
+    return across, along
 
 
 def _read_picture(
-    view: _View, bands: Sequence[int], value_range: Sequence[tuple[float, float]] | None
+    scene: RasterReader, bands: Sequence[int], value_range: Sequence[tuple[float, float]] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The picture (height, width, 3), at most LONGEST_PX on the longer side, and where it shows data."""
-    path = view.info.path
-    with open_raster(path) as source:
-        if tuple(bands) == _RGB and source.count < len(_RGB):
-            bands = (1,)
-        if len(bands) not in (1, 3) or not all(1 <= band <= source.count for band in bands):
-            raise DataError(
-                f"{path}: expected one or three `bands` of its {source.count}, from 1 on. Received: {tuple(bands)}."
-            )
-        pixels, valid = _read_reduced(source, list(bands), path)
+    if tuple(bands) == _RGB and scene.count < len(_RGB):
+        bands = (1,)
+    if len(bands) not in (1, 3) or not all(1 <= band <= scene.count for band in bands):
+        raise DataError(
+            f"{scene.name}: expected one or three `bands` of its {scene.count}, from 1 on. Received: {tuple(bands)}."
+        )
+    pixels, valid = scene.overview(LONGEST_PX, bands)
     if pixels.dtype != np.uint8 or value_range is not None:
         pixels = _stretched(pixels, valid, value_range)
     picture = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
     picture[~valid] = np.round(255 * np.array(to_rgb(_NO_DATA)))
     return picture, valid
-
-
-def _read_reduced(source: Any, bands: list[int], path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Averages (height, width, bands) of the pixels with data, from overviews where there are some; and where any are.
-
-    Read in blocks, in rows where the file is stored so: neither GDAL nor we ever hold more.
-    """
-    factor = max(max(source.width, source.height) / LONGEST_PX, 1.0)
-    height, width = max(round(source.height / factor), 1), max(round(source.width / factor), 1)
-    rows, columns = _BLOCK / source.height * height, _BLOCK / source.width * width
-    if source.block_shapes[0][1] >= source.width:
-        rows, columns = rows * min(_BLOCK / source.width, 1), width
-    down, right = max(int(rows), 1), max(int(columns), 1)
-    pixels = np.zeros((height, width, len(bands)), source.dtypes[bands[0] - 1])
-    valid = np.zeros((height, width), np.bool_)
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), explained(path):
-        for top in range(0, height, down):
-            for left in range(0, width, right):
-                place = slice(top, min(top + down, height)), slice(left, min(left + right, width))
-                shape = place[0].stop - top, place[1].stop - left
-                step = source.width / width, source.height / height
-                window = Window(left * step[0], top * step[1], shape[1] * step[0], shape[0] * step[1])
-                how = {"window": window, "resampling": Resampling.average}
-                pixels[place] = np.moveaxis(source.read(bands, out_shape=(len(bands), *shape), **how), 0, -1)
-                valid[place] = source.dataset_mask(out_shape=shape, **how) >= 128
-    if pixels.dtype.kind == "f":
-        valid &= np.isfinite(pixels).all(axis=-1)
-    return pixels, valid
 
 
 def _stretched(
@@ -226,13 +189,13 @@ def _stretched(
 
 
 def _read_probability(path: Path, view: _View) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    with open_raster(path) as source:
-        if (source.width, source.height) != (view.info.width, view.info.height):
+    with RasterReader(path, bands=(1,)) as reader:
+        if reader.info.box != view.info.box:
             raise DataError(
                 f"{path}: expected the size of the scene {view.info.path}, {view.info.width} x {view.info.height} px. "
-                f"Received: {source.width} x {source.height} px."
+                f"Received: {reader.info.width} x {reader.info.height} px."
             )
-        values, valid = _read_reduced(source, [1], path)
+        values, valid = reader.overview(LONGEST_PX)
     percent = values.dtype.kind in "ui"
     return np.clip(values[..., 0] / (100 if percent else 1), 0.0, 1.0), valid
 
@@ -246,7 +209,7 @@ def _heated(
     return np.asarray(np.rint(picture + share * (colours - picture)), np.uint8)
 
 
-def _outlines(inventory: geopandas.GeoDataFrame, ground: Ground) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _outlines(inventory: geopandas.GeoDataFrame, ground: Georeference) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Shapes (n,) in pixels of the scene, and their probabilities (n,), NaN where unknown; the highest last."""
     if not len(inventory):
         return np.zeros(0, object), np.zeros(0)
@@ -258,7 +221,7 @@ def _outlines(inventory: geopandas.GeoDataFrame, ground: Ground) -> tuple[NDArra
         chances = np.asarray(inventory["probability_mean"], np.float64)
     order = np.argsort(np.nan_to_num(chances, nan=-1), kind="stable")
     there = order[~(placed.isna() | placed.is_empty).to_numpy()[order]]
-    back = inverse(ground.matrix)
+    back = inverse(ground.transform)
     return shapely.transform(placed.to_numpy()[there], lambda points: apply(back, points)), chances[there]
 
 
@@ -327,7 +290,7 @@ def _summary(inventory: geopandas.GeoDataFrame, view: _View) -> str:
     return "  ·  ".join([*parts, size + (f" of {gsd_m:.3g} m" if gsd_m else "")])
 
 
-def _total_area(inventory: geopandas.GeoDataFrame, ground: Ground) -> str:
+def _total_area(inventory: geopandas.GeoDataFrame, ground: Georeference) -> str:
     """In m2 or km2; in pixels where the ground is unknown."""
     if "area_m2" in inventory and inventory["area_m2"].notna().all():
         area = float(inventory["area_m2"].sum())
@@ -336,7 +299,7 @@ def _total_area(inventory: geopandas.GeoDataFrame, ground: Ground) -> str:
         parts = parts[parts.geom_type == "Polygon"]
         area = float(polygon_areas_m2(parts, None if math.isnan(ground.scale_m) else ground.scale_m).sum())
     if math.isnan(area):
-        return f"{inventory.area.sum() / abs(ground.matrix.determinant):,.0f} px"
+        return f"{inventory.area.sum() / abs(ground.transform.determinant):,.0f} px"
     return f"{area / 1e6:,.3g} km²" if area >= 1e5 else f"{area:,.0f} m²"
 
 

@@ -6,7 +6,7 @@ import pytest
 from lim_keras.data.manifest import read_folds
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 HEADER = "tile_id,image,mask,kind,group,scene,x,y,width,height,gsd_m,crs,landslide_px,valid_px"
 

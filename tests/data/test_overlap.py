@@ -9,7 +9,7 @@ from rasterio import Affine
 
 from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, overlapping_footprints, read_footprints
 from lim_keras.data.tiles import TileSet
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 SHAPE = (700, 900)
 

@@ -9,7 +9,7 @@ import pytest
 from lim_keras.data.band_statistics import BandStatistics, band_statistics
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 
 def tiles(folder: Path, *images: np.ndarray, mask: np.ndarray | None = None, ignore: str = "") -> TileSet:

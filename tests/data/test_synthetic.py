@@ -21,7 +21,7 @@ from lim_keras.demo.terrain import (
 from lim_keras.demo.tiles import cut_tiles
 from lim_keras.demo.world import World, _place_on_map, make_world, write_world
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import read_image, read_info
+from lim_keras.raster.images import read_image, read_info
 
 
 @pytest.fixture(scope="module")

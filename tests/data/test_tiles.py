@@ -10,7 +10,7 @@ from lim_keras.data.manifest import read_folds
 from lim_keras.data.tile import read_tile
 from lim_keras.data.tiles import TileSet, read_tile_ids
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 GREY = np.full((8, 10, 3), 90, np.uint8)
 HALF = np.repeat(np.uint8([[0, 1]]), 5, axis=1).repeat(8, axis=0)  # (8, 10): left half background, right half landslide

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lim_keras.bundle.protocol import Predict
 from lim_keras.config import EvaluationSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluator import Evaluator, ProtocolResult, choose_tiles
 from lim_keras.metrics.image_blind import ImageBlindMask
-from lim_keras.raster.scene import Predict
 
 SETTINGS = EvaluationSection(windows=12, bootstrap=40)
 

@@ -16,8 +16,10 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.scene import rasterise_block, read_truth, unlabelled
 from lim_keras.inventory.measures import polygon_areas_m2
 from lim_keras.metrics.detections import score_detections
-from lim_keras.raster.reader import RasterInfo, read_info, write_raster
+from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.images import read_info
 from lim_keras.raster.windows import Box
+from lim_keras.raster.writer import write_raster
 from tests.evaluation.conftest import EAST, NORTH, UTM, frame, square
 
 

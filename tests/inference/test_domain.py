@@ -14,9 +14,10 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from lim_keras.bundle.info import BandStatistics
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio, training_grid
-from lim_keras.raster.reader import read_info, read_scene_info
-from lim_keras.raster.scene import SceneReader
+from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio
+from lim_keras.raster.georeference import grid_with_gsd
+from lim_keras.raster.images import read_info
+from lim_keras.raster.reader import RasterReader
 
 from .conftest import Write, constant_model
 
@@ -24,17 +25,17 @@ MODEL = constant_model().info
 
 
 def test_another_number_of_bands(write: Write) -> None:
-    info = read_info(write("four.tif", np.zeros((8, 8, 4), np.uint8), photometric="MINISBLACK", alpha="NO"))
+    scene = RasterReader(write("four.tif", np.zeros((8, 8, 4), np.uint8), photometric="MINISBLACK", alpha="NO"))
     with pytest.raises(DataError, match=r"four\.tif: expected 3 bands.*Received: 4.*--bands 1,2,3"):
-        check_scene(info, MODEL, None)
+        check_scene(scene, MODEL, None)
 
 
 def test_a_file_of_fewer_bands_than_the_model_takes(write: Write) -> None:
-    info = read_info(write("grey.tif", np.zeros((8, 8, 1), np.uint8)))
+    scene = RasterReader(write("grey.tif", np.zeros((8, 8, 1), np.uint8)))
     with pytest.raises(
         DataError, match=r"grey\.tif: expected 3 bands.*Received: 1\. The file holds no more than 1"
     ) as said:
-        check_scene(info, MODEL, None)
+        check_scene(scene, MODEL, None)
     assert "--bands" not in str(said.value)
 
 
@@ -44,10 +45,10 @@ def test_a_palette_is_to_be_expanded(write: Write, bands: tuple[int, ...] | None
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {0: (10, 80, 10, 255)})
     with (
-        SceneReader(path, bands=bands) as scene,
+        RasterReader(path, bands=bands) as scene,
         pytest.raises(DataError, match=r"pal\.tif: the image has a palette.*`gdal_translate -expand rgb`"),
     ):
-        check_scene(scene.info, MODEL, None)
+        check_scene(scene, MODEL, None)
 
 
 def test_a_container_of_rasters_is_refused_with_a_way_that_works(tmp_path: Path) -> None:
@@ -60,16 +61,16 @@ def test_a_container_of_rasters_is_refused_with_a_way_that_works(tmp_path: Path)
     with pytest.raises(
         DataError, match=r"many\.gpkg: expected a raster with bands.*gdal_translate SUBDATASET scene\.tif"
     ):
-        read_scene_info(path)
+        RasterReader(path)
 
 
 def test_another_data_type_needs_a_scale(write: Write) -> None:
-    info = read_info(write("s.tif", np.zeros((8, 8, 3), np.uint16)))
+    scene = RasterReader(write("s.tif", np.zeros((8, 8, 3), np.uint16)))
     with pytest.raises(DataError, match=r"s\.tif: expected uint8 values \(0 to 255 in training\).*uint16.*--scale"):
-        check_scene(info, MODEL, None)
-    check_scene(info, MODEL, (0.0, 3000.0))
+        check_scene(scene, MODEL, None)
+    check_scene(scene, MODEL, (0.0, 3000.0))
     with pytest.raises(DataError, match="LOW < HIGH"):
-        check_scene(info, MODEL, (3000.0, 0.0))
+        check_scene(scene, MODEL, (3000.0, 0.0))
 
 
 @pytest.mark.parametrize("gsd", [0.54, 0.8, 1.2])
@@ -98,7 +99,7 @@ def test_what_is_resampled_is_not_told_to_be(gsd: float, effect: str) -> None:
 
 def test_grid_of_a_projected_scene(write: Write) -> None:
     info = read_info(write("s.tif", np.zeros((100, 200, 3), np.uint8), transform=Affine(2, 0, 5e5, 0, -2, 3e6)))
-    grid = training_grid(info, 2.0, 0.8)
+    grid = grid_with_gsd(info, 2.0, 0.8)
     assert (grid.height, grid.width) == (250, 500)
     assert grid.transform.a == pytest.approx(0.8) and grid.transform.c == pytest.approx(5e5)
 
@@ -107,7 +108,7 @@ def test_grid_of_a_scene_in_degrees_is_metric(write: Write) -> None:
     place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 105.0, 0, -1e-4, 27.0)}
     info = read_info(write("s.tif", np.zeros((100, 100, 3), np.uint8), **place))
     assert info.gsd_m is not None
-    grid = training_grid(info, info.gsd_m, 5.0)
+    grid = grid_with_gsd(info, info.gsd_m, 5.0)
     assert grid.crs == "EPSG:32648"
     # 1e-4 degrees of latitude are 11.08 m at 27 degrees north: 1108 m, 222 px of 5 m
     assert grid.height == pytest.approx(222, abs=3)
@@ -126,7 +127,7 @@ def test_grid_of_a_scene_in_degrees_is_metric(write: Write) -> None:
 def test_the_grid_holds_a_scene_that_is_not_north_up(write: Write, axes: Affine, size: tuple[int, int]) -> None:
     place = Affine.translation(5e5, 3e6) @ axes
     info = read_info(write("s.tif", np.zeros((100, 200, 3), np.uint8), transform=place))
-    grid = training_grid(info, 2.0, 0.8)
+    grid = grid_with_gsd(info, 2.0, 0.8)
     assert (grid.height, grid.width) == size
     for column, row in ((0, 0), (200, 0), (0, 100), (200, 100)):
         inside = ~grid.transform @ (place @ (column, row))
@@ -136,12 +137,12 @@ def test_the_grid_holds_a_scene_that_is_not_north_up(write: Write, axes: Affine,
 def test_a_scene_without_a_place_cannot_be_resampled(write: Write) -> None:
     info = read_info(write("s.tif", np.zeros((10, 10, 3), np.uint8), crs=None))
     with pytest.raises(DataError, match="no coordinate reference system"):
-        training_grid(replace(info, crs=""), 2.0, 0.8)
+        grid_with_gsd(replace(info, crs=""), 2.0, 0.8)
 
 
 def test_a_scene_placed_by_control_points_is_to_be_warped_first(write: Write) -> None:
     path = write("s.tif", np.zeros((10, 20, 3), np.uint8))
-    with SceneReader(path) as scene, warnings.catch_warnings():
+    with RasterReader(path) as scene, warnings.catch_warnings():
         warnings.simplefilter("error", DomainWarning)
         check_place(scene)
     points = [GroundControlPoint(0, 0, 5e5, 3e6), GroundControlPoint(0, 20, 5e5 + 16, 3e6)]
@@ -150,7 +151,7 @@ def test_a_scene_placed_by_control_points_is_to_be_warped_first(write: Write) ->
         file = rasterio.open(path, "w", driver="GTiff", height=10, width=20, count=3, dtype="uint8")
     with file:
         file.gcps = ([*points, GroundControlPoint(10, 0, 5e5, 3e6 - 8)], CRS.from_epsg(32648))
-    with SceneReader(path) as scene, pytest.warns(DomainWarning, match=r"s\.tif: only ground control points or RPCs"):
+    with RasterReader(path) as scene, pytest.warns(DomainWarning, match=r"s\.tif: only ground control points or RPCs"):
         check_place(scene)
 
 
@@ -159,7 +160,7 @@ def test_brightness_far_from_training_is_said(write: Write) -> None:
     image[..., 1] = 2
     dark = constant_model(statistics=(BandStatistics(mean=120.0, std=20.0, min=0.0, max=255.0),) * 3)
     with (
-        SceneReader(write("s.tif", image)) as scene,
+        RasterReader(write("s.tif", image)) as scene,
         pytest.warns(DomainWarning, match=r"band 2 has the mean 2, but 120 \+- 20 in training") as caught,
     ):
         check_brightness(scene, dark.info, None)

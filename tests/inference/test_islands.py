@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from lim_keras.inference.valid_regions import find_valid_regions
-from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
 from .conftest import Write, write_scene
 
 
 def islands_of(path: Path, cell: int = 64) -> list:
-    with SceneReader(path) as scene:
+    with RasterReader(path) as scene:
         return find_valid_regions(scene, cell)
 
 

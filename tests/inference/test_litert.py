@@ -13,7 +13,7 @@ from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, window_bytes
 from lim_keras.errors import BundleError, DataError
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import smallest_tile
 
 from .conftest import Folds, Write, constant_model, texture
@@ -66,7 +66,7 @@ def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch
     runner = Runner(256)
     image = texture(300, 500)
     one = model(monkeypatch, runner)
-    with SceneReader(write("scene.tif", image)) as scene:
+    with RasterReader(write("scene.tif", image)) as scene:
         _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions())
         # cores of 192, 128 and 180 px across, of 192 and 108 px down
         assert plan["tile"] == [256, 256] and plan["count"] == len(runner.seen) == 6
@@ -81,7 +81,7 @@ def test_a_file_of_any_size_gets_windows_by_the_memory(
     one = model(monkeypatch, runner)
     # TensorFlow alone would take more
     least = int(LITERT_RUNTIME_BYTES + window_bytes(one.info, smallest_tile(64, 64) ** 2)) + 1
-    with SceneReader(write("scene.tif", texture(300, 500))) as scene:
+    with RasterReader(write("scene.tif", texture(300, 500))) as scene:
         _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions(memory=least))
         assert plan["tile"] == [192, 192] and plan["count"] == len(runner.seen) == 3 * 6
         _, plan = predict_maps(one, scene, tmp_path / "free", options=MapOptions())

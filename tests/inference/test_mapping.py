@@ -12,14 +12,14 @@ from lim_keras.errors import DataError
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.models import network_stride
-from lim_keras.raster.scene import SceneReader
+from lim_keras.raster.reader import RasterReader
 
 from .conftest import Folds, Write, constant_model, describe, network, small_model, texture
 
 
 def maps_of(model: Any, scene: Path, folder: Path, **options: Any) -> np.ndarray:
     """(bands, height, width): probability, votes and, where asked, spread."""
-    with SceneReader(scene) as reader:
+    with RasterReader(scene) as reader:
         vrt, _ = predict_maps(model, reader, folder, options=MapOptions(**options))
     with rasterio.open(vrt) as file:
         assert file.nodata == -1

@@ -11,7 +11,8 @@ import rasterio
 from lim_keras.errors import DataError
 from lim_keras.inference.maps import Maps
 from lim_keras.inference.stream import WindowPrediction
-from lim_keras.raster.reader import RasterInfo, read_info
+from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.images import read_info
 from lim_keras.raster.windows import Box
 
 from .conftest import Write

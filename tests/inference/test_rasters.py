@@ -12,8 +12,8 @@ from lim_keras.inference.maps import Maps
 from lim_keras.inference.stream import WindowPrediction
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
-from lim_keras.raster.reader import read_info
-from lim_keras.raster.scene import FILL_REACH
+from lim_keras.raster.images import read_info
+from lim_keras.raster.reader import FILL_REACH, RasterReader
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
@@ -99,7 +99,7 @@ def test_maps_of_a_resampled_scene_come_back(write: Write, tmp_path: Path) -> No
     ramp = np.broadcast_to(np.linspace(0, 1, 300), (200, 300))
     valid = np.ones(ramp.shape, bool)
     valid[:, :30] = False
-    path = maps_on_scene(made(tmp_path / "maps", fine, ramp, valid), read_info(coarse), True)
+    path = maps_on_scene(made(tmp_path / "maps", fine, ramp, valid), RasterReader(coarse))
     with rasterio.open(path) as file:
         assert (file.height, file.width, file.transform.a) == (80, 120, 2.0)
         back = file.read(1)
@@ -153,7 +153,7 @@ def scene_and_coarse_maps(
 def test_a_resampled_scene_keeps_its_own_gaps(write: Write, tmp_path: Path, axes: str) -> None:
     valid = gaps()
     scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", valid, UTM_AXES[axes], nodata=0)
-    path = maps_on_scene(vrt, read_info(scene), True)
+    path = maps_on_scene(vrt, RasterReader(scene))
     with rasterio.open(path) as file:
         assert file.descriptions == ("probability", "votes", "spread") and file.nodata == -1
         assert file.transform == UTM_AXES[axes]
@@ -175,7 +175,7 @@ def test_gaps_of_a_resampled_scene_are_those_that_were_asked(write: Write, tmp_p
     valid = gaps()
     scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", valid, UTM_AXES["north up"])
     for nodata, expected in ((0.0, valid), ("file", valid | True), ("none", valid | True)):
-        with rasterio.open(maps_on_scene(vrt, read_info(scene), True, bands=(2,), nodata=nodata)) as file:
+        with rasterio.open(maps_on_scene(vrt, RasterReader(scene, bands=(2,), nodata=nodata))) as file:
             np.testing.assert_array_equal(file.read(1) != -1, expected)
 
 
@@ -183,10 +183,10 @@ def test_blocks_of_a_resampled_scene_are_the_whole_cut_up(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", gaps(), UTM_AXES["rotated"], nodata=0)
-    with rasterio.open(maps_on_scene(vrt, read_info(scene), True)) as file:
+    with rasterio.open(maps_on_scene(vrt, RasterReader(scene))) as file:
         whole = file.read()
-    monkeypatch.setattr("lim_keras.raster.writer._BLOCK", 64)
-    with rasterio.open(maps_on_scene(vrt, read_info(scene), True)) as file:
+    monkeypatch.setattr("lim_keras.raster.writer.BLOCK", 64)
+    with rasterio.open(maps_on_scene(vrt, RasterReader(scene))) as file:
         # nearest to within 4 % of the distance: of a tie either may be taken
         np.testing.assert_allclose(file.read(), whole, atol=2 / 79)
 
@@ -199,7 +199,7 @@ def test_a_speck_far_from_all_that_was_predicted_is_no_landslide(write: Write, t
     scene = write("fine.tif", image, transform=Affine(0.5, 0, 5e5, 0, -0.5, 3e6), nodata=0)
     coarse = write("coarse.tif", np.zeros((2, 175, 3), np.uint8), transform=Affine(2, 0, 5e5, 0, -2, 3e6))
     known = np.broadcast_to(np.arange(175) < 25, (2, 175))
-    path = maps_on_scene(made(tmp_path / "maps", coarse, np.full((2, 175), 0.9), known), read_info(scene), True)
+    path = maps_on_scene(made(tmp_path / "maps", coarse, np.full((2, 175), 0.9), known), RasterReader(scene))
     with rasterio.open(path) as file:
         values = file.read(1)
     np.testing.assert_array_equal(values != -1, valid)
@@ -224,4 +224,4 @@ def test_a_resampled_scene_whose_maps_cannot_be_written(write: Write, tmp_path: 
     scene, vrt = scene_and_coarse_maps(write, tmp_path / "maps", gaps(), UTM_AXES["north up"], nodata=0)
     (tmp_path / "maps" / "maps_on_scene.tif").mkdir()
     with pytest.raises(DataError, match=r"maps: the maps cannot be written .* same command again"):
-        maps_on_scene(vrt, read_info(scene), True)
+        maps_on_scene(vrt, RasterReader(scene))

@@ -13,7 +13,7 @@ from rasterio import Affine
 from shapely.geometry import shape
 
 from lim_keras.inventory.scene_outputs import describe_inventory
-from lim_keras.raster.reader import RasterInfo
+from lim_keras.raster.georeference import RasterInfo
 from tests.export.stac_judges import core_problems
 
 SUMMARY = {

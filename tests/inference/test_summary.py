@@ -10,7 +10,7 @@ from lim_keras.inventory.landslides import Inventory
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.inventory.scene_outputs import summarise
-from lim_keras.raster.reader import read_info
+from lim_keras.raster.images import read_info
 from lim_keras.raster.writer import Counts
 from tests.conftest import bundle_info
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 UTM_CORNER = Affine(1, 0, 500_000, 0, -1, 3_000_000)
 

@@ -14,7 +14,8 @@ from lim_keras.errors import ConfigError, DataError, LimKerasError
 from lim_keras.inventory.landslides import check_inventory
 from lim_keras.inventory.options import InventoryOptions, PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
-from lim_keras.raster.reader import read_info, write_raster
+from lim_keras.raster.images import read_info
+from lim_keras.raster.writer import write_raster
 from tests.conftest import bundle_info
 
 UTM = "EPSG:32648"

@@ -8,13 +8,13 @@ from shapely import Polygon, box
 
 from lim_keras.inventory.measures import measure, polygon_areas_m2
 from lim_keras.inventory.simplify import fill_holes, simplify
-from lim_keras.raster.georeference import Ground
+from lim_keras.raster.georeference import Georeference
 
-PIXELS = Ground(Affine(1, 0, 0, 0, -1, 0), "", 1.0)
+PIXELS = Georeference(Affine(1, 0, 0, 0, -1, 0), "", 1.0)
 
 
-def utm(x=500_000.0, step=1.0) -> Ground:
-    return Ground(Affine(step, 0, x, 0, -step, 3_000_000), "EPSG:32648", step)
+def utm(x=500_000.0, step=1.0) -> Georeference:
+    return Georeference(Affine(step, 0, x, 0, -step, 3_000_000), "EPSG:32648", step)
 
 
 def of(outline, ground):
@@ -33,12 +33,12 @@ def test_rectangle_without_crs():
 
 def test_ground_sample_distance_scales():
     # Pixels of 0.5 m: a quarter of the area, half of the perimeter; ratios stay.
-    found = of(box(5, 5, 15, 25), Ground(PIXELS.matrix, "", 0.5))
+    found = of(box(5, 5, 15, 25), Georeference(PIXELS.transform, "", 0.5))
     assert [found["area_m2"], found["perimeter_m"], found["elongation"]] == pytest.approx([50, 30, 2])
 
 
 def test_without_any_scale_ratios_are_known():
-    found = of(box(5, 5, 15, 25), Ground(PIXELS.matrix, "", None))
+    found = of(box(5, 5, 15, 25), Georeference(PIXELS.transform, "", None))
     assert math.isnan(found["area_m2"]) and math.isnan(found["perimeter_m"])
     assert [found["compactness"], found["elongation"]] == pytest.approx([0.6981317, 2])
 
@@ -58,7 +58,7 @@ def test_rectangle_in_utm():
 def test_rectangle_in_degrees():
     # At the equator 0.001 degrees are a pi / 180 / 1000 = 111.3195 m of longitude, and a (1 - e^2) pi / 180 / 1000 =
     # 110.5743 m of latitude: 111.3195 x 221.1486 m.
-    ground = Ground(Affine(1e-3, 0, 30, 0, -1e-3, 1e-3), "EPSG:4326", 111.0)
+    ground = Georeference(Affine(1e-3, 0, 30, 0, -1e-3, 1e-3), "EPSG:4326", 111.0)
     found = of(box(0, 0, 1, 2), ground)
     assert found["area_m2"] == pytest.approx(111.3195 * 221.1486, rel=1e-5)
     assert found["perimeter_m"] == pytest.approx(2 * (111.3195 + 221.1486), rel=1e-5)
@@ -68,7 +68,7 @@ def test_rectangle_in_degrees():
 
 def test_rectangle_in_feet():
     # 100 x 200 US survey feet: 30.48006 x 60.96012 m; the projection is true to 1 in 10,000 here.
-    ground = Ground(Affine(10, 0, 6_500_000, 0, -10, 1_850_000), "EPSG:2229", 3.048)
+    ground = Georeference(Affine(10, 0, 6_500_000, 0, -10, 1_850_000), "EPSG:2229", 3.048)
     found = of(box(0, 0, 10, 20), ground)
     assert found["area_m2"] == pytest.approx(30.48006 * 60.96012, rel=5e-4)
     assert found["perimeter_m"] == pytest.approx(2 * (30.48006 + 60.96012), rel=5e-4)
@@ -77,7 +77,7 @@ def test_rectangle_in_feet():
 def test_web_mercator_is_measured_on_the_ellipsoid():
     # Latitude 60: N = 1.002520 a, M = 1.000834 a, and a map's metre is N cos / a = 0.501260 m across and M cos / a =
     # 0.500417 m along: 100 x 200 map metres are 50.1260 x 100.0834 m.
-    ground = Ground(Affine(1, 0, 1e6, 0, -1, 8_399_737.89 + 100), "EPSG:3857", 0.5)
+    ground = Georeference(Affine(1, 0, 1e6, 0, -1, 8_399_737.89 + 100), "EPSG:3857", 0.5)
     found = of(box(0, 0, 100, 200), ground)
     assert found["area_m2"] == pytest.approx(50.1260 * 100.0834, rel=1e-4)
     assert found["elongation"] == pytest.approx(100.0834 / 50.1260, rel=1e-4)
@@ -100,14 +100,14 @@ def test_elongation_of_a_turned_rectangle():
 
 def test_across_the_date_line():
     # From 179.999 to 180.001 degrees: the centroid is on the line, and not on the other side of the Earth.
-    found = of(box(0, 0, 2, 2), Ground(Affine(1e-3, 0, 179.999, 0, -1e-3, 1e-3), "EPSG:4326", 111.0))
+    found = of(box(0, 0, 2, 2), Georeference(Affine(1e-3, 0, 179.999, 0, -1e-3, 1e-3), "EPSG:4326", 111.0))
     assert abs(found["longitude"]) == pytest.approx(180)
     assert found["area_m2"] == pytest.approx(4 * 111.3195 * 110.5743, rel=1e-5)
 
 
 def test_crs_without_a_place_on_the_earth():
     local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
-    found = of(box(0, 0, 10, 20), Ground(Affine(2, 0, 0, 0, -2, 0), local, 2.0))
+    found = of(box(0, 0, 10, 20), Georeference(Affine(2, 0, 0, 0, -2, 0), local, 2.0))
     assert found["area_m2"] == pytest.approx(800) and math.isnan(found["longitude"])
 
 

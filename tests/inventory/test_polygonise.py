@@ -11,7 +11,7 @@ from shapely import box
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.inventory.landslides import polygonise
 from lim_keras.inventory.options import InventoryOptions
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.writer import write_raster
 
 UTM = "EPSG:32648"
 COLUMNS = [

@@ -6,8 +6,8 @@ from shapely import Polygon, box
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.polygons import place, read_mask_info, trace
-from lim_keras.raster.georeference import Ground
-from lim_keras.raster.reader import write_raster
+from lim_keras.raster.georeference import Georeference
+from lim_keras.raster.writer import write_raster
 
 
 def test_one_polygon_for_each_group_that_shares_sides(write_mask, picture):
@@ -78,13 +78,13 @@ def test_none(write_mask):
 
 def test_place(write_mask):
     path = write_mask([[0, 1]], transform=Affine(2, 0, 100, 0, -3, 50))
-    placed = place(trace(path)[0], Ground.of(read_mask_info(path)))
+    placed = place(trace(path)[0], Georeference.of(read_mask_info(path)))
     assert placed[0].equals(box(102, 47, 104, 50))
 
 
 def test_without_a_place_rows_go_down(write_mask):
     path = write_mask([[0, 0], [0, 1]], crs="", transform=None)
-    ground = Ground.of(read_mask_info(path))
+    ground = Georeference.of(read_mask_info(path))
     assert place(trace(path)[0], ground)[0].equals(box(1, -2, 2, -1))
     assert ground.crs == ""
 

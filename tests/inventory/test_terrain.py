@@ -5,11 +5,12 @@ import pytest
 import rasterio
 from pyproj import Transformer
 from rasterio import Affine
-from rasterio.windows import Window
 
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.inventory.terrain import TerrainReader, slope_aspect
-from lim_keras.raster.reader import read_info, write_raster
+from lim_keras.raster.images import read_info
+from lim_keras.raster.windows import Box
+from lim_keras.raster.writer import write_raster
 
 UTM = "EPSG:32648"
 # At the central meridian, where a metre of the grid is 1 / 0.9996 m.
@@ -115,7 +116,7 @@ def write_dem(tmp_path, crs=UTM, transform=None, shape=(30, 30), dtype=np.float3
 def read(dem, scene, window=None):
     with TerrainReader(dem, scene) as terrain:
         assert terrain.uncovered == pytest.approx(0, abs=1e-9)
-        return terrain.read(window or Window(0, 0, scene.width, scene.height))
+        return terrain.read(window or scene.box)
 
 
 def check(terrain, elevation=1000 + 0.3 * 100 + 0.4 * 80, slope=26.5651, aspect=323.1301, atol=0.05):
@@ -254,8 +255,8 @@ def test_windows_are_parts_of_the_whole(tmp_path, scene):
     rough = np.random.default_rng(0).normal(1000, 20, (50, 60)).astype(np.float32)
     dem = write_raster(tmp_path / "dem.tif", rough, crs=UTM, transform=at(X - 60, Y + 60, 7))
     with TerrainReader(dem, scene) as terrain:
-        whole = terrain.read(Window(0, 0, 200, 160))
-        part = terrain.read(Window(90, 70, 64, 50))
+        whole = terrain.read(Box.sized(0, 0, 160, 200))
+        part = terrain.read(Box.sized(70, 90, 50, 64))
     np.testing.assert_allclose(part.slope, whole.slope[70:120, 90:154], atol=1e-3)
     np.testing.assert_allclose(part.elevation, whole.elevation[70:120, 90:154], atol=1e-3)
 
@@ -277,14 +278,14 @@ def test_dem_that_covers_a_half(tmp_path, scene):
     dem = write_dem(tmp_path, transform=at(X - 500, Y + 300, 20), shape=(40, 30))
     with pytest.warns(LimKerasWarning, match=r"dem.tif: does not cover 50.0% of .*scene.tif"):
         terrain = TerrainReader(dem, scene).__enter__()
-    found = terrain.read(Window(0, 0, 200, 160))
+    found = terrain.read(Box.sized(0, 0, 160, 200))
     terrain.__exit__(None, None, None)
     assert terrain.uncovered == pytest.approx(0.5)
     assert np.isfinite(found.elevation[:, :95]).all() and np.isnan(found.elevation[:, 105:]).all()
     assert np.isfinite(found.slope[:, :65]).all() and np.isnan(found.slope[:, 105:]).all()
     # A window that lies wholly outside.
     with pytest.warns(LimKerasWarning), TerrainReader(dem, scene) as terrain:
-        assert np.isnan(terrain.read(Window(190, 0, 10, 10)).slope).all()
+        assert np.isnan(terrain.read(Box.sized(0, 190, 10, 10)).slope).all()
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def test_scene_without_crs(tmp_path):
 
 
 def test_missing_dem(tmp_path, scene):
-    with pytest.raises(DataError, match=r"none.tif: cannot be read"):
+    with pytest.raises(DataError, match=r"none.tif: not found"):
         TerrainReader(tmp_path / "none.tif", scene).__enter__()
 
 
@@ -325,7 +326,7 @@ def test_real_dem(real_data):
     with rasterio.open(dem) as source:
         nominal, _ = slope_aspect(source.read(1).astype(np.float32), source.transform.a, -source.transform.e)
     with TerrainReader(dem, info) as terrain:
-        measured = terrain.read(Window(0, 0, info.width, info.height)).slope
+        measured = terrain.read(info.box).slope
     for slope, worst in ((nominal, 1e-4), (measured, 0.01)):  # UTM's scale is 0.9997 there
         difference = np.abs(slope - expected)[1:-1, 1:-1]
         assert np.isfinite(difference).all()

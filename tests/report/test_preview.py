@@ -16,8 +16,10 @@ from rasterio import Affine
 from shapely import MultiPolygon, Point, box
 
 from lim_keras.errors import DataError
-from lim_keras.raster.georeference import Ground
-from lim_keras.raster.reader import read_info, read_scene_info, write_raster
+from lim_keras.raster.georeference import Georeference
+from lim_keras.raster.images import read_info
+from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.writer import write_raster
 from lim_keras.report import preview, style
 from lim_keras.report.preview import draw_preview
 
@@ -66,7 +68,7 @@ def near(picture, colour, reach=6):
 
 def in_picture(picture, info, gsd_m=None):
     """The part of the figure that shows the scene."""
-    view = preview._view(info, Ground.of(info, gsd_m))
+    view = preview._view(info, Georeference.of(info, gsd_m))
     top, left = round(preview._TITLE_IN * preview.DPI), round(preview._MARGIN_IN * preview.DPI)
     height, width = round(view.height_in * preview.DPI), round(view.width_in * preview.DPI)
     return picture[top : top + height, left : left + width], width / info.width
@@ -118,7 +120,7 @@ def test_small_landslides_are_ringed(tmp_path):
 
 def test_the_most_probable_is_drawn_last(tmp_path):
     inventory = landslides(square(30, 20, 20, 20), square(30, 20, 20, 20), probability_mean=[0.9, 0.3])
-    shapes, chances = preview._outlines(inventory, Ground.of(read_info(scene(tmp_path))))
+    shapes, chances = preview._outlines(inventory, Georeference.of(read_info(scene(tmp_path))))
     assert chances.tolist() == [0.3, 0.9]
     assert shapes[0].bounds == (30, 20, 50, 40), "in pixels"
 
@@ -148,8 +150,8 @@ def test_nan_and_nodata_are_grey(tmp_path):
     image[:10] = np.nan
     image[50:] = -9999
     path = scene(tmp_path, image, nodata=-9999)
-    info = read_info(path)
-    picture, valid = preview._read_picture(preview._view(info, Ground.of(info)), (3, 2, 1), None)
+    with RasterReader(path) as reader:
+        picture, valid = preview._read_picture(reader, (3, 2, 1), None)
     assert (picture[:10] == GREY).all() and (picture[50:] == GREY).all()
     assert valid.sum() == 40 * 90 and valid[10:50].all()
     # the 2nd and the 98th percentile of what is left are black and white
@@ -166,15 +168,14 @@ def test_nan_and_nodata_are_grey(tmp_path):
     ],
 )
 def test_value_range(value_range, expected, tmp_path):
-    info = read_info(scene(tmp_path))
-    picture, _ = preview._read_picture(preview._view(info, Ground.of(info)), (1, 2, 3), value_range)
+    with RasterReader(scene(tmp_path)) as reader:
+        picture, _ = preview._read_picture(reader, (1, 2, 3), value_range)
     assert picture[3, 4].tolist() == expected
 
 
 @pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 16, "blockysize": 16}, {"blockysize": 8}])
 def test_the_scene_is_averaged_block_by_block(layout, tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "LONGEST_PX", 40)
-    monkeypatch.setattr(preview, "_BLOCK", 32)
+    monkeypatch.setattr("lim_keras.raster.reader._OVERVIEW_BLOCK", 32)
     rng = np.random.default_rng(0)
     pixels = rng.integers(1, 4000, (3, 90, 120)).astype(np.uint16)
     pixels[:, 30:60, 60:90] = 0
@@ -196,8 +197,9 @@ def test_the_scene_is_averaged_block_by_block(layout, tmp_path, monkeypatch):
             windows.append(window.width * window.height)
             return self.source.read(bands, window=window, **options)
 
-    with rasterio.open(path) as source:
-        reduced, valid = preview._read_reduced(Watched(source), [1, 2, 3], path)
+    with RasterReader(path) as reader:
+        reader._file = Watched(reader.dataset)
+        reduced, valid = reader.overview(40)
     # 3 x 3 pixels become one
     means = pixels.reshape(3, 30, 3, 40, 3).mean(axis=(2, 4)).transpose(1, 2, 0)
     assert reduced.shape == (30, 40, 3) and len(windows) > 8 and max(windows) <= 32 * 32
@@ -208,28 +210,26 @@ def test_the_scene_is_averaged_block_by_block(layout, tmp_path, monkeypatch):
 
 
 def test_sizes_that_do_not_divide(tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "LONGEST_PX", 100)
     ramp = np.add.outer(np.arange(137.0), np.arange(211.0)).astype(np.float32)
     path = scene(tmp_path, ramp)
-    with rasterio.open(path) as source:
-        whole, _ = preview._read_reduced(source, [1], path)
-        monkeypatch.setattr(preview, "_BLOCK", 50)
-        parts, _ = preview._read_reduced(source, [1], path)
+    with RasterReader(path) as reader:
+        whole, _ = reader.overview(100)
+        monkeypatch.setattr("lim_keras.raster.reader._OVERVIEW_BLOCK", 50)
+        parts, _ = reader.overview(100)
     assert whole.shape == (65, 100, 1)
     np.testing.assert_allclose(parts, whole, atol=0.6)  # no seam larger than half a pixel of the scene
     centres = np.add.outer((np.arange(65) + 0.5) * 137 / 65, (np.arange(100) + 0.5) * 2.11) - 1
     np.testing.assert_allclose(whole[..., 0], centres, atol=0.6)
 
 
-def test_overviews_are_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "LONGEST_PX", 32)
+def test_overviews_are_used(tmp_path):
     path = scene(tmp_path, np.full((512, 512), 50, np.uint8))
     with rasterio.open(path, "r+") as target:
         target.build_overviews([2, 4, 8, 16], rasterio.enums.Resampling.average)
     with rasterio.open(path, "r+") as target:  # the scene itself changes, its overviews do not
         target.write(np.full((1, 512, 512), 200, np.uint8))
-    with rasterio.open(path) as source:
-        reduced, _ = preview._read_reduced(source, [1], path)
+    with RasterReader(path) as reader:
+        reduced, _ = reader.overview(32)
     assert (reduced == 50).all()
 
 
@@ -247,25 +247,25 @@ def test_overviews_are_used(tmp_path, monkeypatch):
 )
 def test_the_pixel_on_the_ground(crs, transform, pixel_m, tmp_path):
     info = read_info(scene(tmp_path, crs=crs, transform=transform))
-    view = preview._view(info, Ground.of(info))
+    view = preview._view(info, Georeference.of(info))
     assert view.pixel_m == (pixel_m and pytest.approx(pixel_m, rel=5e-3))
     across, along = pixel_m or (1, 1)
     assert view.width_in / view.height_in == pytest.approx(90 * across / (60 * along), rel=1e-2), "not distorted"
     assert view.north_up == (pixel_m is not None)
-    known = preview._view(info, Ground.of(info, 0.5))
+    known = preview._view(info, Georeference.of(info, 0.5))
     assert known.pixel_m == ((0.5, 0.5) if not crs else view.pixel_m)
 
 
 def test_a_site_grid_has_no_place_on_earth(tmp_path):
     info = replace(read_info(scene(tmp_path)), crs='LOCAL_CS["site grid",UNIT["metre",1]]', gsd_m=None)
-    view = preview._view(info, Ground.of(info))
+    view = preview._view(info, Georeference.of(info))
     assert view.pixel_m is None and not view.north_up
-    assert preview._view(info, Ground.of(info, 2.0)).pixel_m == (2.0, 2.0)
+    assert preview._view(info, Georeference.of(info, 2.0)).pixel_m == (2.0, 2.0)
 
 
 def test_a_turned_scene_has_no_north_arrow(tmp_path):
     info = read_info(scene(tmp_path, transform=Affine(2.0, 0.3, EAST, 0.3, -2.0, NORTH)))
-    assert not preview._view(info, Ground.of(info)).north_up
+    assert not preview._view(info, Georeference.of(info)).north_up
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_turned_scene_has_no_north_arrow(tmp_path):
 )
 def test_the_scale_bar_has_a_round_length(width, gsd_m, label, tmp_path):
     info = read_info(scene(tmp_path, np.zeros((10, width), np.uint8), crs="", transform=None))
-    view = preview._view(info, Ground.of(info, gsd_m))
+    view = preview._view(info, Georeference.of(info, gsd_m))
     _, _, strip = preview._lay_out(view)
     end = preview._draw_scale(strip, view, 0.5)
     assert [text.get_text() for text in strip.texts] == ["0", label]
@@ -297,7 +297,7 @@ def test_the_scale_bar_has_a_round_length(width, gsd_m, label, tmp_path):
 )
 def test_the_summary(columns, size, expected, tmp_path):
     info = read_info(scene(tmp_path))
-    view = preview._view(info, Ground.of(info))
+    view = preview._view(info, Georeference.of(info))
     assert preview._summary(landslides(square(10, 20, 30, size), **columns), view) == expected
     assert preview._summary(landslides(), view) == "No landslides  ·  90 x 60 px of 2 m"
 
@@ -305,9 +305,9 @@ def test_the_summary(columns, size, expected, tmp_path):
 def test_the_summary_without_a_place(tmp_path):
     info = read_info(scene(tmp_path, crs="", transform=None))
     two = landslides(box(0, -5, 4, 0), box(10, -30, 20, -20), crs=None, area_m2=[None, None])
-    view = preview._view(info, Ground.of(info))
+    view = preview._view(info, Georeference.of(info))
     assert preview._summary(two, view) == "2 landslides  ·  120 px in total  ·  90 x 60 px"
-    view = preview._view(info, Ground.of(info, 0.5))
+    view = preview._view(info, Georeference.of(info, 0.5))
     assert preview._summary(two, view) == "2 landslides  ·  30 m² in total  ·  90 x 60 px of 0.5 m"
 
 
@@ -426,5 +426,5 @@ def test_characters_that_are_missing_come_from_a_font_that_is_there(tmp_path, mo
 def test_a_scene_in_another_format_than_tiles_are(tmp_path):
     path = tmp_path / "in" / "scene.vrt"
     rasterio.shutil.copy(scene(tmp_path), path, driver="VRT")
-    picture, _ = in_picture(drawn(draw_preview(path, landslides(), tmp_path / "p.png")), read_scene_info(path))
+    picture, _ = in_picture(drawn(draw_preview(path, landslides(), tmp_path / "p.png")), RasterReader(path).info)
     assert (picture[50:-50, 50:-50] == (40, 70, 40)).all()

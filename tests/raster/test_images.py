@@ -11,7 +11,8 @@ import rasterio
 from rasterio import Affine
 
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import fill_invalid, read_image, read_info, read_labels, read_valid, write_raster
+from lim_keras.raster.images import fill_invalid, read_image, read_info, read_labels, read_valid
+from lim_keras.raster.writer import write_raster
 
 UTM = "EPSG:32648"
 
@@ -172,7 +173,9 @@ def test_truncated_tiffs_are_refused(tmp_path, compress, share):
     path = write_raster(tmp_path / "a.tif", noise, compress=compress)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match=r"a\.tif: cannot be read; the file is truncated or damaged"):
+    with pytest.raises(
+        DataError, match=r"a\.tif: (rows .*, columns .* )?cannot be read; the file is truncated or damaged"
+    ):
         read_image(path)
 
 

@@ -101,5 +101,5 @@ def test_smallest_tile_is_the_smallest_that_works() -> None:
 
 def test_boxes_move_and_grow() -> None:
     assert Box(1, 2, 5, 8).shifted(10, 20) == Box(11, 22, 15, 28)
-    assert Box(1, 2, 5, 8).grown(3, 7, 30) == Box(0, 0, 7, 11)
+    assert Box(1, 2, 5, 8).grown(3, Box(0, 0, 7, 30)) == Box(0, 0, 7, 11)
     assert Box(11, 22, 15, 28).inside(Box(10, 20, 99, 99)) == Box(1, 2, 5, 8)

@@ -11,8 +11,9 @@ from rasterio.enums import ColorInterp
 from scipy.ndimage import distance_transform_edt
 
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import read_image, read_valid
-from lim_keras.raster.scene import Grid, SceneReader, fill_nodata
+from lim_keras.raster.georeference import Grid
+from lim_keras.raster.images import read_image, read_valid
+from lim_keras.raster.reader import RasterReader, fill_nodata
 from lim_keras.raster.windows import Box
 
 
@@ -36,7 +37,7 @@ def bands() -> np.ndarray:
 def test_boxes_are_pieces_of_the_whole(tmp_path: Path, bands: np.ndarray) -> None:
     path = write(tmp_path / "scene.tif", bands, nodata=0)
     box = Box(5, 7, 31, 60)
-    with SceneReader(path) as scene:
+    with RasterReader(path) as scene:
         pixels, valid = scene.image(box)
         assert (scene.info.height, scene.info.width, scene.info.bands) == (40, 60, 4)
         assert scene.info.gsd_m == pytest.approx(0.8)
@@ -54,7 +55,7 @@ def test_alpha_is_validity_and_no_band(tmp_path: Path, bands: np.ndarray) -> Non
     )
     with rasterio.open(path) as file:
         assert file.colorinterp[3] is ColorInterp.alpha
-    with SceneReader(path) as scene:
+    with RasterReader(path) as scene:
         pixels, valid = scene.image(Box(0, 0, 40, 60))
     assert pixels.shape == (40, 60, 3)
     assert valid[:, :30].all() and not valid[:, 30:].any()
@@ -63,7 +64,7 @@ def test_alpha_is_validity_and_no_band(tmp_path: Path, bands: np.ndarray) -> Non
 def test_numbers_that_are_none_hold_no_data(tmp_path: Path) -> None:
     values = np.ones((2, 8, 8), np.float32)
     values[0, 3, 3], values[1, 4, 4] = np.nan, np.inf
-    with SceneReader(write(tmp_path / "scene.tif", values)) as scene:
+    with RasterReader(write(tmp_path / "scene.tif", values)) as scene:
         _, valid = scene.image(Box(2, 2, 6, 6))
     assert np.argwhere(~valid).tolist() == [[1, 1], [2, 2]]
 
@@ -71,17 +72,17 @@ def test_numbers_that_are_none_hold_no_data(tmp_path: Path) -> None:
 def test_a_scene_without_a_place_is_read_without_a_warning(tmp_path: Path, bands: np.ndarray) -> None:
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         path = write(tmp_path / "scene.tif", bands, crs=None, transform=None)
-    with SceneReader(path) as scene:
+    with RasterReader(path) as scene:
         assert scene.info.gsd_m is None
         assert scene.pixels(Box(0, 0, 2, 3)).shape == (2, 3, 4)
 
 
 def test_damage_is_named(tmp_path: Path, bands: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"absent\.tif"):
-        SceneReader(tmp_path / "absent.tif")
+        RasterReader(tmp_path / "absent.tif")
     path = write(tmp_path / "cut.tif", bands, compress="deflate", blockysize=1)
     path.write_bytes(path.read_bytes()[:-2500])
-    with pytest.raises(DataError, match=r"cut\.tif"), SceneReader(path) as scene:
+    with pytest.raises(DataError, match=r"cut\.tif"), RasterReader(path) as scene:
         scene.image(Box(0, 0, 40, 60))
 
 
@@ -118,23 +119,23 @@ def test_whole_images_are_passed_on_and_empty_ones_refused() -> None:
 
 def test_bands_without_a_description_are_known_by_their_colour(tmp_path: Path, bands: np.ndarray) -> None:
     path = write(tmp_path / "scene.tif", (bands // 12).astype(np.uint8), photometric="RGB", alpha="NO")
-    with SceneReader(path, bands=("blue", "Green", "red")) as scene:
+    with RasterReader(path, bands=("blue", "Green", "red")) as scene:
         assert scene.bands == [3, 2, 1]
     with pytest.raises(DataError, match=r"no band 'nir'.*: 1 red, 2 green, 3 blue, 4 \(no description\)"):
-        SceneReader(path, bands=("nir",))
+        RasterReader(path, bands=("nir",))
 
 
 def test_bands_by_number_and_by_description(tmp_path: Path, bands: np.ndarray) -> None:
     path = write(tmp_path / "scene.tif", bands)
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("Red", "Green", "Blue", "NIR")
-    with SceneReader(path, bands=("nir", 1, "Green")) as scene:
+    with RasterReader(path, bands=("nir", 1, "Green")) as scene:
         assert scene.info.bands == 3
         assert (scene.pixels(Box(0, 0, 40, 60)) == np.moveaxis(bands[[3, 0, 1]], 0, -1)).all()
     with pytest.raises(DataError, match=r"scene\.tif: has no band 'swir'.*1 red, 2 green, 3 blue, 4 nir"):
-        SceneReader(path, bands=(1, "swir"))
+        RasterReader(path, bands=(1, "swir"))
     with pytest.raises(DataError, match="has no band 5"):
-        SceneReader(path, bands=(5,))
+        RasterReader(path, bands=(5,))
 
 
 def test_bands_of_several_data_types(tmp_path: Path, bands: np.ndarray) -> None:
@@ -148,8 +149,8 @@ def test_bands_of_several_data_types(tmp_path: Path, bands: np.ndarray) -> None:
     mixed = tmp_path / "mixed.vrt"
     mixed.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{shown}</VRTDataset>')
     with pytest.raises(DataError, match=r"mixed\.vrt: .*one data type.*1 uint8, 2 uint16, 3 uint16.*--bands"):
-        SceneReader(mixed)
-    with SceneReader(mixed, bands=[2, 3]) as reader:
+        RasterReader(mixed)
+    with RasterReader(mixed, bands=[2, 3]) as reader:
         pixels = reader.pixels(Box(1, 2, 9, 12))
     assert reader.info.dtype == "uint16" and pixels.dtype == np.uint16 and pixels.flags.c_contiguous
     np.testing.assert_array_equal(pixels, np.moveaxis(bands[[1, 0], 1:9, 2:12], 0, -1))
@@ -161,22 +162,22 @@ def test_complex_numbers_are_refused(tmp_path: Path, dtype: str) -> None:
     settings = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
     rasterio.open(path, "w", driver="GTiff", count=3, height=4, width=6, dtype=dtype, **settings).close()
     with pytest.raises(DataError, match=rf"radar\.tif: expected real numbers.*{dtype}.*amplitudes"):
-        SceneReader(path)
+        RasterReader(path)
 
 
 def test_nodata_may_be_told(tmp_path: Path, bands: np.ndarray) -> None:
     box = Box(0, 0, 40, 60)
     plain, tagged = write(tmp_path / "plain.tif", bands), write(tmp_path / "tagged.tif", bands, nodata=0)
-    with SceneReader(plain) as scene:
+    with RasterReader(plain) as scene:
         assert scene.everywhere_valid and scene.valid(box).all()
-    with SceneReader(plain, nodata=0.0) as scene:
+    with RasterReader(plain, nodata=0.0) as scene:
         assert not scene.everywhere_valid
         assert ((~scene.valid(box)).sum(), (~scene.image(box)[1]).sum()) == (9 * 13, 9 * 13)
-    with SceneReader(tagged, nodata="none") as scene:
+    with RasterReader(tagged, nodata="none") as scene:
         assert scene.everywhere_valid and scene.valid(box).all()
     floats = bands.astype(np.float32)
     floats[:, 0, 0] = np.nan
-    with SceneReader(write(tmp_path / "nan.tif", floats), nodata="none") as scene:
+    with RasterReader(write(tmp_path / "nan.tif", floats), nodata="none") as scene:
         assert (~scene.valid(box)).sum() == 1
 
 
@@ -185,7 +186,7 @@ def test_what_a_gap_shows_does_not_depend_on_the_box(tmp_path: Path) -> None:
     values = rng.integers(1, 255, (1, 700, 700)).astype(np.uint8)
     values[:, 100:600, 50:650] = 0
     values[0, 300, 320] = 77
-    with SceneReader(write(tmp_path / "scene.tif", values, nodata=0)) as scene:
+    with RasterReader(write(tmp_path / "scene.tif", values, nodata=0)) as scene:
         whole, valid = scene.filled(Box(0, 0, 700, 700), Box(0, 0, 700, 700), [128])
         for box in (Box(0, 0, 700, 300), Box(320, 256, 448, 384), Box(128, 64, 700, 320)):
             part, _ = scene.filled(box, Box(0, 0, 700, 700), [128])
@@ -193,7 +194,7 @@ def test_what_a_gap_shows_does_not_depend_on_the_box(tmp_path: Path) -> None:
     assert (whole[valid] == np.moveaxis(values, 0, -1)[valid]).all()
     assert whole[301, 322] == 77
     # only a gap of more than 2 x 256 px has a middle that no data is near
-    with SceneReader(
+    with RasterReader(
         write(tmp_path / "empty.tif", np.where(np.eye(600, 600, k=599), 9, 0)[None].astype(np.uint8), nodata=0)
     ) as scene:
         far, _ = scene.filled(Box(0, 0, 600, 600), Box(0, 0, 600, 600), [128])
@@ -204,14 +205,14 @@ def test_another_grid_is_read_bilinearly(tmp_path: Path) -> None:
     ramp = np.broadcast_to(np.arange(40, dtype=np.float32), (1, 30, 40)).copy()
     path = write(tmp_path / "scene.tif", ramp)
     half = Grid("EPSG:32648", Affine(0.4, 0, 5e5, 0, -0.4, 3e6), 80, 60, 0.4)
-    with SceneReader(path, grid=half) as scene:
+    with RasterReader(path, grid=half) as scene:
         assert (scene.info.height, scene.info.width, scene.info.gsd_m) == (60, 80, 0.4)
         pixels, valid = scene.image(Box(10, 10, 20, 70))
     # pixel 10 of the fine grid has its centre at 10.5 / 2 = 5.25 coarse pixels, 4.75 in the ramp's numbers
     assert valid.all()
     assert pixels[0, :, 0] == pytest.approx(np.arange(10, 70) / 2 - 0.25, abs=1e-3)
     wider = Grid("EPSG:32648", Affine(0.4, 0, 5e5 - 8, 0, -0.4, 3e6), 80, 60, 0.4)
-    with SceneReader(path, grid=wider) as scene:
+    with RasterReader(path, grid=wider) as scene:
         assert (scene.valid(Box(0, 0, 60, 80)).mean(axis=0) > 0).tolist() == [False] * 20 + [True] * 60
 
 
@@ -224,14 +225,14 @@ def test_a_scene_may_be_closed_while_another_thread_reads(tmp_path: Path, reads:
         target.write(np.random.default_rng(0).integers(0, 255, (3, 900, 900), np.uint8))
     read, refused = threading.Semaphore(0), []
 
-    def work(reader: SceneReader) -> None:
+    def work(reader: RasterReader) -> None:
         with pytest.raises(DataError, match="cannot be read any more, as it was closed") as caught:
             while True:
                 reader.image(Box(0, 0, 900, 900))
                 read.release()
         refused.append(caught.value)
 
-    with SceneReader(path) as reader:
+    with RasterReader(path) as reader:
         thread = threading.Thread(target=work, args=(reader,))
         thread.start()
         for _ in range(reads):

@@ -1,0 +1,68 @@
+"""Convert rasters to polygons, and polygons to rasters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import rasterio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.features import rasterize, shapes
+
+from lim_keras.raster.georeference import shifted
+from lim_keras.raster.reader import RasterReader, explained
+from lim_keras.raster.warping import as_float32
+from lim_keras.raster.windows import Box
+
+_WIDE_TYPES = ("uint32", "int64", "uint64")
+"""Data types that rasterio does not polygonise."""
+
+
+def polygonize(raster: RasterReader) -> Iterator[tuple[Any, float]]:
+    """Outline groups of pixels of one value that share sides, and give each outline with its value; 0 is left out.
+
+    GDAL gets the band itself, not an array, and reads it line by line: memory grows with the polygons, not with the
+    pixels. Groups are 4-connected, because outlines through a corner that two pixels share are no valid polygons.
+
+    Returns:
+        shapely polygons in units of the raster's CRS, or in pixels (column, row) where it has no transform.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    with explained(raster.name):
+        yield from _polygonize(raster.dataset)
+
+
+def _polygonize(dataset: Any) -> Iterator[tuple[Any, float]]:
+    if dataset.dtypes[0] in _WIDE_TYPES:
+        with as_float32(dataset) as narrow:
+            yield from _polygonize(narrow)
+        return
+    band = rasterio.band(dataset, 1)
+    # Without a mask, the background becomes a polygon with a hole for each group.
+    mask = band if dataset.dtypes[0] == "uint8" else None
+    yield from _outlines(shapes(band, mask=mask, connectivity=4, transform=dataset.transform))
+
+
+def polygonize_array(values: NDArray[Any], transform: Affine) -> Iterator[tuple[Any, float]]:
+    """As `polygonize`, of an array (height, width)."""
+    yield from _outlines(shapes(values, mask=values > 0, connectivity=4, transform=transform))
+
+
+def _outlines(found: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]:
+    return ((shapely.geometry.shape(outline), value) for outline, value in found if value != 0)
+
+
+def rasterize_box(polygons: Any, box: Box, transform: Affine) -> NDArray[np.uint8]:
+    """Draw polygons on a box of a grid: (height, width), 1 where they hold a pixel's centre, else 0.
+
+    transform: of the grid, pixels to units of the polygons.
+    """
+    mask = np.zeros((box.height, box.width), np.uint8)
+    if len(polygons):
+        rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top))
+    return mask
