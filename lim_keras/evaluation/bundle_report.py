@@ -1,8 +1,10 @@
-"""Evaluate a bundle and write the report."""
+"""Evaluate a bundle under every protocol."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,24 @@ from lim_keras.bundle.protocol import Predict
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError, ConfigError, DataError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles
 from lim_keras.evaluation.scene import evaluate_scene
-from lim_keras.files import write_text
+from lim_keras.files import make_folder, write_text
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.tta import with_tta
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
 
+StrPath = str | os.PathLike[str]
+
 
 @dataclass(frozen=True)
 class BundleReport:
-    """What a bundle scored under each protocol."""
+    """Scores of a bundle under each protocol.
+
+    folds: results of each fold's model alone. detections: scores by polygon, of the scene.
+    """
 
     info: BundleInfo
     results: tuple[ProtocolResult, ...]
@@ -33,79 +40,82 @@ class BundleReport:
     detections: Detections | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Every figure with its interval, ready for JSON."""
+        """Return every score with its interval, ready for JSON."""
+        info = self.info
         return {
-            "bundle": self.info.name,
-            "created": self.info.created.isoformat(),
-            "config_hash": self.info.config_hash,
-            "threshold": self.info.threshold,
-            "temperature": self.info.temperature,
-            "bias": self.info.bias,
-            "protocols": {one.evaluation.protocol: one.evaluation.to_dict() for one in self.results},
-            "folds": {
-                str(fold): {one.evaluation.protocol: one.evaluation.to_dict() for one in judged}
-                for fold, judged in self.folds.items()
-            },
+            "bundle": info.name,
+            "created": info.created.isoformat(),
+            "config_hash": info.config_hash,
+            "threshold": info.threshold,
+            "temperature": info.temperature,
+            "bias": info.bias,
+            "protocols": _by_protocol(self.results),
+            "folds": {str(fold): _by_protocol(results) for fold, results in self.folds.items()},
             "detections": self.detections.to_dict() if self.detections else None,
         }
 
-    def write_json(self, path: Path) -> Path:
-        """Write `to_dict`, beside its place first."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def write_json(self, path: StrPath) -> Path:
+        """Write `to_dict` atomically and return the path."""
+        path = Path(path)
+        make_folder(path.parent)
         return write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
 
+def _by_protocol(results: Sequence[ProtocolResult]) -> dict[str, Any]:
+    return {one.evaluation.protocol: one.evaluation.to_dict() for one in results}
+
+
 def evaluate_bundle(
-    bundle: Bundle | Path,
-    data: Path | TileSet | None = None,
+    bundle: Bundle | StrPath,
+    tiles: TileSet | StrPath | None = None,
     *,
     tile_ids: Sequence[str] | None = None,
-    scene: Path | None = None,
-    truth: Path | None = None,
+    scene: StrPath | None = None,
+    truth: StrPath | None = None,
     settings: EvaluationSection = DEFAULTS,
     each_fold: bool = False,
     options: MapOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
-    """Judge a bundle on tiles, on windows, and on a scene where one is given.
+    """Evaluate a bundle on whole tiles, on random windows, and on a scene.
 
     Args:
-        bundle: a loaded bundle with all of its folds, or the folder of one.
-        data: tiles, or where they are, in any layout that `TileSet.read` knows; None: judge on the scene alone.
-        tile_ids: ids of the tiles to judge on; None: the run's test tiles, else all that were not trained on.
-        scene, truth: a raster, and its landslides as polygons or as labels on the same grid; both or neither.
+        bundle: a loaded bundle with all of its folds, or its folder.
+        tiles: tiles, or a path that `TileSet.read` reads; None: evaluate on the scene alone.
+        tile_ids: ids of the tiles to evaluate on; None: the run's test tiles, else all that were not trained on.
+        scene, truth: a raster and its landslides, as polygons or as labels on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
-        each_fold: judge each fold's model alone, too.
-        options: how the scene is read and cut; its `tta` holds for tiles and windows, too.
+        each_fold: evaluate each fold's model alone, too.
+        options: how the scene is read and cut into windows; `tta` holds for tiles and windows, too.
         progress: receives the steps of every protocol.
 
     Raises:
         BundleError: the bundle is incomplete or damaged.
-        DataError: tiles or rasters cannot be used, or are of other bands than the bundle.
+        ConfigError: there is nothing to evaluate on, or only one of `scene` and `truth`.
+        DataError: tiles or rasters cannot be used, or have other bands than the bundle.
     """
     if (scene is None) != (truth is None):
-        raise DataError("Expected a scene and its truth, both or neither. Received: one of them")
-    if data is None and scene is None:
-        raise DataError("Nothing to judge on. Expected tiles, or a scene and its truth. Received: neither")
-    bundle = load_bundle(bundle) if isinstance(bundle, Path) else bundle
-    tiles = None
-    if data is not None:
-        read = data if isinstance(data, TileSet) else TileSet.read(data, progress=progress)
-        tiles = _tiles(read, tile_ids, bundle.info)
-    judge = _judge(bundle, settings, progress)
+        raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
+    if tiles is None and scene is None:
+        raise ConfigError("Nothing to evaluate on. Expected `tiles`, or `scene` and `truth`. Received: neither.")
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+    chosen = None if tiles is None else _chosen(tiles, tile_ids, bundle.info, progress)
+    evaluator, tta = _evaluator(bundle, settings, progress), options is not None and options.tta
+    reading = {"settings": settings, "options": options, "progress": progress}
+    on_scene = partial(evaluate_scene, scene=scene, truth=truth, **reading) if scene and truth else None
 
-    def judged(model: Bundle) -> tuple[list[ProtocolResult], Detections | None]:
-        alone = replace(judge, predict=_averaged(model) if options and options.tta else model.predict)
-        parts = [] if tiles is None else [alone.tiles(tiles), alone.windows(tiles)]
-        if scene is None or truth is None:
-            return parts, None
-        seen = evaluate_scene(model, scene, truth, settings=settings, options=options, progress=progress)
-        return [*parts, ProtocolResult(seen.evaluation, seen.gallery)], seen.detections
+    def results(model: Bundle) -> tuple[tuple[ProtocolResult, ...], Detections | None]:
+        one = replace(evaluator, predict=_averaged(model) if tta else model.predict)
+        on_tiles = () if chosen is None else (one.tiles(chosen), one.windows(chosen))
+        if on_scene is None:
+            return on_tiles, None
+        result = on_scene(model)
+        return (*on_tiles, ProtocolResult(result.evaluation, result.gallery)), result.detections
 
-    together, detections = judged(bundle)
-    folds = range(bundle.info.folds) if each_fold and bundle.info.folds > 1 else ()
-    apart = {fold: tuple(judged(load_bundle(bundle.path, fold))[0]) for fold in folds}
-    return BundleReport(bundle.info, tuple(together), apart, detections)
+    together, detections = results(bundle)
+    numbers = range(bundle.info.folds) if each_fold and bundle.info.folds > 1 else ()
+    folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
+    return BundleReport(bundle.info, together, folds, detections)
 
 
 def _averaged(model: Bundle) -> Predict:
@@ -113,16 +123,19 @@ def _averaged(model: Bundle) -> Predict:
     return lambda images: predict(images).probability
 
 
-def _tiles(tiles: TileSet, wanted: Sequence[str] | None, info: BundleInfo) -> TileSet:
+def _chosen(
+    tiles: TileSet | StrPath, wanted: Sequence[str] | None, info: BundleInfo, progress: ProgressCallback | None
+) -> TileSet:
+    tiles = tiles if isinstance(tiles, TileSet) else TileSet.read(tiles, progress)
     if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
         raise DataError(
             f"{tiles.root}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
-            f"Received: {tiles.bands} bands of {tiles.dtype}"
+            f"Received: {tiles.bands} bands of {tiles.dtype}."
         )
     return choose_tiles(tiles, wanted, test=info.test_tiles, training=info.training_tiles)
 
 
-def _judge(bundle: Bundle, settings: EvaluationSection, progress: ProgressCallback | None) -> Evaluator:
+def _evaluator(bundle: Bundle, settings: EvaluationSection, progress: ProgressCallback | None) -> Evaluator:
     info = bundle.info
     try:
         sampling = SamplingSection.model_validate(info.sampling)

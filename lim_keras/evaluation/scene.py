@@ -29,7 +29,8 @@ from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.geometry_clean import clean_polygons, cut_polygons
 from lim_keras.inventory.landslides import polygonise
-from lim_keras.metrics.detections import Detections, score_detections
+from lim_keras.inventory.measures import polygon_areas_m2
+from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Georeference, RasterInfo, apply, same_crs
@@ -272,6 +273,37 @@ def scene_predictions(maps: Path, scene: RasterReader, labels: Labels) -> Iterat
                 kind = "landslide" if (mask == 1).any() else "non-landslide"
                 sample = Sample(name, kind, "", scene.pixels(box), mask)
                 yield Prediction(sample, probability[..., 0], everywhere(mask.shape))
+
+
+def score_detections(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: float | None = None) -> Detections:
+    """Compare predicted and mapped landslides polygon by polygon; parts of a multi-polygon count alone.
+
+    Args:
+        predicted: polygons in the scene's CRS; without CRS, in the scene's own coordinates.
+        truth: polygons; reprojected if they are in another CRS.
+        gsd_m: size of a pixel in metres where there is no CRS; None: no area classes.
+
+    Raises:
+        DataError: only one of the two has a CRS.
+
+    Warns:
+        LimKerasWarning: truth polygons are invalid, and repaired.
+    """
+    mapped = clean_polygons(_in_crs_of(predicted, truth), "truth")
+    found = clean_polygons(predicted.geometry, "predicted")
+    areas = polygon_areas_m2(mapped, gsd_m), polygon_areas_m2(found, gsd_m)
+    return match_polygons(mapped.to_numpy(), found.to_numpy(), *areas)
+
+
+def _in_crs_of(predicted: GeoDataFrame, truth: GeoDataFrame) -> geopandas.GeoSeries:
+    if predicted.empty or truth.empty or predicted.crs == truth.crs:
+        return truth.geometry
+    if predicted.crs is None or truth.crs is None:
+        raise DataError(
+            "Expected `predicted` and `truth` both with a CRS, or both without. "
+            f"Received: {predicted.crs and predicted.crs.name} and {truth.crs and truth.crs.name}."
+        )
+    return truth.geometry.to_crs(predicted.crs)
 
 
 def _where_labelled(mask: Path, labels: Labels) -> Path:

@@ -1,4 +1,4 @@
-"""Each protocol against the slow way: one place at a time, the whole scene at once."""
+"""Each protocol against the slow way: one sample at a time, the whole scene at once."""
 
 from dataclasses import dataclass
 

@@ -9,13 +9,12 @@ import pytest
 import rasterio
 import shapely
 from rasterio import Affine
-from shapely import Polygon, box
+from shapely import MultiPolygon, Polygon, box
 from shapely.affinity import translate
 
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.evaluation.scene import rasterise_block, read_truth, unlabelled
+from lim_keras.evaluation.scene import rasterise_block, read_truth, score_detections, unlabelled
 from lim_keras.inventory.measures import polygon_areas_m2
-from lim_keras.metrics.detections import score_detections
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
 from lim_keras.raster.windows import Box
@@ -207,6 +206,41 @@ def test_blocks_are_the_whole_cut_up(tmp_path: Path) -> None:
         x, y = column + 0.5, row + 0.5
         centre = shapely.Point(matrix.a * x + matrix.b * y + matrix.c, matrix.d * x + matrix.e * y + matrix.f)
         assert whole[row, column] == any(circle.contains(centre) for circle in circles)
+
+
+def counts(predicted: geopandas.GeoDataFrame, truth: geopandas.GeoDataFrame) -> tuple[int, int, int, int]:
+    score = score_detections(predicted, truth).iou_50["all"]
+    return score.truth, score.found, score.predicted, score.right
+
+
+def test_multi_polygons_count_part_by_part() -> None:
+    both = MultiPolygon([square(0, 0, 10), square(100, 0, 10)])
+    assert counts(frame(square(0, 0, 10)), frame(both)) == (2, 1, 1, 1)
+    collection = shapely.GeometryCollection([both, shapely.Point(EAST, NORTH)])
+    assert counts(frame(both), frame(collection, None)) == (2, 2, 2, 2)
+
+
+def test_invalid_truth_is_repaired() -> None:
+    # a bow tie of two triangles, 10 m wide and 5 m high each
+    tie = Polygon([(EAST, NORTH), (EAST + 10, NORTH), (EAST, NORTH + 10), (EAST + 10, NORTH + 10)])
+    with pytest.warns(LimKerasWarning, match="truth: 1 of 2 polygons are invalid"):
+        # the lower triangle is half of the rectangle: IoU 25 / 50
+        assert counts(frame(square(0, 0, 10, 5)), frame(tie, square(100, 0, 10))) == (3, 1, 1, 1)
+
+
+def test_truth_in_another_crs() -> None:
+    truth = frame(square(0, 0, 200), square(1000, 0, 30))
+    assert counts(truth, truth.to_crs("EPSG:4326")) == (2, 2, 2, 2)
+    with pytest.raises(DataError, match=r"both with a CRS, or both without\. Received: WGS 84 / UTM zone 48N and None"):
+        score_detections(truth, frame(box(0, 0, 1, 1), crs=None))
+
+
+def test_area_classes_need_a_crs_or_a_pixel_size() -> None:
+    shapes = frame(box(0, 0, 10, 1), crs=None)  # 10 pixels
+    assert list(score_detections(shapes, shapes).iou_50) == ["all"]
+    assert score_detections(shapes, shapes, gsd_m=10.0).iou_50["medium"].truth == 1
+    empty = geopandas.GeoDataFrame({"id": []}, geometry=[])
+    assert counts(empty, frame(square(0, 0, 10))) == (1, 0, 0, 0)
 
 
 @pytest.mark.real_data

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from lim_keras.bundle.info import ModelFacts
 from lim_keras.cli import main
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError, ConfigError
 from lim_keras.evaluation.bundle_report import evaluate_bundle
 from lim_keras.export.bundle import write_bundle
 from tests.conftest import model_facts
@@ -102,7 +102,7 @@ def test_symmetries_hold_for_every_protocol(tiles: TileSet, scene: WriteScene, t
         assert plain != tta, protocol
 
 
-def test_nothing_to_judge_on(bundle: Path) -> None:
+def test_nothing_to_evaluate_on(bundle: Path) -> None:
     done = run(bundle)
     assert done.exit_code == 2 and "give --data, or --scene and --truth" in done.stderr
 
@@ -172,5 +172,5 @@ def test_settings_of_another_make_are_named(bundle: Path, tiles: TileSet, tmp_pa
     write_bundle(tmp_path / "odd", facts(name="odd", sampling={"mode": "spirals"}), [bright()])
     with pytest.raises(BundleError, match="`sampling`"):
         evaluate_bundle(tmp_path / "odd", tiles.root)
-    with pytest.raises(DataError, match="both or neither"):
+    with pytest.raises(ConfigError, match="both or neither"):
         evaluate_bundle(bundle, tiles.root, scene=tmp_path / "scene.tif")

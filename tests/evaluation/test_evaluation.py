@@ -25,12 +25,12 @@ def two_tiles() -> list[Prediction]:
     ]
 
 
-def test_figures_by_hand() -> None:
+def test_scores_by_hand() -> None:
     evaluation = evaluate(two_tiles(), "tiles", 0.5)
     assert evaluation.subsets == ("landslide", "all")
-    assert [place.model for place in evaluation.samples] == [Confusion(1, 1, 1, 0), Confusion(0, 1, 0, 3)]
+    assert [sample.model for sample in evaluation.samples] == [Confusion(1, 1, 1, 0), Confusion(0, 1, 0, 3)]
     # everything is landslide: every landslide pixel is found, every background pixel is a false alarm
-    assert [place.blind for place in evaluation.samples] == [Confusion(2, 1, 0, 0), Confusion(0, 4, 0, 0)]
+    assert [sample.blind for sample in evaluation.samples] == [Confusion(2, 1, 0, 0), Confusion(0, 4, 0, 0)]
 
     landslide, everything = evaluation.scores("landslide"), evaluation.scores("all")
     assert (landslide.samples, landslide.pixels, everything.samples, everything.pixels) == (1, 3, 2, 7)
@@ -55,14 +55,14 @@ def test_a_scene_is_one_subset() -> None:
     assert evaluate(two_tiles(), "scene", 0.5).subsets == ("all",)
 
 
-def test_without_landslide_places_only_all_is_reported() -> None:
+def test_without_landslide_samples_only_all_is_reported() -> None:
     evaluation = evaluate(two_tiles()[1:], "windows", 0.5)
     assert evaluation.subsets == ("all",)
     with pytest.raises(ConfigError, match="`subset`"):
         evaluation.scores("landslide")
 
 
-def test_folds_pool_to_what_all_places_give() -> None:
+def test_folds_pool_to_what_all_samples_give() -> None:
     whole = evaluate(two_tiles(), "windows", 0.5)
     parts = [evaluate([prediction], "windows", 0.5) for prediction in two_tiles()]
     pooled = pool_evaluations(parts)
@@ -96,8 +96,8 @@ def test_json_holds_everything_and_no_nan() -> None:
 
 def test_nothing_labelled_is_nothing_measured() -> None:
     evaluation = evaluate([predicted("c", "non-landslide", [[0.5]], [[255]])], "windows", 0.5)
-    figures = evaluation.scores()
-    assert math.isnan(figures.model["f1"].value) and math.isnan(figures.average_precision)
+    scores = evaluation.scores()
+    assert math.isnan(scores.model["f1"].value) and math.isnan(scores.average_precision)
     assert evaluation.to_dict()["calibration"]["log_loss"] is None
 
 
