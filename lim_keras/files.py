@@ -75,7 +75,7 @@ def prepare_file(path: Path, argument: str = "") -> None:
 
 
 def _advice(kind: str, argument: str) -> str:
-    return f"Give another {kind} with {argument}." if argument else f"Give another {kind}."
+    return f"Give another {kind} as `{argument}`." if argument else f"Give another {kind}."
 
 
 def check_replaceable(path: Path, marker: str) -> None:

@@ -41,6 +41,8 @@ def load_tensorflow() -> None:
     Raises:
         TensorFlowMissingError: it is not installed. An install that is broken raises its own ImportError.
     """
+    # 3: only fatal messages; errors are raised, too, and a missing GPU is no error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return
     require_tensorflow()

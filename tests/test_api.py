@@ -95,7 +95,7 @@ def test_missing_and_wrong_arguments():
         ("http://host/v1/models/m", {"fold": 0}, lk.ConfigError, "`fold`: not for the address of a server"),
         ("exported", {"retries": 3, "info": "b"}, lk.ConfigError, "`info`, `retries`: not for a bundle on the disk"),
         (Path(__file__), {}, lk.BundleError, "expected the folder of a bundle, or a .tflite file"),
-        ("absent.tflite", {}, lk.BundleError, "absent.tflite"),
+        ("absent.tflite", {}, lk.BundleError, "tflite.json: not found"),
         ("absent", {}, lk.BundleError, "absent"),
     ],
 )

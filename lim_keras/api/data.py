@@ -48,6 +48,7 @@ def dataset_report(
     *,
     size: int = 256,
     augmentation: AugmentationName = "paper",
+    json_file: StrPath | None = None,
     progress: ProgressCallback | None = None,
 ) -> DatasetReport:
     """Count tiles and pixels, and measure imbalance and centre bias.
@@ -56,10 +57,11 @@ def dataset_report(
         tiles: tiles, or where they are; see `read_tiles`.
         size: side that masks are resized to before counting, pixels.
         augmentation: "paper", "dihedral" or "none"; the counts after augmentation depend on it.
+        json_file: file for all figures, as JSON.
         progress: receives the progress of reading tiles; None: a bar on a terminal.
 
     Returns:
-        The figures; `to_dict()` gives them all, `write_json(path)` writes them.
+        The figures; `to_dict()` gives them all.
 
     Raises:
         DataError: bad tiles, or none.
@@ -72,7 +74,10 @@ def dataset_report(
         raise ConfigError(f"Invalid value for `size`. Expected 1 or more. Received: {size}.")
     from lim_keras.data.dataset_report import DatasetReport
 
-    return DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
+    report = DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
+    if json_file is not None:
+        report.write_json(as_path("json_file", json_file))
+    return report
 
 
 @public

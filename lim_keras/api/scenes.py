@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, public
 from lim_keras.api.bundles import load_bundle
 from lim_keras.api.data import as_tiles
 from lim_keras.errors import ConfigError
+from lim_keras.files import make_folder, prepare_file
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from lim_keras.data.tiles import TileSet
     from lim_keras.evaluation.bundle_report import BundleReport
     from lim_keras.evaluation.scene import SceneResult
+    from lim_keras.inference.options import MapOptions
     from lim_keras.inventory.batch import BatchResult
-    from lim_keras.inventory.options import PredictOptions, VectorFormat
+    from lim_keras.inventory.options import PredictOptions
     from lim_keras.inventory.predict_scene import ScenePrediction
     from lim_keras.progress import ProgressCallback
 
@@ -101,20 +103,7 @@ def predict_scene(
         >>> result = lk.predict_scene("exported_models/bijie_edge", "scene.tif", "maps", min_area_m2=100, dem="dem.tif")
         >>> result.inventory.area.sum()
     """
-    reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
-    options = replace(
-        reading,
-        threshold=threshold,
-        probability=probability,
-        spread=spread,
-        formats=_formats(geojson, parquet),
-        min_area_m2=min_area_m2,
-        fill_holes_m2=fill_holes_m2,
-        simplify_m=simplify_m,
-        min_slope_deg=min_slope_deg,
-        drop_flat=drop_flat,
-        dem=None if dem is None else as_path("dem", dem),
-    )
+    options = _predict_options(locals())
     from lim_keras.inventory.predict_scene import predict_scene as predict
 
     return predict(_model(bundle), as_path("scene", scene), as_path("out", out), options, progress=_progress(progress))
@@ -145,7 +134,7 @@ def predict_scenes(
     tta: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
-    say: Callable[[str], object] | None = None,
+    say: Callable[[str], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
     """Map the landslides of many scenes; one that cannot be used does not stop the others.
@@ -169,20 +158,7 @@ def predict_scenes(
     Examples:
         >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
     """
-    reading = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
-    options = replace(
-        reading,
-        threshold=threshold,
-        probability=probability,
-        spread=spread,
-        formats=_formats(geojson, parquet),
-        min_area_m2=min_area_m2,
-        fill_holes_m2=fill_holes_m2,
-        simplify_m=simplify_m,
-        min_slope_deg=min_slope_deg,
-        drop_flat=drop_flat,
-        dem=None if dem is None else as_path("dem", dem),
-    )
+    options = _predict_options(locals())
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
 
@@ -211,6 +187,8 @@ def evaluate(
     tta: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
+    json_file: StrPath | None = None,
+    figures: StrPath | None = None,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
     """Evaluate a bundle on whole tiles, on random windows, and on a scene, at its stored threshold.
@@ -227,10 +205,12 @@ def evaluate(
         each_fold: evaluate each fold's model alone, too.
         bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`. `tta` holds for tiles
             and windows, too.
+        json_file: file for all figures, as JSON.
+        figures: folder for pictures of the best and the worst samples.
         progress: receives the progress of each protocol; None: a bar on a terminal.
 
     Returns:
-        The scores of each protocol with 95 % intervals; `to_dict()` gives them all, `write_json(path)` writes them.
+        The scores of each protocol with 95 % intervals; `to_dict()` gives them all.
 
     Raises:
         BundleError: the bundle is incomplete or damaged.
@@ -245,13 +225,19 @@ def evaluate(
         raise ConfigError("`scene` and `truth` belong together. Give both or neither.")
     if tiles is None and scene is None:
         raise ConfigError("Nothing to evaluate on. Give `tiles`, or `scene` and `truth`.")
-    options = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
+    options = _map_options(locals())
     settings = _settings(windows, bootstrap)
     ids = as_ids("tile_ids", tile_ids)
+    json_path = None if json_file is None else as_path("json_file", json_file)
+    folder = None if figures is None else as_path("figures", figures)
+    if json_path is not None:
+        prepare_file(json_path, "json_file")
+    if folder is not None:
+        make_folder(folder, "figures")
     load_tensorflow()
     from lim_keras.evaluation.bundle_report import evaluate_bundle
 
-    return evaluate_bundle(
+    report = evaluate_bundle(
         as_path("bundle", bundle) if isinstance(bundle, str | PathLike) else bundle,
         None if tiles is None else as_tiles(tiles, progress),
         tile_ids=ids,
@@ -262,6 +248,13 @@ def evaluate(
         options=options,
         progress=_progress(progress),
     )
+    if json_path is not None:
+        report.write_json(json_path)
+    if folder is None:
+        return report
+    from lim_keras.report.figures import write_report_figures
+
+    return replace(report, pictures=tuple(write_report_figures(report, folder)))
 
 
 @public
@@ -302,7 +295,7 @@ def evaluate_scene(
         >>> result = lk.evaluate_scene("exported_models/bijie_edge", "scene.tif", truth="landslides.gpkg")
         >>> result.evaluation.scores().model["f1"]
     """
-    options = _reading(bands, scale, nodata, gsd_m, resample, tta, memory, tile)
+    options = _map_options(locals())
     from lim_keras.evaluation.scene import evaluate_scene as run
 
     return run(
@@ -329,34 +322,31 @@ def _progress(progress: ProgressCallback | None) -> ProgressCallback:
     return progress or ProgressBar()
 
 
-def _formats(geojson: bool, parquet: bool) -> tuple[VectorFormat, ...]:
-    formats: tuple[tuple[VectorFormat, bool], ...] = (("gpkg", True), ("geojson", geojson), ("parquet", parquet))
-    return tuple(name for name, wanted in formats if wanted)
+def _map_options(given: dict[str, Any]) -> MapOptions:
+    """Take the options of the maps out of the arguments of a function."""
+    from lim_keras.inference.options import MapOptions
+
+    return MapOptions(**_known(MapOptions, given))
 
 
-def _reading(
-    bands: Bands | None,
-    scale: tuple[float, float] | None,
-    nodata: Nodata,
-    gsd_m: float | None,
-    resample: bool,
-    tta: bool,
-    memory: int | str | None,
-    tile: int | None,
-) -> PredictOptions:
-    from lim_keras.bundle.window_size import parse_memory
+def _predict_options(given: dict[str, Any]) -> PredictOptions:
+    """Take the options of a prediction out of the arguments of a function."""
     from lim_keras.inventory.options import PredictOptions
 
-    return PredictOptions(
-        bands=None if bands is None else tuple(bands),
-        scale=scale,
-        nodata=nodata,
-        gsd_m=gsd_m,
-        resample=resample,
-        tta=tta,
-        memory=parse_memory(memory) if isinstance(memory, str) else memory,
-        tile=tile,
-    )
+    dem = None if given["dem"] is None else as_path("dem", given["dem"])
+    formats = ("gpkg", *(name for name in ("geojson", "parquet") if given[name]))
+    return PredictOptions(**_known(PredictOptions, given) | {"dem": dem, "formats": formats})
+
+
+def _known(options: type[MapOptions], given: dict[str, Any]) -> dict[str, Any]:
+    from lim_keras.bundle.window_size import parse_memory
+
+    known = {field.name: given[field.name] for field in fields(options) if field.name in given}
+    if known["bands"] is not None:
+        known["bands"] = tuple(known["bands"])
+    if isinstance(known["memory"], str):
+        known["memory"] = parse_memory(known["memory"])
+    return known
 
 
 def _settings(windows: int, bootstrap: int) -> EvaluationSection:

@@ -1,7 +1,6 @@
-"""The command `lim-keras`: one short file a command, imported only when it is called, so that help is quick."""
+"""Command `lim-keras`; the module of a command is imported only when it is called, so that help is quick."""
 
 import importlib
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +9,20 @@ from typing import Any, TextIO
 import click
 
 from lim_keras import __version__
+from lim_keras.cli.options import with_options
 from lim_keras.errors import LimKerasError, LimKerasWarning
 
 COMMANDS = {
-    "data": "Look at tiles: counts, imbalance ratios, centre bias.",
+    "data": "Report on tiles: counts, imbalance ratios, centre bias, overlaps.",
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models by cross-validation, and their ensemble.",
-    "distill": "Train one small model on what an ensemble says, and export it.",
-    "evaluate": "Judge an exported bundle on tiles, windows and a scene.",
+    "distill": "Train one small model on an ensemble and export it.",
+    "evaluate": "Evaluate an exported bundle on tiles, windows and a scene.",
     "predict": "Map the landslides of scenes: maps, polygons, previews.",
-    "info": "Print what an exported bundle says of itself.",
-    "verify": "Check that an exported bundle is still what was exported.",
-    "export": "Export a bundle to LiteRT (TFLite) files and to a TensorFlow Serving repository.",
-    "demo": "Show the whole way, from tiles to figures, on a made-up world.",
+    "info": "Print model, data, scores and files of an exported bundle.",
+    "verify": "Check that an exported bundle is unchanged.",
+    "export": "Export a bundle to LiteRT (TFLite) files and TensorFlow Serving.",
+    "demo": "Train, evaluate and map on a small synthetic world.",
 }
 """Name and summary of every command."""
 
@@ -34,11 +34,11 @@ _MODULES = {
 }
 """Module of `lim_keras.cli` that holds the click command of each name."""
 
-_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C: 128 + SIGINT
+_INTERRUPTED = 130  # exit code of programs ended by Ctrl-C: 128 + SIGINT
 
 
 class _Commands(click.Group):
-    """A group that knows its commands by name and summary, and turns this package's errors and warnings into lines."""
+    """Group that imports its commands when they are called, and shows errors and warnings of the package as lines."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -59,17 +59,17 @@ class _Commands(click.Group):
                 return super().invoke(ctx)
             except LimKerasError as error:
                 raise click.ClickException(str(error)) from error
-            except BrokenPipeError:  # click ends without a word
+            except BrokenPipeError:  # click handles it
                 raise
             except OSError as error:
-                raise click.ClickException(_of_system(error)) from error
+                raise click.ClickException(_system_error(error)) from error
             except KeyboardInterrupt:
                 click.echo("Interrupted.", err=True)
                 ctx.exit(_INTERRUPTED)
 
 
-def _of_system(error: OSError) -> str:
-    """One line of an error that nothing below could say more about, such as a full disk."""
+def _system_error(error: OSError) -> str:
+    """Format an error of the operating system, such as a full disk, as one line."""
     reason = " ".join(str(error.strerror or error).split())
     return f"{error.filename}: {reason}." if error.filename else f"{reason}."
 
@@ -77,14 +77,12 @@ def _of_system(error: OSError) -> str:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lim-keras")
 def main() -> None:
-    """Landslide inventory maps from optical imagery: tiles in, five models and their ensemble out."""
-    # TensorFlow reads this when it is imported. 3: its log repeats what it raises, or complains of a missing GPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Map landslides in optical imagery: train models on labelled tiles, evaluate them, and map scenes."""
 
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show this package's warnings as one line each on standard error, without the source line that issued them."""
+    """Show each warning of the package as one line on standard error, without its line of source code."""
     show = warnings.showwarning
 
     def show_line(
@@ -96,7 +94,8 @@ def _warnings_as_lines() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, LimKerasWarning):
-            click.echo(f"Warning: {message}", err=True)
+            context = click.get_current_context(silent=True)
+            click.echo(f"Warning: {with_options(str(message), context)}", err=True)
         else:
             show(message, category, filename, lineno, file, line)
 

@@ -8,114 +8,82 @@ from typing import Any
 
 import click
 
-from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras import api
+from lim_keras.cli.options import FILE, FOLDER, NEW_FOLDER, TILES, Command, Parsed, refuse_without
 
-VARIANTS = ("float32", "float16", "dynamic", "int8")
-
-_OF_TFLITE = {
-    "tile": "--tile",
-    "fold": "--fold",
-    "data": "--data",
-    "tiles": "--tiles",
-    "allow_drop": "--allow-drop",
-    "out": "--out",
-    "threads": "--threads",
-}
-
-_OF_SERVING = {"base_path": "--base-path", "promote": "--promote"}
+_VARIANTS = ("float32", "float16", "dynamic", "int8")
+_OF_TFLITE = ("tile", "fold", "tiles", "tile_ids", "allow_drop", "out", "threads")
 
 
-class VariantsType(click.ParamType):  # type: ignore[type-arg]
-    """Kinds of numbers, separated by commas."""
-
-    name = "KIND,KIND,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to variants, each once."""
-        if isinstance(value, tuple):
-            return value
-        kinds = tuple(dict.fromkeys(part.strip() for part in str(value).split(",")))
-        if not set(kinds) <= set(VARIANTS):
-            self.fail(f"{value!r}: expected some of {','.join(VARIANTS)}", param, ctx)
-        return kinds
+def _variants(text: str) -> tuple[str, ...]:
+    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not set(kinds) <= set(_VARIANTS):
+        raise ValueError(f"{text!r}: expected some of {','.join(_VARIANTS)}")
+    return kinds
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--tflite", type=VariantsType(), help=f"LiteRT files to make: {','.join(VARIANTS)}.")
+@click.command(cls=Command)
+@click.argument("bundle", type=FOLDER)
 @click.option(
-    "--tile", type=click.IntRange(1), help="Pixels a side of their windows, the only ones they take [default: any]."
+    "--tflite",
+    "variants",
+    type=Parsed("KIND,KIND,...", _variants),
+    help=f"LiteRT files to make: {','.join(_VARIANTS)}.",
 )
-@click.option("--fold", type=click.IntRange(0), help="Export this fold alone [default: the ensemble, as one file].")
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Tiles, to calibrate int8 and to test.")
+@click.option("--tile", type=click.IntRange(1), help="Height and width of their input in pixels [default: any].")
+@click.option("--fold", type=click.IntRange(0), help="Fold to export [default: the ensemble, as one file].")
+@click.option("--data", "tiles", type=TILES, help="Tiles to calibrate int8 and to test: a folder or a tiles.csv.")
 @click.option(
     "--tiles",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Ids of the tiles to test on, one a line. Default: the test tiles, else all not trained on.",
+    "tile_ids",
+    type=FILE,
+    help="File with the ids of the tiles to test on, one a line [default: the test tiles, else all not trained on].",
 )
 @click.option("--allow-drop", is_flag=True, help="Keep files that differ from the SavedModel beyond their limit.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [default: BUNDLE/tflite].")
-@click.option("--threads", type=click.IntRange(1), help="Of LiteRT [default: one a core].")
+@click.option("--out", type=NEW_FOLDER, help="Folder of the LiteRT files [default: BUNDLE/tflite].")
+@click.option("--threads", type=click.IntRange(1), help="Threads of LiteRT in the test [default: one a core].")
 @click.option(
     "--serving",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Model repository for TensorFlow Serving, to which a version is added.",
+    "repository",
+    type=NEW_FOLDER,
+    help="Model repository of TensorFlow Serving that gets a version of the bundle.",
 )
-@click.option("--base-path", help="Where the server sees --serving's folder [default: /models, as in a container].")
-@click.option("--promote", is_flag=True, help="Make the newest version in --serving's folder stable.")
+@click.option("--base-path", help="Folder of --serving as the server sees it [default: /models, as in a container].")
+@click.option("--promote", is_flag=True, help="Make the newest version in --serving stable.")
 def export(
     bundle: Path,
-    tflite: tuple[Any, ...] | None,
-    serving: Path | None,
+    variants: tuple[Any, ...] | None,
+    repository: Path | None,
     base_path: str | None,
     promote: bool,
-    **lite: Any,
+    **litert: Any,
 ) -> None:
     """Export BUNDLE (exported_models/NAME) to LiteRT files, to a TensorFlow Serving repository, or to both.
 
-    --tflite: LiteRT (TFLite) files, which need no TensorFlow. Each is run on the test tiles and compared with the
-    SavedModel; one that differs more than its kind may is refused.
+    --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each is compared with the SavedModel on the test
+    tiles; one that differs more than the limit of its kind is refused.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
-    Given both, the files are made first, and no version is added where one of them fails or is refused.
+    With both options, no version is added if a LiteRT file fails or is refused.
     """
-    _check_options(tflite, serving, {**lite, "base_path": base_path, "promote": promote})
-    load_tensorflow()
-    # Files that are made again replace the old ones, but a repository gets one more version: so it comes last.
-    if tflite is not None:
-        _export_tflite(bundle, tflite, **lite)
-    if serving is not None:
-        from lim_keras.export.serving_repository import MODELS_FILE, export_serving
-        from lim_keras.report.bundle_tables import serving_table
-        from lim_keras.report.tables import print_result
-
-        served = export_serving(bundle, serving, base_path, promote)
-        done = "labels moved" if served.added is None else f"version {served.added} added"
-        table = serving_table(served.folder / MODELS_FILE, served.models, served.served)
-        print_result([table, f"{done}: {served.folder}"])
-
-
-def _check_options(tflite: tuple[Any, ...] | None, serving: Path | None, given: dict[str, Any]) -> None:
-    if tflite is None and serving is None:
+    if variants is None and repository is None:
         raise click.UsageError("Missing option '--tflite' or '--serving': say what to make.")
-    for wanted, options, asked in (("--tflite", _OF_TFLITE, tflite), ("--serving", _OF_SERVING, serving)):
-        chosen = [option for name, option in options.items() if given[name] not in (None, False)]
-        if asked is None and chosen:
-            raise click.UsageError(f"{', '.join(chosen)}: only with {wanted}.")
-    if given["tiles"] is not None and given["data"] is None:
-        raise click.UsageError("--tiles names tiles of --data; give both.")
-    if "int8" in (tflite or ()) and given["data"] is None:
-        raise click.UsageError("--tflite int8 is calibrated on training tiles, landslides among them: give --data.")
+    if variants is None:
+        refuse_without("--tflite", _OF_TFLITE)
+    if repository is None:
+        refuse_without("--serving", ("base_path", "promote"))
+    # The repository comes last: it gets one more version at each call, while files are replaced.
+    if variants is not None:
+        _export_litert(bundle, variants, **litert)
+    if repository is not None:
+        _export_serving(bundle, repository, base_path, promote)
 
 
-def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, **options: Any) -> None:
-    from lim_keras.data.tiles import read_tile_ids
-    from lim_keras.export.tflite import LiteRtOptions, export_litert
+def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:
     from lim_keras.report.bundle_tables import litert_table
     from lim_keras.report.tables import print_result
 
-    ids = None if tiles is None else tuple(read_tile_ids(tiles))
-    result = export_litert(bundle, LiteRtOptions(variants, test_ids=ids, **options))
+    result = api.export_litert(bundle, variants, **options)
     print_result([litert_table(result.figures, result.refused), f"folder: {result.folder}"])
     if result.refused:
         click.echo(
@@ -124,34 +92,38 @@ def _export_tflite(bundle: Path, variants: tuple[Any, ...], tiles: Path | None, 
         sys.exit(1)
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(file_okay=False, path_type=Path))
+def _export_serving(bundle: Path, repository: Path, base_path: str | None, promote: bool) -> None:
+    from lim_keras.report.bundle_tables import serving_table
+    from lim_keras.report.tables import print_result
+
+    result = api.export_serving(bundle, repository, base_path=base_path, promote=promote)
+    done = "labels moved" if result.added is None else f"version {result.added} added"
+    table = serving_table(result.folder / "models.config", result.models, result.served)
+    print_result([table, f"{done}: {result.folder}"])
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=NEW_FOLDER)
 def info(bundle: Path) -> None:
-    """Print what BUNDLE (exported_models/NAME) says of itself: model, data, scores, files. Nothing is loaded."""
-    from lim_keras.bundle.info import BundleInfo
+    """Print what BUNDLE (exported_models/NAME) records: model, data, scores and files. No model is loaded."""
     from lim_keras.report.bundle_tables import info_tables
     from lim_keras.report.tables import print_result
 
-    print_result(info_tables(BundleInfo.read(bundle)))
+    print_result(info_tables(api.bundle_info(bundle)))
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(file_okay=False, path_type=Path))
+@click.command(cls=Command)
+@click.argument("bundle", type=NEW_FOLDER)
 def verify(bundle: Path) -> None:
-    """Check BUNDLE (exported_models/NAME): every file, every model's signature, and a stored image's answer.
+    """Check BUNDLE (exported_models/NAME): every file, every model's signature, and the answer to a stored image.
 
-    One line for each difference on standard error, and exit code 1 where there is any. Nothing of the bundle runs but
+    Each difference is a line on standard error; the exit code is 1 if there is one. Nothing of the bundle runs but
     TensorFlow graphs whose files are as recorded.
     """
-    from lim_keras.bundle.info import BundleInfo
-
-    files = len(BundleInfo.read(bundle).files)
-    load_tensorflow()
-    from lim_keras.bundle.verify import verify_bundle
-
-    differences = verify_bundle(bundle)
+    differences = api.verify_bundle(bundle)
     for line in differences:
         click.echo(f"Difference: {line}", err=True)
     if differences:
         sys.exit(1)
+    files = len(api.bundle_info(bundle).files)
     click.echo(f"{bundle}: {files} files, signatures and the stored answer are as exported.")

@@ -1,200 +1,230 @@
-"""Options shared by commands, and their click types."""
+"""Options shared by commands, their click types, and errors in terms of options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from lim_keras.errors import DataError
-from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras.errors import ConfigError, LimKerasError
 
-if TYPE_CHECKING:
-    from lim_keras.training.run import Run
+Function = TypeVar("Function", bound=Callable[..., Any])
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+TILES = click.Path(exists=True, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _replaceable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refused now rather than when the training is over."""
-    from lim_keras.bundle.info import INFO_FILE
-    from lim_keras.files import check_replaceable
-
-    if path is not None:
-        check_replaceable(path, INFO_FILE)
-    return path
+_ARGUMENT = re.compile(r"(?<!column )(?<!key )`(\w+)`")
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Arguments and options of a command that trains."""
-    for option in reversed(
-        [
-            click.argument("config", type=_FILE),
-            click.option(
-                "--data",
-                required=True,
-                type=click.Path(exists=True, path_type=Path),
-                help="Folder of tiles, or a tiles.csv.",
-            ),
-            click.option("--test", type=_FILE, help="Ids of tiles that no model may see, one a line."),
-            click.option(
-                "--encoder-weights",
-                metavar="FILE",
-                help="Weights of the encoder: a file, `imagenet` or `none`; default: what the configuration says.",
-            ),
-            click.option(
-                "--start-from",
-                "start",
-                metavar="BUNDLE",
-                type=click.Path(exists=True, file_okay=False, path_type=Path),
-                help="Train on from all weights of this bundle's model; it must not have seen --val or --test tiles.",
-            ),
-            click.option("--run", "folder", type=click.Path(path_type=Path), help="Run folder [default: runs/<name>]."),
-            click.option(
-                "--export",
-                "bundle",
-                type=click.Path(path_type=Path),
-                callback=_replaceable,
-                help="Where the bundle lands [default: exported_models/<name>].",
-            ),
-            click.option(
-                "--set",
-                "overrides",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Set a key of the configuration, such as training.epochs=3; may be repeated.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+class Command(click.Command):
+    """Command whose parameters have the names of the API's arguments, and whose errors name options instead."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LimKerasError as error:
+            message = with_options(str(error), ctx)
+            if isinstance(error, ConfigError) and message != str(error):
+                raise click.UsageError(message, ctx) from error
+            raise click.ClickException(message) from error
 
 
-def begin_at(run: Run, start: Path | None) -> None:
-    """Let a run start at a bundle's weights, where --start-from names one."""
-    if start is not None:
-        load_tensorflow()
-        from lim_keras.training.warm_start import prepare_warm_start
+def with_options(message: str, context: click.Context | None) -> str:
+    """Replace each argument in backticks by the option of the running command that sets it."""
+    parameters = {} if context is None else {one.name: one for one in context.command.params}
 
-        prepare_warm_start(run, start)
+    def replaced(match: re.Match[str]) -> str:
+        parameter = parameters.get(match[1])
+        return match[0] if parameter is None else _label(parameter)
+
+    return _ARGUMENT.sub(replaced, message)
 
 
-class NodataType(click.ParamType):  # type: ignore[type-arg]
-    """A number, "nan", or "none"."""
+def _label(parameter: click.Parameter) -> str:
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
 
-    name = "VALUE|nan|none"
+
+def refuse_without(option: str, names: Collection[str]) -> None:
+    """Refuse options of the running command that have an effect only together with another one.
+
+    Args:
+        option: the option that is missing, for the message.
+        names: parameters that need it.
+    """
+    context = click.get_current_context()
+    given = [
+        _label(one)
+        for one in context.command.params
+        if one.name in names and context.get_parameter_source(one.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: only with {option}.")
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg]
+    """Option value that a function reads.
+
+    Args:
+        name: form of the value in help texts.
+        parse: raises ValueError or LimKerasError, whose message is shown, for text that is no such value.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to what `RasterReader` takes."""
-        if value in ("file", "none"):
+        if not isinstance(value, str):
             return value
         try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number, and neither `nan` nor `none`", param, ctx)
-
-
-class BandsType(click.ParamType):  # type: ignore[type-arg]
-    """Numbers or names, separated by commas."""
-
-    name = "B,B,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to band numbers and names."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(parts):
-            self.fail(f"{value!r}: expected band numbers or names separated by commas, such as 3,2,1", param, ctx)
-        return tuple(int(part) if part.isdecimal() else part for part in parts)
-
-
-class ScaleType(click.ParamType):  # type: ignore[type-arg]
-    """Two numbers, separated by a comma."""
-
-    name = "LOW,HIGH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to two numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = (float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r}: expected two numbers with a comma between them, such as 0,3000", param, ctx)
-        if not low < high:
-            self.fail(f"{value!r}: expected LOW < HIGH", param, ctx)
-        return low, high
-
-
-class MemoryType(click.ParamType):  # type: ignore[type-arg]
-    """A size such as 2G."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to bytes."""
-        from lim_keras.bundle.window_size import parse_memory
-
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_memory(value)
-        except DataError as error:
+            return self._parse(value)
+        except (ValueError, LimKerasError) as error:
             self.fail(str(error), param, ctx)
 
 
-SCENE_OPTIONS = {
-    "bands": "--bands",
-    "scale": "--scale",
-    "nodata": "--nodata",
-    "gsd_m": "--gsd",
-    "resample": "--resample",
-    "tta": "--tta",
-    "memory": "--memory",
-    "tile": "--tile",
-}
-"""The options, by their names in `lim_keras.inference.options.MapOptions`."""
+def _nodata(text: str) -> float | str:
+    if text in ("file", "none"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number, and neither `nan` nor `none`") from None
 
 
-def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of a command that reads scenes; it gets them by the names of `SCENE_OPTIONS`."""
-    for option in reversed(
-        [
-            click.option(
-                "--bands", type=BandsType(), help="Bands by number, description or colour, in the bundle's order."
-            ),
-            click.option(
-                "--scale", type=ScaleType(), help="Raw values that are the darkest and the brightest for the model."
-            ),
-            click.option(
-                "--nodata",
-                type=NodataType(),
-                default="file",
-                help="Which pixels hold no data [default: the file says].",
-            ),
-            click.option(
-                "--gsd",
-                "gsd_m",
-                type=click.FloatRange(0, min_open=True),
-                help="Metres a pixel, where the file does not say.",
-            ),
-            click.option(
-                "--resample", is_flag=True, help="Warp scenes to the bundle's metres a pixel beyond a factor 1.5."
-            ),
-            click.option("--tta", is_flag=True, help="Average over eight symmetries: eight times the time."),
-            click.option(
-                "--memory",
-                type=MemoryType(),
-                help="What the process may take, such as 4G [default: 40 % of what is free]",
-            ),
-            click.option(
-                "--tile", type=click.IntRange(1), help="Pixels a side of a window [default: as the memory allows]."
-            ),
-        ]
-    ):
+def _bands(text: str) -> tuple[int | str, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ValueError(f"{text!r}: expected band numbers or names separated by commas, such as 3,2,1")
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def _scale(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r}: expected two numbers with a comma between them, such as 0,3000") from None
+    if not low < high:
+        raise ValueError(f"{text!r}: expected LOW < HIGH")
+    return low, high
+
+
+def _memory(text: str) -> int:
+    from lim_keras.bundle.window_size import parse_memory
+
+    return parse_memory(text)
+
+
+READING = ("bands", "scale", "nodata", "gsd_m", "resample", "tta", "memory", "tile")
+"""Parameters of `scene_options`."""
+
+
+def scene_options(command: Function) -> Function:
+    """Add the options that say how scenes are read and predicted."""
+    return _add(
+        command,
+        click.option(
+            "--bands",
+            type=Parsed("B,B,...", _bands),
+            help="Bands to read, by number from 1, description or colour, in the bundle's order [default: all].",
+        ),
+        click.option(
+            "--scale",
+            type=Parsed("LOW,HIGH", _scale),
+            help="Raw values that become the lowest and the highest value of the model's data type.",
+        ),
+        click.option(
+            "--nodata",
+            type=Parsed("VALUE|nan|none", _nodata),
+            default="file",
+            help="Value of pixels without data [default: the file says].",
+        ),
+        click.option(
+            "--gsd",
+            "gsd_m",
+            type=click.FloatRange(0, min_open=True),
+            help="Ground sample distance in metres, where the file does not say.",
+        ),
+        click.option(
+            "--resample",
+            is_flag=True,
+            help="Resample scenes to the bundle's ground sample distance, if they differ by more than a factor of 1.5.",
+        ),
+        click.option(
+            "--tta", is_flag=True, help="Average over the eight symmetries of each window; takes eight times as long."
+        ),
+        click.option(
+            "--memory",
+            type=Parsed("SIZE", _memory),
+            help="Memory that the process may take, such as 4G [default: 40 % of what is free].",
+        ),
+        click.option(
+            "--tile",
+            type=click.IntRange(1),
+            help="Height and width of a window in pixels [default: as the memory allows].",
+        ),
+    )
+
+
+def run_options(command: Function) -> Function:
+    """Add the argument and the options of a command that trains."""
+    return _add(
+        command,
+        click.argument("config", type=FILE),
+        click.option(
+            "--data", "tiles", required=True, type=TILES, help="Tiles: a folder or a tiles.csv.", metavar="PATH"
+        ),
+        click.option(
+            "--test", "test_ids", type=FILE, help="File with the ids of tiles that no model may see, one a line."
+        ),
+        click.option(
+            "--encoder-weights",
+            metavar="FILE",
+            help="Weights of the encoder: a file, `imagenet` or `none` [default: as the configuration says].",
+        ),
+        click.option(
+            "--start-from",
+            metavar="BUNDLE",
+            type=FOLDER,
+            help="Bundle of one model whose weights training starts from; it must not have seen --val or --test tiles.",
+        ),
+        click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
+        click.option(
+            "--export",
+            type=click.Path(path_type=Path),
+            help="Folder of the exported bundle [default: exported_models/NAME].",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set a key of the configuration, such as training.epochs=3; may be repeated.",
+        ),
+    )
+
+
+def validation_option(command: Function) -> Function:
+    """Add the option `--val`."""
+    return _add(
+        command,
+        click.option(
+            "--val",
+            "validation_ids",
+            type=FILE,
+            help="File with the ids of the validation tiles, one a line [default: training.validation_fraction of the "
+            "tiles, whole groups].",
+        ),
+    )
+
+
+def _add(command: Function, *options: Callable[[Function], Function]) -> Function:
+    for option in reversed(options):
         command = option(command)
     return command

@@ -3,151 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lim_keras.cli.options import begin_at, run_options
-from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
+from lim_keras import api
+from lim_keras.cli.options import FOLDER, Command, run_options, validation_option
 
 if TYPE_CHECKING:
-    from lim_keras.config import RunConfig
-    from lim_keras.data.tiles import TileSet
     from lim_keras.training.finalize import RunResult
-    from lim_keras.training.run import Run
 
 
-@click.command()
+@click.command(cls=Command)
 @run_options
-@click.option(
-    "--val",
-    "validation",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Ids of the validation tiles [default: training.validation_fraction of the tiles, whole groups].",
-)
-def fit(
-    config: Path,
-    data: Path,
-    test: Path | None,
-    encoder_weights: str | None,
-    start: Path | None,
-    folder: Path | None,
-    bundle: Path | None,
-    overrides: tuple[str, ...],
-    validation: Path | None,
-) -> None:
-    """Train one model with CONFIG, choose its threshold on the validation tiles, judge it on the test tiles, export it.
+@validation_option
+def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train one model as CONFIG says, choose its threshold on the validation tiles, score it on the test tiles, and
+    export it.
 
-    Killed at any moment, the same command goes on where the last complete epoch ended.
+    The same command continues an interrupted run after its last complete epoch.
     """
-    require_tensorflow()  # before the tiles are read
-    run = _begin_fit(config, overrides, data, folder, test, validation)
-    load_tensorflow()
-    from lim_keras.training.cross_validation import train_fold
-    from lim_keras.training.finalize import finalize
-
-    begin_at(run, start)
-    train_fold(run, 0, encoder_weights=encoder_weights)
-    _print(finalize(run, bundle))
+    api.fit(api.load_config(config, overrides), tiles, on_result=_print, **options)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_options
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Folds trained at a time.")
-def cv(
-    config: Path,
-    data: Path,
-    test: Path | None,
-    encoder_weights: str | None,
-    start: Path | None,
-    folder: Path | None,
-    bundle: Path | None,
-    overrides: tuple[str, ...],
-    jobs: int,
-) -> None:
-    """Train k models with CONFIG by stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).
+def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train k models as CONFIG says by stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).
 
-    Threshold and temperature come from the out-of-fold predictions. Called again, finished folds are not trained again.
+    Threshold and temperature come from out-of-fold predictions. The same command continues an interrupted run; finished
+    folds are kept.
     """
-    require_tensorflow()  # the folds are processes of their own: each would fail by itself
-    from lim_keras.training.cross_validation import train_folds
-    from lim_keras.training.run import begin_cross_validation
-
-    settings, tiles, test_ids = _read(config, overrides, data, test)
-    run = begin_cross_validation(settings, tiles, run=folder, test_ids=test_ids)
-    begin_at(run, start)
-    train_folds(run, jobs=jobs, encoder_weights=encoder_weights)
-    load_tensorflow()
-
-    from lim_keras.training.finalize import finalize
-
-    _print(finalize(run, bundle))
+    api.cross_validate(api.load_config(config, overrides), tiles, on_result=_print, **options)
 
 
-@click.command()
-@click.argument("teacher", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.command(cls=Command)
+@click.argument("teacher", metavar="BUNDLE", type=FOLDER)
 @run_options
-@click.option(
-    "--val",
-    "validation",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Ids of the validation tiles [default: training.validation_fraction of the tiles, whole groups].",
-)
-def distill(
-    teacher: Path,
-    config: Path,
-    data: Path,
-    test: Path | None,
-    encoder_weights: str | None,
-    start: Path | None,
-    folder: Path | None,
-    bundle: Path | None,
-    overrides: tuple[str, ...],
-    validation: Path | None,
-) -> None:
-    """Train one model with CONFIG on the masks and on what the ensemble BUNDLE says, and export it.
+@validation_option
+def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train one model as CONFIG says on the masks and on the probabilities of the ensemble BUNDLE, and export it.
 
-    Of each tile the student hears the fold that has not seen it. Killed at any moment, the same command goes on where
-    the last complete epoch ended.
+    For each tile, the student learns from the fold model that was not trained on it. The same command continues an
+    interrupted run after its last complete epoch.
     """
-    require_tensorflow()  # before the tiles are read
-    run = _begin_fit(config, overrides, data, folder, test, validation)
-    load_tensorflow()
-    from lim_keras.training.cross_validation import train_fold
-    from lim_keras.training.distillation import prepare_distillation
-    from lim_keras.training.finalize import finalize
-
-    begin_at(run, start)
-    distillation = prepare_distillation(run, teacher)
-    train_fold(run, 0, encoder_weights=encoder_weights, distillation=distillation)
-    _print(finalize(run, bundle))
-
-
-def _read(
-    config: Path, overrides: tuple[str, ...], data: Path, test: Path | None
-) -> tuple[RunConfig, TileSet, list[str]]:
-    from lim_keras.config import load_config
-    from lim_keras.data.tiles import TileSet, read_tile_ids
-    from lim_keras.report.progress import ProgressBar
-
-    settings = load_config(config, overrides)
-    return settings, TileSet.read(data, ProgressBar()), read_tile_ids(test) if test else []
-
-
-def _begin_fit(
-    config: Path,
-    overrides: tuple[str, ...],
-    data: Path,
-    folder: Path | None,
-    test: Path | None,
-    validation: Path | None,
-) -> Run:
-    from lim_keras.data.tiles import read_tile_ids
-    from lim_keras.training.run import begin_fit
-
-    settings, tiles, test_ids = _read(config, overrides, data, test)
-    validation_ids = read_tile_ids(validation) if validation else None
-    return begin_fit(settings, tiles, run=folder, test_ids=test_ids, validation_ids=validation_ids)
+    api.distill(teacher, api.load_config(config, overrides), tiles, on_result=_print, **options)
 
 
 def _print(result: RunResult) -> None:

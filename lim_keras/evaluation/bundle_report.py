@@ -31,13 +31,19 @@ StrPath = str | os.PathLike[str]
 class BundleReport:
     """Scores of a bundle under each protocol.
 
-    folds: results of each fold's model alone. detections: scores by polygon, of the scene.
+    Args:
+        info: model.json of the bundle.
+        results: one a protocol.
+        folds: results of each fold alone; empty if they were not wanted.
+        detections: scores of the scene by polygon; None without a scene.
+        pictures: files that were drawn.
     """
 
     info: BundleInfo
     results: tuple[ProtocolResult, ...]
     folds: Mapping[int, tuple[ProtocolResult, ...]] = field(default_factory=dict)
     detections: Detections | None = None
+    pictures: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return every score with its interval, ready for JSON."""

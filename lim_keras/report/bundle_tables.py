@@ -17,9 +17,12 @@ from lim_keras.report.tables import add_row, new_table
 class ServedVersions(Protocol):
     """Version numbers of the models in a repository."""
 
-    stable: int
-    canary: int
-    loaded: tuple[int, ...]
+    @property
+    def stable(self) -> int: ...
+    @property
+    def canary(self) -> int: ...
+    @property
+    def loaded(self) -> tuple[int, ...]: ...
 
 
 _LITERT_COLUMNS = (

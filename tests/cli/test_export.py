@@ -102,11 +102,11 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
     ("arguments", "said"),
     [
         (["--tflite", "float64"], "expected some of float32,float16,dynamic,int8"),
-        (["--tflite", "float32", "--tiles", __file__], "--tiles names tiles of --data"),
+        (["--tflite", "float32", "--tiles", __file__], "--tiles needs --data"),
         ([], "Missing option '--tflite' or '--serving'"),
         (["--serving", "out", "--tile", "64", "--allow-drop"], "--tile, --allow-drop: only with --tflite"),
         (["--tflite", "float32", "--promote", "--base-path", "/srv"], "--base-path, --promote: only with --serving"),
-        (["--tflite", "float32,int8"], "give --data"),
+        (["--tflite", "float32,int8"], "Give --data"),
     ],
 )
 def test_options_that_make_no_sense(bundle: Path, arguments: list[str], said: str) -> None:
@@ -130,7 +130,7 @@ def test_a_repository_for_tensorflow_serving(bundle: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("lite", "said"), [(["int8"], "give --data"), (["float32", "--fold", 7], "fold"), (["int8", "--data", "."], "")]
+    ("lite", "said"), [(["int8"], "Give --data"), (["float32", "--fold", 7], "fold"), (["int8", "--data", "."], "")]
 )
 def test_no_version_is_added_where_a_file_cannot_be_made(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lite: list[object], said: str
