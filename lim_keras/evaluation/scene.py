@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from lim_keras.bundle.protocol import SceneModel
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate
-from lim_keras.evaluation.evaluator import Gallery
+from lim_keras.evaluation.evaluator import DEFAULTS, Gallery
 from lim_keras.inference.domain import check_scene, reading_grid
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
@@ -34,164 +35,29 @@ from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Georeference, RasterInfo, apply, same_crs
-from lim_keras.raster.reader import NO_LABEL, RasterReader, gdal_settings
+from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource, gdal_settings
 from lim_keras.raster.vectorize import polygonize, rasterize_box
-from lim_keras.raster.windows import Box, blocks, plan_windows
+from lim_keras.raster.windows import Box, blocks
 from lim_keras.raster.writer import copy_blocks, maps_on_scene, write_rasters
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+
+_GEOJSON = (".geojson", ".json")
 
 _LABEL_BLOCK = 2048
 
 _GRID_TOLERANCE_PX = 0.1
 
-
-def read_truth(path: Path, like: RasterInfo) -> geopandas.GeoDataFrame:
-    """Mapped landslides of a scene, as single polygons in its CRS (without one: in its own coordinates).
-
-    Args:
-        path: polygons (VECTOR_SUFFIXES) in any CRS, cut at the scene's edge; GeoJSON of a scene without CRS is taken in
-            the scene's own coordinates, (column, -row) where it has no place. Or a label raster on the scene's grid, 1
-            landslide, 0 background, no label see `unlabelled`, where pixels hang together over edges, not over corners;
-            one that does not say where it lies needs the scene's size only.
-        like: the scene (`lim_keras.raster.reader.read_info`).
-
-    Raises:
-        DataError: unreadable, no polygon in it, no CRS, several layers, another grid, or unknown labels.
-
-    Warns:
-        LimKerasWarning: polygons are invalid, and repaired; or none of them lies on the scene.
-    """
-    if path.suffix.lower() not in VECTOR_SUFFIXES:
-        return geopandas.GeoDataFrame(geometry=_read_label_raster(path, like), crs=like.crs or None)
-    tidy = clean_polygons(_to_scene(_read_vector(path), path, like), str(path))
-    if tidy.empty:
-        raise DataError(f"{path}: holds no polygon. Expected landslides as polygons or multi-polygons.")
-    inside = cut_polygons(tidy, _outline(Box(0, 0, like.height, like.width), Georeference.of(like).transform))
-    if inside.empty:
-        message = f"{path}: none of its {len(tidy)} polygons lies on the scene {like.path}. Is it the right file?"
-        warnings.warn(message, LimKerasWarning, stacklevel=2)
-    return geopandas.GeoDataFrame(geometry=inside)
-
-
-def rasterise_block(truth: geopandas.GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[np.uint8]:
-    """The truth polygons on a block of the scene's grid: (height, width), 1 where they hold a pixel's centre, else 0.
-
-    truth: of `read_truth`. like: the scene. box: the block, in pixels of the scene.
-    """
-    matrix = Georeference.of(like).transform
-    near = truth.geometry.iloc[truth.sindex.query(_outline(box, matrix), predicate="intersects")]
-    return rasterize_box(near, box, matrix)
-
-
-def unlabelled(labels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    """Which values of a label raster are no label: 255, and the file's nodata value.
-
-    0 and 1 are labels whatever the file says: many name their background as nodata.
-
-    labels: any shape and type. nodata: of the file, NaN allowed.
-    """
-    absent: NDArray[np.bool_] = labels == NO_LABEL
-    if nodata is not None and nodata not in (0, 1):
-        absent |= np.isnan(labels) if math.isnan(nodata) else labels == nodata
-    return absent
-
-
-def _read_vector(path: Path) -> geopandas.GeoDataFrame:
-    """The one layer of a file that has geometries; GeoPackages hold layers of styles besides."""
-    try:
-        layers = geopandas.list_layers(path).dropna(subset="geometry_type")["name"].tolist()
-        if len(layers) != 1:
-            raise DataError(f"{path}: expected one layer with geometries. Received: {', '.join(layers) or 'none'}.")
-        return geopandas.read_file(path, layer=layers[0], columns=[])
-    except (RuntimeError, shapely.errors.ShapelyError) as error:  # RuntimeError: base of pyogrio's errors
-        raise DataError(f"{path}: cannot be read as polygons ({error}).") from error
-
-
-def _to_scene(frame: geopandas.GeoDataFrame, path: Path, like: RasterInfo) -> geopandas.GeoSeries:
-    if not like.crs:
-        # GeoJSON cannot say that it has no CRS: it is read as longitude and latitude.
-        if frame.crs is None or path.suffix.lower() in (".geojson", ".json"):
-            return frame.geometry.set_crs(None, allow_override=True)
-        raise DataError(f"{path}: has a CRS ({frame.crs.name}), but the scene {like.path} has none to bring it to.")
-    if frame.crs is None:
-        raise DataError(
-            f"{path}: has no CRS, but the scene {like.path} is in {like.crs}. Say what it is in "
-            "(a Shapefile needs its .prj beside it)."
-        )
-    try:
-        return frame.geometry.to_crs(like.crs)
-    except ProjError as error:
-        raise DataError(f"{path}: cannot be brought from {frame.crs.name} to {like.crs} ({error}).") from error
-
-
-def _read_label_raster(path: Path, like: RasterInfo) -> list[Any]:
-    """GDAL polygonises row by row: the raster is never in memory as a whole."""
-    try:
-        raster = RasterReader(path, bands=(1,), nodata="none")
-    except DataError as error:
-        raise DataError(f"{path}: cannot be read as polygons or as a label raster ({error})") from error
-    with raster:
-        unplaced = not raster.info.crs and raster.info.transform is None
-        _check_grid(raster, like, unplaced)
-        _check_labels(raster)
-        found = [outline for outline, value in polygonize(raster) if value == 1]
-    # outlines of a raster without a transform are in its pixels
-    return list(shapely.transform(found, Georeference.of(like).place)) if unplaced else found
-
-
-def _check_grid(raster: RasterReader, like: RasterInfo, unplaced: bool) -> None:
-    found, path = raster.info, raster.name
-    if raster.count != 1:
-        raise DataError(f"{path}: expected a label raster of one band. Received: {raster.count} bands.")
-    transform, received = Georeference.of(like).transform, raster.dataset.transform
-    reach = _GRID_TOLERANCE_PX * math.sqrt(abs(transform.determinant))
-    same_place = same_crs(found.crs, like.crs) and _outline(like.box, received).equals_exact(
-        _outline(like.box, transform), reach
-    )
-    if found.box != like.box or not (unplaced or same_place):
-        raise DataError(
-            f"{path}: lies on another grid than the scene {like.path}. Expected {like.width} x {like.height} px, CRS "
-            f"{like.crs or None}, transform {tuple(transform[:6])}. Received: {found.width} x {found.height} px, CRS "
-            f"{found.crs or None}, transform {tuple(received[:6])}. Warp it onto the scene's grid (nearest neighbour)."
-        )
-
-
-def _check_labels(raster: RasterReader) -> None:
-    info = raster.info
-    found = np.zeros(0, info.dtype)
-    for box in blocks(info.height, info.width, _LABEL_BLOCK):
-        found = np.unique(np.append(found, np.unique(raster.pixels(box))))
-    labels = set(found[~unlabelled(found, info.nodata)].tolist())
-    shown = ", ".join(f"{value:g}" for value in found[:10].tolist())
-    if labels - {0, 1}:
-        raise DataError(
-            f"{raster.name}: expected the labels 1 landslide, 0 background, 255 no label. Received: {shown}."
-        )
-    if not labels or (1 not in labels and NO_LABEL in found and info.nodata != NO_LABEL):
-        raise DataError(
-            f"{raster.name}: expected pixels of 1 landslide or 0 background. Received: {shown}. 255 means no label; "
-            "where it means landslide, write 1 instead."
-        )
-
-
-def _outline(box: Box, matrix: Affine) -> Any:
-    corners = shapely.box(box.left, box.top, box.right, box.bottom)
-    return shapely.transform(corners, lambda points: apply(matrix, points))
-
-
-IGNORE = 255
-
 BLOCK = 512
-"""A scene is scored in blocks of this many pixels a side: larger than most landslides, to be resampled."""
+"""Height and width of the blocks that the bootstrap resamples, pixels; larger than most landslides."""
 
 Labels = Callable[[Box], NDArray[np.uint8]]
-"""A box of the scene to its truth: 1 landslide, 0 background, 255 no label."""
+"""Function that returns the truth in a box of the scene: 1 landslide, 0 background, 255 no label."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneResult:
-    """Scores of a scene by pixel, the blocks to look at, and scores by polygon."""
+    """Scores of a scene by pixel, its best and worst blocks, and scores by polygon."""
 
     evaluation: Evaluation
     gallery: Gallery
@@ -200,25 +66,25 @@ class SceneResult:
 
 def evaluate_scene(
     model: SceneModel,
-    scene: Path,
-    truth: Path,
+    scene: RasterSource,
+    truth: str | os.PathLike[str],
     *,
-    settings: EvaluationSection,
+    settings: EvaluationSection = DEFAULTS,
     seed: int = 2022,
     options: MapOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> SceneResult:
-    """Predict a scene and compare it with its truth on the scene's own grid, at the model's threshold.
+    """Map a scene and compare it with its truth, on the scene's own grid and at the model's threshold.
 
-    Pixels without data, or without a label, count nowhere. Polygons are those that the inventory would hold.
+    Pixels without data or without a label do not count. The polygons are those of an inventory.
 
     Args:
-        model: what predicts.
-        scene: the image.
+        model: a loaded model.
+        scene: raster of any size.
         truth: landslide polygons, or a raster on the scene's grid: 1 landslide, 0 background, 255 or nodata no label.
         settings: number of bootstrap draws.
         seed: of the bootstrap.
-        options: how the scene is read, resampled and cut.
+        options: how the scene is read, resampled and cut into windows.
         progress: receives the number of predicted pixels.
 
     Raises:
@@ -227,52 +93,75 @@ def evaluate_scene(
     Warns:
         DomainWarning: the scene's ground sample distance is far from that of training.
     """
-    options = options or MapOptions()
-    threshold = model.info.threshold
-    with ExitStack() as stack:
-        stack.enter_context(gdal_settings())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lim_keras_")))
-        reader = RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m)
-        info = stack.enter_context(reader).info
+    options, truth, threshold = options or MapOptions(), Path(truth), model.info.threshold
+    with (
+        gdal_settings(),
+        tempfile.TemporaryDirectory(prefix="lim_keras_") as folder,
+        RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m) as reader,
+    ):
         check_scene(reader, model.info, options.scale)
-        mapped = read_truth(truth, info)
-        labels = stack.enter_context(_labels(truth, mapped, info))
-        grid = reading_grid(info, model.info, options.resample)
-        shown = reader if grid is None else stack.enter_context(reader.on_grid(grid))
-        maps, _ = predict_maps(model, shown, folder, options=options, progress=progress)
-        maps = maps if grid is None else maps_on_scene(maps, reader)
-        mask = folder / "landslides.tif"
-        write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
-        found = polygonise(_where_labelled(mask, labels), maps=maps, folds=model.info.folds, gsd_m=info.gsd_m)
-        gallery = Gallery(threshold)
-        evaluation = evaluate(
-            gallery.watch(scene_predictions(maps, reader, labels)),
-            "scene",
-            threshold,
-            draws=settings.bootstrap,
-            seed=seed,
-        )
-    return SceneResult(evaluation, gallery, score_detections(found.frame, mapped, gsd_m=info.gsd_m))
+        gsd_m, mapped = reader.info.gsd_m, read_truth(truth, reader.info)
+        with _labels(truth, mapped, reader.info) as labels:
+            maps = _predict(model, reader, Path(folder), options, progress)
+            mask = _labelled_mask(maps, Path(folder), threshold, labels)
+            inventory = polygonise(mask, maps=maps, folds=model.info.folds, gsd_m=gsd_m)
+            gallery = Gallery(threshold)
+            predictions = gallery.watch(scene_predictions(maps, reader, labels))
+            evaluation = evaluate(predictions, "scene", threshold, draws=settings.bootstrap, seed=seed)
+    return SceneResult(evaluation, gallery, score_detections(inventory.frame, mapped, gsd_m=gsd_m))
+
+
+def _predict(
+    model: SceneModel, scene: RasterReader, folder: Path, options: MapOptions, progress: ProgressCallback | None
+) -> Path:
+    """Predict the maps, at the ground sample distance of training if asked, and return them on the scene's grid."""
+    grid = reading_grid(scene.info, model.info, options.resample)
+    if grid is None:
+        return predict_maps(model, scene, folder, options=options, progress=progress)[0]
+    with scene.on_grid(grid) as resampled:
+        maps, _ = predict_maps(model, resampled, folder, options=options, progress=progress)
+        return maps_on_scene(maps, scene)
+
+
+def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -> Path:
+    """Write the landslide mask, ignored where the truth has no label: a landslide there is neither right nor wrong."""
+    mask = folder / "landslides.tif"
+    write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
+    return copy_blocks(
+        mask, folder / "labelled.tif", lambda box, values: np.where(labels(box) == NO_LABEL, NO_LABEL, values)
+    )
 
 
 def scene_predictions(maps: Path, scene: RasterReader, labels: Labels) -> Iterator[Prediction]:
-    """Blocks of a predicted scene with their truth, those without a labelled pixel that holds data left out.
+    """Yield the blocks of a mapped scene that hold a labelled pixel.
 
     Args:
-        maps: of `lim_keras.raster.writer.maps_on_scene`.
-        scene: what was predicted.
+        maps: maps on the scene's grid, see `lim_keras.raster.writer.maps_on_scene`.
+        scene: the scene.
         labels: its truth.
     """
     with RasterReader(maps, bands=(1,)) as predicted:
-        for block in plan_windows(scene.info.height, scene.info.width, tile=BLOCK, halo=0, multiple=1):
-            box = block.core
+        for box in blocks(scene.info.height, scene.info.width, BLOCK):
             probability, valid = predicted.image(box)
-            mask = np.where(valid, labels(box), IGNORE).astype(np.uint8)
-            if (mask != IGNORE).any():
+            mask = np.where(valid, labels(box), NO_LABEL).astype(np.uint8)
+            if (mask != NO_LABEL).any():
                 name = f"row_{box.top}_column_{box.left}"
                 kind = "landslide" if (mask == 1).any() else "non-landslide"
                 sample = Sample(name, kind, "", scene.pixels(box), mask)
                 yield Prediction(sample, probability[..., 0], everywhere(mask.shape))
+
+
+@contextmanager
+def _labels(truth: Path, polygons: GeoDataFrame, scene: RasterInfo) -> Iterator[Labels]:
+    if truth.suffix.lower() in VECTOR_SUFFIXES:
+        yield lambda box: rasterise_block(polygons, scene, box)
+        return
+    with RasterReader(truth, nodata="none") as raster:
+        yield lambda box: _plain(raster.pixels(box)[..., 0], raster.info.nodata)
+
+
+def _plain(labels: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
+    return np.where(unlabelled(labels, nodata), NO_LABEL, labels == 1).astype(np.uint8)
 
 
 def score_detections(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: float | None = None) -> Detections:
@@ -306,21 +195,137 @@ def _in_crs_of(predicted: GeoDataFrame, truth: GeoDataFrame) -> geopandas.GeoSer
     return truth.geometry.to_crs(predicted.crs)
 
 
-def _where_labelled(mask: Path, labels: Labels) -> Path:
-    """The mask without what lies on ground that has no label: a landslide there is neither right nor wrong."""
-    path = mask.with_name("labelled.tif")
-    return copy_blocks(mask, path, lambda box, values: np.where(labels(box) == IGNORE, IGNORE, values))
+def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
+    """Read the mapped landslides of a scene as single polygons in its CRS; without one, in its own coordinates.
+
+    Args:
+        path: polygons (VECTOR_SUFFIXES) in any CRS, cut at the scene's edge; for a scene without CRS, GeoJSON in
+            (column, -row). Or a label raster on the scene's grid (1 landslide, 0 background, no label see
+            `unlabelled`), where pixels that share an edge form a landslide; without georeference, the scene's size is
+            enough.
+        like: header of the scene.
+
+    Raises:
+        DataError: the file is unreadable, has no polygon, no CRS, several layers, another grid, or unknown labels.
+
+    Warns:
+        LimKerasWarning: polygons are invalid, and repaired; or none of them lies on the scene.
+    """
+    if path.suffix.lower() not in VECTOR_SUFFIXES:
+        return GeoDataFrame(geometry=_read_label_raster(path, like), crs=like.crs or None)
+    polygons = clean_polygons(_to_scene(_read_vector(path), path, like), str(path))
+    if polygons.empty:
+        raise DataError(f"{path}: holds no polygon. Expected landslides as polygons or multi-polygons.")
+    inside = cut_polygons(polygons, _outline(like.box, Georeference.of(like).transform))
+    if inside.empty:
+        message = f"{path}: none of its {len(polygons)} polygons lies on the scene {like.path}. Is it the right file?"
+        warnings.warn(message, LimKerasWarning, stacklevel=2)
+    return GeoDataFrame(geometry=inside)
 
 
-@contextmanager
-def _labels(truth: Path, polygons: GeoDataFrame, scene: RasterInfo) -> Iterator[Labels]:
-    """The truth of a box, from a raster, or from polygons by their pixels' centres."""
-    if truth.suffix.lower() in VECTOR_SUFFIXES:
-        yield lambda box: rasterise_block(polygons, scene, box)
-        return
-    with RasterReader(truth, nodata="none") as raster:
-        yield lambda box: _plain(raster.pixels(box)[..., 0], raster.info.nodata)
+def rasterise_block(truth: GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[np.uint8]:
+    """Draw truth polygons on a box of the scene's grid.
+
+    Args:
+        truth: result of `read_truth`.
+        like: header of the scene.
+        box: pixels of the scene.
+
+    Returns:
+        (height, width), 1 where a polygon holds the centre of the pixel, else 0.
+    """
+    transform = Georeference.of(like).transform
+    near = truth.geometry.iloc[truth.sindex.query(_outline(box, transform), predicate="intersects")]
+    return rasterize_box(near, box, transform)
 
 
-def _plain(labels: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
-    return np.where(unlabelled(labels, nodata), IGNORE, labels == 1).astype(np.uint8)
+def unlabelled(labels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Find pixels without a label: 255 and the file's nodata value, which may be NaN.
+
+    0 and 1 are labels even if the file calls them nodata, because many files do so with their background.
+    """
+    absent: NDArray[np.bool_] = labels == NO_LABEL
+    if nodata is not None and nodata not in (0, 1):
+        absent |= np.isnan(labels) if math.isnan(nodata) else labels == nodata
+    return absent
+
+
+def _read_vector(path: Path) -> GeoDataFrame:
+    """Read the one layer that has geometries; a GeoPackage may also hold a layer of styles."""
+    try:
+        layers = geopandas.list_layers(path).dropna(subset="geometry_type")["name"].tolist()
+        if len(layers) != 1:
+            raise DataError(f"{path}: expected one layer with geometries. Received: {', '.join(layers) or 'none'}.")
+        return geopandas.read_file(path, layer=layers[0], columns=[])
+    except (RuntimeError, shapely.errors.ShapelyError) as error:  # RuntimeError: base of pyogrio's errors
+        raise DataError(f"{path}: cannot be read as polygons ({error}).") from error
+
+
+def _to_scene(frame: GeoDataFrame, path: Path, like: RasterInfo) -> geopandas.GeoSeries:
+    if not like.crs:
+        # GeoJSON cannot say that it has no CRS: it is read as longitude and latitude.
+        if frame.crs is None or path.suffix.lower() in _GEOJSON:
+            return frame.geometry.set_crs(None, allow_override=True)
+        raise DataError(f"{path}: has a CRS ({frame.crs.name}), but the scene {like.path} has none. Georeference it.")
+    if frame.crs is None:
+        raise DataError(
+            f"{path}: has no CRS, but the scene {like.path} is in {like.crs}. Give it one (a Shapefile needs its .prj "
+            "beside it)."
+        )
+    try:
+        return frame.geometry.to_crs(like.crs)
+    except ProjError as error:
+        raise DataError(f"{path}: cannot be reprojected from {frame.crs.name} to {like.crs} ({error}).") from error
+
+
+def _read_label_raster(path: Path, like: RasterInfo) -> list[Any]:
+    try:
+        raster = RasterReader(path, bands=(1,), nodata="none")
+    except DataError as error:
+        raise DataError(f"{path}: cannot be read as polygons or as a label raster ({error})") from error
+    with raster:
+        unplaced = not raster.info.crs and raster.info.transform is None
+        _check_grid(raster, like, unplaced)
+        _check_labels(raster)
+        found = [outline for outline, value in polygonize(raster) if value == 1]
+    # Outlines of a raster without a transform are in its pixels.
+    return list(shapely.transform(found, Georeference.of(like).place)) if unplaced else found
+
+
+def _check_grid(raster: RasterReader, like: RasterInfo, unplaced: bool) -> None:
+    found, path = raster.info, raster.name
+    if raster.count != 1:
+        raise DataError(f"{path}: expected a label raster of one band. Received: {raster.count} bands.")
+    transform, received = Georeference.of(like).transform, raster.dataset.transform
+    reach = _GRID_TOLERANCE_PX * math.sqrt(abs(transform.determinant))
+    outlines = _outline(like.box, received), _outline(like.box, transform)
+    same_place = same_crs(found.crs, like.crs) and outlines[0].equals_exact(outlines[1], reach)
+    if found.box != like.box or not (unplaced or same_place):
+        raise DataError(
+            f"{path}: lies on another grid than the scene {like.path}. Expected {like.width} x {like.height} px, CRS "
+            f"{like.crs or None}, transform {tuple(transform[:6])}. Received: {found.width} x {found.height} px, CRS "
+            f"{found.crs or None}, transform {tuple(received[:6])}. Warp it onto the scene's grid (nearest neighbour)."
+        )
+
+
+def _check_labels(raster: RasterReader) -> None:
+    info = raster.info
+    found = np.zeros(0, info.dtype)
+    for box in blocks(info.height, info.width, _LABEL_BLOCK):
+        found = np.unique(np.append(found, np.unique(raster.pixels(box))))
+    labels = set(found[~unlabelled(found, info.nodata)].tolist())
+    values = ", ".join(f"{value:g}" for value in found[:10].tolist())
+    if labels - {0, 1}:
+        raise DataError(
+            f"{raster.name}: expected the labels 1 landslide, 0 background, 255 no label. Received: {values}."
+        )
+    if not labels or (1 not in labels and NO_LABEL in found and info.nodata != NO_LABEL):
+        raise DataError(
+            f"{raster.name}: expected pixels of 1 landslide or 0 background. Received: {values}. 255 means no label; "
+            "where it means landslide, write 1 instead."
+        )
+
+
+def _outline(box: Box, transform: Affine) -> Any:
+    corners = shapely.box(box.left, box.top, box.right, box.bottom)
+    return shapely.transform(corners, lambda points: apply(transform, points))
