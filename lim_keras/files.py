@@ -12,6 +12,9 @@ from pathlib import Path
 
 from lim_keras.errors import BundleError, DataError
 
+StrPath = str | os.PathLike[str]
+"""Path of a public function."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:

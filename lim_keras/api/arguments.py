@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from lim_keras.errors import ConfigError
+from lim_keras.files import StrPath
 
-StrPath = str | os.PathLike[str]
 TileIds = StrPath | Iterable[str]
 """Ids of tiles, or a file of them: a text file with one id a line, or a tiles.csv."""
 

@@ -72,11 +72,13 @@ def model_folders(folds: int) -> list[str]:
     return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Strict, frozen part of a JSON file."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class BandStatistics(_Part):
+class BandStatistics(Part):
     """One band over the training tiles, in raw digital numbers; the domain guard compares an image with it."""
 
     mean: FiniteFloat
@@ -85,7 +87,7 @@ class BandStatistics(_Part):
     max: FiniteFloat
 
 
-class FileRecord(_Part):
+class FileRecord(Part):
     """Size and SHA-256 of an exported file."""
 
     bytes: int = Field(ge=0, lt=2**63)
@@ -98,7 +100,7 @@ class FileRecord(_Part):
             return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-class LiteRtFigures(_Part):
+class LiteRtFigures(Part):
     """What was measured of a .tflite file before it was kept, beside the SavedModel that it was made of.
 
     Args:
@@ -126,7 +128,7 @@ class LiteRtFigures(_Part):
     within: bool | None
 
 
-class ModelFacts(_Part):
+class ModelFacts(Part):
     """What training knows of its models.
 
     Args:

@@ -11,38 +11,39 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, problems
+from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems
 from lim_keras.bundle.protocol import EnsemblePrediction, checked_answers, checked_images
 from lim_keras.bundle.trust import read_json
 from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, choose_tile
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
-from lim_keras.files import write_text
+from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_tile
 
 INDEX_FILE = "tflite.json"
 
 PROBABILITY, FOLDS = "probability", "folds"
-"""Outputs of a file: the mean over the folds, and of an ensemble also each fold's own, in the last axis."""
-
-_CELL = 64
-
-_MEASURING_SIDE = 512
+"""Outputs of a file: the mean over the folds and, for an ensemble, each fold's own in the last axis."""
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 
+_GRID = 64
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+_TEST_SIDE = 512
 
 
-class Measured(_Part):
-    """What LiteRT made of the test windows, beside the SavedModel.
+class Measured(Part):
+    """Comparison of a LiteRT file with its SavedModel on test windows.
 
-    windows: how many. side: their height and width, pixels. landslide_f1, landslide_iou: at the bundle's threshold;
-    None without labelled tiles. max_difference, mean_difference: of the probabilities. limit: what was asked of the
-    file, in words; within: whether it is met, None where it could not be measured.
+    Args:
+        windows: number of windows.
+        side: their height and width, pixels.
+        milliseconds_per_tile: time per window on the machine that exported.
+        landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
+        max_difference, mean_difference: of the probabilities.
+        limit: the requirement, in words.
+        within: whether the requirement is met; None if it could not be measured.
     """
 
     windows: int
@@ -56,12 +57,18 @@ class Measured(_Part):
     within: bool | None
 
 
-class LiteRtFile(_Part):
-    """One .tflite file.
+class LiteRtFile(Part):
+    """Record of one .tflite file.
 
-    source: the SavedModel that it was made of, such as "ensemble". tile: height and width of its windows, pixels; None:
-    any. halo: pixels of a window's edge that are not kept; below that of the bundle the map is approximate. input: data
-    type.
+    Args:
+        record: size and SHA-256.
+        variant: kind of numbers.
+        source: SavedModel it was made from, such as "ensemble".
+        folds: number of folds in it.
+        tile: height and width of its input, pixels; None: any.
+        halo: border of each window that is discarded, pixels; below the halo of the bundle, maps are approximate.
+        input: data type of its input.
+        measured: comparison with the SavedModel.
     """
 
     record: FileRecord
@@ -74,11 +81,13 @@ class LiteRtFile(_Part):
     measured: Measured
 
 
-class LiteRtIndex(_Part):
-    """tflite.json.
+class LiteRtIndex(Part):
+    """Contents of tflite.json.
 
-    model: model.json of the bundle, but for its tiles and figures. reference: scores of each SavedModel on the same
-    windows.
+    Args:
+        model: model.json of the bundle without its tile ids and figures.
+        reference: scores of each SavedModel on the same windows.
+        files: records by file name.
     """
 
     format: Literal[1] = 1
@@ -87,9 +96,8 @@ class LiteRtIndex(_Part):
     files: dict[str, LiteRtFile]
 
     def write(self, folder: Path) -> Path:
-        """Write tflite.json into a folder, beside its place first."""
-        path = folder / INDEX_FILE
-        return write_text(path, self.model_dump_json(indent=2) + "\n")
+        """Write tflite.json into a folder."""
+        return write_text(folder / INDEX_FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -113,43 +121,51 @@ class LiteRtIndex(_Part):
             ) from None
 
 
-def cell_size(info: BundleInfo) -> int:
-    """Grid of windows, pixels: tiles and halos are multiples of it."""
-    return math.lcm(_CELL, info.stride)
+def window_grid(info: BundleInfo) -> int:
+    """Return the grid of windows, pixels: input sizes and halos are multiples of it."""
+    return math.lcm(_GRID, info.stride)
 
 
-def measuring_side(info: BundleInfo) -> int:
-    """Side of the windows that a file which takes any is measured on, pixels."""
-    return _rounded_up(_MEASURING_SIDE, cell_size(info))
+def comparison_side(info: BundleInfo) -> int:
+    """Return the side of the windows, pixels, that a file of any input size is tested on."""
+    return _rounded_up(_TEST_SIDE, window_grid(info))
 
 
-def halo_of_input(info: BundleInfo, tile: int | None) -> int:
-    """The exact halo where the tile leaves a core between two or may be any, else a quarter of the tile.
+def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
+    """Return the halo, pixels, for windows of an input size.
+
+    It is exact if the input may have any size or leaves a core between two halos, else a quarter of the input.
+
+    Args:
+        info: of the bundle.
+        input_size: height and width, pixels; None: any.
 
     Raises:
-        DataError: a tile that is not on the network's grid, or too small for any halo.
+        DataError: the size is not a multiple of the network's grid.
     """
-    if tile is None:
+    if input_size is None:
         return info.halo
-    cell = cell_size(info)
-    if tile % cell or tile < cell:
-        raise DataError(f"Expected a tile of a multiple of {cell} px. Received: {tile} px")
-    if tile >= smallest_tile(info.halo, cell):
+    grid = window_grid(info)
+    if input_size % grid or input_size < grid:
+        raise DataError(f"Expected `tile` as a multiple of {grid} px. Received: {input_size} px")
+    if input_size >= smallest_tile(info.halo, grid):
         return info.halo
-    return tile // 4 // cell * cell
+    return input_size // 4 // grid * grid
 
 
-def is_exact(info: BundleInfo, halo: int) -> bool:
-    """Whether windows with this halo give what the whole scene would."""
-    return halo >= info.halo
+def warn_if_approximate(name: str, info: BundleInfo, input_size: int | None, halo: int) -> None:
+    """Warn if windows with this halo do not give the map of the whole scene.
 
-
-def approximate(name: str, info: BundleInfo, tile: int | None, halo: int) -> str:
-    """What to warn of."""
-    return (
-        f"{name}: its windows of {tile} px keep a halo of {halo} px, but the network looks {info.halo} px far. Maps "
-        "are approximate near the edges of windows. A file exported without --tile gives exact ones."
-    )
+    Warns:
+        LimKerasWarning: the halo is smaller than the network's.
+    """
+    if halo < info.halo:
+        warnings.warn(
+            f"{name}: its windows of {input_size} px keep a halo of {halo} px, but the network needs {info.halo} px. "
+            "Maps are approximate near the edges of windows. A file for any input size gives exact ones.",
+            LimKerasWarning,
+            stacklevel=3,
+        )
 
 
 class LiteRtModel:
@@ -158,9 +174,10 @@ class LiteRtModel:
     Args:
         info: of its bundle, with the file's own halo and number of folds.
         path: the file.
-        threads: of the interpreter; None: one for each core that this process may use.
+        threads: of the interpreter; None: one per core that this process may use.
 
-    fixed_tile is the side of its windows, pixels; None: they may be of any size.
+    Attributes:
+        fixed_tile: height and width of its input, pixels; None: any.
 
     Raises:
         BundleError: LiteRT is not installed, or the file cannot be loaded or has other inputs or outputs.
@@ -180,22 +197,25 @@ class LiteRtModel:
         self.fixed_tile = int(height) if height > 0 else None
 
     def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_tile`."""
+        """Return rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_tile`."""
         if self.fixed_tile is not None:
             return self.fixed_tile, self.fixed_tile
         return choose_tile(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Predict the probability (n, height, width) of images; errors as in `predict_all`."""
+        """Predict the probability of landslide (n, height, width), 0 to 1; arguments as in `predict_all`."""
         return self.predict_all(images).probability
 
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
-        """Images (n, height, width, bands) of any size.
+        """Predict probability, spread and votes.
 
-        A file of one size is shown windows of them, the last ones padded by their edge.
+        Args:
+            images: (n, height, width, bands) raw digital numbers of any height and width. For a file of one input size
+                they are cut into windows, the last ones padded by repeating their edge.
 
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
+            BundleError: the answer has another size, or is no probability.
         """
         array = checked_images(images, self.info.bands)
         folds = np.stack([self._folds(image) for image in array])
@@ -203,21 +223,21 @@ class LiteRtModel:
         return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), votes)
 
     def _folds(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Each fold's probability (height, width, folds) of an image of any size."""
+        """Return each fold's probability (height, width, folds) for an image of any size."""
         tile = self.fixed_tile
         if tile is None:
             return self.run(image)
         height, width, _ = image.shape
         folds = np.empty((height, width, self.info.folds), np.float32)
-        for window in plan_windows(height, width, tile=tile, halo=self.info.halo, multiple=cell_size(self.info)):
+        for window in plan_windows(height, width, tile=tile, halo=self.info.halo, multiple=window_grid(self.info)):
             folds[window.core.slices] = self.run(padded(image[window.read.slices], tile))[window.inner.slices]
         return folds
 
     def run(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Each fold's probability (height, width, folds) of an image (height, width, bands) of a size it takes."""
+        """Return each fold's probability (height, width, folds) for an image (height, width, bands) of input size."""
         outputs = self._runner(**{self._name: self._raw(image)})
         name = FOLDS if FOLDS in outputs else PROBABILITY
-        folds = _dequantised(outputs[name][0], self._outputs[name])
+        folds = _dequantized(outputs[name][0], self._outputs[name])
         shape = (*image.shape[:2], self.info.folds)
         if folds.shape != shape:
             raise BundleError(f"{self.path}: expected `{name}` of shape {shape}. Received: {folds.shape}")
@@ -225,7 +245,7 @@ class LiteRtModel:
         return folds
 
     def _raw(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Pixels in the type of the file's input, on its scale where that is quantised."""
+        """Convert pixels to the type of the input, and to its scale if it is quantised."""
         dtype, (scale, zero) = np.dtype(self._input["dtype"]), self._input["quantization"]
         values = image[np.newaxis]
         if scale:
@@ -236,58 +256,52 @@ class LiteRtModel:
         return values.astype(dtype)
 
 
-def _dequantised(values: NDArray[Any], details: dict[str, Any]) -> NDArray[np.float32]:
+def _dequantized(values: NDArray[Any], details: dict[str, Any]) -> NDArray[np.float32]:
     scale, zero = details["quantization"]
     if not scale:
         return values.astype(np.float32)
     return np.asarray((values.astype(np.float32) - zero) * np.float32(scale), np.float32)
 
 
-def padded(image: NDArray[Any], tile: int) -> NDArray[Any]:
-    """An image (height, width, bands) with its last row and column repeated up to `tile` px a side."""
-    missing = [(0, tile - size) for size in image.shape[:2]]
+def padded(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Repeat the last row and column of an image (height, width, bands) up to `side` pixels."""
+    missing = [(0, side - size) for size in image.shape[:2]]
     return np.pad(image, (*missing, (0, 0)), mode="edge") if any(after for _, after in missing) else image
 
 
-def load_litert(path: Path, threads: int | None = None) -> LiteRtModel:
-    """Load a .tflite file by what tflite.json beside it says.
+def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
+    """Load a .tflite file by the tflite.json beside it.
 
     Args:
-        path: the file. threads: of the interpreter; None: one for each core that this process may use.
+        path: the file.
+        threads: of the interpreter; None: one per core that this process may use.
 
     Raises:
-        BundleError: one of the two files is missing, damaged or of another make.
+        BundleError: one of the two files is missing, damaged or not of this export.
 
     Warns:
         LimKerasWarning: the file's windows are too small for exact maps.
     """
+    path = Path(path)
     index = LiteRtIndex.read(path.parent)
     if path.name not in index.files:
         raise BundleError(f"{path}: not one of the files of {path.parent / INDEX_FILE}: {', '.join(index.files)}.")
     known = index.files[path.name]
     if not path.is_file() or FileRecord.of(path) != known.record:
         raise BundleError(f"{path}: not the file that was exported (size or SHA-256 differ). Copy it again.")
-    info = file_info(index.model, path.name, known)
-    if not is_exact(index.model, known.halo):
-        warnings.warn(approximate(path.name, index.model, known.tile, known.halo), LimKerasWarning, stacklevel=2)
-    return LiteRtModel(info, path, threads)
-
-
-def file_info(model: BundleInfo, name: str, file: LiteRtFile) -> BundleInfo:
-    """A bundle's description as that of one file: its halo, its folds, and nothing but its record."""
-    changes = {"halo": file.halo, "folds": file.folds, "files": {name: file.record}}
-    return model.model_copy(update=changes)
+    warn_if_approximate(path.name, index.model, known.tile, known.halo)
+    changes = {"halo": known.halo, "folds": known.folds, "files": {path.name: known.record}}
+    return LiteRtModel(index.model.model_copy(update=changes), path, threads)
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: in a container or a batch job often fewer than the machine has."""
+    """Count the cores that this process may use; in a container often fewer than the machine has."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _runner(path: Path, threads: int) -> Any:
-    """The file's signature; LiteRT's own choice of kernels is XNNPACK, for float and for eight bits."""
     try:
         from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
     except ImportError as error:

@@ -1,7 +1,8 @@
-"""Export LiteRT files."""
+"""Export LiteRT (TensorFlow Lite) files and keep those that agree with the SavedModel."""
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,55 +16,53 @@ from lim_keras.bundle.litert import (
     LiteRtIndex,
     LiteRtModel,
     Variant,
-    approximate,
+    comparison_side,
     halo_of_input,
-    measuring_side,
+    warn_if_approximate,
 )
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import BundleError, DataError, LimKerasWarning
+from lim_keras.errors import BundleError, ConfigError, DataError, LimKerasWarning
 from lim_keras.evaluation.evaluator import choose_tiles
 from lim_keras.export.documents import write_documents
 from lim_keras.export.tflite_check import (
-    Tally,
     Window,
     calibration_windows,
     compare,
     convert,
-    input_of,
+    input_type,
     random_windows,
     tile_windows,
 )
-from lim_keras.files import make_folder
+from lim_keras.files import StrPath, make_folder
 
 FOLDER = "tflite"
 
 _NO_TILES: dict[str, Any] = {"training_tiles": (), "test_tiles": (), "held_out": {}}
 
 _CALIBRATION_WINDOWS = 256
-"""With 64 one model's int8 file lost .0101 of landslide IoU, with 256 .0051."""
 
 
 @dataclass(frozen=True)
 class LiteRtOptions:
-    """What is asked of an export.
+    """Options of a LiteRT export.
 
     Args:
-        variants: which files to make.
-        tile: height and width of their windows, pixels; None: any.
-        fold: of this fold alone; None: of all, as one file.
-        data: tiles, for calibration and test; without, only the numbers' differences on random pixels are measured.
-        test_ids: tiles to test on; None: the run's test tiles, else all not trained on.
+        variants: kinds of numbers, one file each.
+        tile: height and width of the input, pixels; None: any.
+        fold: export this fold alone; None: all folds as one file.
+        tiles: folder or manifest of tiles, for calibration and comparison; None: compare on random pixels only.
+        tile_ids: tiles to compare on; None: the test tiles, else all that were not trained on.
         allow_drop: keep files beyond their limit.
         out: folder of the files; None: `<bundle>/tflite`.
-        threads: of the interpreter; None: one a core.
+        threads: of the interpreter; None: one per core.
     """
 
     variants: tuple[Variant, ...]
     tile: int | None = None
     fold: int | None = None
-    data: Path | None = None
-    test_ids: tuple[str, ...] | None = None
+    tiles: Path | None = None
+    tile_ids: tuple[str, ...] | None = None
     allow_drop: bool = False
     out: Path | None = None
     threads: int | None = None
@@ -71,7 +70,14 @@ class LiteRtOptions:
 
 @dataclass(frozen=True)
 class LiteRtExport:
-    """What was made. files: all of them by name. refused: those beyond their limit, which were not kept."""
+    """Result of a LiteRT export.
+
+    Args:
+        folder: of the files.
+        files: every file that was made, by name.
+        refused: names of those beyond their limit, which were not kept.
+        reference: scores of the SavedModel on the same windows, `f1` and `iou_landslide`.
+    """
 
     folder: Path
     files: Mapping[str, LiteRtFile]
@@ -84,190 +90,186 @@ class LiteRtExport:
         return {name: _figures(file, self.reference) for name, file in self.files.items()}
 
 
-def export_litert(bundle: Path, asked: LiteRtOptions) -> LiteRtExport:
-    """Make .tflite files of a bundle, run each on the test windows, and keep those within their limit.
+def export_litert(bundle: StrPath, options: LiteRtOptions) -> LiteRtExport:
+    """Convert a bundle to .tflite files, compare each with the SavedModel, and keep those within their limit.
+
+    Files in `<bundle>/tflite` become part of the bundle: model.json, model card and STAC item are written anew.
 
     Raises:
         BundleError: the bundle cannot be read, or LiteRT cannot run a file.
-        DataError: int8 without tiles, tiles that do not fit, or a tile size off the network's grid.
+        ConfigError: int8 without tiles, or an input size that the network cannot take.
+        DataError: tiles of other bands or data type.
 
     Warns:
         LimKerasWarning: windows too small for exact maps, or pixels that are taken as float32.
     """
-    info = BundleInfo.read(bundle)
-    side = measuring_side(info) if asked.tile is None else asked.tile
-    halo = halo_of_input(info, asked.tile)
-    source = fold_name(asked.fold or 0) if asked.fold is not None or info.folds == 1 else ENSEMBLE
-    tiles = _read_tiles(asked, info)
-    _warn(info, source, asked.tile, halo)
-    folder = asked.out or bundle / FOLDER
+    export = _Export.prepare(Path(bundle), options)
+    folder = options.out or export.bundle / FOLDER
     make_folder(folder)
-    drafts = {variant: folder / f".{source}_{variant}.tflite.partial" for variant in asked.variants}
-    try:
-        _convert(bundle, asked, info, side, tiles, drafts)
-        folds = info.folds if source == ENSEMBLE else 1
-        seen = info.model_copy(update={"halo": halo, "folds": folds})
-        models = {variant: LiteRtModel(seen, path, asked.threads) for variant, path in drafts.items()}
-        windows = _windows(tiles, asked, info, side)
-        reference, tallies = compare(load_bundle(bundle, asked.fold).predict, models, windows, side, info.threshold)
-        files = {
-            f"{source}_{variant}.tflite": LiteRtFile(
-                record=FileRecord.of(path),
-                variant=variant,
-                source=source,
-                folds=folds,
-                tile=asked.tile,
-                halo=halo,
-                input=input_of(info),
-                measured=tallies[variant].judged(variant, side, reference),
-            )
-            for variant, path in drafts.items()
-        }
-        result = _keep(folder, info, files, drafts, reference, asked)
-        _record(bundle, info, result)
-        return result
-    finally:
-        for path in drafts.values():
-            path.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tflite", dir=folder) as partial:
+        drafts = {variant: Path(partial) / f"{export.source}_{variant}.tflite" for variant in options.variants}
+        _convert(export, drafts)
+        reference, files = _compare(export, drafts)
+        refused = [name for name, file in files.items() if file.measured.within is False and not options.allow_drop]
+        result = LiteRtExport(folder, files, tuple(refused), reference)
+        _keep(export, result, Path(partial))
+    _record(export, result)
+    return result
 
 
-def _read_tiles(asked: LiteRtOptions, info: BundleInfo) -> TileSet | None:
-    if asked.data is None:
-        if "int8" in asked.variants:
-            raise DataError(
-                "int8 is calibrated on real training tiles, landslides among them: give --data. Its scales would be "
-                "wrong for other pixels."
-            )
+@dataclass(frozen=True)
+class _Export:
+    bundle: Path
+    info: BundleInfo
+    options: LiteRtOptions
+    tiles: TileSet | None
+    source: str
+    halo: int
+    side: int
+
+    @classmethod
+    def prepare(cls, bundle: Path, options: LiteRtOptions) -> _Export:
+        info = BundleInfo.read(bundle)
+        side = comparison_side(info) if options.tile is None else options.tile
+        halo = halo_of_input(info, options.tile)
+        source = fold_name(options.fold or 0) if options.fold is not None or info.folds == 1 else ENSEMBLE
+        tiles = _read_tiles(options, info)
+        warn_if_approximate(source, info, options.tile, halo)
+        if input_type(info) != info.dtype:
+            message = f"{info.name}: LiteRT files of {info.dtype} bundles take float32 pixels, of the same raw values."
+            warnings.warn(message, LimKerasWarning, stacklevel=3)
+        return cls(bundle, info, options, tiles, source, halo, side)
+
+
+def _read_tiles(options: LiteRtOptions, info: BundleInfo) -> TileSet | None:
+    if options.tiles is None:
+        if "int8" in options.variants:
+            raise ConfigError("int8 is calibrated on training tiles, landslides among them. Give `tiles`.")
         return None
-    tiles = TileSet.read(asked.data)
+    tiles = TileSet.read(options.tiles)
     if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
         raise DataError(
-            f"{asked.data}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
+            f"{options.tiles}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
             f"Received: {tiles.bands} bands of {tiles.dtype}"
         )
     return tiles
 
 
-def _warn(info: BundleInfo, source: str, tile: int | None, halo: int) -> None:
-    if halo < info.halo:
-        warnings.warn(approximate(source, info, tile, halo), LimKerasWarning, stacklevel=3)
-    if input_of(info) != info.dtype:
-        message = f"{info.name}: LiteRT files of {info.dtype} bundles take float32 pixels, of the same raw values."
-        warnings.warn(message, LimKerasWarning, stacklevel=3)
-
-
-def _convert(
-    bundle: Path,
-    asked: LiteRtOptions,
-    info: BundleInfo,
-    side: int,
-    tiles: TileSet | None,
-    drafts: Mapping[Variant, Path],
-) -> None:
-    folds = range(info.folds) if asked.fold is None else [asked.fold]
-    models = [load_bundle(bundle, fold).saved_model for fold in folds]
+def _convert(export: _Export, drafts: Mapping[Variant, Path]) -> None:
+    info, fold = export.info, export.options.fold
+    models = [load_bundle(export.bundle, one).saved_model for one in (range(info.folds) if fold is None else [fold])]
     for variant, path in drafts.items():
         calibration = []
-        if variant == "int8" and tiles is not None:
-            known = _training_tiles(tiles, asked, info)
-            calibration = calibration_windows(known, info.gsd_m, side, _CALIBRATION_WINDOWS)
-        path.write_bytes(convert(models, variant, asked.tile, info, calibration))
+        if variant == "int8" and export.tiles is not None:
+            known = _training_tiles(export.tiles, export)
+            calibration = calibration_windows(known, info.gsd_m, export.side, _CALIBRATION_WINDOWS)
+        path.write_bytes(convert(models, variant, export.options.tile, info, calibration))
 
 
-def _training_tiles(tiles: TileSet, asked: LiteRtOptions, info: BundleInfo) -> TileSet:
-    """What the bundle was trained on as far as it is there, and never a test tile."""
-    tests = {*(asked.test_ids or ()), *info.test_tiles}
-    trained = [one for one in tiles.ids if one in set(info.training_tiles) - tests]
+def _training_tiles(tiles: TileSet, export: _Export) -> TileSet:
+    """Select training tiles of the bundle, else all tiles that are not for the comparison."""
+    tests = {*(export.options.tile_ids or ()), *export.info.test_tiles}
+    trained = [one for one in tiles.ids if one in set(export.info.training_tiles) - tests]
     chosen = trained or [one for one in tiles.ids if one not in tests]
     return replace(tiles, tiles=tiles.subset(chosen).tiles)
 
 
-def _windows(tiles: TileSet | None, asked: LiteRtOptions, info: BundleInfo, side: int) -> Iterator[Window]:
+def _compare(export: _Export, drafts: Mapping[Variant, Path]) -> tuple[dict[str, float | None], dict[str, LiteRtFile]]:
+    """Return scores of the SavedModel, and the record of each draft by name."""
+    info, options, side = export.info, export.options, export.side
+    folds = info.folds if export.source == ENSEMBLE else 1
+    described = info.model_copy(update={"halo": export.halo, "folds": folds})
+    models = {variant: LiteRtModel(described, draft, options.threads) for variant, draft in drafts.items()}
+    saved_model = load_bundle(export.bundle, options.fold).predict
+    reference, tallies = compare(saved_model, models, _windows(export), side=side, threshold=info.threshold)
+    files = {
+        draft.name: LiteRtFile(
+            record=FileRecord.of(draft),
+            variant=variant,
+            source=export.source,
+            folds=folds,
+            tile=options.tile,
+            halo=export.halo,
+            input=input_type(info),
+            measured=tallies[variant].measured(variant, side, reference),
+        )
+        for variant, draft in drafts.items()
+    }
+    return {name: reference.score(name) for name in ("f1", "iou_landslide")}, files
+
+
+def _windows(export: _Export) -> Iterator[Window]:
+    info, tiles = export.info, export.tiles
     if tiles is None:
-        return random_windows(info.bands, max(one.max for one in info.statistics), side)
-    chosen = choose_tiles(tiles, asked.test_ids, test=info.test_tiles, training=info.training_tiles)
-    return tile_windows(chosen, info.gsd_m, side)
+        return random_windows(info.bands, max(one.max for one in info.statistics), export.side)
+    chosen = choose_tiles(tiles, export.options.tile_ids, test=info.test_tiles, training=info.training_tiles)
+    return tile_windows(chosen, info.gsd_m, export.side)
 
 
-def _keep(
-    folder: Path,
-    info: BundleInfo,
-    files: Mapping[str, LiteRtFile],
-    drafts: Mapping[Variant, Path],
-    reference: Tally,
-    asked: LiteRtOptions,
-) -> LiteRtExport:
-    """Give files within their limits their names and tflite.json; what it says of others of this bundle stays."""
-    refused = [] if asked.allow_drop else [name for name, one in files.items() if one.measured.within is False]
-    scores = {name: reference.score(name) for name in ("f1", "iou_landslide")}
-    before = _known(folder, info)
-    kept = {name: one for name, one in files.items() if name not in refused}
-    for name, one in kept.items():
-        drafts[one.variant].replace(folder / name)
-    if kept:
-        source = next(iter(kept.values())).source
-        known = {} if before is None else {name: one for name, one in before.files.items() if name not in files}
-        references = {} if before is None else before.reference
-        # Of the figures `files` says more; which tiles the model knows is in model.json, and half of its size.
-        described = info.model_copy(update={"litert": {}, "sha256": "", **_NO_TILES})
-        LiteRtIndex(model=described, reference={**references, source: scores}, files={**known, **kept}).write(folder)
-    return LiteRtExport(folder, files, tuple(refused), scores)
+def _keep(export: _Export, result: LiteRtExport, partial: Path) -> None:
+    """Move files within their limit to their place and into tflite.json, which keeps others of the same bundle."""
+    folder, info = result.folder, export.info
+    before = _read_index(folder, info)
+    kept = {name: file for name, file in result.files.items() if name not in result.refused}
+    for name in kept:
+        (partial / name).replace(folder / name)
+    if not kept:
+        return
+    known = {} if before is None else {name: file for name, file in before.files.items() if name not in result.files}
+    references = {} if before is None else before.reference
+    # tflite.json repeats neither figures nor tile ids, which are half of model.json.
+    described = info.model_copy(update={"litert": {}, "sha256": "", **_NO_TILES})
+    references = {**references, export.source: result.reference}
+    LiteRtIndex(model=described, reference=references, files={**known, **kept}).write(folder)
 
 
-def _known(folder: Path, info: BundleInfo) -> LiteRtIndex | None:
-    """tflite.json of an earlier export of the same bundle."""
-    if not (folder / INDEX_FILE).exists():
-        return None
+def _read_index(folder: Path, info: BundleInfo) -> LiteRtIndex | None:
+    """Read tflite.json of an earlier export of the same SavedModels."""
     try:
         index = LiteRtIndex.read(folder)
     except BundleError:
         return None
-    return index if _graphs(index.model) == _graphs(info) else None
+    return index if _saved_models(index.model) == _saved_models(info) else None
 
 
-def _graphs(info: BundleInfo) -> dict[str, FileRecord]:
-    """The SavedModels' files; others change with what is exported beside them."""
+def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
     folders = {ENSEMBLE, *(fold_name(fold) for fold in range(info.folds))}
     return {name: record for name, record in info.files.items() if name.split("/")[0] in folders}
 
 
-def _record(bundle: Path, info: BundleInfo, made: LiteRtExport) -> None:
-    """Make what was exported into the bundle a part of it: model.json, model card and STAC item know it.
-
-    Other files that lie there are none of the bundle's, and `lim-keras verify` says so.
-    """
-    folder = bundle / FOLDER
-    if made.folder.resolve() != folder.resolve():
+def _record(export: _Export, result: LiteRtExport) -> None:
+    """Record files of this export in the bundle's own folder; other files there stay unrecorded."""
+    bundle, info, folder = export.bundle, export.info, export.bundle / FOLDER
+    if result.folder.resolve() != folder.resolve():
         return
     files = {name: record for name, record in info.files.items() if name.split("/")[0] != FOLDER}
-    index = _known(folder, info)
+    index = _read_index(folder, info)
     there = [] if index is None else [folder / name for name in (INDEX_FILE, *sorted(index.files))]
     files |= {f"{FOLDER}/{path.name}": FileRecord.of(path) for path in there if path.is_file()}
-    changes = {"files": files, "litert": _litert(index, info, made)}
+    changes: dict[str, Any] = {"files": files, "litert": _known_figures(index, info, result)}
     write_documents(bundle, info.model_copy(update=changes)).write(bundle)
 
 
-def _litert(index: LiteRtIndex | None, info: BundleInfo, made: LiteRtExport) -> dict[str, LiteRtFigures]:
-    """The figures of every file in tflite.json; of those made earlier what is known, as their windows were others."""
+def _known_figures(index: LiteRtIndex | None, info: BundleInfo, result: LiteRtExport) -> dict[str, LiteRtFigures]:
+    """Collect figures of every file in tflite.json; earlier files keep theirs, which are of other windows."""
     if index is None:
         return {}
     figures = {}
     for name, file in index.files.items():
         path = f"{FOLDER}/{name}"
-        new = name in made.files and name not in made.refused
+        new = name in result.files and name not in result.refused
         if not new and path in info.litert:
             figures[path] = info.litert[path]
         else:
-            figures[path] = _figures(file, made.reference if new else index.reference.get(file.source, {}))
+            figures[path] = _figures(file, result.reference if new else index.reference.get(file.source, {}))
     return figures
 
 
 def _figures(file: LiteRtFile, reference: Mapping[str, float | None]) -> LiteRtFigures:
-    measured = file.measured.model_dump()
     return LiteRtFigures(
         bytes=file.record.bytes,
         tile=file.tile,
         saved_model_f1=reference.get("f1"),
         saved_model_iou=reference.get("iou_landslide"),
-        **measured,
+        **file.measured.model_dump(),
     )

@@ -1,4 +1,4 @@
-"""Convert to LiteRT and compare with the SavedModel."""
+"""Convert SavedModels to LiteRT and compare both on the same windows."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _SEED = 2022
 
 
 class OneWindow(tf.Module):
-    """Loaded SavedModels of the folds as one function of one window.
+    """SavedModels of the folds as one function of one window.
 
     Args:
-        models: what `tf.saved_model.load` gave, one a fold.
+        models: loaded SavedModels, one per fold.
         tile: height and width of the window, pixels; None: any.
         bands: of the image.
-        input_type: of its pixels.
+        dtype: of its pixels.
     """
 
-    def __init__(self, models: Sequence[Any], tile: int | None, bands: int, input_type: str) -> None:
+    def __init__(self, models: Sequence[Any], tile: int | None, bands: int, dtype: str) -> None:
         super().__init__()
-        self.models = list(models)  # their variables live as long as they are referred to
-        signature = tf.TensorSpec((1, tile, tile, bands), tf.as_dtype(input_type), name="image")
+        self.models = list(models)  # keeps their variables alive
+        signature = tf.TensorSpec((1, tile, tile, bands), tf.as_dtype(dtype), name="image")
         self.run = tf.function(self._run, input_signature=[signature], autograph=False)
 
     def _run(self, image: Any) -> dict[str, Any]:
@@ -60,19 +60,18 @@ def convert(
     info: BundleInfo,
     calibration: Sequence[NDArray[Any]] = (),
 ) -> bytes:
-    """One .tflite file.
+    """Convert SavedModels to the content of one .tflite file.
 
     Args:
-        models: loaded SavedModels, one a fold.
-        variant: float32; float16: large constants of half the size; dynamic: variables of eight bits; int8: eight bits
-            throughout, the input and the output too.
-        tile: height and width of the window, pixels; None: any.
+        models: loaded SavedModels, one per fold.
+        variant: float32; float16: large constants in half precision; dynamic: weights of eight bits; int8: eight bits
+            throughout, input and output included.
+        tile: height and width of the input, pixels; None: any.
         info: of the bundle.
-        calibration: windows (h, w, bands), of the tile's size if it has one, that the scales of int8 are measured on.
+        calibration: windows (h, w, bands), of the input's size if it has one, which set the scales of int8.
     """
-    # The converter quantises float inputs only; it then makes the input itself of eight bits.
-    input_type = "float32" if variant == "int8" else input_of(info)
-    graph = OneWindow(models, tile, info.bands, input_type)
+    # The converter quantises float inputs only; it then makes the input eight bits itself.
+    graph = OneWindow(models, tile, info.bands, "float32" if variant == "int8" else input_type(info))
     rounded = rounded_depthwise_kernels(models) if variant == "int8" else nullcontext()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), rounded:
         warnings.simplefilter("ignore")  # the converter's remarks on itself
@@ -83,14 +82,14 @@ def convert(
         if variant == "int8":
             converter.representative_dataset = lambda: _as_inputs(calibration)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.uint8 if input_of(info) == "uint8" else tf.float32
+            converter.inference_input_type = tf.uint8 if input_type(info) == "uint8" else tf.float32
             converter.inference_output_type = tf.uint8
         content = bytes(converter.convert())
     return halve_large_constants(content) if variant == "float16" else content
 
 
-def input_of(info: BundleInfo) -> Literal["uint8", "float32"]:
-    """Type of a file's pixels: those of the bundle where they are uint8, else float32, which holds uint16 exactly."""
+def input_type(info: BundleInfo) -> Literal["uint8", "float32"]:
+    """Return the input type of a file: uint8 as the bundle, else float32, which holds uint16 exactly."""
     return "uint8" if info.dtype == "uint8" else "float32"
 
 
@@ -100,13 +99,13 @@ def _as_inputs(windows: Sequence[NDArray[Any]]) -> Iterator[list[NDArray[np.floa
 
 
 def calibration_windows(tiles: TileSet, gsd_m: float | None, tile: int, count: int) -> list[NDArray[Any]]:
-    """Windows of real tiles as training shows them, every other one around a landslide.
+    """Cut calibration windows from training tiles, half of them around landslides.
 
     Args:
         tiles: training tiles.
         gsd_m: ground sample distance of training, metres.
-        tile: height and width, pixels.
-        count: of windows.
+        tile: height and width of a window, pixels.
+        count: number of windows.
 
     Raises:
         DataError: no landslide tile among them.
@@ -116,20 +115,20 @@ def calibration_windows(tiles: TileSet, gsd_m: float | None, tile: int, count: i
 
 
 MAX_DIFFERENCE: dict[Variant, float] = {"float32": 1e-5, "float16": 2e-3}
-"""Largest difference of a probability from the SavedModel's that a file may show."""
+"""Largest allowed difference of a probability from the SavedModel's."""
 
 MAX_IOU_LOSS = 0.01
-"""Landslide IoU that files of eight bits may lose; their numbers must differ."""
+"""Largest allowed loss of landslide IoU for files of eight bits."""
 
 Window = tuple[NDArray[Any], NDArray[np.uint8]]
-"""Image (h, w, bands) and mask (h, w) {0, 1, 255}, at most a tile in size."""
+"""Image (h, w, bands) and mask (h, w) of 0, 1 and 255."""
 
 _RANDOM_WINDOWS = 4
 
 
 @dataclass
 class Tally:
-    """What one model said so far. scores are None where no mask is known."""
+    """Running sums of one model's comparison."""
 
     confusion: Confusion = field(default_factory=Confusion)
     windows: int = 0
@@ -139,7 +138,7 @@ class Tally:
     pixels: int = 0
 
     def add(self, probability: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        """Count a window's differences."""
+        """Add the differences of a window."""
         difference = np.abs(probability - expected)
         self.largest = max(self.largest, float(difference.max()))
         self.total += float(difference.sum(dtype=np.float64))
@@ -147,11 +146,11 @@ class Tally:
         self.windows += 1
 
     def score(self, name: str) -> float | None:
-        """A score of landslide pixels; None if nothing was labelled."""
+        """Return a score of landslide pixels; None if nothing was labelled."""
         return self.confusion.scores()[name] if self.confusion.pixels else None
 
-    def judged(self, variant: Variant, side: int, reference: Tally) -> Measured:
-        """The figures, and whether they are within the variant's limit; side: of the windows, pixels."""
+    def measured(self, variant: Variant, side: int, reference: Tally) -> Measured:
+        """Return the figures, and whether they are within the variant's limit. `side` of the windows, pixels."""
         iou, known = self.score("iou_landslide"), reference.score("iou_landslide")
         within: bool | None
         if variant in MAX_DIFFERENCE:
@@ -177,26 +176,27 @@ def compare(
     reference: Callable[[NDArray[Any]], NDArray[np.float32]],
     models: Mapping[Variant, LiteRtModel],
     windows: Iterable[Window],
+    *,
     side: int,
     threshold: float,
 ) -> tuple[Tally, dict[Variant, Tally]]:
-    """Show every window to the SavedModel and to each file.
+    """Compare files with the SavedModel on the same windows.
 
     Args:
-        reference: images (n, h, w, bands) -> probability (n, h, w).
-        models: the files; all take windows of `side`.
-        windows: those smaller than `side` are padded by their edge for all alike, and judged without it.
-        side: height and width that every window is shown in, pixels.
+        reference: the SavedModel, images (n, h, w, bands) -> probability (n, h, w).
+        models: the files.
+        windows: images and masks; those smaller than `side` are padded for prediction and scored without the padding.
+        side: height and width of every input, pixels.
         threshold: probability >= threshold is landslide.
 
     Returns:
-        What the SavedModel said, and what each file said.
+        Sums of the SavedModel, and those of each file.
     """
     expected_tally, tallies = Tally(), {variant: Tally() for variant in models}
     for image, mask in windows:
         height, width = mask.shape
         shown = padded(image, side)
-        if not expected_tally.windows:  # LiteRT packs weights and starts threads in its first run
+        if not expected_tally.windows:  # the first run packs weights and starts threads
             for model in models.values():
                 model.run(shown)
         expected = reference(shown[np.newaxis])[0, :height, :width]
@@ -212,7 +212,7 @@ def compare(
 
 
 def tile_windows(tiles: TileSet, gsd_m: float | None, side: int) -> Iterator[Window]:
-    """Tiles at the ground sample distance of training, those larger than `side` cut into pieces side by side."""
+    """Yield tiles at the ground sample distance of training, cut into pieces of at most `side` pixels."""
     store = TileStore(tiles, gsd_m, gsd_m, cache="none")
     for position in range(len(store)):
         image, mask = store.get(position)
@@ -223,7 +223,7 @@ def tile_windows(tiles: TileSet, gsd_m: float | None, side: int) -> Iterator[Win
 
 
 def random_windows(bands: int, high: float, side: int) -> Iterator[Window]:
-    """Pixels 0..high at random, without labels: they show whether the arithmetic is the same, and nothing else."""
+    """Yield unlabelled random pixels 0..high, which compare the arithmetic only."""
     rng = np.random.default_rng(0)
     for _ in range(_RANDOM_WINDOWS):
         image = rng.uniform(0, high, (side, side, bands))

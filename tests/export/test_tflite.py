@@ -14,7 +14,7 @@ from lim_keras.bundle.litert import LiteRtIndex, load_litert
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.bundle.verify import verify_bundle
 from lim_keras.cli import main
-from lim_keras.errors import BundleError, DataError, LimKerasWarning
+from lim_keras.errors import BundleError, ConfigError, DataError, LimKerasWarning
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.tflite import LiteRtExport, LiteRtOptions, export_litert
 from lim_keras.export.tflite_check import Tally
@@ -37,9 +37,11 @@ def tiles(bijie_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 def made(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> LiteRtExport:
     out = tmp_path_factory.mktemp("tflite")
     asked = LiteRtOptions(
-        ("float32", "int8"), tile=TILE, data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out
+        ("float32", "int8"), tile=TILE, tiles=tiles, tile_ids=("ls_0", "nls_0"), allow_drop=True, out=out
     )
-    with pytest.warns(LimKerasWarning, match=r"128 px keep a halo of 0 px, .* 127 px far.* without --tile"):
+    with pytest.warns(
+        LimKerasWarning, match=r"128 px keep a halo of 0 px, .* needs 127 px.* any input size gives exact"
+    ):
         return export_litert(bundle_path, asked)
 
 
@@ -47,7 +49,7 @@ def made(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactor
 def anysize(bundle_path: Path, tiles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of files without a fixed size."""
     out = tmp_path_factory.mktemp("anysize")
-    asked = LiteRtOptions(("float32", "int8"), data=tiles, test_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
+    asked = LiteRtOptions(("float32", "int8"), tiles=tiles, tile_ids=("ls_0", "nls_0"), allow_drop=True, out=out)
     made = export_litert(bundle_path, asked)
     assert {(one.tile, one.halo, one.measured.side) for one in made.files.values()} == {(None, 127, 512)}
     return out
@@ -133,7 +135,7 @@ def test_beyond_its_limit_a_file_is_refused(bundle_path: Path, tmp_path: Path, m
 
 
 def test_eight_bits_need_tiles(bundle_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"int8 is calibrated on real training tiles.*--data"):
+    with pytest.raises(ConfigError, match=r"int8 is calibrated on training tiles.*`tiles`"):
         export_litert(bundle_path, LiteRtOptions(("int8",), out=tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -142,8 +144,8 @@ def test_limits_of_iou() -> None:
     # IoU of the SavedModel 8 / 10; of the file 7.8 / 10 and 7.95 / 10
     reference = Tally(Confusion(800, 100, 100, 0), windows=1)
     files = [Tally(Confusion(tp, 100, 900 - tp, 0), windows=1, pixels=1) for tp in (780, 795)]
-    assert [one.judged("int8", 64, reference).within for one in files] == [False, True]
-    assert Tally(windows=1, pixels=1).judged("dynamic", 64, Tally()).within is None
+    assert [one.measured("int8", 64, reference).within for one in files] == [False, True]
+    assert Tally(windows=1, pixels=1).measured("dynamic", 64, Tally()).within is None
 
 
 def test_the_description_is_plain_json(made: LiteRtExport) -> None:
@@ -160,7 +162,7 @@ def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
     assert first.saved_model_iou is None and first.landslide_f1 is None
     assert (first.tile, first.windows, first.side) == (None, 4, 512)
     assert f"| any | {first.milliseconds_per_tile:.1f} (512 px) |" in (bundle / "README.md").read_text()
-    export_litert(bundle, LiteRtOptions(("dynamic",), tile=64, data=tiles, test_ids=("ls_0", "nls_0")))
+    export_litert(bundle, LiteRtOptions(("dynamic",), tile=64, tiles=tiles, tile_ids=("ls_0", "nls_0")))
     known = BundleInfo.read(bundle).litert
     assert known.pop("tflite/fold_0_float32.tflite") == first  # its windows were others
     ((name, second),) = known.items()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lim_keras.bundle import litert
-from lim_keras.bundle.litert import LiteRtModel, halo_of_input, load_litert, measuring_side, padded, usable_cores
+from lim_keras.bundle.litert import LiteRtModel, comparison_side, halo_of_input, load_litert, padded, usable_cores
 from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, window_bytes
 from lim_keras.errors import BundleError, DataError
 from lim_keras.inference.options import MapOptions
@@ -110,9 +110,9 @@ def test_padding_repeats_the_edge() -> None:
 
 def test_tiles_and_halos(tiny: Folds) -> None:
     # halo 127 is 128 on the grid of 64
-    assert tiny.info.halo == 127 and measuring_side(tiny.info) == 512
+    assert tiny.info.halo == 127 and comparison_side(tiny.info) == 512
     assert [halo_of_input(tiny.info, tile) for tile in (None, 320, 256, 128)] == [127, 127, 64, 0]
-    assert measuring_side(tiny.info.model_copy(update={"stride": 96})) == 576
+    assert comparison_side(tiny.info.model_copy(update={"stride": 96})) == 576
     with pytest.raises(DataError, match=r"multiple of 64 px\. Received: 100"):
         halo_of_input(tiny.info, 100)
 
