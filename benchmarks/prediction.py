@@ -48,7 +48,7 @@ def main() -> None:
 def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
     """Predict one made-up scene of height x width pixels into maps in `folder`, then the same windows from memory."""
     from lim_keras.bundle.saved_model import load_bundle
-    from lim_keras.bundle.window_size import choose_tile, free_memory, parse_memory
+    from lim_keras.bundle.window_size import choose_window, free_memory, parse_memory
     from lim_keras.inference.options import MapOptions
     from lim_keras.inference.predict_maps import predict_maps
     from lim_keras.inference.valid_regions import find_valid_regions
@@ -63,7 +63,7 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
         islands = find_valid_regions(reader, cell)
     allowed = options.memory or free_memory()
     largest = max(island.box.height for island in islands), max(island.box.width for island in islands)
-    tile = (asked.tile,) * 2 if asked.tile else choose_tile(model.info, *largest, allowed, cell)
+    tile = (asked.tile,) * 2 if asked.tile else choose_window(model.info, *largest, allowed, cell)
     windows = [one for island in islands for row in island.rows(tile, model.info.halo) for one in row]
     shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
     # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.

@@ -25,7 +25,7 @@ from rasterio.windows import Window
 
 import lim_keras as lk
 from lim_keras.raster.images import read_image
-from lim_keras.raster.windows import Box, plan_windows, smallest_tile
+from lim_keras.raster.windows import Box, plan_windows, smallest_side
 from lim_keras.raster.writer import write_raster
 from lim_keras.report.style import PROBABILITY, dress_picture, new_figure, save
 
@@ -135,7 +135,7 @@ class Painter:
 
     def _draw_windows(self, place: Axes) -> None:
         halo, cell = self._bundle.info.halo, math.lcm(CELL, self._bundle.info.stride)
-        size, tile = len(self._pixels), smallest_tile(halo, cell) + cell
+        size, tile = len(self._pixels), smallest_side(halo, cell) + cell
         windows = plan_windows(size, size, tile=tile, halo=halo, multiple=cell)
         place.imshow(self._pixels)
         for window in windows:

@@ -16,10 +16,10 @@ from pydantic import Field, ValidationError
 from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems
 from lim_keras.bundle.protocol import EnsemblePrediction, checked_answers, checked_images
 from lim_keras.bundle.trust import read_json
-from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, choose_tile
+from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, choose_window
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
-from lim_keras.raster.windows import plan_windows, smallest_tile
+from lim_keras.raster.windows import plan_windows, smallest_side
 
 INDEX_FILE = "tflite.json"
 
@@ -148,7 +148,7 @@ def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
     grid = window_grid(info)
     if input_size % grid or input_size < grid:
         raise DataError(f"Expected `tile` as a multiple of {grid} px. Received: {input_size} px")
-    if input_size >= smallest_tile(info.halo, grid):
+    if input_size >= smallest_side(info.halo, grid):
         return info.halo
     return input_size // 4 // grid * grid
 
@@ -177,7 +177,7 @@ class LiteRtModel:
         threads: of the interpreter; None: one per core that this process may use.
 
     Attributes:
-        fixed_tile: height and width of its input, pixels; None: any.
+        input_size: height and width of its input, pixels; None: any.
 
     Raises:
         BundleError: LiteRT is not installed, or the file cannot be loaded or has other inputs or outputs.
@@ -194,13 +194,13 @@ class LiteRtModel:
                 f"{path}: expected square windows of {info.bands} bands and an output `{PROBABILITY}`. Received: "
                 f"{height} x {width} px, {bands} bands, outputs {', '.join(self._outputs)}"
             )
-        self.fixed_tile = int(height) if height > 0 else None
+        self.input_size = int(height) if height > 0 else None
 
-    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Return rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_tile`."""
-        if self.fixed_tile is not None:
-            return self.fixed_tile, self.fixed_tile
-        return choose_tile(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)
+    def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+        """Return rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_window`."""
+        if self.input_size is not None:
+            return self.input_size, self.input_size
+        return choose_window(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), 0 to 1; arguments as in `predict_all`."""
@@ -224,7 +224,7 @@ class LiteRtModel:
 
     def _folds(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return each fold's probability (height, width, folds) for an image of any size."""
-        tile = self.fixed_tile
+        tile = self.input_size
         if tile is None:
             return self.run(image)
         height, width, _ = image.shape

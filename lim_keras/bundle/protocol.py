@@ -49,8 +49,8 @@ class SceneModel(Protocol):
 class SizingModel(SceneModel, Protocol):
     """A model that bounds its windows itself, as it takes other memory than TensorFlow's or only one size."""
 
-    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_tile`."""
+    def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+        """Rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_window`."""
         ...
 
 

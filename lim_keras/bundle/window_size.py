@@ -9,7 +9,7 @@ import psutil
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import DataError
-from lim_keras.raster.windows import smallest_tile
+from lim_keras.raster.windows import smallest_side
 
 _RUNTIME_BYTES = 855e6
 """What TensorFlow and the geographic libraries take before the first network."""
@@ -62,7 +62,7 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available * FREE_SHARE)
 
 
-def choose_tile(
+def choose_window(
     info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float | None = None
 ) -> tuple[int, int]:
     """Rows and columns of a window that fit into so much memory.
@@ -82,12 +82,12 @@ def choose_tile(
     smallest = smallest_window(info.halo, height, width, multiple)
     if pixels < smallest:
         needed = math.ceil((window_bytes(info, smallest) + runtime) / 2**20)
-        least = smallest_tile(info.halo, multiple)
+        least = smallest_side(info.halo, multiple)
         raise DataError(
             f"Expected at least {needed} MiB of memory for windows of {least} px, the smallest that this model's halo "
             f"of {info.halo} px leaves a core in. Received: {memory / 2**20:.0f} MiB. Raise --memory."
         )
-    return shape_tile(info.halo, height, width, pixels, multiple)
+    return shape_window(info.halo, height, width, pixels, multiple)
 
 
 def tensorflow_bytes(info: BundleInfo) -> float:
@@ -100,13 +100,13 @@ def tensorflow_bytes(info: BundleInfo) -> float:
 
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
     """Pixels of the smallest window that a scene can be cut into: the whole scene, or a core between two halos."""
-    least = smallest_tile(halo, multiple)
+    least = smallest_side(halo, multiple)
     return min(least, _rounded_up(height, multiple)) * min(least, _rounded_up(width, multiple))
 
 
-def shape_tile(halo: int, height: int, width: int, pixels: float, multiple: int) -> tuple[int, int]:
+def shape_window(halo: int, height: int, width: int, pixels: float, multiple: int) -> tuple[int, int]:
     """Rows and columns of a window of at most `pixels`, which are at least those of `smallest_window`."""
-    stride, least = multiple, smallest_tile(halo, multiple)
+    stride, least = multiple, smallest_side(halo, multiple)
     # Waste of a square tile t: (t / (t - 2 halo))^2.
     margin = _rounded_up(halo, stride)
     enough = max(2 * margin / (1 - _ENOUGH_WASTE**-0.5), 2048)

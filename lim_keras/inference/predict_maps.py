@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
-from lim_keras.bundle.window_size import choose_tile, free_memory
+from lim_keras.bundle.window_size import choose_window, free_memory
 from lim_keras.errors import DataError
 from lim_keras.inference.maps import Maps
 from lim_keras.inference.options import MapOptions
@@ -18,7 +18,7 @@ from lim_keras.inference.tta import with_tta
 from lim_keras.inference.valid_regions import ValidRegion, find_valid_regions
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import RasterReader
-from lim_keras.raster.windows import Window, smallest_tile
+from lim_keras.raster.windows import Window, smallest_side
 
 _CELL = 64
 """Windows and islands start at multiples of this many pixels, and of the network's stride."""
@@ -91,7 +91,7 @@ def _pixels(window: Window) -> int:
 def _tile(model: SceneModel, islands: Sequence[ValidRegion], cell: int, options: MapOptions) -> list[int]:
     """Rows and columns of the windows: as asked, or as the memory and, elsewhere, the model allow."""
     info = model.info
-    fixed = getattr(model, "fixed_tile", None)
+    fixed = getattr(model, "input_size", None)
     if fixed is not None and options.tile not in (None, fixed):
         raise DataError(
             f"Expected a tile of {fixed} px, the only one that this model takes. Received: {options.tile} px."
@@ -101,9 +101,9 @@ def _tile(model: SceneModel, islands: Sequence[ValidRegion], cell: int, options:
     if options.tile is None:
         memory = options.memory or free_memory()
         if isinstance(model, SizingModel):
-            return list(model.choose_tile(height, width, memory, cell))
-        return list(choose_tile(info, height, width, memory, cell))
-    least = smallest_tile(info.halo, cell)
+            return list(model.choose_window(height, width, memory, cell))
+        return list(choose_window(info, height, width, memory, cell))
+    least = smallest_side(info.halo, cell)
     if options.tile < min(least, max(height, width)):
         raise DataError(
             f"Expected a tile of at least {least} px, which leaves a core between two halos of {info.halo} px. "

@@ -122,7 +122,7 @@ def plan_windows(
     ]
 
 
-def smallest_tile(halo: int, multiple: int) -> int:
+def smallest_side(halo: int, multiple: int) -> int:
     """Smallest tile side, in pixels, that leaves a core between two halos."""
     return 2 * (-(-halo // multiple) * multiple) + multiple
 

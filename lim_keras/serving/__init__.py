@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lim_keras.bundle.info import INFO_FILE, BundleInfo
 from lim_keras.bundle.protocol import PROBABILITY, SPREAD, VOTES, EnsemblePrediction, checked_answers, checked_images
-from lim_keras.bundle.window_size import shape_tile, smallest_window
+from lim_keras.bundle.window_size import shape_window, smallest_window
 from lim_keras.errors import BundleError, ConfigError, ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.grpc import GrpcTransport
@@ -51,7 +51,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         """Pixels of a window that fit into a message."""
         return max(self.transport.limit - _ENVELOPE_BYTES, 0) // self.transport.message_bytes
 
-    def choose_tile(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+    def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
         """Choose rows and columns of windows that fit into a message, `in_flight` of them into `memory` bytes.
 
         Raises:
@@ -68,7 +68,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
                 f"Expected at least {needed} MiB of memory for {self.in_flight} windows under way. Received: "
                 f"{memory / MEBIBYTE:.0f} MiB. Raise `memory`, or lower `in_flight`."
             )
-        return shape_tile(self.info.halo, height, width, min(pixels, self.window_pixels), multiple)
+        return shape_window(self.info.halo, height, width, min(pixels, self.window_pixels), multiple)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability (n, height, width) of images; errors as in `predict_all`."""

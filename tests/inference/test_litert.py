@@ -14,7 +14,7 @@ from lim_keras.errors import BundleError, DataError
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.raster.reader import RasterReader
-from lim_keras.raster.windows import smallest_tile
+from lim_keras.raster.windows import smallest_side
 
 from .conftest import Folds, Write, constant_model, texture
 
@@ -80,7 +80,7 @@ def test_a_file_of_any_size_gets_windows_by_the_memory(
     runner = Runner(None)
     one = model(monkeypatch, runner)
     # TensorFlow alone would take more
-    least = int(LITERT_RUNTIME_BYTES + window_bytes(one.info, smallest_tile(64, 64) ** 2)) + 1
+    least = int(LITERT_RUNTIME_BYTES + window_bytes(one.info, smallest_side(64, 64) ** 2)) + 1
     with RasterReader(write("scene.tif", texture(300, 500))) as scene:
         _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions(memory=least))
         assert plan["tile"] == [192, 192] and plan["count"] == len(runner.seen) == 3 * 6

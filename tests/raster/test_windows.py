@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.raster.windows import Box, Window, plan_windows, smallest_tile
+from lim_keras.raster.windows import Box, Window, plan_windows, smallest_side
 
 
 def test_two_windows_by_hand() -> None:
@@ -92,8 +92,8 @@ def test_impossible_sizes_name_the_argument(arguments: dict[str, int], named: st
         plan_windows(**arguments)
 
 
-def test_smallest_tile_is_the_smallest_that_works() -> None:
-    assert smallest_tile(70, 64) == 320  # 2 * 128 + 64
+def test_smallest_side_is_the_smallest_that_works() -> None:
+    assert smallest_side(70, 64) == 320  # 2 * 128 + 64
     assert plan_windows(1, 2000, tile=320, halo=70, multiple=64)[2].core == Box(0, 256, 1, 320)
     with pytest.raises(ValueError, match="at least 320"):
         plan_windows(1, 2000, tile=319, halo=70, multiple=64)
