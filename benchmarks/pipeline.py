@@ -19,9 +19,9 @@ import keras
 
 from lim_keras.config import RunConfig, load_config
 from lim_keras.data.band_statistics import band_statistics
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.pipeline import training_batches
-from lim_keras.data.store import TileStore
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.demo.tiles import cut_tiles
 from lim_keras.demo.world import make_world
 from lim_keras.models import build_model
@@ -97,7 +97,7 @@ def _tiles(data: Path | None, scratch: Path) -> TileSet:
     real = os.environ.get("LIM_KERAS_DATA")
     if data is None and real is None:
         cut_tiles(make_world(seed=1), scratch, landslide=40, non_landslide=60)
-    return TileSet.read(data or (Path(real) / "bijie" if real else scratch))
+    return read_tiles(data or (Path(real) / "bijie" if real else scratch))
 
 
 def _options() -> argparse.Namespace:

@@ -63,7 +63,7 @@ def as_ids(name: str, value: TileIds | None) -> list[str] | None:
         ConfigError: it is neither a path nor a sequence of text.
         DataError: the file cannot be read or holds no id.
     """
-    from lim_keras.data.tiles import read_tile_ids
+    from lim_keras.data.manifest import read_tile_ids
 
     if value is None:
         return None

@@ -36,10 +36,10 @@ def read_tiles(path: StrPath, *, progress: ProgressCallback | None = None) -> Ti
         >>> tiles = lk.read_tiles("bijie_tiles.csv")
         >>> len(tiles), tiles.bands, tiles.dtype
     """
-    from lim_keras.data.tiles import TileSet
+    from lim_keras.data.layouts import read_tiles as read
     from lim_keras.report.progress import ProgressBar
 
-    return TileSet.read(as_path("path", path), progress=progress or ProgressBar())
+    return read(as_path("path", path), progress=progress or ProgressBar())
 
 
 @public
@@ -98,7 +98,7 @@ def find_overlaps(tiles: Tiles, *, progress: ProgressCallback | None = None) -> 
 
     Examples:
         >>> tiles = lk.read_tiles("tiles")
-        >>> lk.data.group_overlaps(tiles, lk.find_overlaps(tiles)).write_manifest("tiles.csv")
+        >>> lk.data.write_manifest(lk.data.group_overlaps(tiles, lk.find_overlaps(tiles)), "tiles.csv")
     """
     from lim_keras.data.overlap import find_overlaps as find
     from lim_keras.report.progress import ProgressBar

@@ -45,13 +45,13 @@ def overlaps(tiles: Path, out: Path) -> None:
 
     Tiles without a georeference are compared by their pixels: about a minute for 2,000 tiles.
     """
-    from lim_keras.data import group_overlaps
+    from lim_keras.data import group_overlaps, write_manifest
     from lim_keras.report.tables import overlap_table, print_result
 
     known = api.read_tiles(tiles)
     found = api.find_overlaps(known)
     grouped = group_overlaps(known, found)
-    grouped.write_manifest(out)
+    write_manifest(grouped, out)
     print_result([overlap_table(grouped, found), f"manifest: {out}"])
 
 

@@ -7,8 +7,7 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 
-from lim_keras.data.tile import read_tile
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, read_tile
 from lim_keras.errors import DataError
 
 Dtype = Literal["uint8", "uint16", "float32"]

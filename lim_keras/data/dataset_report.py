@@ -1,31 +1,301 @@
-"""Dataset report: tile counts, imbalance ratios and centre bias."""
+"""Dataset report: tile counts, imbalance ratios and centre bias.
+
+Imbalance is counted on resized masks, as in Chen et al. 2022 (Eq. 1-3, Table 2), for all tiles, for landslide tiles,
+and after augmentation. Centre bias is how far landslide positions in tiles depart from uniform: tiles cut around their
+landslide let a mask score well that never sees the image.
+"""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
-from lim_keras.data.augment import AugmentationName
-from lim_keras.data.centre_bias import UNIFORM_STD, CentreBias, measure_centre_bias
+from lim_keras.data.augment import PAPER_RECIPES, AugmentationName
 from lim_keras.data.folds import assign_folds
-from lim_keras.data.imbalance import ImbalanceReport, PixelCounts, measure_imbalance, resize_mask
-from lim_keras.data.tile import Labels, Tile, read_tile
-from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError
+from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Labels, TileSet, read_tile
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.files import write_text
 
-# Folds that hold out tiles for the image-blind mask's honest figure; any seed will do, so it is fixed.
+SAMPLES_PER_LANDSLIDE_TILE: dict[AugmentationName, int] = {"paper": PAPER_RECIPES, "dihedral": 1, "none": 1}
+"""Samples that a landslide tile gives in an epoch."""
+
+UNIFORM_STD = 1 / math.sqrt(12)
+"""Standard deviation of a uniform position in 0..1."""
+
+# Folds of the held-out F1 of the image-blind mask.
 _FOLDS, _SEED = 5, 2022
+
+_NO_LANDSLIDE = "No mask holds a landslide pixel, so there is no position to learn. Give tiles with landslides."
+
+Counts = npt.NDArray[np.int64]
+Mean = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelCounts:
+    """Numbers of samples, landslide pixels and background pixels; ignored pixels do not count."""
+
+    samples: int = 0
+    landslide_px: int = 0
+    background_px: int = 0
+
+    def __add__(self, other: Self) -> "PixelCounts":
+        return PixelCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def times(self, copies: int) -> "PixelCounts":
+        """Return the counts of `copies` augmented copies of each sample."""
+        return PixelCounts(*(count * copies for count in astuple(self)))
+
+    @property
+    def ratio(self) -> float:
+        """IR = |N| / |P| (Eq. 3): background over landslide pixels; infinite without landslide, NaN without either."""
+        if self.landslide_px:
+            return self.background_px / self.landslide_px
+        return math.inf if self.background_px else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class ImbalanceReport:
+    """Pixel counts by kind of tile.
+
+    Attributes:
+        size: side that masks were resized to, pixels.
+        augmentation: name of the augmentation.
+        landslide, non_landslide: counts before augmentation.
+    """
+
+    size: int
+    augmentation: AugmentationName
+    landslide: PixelCounts
+    non_landslide: PixelCounts
+
+    @property
+    def before(self) -> PixelCounts:
+        """All tiles before augmentation: the first column of Table 2."""
+        return self.landslide + self.non_landslide
+
+    @property
+    def augmented_landslide(self) -> PixelCounts:
+        """Landslide tiles after augmentation."""
+        return self.landslide.times(SAMPLES_PER_LANDSLIDE_TILE[self.augmentation])
+
+    @property
+    def after(self) -> PixelCounts:
+        """All samples after augmentation: the second column of Table 2."""
+        return self.augmented_landslide + self.non_landslide
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Imbalance ratios by name."""
+        return {
+            "all_tiles": self.before.ratio,
+            "landslide_tiles": self.landslide.ratio,
+            "after_augmentation": self.after.ratio,
+        }
+
+
+def measure_imbalance(
+    masks: Iterable[tuple[Kind, Labels]], size: int = 256, augmentation: AugmentationName = "paper"
+) -> ImbalanceReport:
+    """Count the pixels of tiles by kind.
+
+    Args:
+        masks: kind and mask (height, width) {0, 1, 255} of every tile.
+        size: masks are resized to size x size by nearest neighbour first, pixels.
+        augmentation: "paper" makes four samples of each landslide tile (Fig. 6).
+
+    Raises:
+        ConfigError: unknown augmentation.
+    """
+    if augmentation not in SAMPLES_PER_LANDSLIDE_TILE:
+        known = ", ".join(SAMPLES_PER_LANDSLIDE_TILE)
+        raise ConfigError(
+            f"Invalid value for argument `augmentation`. Expected one of {known}. Received: {augmentation}"
+        )
+    counts = {"landslide": PixelCounts(), "non-landslide": PixelCounts()}
+    for kind, mask in masks:
+        resized = resize_mask(mask, size)
+        landslide = int((resized == LANDSLIDE).sum())
+        counts[kind] += PixelCounts(1, landslide, int((resized != IGNORED).sum()) - landslide)
+    return ImbalanceReport(size, augmentation, counts["landslide"], counts["non-landslide"])
+
+
+def resize_mask(mask: Labels, size: int) -> Labels:
+    """Resize a mask (height, width) to (size, size) by nearest neighbour."""
+    return np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class CentroidSpread:
+    """Mean and standard deviation of landslide centroids in their tiles.
+
+    Attributes:
+        tiles: number of tiles with a landslide.
+        mean_x, mean_y: 0..1 of the tile's width and height; 0.5 without bias.
+        std_x, std_y: in the same unit; `UNIFORM_STD` without bias.
+    """
+
+    tiles: int
+    mean_x: float
+    mean_y: float
+    std_x: float
+    std_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlindMask:
+    """One mask for all tiles, made without their images.
+
+    Attributes:
+        mean_mask: (size, size) float32, 0..1: share of tiles with landslide at a position.
+        threshold: landslide where the mean mask is at least this.
+        f1: landslide F1 on the tiles that it was made from.
+    """
+
+    mean_mask: Mean
+    threshold: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class CentreBias:
+    """Scores of image-blind masks on landslide tiles.
+
+    Attributes:
+        spread: positions of the centroids.
+        blind: image-blind mask of all tiles.
+        held_out_f1: F1 of blind masks on tiles of other folds; None without folds.
+        everywhere_f1: F1 of calling every pixel landslide: what a blind mask reaches without bias.
+    """
+
+    spread: CentroidSpread
+    blind: BlindMask
+    held_out_f1: float | None
+    everywhere_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Occupancy:
+    """Number of tiles that are landslide, and that are labelled, at each position (size, size)."""
+
+    landslide: Counts
+    labelled: Counts
+
+    @classmethod
+    def of(cls, masks: Iterable[Labels], size: int) -> Self:
+        landslide, labelled = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
+        for mask in masks:
+            resized = resize_mask(mask, size)
+            landslide += resized == LANDSLIDE
+            labelled += resized != IGNORED
+        return cls(landslide, labelled)
+
+    def without(self, part: Self) -> "_Occupancy":
+        return _Occupancy(self.landslide - part.landslide, self.labelled - part.labelled)
+
+    @property
+    def mean(self) -> Mean:
+        return (self.landslide / np.maximum(self.labelled, 1)).astype(np.float32)
+
+
+def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int] | None = None) -> CentreBias:
+    """Measure the centre bias of landslide tiles.
+
+    Args:
+        masks: (height, width) {0, 1, 255}.
+        size: masks are compared at size x size, pixels.
+        folds: fold of each mask; blind masks of the other folds are scored on it.
+
+    Raises:
+        DataError: no mask holds a landslide pixel, or one fold holds all of them.
+    """
+    blind = best_blind_mask(masks, size)
+    occupancy = _Occupancy.of(masks, size)
+    held_out = None if folds is None else _held_out_f1(masks, folds, occupancy)
+    truth, labelled = int(occupancy.landslide.sum()), int(occupancy.labelled.sum())
+    return CentreBias(centroid_spread(masks), blind, held_out, 2 * truth / (labelled + truth))
+
+
+def centroid_spread(masks: Iterable[Labels]) -> CentroidSpread:
+    """Measure landslide centroids over masks (height, width) {0, 1, 255}; masks without landslide do not count.
+
+    Raises:
+        DataError: no mask holds a landslide pixel.
+    """
+    centroids = np.array([centroid for centroid in map(_centroid, masks) if centroid is not None])
+    if not len(centroids):
+        raise DataError(_NO_LANDSLIDE)
+    return CentroidSpread(len(centroids), *centroids.mean(axis=0).tolist(), *centroids.std(axis=0).tolist())
+
+
+def _centroid(mask: Labels) -> tuple[float, float] | None:
+    moments: dict[str, Any] = cv2.moments((mask == LANDSLIDE).astype(np.uint8), binaryImage=True)
+    if not moments["m00"]:
+        return None
+    # The centre of a pixel is half a pixel from its index.
+    x, y = moments["m10"] / moments["m00"] + 0.5, moments["m01"] / moments["m00"] + 0.5
+    return x / mask.shape[1], y / mask.shape[0]
+
+
+def mean_mask(masks: Iterable[Labels], size: int) -> Mean:
+    """Return the share of tiles with landslide at each position, (size, size) float32, 0..1.
+
+    Args:
+        masks: (height, width) {0, 1, 255}, resized by nearest neighbour. Ignored pixels do not count; a position that
+            every mask ignores is 0.
+        size: side of the mean mask, pixels.
+    """
+    return _Occupancy.of(masks, size).mean
+
+
+def best_blind_mask(masks: Iterable[Labels], size: int) -> BlindMask:
+    """Cut the mean mask at the threshold of highest landslide F1 on the masks themselves.
+
+    Raises:
+        DataError: no mask holds a landslide pixel.
+    """
+    occupancy = _Occupancy.of(masks, size)
+    return BlindMask(occupancy.mean, *_best_cut(occupancy.mean, occupancy))
+
+
+def _held_out_f1(masks: Sequence[Labels], folds: Sequence[int], whole: _Occupancy) -> float:
+    size = len(whole.landslide)
+    true_positive = predicted = 0
+    for fold in sorted(set(folds)):
+        part = _Occupancy.of((mask for mask, own in zip(masks, folds, strict=True) if own == fold), size)
+        others = whole.without(part)
+        cut = others.mean >= _best_cut(others.mean, others)[0]
+        true_positive += int(part.landslide[cut].sum())
+        predicted += int(part.labelled[cut].sum())
+    return 2 * true_positive / (predicted + int(whole.landslide.sum()))
+
+
+def _best_cut(mean: Mean, occupancy: _Occupancy) -> tuple[float, float]:
+    """Return the threshold of highest F1, and that F1; every distinct value of the mean mask is tried."""
+    truth = int(occupancy.landslide.sum())
+    if not truth:
+        raise DataError(_NO_LANDSLIDE)
+    values, inverse = np.unique(mean, return_inverse=True)
+
+    def at_least(counts: Counts) -> npt.NDArray[np.float64]:
+        """Sum the counts over all positions with at least each value."""
+        return np.bincount(inverse.ravel(), counts.ravel(), len(values))[::-1].cumsum()[::-1]
+
+    f1 = 2 * at_least(occupancy.landslide) / (at_least(occupancy.labelled) + truth)
+    best = int(f1.argmax())
+    return float(values[best]), float(f1[best])
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """Figures of a set of tiles.
-
-    centre_bias: of its landslide tiles, None where there is none.
-    """
+    """Counts, imbalance and centre bias of a set of tiles; centre_bias is None without landslide pixels."""
 
     tiles: TileSet
     imbalance: ImbalanceReport
@@ -33,7 +303,7 @@ class DatasetReport:
 
     @classmethod
     def measure(cls, tiles: TileSet, size: int = 256, augmentation: AugmentationName = "paper") -> "DatasetReport":
-        """Read every mask once, resized to size x size, and count.
+        """Read every mask, resize it to size x size pixels, and count.
 
         Raises:
             DataError: a mask cannot be read, or there is no tile.
@@ -43,14 +313,14 @@ class DatasetReport:
             raise DataError(f"{tiles.root}: expected at least one tile. Received: none.")
         masks = dict(_resized_masks(tiles, size))
         imbalance = measure_imbalance(((tile.kind, masks[tile.tile_id]) for tile in tiles), size, augmentation)
-        landslides = tiles.of_kind("landslide")
         if not imbalance.landslide.landslide_px:
             return cls(tiles, imbalance, None)
-        folds = _folds(landslides)
-        return cls(tiles, imbalance, measure_centre_bias([masks[i] for i in landslides.ids], size, folds))
+        landslides = tiles.of_kind("landslide")
+        bias = measure_centre_bias([masks[tile_id] for tile_id in landslides.ids], size, _folds(landslides))
+        return cls(tiles, imbalance, bias)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every figure, ready for JSON; a ratio without landslide pixels is None."""
+        """Return every figure, ready for JSON; a ratio without landslide pixels is None."""
         report = self.imbalance
         return {
             "data": str(self.tiles.root),
@@ -58,7 +328,7 @@ class DatasetReport:
             "dtype": self.tiles.dtype,
             "size": report.size,
             "augmentation": report.augmentation,
-            "tiles": {kind: self._of_kind(kind) for kind in ("landslide", "non-landslide")},
+            "tiles": {kind: _kind_figures(self.tiles.of_kind(kind)) for kind in ("landslide", "non-landslide")},
             "groups": len({tile.group for tile in self.tiles if tile.group}),
             "tiles_in_groups": sum(bool(tile.group) for tile in self.tiles),
             "imbalance_ratio": {name: _finite(ratio) for name, ratio in report.ratios.items()},
@@ -66,55 +336,48 @@ class DatasetReport:
                 "before_augmentation": _column(report.landslide, report.non_landslide),
                 "after_augmentation": _column(report.augmented_landslide, report.non_landslide),
             },
-            "centre_bias": self._centre_bias(),
+            "centre_bias": None if self.centre_bias is None else _bias_figures(self.centre_bias),
         }
 
-    def write_json(self, path: Path) -> None:
+    def write_json(self, path: str | os.PathLike[str]) -> None:
         """Write `to_dict` as JSON. Raises DataError if the file cannot be written."""
-        try:
-            path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror}).") from error
+        write_text(Path(path), json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
-    def _of_kind(self, kind: Any) -> dict[str, Any]:
-        some = self.tiles.of_kind(kind)
-        sides = [side for tile in some for side in (tile.width, tile.height)]
-        return {
-            "tiles": len(some),
-            "shortest_side_px": min(sides, default=None),
-            "longest_side_px": max(sides, default=None),
-            "landslide_px": sum(tile.landslide_px for tile in some),
-            "labelled_px": sum(tile.valid_px for tile in some),
-            "tiles_in_groups": sum(bool(tile.group) for tile in some),
-        }
 
-    def _centre_bias(self) -> dict[str, Any] | None:
-        if self.centre_bias is None:
-            return None
-        return {
-            "centroids": asdict(self.centre_bias.spread),
-            "uniform_std": UNIFORM_STD,
-            "blind_threshold": self.centre_bias.blind.threshold,
-            "blind_f1": self.centre_bias.blind.f1,
-            "blind_f1_held_out": self.centre_bias.held_out_f1,
-        }
+def _kind_figures(tiles: TileSet) -> dict[str, Any]:
+    sides = [side for tile in tiles for side in (tile.width, tile.height)]
+    return {
+        "tiles": len(tiles),
+        "shortest_side_px": min(sides, default=None),
+        "longest_side_px": max(sides, default=None),
+        "landslide_px": sum(tile.landslide_px for tile in tiles),
+        "labelled_px": sum(tile.valid_px for tile in tiles),
+        "tiles_in_groups": sum(bool(tile.group) for tile in tiles),
+    }
+
+
+def _bias_figures(bias: CentreBias) -> dict[str, Any]:
+    return {
+        "centroids": asdict(bias.spread),
+        "uniform_std": UNIFORM_STD,
+        "blind_threshold": bias.blind.threshold,
+        "blind_f1": bias.blind.f1,
+        "blind_f1_held_out": bias.held_out_f1,
+    }
 
 
 def _resized_masks(tiles: TileSet, size: int) -> Iterator[tuple[str, Labels]]:
-    # Tiles without a mask share one, and their images are not opened.
+    # Tiles without labels share one mask, and their images are not opened.
     background = np.zeros((size, size), np.uint8)
     for tile in tiles:
-        yield tile.tile_id, resize_mask(read_tile(tile)[1], size) if _has_labels(tile) else background
-
-
-def _has_labels(tile: Tile) -> bool:
-    return tile.mask is not None or tile.ignore == "nodata"
+        has_labels = tile.mask is not None or tile.ignore == "nodata"
+        yield tile.tile_id, resize_mask(read_tile(tile)[1], size) if has_labels else background
 
 
 def _folds(landslides: TileSet) -> list[int] | None:
     try:
         folds = assign_folds(landslides, _FOLDS, _SEED)
-    except DataError:  # too few tiles to hold some out
+    except DataError:  # too few tiles
         return None
     return [folds[tile_id] for tile_id in landslides.ids]
 

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from lim_keras.data.tile import Tile
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import ConfigError, DataError, LeakError
 
 Names = npt.NDArray[np.str_]

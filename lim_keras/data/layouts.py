@@ -1,72 +1,111 @@
-"""Folder layouts of tiles, and checks of the tiles found."""
+"""Layouts of labelled tiles on disk: find the tiles, then check every file.
+
+To read another layout, write a function from a path to candidates and messages, and add it to `LAYOUTS`. A layout whose
+masks are no raster files converts them to PNG or GeoTIFF masks of 0, 1 and 255 first.
+"""
 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from lim_keras.data.manifest import Candidate, raise_problems
-from lim_keras.data.tile import IGNORED, LANDSLIDE, Kind, Tile, read_pair
+from lim_keras.data.manifest import Candidate, read_candidates
+from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Tile, TileSet, raise_problems, read_pair
 from lim_keras.errors import DataError
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
 
-_READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-
-_NOT_READ = frozenset({".bmp", ".gif", ".webp", ".jp2", ".npy", ".npz", ".h5", ".img"})
-
 Found = tuple[list[Candidate], list[str]]
+"""Tiles that a layout lists, and messages about files that do not pair."""
+
+_MANIFEST = "tiles.csv"
+_READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+_NOT_READ = frozenset({".bmp", ".gif", ".webp", ".jp2", ".npy", ".npz", ".h5", ".img"})
+_USABLE_ID = re.compile(r"[^\s#./\\]([^\n\r/\\]*[^\s/\\])?")
 
 
-def find_tiles(folder: Path) -> Found:
-    """Tiles of a folder in one of the two layouts, and what is wrong with their pairing, as messages.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One arrangement of tiles.
+
+    Attributes:
+        description: for the error that no layout matches.
+        matches: whether a path holds this layout.
+        find: list the tiles of such a path.
+    """
+
+    description: str
+    matches: Callable[[Path], bool]
+    find: Callable[[Path], Found]
+
+
+def read_tiles(
+    path: str | os.PathLike[str], progress: ProgressCallback | None = None, *, decode: bool = True
+) -> TileSet:
+    """Read labelled tiles in one of the `LAYOUTS` and check every image and mask.
+
+    Args:
+        path: a manifest (.csv) or a folder.
+        progress: receives the number of checked tiles.
+        decode: False trusts the pixel counts of a manifest and reads only the headers of its images; for files that
+            were checked before.
 
     Raises:
-        DataError: the folder has neither layout.
+        DataError: no layout matches, or one error that lists the first 20 bad files and counts the rest.
     """
-    if (folder / "landslide").is_dir() or (folder / "non-landslide").is_dir():
-        return _bijie(folder)
-    if (folder / "images").is_dir():
-        return _pairs(folder / "images", folder / "masks", None)
-    raise DataError(
-        f"{folder}: expected a tiles.csv, or folders landslide/image, landslide/mask and non-landslide/image, "
-        f"or folders images and masks. Found {_contents(folder)}."
-    )
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Expected a folder of tiles or a tiles.csv.")
+    if path.is_dir() and (path / _MANIFEST).is_file():
+        path = path / _MANIFEST
+    layout = next((layout for layout in LAYOUTS if layout.matches(path)), None)
+    if layout is None:
+        expected = ", or ".join(layout.description for layout in LAYOUTS)
+        raise DataError(f"{path}: expected {expected}. Found {_contents(path)}.")
+    candidates, problems = layout.find(path)
+    if not candidates and not problems:
+        raise DataError(f"{path}: no tiles were found. Expected images of .png, .jpg or .tif.")
+    results = list(_check_all(candidates, progress, decode))
+    passed = [result for result in results if isinstance(result, _Checked)]
+    failed = [result for result in results if isinstance(result, str)]
+    raise_problems(path, [*problems, *_id_problems(candidates), *failed, *_mixed_types(passed)])
+    root = path if path.is_dir() else path.parent
+    return TileSet(root, tuple(result.tile for result in passed), passed[0].bands, passed[0].dtype)
 
 
-def _contents(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "an empty folder"
+def _has_kind_folders(path: Path) -> bool:
+    return any((path / kind).is_dir() for kind in get_args(Kind))
 
 
-def _bijie(folder: Path) -> Found:
+def _find_bijie(folder: Path) -> Found:
+    """List the tiles of landslide/{image,mask} and non-landslide/{image,mask}, as the Bijie data set is published."""
     candidates, problems = [], []
-    kinds: tuple[Kind, Kind] = ("landslide", "non-landslide")
-    for kind in kinds:
-        room = folder / kind
-        if not room.is_dir():
+    for kind in get_args(Kind):
+        part = folder / kind
+        if not part.is_dir():
             continue
-        if not (room / "image").is_dir():
-            problems.append(f"{room}: expected a folder `image` in it. Found {_contents(room)}.")
+        if not (part / "image").is_dir():
+            problems.append(f"{part}: expected a folder `image` in it. Found {_contents(part)}.")
             continue
-        found, wrong = _pairs(room / "image", room / "mask", kind)
+        found, unpaired = _find_pairs(part / "image", part / "mask", kind)
         candidates += found
-        problems += wrong
+        problems += unpaired
     return candidates, problems
 
 
-def _pairs(images: Path, masks: Path, kind: Kind | None) -> Found:
-    """Pair by stem. Tiles of kind non-landslide may go without a mask; all others may not."""
+def _find_pairs(images: Path, masks: Path, kind: Kind | None) -> Found:
+    """Pair images and masks by file stem. Only tiles of kind non-landslide may lack a mask."""
     image_of, problems = _by_stem(images)
-    mask_of, wrong = _by_stem(masks) if masks.is_dir() else ({}, [])
-    problems += wrong
+    mask_of, unread = _by_stem(masks) if masks.is_dir() else ({}, [])
+    problems += unread
     candidates = []
     for stem, paths in image_of.items():
         mask = mask_of.get(stem, [None])[0]
@@ -83,63 +122,40 @@ def _pairs(images: Path, masks: Path, kind: Kind | None) -> Found:
     return candidates, problems
 
 
+LAYOUTS = (
+    Layout("a tiles.csv", lambda path: not path.is_dir(), read_candidates),
+    Layout("folders landslide/image, landslide/mask and non-landslide/image", _has_kind_folders, _find_bijie),
+    Layout(
+        "folders images and masks",
+        lambda path: (path / "images").is_dir(),
+        lambda path: _find_pairs(path / "images", path / "masks", None),
+    ),
+)
+"""Known layouts; the first that matches is read."""
+
+
+def _contents(folder: Path) -> str:
+    names = sorted(entry.name for entry in folder.iterdir())
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "an empty folder"
+
+
 def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Image files by stem, sorted by name; hidden files (macOS leaves some) and all that is no image are skipped."""
+    """Return image files by stem, sorted by name, without hidden files and other types; and messages."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     problems = []
     for path in sorted(folder.iterdir()):
-        ending = path.suffix.lower()
-        if path.name.startswith(".") or not (ending in _READ or ending in _NOT_READ):
+        suffix = path.suffix.lower()
+        if path.name.startswith("."):
             continue
-        if ending in _NOT_READ:
-            problems.append(f"{path}: files of {ending} are not read. Convert it to PNG or TIFF.")
-        else:
+        if suffix in _READ:
             found[path.stem].append(path)
+        elif suffix in _NOT_READ:
+            problems.append(f"{path}: files of {suffix} are not read. Convert it to PNG or TIFF.")
     return dict(found), problems
 
 
-_USABLE_ID = re.compile(r"[^\s#./\\]([^\n\r/\\]*[^\s/\\])?")
-
-
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """The tiles that passed, and what they share."""
-
-    tiles: tuple[Tile, ...]
-    bands: int
-    dtype: str
-
-
-def check_tiles(
-    where: Path,
-    candidates: Sequence[Candidate],
-    problems: Sequence[str],
-    progress: ProgressCallback | None = None,
-    decode: bool = True,
-) -> Checked:
-    """Decode every image and mask, in threads, and make tiles of the candidates.
-
-    Args:
-        where: what the error names first.
-        candidates: tiles as claimed.
-        problems: what is known to be wrong already.
-        progress: receives the number of checked tiles.
-        decode: False decodes only where a candidate does not claim its pixel counts.
-
-    Raises:
-        DataError: all problems of all tiles: the first 20 and a count of the rest; or there are no tiles.
-    """
-    if not candidates and not problems:
-        raise DataError(f"{where}: no tiles were found. Expected images of .png, .jpg or .tif.")
-    results = list(_check_all(candidates, progress, decode))
-    passed = [result for result in results if isinstance(result, _Passed)]
-    failed = [result for result in results if isinstance(result, str)]
-    raise_problems(where, [*problems, *_id_problems(candidates), *failed, *_odd_ones(passed)])
-    return Checked(tuple(result.tile for result in passed), passed[0].bands, passed[0].dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class _Passed:
+class _Checked:
     tile: Tile
     bands: int
     dtype: str
@@ -147,7 +163,8 @@ class _Passed:
 
 def _check_all(
     candidates: Sequence[Candidate], progress: ProgressCallback | None, decode: bool
-) -> Iterator[_Passed | str]:
+) -> Iterator[_Checked | str]:
+    """Yield a tile or a message for each candidate; files are decoded in threads."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         checked = pool.map(_check, candidates, repeat(decode))
@@ -156,62 +173,56 @@ def _check_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _check(candidate: Candidate, decode: bool) -> _Passed | str:
+def _check(candidate: Candidate, decode: bool) -> _Checked | str:
     try:
         landslide_px, valid_px = candidate.landslide_px, candidate.valid_px
         if decode or landslide_px is None or valid_px is None:
             _, labels = read_pair(candidate.image, candidate.mask, candidate.ignore)
             landslide_px, valid_px = int(np.sum(labels == LANDSLIDE)), int(np.sum(labels != IGNORED))
         info = read_info(candidate.image)
-        tile = _tile(candidate, info, landslide_px, valid_px)
+        return _Checked(_tile(candidate, info, landslide_px, valid_px), info.bands, info.dtype)
     except DataError as error:
         return str(error)
     except OSError as error:
         return f"{error.filename or candidate.image}: cannot be read ({error.strerror or error})."
-    return _Passed(tile, info.bands, info.dtype)
 
 
-def _tile(claim: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:
+def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:
     found = {"width": info.width, "height": info.height, "landslide_px": landslide_px, "valid_px": valid_px}
     for name, value in found.items():
-        claimed = getattr(claim, name)
-        if claimed is not None and claimed != value:
+        stated = getattr(candidate, name)
+        if stated is not None and stated != value:
             raise DataError(
-                f"{claim.image}: the manifest says {name} {claimed}, its files hold {value}. "
+                f"{candidate.image}: the manifest says {name} {stated}, its files hold {value}. "
                 f"They changed since it was written: correct or remove the column `{name}`."
             )
-    x, y = _centre(claim, info)
+    x, y = candidate.x, candidate.y
+    if x is None and y is None:
+        x, y = info.place(info.width / 2, info.height / 2) or (None, None)
     return Tile(
-        tile_id=claim.tile_id,
-        image=claim.image,
-        mask=claim.mask,
-        kind=_kind(claim, landslide_px),
-        group=claim.group,
-        scene=claim.scene,
+        tile_id=candidate.tile_id,
+        image=candidate.image,
+        mask=candidate.mask,
+        kind=_kind(candidate, landslide_px),
+        group=candidate.group,
+        scene=candidate.scene,
         x=x,
         y=y,
-        gsd_m=info.gsd_m if claim.gsd_m is None else claim.gsd_m,
-        crs=claim.crs or info.crs,
-        ignore=claim.ignore,
+        gsd_m=info.gsd_m if candidate.gsd_m is None else candidate.gsd_m,
+        crs=candidate.crs or info.crs,
+        ignore=candidate.ignore,
         **found,
     )
 
 
-def _centre(claim: Candidate, info: RasterInfo) -> tuple[float | None, float | None]:
-    centre = info.place(info.width / 2, info.height / 2)
-    if claim.x is not None or claim.y is not None or centre is None:
-        return claim.x, claim.y
-    return centre
-
-
-def _kind(claim: Candidate, landslide_px: int) -> Kind:
-    if claim.kind is None:
+def _kind(candidate: Candidate, landslide_px: int) -> Kind:
+    if candidate.kind is None:
         return "landslide" if landslide_px else "non-landslide"
-    if claim.kind == "non-landslide" and landslide_px:
-        raise DataError(f"{claim.mask}: the mask of a non-landslide tile holds {landslide_px} landslide pixels.")
-    if claim.kind == "landslide" and claim.mask is None:
-        raise DataError(f"{claim.image}: its mask is missing: a tile of kind landslide needs one.")
-    return claim.kind
+    if candidate.kind == "non-landslide" and landslide_px:
+        raise DataError(f"{candidate.mask}: the mask of a non-landslide tile holds {landslide_px} landslide pixels.")
+    if candidate.kind == "landslide" and candidate.mask is None:
+        raise DataError(f"{candidate.image}: its mask is missing: a tile of kind landslide needs one.")
+    return candidate.kind
 
 
 def _id_problems(candidates: Sequence[Candidate]) -> list[str]:
@@ -229,15 +240,15 @@ def _id_problems(candidates: Sequence[Candidate]) -> list[str]:
     return problems
 
 
-def _odd_ones(passed: Sequence[_Passed]) -> list[str]:
-    """Tiles whose bands or dtype are not those of the most tiles."""
-    counts = Counter((result.bands, result.dtype) for result in passed)
+def _mixed_types(checked: Sequence[_Checked]) -> list[str]:
+    """Report tiles whose bands or data type differ from those of most tiles."""
+    counts = Counter((result.bands, result.dtype) for result in checked)
     if len(counts) < 2:
         return []
     (bands, dtype), most = counts.most_common(1)[0]
     return [
         f"{result.tile.image}: {result.bands} band(s) of {result.dtype}, "
-        f"but {most} of the {len(passed)} tiles have {bands} of {dtype}."
-        for result in passed
+        f"but {most} of the {len(checked)} tiles have {bands} of {dtype}."
+        for result in checked
         if (result.bands, result.dtype) != (bands, dtype)
     ]

@@ -1,26 +1,30 @@
-"""Tile manifest `tiles.csv`: read and write."""
+"""Tile manifest `tiles.csv` and lists of tile ids: read and write."""
 
 import csv
 import difflib
 import math
 import os
-import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from lim_keras.data.tile import Ignore, Kind, Tile
+from lim_keras.data.tiles import Ignore, Kind, Tile, TileSet, raise_problems
 from lim_keras.errors import DataError
+from lim_keras.files import atomic_file, prepare_file
 
-_SHOWN = 20
+_COLUMNS = tuple(field.name for field in fields(Tile))
+_REQUIRED = ("tile_id", "image")
+_FOLD = "fold"
+
+Rows = list[tuple[int, dict[str, str]]]
+"""Line number and cells by column name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A tile as claimed: fields are those of `Tile`, None where nothing is claimed."""
+    """A tile before its files are checked: fields as in `Tile`, None where the source gives no value."""
 
     tile_id: str
     image: Path
@@ -39,36 +43,19 @@ class Candidate:
     ignore: Ignore = ""
 
 
-def raise_problems(where: Path, problems: Sequence[str]) -> None:
-    """Raise one DataError that lists the first 20 problems, one a line, and counts the rest; none: do nothing."""
-    if not problems:
-        return
-    lines = [f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''} with the tiles:", *problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"... and {len(problems) - _SHOWN} more.")
-    raise DataError("\n  ".join(lines))
-
-
-COLUMNS = tuple(field.name for field in fields(Tile))
-
-_REQUIRED = ("tile_id", "image")
-
-_FOLD = "fold"
-
-Row = Mapping[str, str]
-
-
 def read_candidates(path: Path) -> tuple[list[Candidate], list[str]]:
-    """Tiles as a manifest claims them, and what is wrong with its lines, as messages.
+    """Read the tiles of a manifest without opening their files.
 
-    Paths that are not absolute count from the manifest's folder. Columns of other names are passed over.
+    Relative paths start at the folder of the manifest. Unknown columns are skipped.
+
+    Returns:
+        The candidates, and one message for each bad line.
 
     Raises:
-        DataError: not a readable table, a required column is missing, or a column's name is close to a known one.
+        DataError: not a readable table, a required column is missing, or a column name looks misspelt.
     """
-    rows = _read_rows(path)
     candidates, problems = [], []
-    for line, row in rows:
+    for line, row in _read_rows(path):
         try:
             candidates.append(_candidate(row, path.parent))
         except ValueError as error:
@@ -77,14 +64,17 @@ def read_candidates(path: Path) -> tuple[list[Candidate], list[str]]:
 
 
 def read_folds(path: str | os.PathLike[str]) -> dict[str, int]:
-    """The column `fold` of a manifest, by tile id: 0, 1, ... for folds, -1 for a test tile; empty cells are left out.
+    """Read the column `fold` of a manifest.
+
+    Returns:
+        Fold by tile id: 0, 1, ... for folds, -1 for test tiles. Tiles with an empty cell are left out.
 
     Raises:
-        DataError: not a readable manifest, it has no column `fold`, or a fold is not a whole number >= -1.
+        DataError: not a readable manifest, no column `fold`, or a fold is not a whole number >= -1.
     """
     path = Path(path)
     rows = _read_rows(path)
-    if rows and _FOLD not in rows[0][1]:
+    if _FOLD not in rows[0][1]:
         raise DataError(f"{path}: expected a column `{_FOLD}`. Found {', '.join(rows[0][1])}.")
     folds, problems = {}, []
     for line, row in rows:
@@ -99,27 +89,57 @@ def read_folds(path: str | os.PathLike[str]) -> dict[str, int]:
     return folds
 
 
-def write_rows(path: Path, tiles: Iterable[Tile], folds: Mapping[str, int] | None) -> None:
-    """Write a manifest beside its place, then rename it. Files in its folder are named from there, others in full."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, [*COLUMNS, *([_FOLD] if folds is not None else [])], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(_as_row(tile, path.parent.absolute(), folds) for tile in tiles)
-        beside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+def read_tile_ids(path: str | os.PathLike[str]) -> list[str]:
+    """Read tile ids from a text file (one id a line, `#` starts a comment line) or from a tiles.csv.
+
+    Returns:
+        Each id once, in the order of the file.
+
+    Raises:
+        DataError: unreadable, without ids, or a table without the column tile_id.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        rows = _read_table(path)
+        if "tile_id" not in rows[0][1]:
+            raise DataError(f"{path}: expected a column tile_id. Found {', '.join(rows[0][1])}.")
+        ids = [row["tile_id"] for _, row in rows]
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as a text file of tile ids ({error}).") from error
+        ids = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not ids:
+        raise DataError(f"{path}: expected one tile id a line, but there is none.")
+    return list(dict.fromkeys(ids))
 
 
-def _as_row(tile: Tile, folder: Path, folds: Mapping[str, int] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {name: "" if getattr(tile, name) is None else getattr(tile, name) for name in COLUMNS}
-    row |= {name: _portable(row[name], folder) for name in ("image", "mask") if row[name]}
-    return row if folds is None else row | {_FOLD: folds.get(tile.tile_id, "")}
+def write_manifest(tiles: TileSet, path: str | os.PathLike[str], folds: Mapping[str, int] | None = None) -> None:
+    """Write a tiles.csv that `read_tiles` reads. Files in its folder get relative paths, others absolute ones.
+
+    Args:
+        tiles: tiles to write.
+        path: file to write.
+        folds: fold by tile id (-1: test tile), written as the column `fold`; None for no such column.
+
+    Raises:
+        DataError: a fold of an unknown tile, or the file cannot be written.
+    """
+    path = Path(path)
+    tiles.check_known(folds or ())
+    prepare_file(path)
+    columns = [*_COLUMNS, _FOLD] if folds is not None else _COLUMNS
+    folder = path.parent.absolute()
+    with atomic_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(_row(tile, folder) | {_FOLD: (folds or {}).get(tile.tile_id, "")} for tile in tiles)
+
+
+def _row(tile: Tile, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {name: "" if getattr(tile, name) is None else getattr(tile, name) for name in _COLUMNS}
+    return row | {name: _portable(row[name], folder) for name in ("image", "mask") if row[name]}
 
 
 def _portable(file: Path, folder: Path) -> str:
@@ -127,12 +147,8 @@ def _portable(file: Path, folder: Path) -> str:
     return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 
-def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and stripped cells of every line of a CSV file with a header; blank lines are passed over.
-
-    Raises:
-        DataError: not readable as text, or a line with more or fewer cells than the header.
-    """
+def _read_table(path: Path) -> Rows:
+    """Read a CSV file with a header; cells are stripped and blank lines skipped."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True)
@@ -142,32 +158,32 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     if len(lines) < 2:
         raise DataError(f"{path}: expected a header line and one line for each tile. Found {len(lines)} line(s).")
     (_, header), *rest = lines
-    raise_problems(
-        path,
-        [
-            f"{path}, line {number}: expected {len(header)} cells. Received {len(cells)}."
-            for number, cells in rest
-            if len(cells) != len(header)
-        ]
-        + [f"{path}: two columns are named {name!r}." for name in sorted(set(header)) if header.count(name) > 1],
-    )
+    problems = [
+        f"{path}, line {number}: expected {len(header)} cells. Received {len(cells)}."
+        for number, cells in rest
+        if len(cells) != len(header)
+    ]
+    problems += [f"{path}: two columns are named {name!r}." for name in sorted(set(header)) if header.count(name) > 1]
+    raise_problems(path, problems)
     return [(number, dict(zip(header, cells, strict=True))) for number, cells in rest]
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    rows = read_table(path)
+def _read_rows(path: Path) -> Rows:
+    """Read a table and check its column names."""
+    rows = _read_table(path)
     names = list(rows[0][1])
     missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise DataError(f"{path}: expected the columns {', '.join(missing)}. Found {', '.join(names)}.")
-    for name in set(names) - {*COLUMNS, _FOLD}:
-        close = difflib.get_close_matches(name.lower(), {*COLUMNS, _FOLD} - set(names), 1, 0.8)
+    known = {*_COLUMNS, _FOLD}
+    for name in set(names) - known:
+        close = difflib.get_close_matches(name.lower(), known - set(names), 1, 0.8)
         if close:
             raise DataError(f"{path}: unknown column {name!r}. Did you mean {close[0]!r}? Rename it.")
     return rows
 
 
-def _candidate(row: Row, folder: Path) -> Candidate:
+def _candidate(row: Mapping[str, str], folder: Path) -> Candidate:
     cell = defaultdict(str, row)
     if not cell["image"]:
         raise ValueError("the cell `image` is empty.")
@@ -190,7 +206,7 @@ def _candidate(row: Row, folder: Path) -> Candidate:
     )
 
 
-def _choice(text: str, name: str, allowed: tuple[str, ...]) -> Any:
+def _choice(text: str, name: str, allowed: Iterable[str]) -> Any:
     if text and text not in allowed:
         expected = " or ".join(repr(value) for value in allowed if value)
         raise ValueError(f"expected {expected} in the column `{name}`. Received {text!r}.")
@@ -217,7 +233,7 @@ def _positive(text: str, name: str) -> float | None:
 
 
 def _whole(text: str, name: str, least: int) -> int | None:
-    """A whole number; "12.0" too, for so tables come out of pandas where a cell of the column is empty."""
+    """Parse a whole number. "12.0" counts: pandas writes it where a column has empty cells."""
     value = _number(text, name)
     if value is not None and (value != int(value) or value < least):
         raise ValueError(f"expected a whole number of at least {least} in the column `{name}`. Received {text!r}.")

@@ -16,8 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from shapely import Polygon, STRtree
 
-from lim_keras.data.tile import Tile
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_image, read_info

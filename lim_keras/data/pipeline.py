@@ -1,4 +1,4 @@
-"""Samplers and sheets as `tf.data` datasets of batches."""
+"""Batches of training samples and validation sheets as `tf.data` datasets."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from lim_keras.data.mosaic import pack, render, windows_of
-from lim_keras.data.sampling import Sampler
-from lim_keras.data.store import TileStore
+from lim_keras.data.sampling import Sampler, pack, render, windows_of
+from lim_keras.data.tiles import TileStore
 
 
 def training_batches(
-    sampler: Sampler, batch_size: int, steps_per_epoch: int, epochs: int, first_epoch: int = 0, workers: int = 2
+    sampler: Sampler, batch_size: int, steps_per_epoch: int, epochs: int, *, first_epoch: int = 0, workers: int = 2
 ) -> tf.data.Dataset:
-    """Batches of (image (n, s, s, bands) in its own data type, labels uint8), epoch after epoch.
+    """Yield the batches of all epochs from `first_epoch` on.
 
-    Labels are a mask (n, s, s, 1), or as many planes (n, s, s, planes) as the sampler's examples have.
+    The order does not depend on `workers`, and a resumed run gets the batches of an unbroken one.
 
-    Starts with `first_epoch`, so that a continued run sees the batches that an unbroken one would have seen. The order
-    is fixed, whatever the number of workers.
+    Args:
+        sampler: source of the examples.
+        batch_size: examples in a batch.
+        steps_per_epoch: batches in an epoch.
+        epochs: number of the epoch to stop before.
+        first_epoch: number of the first epoch, counted from 0.
+        workers: threads that draw examples.
+
+    Returns:
+        Dataset of images (n, s, s, bands) in their data type and labels uint8: a mask (n, s, s, 1), or (n, s, s,
+        planes) where the examples of the sampler have planes.
     """
-    # The workers are the parallelism; a pool of OpenCV's own would take the cores from the training step.
+    # The workers are the parallelism: threads of OpenCV would take cores from the training step.
     cv2.setNumThreads(1)
     image, mask = sampler.example(first_epoch, 0)
     shape = mask.shape if mask.ndim == 3 else (*mask.shape, 1)
@@ -46,10 +54,20 @@ def training_batches(
     return _untuned(examples.batch(batch_size, drop_remainder=True).prefetch(4))
 
 
-def sheet_batches(store: TileStore, size: int, batch_size: int, seed: int, sheet_side: int = 4096) -> tf.data.Dataset:
-    """Every pixel of every tile once, among other tiles: packed sheets cut into windows, for validation.
+def sheet_batches(
+    store: TileStore, size: int, batch_size: int, seed: int, *, sheet_side: int = 4096
+) -> tf.data.Dataset:
+    """Yield validation windows that label every tile pixel once, among other tiles.
 
-    Batches of (image (n, size, size, bands), mask (n, size, size, 1) uint8 {0, 1, 255}).
+    Args:
+        store: validation tiles.
+        size: height and width of a window, pixels.
+        batch_size: windows in a batch.
+        seed: decides which tiles are neighbours on a sheet.
+        sheet_side: side of a sheet, pixels.
+
+    Returns:
+        Dataset of images (n, size, size, bands) and masks (n, size, size, 1) uint8 {0, 1, 255}.
     """
     sheets = pack([store.size(position) for position in range(len(store))], sheet_side, seed)
     first, _ = store.get(0)
@@ -67,7 +85,11 @@ def sheet_batches(store: TileStore, size: int, batch_size: int, seed: int, sheet
 
 
 def resized_batches(sampler: Sampler, batch_size: int) -> tf.data.Dataset:
-    """Every example of a sampler's first epoch once, in batches, for validation on whole resized tiles."""
+    """Yield every example of the first epoch of a sampler once, for validation on whole resized tiles.
+
+    Returns:
+        Dataset of images (n, s, s, bands) and masks (n, s, s, 1) uint8 {0, 1, 255}.
+    """
     image, mask = sampler.example(0, 0)
 
     def examples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -80,11 +102,7 @@ def resized_batches(sampler: Sampler, batch_size: int) -> tf.data.Dataset:
 
 
 def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Without autotuning: workers and buffers are fixed, and an iterator ends at once.
-
-    The thread that tunes sleeps for up to a minute between two looks at a pipeline, and the end of training waits
-    for it to wake up.
-    """
+    """Switch autotuning off: its thread sleeps between checks, and the end of an iterator would wait for it."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

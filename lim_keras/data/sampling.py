@@ -1,56 +1,56 @@
-"""What a training example is: a window anywhere at one ground sample distance, or a whole tile resized as in the paper.
-
-A sampler is addressed by epoch and position and draws from a generator seeded with both, so that a run that was cut off
-goes on with the very batches that it would have seen.
-"""
+"""Training samples: windows of tiles among other tiles, whole resized tiles, and sheets of tiles laid edge to edge."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from lim_keras.data.augment import PAPER_RECIPES, Augmentation, AugmentationName, build_augmentation, paper_recipe
-from lim_keras.data.mosaic import fill_box, lay_tile
-from lim_keras.data.store import TileStore, resample
+from lim_keras.data.tiles import IGNORED, TileStore, resample
 from lim_keras.errors import DataError
 from lim_keras.raster.windows import Box
 
 Example = tuple[np.ndarray, np.ndarray]
-"""Image (size, size, bands) in its own data type, mask (size, size) uint8 {0, 1, 255}."""
+"""Image (h, w, bands) in its data type, and mask (h, w) uint8 {0, 1, 255}."""
 
 
 class Sampler(Protocol):
-    """Examples of one size, addressed by epoch and position."""
+    """Square examples addressed by epoch and position, so that a resumed run draws the examples of an unbroken one."""
 
     size: int
 
     def __len__(self) -> int:
-        """Examples in an epoch."""
+        """Return the number of examples in an epoch."""
         ...
 
     def example(self, epoch: int, position: int) -> Example:
-        """The same epoch and position always give the same example."""
+        """Return one example; equal arguments give equal examples."""
         ...
 
 
 class WindowSampler:
-    """Square windows in which a landslide may lie anywhere, be cut by an edge, or be absent.
+    """Square windows with a landslide at any position, cut by an edge, or absent.
 
-    A window is placed so that one pixel of its tile, drawn at random (of a landslide tile, one of the landslide's),
-    lands on a place of the window drawn at random. Where the tile is larger than the window, the window is moved inside
-    it. Otherwise, and at rate `paste` anyway, the rest of the window shows other tiles. Those are drawn like the first
-    one, landslides as often as there, so that neither a seam nor its absence says anything about the ground beside it.
+    A random pixel of a random tile (of a landslide tile: a landslide pixel) lands on a random pixel of the window. If
+    the tile is larger than the window, the window is moved inside the tile. Otherwise, and with probability `paste` in
+    any case, other tiles fill the rest. They are drawn by the same rule as the first, so a seam tells nothing about
+    the tiles beside it.
 
     Args:
-        store: the tiles to draw from.
+        store: tiles to draw from.
         size: height and width of a window, pixels.
         examples: windows in an epoch.
         seed: decides every draw, together with epoch and position.
-        landslide_share: probability that a tile is drawn from the landslide tiles.
-        scale_jitter: (low, high) factor by which a window's ground is magnified, drawn evenly on a log scale.
-        paste: probability that the surroundings come from other tiles even where the tile would fill the window.
+        landslide_share: probability of drawing a landslide tile.
+        scale_jitter: (low, high) magnification of the ground, drawn evenly on a log scale.
+        paste: probability that other tiles surround the tile even where it would fill the window.
         augmentation: applied to image and mask last.
+
+    Raises:
+        DataError: landslide tiles are wanted, but there is none.
     """
 
     def __init__(
@@ -68,20 +68,18 @@ class WindowSampler:
         self.size = size
         self._store, self._examples, self._seed = store, examples, seed
         self._share, self._jitter, self._paste, self._augmentation = landslide_share, scale_jitter, paste, augmentation
-        kinds = [tile.kind == "landslide" for tile in store.tiles]
-        self._landslides = np.flatnonzero(kinds)
-        self._background = np.flatnonzero(~np.asarray(kinds, bool))
+        is_landslide = np.array([tile.kind == "landslide" for tile in store.tiles], bool)
+        self._landslides, self._background = np.flatnonzero(is_landslide), np.flatnonzero(~is_landslide)
         if landslide_share and not len(self._landslides):
             raise DataError("No landslide tile to draw landslide windows from. Expected at least one. Received: 0")
         if landslide_share < 1 and not len(self._background):
-            # A set of landslide tiles only: their own background is the background.
             self._background = self._landslides
 
     def __len__(self) -> int:
         return self._examples
 
     def example(self, epoch: int, position: int) -> Example:
-        """One window; see the class."""
+        """Return one window; equal arguments give equal windows."""
         rng = np.random.default_rng((self._seed, epoch, position))
         scale = float(np.exp(rng.uniform(*np.log(self._jitter))))
         side = max(1, round(self.size / scale))
@@ -92,15 +90,11 @@ class WindowSampler:
         pool = self._landslides if rng.random() < self._share else self._background
         return int(pool[int(rng.integers(len(pool)))])
 
-    def _place(self, side: int, rng: np.random.Generator) -> tuple[int, list[int]]:
-        """A tile, and where in it (top, left) the window begins."""
+    def _window(self, side: int, rng: np.random.Generator) -> Example:
         position = self._draw(rng)
         _, mask = self._store.get(position)
-        anchor = _landslide_pixel if self._store.tiles[position].kind == "landslide" else _any_pixel
-        return position, [at - int(rng.integers(side)) for at in anchor(mask, rng)]
-
-    def _window(self, side: int, rng: np.random.Generator) -> Example:
-        position, origin = self._place(side, rng)
+        pick_pixel = _landslide_pixel if self._store.tiles[position].kind == "landslide" else _any_pixel
+        origin = [pixel - int(rng.integers(side)) for pixel in pick_pixel(mask, rng)]
         image, mask = self._store.get(position)
         pastes = rng.random() < self._paste
         if not pastes:
@@ -108,16 +102,13 @@ class WindowSampler:
         top, left = origin
         if not pastes and top >= 0 and left >= 0 and top + side <= mask.shape[0] and left + side <= mask.shape[1]:
             return image[top : top + side, left : left + side], mask[top : top + side, left : left + side]
-        return self._among_others(image, mask, top, left, side, rng)
+        return self._surrounded((image, mask), (top, left), side, rng)
 
-    def _among_others(
-        self, image: np.ndarray, mask: np.ndarray, top: int, left: int, side: int, rng: np.random.Generator
-    ) -> Example:
-        """The tile at its place in the window, the four strips around it covered with other tiles."""
-        window = np.empty((side, side, image.shape[2]), image.dtype)
+    def _surrounded(self, tile: Example, origin: tuple[int, int], side: int, rng: np.random.Generator) -> Example:
+        """Lay the tile into the window and fill the rest with other tiles."""
+        window = np.empty((side, side, tile[0].shape[2]), tile[0].dtype)
         labels = np.empty((side, side), np.uint8)
-        strips = lay_tile(window, labels, Box(0, 0, side, side), (image, mask), (top, left))
-        for strip in strips:
+        for strip in lay_tile(window, labels, Box(0, 0, side, side), tile, origin):
             fill_box(window, labels, strip, lambda draw: self._store.get(self._draw(draw)), rng)
         return window, labels
 
@@ -139,10 +130,18 @@ def _inside(start: int, side: int, edge: int) -> int:
 
 
 class ResizedSampler:
-    """Whole tiles resized to a square, the paper's way; every epoch shows every tile once, in an order of its own.
+    """Whole tiles resized to a square, as in the paper. Each epoch shows every tile once, in an order of its own.
 
-    With the "paper" augmentation a landslide tile yields itself and the three recipes of Fig. 6, a non-landslide tile
-    itself; with "dihedral" or "none" each tile is one example.
+    With the augmentation "paper" a landslide tile gives four examples, itself and the three recipes of Fig. 6 of Chen
+    et al. 2022. Otherwise each tile is one example.
+
+    Args:
+        store: tiles.
+        size: height and width of an example, pixels.
+        seed: decides order and augmentation, together with epoch and position.
+        augmentation: "paper", "dihedral" or "none".
+        low, high: lowest and highest value of each band, (bands,).
+        colour_jitter: strength of the colour changes of "dihedral".
     """
 
     def __init__(
@@ -172,7 +171,7 @@ class ResizedSampler:
         return len(self._entries)
 
     def example(self, epoch: int, position: int) -> Example:
-        """One tile; positions past the epoch's end go round again."""
+        """Return one tile; positions beyond the epoch start again."""
         tile, recipe = self._entries[self._shuffled(epoch)[position % len(self)]]
         rng = np.random.default_rng((self._seed, epoch, position))
         image, mask = resample(*self._store.get(tile), (self.size, self.size))
@@ -186,3 +185,168 @@ class ResizedSampler:
             order = np.random.default_rng((self._seed, epoch)).permutation(len(self))
             self._order = (epoch, order)
         return order
+
+
+def fill_box(
+    image: np.ndarray,
+    mask: np.ndarray,
+    box: Box,
+    pick: Callable[[np.random.Generator], Example],
+    rng: np.random.Generator,
+) -> None:
+    """Cover a box of `image` (H, W, bands) and `mask` (H, W) with random cuts of the tiles that `pick` draws.
+
+    Each cut leaves an L-shaped rest, which is split in two boxes and covered in turn.
+    """
+    boxes = [box]
+    while boxes:
+        rest = boxes.pop()
+        if rest.height <= 0 or rest.width <= 0:
+            continue
+        pixels, labels = pick(rng)
+        height, width = min(rest.height, pixels.shape[0]), min(rest.width, pixels.shape[1])
+        top = int(rng.integers(pixels.shape[0] - height + 1))
+        left = int(rng.integers(pixels.shape[1] - width + 1))
+        target = Box.sized(rest.top, rest.left, height, width).slices
+        image[target] = pixels[top : top + height, left : left + width]
+        mask[target] = labels[top : top + height, left : left + width]
+        below, beside = rest.height - height, rest.width - width
+        if rng.random() < 0.5:
+            boxes += [
+                Box.sized(rest.top, rest.left + width, height, beside),
+                Box.sized(rest.top + height, rest.left, below, rest.width),
+            ]
+        else:
+            boxes += [
+                Box.sized(rest.top + height, rest.left, below, width),
+                Box.sized(rest.top, rest.left + width, rest.height, beside),
+            ]
+
+
+def lay_tile(image: np.ndarray, mask: np.ndarray, box: Box, tile: Example, origin: tuple[int, int]) -> list[Box]:
+    """Copy a part of a tile into a box of `image` (H, W, bands) and `mask` (H, W).
+
+    Args:
+        image, mask: written to.
+        box: target.
+        tile: image (h, w, bands) and mask (h, w).
+        origin: pixel (top, left) of the tile that falls on the upper left corner of the box; may lie outside the tile.
+
+    Returns:
+        The boxes that stay empty.
+    """
+    pixels, labels = tile
+    (top, left), (height, width) = origin, labels.shape
+    y0, x0 = max(0, -top), max(0, -left)
+    y1, x1 = min(box.height, height - top), min(box.width, width - left)
+    target = Box.sized(box.top + y0, box.left + x0, y1 - y0, x1 - x0).slices
+    image[target] = pixels[top + y0 : top + y1, left + x0 : left + x1]
+    mask[target] = labels[top + y0 : top + y1, left + x0 : left + x1]
+    strips = [
+        Box.sized(box.top, box.left, y0, box.width),
+        Box.sized(box.top + y1, box.left, box.height - y1, box.width),
+        Box.sized(box.top + y0, box.left, y1 - y0, x0),
+        Box.sized(box.top + y0, box.left + x1, y1 - y0, box.width - x1),
+    ]
+    return _not_empty(strips)
+
+
+def _not_empty(boxes: Sequence[Box]) -> list[Box]:
+    return [box for box in boxes if box.height > 0 and box.width > 0]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Positions of tiles on a sheet.
+
+    Attributes:
+        height, width: pixels.
+        boxes: box of each tile, by its position in the store.
+        gaps: boxes that no tile covers.
+    """
+
+    height: int
+    width: int
+    boxes: dict[int, Box]
+    gaps: tuple[Box, ...]
+
+
+def pack(sizes: Sequence[tuple[int, int]], side: int, seed: int = 0) -> list[Sheet]:
+    """Lay tiles edge to edge on sheets, in shelves of tiles of similar height.
+
+    Tiles are dealt to the sheets at random, so that no sheet holds only small tiles.
+
+    Args:
+        sizes: (height, width) of each tile, pixels.
+        side: side of a sheet, pixels; a larger tile gets a sheet of its own size.
+        seed: decides which tiles are neighbours.
+    """
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    sheets: list[Sheet] = []
+    dealt: list[int] = []
+    area = 0
+    for position in order:
+        dealt.append(int(position))
+        area += sizes[position][0] * sizes[position][1]
+        if area >= 0.9 * side * side:
+            sheets.append(_shelves(dealt, sizes, side))
+            dealt, area = [], 0
+    if dealt:
+        sheets.append(_shelves(dealt, sizes, side))
+    return sheets
+
+
+def _shelves(positions: list[int], sizes: Sequence[tuple[int, int]], side: int) -> Sheet:
+    area = sum(sizes[p][0] * sizes[p][1] for p in positions)
+    width = max(min(side, int(np.ceil(area**0.5))), max(sizes[p][1] for p in positions))
+    boxes: dict[int, Box] = {}
+    gaps: list[Box] = []
+    y = x = shelf = 0
+    for position in sorted(positions, key=lambda p: -sizes[p][0]):
+        tile_height, tile_width = sizes[position]
+        if x + tile_width > width:
+            gaps.append(Box.sized(y, x, shelf, width - x))
+            y, x, shelf = y + shelf, 0, 0
+        shelf = shelf or tile_height
+        boxes[position] = Box.sized(y, x, tile_height, tile_width)
+        gaps.append(Box.sized(y + tile_height, x, shelf - tile_height, tile_width))
+        x += tile_width
+    gaps.append(Box.sized(y, x, shelf, width - x))
+    return Sheet(y + shelf, width, boxes, tuple(_not_empty(gaps)))
+
+
+def render(sheet: Sheet, get: Callable[[int], Example], seed: int = 0) -> Example:
+    """Draw a sheet: image (height, width, bands) and mask (height, width) uint8 {0, 1, 255}.
+
+    Gaps are filled with cuts of the same tiles and labelled ignore.
+    """
+    positions = list(sheet.boxes)
+    first, _ = get(positions[0])
+    image = np.zeros((sheet.height, sheet.width, first.shape[2]), first.dtype)
+    mask = np.full((sheet.height, sheet.width), IGNORED, np.uint8)
+    for position, box in sheet.boxes.items():
+        image[box.slices], mask[box.slices] = get(position)
+    rng = np.random.default_rng(seed)
+    unused = np.zeros_like(mask)
+    for gap in sheet.gaps:
+        fill_box(image, unused, gap, lambda draw: get(positions[int(draw.integers(len(positions)))]), rng)
+    return image, mask
+
+
+def windows_of(image: np.ndarray, mask: np.ndarray, size: int) -> Iterator[Example]:
+    """Cut a sheet into windows of `size` x `size` that label every pixel once.
+
+    The last windows of a row or column are moved inside, and pixels of earlier windows ignored in them. A sheet smaller
+    than a window is mirrored, and the mirror image ignored.
+    """
+    short = [max(0, size - edge) for edge in image.shape[:2]]
+    if any(short):
+        image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+        mask = np.pad(mask, ((0, short[0]), (0, short[1])), constant_values=IGNORED)
+    for y in range(0, mask.shape[0], size):
+        for x in range(0, mask.shape[1], size):
+            top, left = min(y, mask.shape[0] - size), min(x, mask.shape[1] - size)
+            labels = mask[top : top + size, left : left + size].copy()
+            labels[: y - top] = IGNORED
+            labels[:, : x - left] = IGNORED
+            yield image[top : top + size, left : left + size], labels

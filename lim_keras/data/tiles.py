@@ -1,26 +1,94 @@
-"""Sets of labelled tiles, and reading their pixels."""
+"""Labelled tiles: one tile, a set of tiles, their pixels, and a cache of decoded tiles."""
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import Any, Literal, overload
 
-from lim_keras.data.layouts import check_tiles, find_tiles
-from lim_keras.data.manifest import raise_problems, read_candidates, read_table, write_rows
-from lim_keras.data.tile import Kind, Tile
-from lim_keras.errors import DataError
-from lim_keras.progress import ProgressCallback
+import cv2
+import numpy as np
+import numpy.typing as npt
 
-_MANIFEST = "tiles.csv"
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.files import atomic_file
+from lim_keras.raster.images import fill_invalid, read_image, read_info, read_labels, read_valid
+
+Array = npt.NDArray[Any]
+Labels = npt.NDArray[np.uint8]
+Valid = npt.NDArray[np.bool_]
+Kind = Literal["landslide", "non-landslide"]
+Ignore = Literal["", "255", "nodata"]
+CacheMode = Literal["memory", "recent", "disk", "none"]
+
+LANDSLIDE = 1
+IGNORED = 255
+
+_MAX_LISTED = 20
+_RECENT_BYTES = 256 * 2**20
+_MAX_CV2_BANDS = 4
+"""OpenCV averages areas of at most four bands at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One labelled training tile: a line of the manifest.
+
+    Attributes:
+        tile_id: unique name.
+        image, mask: files; mask is None where the whole tile is background.
+        kind: "landslide" or "non-landslide".
+        group: tiles of one group stay on one side of every split; "" for none.
+        scene: name of the scene that the tile was cut from; "" if unknown.
+        x, y: centre, in units of `crs`, or in pixels of the scene where `crs` is "".
+        width, height: pixels.
+        gsd_m: ground sample distance, metres; None if unknown.
+        crs: coordinate reference system; "" if unknown.
+        landslide_px, valid_px: numbers of landslide pixels and of labelled pixels.
+        ignore: pixels without label: "" none, "255" that mask value, "nodata" those that mask or image mark as absent.
+    """
+
+    tile_id: str
+    image: Path
+    mask: Path | None
+    kind: Kind
+    group: str
+    scene: str
+    x: float | None
+    y: float | None
+    width: int
+    height: int
+    gsd_m: float | None
+    crs: str
+    landslide_px: int
+    valid_px: int
+    ignore: Ignore = ""
+
+
+def raise_problems(where: Path, problems: Sequence[str]) -> None:
+    """Raise one DataError that lists the first 20 problems and counts the rest; do nothing without problems."""
+    if not problems:
+        return
+    lines = [f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''} with the tiles:"]
+    lines += problems[:_MAX_LISTED]
+    if len(problems) > _MAX_LISTED:
+        lines.append(f"... and {len(problems) - _MAX_LISTED} more.")
+    raise DataError("\n  ".join(lines))
 
 
 @dataclass(frozen=True)
 class TileSet(Sequence[Tile]):
-    """Tiles that share bands and dtype, addressed by position or id.
+    """Tiles of equal bands and data type, addressed by position or id. `lim_keras.read_tiles` reads one.
 
-    root: the folder that they were read from. bands, dtype: of every image in it.
+    Attributes:
+        root: folder that the tiles were read from.
+        tiles: the tiles, in order.
+        bands: number of bands of every image.
+        dtype: NumPy name of the data type of every image.
     """
 
     root: Path
@@ -28,35 +96,9 @@ class TileSet(Sequence[Tile]):
     bands: int
     dtype: str
 
-    @classmethod
-    def read(
-        cls, path: str | os.PathLike[str], progress: ProgressCallback | None = None, *, decode: bool = True
-    ) -> "TileSet":
-        """Read a manifest (a .csv, or a folder that holds tiles.csv), Bijie's folders, or images/ with masks/.
-
-        Every image and mask is opened and checked here, so that training meets no bad file.
-
-        Args:
-            path: the folder or the manifest.
-            progress: receives the number of checked tiles.
-            decode: False takes the pixel counts of a manifest that `write_manifest` made as they are, and reads no more
-                than the headers of its images: for files that were checked a moment ago.
-
-        Raises:
-            DataError: one error that lists every offending file: the first 20, then a count of the rest.
-        """
-        path = Path(path)
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder. Expected a folder of tiles or a tiles.csv.")
-        if path.is_dir() and (path / _MANIFEST).is_file():
-            path = path / _MANIFEST
-        candidates, problems = find_tiles(path) if path.is_dir() else read_candidates(path)
-        checked = check_tiles(path, candidates, problems, progress, decode)
-        return cls(path if path.is_dir() else path.parent, checked.tiles, checked.bands, checked.dtype)
-
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """The tiles' ids, in order."""
+        """Ids of the tiles, in order."""
         return tuple(tile.tile_id for tile in self.tiles)
 
     @cached_property
@@ -76,54 +118,199 @@ class TileSet(Sequence[Tile]):
     def __getitem__(self, key: int | str | slice) -> Tile | tuple[Tile, ...]:
         if not isinstance(key, str):
             return self.tiles[key]
-        self._check_known([key])
+        self.check_known([key])
         return self._by_id[key]
 
-    def subset(self, ids: Iterable[str]) -> "TileSet":
-        """The tiles of these ids, in this set's order. Raises DataError if some are unknown."""
-        wanted = set(self._check_known(ids))
+    def subset(self, ids: Iterable[str]) -> TileSet:
+        """Return the tiles of these ids, in the order of this set. Raises DataError for unknown ids."""
+        wanted = set(self.check_known(ids))
         return replace(self, tiles=tuple(tile for tile in self.tiles if tile.tile_id in wanted))
 
-    def without(self, ids: Iterable[str]) -> "TileSet":
-        """All tiles but these, in order. Raises DataError if some are unknown."""
-        unwanted = set(self._check_known(ids))
+    def without(self, ids: Iterable[str]) -> TileSet:
+        """Return all other tiles, in order. Raises DataError for unknown ids."""
+        unwanted = set(self.check_known(ids))
         return replace(self, tiles=tuple(tile for tile in self.tiles if tile.tile_id not in unwanted))
 
-    def of_kind(self, kind: Kind) -> "TileSet":
-        """The tiles of one kind, in order."""
+    def of_kind(self, kind: Kind) -> TileSet:
+        """Return the tiles of one kind, in order."""
         return replace(self, tiles=tuple(tile for tile in self.tiles if tile.kind == kind))
 
-    def write_manifest(self, path: str | os.PathLike[str], folds: Mapping[str, int] | None = None) -> None:
-        """Write a tiles.csv that `read` takes; with a column `fold` (-1: test) if folds are given, by tile id."""
-        if folds is not None:
-            self._check_known(folds)
-        write_rows(Path(path), self.tiles, folds)
-
-    def _check_known(self, ids: Iterable[str]) -> list[str]:
+    def check_known(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids as a list. Raises DataError that lists unknown ids."""
         ids = list(ids)
         unknown = [tile_id for tile_id in dict.fromkeys(ids) if tile_id not in self._by_id]
         raise_problems(self.root, [f"no tile has the id {tile_id!r}." for tile_id in unknown])
         return ids
 
 
-def read_tile_ids(path: str | os.PathLike[str]) -> list[str]:
-    """Ids of a list: a text file of one id a line (`#` starts a comment line), or a tiles.csv; each once, in order.
+def read_tile(tile: Tile) -> tuple[Array, Labels]:
+    """Read the pixels of a tile.
+
+    Returns:
+        Image (height, width, bands) in its data type, and mask (height, width) uint8: 1 landslide, 0 background, 255
+        ignored. Where `ignore` is "nodata", absent image pixels hold the mean of their band.
 
     Raises:
-        DataError: unreadable, without a single id, or a table without the column tile_id.
+        DataError: a file is unreadable, image and mask differ in size, or the mask holds unknown values.
     """
-    path = Path(path)
-    if path.suffix.lower() == ".csv":
-        rows = read_table(path)
-        if "tile_id" not in rows[0][1]:
-            raise DataError(f"{path}: expected a column tile_id. Found {', '.join(rows[0][1])}.")
-        ids = [row["tile_id"] for _, row in rows]
-    else:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as a text file of tile ids ({error}).") from error
-        ids = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not ids:
-        raise DataError(f"{path}: expected one tile id a line, but there is none.")
-    return list(dict.fromkeys(ids))
+    return read_pair(tile.image, tile.mask, tile.ignore)
+
+
+def read_pair(image: Path, mask: Path | None, ignore: Ignore) -> tuple[Array, Labels]:
+    """Read an image and its mask; see `read_tile`."""
+    pixels = read_image(image)
+    shape = (pixels.shape[0], pixels.shape[1])
+    valid = read_valid(image) if ignore == "nodata" else None
+    if valid is not None:
+        pixels = fill_invalid(pixels, valid)
+    elif pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise DataError(f'{image}: the image holds NaN or infinite values. Set ignore "nodata" for it in tiles.csv.')
+    if mask is None:
+        return pixels, _ignore_invalid(np.zeros(shape, np.uint8), valid)
+    values = read_labels(mask)
+    if values.shape != shape:
+        raise DataError(
+            f"{mask}: the mask is {values.shape[1]} x {values.shape[0]} pixels, "
+            f"but its image {image.name} is {shape[1]} x {shape[0]}."
+        )
+    if valid is not None:
+        valid &= read_valid(mask)
+    elif ignore == "":
+        _check_nodata_value(mask, values)
+    return pixels, _ignore_invalid(_labels(values, ignore, valid, mask), valid)
+
+
+def _check_nodata_value(mask: Path, values: Array) -> None:
+    """Refuse a mask whose nodata value would be read as landslide."""
+    nodata = read_info(mask).nodata
+    if nodata in (1, 255) and (values == nodata).any():
+        raise DataError(f'{mask}: the mask holds its nodata value {nodata:g}. Set ignore "nodata" for it in tiles.csv.')
+
+
+def _labels(values: Array, ignore: Ignore, valid: Valid | None, mask: Path) -> Labels:
+    """Convert the values of a mask to labels; the values of invalid pixels do not matter."""
+    if valid is not None:
+        values = np.where(valid, values, 0)
+    is_1, is_255 = values == 1, values == 255
+    known = is_1 | is_255 | (values == 0)
+    if not known.all():
+        unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
+        lossy = mask.suffix.lower() in (".jpg", ".jpeg")
+        hint = " JPEG blurs labels: save masks as PNG or TIFF." if lossy else ""
+        raise DataError(f"{mask}: expected a mask of 0 and 1, or 0 and 255. Received the values {unknown}.{hint}")
+    if ignore == "255":
+        return _ignore_invalid(is_1.astype(np.uint8), ~is_255)
+    if is_1.any() and is_255.any():
+        raise DataError(f'{mask}: the mask holds both 1 and 255. If 255 is no label, set ignore "255" in tiles.csv.')
+    labels: Labels = (is_1 | is_255).astype(np.uint8)
+    return labels
+
+
+def _ignore_invalid(labels: Labels, valid: Valid | None) -> Labels:
+    if valid is not None:
+        labels[~valid] = IGNORED
+    return labels
+
+
+class TileStore:
+    """Decoded tiles by position, resampled to one ground sample distance.
+
+    Args:
+        tiles: tiles to decode.
+        gsd_m: ground sample distance to resample to, metres; None keeps the tiles as they are.
+        assumed_gsd_m: ground sample distance of files that do not name one; None keeps such tiles as they are.
+        cache: "memory" keeps every decoded tile, "recent" the last used ones up to 256 MiB, "disk" keeps arrays in
+            `folder`, "none" decodes each time.
+        folder: folder of the disk cache.
+
+    Raises:
+        ConfigError: unknown `cache`, or "disk" without `folder`.
+    """
+
+    def __init__(
+        self,
+        tiles: TileSet,
+        gsd_m: float | None = None,
+        assumed_gsd_m: float | None = None,
+        cache: CacheMode = "memory",
+        folder: Path | None = None,
+    ) -> None:
+        if cache not in ("memory", "recent", "disk", "none"):
+            raise ConfigError(
+                f"Invalid value for argument `cache`. Expected memory, recent, disk or none. Received: {cache}"
+            )
+        if cache == "disk" and folder is None:
+            raise ConfigError("Argument `folder` is needed when `cache` is 'disk'. Received: folder=None")
+        self.tiles = tiles
+        self._gsd_m, self._assumed_gsd_m, self._cache, self._folder = gsd_m, assumed_gsd_m, cache, folder or Path()
+        self._kept: OrderedDict[int, tuple[Array, Labels]] = OrderedDict()
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Return (height, width) of a tile after resampling, pixels, without decoding it."""
+        tile = self.tiles[position]
+        source = tile.gsd_m or self._assumed_gsd_m
+        scale = 1.0 if self._gsd_m is None or source is None else source / self._gsd_m
+        return max(1, round(tile.height * scale)), max(1, round(tile.width * scale))
+
+    def get(self, position: int) -> tuple[Array, Labels]:
+        """Return image (h, w, bands) in its data type and mask (h, w) uint8 {0, 1, 255} of a tile."""
+        with self._lock:
+            kept = self._kept.get(position)
+            if kept is not None:
+                self._kept.move_to_end(position)
+                return kept
+        if self._cache == "disk":
+            return self._from_disk(position)
+        decoded = self._decode(position)
+        if self._cache != "none":
+            self._keep(position, decoded)
+        return decoded
+
+    def _keep(self, position: int, decoded: tuple[Array, Labels]) -> None:
+        with self._lock:
+            if position in self._kept:  # another thread was faster
+                return
+            self._kept[position] = decoded
+            self._kept_bytes += _size_bytes(decoded)
+            while self._cache == "recent" and self._kept_bytes > _RECENT_BYTES:
+                self._kept_bytes -= _size_bytes(self._kept.popitem(last=False)[1])
+
+    def _decode(self, position: int) -> tuple[Array, Labels]:
+        image, mask = read_tile(self.tiles[position])
+        return resample(image, mask, self.size(position))
+
+    def _from_disk(self, position: int) -> tuple[Array, Labels]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        paths = [self._folder / f"{position:07d}_{part}.npy" for part in ("image", "mask")]
+        if not all(path.exists() for path in paths):
+            for path, array in zip(paths, self._decode(position), strict=True):
+                with atomic_file(path) as draft:
+                    np.save(draft, array)
+        image, mask = (np.load(path, mmap_mode="r") for path in paths)
+        return image, mask
+
+
+def _size_bytes(arrays: Iterable[Array]) -> int:
+    return sum(array.nbytes for array in arrays)
+
+
+def resample(image: Array, mask: Labels, size: tuple[int, int]) -> tuple[Array, Labels]:
+    """Resize image (h, w, bands) and mask (h, w) to `size` (height, width), pixels.
+
+    Images by area averaging where they shrink and bilinearly where they grow. Masks by nearest neighbour, so that no
+    label is interpolated.
+    """
+    if image.shape[:2] == size:
+        return image, mask
+    height, width = size
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    labels = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    starts = range(0, image.shape[2], _MAX_CV2_BANDS)
+    parts = [np.ascontiguousarray(image[..., start : start + _MAX_CV2_BANDS]) for start in starts]
+    return np.dstack([cv2.resize(part, (width, height), interpolation=method) for part in parts]), labels

@@ -12,7 +12,9 @@ from typing import Any
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, load_config
 from lim_keras.data.dataset_report import DatasetReport
-from lim_keras.data.tiles import TileSet, read_tile_ids
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.manifest import read_tile_ids
+from lim_keras.data.tiles import TileSet
 from lim_keras.demo.tiles import cut_tiles
 from lim_keras.demo.world import make_world, write_world
 from lim_keras.errors import DataError
@@ -65,7 +67,7 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     _check_folder(folder)
     say([heading("1. A made-up world", ": mountains, fields, roads, and landslides on the slopes")])
     test_ids = _write_worlds(folder)
-    tiles = TileSet.read(folder / "tiles")
+    tiles = read_tiles(folder / "tiles")
     stats = DatasetReport.measure(tiles)
     ratios = {name.replace("_", " "): ratio for name, ratio in stats.imbalance.ratios.items()}
     imbalance_chart(ratios, folder / "imbalance.png")

@@ -14,6 +14,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import Predict
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, SamplingSection
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError, DataError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles
@@ -87,7 +88,7 @@ def evaluate_bundle(
 
     Args:
         bundle: a loaded bundle with all of its folds, or its folder.
-        tiles: tiles, or a path that `TileSet.read` reads; None: evaluate on the scene alone.
+        tiles: tiles, or a path that `read_tiles` reads; None: evaluate on the scene alone.
         tile_ids: ids of the tiles to evaluate on; None: the run's test tiles, else all that were not trained on.
         scene, truth: a raster and its landslides, as polygons or as labels on the same grid; both or neither.
         settings: number of windows and of bootstrap draws.
@@ -132,7 +133,7 @@ def _averaged(model: Bundle) -> Predict:
 def _chosen(
     tiles: TileSet | StrPath, wanted: Sequence[str] | None, info: BundleInfo, progress: ProgressCallback | None
 ) -> TileSet:
-    tiles = tiles if isinstance(tiles, TileSet) else TileSet.read(tiles, progress)
+    tiles = tiles if isinstance(tiles, TileSet) else read_tiles(tiles, progress)
     if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
         raise DataError(
             f"{tiles.root}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "

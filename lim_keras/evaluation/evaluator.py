@@ -10,8 +10,7 @@ import numpy as np
 
 from lim_keras.bundle.protocol import Predict
 from lim_keras.config import EvaluationSection
-from lim_keras.data.store import TileStore
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, ProtocolName, evaluate_side_by_side
 from lim_keras.evaluation.protocols import SheetWindows, tile_predictions, window_predictions

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.protocol import Predict
-from lim_keras.data.mosaic import IGNORE, pack, render
-from lim_keras.data.store import TileStore, resample
+from lim_keras.data.sampling import pack, render
+from lim_keras.data.tiles import IGNORED, TileStore, resample
 from lim_keras.errors import ConfigError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
@@ -122,7 +122,7 @@ def sheet_predictions(
     for number, sheet in enumerate(pack(sizes, SIDE, seed)):
         image, mask = render(sheet, store.get, seed + number)
         probability = predict_array(predict, image, tile=tile, halo=halo, multiple=multiple)
-        for position, box in sheet.places.items():
+        for position, box in sheet.boxes.items():
             cut = box.slices
             held_out = store.tiles[position]
             sample = Sample(held_out.tile_id, held_out.kind, held_out.group, image[cut], mask[cut])
@@ -159,8 +159,8 @@ class SheetWindows:
         height, width = mask.shape
         place = np.ix_(rows % height, columns % width)
         window, labels = image[place], mask[place]
-        labels[height:] = IGNORE
-        labels[:, width:] = IGNORE
+        labels[height:] = IGNORED
+        labels[:, width:] = IGNORED
         return window, labels
 
     def _sheet(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:

@@ -21,6 +21,7 @@ from lim_keras.bundle.litert import (
     warn_if_approximate,
 )
 from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError, DataError, LimKerasWarning
 from lim_keras.evaluation.evaluator import choose_tiles
@@ -146,7 +147,7 @@ def _read_tiles(options: LiteRtOptions, info: BundleInfo) -> TileSet | None:
         if "int8" in options.variants:
             raise ConfigError("int8 is calibrated on training tiles, landslides among them. Give `tiles`.")
         return None
-    tiles = TileSet.read(options.tiles)
+    tiles = read_tiles(options.tiles)
     if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
         raise DataError(
             f"{options.tiles}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "

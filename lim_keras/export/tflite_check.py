@@ -18,8 +18,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.litert import FOLDS, PROBABILITY, LiteRtModel, Measured, Variant, padded
 from lim_keras.bundle.protocol import SIGNATURE
 from lim_keras.data.sampling import WindowSampler
-from lim_keras.data.store import TileStore
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.export.graph_edits import halve_large_constants, rounded_depthwise_kernels
 from lim_keras.metrics.binary import Confusion, count
 

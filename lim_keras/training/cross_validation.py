@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from lim_keras.data.store import TileStore
+from lim_keras.data.tiles import TileStore
 from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.evaluation.protocols import sheet_predictions, tile_predictions

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.data.sampling import Example, Sampler
-from lim_keras.data.store import TileStore, resample
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, TileStore, resample
 from lim_keras.errors import BundleError, ConfigError, LeakError
 from lim_keras.evaluation.protocols import sheet_predictions
 from lim_keras.inference.tta import with_tta

@@ -15,8 +15,7 @@ from lim_keras.data.augment import build_augmentation
 from lim_keras.data.band_statistics import BandStatistics
 from lim_keras.data.pipeline import resized_batches, sheet_batches, training_batches
 from lim_keras.data.sampling import ResizedSampler, Sampler, WindowSampler
-from lim_keras.data.store import TileStore
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.files import atomic_file
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
@@ -107,7 +106,7 @@ def _fit(
         sampler = DistillationSampler(sampler)
     with shown.task(first):
         model.fit(
-            training_batches(sampler, settings.batch_size, steps, settings.epochs, first),
+            training_batches(sampler, settings.batch_size, steps, settings.epochs, first_epoch=first),
             initial_epoch=first,
             epochs=settings.epochs,
             steps_per_epoch=steps,

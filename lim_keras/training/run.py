@@ -14,7 +14,8 @@ import numpy as np
 from lim_keras.config import RunConfig, load_config
 from lim_keras.data.band_statistics import BandStatistics, band_statistics
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
-from lim_keras.data.manifest import read_folds
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.manifest import read_folds, write_manifest
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError, TrainingError
 from lim_keras.files import write_text
@@ -65,7 +66,7 @@ class Run:
             return begun
         folder.mkdir(parents=True, exist_ok=True)
         config.write(folder / CONFIG)
-        tiles.write_manifest(folder / TILES, dict(folds))
+        write_manifest(tiles, folder / TILES, dict(folds))
         known = band_statistics(tiles.subset([name for name in tiles.ids if folds.get(name) != TEST]), config.seed)
         # Written last: it marks a complete run folder.
         write_text(folder / STATISTICS, json.dumps(known.to_dict(), indent=2))
@@ -76,7 +77,7 @@ class Run:
         """Read a run folder; tiles were checked when it was created and are not decoded again."""
         folds = read_folds(folder / TILES)
         statistics = BandStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
-        return cls(folder, load_config(folder / CONFIG), TileSet.read(folder / TILES, decode=False), folds, statistics)
+        return cls(folder, load_config(folder / CONFIG), read_tiles(folder / TILES, decode=False), folds, statistics)
 
     def fold_folder(self, fold: int) -> Path:
         """Folder with history, checkpoints, model and out-of-fold predictions of one fold."""

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lim_keras.cli import main
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.layouts import read_tiles
 
 
 def run(*arguments: object):
@@ -69,7 +69,7 @@ def test_overlaps_writes_a_manifest_with_groups(tmp_path, write_picture):
     done = run("overlaps", tmp_path / "tiles", "--out", tmp_path / "tiles.csv")
     assert done.exit_code == 0, done.output
     assert "1 overlapping pairs" in done.stdout
-    tiles = TileSet.read(tmp_path / "tiles.csv")
+    tiles = read_tiles(tmp_path / "tiles.csv")
     assert [tile.group for tile in tiles] == ["a", "a", ""]
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
-from lim_keras.data.tile import Tile
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import ConfigError, DataError, LeakError
 
 
@@ -202,8 +202,8 @@ def test_the_error_lists_twenty_leaks_and_counts_the_rest(pictures):
 
 @pytest.mark.real_data
 def test_real_test_tiles_are_no_training_tiles(real_data):
-    from lim_keras.data.tiles import read_tile_ids
+    from lim_keras.data.manifest import read_tile_ids
 
-    tiles = TileSet.read(real_data / "bijie")
+    tiles = read_tiles(real_data / "bijie")
     test = read_tile_ids(real_data / "bijie" / "test_tiles.txt")
     audit_leaks(tiles.without(test), tiles.subset(test))

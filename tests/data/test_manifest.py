@@ -3,8 +3,8 @@ import shutil
 import numpy as np
 import pytest
 
-from lim_keras.data.manifest import read_folds
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.manifest import read_folds, read_tile_ids, write_manifest
 from lim_keras.errors import DataError
 from lim_keras.raster.writer import write_raster
 
@@ -19,7 +19,7 @@ def folder(tmp_path, pairs_folder):
 
 def read(folder, *lines):
     (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
-    return TileSet.read(folder)
+    return read_tiles(folder)
 
 
 def test_only_id_and_image_are_needed(folder):
@@ -39,15 +39,15 @@ def test_every_column_is_taken(folder):
 def test_manifest_wins_over_folders_and_may_be_named_itself(folder):
     assert read(folder, "tile_id,image", "a,images/t_0.png").ids == ("a",)
     other = (folder / "tiles.csv").rename(folder / "some.csv")
-    assert TileSet.read(other).ids == ("a",)
-    assert TileSet.read(folder).ids == ("t_0", "t_1", "t_2")
+    assert read_tiles(other).ids == ("a",)
+    assert read_tiles(folder).ids == ("t_0", "t_1", "t_2")
 
 
 def test_spreadsheet_traits_are_understood(folder):
     """A byte order mark, CRLF, blanks around cells, quotes, an empty last line, and columns of one's own."""
     text = '\ufefftile_id,image,width,elevation,ignore\r\n a , "images/t_0.png" ,18.0,900,255.0\r\n,,,,\r\n'
     (folder / "tiles.csv").write_bytes(text.replace(' "', '"').replace('" ', '"').encode())
-    assert TileSet.read(folder)[0].ignore == "255"
+    assert read_tiles(folder)[0].ignore == "255"
 
 
 def test_all_that_is_written_is_read(folder, tmp_path_factory):
@@ -55,8 +55,8 @@ def test_all_that_is_written_is_read(folder, tmp_path_factory):
         folder, HEADER, "a,images/t_0.png,masks/t_0.png,,g,s,0.1,1e-9,,,0.8,EPSG:32648,,", "b,images/t_1.png" + "," * 12
     )
     far = tmp_path_factory.mktemp("far") / "run" / "tiles.csv"
-    tiles.write_manifest(far, {"b": -1})
-    again = TileSet.read(far)
+    write_manifest(tiles, far, {"b": -1})
+    again = read_tiles(far)
     assert again.tiles == tiles.tiles and again.root == far.parent
     assert read_folds(far) == {"b": -1}
     assert [file.name for file in far.parent.iterdir()] == ["tiles.csv"]
@@ -75,45 +75,45 @@ def test_tiles_that_were_checked_need_not_be_decoded_again(tmp_path, write_pictu
         path.parent.mkdir(exist_ok=True)
         write_raster(path, pixels) if path.suffix == ".tif" else write_picture(path, pixels)
         (tmp_path / "one" / "tiles.csv").write_text(f"tile_id,image\na,{name}\n")
-        checked = TileSet.read(tmp_path / "one")
+        checked = read_tiles(tmp_path / "one")
         far.parent.mkdir()
-        checked.write_manifest(far)
-        again = TileSet.read(far, decode=False)
+        write_manifest(checked, far)
+        again = read_tiles(far, decode=False)
         assert (again.tiles, again.bands, again.dtype) == (checked.tiles, checked.bands, checked.dtype)
 
 
 def test_headers_are_read_even_so_and_what_is_not_counted_is_decoded(folder, tmp_path_factory):
     read(folder, "tile_id,image,mask", "a,images/t_0.png,masks/t_0.png", "b,images/t_1.png,masks/t_1.png")
     far = tmp_path_factory.mktemp("run") / "tiles.csv"
-    TileSet.read(folder).write_manifest(far)
+    write_manifest(read_tiles(folder), far)
     whole = (folder / "masks" / "t_0.png").read_bytes()
     (folder / "masks" / "t_0.png").write_bytes(whole[:-20])
-    assert TileSet.read(far, decode=False)[0].landslide_px == 20
+    assert read_tiles(far, decode=False)[0].landslide_px == 20
     with pytest.raises(DataError, match=r"masks/t_0\.png"):
-        TileSet.read(far)
+        read_tiles(far)
     with pytest.raises(DataError, match=r"masks/t_0\.png"):
-        TileSet.read(folder, decode=False)
+        read_tiles(folder, decode=False)
     shutil.copy(folder / "images" / "t_2.png", folder / "images" / "t_1.png")
     with pytest.raises(DataError, match="manifest says height 17, its files hold 18"):
-        TileSet.read(far, decode=False)
+        read_tiles(far, decode=False)
 
 
 def test_manifest_beside_its_tiles_moves_with_them(folder, tmp_path_factory):
-    TileSet.read(folder).write_manifest(folder / "tiles.csv")
+    write_manifest(read_tiles(folder), folder / "tiles.csv")
     assert "images/t_0.png,masks/t_0.png" in (folder / "tiles.csv").read_text()
     moved = tmp_path_factory.mktemp("moved") / "set"
     shutil.move(folder, moved)
-    assert TileSet.read(moved)["t_0"].image == moved / "images" / "t_0.png"
+    assert read_tiles(moved)["t_0"].image == moved / "images" / "t_0.png"
 
 
 def test_folds_of_unknown_tiles_are_refused(folder):
     with pytest.raises(DataError, match="no tile has the id 'z'"):
-        TileSet.read(folder).write_manifest(folder / "tiles.csv", {"z": 0})
+        write_manifest(read_tiles(folder), folder / "tiles.csv", {"z": 0})
 
 
 def test_manifest_that_cannot_be_written(folder):
     with pytest.raises(DataError, match="cannot be written"):
-        TileSet.read(folder).write_manifest(folder / "images" / "t_0.png" / "tiles.csv")
+        write_manifest(read_tiles(folder), folder / "images" / "t_0.png" / "tiles.csv")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_ids_that_would_not_survive(folder, tile_id):
 def test_manifest_that_is_no_table(folder, content):
     (folder / "tiles.csv").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as a table"):
-        TileSet.read(folder)
+        read_tiles(folder)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,36 @@ def test_bad_folds(tmp_path, lines, message):
 def test_the_manifest_may_correct_a_files_ground_sample_distance(folder):
     write_raster(folder / "a.tif", np.zeros((4, 4, 3), np.uint8))
     assert read(folder, "tile_id,image,gsd_m,crs", "a,a.tif,2.5,EPSG:4326")[0].gsd_m == 2.5
+
+
+# Lists of ids.
+
+
+def test_list_of_ids(tmp_path):
+    path = tmp_path / "test.txt"
+    path.write_bytes("\ufeff# the test tiles\r\n\r\n ls_1 \r\nls 2\r\n  # more\r\nls_1\r\n".encode())
+    assert read_tile_ids(path) == ["ls_1", "ls 2"]
+
+
+def test_manifest_as_list_of_ids(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text("scene,tile_id\ns,a\ns,b\n")
+    assert read_tile_ids(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"# nothing\n", "expected one tile id a line"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read as a text file"),
+        ("a.txt", None, "cannot be read as a text file"),
+        ("a.csv", b"id\na\n", "expected a column tile_id. Found id"),
+        ("a.csv", None, "cannot be read as a table"),
+    ],
+)
+def test_bad_lists_of_ids(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_tile_ids(path)

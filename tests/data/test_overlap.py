@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, overlapping_footprints, read_footprints
 from lim_keras.data.tiles import TileSet
 from lim_keras.raster.writer import write_raster
@@ -41,7 +42,7 @@ def survey(tmp_path_factory) -> TileSet:
     write_jpeg(folder / "e.jpg", ground(2)[:250, :250])
     write_jpeg(folder / "f.jpg", ground(3)[:120, :150])
     write_jpeg(folder / "flat.jpg", np.full((200, 200, 3), 90, np.uint8))
-    return TileSet.read(folder.parent.parent)
+    return read_tiles(folder.parent.parent)
 
 
 def test_shifted_tiles_with_other_jpeg_noise_are_found_and_no_others(survey):
@@ -78,7 +79,7 @@ def test_small_tiles_that_share_a_corner(tmp_path):
     folder = tmp_path / "non-landslide" / "image"
     write_jpeg(folder / "a.jpg", one[0:90, 0:100])
     write_jpeg(folder / "b.jpg", one[41:131, 38:128])  # 49 rows x 62 columns
-    found = find_overlaps(TileSet.read(tmp_path))
+    found = find_overlaps(read_tiles(tmp_path))
     assert [(o.first, o.second) for o in found] == [("a", "b")]
     assert found[0].share == pytest.approx(49 * 62 / (90 * 90), abs=0.02)
 
@@ -87,7 +88,7 @@ def test_equal_pixels_overlap_even_where_nothing_can_be_recognised(tmp_path, wri
     for name in ("a", "b", "c"):
         write_picture(tmp_path / "non-landslide" / "image" / f"{name}.png", np.full((30, 30, 3), 70, np.uint8))
     write_picture(tmp_path / "non-landslide" / "image" / "d.png", np.full((30, 30, 3), 71, np.uint8))
-    assert find_overlaps(TileSet.read(tmp_path)) == [Overlap("a", "b", 1.0), Overlap("b", "c", 1.0)]
+    assert find_overlaps(read_tiles(tmp_path)) == [Overlap("a", "b", 1.0), Overlap("b", "c", 1.0)]
 
 
 def test_sixteen_bit_tiles(tmp_path):
@@ -95,7 +96,7 @@ def test_sixteen_bit_tiles(tmp_path):
     for name, picture in (("a", one[0:220, 0:230]), ("b", one[30:250, 111:341]), ("c", one[450:670, 600:830])):
         (tmp_path / "non-landslide" / "image").mkdir(parents=True, exist_ok=True)
         write_raster(tmp_path / "non-landslide" / "image" / f"{name}.tif", picture)
-    found = find_overlaps(TileSet.read(tmp_path))
+    found = find_overlaps(read_tiles(tmp_path))
     assert [(overlap.first, overlap.second) for overlap in found] == [("a", "b")]
 
 
@@ -104,7 +105,7 @@ def test_few_or_tiny_tiles(tmp_path, write_picture, count):
     for number in range(count):
         picture = np.full((1, 3, 3), 10 * number, np.uint8)
         write_picture(tmp_path / "non-landslide" / "image" / f"{number}.png", picture)
-    assert find_overlaps(TileSet.read(tmp_path)) == []
+    assert find_overlaps(read_tiles(tmp_path)) == []
 
 
 def georeferenced(folder: Path, name: str, crs: str, left: float, top: float, pixel: float = 2.0) -> None:
@@ -120,7 +121,7 @@ def test_footprints_that_overlap_but_not_those_that_touch(tmp_path):
     georeferenced(folder, "a", "EPSG:32648", 500000, 3000000)
     georeferenced(folder, "bb", "EPSG:32648", 500100, 3000000)  # shares an edge with a
     georeferenced(folder, "ccc", "EPSG:32648", 500075, 2999960)  # 25 m x 40 m of a, 75 m x 40 m of bb
-    tiles = TileSet.read(tmp_path)
+    tiles = read_tiles(tmp_path)
     found = find_overlaps(tiles)
     assert [(overlap.first, overlap.second) for overlap in found] == [("a", "ccc"), ("bb", "ccc")]
     assert [overlap.share for overlap in found] == pytest.approx([25 * 40 / 8000, 75 * 40 / 8000])
@@ -129,11 +130,11 @@ def test_footprints_that_overlap_but_not_those_that_touch(tmp_path):
 def test_footprints_of_two_coordinate_systems(tmp_path):
     folder = tmp_path / "non-landslide" / "image"
     georeferenced(folder, "a", "EPSG:32648", 500000, 3000000)  # 105 degrees east is the middle of zone 48
-    footprint = read_footprints(TileSet.read(tmp_path))["a"]
+    footprint = read_footprints(read_tiles(tmp_path))["a"]
     assert footprint.bounds == (500000, 2999920, 500100, 3000000)
     # about 27.1 degrees north; a tile in degrees around the same place
     georeferenced(folder, "bb", "EPSG:4326", 105.0003, 27.1224, 1e-5)
-    outlines = read_footprints(TileSet.read(tmp_path))
+    outlines = read_footprints(read_tiles(tmp_path))
     assert outlines["a"].bounds[0] == pytest.approx(105.0, abs=1e-9)
     assert [pair[:2] for pair in overlapping_footprints(outlines)] == [("a", "bb")]
 
@@ -142,7 +143,7 @@ def test_footprints_of_two_coordinate_systems(tmp_path):
 @pytest.mark.slow
 def test_real_landslide_tiles(real_data):
     """654 of the 770 published landslide tiles, of which 209 share ground: here in proportion at least 170."""
-    tiles = TileSet.read(real_data / "bijie").of_kind("landslide")
+    tiles = read_tiles(real_data / "bijie").of_kind("landslide")
     grouped = group_overlaps(tiles, find_overlaps(tiles))
     assert sum(bool(tile.group) for tile in grouped) >= 170
     assert grouped["ls_0302"].group == grouped["ls_0303"].group == "ls_0302"

@@ -1,266 +1,20 @@
+"""Sets of tiles, resampling, and the store of decoded tiles."""
+
 import pickle
-import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from rasterio import Affine
-from rich.console import Console
 
-from lim_keras.data.manifest import read_folds
-from lim_keras.data.tile import read_tile
-from lim_keras.data.tiles import TileSet, read_tile_ids
-from lim_keras.errors import DataError
-from lim_keras.raster.writer import write_raster
-
-GREY = np.full((8, 10, 3), 90, np.uint8)
-HALF = np.repeat(np.uint8([[0, 1]]), 5, axis=1).repeat(8, axis=0)  # (8, 10): left half background, right half landslide
-
-
-# Layouts.
-
-
-@pytest.mark.parametrize("ending", [".png", ".jpg"])
-def test_bijie_layout(tmp_path, bijie_folder, ending):
-    tiles = TileSet.read(bijie_folder(tmp_path, 2, 3, ending))
-    assert tiles.ids == ("ls_0", "ls_1", "nls_0", "nls_1", "nls_2")
-    assert (len(tiles), tiles.bands, tiles.dtype, tiles.root) == (5, 3, "uint8", tmp_path)
-    tile = tiles["ls_1"]
-    # the second tile is 23 x 25; its landslide covers rows 5 to 10 and columns 6 to 11
-    assert (tile.kind, tile.height, tile.width, tile.landslide_px, tile.valid_px) == ("landslide", 23, 25, 36, 575)
-    assert (tile.gsd_m, tile.crs, tile.x, tile.group, tile.ignore) == (None, "", None, "", "")
-    assert (tiles[2].kind, tiles[2].mask, tiles[2].landslide_px) == ("non-landslide", None, 0)
-    image, mask = read_tile(tile)
-    assert image.shape == (23, 25, 3) and mask.dtype == np.uint8
-    assert mask.sum() == 36 and mask[5:11, 6:12].all()
-    image, mask = read_tile(tiles["nls_0"])
-    assert mask.shape == image.shape[:2] and not mask.any()
-
-
-def test_bijie_layout_with_mixed_formats_and_strangers(tmp_path, bijie_folder, write_picture):
-    root = bijie_folder(tmp_path, 1, 0)
-    write_picture(root / "landslide" / "image" / "b.jpg", GREY)
-    write_picture(root / "landslide" / "mask" / "b.png", HALF)
-    (root / "landslide" / "image" / "c.JPEG").write_bytes((root / "landslide" / "image" / "b.jpg").read_bytes())
-    write_raster(root / "landslide" / "mask" / "c.tif", HALF)
-    write_raster(root / "landslide" / "image" / "d.e.tif", GREY)
-    write_picture(root / "landslide" / "mask" / "d.e.png", HALF)
-    for stranger in ("Thumbs.db", "b.jpg.aux.xml", "._b.jpg", ".hidden.png", "b.jgw"):
-        (root / "landslide" / "image" / stranger).write_bytes(b"?")
-    assert TileSet.read(root).ids == ("b", "c", "d.e", "ls_0")
-
-
-def test_masks_of_non_landslide_tiles_are_taken_and_must_be_empty(tmp_path, bijie_folder, write_picture):
-    root = bijie_folder(tmp_path, 1, 2)
-    path = write_picture(root / "non-landslide" / "mask" / "nls_0.png", np.zeros((22, 30), np.uint8))
-    assert TileSet.read(root)["nls_0"].mask == path
-    write_picture(path, np.ones((22, 30), np.uint8))
-    with pytest.raises(DataError, match=r"nls_0\.png: the mask of a non-landslide tile holds 660 landslide pixels"):
-        TileSet.read(root)
-
-
-def test_pairs_layout_takes_the_kind_from_the_mask(tmp_path, pairs_folder):
-    tiles = TileSet.read(pairs_folder(tmp_path))
-    assert [tile.kind for tile in tiles] == ["landslide", "landslide", "non-landslide"]
-    assert tiles.of_kind("non-landslide").ids == ("t_2",)
-
-
-@pytest.mark.parametrize(("dtype", "bands"), [("uint16", 4), ("float32", 1), ("uint8", 5)])
-def test_tiff_tiles_keep_place_and_ground_sample_distance(tmp_path, dtype, bands):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
-    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 500000, 0, -0.8, 3000000)}
-    write_raster(tmp_path / "images" / "a.tif", np.full((8, 10, bands), 7, dtype), **place)
-    write_raster(tmp_path / "masks" / "a.tif", HALF, **place)
-    tiles = TileSet.read(tmp_path)
-    assert (tiles.bands, tiles.dtype) == (bands, dtype)
-    assert (tiles[0].crs, tiles[0].gsd_m) == ("EPSG:32648", pytest.approx(0.8))
-    assert (tiles[0].x, tiles[0].y) == pytest.approx(
-        (500004, 2999996.8)
-    )  # 5 columns and 4 rows of 0.8 m from the corner
-
-
-@pytest.mark.parametrize(
-    ("folders", "message"),
-    [
-        ([], "Found an empty folder"),
-        (["pictures"], "expected a tiles.csv, or folders landslide/image.*Found pictures"),
-        (["images"], "no tiles were found"),
-        (["landslide/img"], r"landslide: expected a folder `image` in it. Found img"),
-    ],
-)
-def test_folders_of_no_layout(tmp_path, folders, message):
-    for folder in folders:
-        (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(DataError, match=message):
-        TileSet.read(tmp_path)
-
-
-def test_path_that_does_not_exist(tmp_path):
-    with pytest.raises(DataError, match="nowhere: no such file or folder"):
-        TileSet.read(tmp_path / "nowhere")
-
-
-# One error for all that is wrong.
-
-
-def test_every_offender_is_listed_at_once(tmp_path, bijie_folder, write_picture):
-    root = bijie_folder(tmp_path, 6, 3)
-    image, mask = root / "landslide" / "image", root / "landslide" / "mask"
-    (mask / "ls_0.png").unlink()
-    write_picture(mask / "ls_1.png", HALF)  # 8 x 10, its image is 23 x 25
-    (image / "ls_2.png").write_bytes((image / "ls_2.png").read_bytes()[:-300])
-    write_picture(mask / "ls_3.png", np.uint8(np.arange(29 * 27).reshape(29, 27) % 9))
-    write_picture(mask / "orphan.png", HALF)
-    shutil.copy(image / "ls_4.png", root / "non-landslide" / "image" / "ls_4.png")
-    write_picture(image / "ls_5.png", np.zeros((35, 29), np.uint8))  # one band where the others have three
-    (root / "non-landslide" / "image" / "nls_0.png").write_bytes(b"")
-    (root / "non-landslide" / "image" / "x.bmp").write_bytes(b"BM")
-    with pytest.raises(DataError) as caught:
-        TileSet.read(root)
-    lines = str(caught.value).split("\n  ")
-    expected = [
-        "ls_0.png: its mask is missing",
-        "orphan.png: a mask without an image",
-        "x.bmp: files of .bmp are not read",
-        "ls_4.png: a second tile of the id 'ls_4'",
-        "ls_1.png: the mask is 10 x 8 pixels, but its image ls_1.png is 25 x 23",
-        "ls_2.png: the file is truncated",
-        "ls_3.png: expected a mask of 0 and 1, or 0 and 255. Received the values 2, 3, 4, 5, 6",
-        "nls_0.png: expected a PNG, JPEG or TIFF file, but it is empty",
-        "ls_5.png: 1 band(s) of uint8, but 4 of the 5 tiles have 3 of uint8",
-    ]
-    assert lines[0] == f"{root}: 9 problems with the tiles:"
-    assert all(sum(part in line for line in lines) == 1 for part in expected), lines
-    assert len(lines) == 10
-
-
-def test_long_lists_are_cut_after_twenty(tmp_path, bijie_folder):
-    root = bijie_folder(tmp_path, 23, 1)
-    for number in range(23):
-        (root / "landslide" / "mask" / f"ls_{number}.png").unlink()
-    with pytest.raises(DataError) as caught:
-        TileSet.read(root)
-    lines = str(caught.value).split("\n  ")
-    assert len(lines) == 22 and lines[-1] == "... and 3 more."
-
-
-def test_two_files_for_one_tile(tmp_path, pairs_folder, write_picture):
-    root = pairs_folder(tmp_path)
-    write_picture(root / "images" / "t_0.jpg", np.zeros((16, 18, 3), np.uint8))
-    write_picture(root / "masks" / "t_1.jpg", np.zeros((17, 18), np.uint8))
-    with pytest.raises(DataError, match=r"(?s)a second mask of the tile t_1.*a second tile of the id 't_0'"):
-        TileSet.read(root)
-
-
-def test_file_without_permission_or_a_folder_in_its_place(tmp_path, pairs_folder):
-    root = pairs_folder(tmp_path)
-    (root / "images" / "t_0.png").unlink()
-    (root / "images" / "t_0.png").mkdir()
-    with pytest.raises(DataError, match=r"t_0\.png: cannot be opened"):
-        TileSet.read(root)
-
-
-# Masks and what they leave unlabelled.
-
-
-@pytest.fixture
-def manifest(tmp_path, write_picture):
-    """A function: rows of `mask array, ignore` -> TileSet.read of a manifest of grey 8 x 10 tiles."""
-
-    def read(*rows, image=GREY):
-        lines = ["tile_id,image,mask,ignore"]
-        for number, (mask, ignore) in enumerate(rows):
-            picture = tmp_path / f"i{number}.tif"
-            write_raster(picture, image)
-            write_picture(tmp_path / f"m{number}.png", mask)
-            lines.append(f"t{number},i{number}.tif,m{number}.png,{ignore}")
-        (tmp_path / "tiles.csv").write_text("\n".join(lines))
-        return TileSet.read(tmp_path)
-
-    return read
-
-
-def test_values_of_masks(manifest):
-    full, ignored = np.full((8, 10), 255, np.uint8), np.where(HALF, 255, 0).astype(np.uint8)
-    three = HALF.copy()
-    three[0] = 255
-    tiles = manifest((HALF, ""), (HALF * 255, ""), (full, ""), (ignored, "255"), (three, "255"), (HALF, "nodata"))
-    # half of 8 x 10 is 40; with the first row ignored 35 of 70 are landslide
-    assert [tile.landslide_px for tile in tiles] == [40, 40, 80, 0, 35, 40]
-    assert [tile.valid_px for tile in tiles] == [80, 80, 80, 40, 70, 80]
-    assert [tile.kind for tile in tiles] == ["landslide"] * 3 + ["non-landslide"] + ["landslide"] * 2
-    mask = read_tile(tiles["t4"])[1]
-    assert (mask[0] == 255).all() and mask[1:, :5].sum() == 0 and (mask[1:, 5:] == 1).all()
-
-
-def test_one_and_255_need_the_word_of_the_manifest(manifest):
-    three = HALF.copy()
-    three[0] = 255
-    with pytest.raises(DataError, match=r'both 1 and 255\. If 255 is no label, say ignore "255"'):
-        manifest((three, ""))
-
-
-@pytest.mark.parametrize("value", [2, 127, 254])
-def test_unknown_values(manifest, value):
-    with pytest.raises(DataError, match=f"Received the values {value}\\."):
-        manifest((HALF * value, "255"))
-
-
-def test_masks_saved_as_jpeg_are_refused_with_the_reason(tmp_path, write_picture):
-    write_picture(tmp_path / "images" / "a.png", np.zeros((40, 40, 3), np.uint8))
-    noise = np.random.default_rng(0).integers(0, 2, (40, 40), np.uint8) * 255
-    write_picture(tmp_path / "masks" / "a.jpg", noise)
-    with pytest.raises(DataError, match="JPEG blurs labels"):
-        TileSet.read(tmp_path)
-
-
-def test_nodata_of_the_image_is_ignored_only_on_request(tmp_path, write_picture):
-    image = np.full((8, 10, 2), 50, np.float32)
-    image[:2], image[2, 0, 1] = -9999, np.nan
-    write_raster(tmp_path / "i.tif", image, nodata=-9999)
-    write_picture(tmp_path / "m.png", HALF)
-    csv = tmp_path / "tiles.csv"
-    csv.write_text("tile_id,image,mask\na,i.tif,m.png\n")
-    with pytest.raises(DataError, match=r'holds NaN or infinite values\. Say ignore "nodata"'):
-        TileSet.read(csv)
-    csv.write_text("tile_id,image,mask,ignore\na,i.tif,m.png,nodata\nb,i.tif,,nodata\n")
-    tiles = TileSet.read(csv)
-    # 2 rows of 10 and one pixel are absent: 80 - 21 = 59; of the landslide's 40 pixels, 2 rows of 5 are: 30
-    assert [(tile.valid_px, tile.landslide_px) for tile in tiles] == [(59, 30), (59, 0)]
-    pixels, mask = read_tile(tiles["a"])
-    assert (pixels == 50).all()  # the mean of what is present
-    np.testing.assert_array_equal(mask == 255, ~np.isfinite(image).all(-1) | (image[..., 0] == -9999))
-
-
-def test_nodata_of_the_mask(tmp_path):
-    mask = np.where(HALF, 1, 0).astype(np.int16)
-    mask[0] = -1
-    write_raster(tmp_path / "i.tif", GREY)
-    write_raster(tmp_path / "m.tif", mask, nodata=-1)
-    csv = tmp_path / "tiles.csv"
-    csv.write_text("tile_id,image,mask,ignore\na,i.tif,m.tif,nodata\n")
-    assert (read_tile(TileSet.read(csv)[0])[1][0] == 255).all()
-    csv.write_text("tile_id,image,mask\na,i.tif,m.tif\n")
-    with pytest.raises(DataError, match="Received the values -1"):
-        TileSet.read(csv)
-
-
-def test_mask_whose_nodata_value_would_become_landslide(tmp_path):
-    write_raster(tmp_path / "i.tif", GREY)
-    write_raster(tmp_path / "m.tif", np.where(HALF, 255, 0).astype(np.uint8), nodata=255)
-    csv = tmp_path / "tiles.csv"
-    csv.write_text("tile_id,image,mask\na,i.tif,m.tif\n")
-    with pytest.raises(DataError, match=r'holds its nodata value 255\. Say ignore "nodata"'):
-        TileSet.read(csv)
-    write_raster(tmp_path / "m.tif", HALF, nodata=0)  # background named nodata is common, and harmless
-    assert TileSet.read(csv)[0].landslide_px == 40
-
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.tiles import TileSet, TileStore, resample
+from lim_keras.errors import ConfigError, DataError
 
 # The set itself.
 
 
 def test_a_set_is_a_sequence_with_names(tmp_path, bijie_folder):
-    tiles = TileSet.read(bijie_folder(tmp_path, 2, 2))
+    tiles = read_tiles(bijie_folder(tmp_path, 2, 2))
     assert tiles[0] is tiles["ls_0"] and tiles[-1].tile_id == "nls_1"
     assert tiles[1:3] == (tiles[1], tiles[2])
     assert "ls_0" in tiles and tiles[0] in tiles and "other" not in tiles
@@ -269,7 +23,7 @@ def test_a_set_is_a_sequence_with_names(tmp_path, bijie_folder):
 
 
 def test_subsets_keep_order_and_are_disjoint(tmp_path, bijie_folder):
-    tiles = TileSet.read(bijie_folder(tmp_path, 2, 2))
+    tiles = read_tiles(bijie_folder(tmp_path, 2, 2))
     some = tiles.subset(iter(["nls_0", "ls_1", "nls_0"]))
     assert some.ids == ("ls_1", "nls_0")
     assert tiles.without(some.ids).ids == ("ls_0", "nls_1")
@@ -279,7 +33,7 @@ def test_subsets_keep_order_and_are_disjoint(tmp_path, bijie_folder):
 
 
 def test_unknown_ids_are_listed(tmp_path, bijie_folder):
-    tiles = TileSet.read(bijie_folder(tmp_path, 1, 0))
+    tiles = read_tiles(bijie_folder(tmp_path, 1, 0))
     for call in (tiles.subset, tiles.without):
         with pytest.raises(DataError, match=r"(?s)2 problems.*'a'.*'b'"):
             call(["a", "ls_0", "b"])
@@ -289,63 +43,162 @@ def test_unknown_ids_are_listed(tmp_path, bijie_folder):
         tiles[1]
 
 
-def test_progress_bar_only_on_a_terminal(tmp_path, pairs_folder, capsys, monkeypatch):
-    root = pairs_folder(tmp_path)
-    TileSet.read(root, progress=True)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(Console, "is_terminal", property(lambda self: True))
-    TileSet.read(root, progress=True)
-    assert "checking tiles" in capsys.readouterr().err
-    TileSet.read(root)
-    assert "checking tiles" not in capsys.readouterr().err
+# Resampling.
 
 
-# Lists of ids.
+def test_images_shrink_by_area_averaging():
+    image = np.float32([[1, 3, 0, 0], [5, 7, 0, 8]])[..., None]
+    # (1 + 3 + 5 + 7) / 4 = 4, (0 + 0 + 0 + 8) / 4 = 2
+    got, _ = resample(image, np.zeros((2, 4), np.uint8), (1, 2))
+    np.testing.assert_array_equal(got[..., 0], [[4, 2]])
 
 
-def test_list_of_ids(tmp_path):
-    path = tmp_path / "test.txt"
-    path.write_bytes("\ufeff# the test tiles\r\n\r\n ls_1 \r\nls 2\r\n  # more\r\nls_1\r\n".encode())
-    assert read_tile_ids(path) == ["ls_1", "ls 2"]
+def test_images_shrink_by_fractions_of_pixels():
+    image = np.float32([[0, 6, 12]])[..., None]
+    # a pixel of the result covers 1.5 of the image: (0 + 6 / 2) / 1.5 = 2, (6 / 2 + 12) / 1.5 = 10
+    got, _ = resample(image, np.zeros((1, 3), np.uint8), (1, 2))
+    np.testing.assert_allclose(got[..., 0], [[2, 10]], rtol=1e-5)
 
 
-def test_manifest_as_list_of_ids(tmp_path):
-    path = tmp_path / "test.csv"
-    path.write_text("scene,tile_id\ns,a\ns,b\n")
-    assert read_tile_ids(path) == ["a", "b"]
+def test_images_grow_bilinearly():
+    image = np.float32([[0, 10]])[..., None]
+    # centres of the result lie at -.25, .25, .75 and 1.25 of the image, the outer ones held at the edge
+    got, _ = resample(image, np.zeros((1, 2), np.uint8), (1, 4))
+    np.testing.assert_allclose(got[..., 0], [[0, 2.5, 7.5, 10]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (50, 61), (20, 90)])
+def test_masks_take_their_nearest_label(size):
+    mask = np.random.default_rng(0).choice([0, 1, 255], (23, 31)).astype(np.uint8)
+    _, got = resample(np.zeros((23, 31, 1), np.uint8), mask, size)
+    # oracle: the label under the centre of each pixel
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (23, 31), strict=True))
+    np.testing.assert_array_equal(got, mask[rows[:, None], columns])
+
+
+@pytest.mark.parametrize("size", [(6, 9), (40, 50)])
+@pytest.mark.parametrize("bands", [1, 2, 4, 5, 13])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_any_number_of_bands_is_resampled_band_by_band(dtype, bands, size):
+    image = (np.random.default_rng(0).random((20, 30, bands)) * 250).astype(dtype)
+    got, _ = resample(image, np.zeros((20, 30), np.uint8), size)
+    assert got.shape == (*size, bands) and got.dtype == dtype
+    for band in range(bands):
+        alone, _ = resample(np.ascontiguousarray(image[..., band : band + 1]), np.zeros((20, 30), np.uint8), size)
+        np.testing.assert_allclose(got[..., band], alone[..., 0], atol=1 if dtype != np.float32 else 1e-3)
+
+
+def test_the_same_size_is_left_alone():
+    image, mask = np.zeros((3, 4, 1), np.uint8), np.zeros((3, 4), np.uint8)
+    got = resample(image, mask, (3, 4))
+    assert got[0] is image and got[1] is mask
+
+
+# Scale.
+
+
+def manifest(folder: Path, write_picture, gsd_m: str = "") -> TileSet:
+    """Two tiles of 20 x 24 and 11 x 30 pixels; their greys are 100 and 101."""
+    lines = ["tile_id,image,mask,gsd_m"]
+    for number, (height, width) in enumerate([(20, 24), (11, 30)]):
+        mask = np.zeros((height, width), np.uint8)
+        mask[4:8, 6:10] = 255
+        write_picture(folder / f"t{number}.png", np.full((height, width, 3), 100 + number, np.uint8))
+        write_picture(folder / f"m{number}.png", mask)
+        lines.append(f"t{number},t{number}.png,m{number}.png,{gsd_m}")
+    (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
+    return read_tiles(folder)
+
+
+def test_tiles_come_at_the_ground_sample_distance_of_training(tmp_path, write_picture):
+    tiles = manifest(tmp_path, write_picture, gsd_m="0.8")
+    store = TileStore(tiles, gsd_m=1.6, assumed_gsd_m=5.0)
+    # half the pixels on each axis: 11 becomes 5.5, rounded to the even 6
+    assert [store.size(n) for n in range(len(store))] == [(10, 12), (6, 15)]
+    image, mask = store.get(0)
+    assert image.shape == (10, 12, 3) and (image == 100).all()
+    assert mask.sum() == 4 and mask[2:4, 3:5].all()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"# nothing\n", "expected one tile id a line"),
-        ("a.txt", b"\xff\xfe\x00", "cannot be read as a text file"),
-        ("a.txt", None, "cannot be read as a text file"),
-        ("a.csv", b"id\na\n", "expected a column tile_id. Found id"),
-        ("a.csv", None, "cannot be read as a table"),
-    ],
+    "wanted, assumed, size",
+    [(None, None, (20, 24)), (None, 0.8, (20, 24)), (0.4, None, (20, 24)), (0.4, 0.8, (40, 48)), (80.0, 0.8, (1, 1))],
 )
-def test_bad_lists_of_ids(tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        read_tile_ids(path)
+def test_tiles_that_do_not_say_their_scale(tmp_path, write_picture, wanted, assumed, size):
+    store = TileStore(manifest(tmp_path, write_picture), gsd_m=wanted, assumed_gsd_m=assumed)
+    assert store.size(0) == size == store.get(0)[1].shape
 
 
-# The real tiles.
+# Keeping.
 
 
-@pytest.mark.real_data
-def test_real_tiles(real_data, tmp_path):
-    root = real_data / "bijie"
-    tiles = TileSet.read(root)
-    images = sum(len(list((root / kind / "image").iterdir())) for kind in ("landslide", "non-landslide"))
-    assert len(tiles) == images and (tiles.bands, tiles.dtype) == (3, "uint8")
-    test = read_tile_ids(root / "test_tiles.txt")
-    assert len(tiles.subset(test)) == 250 and len(tiles.without(test)) == images - 250
-    assert all(tile.landslide_px > 0 for tile in tiles.of_kind("landslide"))
-    tiles.write_manifest(tmp_path / "tiles.csv", dict.fromkeys(test, -1))
-    again = TileSet.read(tmp_path)
-    assert again.tiles == tiles.tiles
-    assert read_folds(tmp_path / "tiles.csv") == dict.fromkeys(test, -1)
+def remove_images(folder: Path) -> None:
+    for path in folder.glob("t*.png"):
+        path.unlink()
+
+
+def test_memory_keeps_what_was_decoded(tmp_path, write_picture):
+    store = TileStore(manifest(tmp_path, write_picture))
+    first = store.get(1)
+    remove_images(tmp_path)
+    assert store.get(1) is first
+    with pytest.raises(DataError, match=r"t0\.png"):
+        store.get(0)
+
+
+def test_none_decodes_each_time(tmp_path, write_picture):
+    store = TileStore(manifest(tmp_path, write_picture), cache="none")
+    store.get(0)
+    remove_images(tmp_path)
+    with pytest.raises(DataError, match=r"t0\.png"):
+        store.get(0)
+
+
+def test_recent_keeps_those_used_last(tmp_path, write_picture, monkeypatch):
+    # tile 0: 20 x 24 x (3 bands + mask), tile 1: 11 x 30 x 4: there is room for one of them
+    monkeypatch.setattr("lim_keras.data.tiles._RECENT_BYTES", 20 * 24 * 4 + 11 * 30 * 4 - 1)
+    store = TileStore(manifest(tmp_path, write_picture), cache="recent")
+    store.get(0)
+    last = store.get(1)
+    remove_images(tmp_path)
+    assert store.get(1) is last
+    with pytest.raises(DataError, match=r"t0\.png"):
+        store.get(0)
+
+
+def test_recent_drops_what_was_used_longest_ago(tmp_path, write_picture, monkeypatch):
+    tiles = manifest(tmp_path, write_picture)
+    store = TileStore(tiles, cache="recent")
+    first, _ = store.get(0), store.get(1)
+    assert store.get(0) is first  # used again: now tile 1 is the older one
+    monkeypatch.setattr("lim_keras.data.tiles._RECENT_BYTES", 20 * 24 * 4)
+    store._keep(2, (np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)))
+    remove_images(tmp_path)
+    assert store.get(0) is first
+    with pytest.raises(DataError, match=r"t1\.png"):
+        store.get(1)
+
+
+def test_disk_keeps_arrays_for_the_next_store(tmp_path, write_picture):
+    tiles = manifest(tmp_path, write_picture)
+    wanted = TileStore(tiles).get(0)
+    TileStore(tiles, cache="disk", folder=tmp_path / "cache").get(0)
+    remove_images(tmp_path)
+    for kept, expected in zip(TileStore(tiles, cache="disk", folder=tmp_path / "cache").get(0), wanted, strict=True):
+        np.testing.assert_array_equal(kept, expected)
+        assert isinstance(kept, np.memmap) and not kept.flags.writeable
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["0000000_image.npy", "0000000_mask.npy"]
+
+
+def test_a_file_cut_off_while_it_was_written_is_not_taken(tmp_path, write_picture):
+    tiles = manifest(tmp_path, write_picture)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "0000000_image.1.partial").write_bytes(b"\x93NUMPY")
+    image, _ = TileStore(tiles, cache="disk", folder=folder).get(0)
+    assert (image == 100).all()
+
+
+def test_disk_needs_a_folder(tmp_path, write_picture):
+    with pytest.raises(ConfigError, match=r"`folder` is needed when `cache` is 'disk'\. Received: folder=None"):
+        TileStore(manifest(tmp_path, write_picture), cache="disk")

@@ -11,6 +11,7 @@ import rasterio
 from rasterio import Affine
 from shapely import Polygon, box
 
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
 
 UTM = "EPSG:32648"
@@ -41,7 +42,7 @@ def tiles(tmp_path: Path) -> TileSet:
             image[mask > 0] += 120
             cv2.imwrite(str(tmp_path / f"tiles/landslide/mask/t{k}.png"), mask)
         cv2.imwrite(str(tmp_path / f"tiles/{kind}/image/t{k}.png"), image)
-    return TileSet.read(tmp_path / "tiles")
+    return read_tiles(tmp_path / "tiles")
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 
 from lim_keras.bundle.protocol import Predict
 from lim_keras.config import EvaluationSection
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.manifest import write_manifest
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Prediction, Sample
@@ -58,14 +60,14 @@ def test_tiles_are_shown_at_the_scale_of_training(tiles: TileSet, tmp_path: Path
         return bright_is_landslide(images)
 
     manifest = tmp_path / "tiles.csv"
-    tiles.write_manifest(manifest)
+    write_manifest(tiles, manifest)
     lines = manifest.read_text().splitlines()
     column = lines[0].split(",").index("gsd_m")
     rows = [line.split(",") for line in lines[1:]]
     for row in rows:
         row[column] = "0.5"
     manifest.write_text("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n")
-    evaluator("windows", predict, gsd_m=1.0).tiles(TileSet.read(manifest))
+    evaluator("windows", predict, gsd_m=1.0).tiles(read_tiles(manifest))
     # half as many pixels a side: 40, 43, ... 61 by 50 become 20, 22 (of 21.5), 23, 24 (24.5), ... by 25
     assert shapes[0] == (1, 20, 25, 3)
     assert {shape[2] for shape in shapes} == {25}

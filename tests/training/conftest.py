@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from lim_keras.config import RunConfig, load_config
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
 from lim_keras.training.run import Run
 
@@ -52,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, bijie_folder: Callable[..., P
 
 @pytest.fixture(scope="session")
 def tiles(data: Path) -> TileSet:
-    return TileSet.read(data)
+    return read_tiles(data)
 
 
 @pytest.fixture

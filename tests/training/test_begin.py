@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.layouts import read_tiles
 from lim_keras.errors import DataError, LeakError
 from lim_keras.training.run import TEST, begin_cross_validation, begin_fit
 
@@ -53,7 +53,7 @@ def test_a_copy_of_a_test_tile_among_the_others(tmp_path, config, data):
     for part, ending in (("image", ".png"), ("mask", ".png")):
         shutil.copy(folder / "landslide" / part / f"ls_5{ending}", folder / "landslide" / part / f"ls_9{ending}")
     with pytest.raises(LeakError, match="ls_5 and training tile ls_9 have the same content"):
-        begin_cross_validation(config(), TileSet.read(folder), run=tmp_path / "r", test_ids=["ls_5"])
+        begin_cross_validation(config(), read_tiles(folder), run=tmp_path / "r", test_ids=["ls_5"])
     assert not (tmp_path / "r").exists()
 
 

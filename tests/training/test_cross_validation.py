@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lim_keras.data.tile import read_tile
+from lim_keras.data.tiles import read_tile
 from lim_keras.errors import ConfigError, TrainingError
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.training import cross_validation

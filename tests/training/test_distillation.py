@@ -8,7 +8,7 @@ import pytest
 from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.config import RunConfig
 from lim_keras.data.sampling import WindowSampler
-from lim_keras.data.tile import read_tile
+from lim_keras.data.tiles import read_tile
 from lim_keras.errors import BundleError, ConfigError, LeakError
 from lim_keras.export.bundle import write_bundle
 from lim_keras.training.distillation import (
@@ -138,7 +138,7 @@ def test_answers_go_where_the_pixels_go(tmp_path, tiles, monkeypatch, dtype):
         image, mask = read_tile(tile)
         return (image / 255).astype(dtype) if dtype == "float32" else image.astype(dtype), mask
 
-    monkeypatch.setattr("lim_keras.data.store.read_tile", typed)
+    monkeypatch.setattr("lim_keras.data.tiles.read_tile", typed)
     store = DistillationStore(landslides, Distillation(tmp_path, 0.5))
     sampler = DistillationSampler(WindowSampler(store, 32, 8, 1))
     assert len(sampler) == 8 and sampler.size == 32

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lim_keras.config import LossSection, RunConfig
 from lim_keras.data.sampling import ResizedSampler, WindowSampler
-from lim_keras.data.store import TileStore
+from lim_keras.data.tiles import TileStore
 from lim_keras.losses import BinaryFocalLoss, FocalDiceLoss
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rasterio.features import rasterize
 
-from lim_keras.data.tile import Tile, read_tile
-from lim_keras.data.tiles import TileSet
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.tiles import Tile, read_tile
 from lim_keras.demo.terrain import (
     erode,
     fractal_noise,
@@ -143,7 +143,7 @@ def test_worlds_of_different_seeds_share_no_ground():
 def test_tiles_are_cut_in_the_published_layout(world, tmp_path):
     ids = cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72), prefix="a_")
     assert ids == [f"a_ls_{k:04d}" for k in range(4)] + [f"a_nls_{k:04d}" for k in range(5)]
-    tiles = TileSet.read(tmp_path)
+    tiles = read_tiles(tmp_path)
     assert sorted(tiles.ids) == sorted(ids)
     for tile in tiles:
         image, mask = read_tile(tile)
@@ -158,7 +158,7 @@ def test_tiles_are_cut_in_the_published_layout(world, tmp_path):
 def test_no_two_tiles_share_ground(world, tmp_path):
     cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72))
     times_cut = np.zeros((448, 448), int)
-    for tile in TileSet.read(tmp_path):
+    for tile in read_tiles(tmp_path):
         times_cut[box_of(tile, world)] += 1
     assert times_cut.max() == 1
 
@@ -166,14 +166,14 @@ def test_no_two_tiles_share_ground(world, tmp_path):
 def test_same_seed_same_tiles(world, tmp_path):
     for place in ("first", "again"):
         cut_tiles(world, tmp_path / place, landslide=2, non_landslide=2, sides=(40, 60), seed=5)
-    assert [tile.width for tile in TileSet.read(tmp_path / "first")] == [
-        tile.width for tile in TileSet.read(tmp_path / "again")
+    assert [tile.width for tile in read_tiles(tmp_path / "first")] == [
+        tile.width for tile in read_tiles(tmp_path / "again")
     ]
 
 
 def test_centred_tiles_have_their_landslide_in_the_middle(world, tmp_path):
     cut_tiles(world, tmp_path, landslide=3, non_landslide=0, sides=(40, 140), centred=True)
-    for tile in TileSet.read(tmp_path):
+    for tile in read_tiles(tmp_path):
         box = box_of(tile, world)
         middle = [
             (positions.min(axis=0) + positions.max(axis=0) + 1) / 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lim_keras.data.band_statistics import BandStatistics, band_statistics
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.raster.writer import write_raster
@@ -19,7 +20,7 @@ def tiles(folder: Path, *images: np.ndarray, mask: np.ndarray | None = None, ign
         write_raster(folder / f"m{number}.tif", np.zeros(image.shape[:2], np.uint8) if mask is None else mask)
         lines.append(f"t{number},t{number}.tif,m{number}.tif,{ignore}")
     (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
-    return TileSet.read(folder)
+    return read_tiles(folder)
 
 
 def two_values(dtype: type, low: float, high: float) -> np.ndarray:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.data.mosaic import IGNORE, fill_box, lay_tile, pack, render, windows_of
+from lim_keras.data.sampling import fill_box, lay_tile, pack, render, windows_of
+from lim_keras.data.tiles import IGNORED
 from lim_keras.raster.windows import Box
 
 SIDES = st.integers(1, 12)
@@ -90,14 +91,14 @@ def test_lay_tile_cuts_what_is_outside_the_box():
 @given(sizes=SIZES, side=st.integers(1, 40), seed=SEEDS)
 def test_pack_is_a_partition(sizes, side, seed):
     sheets = pack(sizes, side, seed)
-    placed = [position for sheet in sheets for position in sheet.places]
+    placed = [position for sheet in sheets for position in sheet.boxes]
     assert sorted(placed) == list(range(len(sizes)))
     for sheet in sheets:
         times = np.zeros((sheet.height, sheet.width), int)
-        for position, box in sheet.places.items():
+        for position, box in sheet.boxes.items():
             assert (box.height, box.width) == sizes[position]
             assert 0 <= box.top <= sheet.height - box.height and 0 <= box.left <= sheet.width - box.width
-        for box in [*sheet.places.values(), *sheet.gaps]:
+        for box in [*sheet.boxes.values(), *sheet.gaps]:
             times[box.slices] += 1
         assert (times == 1).all()  # tiles and gaps: every pixel of the sheet once
 
@@ -106,14 +107,14 @@ def test_pack_by_hand():
     # area 12 + 12 + 12 = 36, so a width of 6: the two tall ones side by side, the flat one below
     (sheet,) = pack([(4, 3), (2, 6), (4, 3)], side=100)
     assert (sheet.height, sheet.width, sheet.gaps) == (6, 6, ())
-    assert sheet.places[1] == Box.sized(4, 0, 2, 6)
-    assert {sheet.places[0], sheet.places[2]} == {Box.sized(0, 0, 4, 3), Box.sized(0, 3, 4, 3)}
+    assert sheet.boxes[1] == Box.sized(4, 0, 2, 6)
+    assert {sheet.boxes[0], sheet.boxes[2]} == {Box.sized(0, 0, 4, 3), Box.sized(0, 3, 4, 3)}
 
 
 def test_pack_keeps_to_the_side_and_makes_room_for_a_larger_tile():
     sheets = pack([(10, 10)] * 40, side=32, seed=3)
     # a sheet is closed when 90 % of 32 x 32 are reached: 10 tiles of 100 pixels
-    assert [len(sheet.places) for sheet in sheets] == [10] * 4
+    assert [len(sheet.boxes) for sheet in sheets] == [10] * 4
     assert all(sheet.width <= 32 for sheet in sheets)
     (large,) = pack([(5, 50)], side=32)
     assert (large.height, large.width) == (5, 50)
@@ -122,7 +123,7 @@ def test_pack_keeps_to_the_side_and_makes_room_for_a_larger_tile():
 def test_pack_is_drawn_from_the_seed():
     sizes = [(10 + n % 5, 10) for n in range(40)]
     assert pack(sizes, 40, seed=1) == pack(sizes, 40, seed=1)
-    assert [set(s.places) for s in pack(sizes, 40, seed=1)] != [set(s.places) for s in pack(sizes, 40, seed=2)]
+    assert [set(s.boxes) for s in pack(sizes, 40, seed=1)] != [set(s.boxes) for s in pack(sizes, 40, seed=2)]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -132,16 +133,16 @@ def test_render_shows_every_tile_once_and_ignores_the_gaps(seed):
     tiles = [coded(number, *size) for number, size in enumerate(sizes)]
     for sheet in pack(sizes, 48, seed):
         image, mask = render(sheet, lambda position: tiles[position], seed)
-        for position, box in sheet.places.items():
+        for position, box in sheet.boxes.items():
             np.testing.assert_array_equal(image[box.slices], tiles[position][0])
             np.testing.assert_array_equal(mask[box.slices], tiles[position][1])
         gap = np.zeros(mask.shape, bool)
         for box in sheet.gaps:
             gap[box.slices] = True
-        assert (mask[gap] == IGNORE).all() and (mask[~gap] != IGNORE).all()
+        assert (mask[gap] == IGNORED).all() and (mask[~gap] != IGNORED).all()
         labels = expected_mask(image)
         assert_from_tiles(image, labels, sizes)  # the gaps, too, show tiles
-        assert set(np.unique(image[..., 0]) - 1) == set(sheet.places)
+        assert set(np.unique(image[..., 0]) - 1) == set(sheet.boxes)
 
 
 # Windows.
@@ -154,7 +155,7 @@ def test_windows_show_every_pixel_once_as_labelled(height, width, size):
     times = np.zeros(height * width, int)
     for image, mask in windows_of(number[..., None], (number % 2).astype(np.uint8), size):
         assert image.shape == (size, size, 1) and mask.shape == (size, size)
-        judged = mask != IGNORE
+        judged = mask != IGNORED
         np.testing.assert_array_equal(mask[judged], image[judged, 0] % 2)
         np.add.at(times, image[judged, 0], 1)
     assert (times == 1).all()
