@@ -1,4 +1,4 @@
-"""A scene and its landslides at a glance: `<scene>_preview.png`."""
+"""Preview of a mapped scene: `<scene>_preview.png`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,18 @@ from lim_keras.report.style import (
     TITLE_PT,
     as_written,
     new_figure,
+    round_length,
     save,
 )
 
-__all__ = ["draw_preview"]
-
 LONGEST_PX = 1440
 SMALL_PX = 10
-"""Landslides that are smaller than this in the picture, in pixels, are ringed."""
+"""Landslides smaller than this in the picture, pixels, are ringed."""
 
 _RGB = (1, 2, 3)
 _PERCENTILES = (2, 98)
 _NO_DATA, _PLAIN = "#e3e6ea", "#e8442e"
-_HEAT_SHARE, _HEAT_FROM = 0.6, 0.05
-# Layout, in inches: the picture, and above and below it title and legend.
+# Layout in inches: title, picture and legend, from the top down.
 _LEAST_IN, _MARGIN_IN, _TITLE_IN, _LEGEND_IN, _LEGEND_WIDTH_IN = 6.0, 0.35, 0.85, 0.95, 7.8
 _COLOURS_IN = 1.6
 _LINE_PT, _CASING_PT, _RING_PT = 1.4, 2.7, 7.5
@@ -56,26 +54,26 @@ _SQUARE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class _View:
-    """How a scene is shown.
+    """Geometry of the picture of a scene.
 
-    pixel_m: width and height of the pixel at its centre on the ground, None where that is unknown. width_in, height_in:
-    of the picture, so that the ground is not distorted.
+    pixel_m: width and height of the centre pixel in metres; None if unknown. width_in, height_in: size of the picture
+    in inches, in the proportions of the ground.
     """
 
     info: RasterInfo
-    ground: Georeference
+    georeference: Georeference
     pixel_m: tuple[float, float] | None
     width_in: float
     height_in: float
 
     @property
     def north_up(self) -> bool:
-        matrix = self.ground.transform
-        return self.ground.to_degrees is not None and matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e
+        a, b, _, d, e, _ = self.georeference.transform[:6]
+        return self.georeference.to_degrees is not None and b == d == 0 and a > 0 > e
 
     @property
     def drawn_px(self) -> tuple[float, float]:
-        """Pixels of the picture for each pixel of the scene, across and along."""
+        """Pixels of the picture for each pixel of the scene, across and down."""
         return self.width_in * DPI / self.info.width, self.height_in * DPI / self.info.height
 
 
@@ -85,65 +83,58 @@ def draw_preview(
     path: Path,
     *,
     bands: Sequence[int] = _RGB,
-    probability: Path | None = None,
     title: str = "",
-    value_range: Sequence[tuple[float, float]] | None = None,
     gsd_m: float | None = None,
 ) -> Path:
-    """Draw a scene with its landslides outlined, the small ones ringed, with scale bar and legend.
+    """Draw a scene with its landslides outlined, small ones ringed, and with scale bar and legend.
 
-    The scene is read block by block, averaged to 1,440 pixels on its longer side.
+    The scene is averaged to 1,440 pixels on its longer side, block by block; other types than uint8 are stretched from
+    the 2nd to the 98th percentile; pixels without data are light grey.
 
     Args:
-        scene: raster, see `lim_keras.raster.reader.RasterReader`; where it holds no data, the picture is light grey.
-        inventory: polygons; coloured by `probability_mean` where there is that column, and summed by `area_m2`.
-        path: the figure's file, .png, .svg or .pdf.
-        bands: one, shown in grey, or three, by number from 1 on. A scene of fewer than three is shown by its first.
-        probability: raster on the scene's grid, 0..1 or whole percent, laid over the scene; None: none.
-        title: the scene's name by default.
-        value_range: lowest and highest value shown, a pair for each band or one for all; None: uint8 as it is, other
-            types from the 2nd to the 98th percentile.
-        gsd_m: metres a pixel of a scene that does not say where it lies.
+        scene: raster, see `lim_keras.raster.reader.RasterReader`.
+        inventory: polygons, coloured by the column `probability_mean` and summed by `area_m2`, if there are such.
+        path: file of the figure, .png, .svg or .pdf.
+        bands: one (grey) or three, by number from 1 on; of a scene of fewer than three, the first by default.
+        title: title of the figure; "": name of the scene.
+        gsd_m: size of a pixel in metres, of a scene without georeference.
 
     Raises:
-        DataError: the scene or the probability cannot be read, there is no such band, or `value_range` does not fit.
+        DataError: the scene cannot be read, or has no such band.
     """
     with RasterReader(scene, bands=(1,), gsd_m=gsd_m) as reader:
-        info, name = reader.info, reader.stem
-        view = _view(info, Georeference.of(info))
-        picture, valid = _read_picture(reader, bands, value_range)
-    if probability is not None:
-        picture = _heated(picture, valid, *_read_probability(probability, view))
-    shapes, chances = _outlines(inventory, view.ground)
+        view, name = _view(reader.info, Georeference.of(reader.info)), reader.stem
+        picture, valid = _read_picture(reader, bands)
+    shapes, probability = _outlines(inventory, view.georeference)
     figure, axes, strip = _lay_out(view)
-    # A number for alpha keeps matplotlib in single precision: 110 MB less for a picture of full size.
-    whole = (0, info.width, info.height, 0)
+    # A number for alpha keeps matplotlib in single precision, which saves memory.
+    whole = (0, view.info.width, view.info.height, 0)
     axes.imshow(picture, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
-    ringed = _draw_landslides(axes, shapes, chances, view)
-    _write_headings(figure, title or name, _summary(inventory, view), view)
-    coloured = bool(np.isfinite(chances).any())
+    ringed = _draw_landslides(axes, shapes, probability, view)
+    _write_headings(figure, title or name, _summary(inventory, view))
+    coloured = bool(np.isfinite(probability).any())
     symbols = [("outline", "landslide", len(shapes) > ringed), ("ring", "small landslide", ringed > 0)]
     symbols.append(("patch", "no data", not valid.all()))
-    x = _draw_legend(strip, view, [symbol[:2] for symbol in symbols if symbol[2]], coloured)
-    if coloured or probability is not None:
-        _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "probability" if probability else "mean probability")
+    x = _draw_legend(strip, view, [(symbol, text) for symbol, text, shown in symbols if shown], coloured)
+    if coloured:
+        _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "mean probability")
     return save(figure, path)
 
 
-def _view(info: RasterInfo, ground: Georeference) -> _View:
-    pixel_m = _pixel_on_ground(info, ground)
+def _view(info: RasterInfo, georeference: Georeference) -> _View:
+    pixel_m = _pixel_sides(info, georeference)
     across, along = pixel_m or (1.0, 1.0)
     width, height = info.width * across, info.height * along
     longest_in = min(max(max(info.width, info.height) * _ENLARGED / DPI, _LEAST_IN), LONGEST_PX / DPI)
     scale = longest_in / max(width, height)
-    return _View(info, ground, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
+    return _View(info, georeference, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
 
 
-def _pixel_on_ground(info: RasterInfo, ground: Georeference) -> tuple[float, float] | None:
-    """Sides of the centre pixel in metres, measured on the ellipsoid: in degrees, they differ."""
-    if ground.to_degrees is None:
-        return None if ground.gsd_m is None else (ground.gsd_m, ground.gsd_m)
-    sides = ground.pixel_sides(np.array([info.width / 2]), np.array([info.height / 2]))
+def _pixel_sides(info: RasterInfo, georeference: Georeference) -> tuple[float, float] | None:
+    """Return width and height of the centre pixel in metres; in degrees, they differ."""
+    if georeference.to_degrees is None:
+        return None if georeference.gsd_m is None else (georeference.gsd_m, georeference.gsd_m)
+    sides = georeference.pixel_sides(np.array([info.width / 2]), np.array([info.height / 2]))
     across, along = float(sides[0][0]), float(sides[1][0])
     if not math.isfinite(across * along):
         return None
@@ -152,10 +143,8 @@ def _pixel_on_ground(info: RasterInfo, ground: Georeference) -> tuple[float, flo
     return across, along
 
 
-def _read_picture(
-    scene: RasterReader, bands: Sequence[int], value_range: Sequence[tuple[float, float]] | None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The picture (height, width, 3), at most LONGEST_PX on the longer side, and where it shows data."""
+def _read_picture(scene: RasterReader, bands: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the picture (height, width, 3), at most LONGEST_PX on the longer side, and its pixels with data."""
     if tuple(bands) == _RGB and scene.count < len(_RGB):
         bands = (1,)
     if len(bands) not in (1, 3) or not all(1 <= band <= scene.count for band in bands):
@@ -163,76 +152,43 @@ def _read_picture(
             f"{scene.name}: expected one or three `bands` of its {scene.count}, from 1 on. Received: {tuple(bands)}."
         )
     pixels, valid = scene.overview(LONGEST_PX, bands)
-    if pixels.dtype != np.uint8 or value_range is not None:
-        pixels = _stretched(pixels, valid, value_range)
-    picture = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    if pixels.dtype != np.uint8:
+        values = pixels[valid] if valid.any() else np.zeros((1, len(bands)))
+        low, high = np.percentile(values, _PERCENTILES, axis=0)
+        share = (np.where(valid[..., None], pixels, 0) - low) / np.maximum(high - low, 1e-12)
+        pixels = np.asarray(np.rint(255 * np.clip(share, 0, 1)), np.uint8)
+    picture = np.repeat(pixels, 3, axis=-1) if len(bands) == 1 else pixels
     picture[~valid] = np.round(255 * np.array(to_rgb(_NO_DATA)))
     return picture, valid
 
 
-def _stretched(
-    pixels: NDArray[Any], valid: NDArray[np.bool_], value_range: Sequence[tuple[float, float]] | None
-) -> NDArray[np.uint8]:
-    count = pixels.shape[-1]
-    if value_range is None:
-        shown = pixels[valid] if valid.any() else np.zeros((1, count))
-        low, high = np.percentile(shown, _PERCENTILES, axis=0)
-    elif len(value_range) in (1, count):
-        low, high = np.array(value_range, np.float64).T
-    else:
-        raise DataError(
-            "Invalid value for argument `value_range`. Expected a pair (low, high) for each band, or one for all. "
-            f"Received: {value_range}"
-        )
-    share = (np.where(valid[..., None], pixels, 0) - low) / np.maximum(high - low, 1e-12)
-    return np.asarray(np.rint(255 * np.clip(share, 0, 1)), np.uint8)
-
-
-def _read_probability(path: Path, view: _View) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    with RasterReader(path, bands=(1,)) as reader:
-        if reader.info.box != view.info.box:
-            raise DataError(
-                f"{path}: expected the size of the scene {view.info.path}, {view.info.width} x {view.info.height} px. "
-                f"Received: {reader.info.width} x {reader.info.height} px."
-            )
-        values, valid = reader.overview(LONGEST_PX)
-    percent = values.dtype.kind in "ui"
-    return np.clip(values[..., 0] / (100 if percent else 1), 0.0, 1.0), valid
-
-
-def _heated(
-    picture: NDArray[np.uint8], valid: NDArray[np.bool_], probability: NDArray[np.float64], known: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """The picture under the colours of probability, the thicker the higher."""
-    share = np.where(valid & known & (probability >= _HEAT_FROM), _HEAT_SHARE * np.sqrt(probability), 0)[..., None]
-    colours = 255 * colormaps[PROBABILITY](probability)[..., :3]
-    return np.asarray(np.rint(picture + share * (colours - picture)), np.uint8)
-
-
-def _outlines(inventory: geopandas.GeoDataFrame, ground: Georeference) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Shapes (n,) in pixels of the scene, and their probabilities (n,), NaN where unknown; the highest last."""
+def _outlines(
+    inventory: geopandas.GeoDataFrame, georeference: Georeference
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return shapes (n,) in pixels of the scene and their probabilities (n,), NaN if unknown; the highest last."""
     if not len(inventory):
         return np.zeros(0, object), np.zeros(0)
-    placed = inventory.geometry
-    if ground.crs and placed.crs is not None:
-        placed = placed.to_crs(ground.crs)
-    chances = np.full(len(inventory), np.nan)
+    geometry = inventory.geometry
+    if georeference.crs and geometry.crs is not None:
+        geometry = geometry.to_crs(georeference.crs)
+    probability = np.full(len(inventory), np.nan)
     if "probability_mean" in inventory:
-        chances = np.asarray(inventory["probability_mean"], np.float64)
-    order = np.argsort(np.nan_to_num(chances, nan=-1), kind="stable")
-    there = order[~(placed.isna() | placed.is_empty).to_numpy()[order]]
-    back = inverse(ground.transform)
-    return shapely.transform(placed.to_numpy()[there], lambda points: apply(back, points)), chances[there]
+        probability = np.asarray(inventory["probability_mean"], np.float64)
+    order = np.argsort(np.nan_to_num(probability, nan=-1), kind="stable")
+    order = order[~(geometry.isna() | geometry.is_empty).to_numpy()[order]]
+    to_pixels = inverse(georeference.transform)
+    shapes = shapely.transform(geometry.to_numpy()[order], lambda points: apply(to_pixels, points))
+    return shapes, probability[order]
 
 
-def _draw_landslides(axes: Axes, shapes: NDArray[Any], chances: NDArray[np.float64], view: _View) -> int:
-    """Outlines, and rings around the landslides too small for one; returns how many are ringed."""
+def _draw_landslides(axes: Axes, shapes: NDArray[Any], probability: NDArray[np.float64], view: _View) -> int:
+    """Draw outlines, and rings around landslides too small for one; return the number of rings."""
     if not len(shapes):
         return 0
     scale = np.array(view.drawn_px)
     bounds = shapely.bounds(shapes)
     small = ((bounds[:, 2:] - bounds[:, :2]) * scale).max(axis=1) < SMALL_PX
-    colours = _colours(chances)
+    colours = _colours(probability)
     simple = shapely.simplify(shapes[~small], 0.4 / scale.min())
     rings, owner = shapely.get_rings(simple, return_index=True)
     lines = [shapely.get_coordinates(ring) for ring in rings]
@@ -247,18 +203,18 @@ def _draw_landslides(axes: Axes, shapes: NDArray[Any], chances: NDArray[np.float
     return number
 
 
-def _colours(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RGB (n, 3)."""
-    known = np.isfinite(chances)[:, None]
-    return np.where(known, colormaps[PROBABILITY](np.nan_to_num(chances))[:, :3], to_rgb(_PLAIN))
+def _colours(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return RGB (n, 3)."""
+    known = np.isfinite(probability)[:, None]
+    return np.where(known, colormaps[PROBABILITY](np.nan_to_num(probability))[:, :3], to_rgb(_PLAIN))
 
 
 def _lay_out(view: _View) -> tuple[Figure, Axes, Axes]:
-    """A figure, the axes of the picture, in pixels of the scene, and those of the legend below it, in inches."""
+    """Return a figure, the axes of the picture in pixels of the scene, and those of the legend in inches."""
     strip_in = max(view.width_in, _LEGEND_WIDTH_IN)
     width, height = strip_in + 2 * _MARGIN_IN, view.height_in + _TITLE_IN + _LEGEND_IN
     figure = new_figure(width, height)
-    figure.set_layout_engine("none")  # everything has its place in inches
+    figure.set_layout_engine("none")  # all positions are set in inches
     left = _MARGIN_IN / width
     axes = figure.add_axes((left, _LEGEND_IN / height, view.width_in / width, view.height_in / height))
     axes.set(xticks=[], yticks=[], xlim=(0, view.info.width), ylim=(view.info.height, 0))
@@ -270,13 +226,13 @@ def _lay_out(view: _View) -> tuple[Figure, Axes, Axes]:
     return figure, axes, strip
 
 
-def _write_headings(figure: Figure, title: str, summary: str, view: _View) -> None:
+def _write_headings(figure: Figure, title: str, summary: str) -> None:
     width, height = figure.get_size_inches()
     longest = int((width - 2 * _MARGIN_IN) / 0.125)
     title = title if len(title) <= longest else title[: longest - 1] + "…"
     left = _MARGIN_IN / width
-    shown = as_written() | {"fontsize": TITLE_PT + 3, "color": INK, "fontweight": "bold", "va": "center"}
-    figure.text(left, 1 - 0.38 / height, title, **shown)
+    style = as_written() | {"fontsize": TITLE_PT + 3, "color": INK, "fontweight": "bold", "va": "center"}
+    figure.text(left, 1 - 0.38 / height, title, **style)
     figure.text(left, 1 - 0.67 / height, summary, fontsize=LABEL_PT + 0.5, color=MUTED, va="center")
 
 
@@ -284,27 +240,28 @@ def _summary(inventory: geopandas.GeoDataFrame, view: _View) -> str:
     number = len(inventory)
     parts = [f"{number:,} landslide{'s' * (number != 1)}" if number else "No landslides"]
     if number:
-        parts.append(f"{_total_area(inventory, view.ground)} in total")
+        parts.append(f"{_total_area(inventory, view.georeference)} in total")
     size = f"{view.info.width:,} x {view.info.height:,} px"
     gsd_m = math.sqrt(math.prod(view.pixel_m)) if view.pixel_m else None
     return "  ·  ".join([*parts, size + (f" of {gsd_m:.3g} m" if gsd_m else "")])
 
 
-def _total_area(inventory: geopandas.GeoDataFrame, ground: Georeference) -> str:
-    """In m2 or km2; in pixels where the ground is unknown."""
+def _total_area(inventory: geopandas.GeoDataFrame, georeference: Georeference) -> str:
+    """Format the sum of areas in m2 or km2; in pixels where their size is unknown."""
     if "area_m2" in inventory and inventory["area_m2"].notna().all():
         area = float(inventory["area_m2"].sum())
     else:
+        scale_m = None if math.isnan(georeference.scale_m) else georeference.scale_m
         parts = inventory.geometry.dropna().explode(ignore_index=True)
         parts = parts[parts.geom_type == "Polygon"]
-        area = float(polygon_areas_m2(parts, None if math.isnan(ground.scale_m) else ground.scale_m).sum())
+        area = float(polygon_areas_m2(parts, scale_m).sum())
     if math.isnan(area):
-        return f"{inventory.area.sum() / abs(ground.transform.determinant):,.0f} px"
+        return f"{inventory.area.sum() / abs(georeference.transform.determinant):,.0f} px"
     return f"{area / 1e6:,.3g} km²" if area >= 1e5 else f"{area:,.0f} m²"
 
 
 def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], coloured: bool) -> float:
-    """Scale, north, and a symbol (outline, ring or patch) with its name for each; returns where it ends, in inches."""
+    """Draw scale bar, north arrow, and each symbol (outline, ring or patch) with its text; return the end in inches."""
     level = _LEGEND_IN - 0.42
     x = _draw_scale(strip, view, level) + 0.25
     if view.north_up:
@@ -313,9 +270,8 @@ def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], c
     colour = colormaps[PROBABILITY](0.75) if coloured else to_rgb(_PLAIN)
     for symbol, name in symbols:
         if symbol == "ring":
-            strip.scatter(
-                [x + 0.12], [level], s=_RING_PT**2, facecolors="none", edgecolors=[colour], linewidths=_LINE_PT
-            )
+            ring = {"s": _RING_PT**2, "facecolors": "none", "edgecolors": [colour], "linewidths": _LINE_PT}
+            strip.scatter([x + 0.12], [level], **ring)
         else:
             face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (_NO_DATA, MUTED, 0.5)
             place = (x, level - 0.075)
@@ -326,11 +282,10 @@ def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], c
 
 
 def _draw_scale(strip: Axes, view: _View, level: float) -> float:
-    """A bar of a round length in two halves, in pixels where the ground is unknown. Returns its end in inches."""
+    """Draw a bar of a round length in metres, or in pixels if their size is unknown; return its end in inches."""
     unit = view.pixel_m[0] if view.pixel_m else 1.0
     inch = view.info.width * unit / view.width_in
-    longest = min(max(0.2 * view.width_in, 0.9), 1.8) * inch
-    length = max(step * 10.0**power for power in range(-3, 8) for step in (1, 2, 5) if step * 10.0**power <= longest)
+    length = round_length(min(max(0.2 * view.width_in, 0.9), 1.8) * inch)
     in_km = view.pixel_m is not None and length >= 1000
     label = f"{length / 1000:g} km" if in_km else f"{length:g} {'m' if view.pixel_m else 'px'}"
     half = length / inch / 2
@@ -348,7 +303,7 @@ def _draw_north(strip: Axes, x: float, level: float) -> None:
 
 
 def _draw_colours(strip: Axes, left: float, label: str) -> None:
-    """A bar of the colours of probability that begins `left` inches from the picture's left side."""
+    """Draw the colours of probability, `left` inches from the left side of the picture."""
     across = strip.get_xlim()[1]
     left = min(left, across - _COLOURS_IN)
     place = (left / across, (_LEGEND_IN - 0.46) / _LEGEND_IN, _COLOURS_IN / across, 0.1 / _LEGEND_IN)

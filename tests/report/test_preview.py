@@ -1,4 +1,4 @@
-"""The preview: the scene averaged block by block, landslides where they lie, and a legend that tells the truth."""
+"""The preview: scene, landslides where they lie, and a correct legend."""
 
 import math
 import subprocess
@@ -151,86 +151,12 @@ def test_nan_and_nodata_are_grey(tmp_path):
     image[50:] = -9999
     path = scene(tmp_path, image, nodata=-9999)
     with RasterReader(path) as reader:
-        picture, valid = preview._read_picture(reader, (3, 2, 1), None)
+        picture, valid = preview._read_picture(reader, (3, 2, 1))
     assert (picture[:10] == GREY).all() and (picture[50:] == GREY).all()
     assert valid.sum() == 40 * 90 and valid[10:50].all()
     # the 2nd and the 98th percentile of what is left are black and white
     assert (picture[10, 0], picture[49, -1]) == (pytest.approx([0, 0, 0]), pytest.approx([255, 255, 255]))
     assert picture[30, 0].tolist() == pytest.approx([127] * 3, abs=2)
-
-
-@pytest.mark.parametrize(
-    ("value_range", "expected"),
-    [
-        (None, [40, 70, 40]),  # uint8: as it is
-        ([(0, 100)], [102, 178, 102]),  # 255 * 40 / 100 = 102; 255 * 70 / 100 = 178.5, to the even
-        ([(0, 80), (70, 90), (50, 60)], [128, 0, 0]),  # 255 * 40 / 80 = 127.5
-    ],
-)
-def test_value_range(value_range, expected, tmp_path):
-    with RasterReader(scene(tmp_path)) as reader:
-        picture, _ = preview._read_picture(reader, (1, 2, 3), value_range)
-    assert picture[3, 4].tolist() == expected
-
-
-@pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 16, "blockysize": 16}, {"blockysize": 8}])
-def test_the_scene_is_averaged_block_by_block(layout, tmp_path, monkeypatch):
-    monkeypatch.setattr("lim_keras.raster.reader._OVERVIEW_BLOCK", 32)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(1, 4000, (3, 90, 120)).astype(np.uint16)
-    pixels[:, 30:60, 60:90] = 0
-    path, windows = tmp_path / "in/scene.tif", []
-    place = {"crs": UTM, "transform": Affine(2.0, 0, EAST, 0, -2.0, NORTH)}
-    with rasterio.open(path, "w", "GTiff", 120, 90, 3, dtype="uint16", nodata=0, **place, **layout) as target:
-        target.write(pixels)
-
-    class Watched:
-        """A dataset that says how much of it is read at once."""
-
-        def __init__(self, source):
-            self.source = source
-
-        def __getattr__(self, name):
-            return getattr(self.source, name)
-
-        def read(self, bands, *, window, **options):
-            windows.append(window.width * window.height)
-            return self.source.read(bands, window=window, **options)
-
-    with RasterReader(path) as reader:
-        reader._file = Watched(reader.dataset)
-        reduced, valid = reader.overview(40)
-    # 3 x 3 pixels become one
-    means = pixels.reshape(3, 30, 3, 40, 3).mean(axis=(2, 4)).transpose(1, 2, 0)
-    assert reduced.shape == (30, 40, 3) and len(windows) > 8 and max(windows) <= 32 * 32
-    hole = np.zeros((30, 40), bool)
-    hole[10:20, 20:30] = True
-    np.testing.assert_array_equal(valid, ~hole)
-    np.testing.assert_allclose(reduced[~hole], means[~hole], atol=1)
-
-
-def test_sizes_that_do_not_divide(tmp_path, monkeypatch):
-    ramp = np.add.outer(np.arange(137.0), np.arange(211.0)).astype(np.float32)
-    path = scene(tmp_path, ramp)
-    with RasterReader(path) as reader:
-        whole, _ = reader.overview(100)
-        monkeypatch.setattr("lim_keras.raster.reader._OVERVIEW_BLOCK", 50)
-        parts, _ = reader.overview(100)
-    assert whole.shape == (65, 100, 1)
-    np.testing.assert_allclose(parts, whole, atol=0.6)  # no seam larger than half a pixel of the scene
-    centres = np.add.outer((np.arange(65) + 0.5) * 137 / 65, (np.arange(100) + 0.5) * 2.11) - 1
-    np.testing.assert_allclose(whole[..., 0], centres, atol=0.6)
-
-
-def test_overviews_are_used(tmp_path):
-    path = scene(tmp_path, np.full((512, 512), 50, np.uint8))
-    with rasterio.open(path, "r+") as target:
-        target.build_overviews([2, 4, 8, 16], rasterio.enums.Resampling.average)
-    with rasterio.open(path, "r+") as target:  # the scene itself changes, its overviews do not
-        target.write(np.full((1, 512, 512), 200, np.uint8))
-    with RasterReader(path) as reader:
-        reduced, _ = reader.overview(32)
-    assert (reduced == 50).all()
 
 
 @pytest.mark.parametrize(
@@ -311,26 +237,6 @@ def test_the_summary_without_a_place(tmp_path):
     assert preview._summary(two, view) == "2 landslides  ·  30 m² in total  ·  90 x 60 px of 0.5 m"
 
 
-@pytest.mark.parametrize("percent", [True, False])
-def test_probability_tints_the_scene(percent, tmp_path):
-    probability = np.zeros((60, 90), np.float32)
-    probability[:, 30:60] = 1
-    probability[:, 60:] = -1
-    if percent:
-        probability = np.where(probability < 0, 255, 100 * probability).astype(np.uint8)
-    place = {"crs": UTM, "transform": Affine(2.0, 0, EAST, 0, -2.0, NORTH), "nodata": 255 if percent else -1}
-    layer = write_raster(tmp_path / "in" / "probability.tif", probability, **place)
-    path = scene(tmp_path)
-    draw_preview(path, landslides(), tmp_path / "p.png", probability=layer)
-    picture, zoom = in_picture(drawn(tmp_path / "p.png"), read_info(path))
-    middle = picture.shape[0] // 2
-    # 60 % of the last colour, 40 % of the scene, where the probability is 1
-    tinted = 0.6 * 255 * np.array(colormaps["YlOrRd"](1.0))[:3] + 0.4 * np.array((40, 70, 40))
-    np.testing.assert_allclose(picture[middle, round(45 * zoom)], tinted, atol=1)
-    for column in (15, 75):
-        assert picture[middle, round(column * zoom)].tolist() == [40, 70, 40]
-
-
 @pytest.mark.parametrize("bands", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_scenes_of_every_kind(bands, dtype, tmp_path):
@@ -363,7 +269,6 @@ def test_scenes_of_every_shape(height, width, tmp_path):
         ({"bands": (1, 2)}, r"expected one or three `bands` of its 3, from 1 on. Received: \(1, 2\)"),
         ({"bands": (1, 2, 4)}, r"Received: \(1, 2, 4\)"),
         ({"bands": (0,)}, r"Received: \(0,\)"),
-        ({"value_range": [(0, 1), (0, 2)]}, "`value_range`. Expected a pair"),
         ({"path": "p.bmp"}, "expected a name that ends in one of"),
     ],
 )
@@ -376,9 +281,6 @@ def test_what_cannot_be_drawn(arguments, message, tmp_path):
 
 def test_files_that_cannot_be_drawn(tmp_path):
     path = scene(tmp_path)
-    other = write_raster(tmp_path / "in" / "other.tif", np.zeros((60, 91), np.float32))
-    with pytest.raises(DataError, match=r"other.tif: expected the size of the scene .*, 90 x 60 px. Received: 91 x 60"):
-        draw_preview(path, landslides(), tmp_path / "p.png", probability=other)
     with pytest.raises(DataError, match=r"none\.tif"):
         draw_preview(tmp_path / "none.tif", landslides(), tmp_path / "p.png")
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)
