@@ -105,8 +105,10 @@ def predict_scene(
     """
     options = _predict_options(locals())
     from lim_keras.inventory.predict_scene import predict_scene as predict
+    from lim_keras.report.preview import draw_preview
 
-    return predict(_model(bundle), as_path("scene", scene), as_path("out", out), options, progress=_progress(progress))
+    model, folder, shown = _model(bundle), as_path("out", out), _progress(progress)
+    return predict(model, as_path("scene", scene), folder, options, draw_preview=draw_preview, progress=shown)
 
 
 @public
@@ -161,11 +163,13 @@ def predict_scenes(
     options = _predict_options(locals())
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
+    from lim_keras.report.preview import draw_preview
 
     wanted = [scenes] if isinstance(scenes, str | PathLike) else list(scenes)
     found = find_scenes([as_path("scenes", one) for one in wanted])
     folder = as_path("out", out)
-    return predict(_model(bundle), found, folder, options, say=say or _silent, progress=_progress(progress))
+    model, shown = _model(bundle), _progress(progress)
+    return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)
 
 
 @public
@@ -310,10 +314,6 @@ def evaluate_scene(
 
 def _model(bundle: Model) -> SceneModel:
     return load_bundle(bundle) if isinstance(bundle, str | PathLike) else bundle
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _progress(progress: ProgressCallback | None) -> ProgressCallback:

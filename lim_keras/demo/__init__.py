@@ -23,6 +23,7 @@ from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_image, read_info
 from lim_keras.report.figures import imbalance_chart, scene_overview, write_report_figures
+from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import dataset_tables, heading, report_tables, run_tables
 from lim_keras.training.cross_validation import train_folds
 from lim_keras.training.finalize import finalize
@@ -129,7 +130,7 @@ def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
     """What `lim-keras predict` makes of the unseen world, and where that is right and wrong."""
     files = folder / "world" / "unseen"
     options = PredictOptions(probability="float32", dem=files / "dem.tif", min_area_m2=_SMALLEST_M2)
-    prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options)
+    prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options, draw_preview=draw_preview)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
     found = f"{count} landslides of at least {_SMALLEST_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
     picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])

@@ -13,31 +13,33 @@ from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasError
 from lim_keras.files import make_folder, write_text
 from lim_keras.inventory.options import PredictOptions
-from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene, read_summary
+from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, predict_scene, read_summary
 from lim_keras.progress import ProgressCallback
+from lim_keras.raster.reader import is_remote
 
 _ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of the scenes. failures: by scene, why it could not be used."""
+    """Result of `predict_scenes`.
+
+    Attributes:
+        predictions: a result for each scene that was mapped.
+        failures: by scene, the reason why it could not be mapped.
+        summary: the file `summary.json`.
+    """
 
     predictions: tuple[ScenePrediction, ...]
     failures: dict[Path, str]
     summary: Path
 
 
-def _line(one: ScenePrediction) -> str:
-    done = "was there already" if one.was_there else "done"
-    return f"{one.scene}: {done}, {one.summary['landslides']:,} landslides"
-
-
 def find_scenes(paths: Sequence[Path]) -> list[Path]:
-    """The scenes meant by files and folders, folders in order of their names, each scene once.
+    """List the scenes that files and folders name, each once; a folder's scenes are sorted by name.
 
-    A folder's hidden files, and what `predict` wrote into it, are no scenes. A path that does not exist is kept beside
-    others that do, so that `predict_scenes` tells of it and maps the rest.
+    Hidden files and results of earlier predictions in a folder are left out. A missing path is kept beside others that
+    exist, so that `predict_scenes` reports it and maps the rest.
 
     Raises:
         DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes would write the same
@@ -48,7 +50,7 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
         # One file under two names is two scenes: links may be there to tell results apart.
         found.setdefault((os.path.realpath(scene), scene.stem), scene)
     scenes = list(found.values())
-    there = [scene for scene in scenes if scene.exists()]
+    there = [scene for scene in scenes if scene.exists() or is_remote(scene)]
     if scenes and not there:
         raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
     names: dict[str, Path] = {}
@@ -56,8 +58,8 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
         other = names.setdefault(scene.stem, scene)
         if other is not scene:
             raise DataError(
-                f"{scene} and {other}: expected scenes of different names, as files are named after them. Rename "
-                "one, or predict them into different folders."
+                f"{scene} and {other}: expected scenes of different names, because files are named after them. "
+                "Rename one, or predict them into different folders."
             )
     return scenes
 
@@ -85,13 +87,21 @@ def predict_scenes(
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
-    say: Callable[[str], None] = lambda line: None,
+    draw_preview: DrawPreview | None = None,
+    say: Callable[[str], object] = str,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
-    """Predict scenes as `predict_scene` does, and write `summary.json` of them all.
+    """Predict scenes as `predict_scene` does, and write `summary.json`, which holds the summaries of all of them.
+
+    A scene that cannot be mapped does not stop the others.
 
     Args:
-        say: takes a line for every scene that is done or failed.
+        model: for example a loaded bundle.
+        scenes: rasters, see `find_scenes`.
+        out_dir: folder of the results.
+        options: as for `predict_scene`, and so is `draw_preview`.
+        draw_preview: draws the previews; None: there are none.
+        say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene.
 
     Raises:
@@ -103,8 +113,10 @@ def predict_scenes(
     for number, scene in enumerate(scenes, start=1):
         counted = _Numbered(progress, f" ({number}/{len(scenes)})") if progress and len(scenes) > 1 else progress
         try:
-            predictions.append(predict_scene(model, scene, out_dir, options, progress=counted))
-            say(_line(predictions[-1]))
+            one = predict_scene(model, scene, out_dir, options, draw_preview=draw_preview, progress=counted)
+            predictions.append(one)
+            done = "was there already" if one.was_there else "done"
+            say(f"{scene}: {done}, {one.summary['landslides']:,} landslides")
         except LimKerasError as error:
             failures[scene] = str(error)
         except OSError as error:  # a disk that is full, or a folder where a file belongs

@@ -6,13 +6,17 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from os import PathLike
+from pathlib import PurePath
 from typing import Any, Literal
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import ConfigError, DataError
+from lim_keras.errors import ConfigError
 from lim_keras.inference.options import MapOptions
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import ProbabilityType
+
+StrPath = str | PathLike[str]
 
 VectorFormat = Literal["gpkg", "geojson", "parquet"]
 
@@ -74,7 +78,7 @@ class PredictOptions(MapOptions, InventoryOptions):
     threshold: float | None = None
     probability: ProbabilityType = "percent"
     formats: tuple[VectorFormat, ...] = ("gpkg",)
-    dem: Path | None = None
+    dem: StrPath | None = None
 
     def __post_init__(self) -> None:
         MapOptions.__post_init__(self)
@@ -89,11 +93,11 @@ class PredictOptions(MapOptions, InventoryOptions):
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
 
 
-def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
+def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
     """Hash everything that decides the files of a scene: the scene, the model and the options.
 
     Args:
-        scene: raster.
+        scene: open raster.
         model: description of the model.
         options: all options.
         of_maps: hash only what decides the maps, from which the other files are made.
@@ -102,28 +106,24 @@ def identity(scene: Path, model: BundleInfo, options: PredictOptions, *, of_maps
         SHA-256, hexadecimal.
 
     Raises:
-        DataError: the scene or the elevation model is missing.
+        DataError: the elevation model cannot be opened.
     """
     chosen, dem = settings(options), None if of_maps else options.dem
     if of_maps:
         names = (_NAMES.get(field.name, field.name) for field in fields(MapOptions))
         chosen = {name: chosen[name] for name in names if name in chosen}
     facts = {
-        "scene": [scene.name, *_state(scene)],
+        "scene": [PurePath(scene.name).name, *scene.fingerprint],
         "bundle": [model.config_hash, sorted((name, record.sha256) for name, record in model.files.items())],
         "options": chosen,
-        "dem": _state(dem) if dem else None,
+        "dem": None if dem is None else _fingerprint(dem),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _state(raster: Path) -> list[int]:
-    """Size in bytes and time of the last change, which differ between a file and its successor."""
-    try:
-        status = raster.stat()
-    except OSError as error:
-        raise DataError(f"{raster}: cannot be read ({error.strerror}). Expected a raster.") from error
-    return [status.st_size, status.st_mtime_ns]
+def _fingerprint(raster: StrPath) -> list[int]:
+    with RasterReader(raster) as reader:
+        return reader.fingerprint
 
 
 def settings(options: PredictOptions) -> dict[str, Any]:
@@ -139,4 +139,6 @@ def settings(options: PredictOptions) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)) else value
+    return (
+        str(value) if isinstance(value, PurePath) or (isinstance(value, float) and not math.isfinite(value)) else value
+    )

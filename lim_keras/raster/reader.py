@@ -103,12 +103,12 @@ class RasterReader:
     @property
     def path(self) -> Path | str:
         """The file, or the name of a source that is no local file."""
-        return self.name if _REMOTE.match(self.name) else Path(self.name)
+        return self.name if is_remote(self.name) else Path(self.name)
 
     @property
     def stem(self) -> str:
         """Name of the file without its folder and its suffix."""
-        return PurePosixPath(re.sub(r"[?#].*$", "", self.name) if _REMOTE.match(self.name) else self.name).stem
+        return PurePosixPath(re.sub(r"[?#].*$", "", self.name) if is_remote(self.name) else self.name).stem
 
     @property
     def fingerprint(self) -> list[int]:
@@ -310,12 +310,17 @@ def _name(dataset: Any) -> str:
     return str(dataset.name)
 
 
+def is_remote(name: str | os.PathLike[str]) -> bool:
+    """Tell a URL or a GDAL name from the path of a local file."""
+    return _REMOTE.match(os.fspath(name)) is not None
+
+
 def _gdal_name(source: str | os.PathLike[str]) -> str:
     """The source as GDAL takes it. A URL that went through `Path` has lost one of its slashes."""
     name = os.fspath(source)
     if not isinstance(source, str):
         name = re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", name)
-    if not _REMOTE.match(name) and not Path(name).exists():
+    if not is_remote(name) and not Path(name).exists():
         raise DataError(f"{name}: not found. Expected a raster, such as a GeoTIFF.")
     return name
 

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from rasterio import Affine
 from lim_keras.bundle.info import BandStatistics, BundleInfo
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.errors import ConfigError, DataError, DomainWarning
-from lim_keras.inventory.batch import find_scenes, predict_scenes
+from lim_keras.inventory import batch
+from lim_keras.inventory import predict_scene as module
+from lim_keras.inventory.batch import find_scenes
 from lim_keras.inventory.options import PredictOptions, settings
-from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import scene_table
 
 from .conftest import Write, constant, describe
+
+predict_scene = partial(module.predict_scene, draw_preview=draw_preview)
+predict_scenes = partial(batch.predict_scenes, draw_preview=draw_preview)
 
 
 class Bright:
@@ -56,6 +62,7 @@ def test_every_file_and_what_it_says(write: Write, tmp_path: Path) -> None:
     assert [path.name for path in result.files] == [f"valley_{name}" for name in FILES]
     summary = json.loads((tmp_path / "out" / "valley_summary.json").read_text())
     assert summary == result.summary
+    assert result.inventory["area_m2"].sum() == pytest.approx(summary["landslide_area_m2"])
     assert (summary["landslides"], summary["landslide_pixels"], summary["valid_pixels"]) == (2, 5000, 120_000)
     # 5000 px of 0.64 m2 on the grid of UTM, of which the ground differs by less than 0.1 %
     assert summary["landslide_area_m2"] == pytest.approx(3200, rel=2e-3)
@@ -67,6 +74,23 @@ def test_every_file_and_what_it_says(write: Write, tmp_path: Path) -> None:
     assert not frame["touches_edge"].any()
     with rasterio.open(tmp_path / "out" / "valley_probability.tif") as file:
         assert np.unique(file.read(1)).tolist() == [10, 90]
+
+
+def test_without_a_preview(write: Write, tmp_path: Path) -> None:
+    scene, model = write("s.tif", meadow()), Bright()
+    plain = module.predict_scene(model, scene, tmp_path / "out")
+    assert [path.name for path in plain.files] == [f"s_{name}" for name in FILES if name != "preview.png"]
+    assert not predict_scene(model, scene, tmp_path / "out").was_there
+    assert (
+        module.predict_scene(model, scene, tmp_path / "out").was_there
+        and predict_scene(model, scene, tmp_path / "out").was_there
+    )
+
+
+def test_an_open_raster(write: Write, tmp_path: Path) -> None:
+    with rasterio.open(write("s.tif", meadow())) as scene:
+        result = predict_scene(Bright(), scene, tmp_path / "out")
+    assert result.scene == tmp_path / "s.tif" and result.summary["landslides"] == 2
 
 
 def test_options_reach_the_inventory(write: Write, tmp_path: Path) -> None:
@@ -89,7 +113,7 @@ def test_a_finished_scene_is_not_predicted_again(write: Write, tmp_path: Path) -
     model = Bright()
     again = predict_scene(model, scene, tmp_path / "out")
     assert again.was_there and model.shapes == []
-    assert again.summary["landslides"] == 2
+    assert again.summary["landslides"] == len(again.inventory) == 2
     for change in ("option", "file"):
         if change == "file":
             (tmp_path / "out" / "s_inventory.gpkg").unlink()
@@ -239,7 +263,7 @@ def test_the_table_says_what_the_inventory_lacks(write: Write, tmp_path: Path) -
 
 def test_a_missing_elevation_model_is_named_before_the_work(write: Write, tmp_path: Path) -> None:
     model = Bright()
-    with pytest.raises(DataError, match=r"absent\.tif: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"absent\.tif: not found"):
         predict_scene(model, write("a.tif", meadow()), tmp_path / "out", PredictOptions(dem=tmp_path / "absent.tif"))
     assert model.shapes == [] and not (tmp_path / "out").exists()
 
@@ -380,7 +404,7 @@ def test_a_name_that_leaves_no_room_is_refused_before_any_work(write: Write, tmp
     assert [one.scene for one in result.predictions] == [longest]
     assert len(model.shapes) == 1
     deep = tmp_path / ("d" * 200) / ("e" * 200)
-    with pytest.raises(DataError, match=r"at most 512 bytes, as GeoPackages need.*--out"):
+    with pytest.raises(DataError, match=r"at most 512 bytes, as GeoPackages need.*shorter path"):
         predict_scene(model, longest, deep)
     assert len(model.shapes) == 1
 

@@ -21,14 +21,18 @@ def test_what_was_left_out_and_why(write: Write) -> None:
     frame = geopandas.GeoDataFrame({"area_m2": [9.0, 4.0], "below_min_slope": [True, False]}, geometry=[None, None])
     inventory = Inventory(frame, "", dropped_small=3, dropped_flat=2, swallowed=1, uncovered=1 / 3, unknown_slope=1)
     scene = read_info(write("s.tif", np.zeros((4, 5, 3), np.uint8)))
-    facts = (bundle_info(), PredictOptions(), 0.5, Counts(13, 20, 20))
-    summary = summarise(scene.path, scene, *facts, inventory, {}, {"predict": 1.0})
+    facts = {
+        "options": PredictOptions(),
+        "counts": Counts(13, 20, 20),
+        "run": {"windows": {}, "seconds": {"predict": 1}},
+    }
+    summary = summarise(scene, bundle_info(), inventory=inventory, **facts)
     assert summary["landslides"] == 2
     assert summary["left_out"] == {"below_min_area": 3, "below_min_slope": 2, "in_filled_holes": 1}
     assert summary["flagged_below_min_slope"] == 1 and summary["unknown_slope"] == 1
     assert summary["share_outside_dem"] == 0.3333
     plain = Inventory(frame.drop(columns="below_min_slope"), "")
-    summary = summarise(scene.path, scene, *facts, plain, {}, {"predict": 1.0})
+    summary = summarise(scene, bundle_info(), inventory=plain, **facts)
     assert summary["left_out"] == {"below_min_area": 0, "below_min_slope": 0, "in_filled_holes": 0}
     assert [summary[name] for name in ("flagged_below_min_slope", "unknown_slope", "share_outside_dem")] == [None] * 3
 
