@@ -1,5 +1,6 @@
 """Losses: hand-worked values, a float64 oracle, gradients at the extremes, the ignore label, serialisation."""
 
+import doctest
 import math
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lim_keras.losses
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss, SoftDiceLoss, TverskyLoss
 
@@ -206,8 +208,36 @@ class TestOverlap:
         assert (loss.landslide_weight, loss.background_weight, loss.dice_weight) == (0.25, 0.25, 2.0)
 
 
+def test_examples_of_docstrings():
+    result = doctest.testmod(lim_keras.losses)
+    assert result.failed == 0 and result.attempted > 10
+
+
+def test_reductions_by_hand():
+    # p_t = 1/2: 0.75 * (1/2)^2 * ln 2 = 0.129965 and 0.25 * (1/2)^2 * ln 2 = 0.0433217; the third pixel is ignored
+    truth, logits = row(1, 0, 255), row(0.0, 0.0, 9.0)
+    costs = [0.129965, 0.0433217, 0]
+    for reduction in (None, "none"):
+        got = BinaryFocalLoss(gamma=2, reduction=reduction)(truth, logits)
+        np.testing.assert_allclose(got, np.reshape(costs, (1, 1, 3)), rtol=1e-5)
+    assert float(BinaryFocalLoss(gamma=2, reduction="sum")(truth, logits)) == pytest.approx(sum(costs), rel=1e-5)
+    for reduction in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+        got = BinaryFocalLoss(gamma=2, reduction=reduction)(truth, logits)
+        assert float(got) == pytest.approx(sum(costs) / 2, rel=1e-5)
+
+
+def test_names_are_those_of_the_classes():
+    assert [kind().name for kind in ALL] == ["binary_focal_loss", "focal_dice_loss", "tversky_loss", "soft_dice_loss"]
+
+
 @pytest.mark.parametrize("kind", ALL)
 class TestEvery:
+    def test_dtype_is_that_of_the_computation(self, kind):
+        truth, logits = batch()
+        wide = kind(dtype="float64")(truth, logits)
+        assert wide.dtype == "float64" and kind()(truth, logits).dtype == "float32"
+        assert float(wide) == pytest.approx(float(kind()(truth, logits)), rel=1e-5)
+
     def test_ignored_pixels_weigh_nothing(self, kind):
         truth, logits = batch(ignored=0.4)
         value, gradient = value_and_gradient(kind(), truth, logits)
@@ -260,11 +290,12 @@ class TestEvery:
         )
 
     def test_config_round_trip(self, kind):
-        loss = kind(from_logits=False, ignore_value=7, name="mine")
+        loss = kind(from_logits=False, ignore_value=7, name="mine", reduction="sum", dtype="float64")
         again = keras.losses.deserialize(keras.losses.serialize(loss))
         assert type(again) is kind
         assert again.get_config() == loss.get_config()
         assert (again.from_logits, again.ignore_value, again.name) == (False, 7, "mine")
+        assert (again.reduction, again.dtype) == ("sum", "float64")
 
     def test_compiled_model_reloads(self, kind, tmp_path):
         pixels = keras.Input((None, None, 3))

@@ -1,9 +1,11 @@
 """Cross-validation: processes of the folds, failures, threads, out-of-fold predictions. Commands: tests/cli."""
 
+import csv
 import itertools
 from contextlib import contextmanager
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 
@@ -236,3 +238,21 @@ def test_what_a_killed_process_left_is_cleared(finished):
     assert not partial.exists()
     names = sorted(path.name for path in (run.fold_folder(0) / "out_of_fold").iterdir())
     assert names == ["ls_0.npz", "ls_2.npz", "ls_4.npz", "nls_0.npz", "nls_2.npz", "nls_4.npz"]
+
+
+@pytest.mark.slow
+def test_a_deterministic_fold_does_not_depend_on_what_runs_beside_it(tmp_path, tiles, config):
+    settings = {"training.deterministic": True, "training.epochs": 1, "sampling.size": 64}
+    folds = {name: int(name[-1]) % 3 for name in tiles.ids}
+    histories, weights = [], []
+    for name, finished in (("alone", (0, 1)), ("beside", (0,))):
+        run = Run.open(tmp_path / name, config(**settings), tiles, folds)
+        for fold in finished:
+            (run.fold_folder(fold) / "out_of_fold").mkdir(parents=True)
+        train_folds(run, jobs=2)
+        with (run.fold_folder(2) / "history.csv").open() as file:
+            histories.append([{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)])
+        weights.append(keras.saving.load_model(run.fold_folder(2) / "model.keras", compile=False).get_weights())
+    assert histories[0] == histories[1]
+    for alone, beside in zip(*weights, strict=True):  # the last bits depend on the number of threads
+        np.testing.assert_array_equal(alone, beside)
