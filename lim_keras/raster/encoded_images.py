@@ -1,38 +1,43 @@
-"""Read PNG and JPEG files."""
+"""Read PNG and JPEG files; damaged ones are refused."""
 
-import io
+from __future__ import annotations
+
 import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from lim_keras.errors import DataError
 
-Array = npt.NDArray[Any]
+Array = NDArray[Any]
 
 Format = Literal["png", "jpeg", "tiff"]
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIGNATURES: dict[bytes, Format] = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
+}
 
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_GREY = ("1", "L", "LA", "I", "I;16")
 
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_DEPTH_AT = 24  # the byte behind signature, chunk length and name, width and height
 
-_PNG_BANDS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # by colour type, alpha apart (PNG specification, 11.2.2)
-
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the SOF markers (ITU-T T.81, table B.1)
-
-_JPEG_END = b"\xff\xd9"
+_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a PNG or JPEG says about itself: size in pixels, bands without alpha, and how absent pixels are marked."""
+    """Header of a PNG or JPEG: size in pixels, bands without alpha, data type, nodata value, and palette (n, 3)."""
 
     width: int
     height: int
@@ -43,7 +48,7 @@ class Header:
 
 
 def file_format(path: Path) -> Format:
-    """`"png"`, `"jpeg"` or `"tiff"`, told by the first bytes and not by the name, for names are often wrong.
+    """Tell `"png"`, `"jpeg"` or `"tiff"` by the first bytes, because names are often wrong.
 
     Raises:
         DataError: the file cannot be opened, is empty, or is none of the three.
@@ -53,41 +58,43 @@ def file_format(path: Path) -> Format:
             start = stream.read(8)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror or error}).") from error
-    if start == _PNG_SIGNATURE:
-        return "png"
-    if start.startswith(_JPEG_SIGNATURE):
-        return "jpeg"
-    if start.startswith(_TIFF_SIGNATURES):
-        return "tiff"
+    for signature, kind in _SIGNATURES.items():
+        if start.startswith(signature):
+            return kind
     found = f"it starts with the bytes {start!r}" if start else "it is empty"
     raise DataError(f"{path}: expected a PNG, JPEG or TIFF file, but {found}.")
 
 
 def read_header(path: Path, kind: Format) -> Header:
-    """The header of a `"png"` or `"jpeg"` file; its pixels are neither read nor checked."""
-    with path.open("rb") as stream:
-        return _header(stream, kind, path)
+    """Read the header of a `"png"` or `"jpeg"` file; its pixels are neither read nor checked."""
+    with _opened(path, kind) as image:
+        return _header(image, path)
 
 
 def decode(path: Path, kind: Format) -> tuple[Header, Array, Array | None]:
-    """Header, pixels (height, width, bands) in RGB order, and alpha (height, width) or None, of a `"png"` or `"jpeg"`.
+    """Read header, pixels (height, width, bands) in RGB order, and alpha (height, width) or None.
 
     EXIF orientation is not applied: an image and its mask stay aligned as they are stored.
 
     Raises:
-        DataError: the file is truncated, damaged or of a kind that is not supported.
+        DataError: the file is truncated or damaged, or of a kind that is not supported. JPEG has no checksums: damage
+            inside its scan, with nothing lost, is not found.
     """
     data = path.read_bytes()
-    header = _header(io.BytesIO(data), kind, path)
-    _CHECKS[kind](data, path)
-    try:
+    with _opened(path, kind) as image:
+        header = _header(image, path)
+        # Pillow reads files that lack the last bytes, and JPEGs that go on with zeros. Its stream stands on the scan,
+        # behind a thumbnail with an end marker of its own.
+        if data.find(*((_PNG_END,) if kind == "png" else (_JPEG_END, image.fp.tell()))) < 0:
+            raise DataError(f"{path}: the file is truncated: it ends before its last pixel. Replace it.")
+        if kind == "jpeg":
+            return header, np.array(image).reshape(header.height, header.width, -1), None
+        image.verify()  # checksums of the chunks
+        # Pillow has no mode for 16 bits in three bands.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise DataError(f"{path}: cannot be decoded ({error.err}).") from error
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise DataError(f"{path}: cannot be decoded; the file is damaged. Replace it.")
-    bands, alpha = _split(pixels, header)
-    return header, bands, alpha
+    return (header, *_split(pixels, header))
 
 
 def _split(pixels: Array, header: Header) -> tuple[Array, Array | None]:
@@ -99,101 +106,34 @@ def _split(pixels: Array, header: Header) -> tuple[Array, Array | None]:
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if alpha is not None else cv2.COLOR_BGR2RGB), alpha
 
 
-def _header(stream: BinaryIO, kind: Format, path: Path) -> Header:
+@contextmanager
+def _opened(path: Path, kind: Format) -> Iterator[ImageFile]:
+    """Open by the plugins themselves: `PIL.Image.open` refuses large images."""
+    with _explained(path), PngImageFile(path) if kind == "png" else JpegImageFile(path) as image:
+        yield image
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        return _png_header(stream, path) if kind == "png" else _jpeg_header(stream, path)
-    except (struct.error, IndexError) as error:
-        raise _truncated(path) from error
+        yield
+    except (OSError, SyntaxError, ValueError, IndexError, struct.error, cv2.error) as error:
+        raise DataError(f"{path}: the file is truncated or damaged ({error}). Replace it.") from error
 
 
-def _truncated(path: Path) -> DataError:
-    return DataError(f"{path}: the file is truncated: it ends before its last pixel. Replace it.")
-
-
-def _png_header(stream: BinaryIO, path: Path) -> Header:
-    stream.seek(len(_PNG_SIGNATURE))
-    chunks: dict[bytes, bytes] = {}
-    while True:
-        length, name = struct.unpack(">I4s", stream.read(8))
-        if name in (b"IDAT", b"IEND"):
-            break
-        chunks[name] = stream.read(length)
-        stream.seek(4, io.SEEK_CUR)
-    if b"IHDR" not in chunks:
-        raise DataError(f"{path}: the PNG has no header chunk; the file is damaged. Replace it.")
-    width, height, depth, colour = struct.unpack_from(">IIBB", chunks[b"IHDR"])
-    if colour not in _PNG_BANDS:
-        raise DataError(f"{path}: the PNG names colour type {colour}, which does not exist; the file is damaged.")
+def _header(image: ImageFile, path: Path) -> Header:
+    if image.mode not in (*_GREY, "P", "RGB", "RGBA"):
+        bands = f"{len(image.getbands())} bands ({image.mode})"
+        raise DataError(f"{path}: expected an image of 1 or 3 bands. Received: {bands}. Convert it to RGB.")
+    depth = 8
+    if isinstance(image, PngImageFile):
+        with path.open("rb") as stream:
+            depth = stream.read(_PNG_DEPTH_AT + 1)[-1]
+    bands = 1 if image.mode in _GREY else 3
+    transparent = image.info.get("transparency")
+    marked = bands == 1 and depth >= 8 and isinstance(transparent, int)
     palette = None
-    if colour == 3:
-        palette = np.frombuffer(chunks.get(b"PLTE", b""), np.uint8).reshape(-1, 3)
-    transparent = chunks.get(b"tRNS")
-    nodata = None
-    if colour == 0 and depth >= 8 and transparent is not None:
-        nodata = float(struct.unpack(">H", transparent)[0])
-    return Header(width, height, _PNG_BANDS[colour], "uint16" if depth == 16 else "uint8", nodata, palette)
-
-
-def _next_segment(stream: BinaryIO, path: Path) -> tuple[int, int]:
-    """Marker and length of the next segment, the stream standing on its first byte of content."""
-    byte = stream.read(1)[0]
-    if byte != 0xFF:
-        raise DataError(f"{path}: the JPEG's segments are damaged. Replace the file.")
-    while byte == 0xFF:  # a marker may be padded with any number of 0xFF
-        byte = stream.read(1)[0]
-    length = struct.unpack(">H", stream.read(2))[0] - 2
-    return byte, length
-
-
-def _jpeg_header(stream: BinaryIO, path: Path) -> Header:
-    stream.seek(2)
-    while True:
-        marker, length = _next_segment(stream, path)
-        if marker in _JPEG_FRAMES:
-            break
-        stream.seek(length, io.SEEK_CUR)
-    precision, height, width, bands = struct.unpack(">BHHB", stream.read(6))
-    if precision != 8 or bands not in (1, 3):
-        raise DataError(
-            f"{path}: expected a JPEG of 8 bits with 1 or 3 bands, but it has {precision} bits and {bands} bands"
-            f"{' (CMYK)' if bands == 4 else ''}. Convert it to RGB."
-        )
-    return Header(width, height, bands, "uint8")
-
-
-def _check_png(data: bytes, path: Path) -> None:
-    """Walk the chunks to IEND and compare each checksum."""
-    view = memoryview(data)
-    at = len(_PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise DataError(f"{path}: the file is damaged: the checksum of a PNG chunk does not fit. Replace it.")
-        if name == b"IEND":
-            return
-        at = end
-    raise _truncated(path)
-
-
-def _check_jpeg(data: bytes, path: Path) -> None:
-    """Look for the end-of-image marker behind the start of the scan; a thumbnail inside EXIF has one of its own.
-
-    Damage within the scan, with nothing lost, cannot be told from an odd picture: JPEG has no checksums.
-    """
-    stream = io.BytesIO(data)
-    stream.seek(2)
-    try:
-        marker, length = _next_segment(stream, path)
-        while marker != 0xDA:
-            stream.seek(length, io.SEEK_CUR)
-            marker, length = _next_segment(stream, path)
-    except (struct.error, IndexError) as error:
-        raise _truncated(path) from error
-    if data.find(_JPEG_END, stream.tell() + length) < 0:
-        raise _truncated(path)
-
-
-_CHECKS = {"png": _check_png, "jpeg": _check_jpeg}
+    if image.mode == "P" and image.palette is not None:
+        palette = np.frombuffer(bytes(image.palette.palette), np.uint8).reshape(-1, 3)
+    dtype = "uint16" if depth == 16 else "uint8"
+    return Header(*image.size, bands, dtype, float(transparent) if marked else None, palette)

@@ -316,10 +316,11 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 
 def _gdal_name(source: str | os.PathLike[str]) -> str:
-    """The source as GDAL takes it. A URL that went through `Path` has lost one of its slashes."""
+    """The source as GDAL takes it."""
     name = os.fspath(source)
-    if not isinstance(source, str):
+    if not isinstance(source, str):  # `Path` leaves one slash of a URL's two or, without a host, three
         name = re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", name)
+        name = re.sub(r"^file://(?=[^/])", "file:///", name)
     if not is_remote(name) and not Path(name).exists():
         raise DataError(f"{name}: not found. Expected a raster, such as a GeoTIFF.")
     return name

@@ -123,7 +123,7 @@ def test_cmyk_jpeg_is_refused_with_advice(tmp_path, write_picture):
 def test_png_without_a_header_chunk(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 0, b"IEND") + b"\xae\x42\x60\x82")
-    with pytest.raises(DataError, match="no header chunk"):
+    with pytest.raises(DataError, match="damaged"):
         read_header(path, "png")
 
 
@@ -132,7 +132,7 @@ def test_png_of_a_colour_type_that_does_not_exist(tmp_path, write_png):
     data = bytearray(path.read_bytes())
     data[25] = 5  # signature 8, length and name 8, width and height 8, depth 1
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match="colour type 5"):
+    with pytest.raises(DataError, match="damaged"):
         read_info(path)
 
 

@@ -1,13 +1,23 @@
 """Windowed reading equals reading the whole file; what is shown where there is no data."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio import Affine
 from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
 from scipy.ndimage import distance_transform_edt
 
 from lim_keras.errors import DataError
@@ -15,6 +25,7 @@ from lim_keras.raster.georeference import Grid
 from lim_keras.raster.images import read_image, read_valid
 from lim_keras.raster.reader import RasterReader, fill_nodata
 from lim_keras.raster.windows import Box
+from lim_keras.raster.writer import write_raster
 
 
 def write(path: Path, bands: np.ndarray, **options: object) -> Path:
@@ -239,3 +250,94 @@ def test_a_scene_may_be_closed_while_another_thread_reads(tmp_path: Path, reads:
             assert read.acquire(timeout=60)
     thread.join(timeout=60)
     assert len(refused) == 1
+
+
+# Sources other than paths.
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bands: np.ndarray) -> Path:
+    return write(tmp_path / "scene.tif", bands, nodata=0)
+
+
+def check_same(reader: RasterReader, path: Path) -> None:
+    with RasterReader(path) as expected:
+        assert replace(reader.info, path=path) == expected.info
+        assert reader.stem == "scene"
+        for one, other in zip(reader.image(Box(3, 5, 30, 40)), expected.image(Box(3, 5, 30, 40)), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("make", [str, Path, lambda path: path.as_uri(), lambda path: Path(path.as_uri())])
+def test_a_scene_by_path_or_file_url(scene: Path, make: Callable[[Path], Any]) -> None:
+    with RasterReader(make(scene)) as reader:
+        check_same(reader, scene)
+
+
+def test_a_scene_on_a_web_server(scene: Path) -> None:
+    # In a process of its own: rasterio holds the interpreter's lock while it waits for an answer.
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(scene.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            found = re.search(r"port (\d+)", server.stdout.readline())
+            assert found is not None
+            address = f"http://127.0.0.1:{found[1]}"
+            # a path loses one of the slashes of a URL
+            for source in (f"{address}/scene.tif", Path(f"{address}/scene.tif")):
+                with RasterReader(source) as reader:
+                    check_same(reader, scene)
+                    assert reader.info.path == f"{address}/scene.tif"
+                    assert reader.fingerprint == [60, 40, 4]
+            with pytest.raises(DataError, match=rf"{address}/absent\.tif: cannot be read"):
+                RasterReader(f"{address}/absent.tif")
+        finally:
+            server.terminate()
+
+
+def test_a_scene_in_memory_and_in_an_archive(scene: Path, tmp_path: Path) -> None:
+    with MemoryFile(scene.read_bytes(), filename="scene.tif") as memory, RasterReader(memory.name) as reader:
+        assert memory.name.startswith("/vsimem/")
+        check_same(reader, scene)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(scene, "scene.tif")
+    with RasterReader(f"/vsizip/{tmp_path}/a.zip/scene.tif") as reader:
+        check_same(reader, scene)
+
+
+def test_an_open_dataset_stays_open(scene: Path) -> None:
+    with rasterio.open(scene) as dataset:
+        with RasterReader(dataset) as reader:
+            check_same(reader, scene)
+        assert not dataset.closed
+        with pytest.raises(DataError, match="was closed"):
+            reader.pixels()
+        with WarpedVRT(dataset, crs="EPSG:4326") as warped, RasterReader(warped) as reader:
+            assert reader.info.crs == "EPSG:4326" and reader.name == str(scene)
+
+
+def test_a_reader_is_shared(scene: Path) -> None:
+    with RasterReader(scene, bands=(2, 1)) as reader:
+        with RasterReader(reader, bands=(3,), nodata="none") as other:
+            assert other.everywhere_valid and not reader.everywhere_valid
+            np.testing.assert_array_equal(other.pixels()[..., 0], read_image(scene)[..., 2])
+        grid = Grid("EPSG:32648", Affine(1.6, 0, 5e5, 0, -1.6, 3e6), 30, 20, 1.6)
+        with reader.on_grid(grid) as coarse:
+            assert coarse.bands == [2, 1] and coarse.pixels().shape == (20, 30, 2)
+        assert reader.pixels().shape == (40, 60, 2)
+
+
+def test_a_file_changes_its_fingerprint(scene: Path) -> None:
+    with RasterReader(scene) as reader:
+        before = reader.fingerprint
+        assert before == reader.fingerprint
+    os.utime(scene, ns=(0, 1))
+    with RasterReader(scene) as reader:
+        assert reader.fingerprint == [before[0], 1]
+
+
+def test_a_ground_sample_distance_is_used_where_the_file_has_none(tmp_path: Path, scene: Path) -> None:
+    with RasterReader(scene, gsd_m=5.0) as reader:
+        assert reader.info.gsd_m == 0.8
+    with RasterReader(write_raster(tmp_path / "plain.tif", np.zeros((4, 4), np.uint8)), gsd_m=5.0) as reader:
+        assert reader.info.gsd_m == 5.0
