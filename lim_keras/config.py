@@ -224,7 +224,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         ConfigError: one line for each problem, with its source, key, expected value and received value.
     """
     values = _read_mapping(Path(path))
-    origins = {_apply_override(values, override): f"--set {override}" for override in overrides}
+    origins = {_apply_override(values, override): f"override {override}" for override in overrides}
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -287,7 +287,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 def _apply_override(values: dict[str, Any], override: str) -> str:
     """Set one `key=value` in nested `values`, in place, and return its key."""
-    source = f"--set {override}"
+    source = f"override {override}"
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:

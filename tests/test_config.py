@@ -102,18 +102,18 @@ class TestOverrides:
 
     def test_unknown_key(self, write):
         assert refusal(write("name: a\n"), "training.epoch=3") == (
-            "--set training.epoch=3: Unknown key `training.epoch`. Did you mean `training.epochs`?"
+            "override training.epoch=3: Unknown key `training.epoch`. Did you mean `training.epochs`?"
         )
 
     def test_wrong_value_names_the_option_not_the_file(self, write):
         assert refusal(write("name: a\n"), "loss.gamma=-1") == (
-            "--set loss.gamma=-1: Invalid value for key `loss.gamma`. "
+            "override loss.gamma=-1: Invalid value for key `loss.gamma`. "
             "Expected a number greater than or equal to 0 (focusing exponent; 0 is weighted cross-entropy). "
             "Received: -1."
         )
 
     def test_wrong_value_inside_an_overridden_section_names_the_option(self, write):
-        assert refusal(write("name: a\n"), "loss={gamma: -1}").startswith("--set loss={gamma: -1}: Invalid value")
+        assert refusal(write("name: a\n"), "loss={gamma: -1}").startswith("override loss={gamma: -1}: Invalid value")
 
     @pytest.mark.parametrize("override", ["training.epochs", "=3", ""])
     def test_not_a_pair(self, write, override):
@@ -122,11 +122,11 @@ class TestOverrides:
         assert repr(override) in message
 
     def test_bad_yaml(self, write):
-        assert refusal(write("name: a\n"), "folds=[3").startswith("--set folds=[3, line 1, column 3: ")
+        assert refusal(write("name: a\n"), "folds=[3").startswith("override folds=[3, line 1, column 3: ")
 
     def test_key_inside_what_the_file_made_a_number(self, write):
         message = refusal(write("name: a\nloss: 3\n"), "loss.gamma=1")
-        assert message == "--set loss.gamma=1: `loss` is no section of keys in the file. Received there: 3."
+        assert message == "override loss.gamma=1: `loss` is no section of keys in the file. Received there: 3."
 
 
 class TestUnknownKeys:
@@ -197,7 +197,7 @@ class TestWrongValues:
     def test_message(self, write, override, expected, received):
         key = override.partition("=")[0]
         message = refusal(write("name: a\n"), override)
-        assert message.startswith(f"--set {override}: Invalid value for key `{key}`. Expected {expected}"), message
+        assert message.startswith(f"override {override}: Invalid value for key `{key}`. Expected {expected}"), message
         assert message.endswith(f"Received: {received}."), message
 
     def test_name_that_is_no_file_name(self, write):

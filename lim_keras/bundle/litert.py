@@ -240,7 +240,7 @@ class LiteRtModel:
         folds = _dequantized(outputs[name][0], self._outputs[name])
         shape = (*image.shape[:2], self.info.folds)
         if folds.shape != shape:
-            raise BundleError(f"{self.path}: expected `{name}` of shape {shape}. Received: {folds.shape}")
+            raise BundleError(f"{self.path}: expected output `{name}` of shape {shape}. Received: {folds.shape}")
         checked_answers({name: folds[..., np.newaxis]}, folds.shape, 1, str(self.path))
         return folds
 

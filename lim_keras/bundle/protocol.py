@@ -108,10 +108,10 @@ def checked_answers(
     """
     for name, values in answers.items():
         if values.shape != (*shape, 1):
-            raise BundleError(f"{source}: expected `{name}` of shape {(*shape, 1)}. Received: {values.shape}")
+            raise BundleError(f"{source}: expected output `{name}` of shape {(*shape, 1)}. Received: {values.shape}")
         if not is_possible(name, values, folds):
             raise BundleError(
-                f"{source}: expected `{name}` within 0..{highest(name, folds)}. Received: {values.min()}.."
+                f"{source}: expected output `{name}` within 0..{highest(name, folds)}. Received: {values.min()}.."
                 f"{values.max()}. These are not the weights of a trained model, or the images hold numbers that are "
                 "not finite."
             )

@@ -8,7 +8,7 @@ import re
 import psutil
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.windows import smallest_side
 
 _RUNTIME_BYTES = 855e6
@@ -49,11 +49,11 @@ def parse_memory(text: str) -> int:
     """Bytes of "2G", "1500M", "1.5 GiB" or a plain number of bytes.
 
     Raises:
-        DataError: not such a size.
+        ConfigError: not such a size.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if match is None:
-        raise DataError(f"Invalid memory size. Expected a number with K, M, G or T, such as 2G. Received: {text!r}")
+        raise ConfigError(f"Invalid value for `memory`. Expected a size such as 2G. Received: {text!r}.")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -85,7 +85,7 @@ def choose_window(
         least = smallest_side(info.halo, multiple)
         raise DataError(
             f"Expected at least {needed} MiB of memory for windows of {least} px, the smallest that this model's halo "
-            f"of {info.halo} px leaves a core in. Received: {memory / 2**20:.0f} MiB. Raise --memory."
+            f"of {info.halo} px leaves a core in. Received: {memory / 2**20:.0f} MiB. Raise `memory`."
         )
     return shape_window(info.halo, height, width, pixels, multiple)
 

@@ -20,7 +20,7 @@ TILES = click.Path(exists=True, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
-_ARGUMENT = re.compile(r"(?<!column )(?<!key )`(\w+)`")
+_ARGUMENT = re.compile(r"(?<!column )(?<!key )(?<!output )`(\w+)`")
 
 
 class Command(click.Command):

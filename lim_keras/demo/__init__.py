@@ -94,7 +94,7 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / "world").is_dir():
-        raise DataError(f"{folder} is not empty and holds no demo. Expected a new folder; give one with --out.")
+        raise DataError(f"{folder} is not empty and holds no demo. Expected a new folder; give one as `out`.")
 
 
 def _write_worlds(folder: Path) -> Path:

@@ -269,7 +269,7 @@ def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
     except FileNotFoundError:
         warnings.warn(
             f"{place}: not found or not whole, though {MODELS_FILE} labels this version stable, so that a server has "
-            "nothing for requests to it. Put it back, or make another version stable with --promote.",
+            "nothing for requests to it. Put it back, or make another version stable with `promote`.",
             LimKerasWarning,
             stacklevel=2,
         )

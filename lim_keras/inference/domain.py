@@ -42,8 +42,8 @@ def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None
         trained = f"{min(one.min for one in model.statistics):g} to {max(one.max for one in model.statistics):g}"
         raise DataError(
             f"{info.path}: expected {model.dtype} values ({trained} in training), as the bundle {model.name} takes. "
-            f"Received: {info.dtype}. Say with --scale LOW,HIGH which values are the darkest and the brightest, such "
-            "as --scale 0,3000 for Sentinel-2 reflectance x 10000."
+            f"Received: {info.dtype}. Give the darkest and the brightest value, such as `scale` 0,3000 for "
+            "Sentinel-2 reflectance x 10000."
         )
 
 
@@ -53,7 +53,7 @@ def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
         raise DataError(f"{info.path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
     if info.bands == model.bands:
         return
-    cure = f"Choose and order them with --bands, such as --bands {','.join(map(str, range(1, model.bands + 1)))}."
+    cure = f"Choose and order them with `bands` {','.join(map(str, range(1, model.bands + 1)))}."
     if scene.count < model.bands:
         cure = f"The file holds no more than {scene.count}: give an image of the bands that the model was trained on."
     raise DataError(
@@ -73,7 +73,7 @@ def gsd_ratio(path: Path | str, gsd_m: float | None, model: BundleInfo, *, resam
         if model.gsd_m is not None and not resample:  # without it, nothing can be resampled: an error says the same
             warnings.warn(
                 f"{path}: its ground sample distance is not known; the model was trained at {model.gsd_m:.3g} m. "
-                "Say it with --gsd.",
+                "Give it as `gsd_m`.",
                 DomainWarning,
                 stacklevel=2,
             )
@@ -93,7 +93,7 @@ def _at_another_distance(ratio: float, resample: bool) -> str:
     if resample:
         return "The scene is warped to that distance" + (", which adds no detail." if ratio > 1 else ".")
     size = f"It sees landslides {1 / ratio:.2g} times the size that it knows."
-    return f"{size} --resample warps the scene to that distance."
+    return f"{size} `resample` warps the scene to that distance."
 
 
 def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
@@ -115,8 +115,8 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
         return None
     if ratio is None or model.gsd_m is None or info.gsd_m is None:
         raise DataError(
-            f"{info.path}: --resample needs the ground sample distances of the scene and of the bundle. "
-            f"Received: {info.gsd_m} m and {model.gsd_m} m. Say that of the scene with --gsd."
+            f"{info.path}: `resample` needs the ground sample distances of the scene and of the bundle. "
+            f"Received: {info.gsd_m} m and {model.gsd_m} m. Give that of the scene as `gsd_m`."
         )
     near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE
     return None if near else grid_with_gsd(info, info.gsd_m, model.gsd_m)
@@ -166,7 +166,7 @@ def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale |
         subject = f"bands {bands} have the means" if len(far) > 1 else f"band {bands} has the mean"
         warnings.warn(
             f"{scene.info.path}: {subject} {means}, but {known_means} in training. Are the bands in the model's order "
-            "(--bands), and their values of its range (--scale)?",
+            "(`bands`), and their values of its range (`scale`)?",
             DomainWarning,
             stacklevel=2,
         )

@@ -53,7 +53,7 @@ def predict_maps(
     cell = math.lcm(_CELL, info.stride)
     islands = find_valid_regions(scene, cell)
     if not islands:
-        raise DataError(f"{scene.info.path}: no pixel holds data. Check the file's nodata value, or give --nodata.")
+        raise DataError(f"{scene.info.path}: no pixel holds data. Check the file's nodata value, or give `nodata`.")
     plan = {"tile": _tile(model, islands, cell, options)}
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan=plan)
     rows, columns = maps.plan["tile"]

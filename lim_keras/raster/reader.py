@@ -257,7 +257,7 @@ class RasterReader:
             held = ", ".join(f"{band} {dtype}" for band, dtype in zip(self.bands, dtypes, strict=True))
             raise DataError(
                 f"{self.name}: expected bands of one data type. Received: {held}. Choose bands of one type with "
-                "--bands, or convert them (`gdal_translate -ot`)."
+                "`bands`, or convert them (`gdal_translate -ot`)."
             )
         if dtypes[0].startswith("complex"):
             raise DataError(

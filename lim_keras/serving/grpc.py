@@ -100,7 +100,7 @@ class GrpcTransport:
         content, values = output.tensor_content, getattr(output, field)
         held = len(content) / np.dtype(kind).itemsize if content else len(values)
         if tensor not in [transport.tensor_text(dtype, shape) for dtype in _NUMBERS] or held != count:
-            expected = f"expected `{name}` of shape {shape} with {count} numbers"
+            expected = f"expected output `{name}` of shape {shape} with {count} numbers"
             raise ServerError(f"{self.address}: {expected}. Received: {printable(tensor)} with {held:.12g}")
         return (np.frombuffer(content, kind) if content else np.fromiter(values, kind, count)).reshape(shape)
 

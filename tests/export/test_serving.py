@@ -219,7 +219,7 @@ def test_a_deleted_version_is_not_written_anew(copied: Path, bundles: list[Path]
     for model in MODELS:
         shutil.rmtree(copied / model / "2")
     known = (copied / "model.json").read_text()
-    with pytest.warns(LimKerasWarning, match=r"tiny_ensemble/2: not found .* labels this version stable.*--promote"):
+    with pytest.warns(LimKerasWarning, match=r"tiny_ensemble/2: not found .* labels this version stable.*`promote`"):
         assert export_serving(bundles[0], copied).added == 3
     assert labels(copied) == ({"stable": 2, "canary": 3}, [2, 3])
     assert (copied / "model.json").read_text() == known

@@ -26,7 +26,7 @@ MODEL = constant_model().info
 
 def test_another_number_of_bands(write: Write) -> None:
     scene = RasterReader(write("four.tif", np.zeros((8, 8, 4), np.uint8), photometric="MINISBLACK", alpha="NO"))
-    with pytest.raises(DataError, match=r"four\.tif: expected 3 bands.*Received: 4.*--bands 1,2,3"):
+    with pytest.raises(DataError, match=r"four\.tif: expected 3 bands.*Received: 4.*`bands` 1,2,3"):
         check_scene(scene, MODEL, None)
 
 
@@ -36,7 +36,7 @@ def test_a_file_of_fewer_bands_than_the_model_takes(write: Write) -> None:
         DataError, match=r"grey\.tif: expected 3 bands.*Received: 1\. The file holds no more than 1"
     ) as said:
         check_scene(scene, MODEL, None)
-    assert "--bands" not in str(said.value)
+    assert "`bands`" not in str(said.value)
 
 
 @pytest.mark.parametrize("bands", [None, (1, 1, 1)])
@@ -66,7 +66,7 @@ def test_a_container_of_rasters_is_refused_with_a_way_that_works(tmp_path: Path)
 
 def test_another_data_type_needs_a_scale(write: Write) -> None:
     scene = RasterReader(write("s.tif", np.zeros((8, 8, 3), np.uint16)))
-    with pytest.raises(DataError, match=r"s\.tif: expected uint8 values \(0 to 255 in training\).*uint16.*--scale"):
+    with pytest.raises(DataError, match=r"s\.tif: expected uint8 values \(0 to 255 in training\).*uint16.*`scale`"):
         check_scene(scene, MODEL, None)
     check_scene(scene, MODEL, (0.0, 3000.0))
     with pytest.raises(DataError, match="LOW < HIGH"):
@@ -81,9 +81,9 @@ def test_within_a_factor_of_one_and_a_half_nothing_is_said(gsd: float) -> None:
 
 
 def test_beyond_it_both_figures_are_said() -> None:
-    with pytest.warns(DomainWarning, match=r"a pixel is 10 m.*trained at 0\.8 m.*0\.08 times.*--resample"):
+    with pytest.warns(DomainWarning, match=r"a pixel is 10 m.*trained at 0\.8 m.*0\.08 times.*`resample`"):
         assert gsd_ratio(Path("s.tif"), 10.0, MODEL) == pytest.approx(12.5)
-    with pytest.warns(DomainWarning, match="--gsd"):
+    with pytest.warns(DomainWarning, match="`gsd_m`"):
         assert gsd_ratio(Path("s.tif"), None, MODEL) is None
 
 
@@ -91,7 +91,7 @@ def test_beyond_it_both_figures_are_said() -> None:
 def test_what_is_resampled_is_not_told_to_be(gsd: float, effect: str) -> None:
     with pytest.warns(DomainWarning, match=rf"a pixel is {gsd:g} m.*is warped to that distance{effect}\.$") as said:
         gsd_ratio(Path("s.tif"), gsd, MODEL, resample=True)
-    assert "--resample" not in str(said[0].message)
+    assert "`resample`" not in str(said[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an error follows
         assert gsd_ratio(Path("s.tif"), None, MODEL, resample=True) is None

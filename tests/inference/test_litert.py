@@ -154,11 +154,11 @@ def test_without_litert_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda right: right * np.nan, r"x\.tflite: expected `probability` within 0..1. Received: nan..nan"),
-        (lambda right: right + 2, r"x\.tflite: expected `probability` within 0..1"),
+        (lambda right: right * np.nan, r"x\.tflite: expected output `probability` within 0..1. Received: nan..nan"),
+        (lambda right: right + 2, r"x\.tflite: expected output `probability` within 0..1"),
         (
             lambda right: right[:, ::2],
-            r"x\.tflite: expected `probability` of shape \(64, 64, 1\). Received: \(32, 64, 1\)",
+            r"x\.tflite: expected output `probability` of shape \(64, 64, 1\). Received: \(32, 64, 1\)",
         ),
     ],
     ids=["nan", "beyond", "half"],

@@ -12,7 +12,7 @@ from lim_keras.bundle.window_size import (
     window_bytes,
     window_pixels,
 )
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 
 from .conftest import Folds, small_model
 
@@ -27,7 +27,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "-2G", "2X", "1.2.3G"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(DataError, match="such as 2G"):
+    with pytest.raises(ConfigError, match="such as 2G"):
         parse_memory(text)
 
 
@@ -86,7 +86,7 @@ def test_a_narrow_scene_gets_longer_windows(tiny: Folds) -> None:
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
     model = small_model(reduction=2)
-    with pytest.raises(DataError, match=r"at least \d+ MiB.*halo of 254 px.*--memory"):
+    with pytest.raises(DataError, match=r"at least \d+ MiB.*halo of 254 px.*`memory`"):
         choose_window(model.info, 50_000, 50_000, int(0.88e9), 64)
     # a scene smaller than the smallest window needs less
     assert choose_window(model.info, 64, 64, int(0.87e9), 64) == (64, 64)

@@ -178,7 +178,7 @@ def test_bands_and_scale(write: Write, tmp_path: Path) -> None:
     scene = write("s.tif", four.astype(np.uint16))
     with pytest.raises(DataError, match="expected 3 bands"):
         predict_scene(Bright(), scene, tmp_path / "out")
-    with pytest.raises(DataError, match=r"uint16.*--scale"):
+    with pytest.raises(DataError, match=r"uint16.*`scale`"):
         predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(bands=(3, 2, 1)))
     options = PredictOptions(bands=(3, 2, 1), scale=(0.0, 2550.0))
     assert predict_scene(Bright(), scene, tmp_path / "out", options).summary["landslides"] == 2
@@ -320,7 +320,7 @@ def test_a_scene_without_a_place_is_mapped_in_pixels(write: Write, tmp_path: Pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         scene = write("s.tif", meadow(), crs=None, transform=None)
-    with pytest.warns(DomainWarning, match="--gsd"):
+    with pytest.warns(DomainWarning, match="`gsd_m`"):
         result = predict_scene(Bright(), scene, tmp_path / "out")
     assert result.summary["landslides"] == 2 and result.summary["landslide_area_m2"] is None
     known = predict_scene(Bright(), scene, tmp_path / "known", PredictOptions(gsd_m=0.8))

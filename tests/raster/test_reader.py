@@ -159,7 +159,7 @@ def test_bands_of_several_data_types(tmp_path: Path, bands: np.ndarray) -> None:
     )
     mixed = tmp_path / "mixed.vrt"
     mixed.write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{shown}</VRTDataset>')
-    with pytest.raises(DataError, match=r"mixed\.vrt: .*one data type.*1 uint8, 2 uint16, 3 uint16.*--bands"):
+    with pytest.raises(DataError, match=r"mixed\.vrt: .*one data type.*1 uint8, 2 uint16, 3 uint16.*`bands`"):
         RasterReader(mixed)
     with RasterReader(mixed, bands=[2, 3]) as reader:
         pixels = reader.pixels(Box(1, 2, 9, 12))
