@@ -18,9 +18,9 @@ from typing import Any
 import keras
 
 from lim_keras.config import RunConfig, load_config
-from lim_keras.data.band_statistics import band_statistics
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.pipeline import training_batches
+from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.demo.tiles import cut_tiles
 from lim_keras.demo.world import make_world
@@ -49,7 +49,7 @@ def measure(config: RunConfig, tiles: TileSet, weights: str, seconds: float) -> 
     store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, "memory")
     for position in range(len(store)):
         store.get(position)
-    sampler, steps = build_sampler(config, store, band_statistics(tiles))
+    sampler, steps = build_sampler(config, store, TileStatistics.measure(tiles))
     section = config.model
     model = build_model(
         section.name,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lim_keras.data.augment import build_augmentation
-    from lim_keras.data.band_statistics import BandStatistics
     from lim_keras.data.dataset_report import DatasetReport
     from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
     from lim_keras.data.layouts import read_tiles
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
     from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps
     from lim_keras.data.pipeline import resized_batches, sheet_batches, training_batches
     from lim_keras.data.sampling import ResizedSampler, WindowSampler
+    from lim_keras.data.tile_statistics import TileStatistics
     from lim_keras.data.tiles import Tile, TileSet, TileStore, read_tile
 
 _MODULES = {
     "augment": ("build_augmentation",),
-    "band_statistics": ("BandStatistics",),
     "dataset_report": ("DatasetReport",),
     "folds": ("assign_folds", "audit_leaks", "validation_split"),
     "layouts": ("read_tiles",),
@@ -27,16 +26,17 @@ _MODULES = {
     "overlap": ("Overlap", "find_overlaps", "group_overlaps"),
     "pipeline": ("resized_batches", "sheet_batches", "training_batches"),
     "sampling": ("ResizedSampler", "WindowSampler"),
+    "tile_statistics": ("TileStatistics",),
     "tiles": ("Tile", "TileSet", "TileStore", "read_tile"),
 }
 
 __all__ = [
-    "BandStatistics",
     "DatasetReport",
     "Overlap",
     "ResizedSampler",
     "Tile",
     "TileSet",
+    "TileStatistics",
     "TileStore",
     "WindowSampler",
     "assign_folds",

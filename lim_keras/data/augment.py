@@ -1,4 +1,4 @@
-"""Augmentation of image and mask together: the paper's three recipes, and the eight symmetries with colour changes."""
+"""Augmentation of images and masks: the recipes of the paper, and symmetries with colour changes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from lim_keras.errors import ConfigError
 AugmentationName = Literal["paper", "dihedral", "none"]
 
 PAPER_RECIPES = 4
-"""A landslide tile itself and the three recipes of Fig. 6."""
+"""The tile itself and the three recipes of Fig. 6 of Chen et al. 2022."""
 
 _GAMMA = (0.7, 1.5)
 _NOISE_STD = 8.0 / 255.0
 _NOISE_SIDE = 1024
-_LARGEST_CV2_PIXEL = 32
-"""Bytes; `cv2.transpose` and `cv2.rotate` take no larger pixels."""
+_MAX_CV2_PIXEL_BYTES = 32
+"""`cv2.transpose` and `cv2.rotate` take no larger pixels."""
+
+_ROTATIONS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE, 5: cv2.ROTATE_180}
 
 
 class Augmentation(Protocol):
-    """Changes image (h, w, bands) and mask (h, w) alike; `rng` decides how."""
+    """Change image (h, w, bands) and mask (h, w) by the same random transform."""
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
@@ -33,10 +35,16 @@ class Augmentation(Protocol):
 def build_augmentation(
     name: AugmentationName, low: np.ndarray, high: np.ndarray, colour_jitter: float = 1.0
 ) -> Augmentation:
-    """The augmentation of that name, for images whose bands range from `low` to `high` (bands,) digital numbers.
+    """Build an augmentation by name.
 
-    "paper" applies one of the four recipes at random, "dihedral" a symmetry and colour changes of strength
-    `colour_jitter`, "none" nothing.
+    Args:
+        name: "paper" applies one of the four recipes at random, "dihedral" a symmetry of the square and colour changes,
+            "none" nothing.
+        low, high: lowest and highest value of each band, (bands,), raw digital numbers.
+        colour_jitter: strength of the colour changes of "dihedral".
+
+    Raises:
+        ConfigError: unknown name.
     """
     if name == "paper":
         return lambda image, mask, rng: paper_recipe(image, mask, int(rng.integers(PAPER_RECIPES)), low, high, rng)
@@ -50,10 +58,9 @@ def build_augmentation(
 def paper_recipe(
     image: np.ndarray, mask: np.ndarray, recipe: int, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Recipe 0..3 of Fig. 6 of Chen et al. 2022; the strengths are ours, as the paper gives none.
+    """Apply recipe 0..3 of Fig. 6 of Chen et al. 2022. The paper gives no strengths; these are ours.
 
-    0: the tile itself; 1: left-right flip and 3 x 3 mean filter; 2: up-down flip and random gamma; 3: both flips and
-    random noise.
+    0: nothing; 1: left-right flip and 3 x 3 mean filter; 2: up-down flip and random gamma; 3: both flips and noise.
     """
     if recipe == 1:
         return mean_filter(image[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
@@ -67,30 +74,30 @@ def paper_recipe(
 
 
 def mean_filter(image: np.ndarray) -> np.ndarray:
-    """3 x 3 mean of each band of (h, w, bands), borders mirrored without repeating the edge."""
+    """Average each band of (h, w, bands) over 3 x 3 pixels; borders are mirrored without repeating the edge."""
     blurred = cv2.blur(np.ascontiguousarray(image), (3, 3), borderType=cv2.BORDER_REFLECT_101)
     return np.asarray(blurred.reshape(image.shape))
 
 
 class Dihedral:
-    """One of the eight symmetries of the square, then brightness, contrast, gamma, colour balance and noise.
+    """One of the eight symmetries of the square, then changes of brightness, contrast, gamma, colour balance and noise.
 
-    Bands beyond those of `low` and `high` are no colours (a teacher's answer, say): they move with the others and keep
-    their values.
+    Bands beyond those of `low` and `high`, such as the prediction of a teacher, move with the others and keep their
+    values.
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray, strength: float = 1.0) -> None:
         self._low, self._high, self._strength = low, high, strength
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """image: (h, w, bands); mask: (h, w); both come back square-symmetric images of themselves."""
+        """Augment image (h, w, bands) and mask (h, w)."""
         image, mask = symmetry(image, mask, int(rng.integers(8)))
         bands = len(self._low)
         if image.shape[2] == bands:
-            return self._coloured(image, rng), mask
-        return np.dstack([self._coloured(image[..., :bands], rng), image[..., bands:]]), mask
+            return self._change_colours(image, rng), mask
+        return np.dstack([self._change_colours(image[..., :bands], rng), image[..., bands:]]), mask
 
-    def _coloured(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _change_colours(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         strength = self._strength
         gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
         contrast = float(np.exp(rng.normal(0, 0.2 * strength)))
@@ -101,26 +108,25 @@ class Dihedral:
         return image
 
 
-def symmetry(image: np.ndarray, mask: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetry 0..7 of the square: `which % 4` quarter turns, then for 4..7 a left-right flip."""
-    return _turned(image, which), _turned(mask, which)
+def symmetry(image: np.ndarray, mask: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Apply symmetry 0..7 of the square: `index % 4` quarter turns, then for 4..7 a left-right flip."""
+    return _transform(image, index), _transform(mask, index)
 
 
-def _turned(array: np.ndarray, which: int) -> np.ndarray:
-    if array[0, 0].nbytes > _LARGEST_CV2_PIXEL:
-        turned = np.rot90(array, which % 4)
-        return np.ascontiguousarray(turned[:, ::-1] if which >= 4 else turned)
-    # A third of the time of numpy's strided copies.
-    if which in (5, 7):  # about the diagonals
+def _transform(array: np.ndarray, index: int) -> np.ndarray:
+    if array[0, 0].nbytes > _MAX_CV2_PIXEL_BYTES:
+        turned = np.rot90(array, index % 4)
+        return np.ascontiguousarray(turned[:, ::-1] if index >= 4 else turned)
+    # OpenCV is three times faster than strided copies of numpy.
+    if index in (5, 7):  # reflections about the diagonals
         array = cv2.transpose(array).reshape(array.shape[1], array.shape[0], *array.shape[2:])
-    turn = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE, 5: cv2.ROTATE_180}
-    if which in turn:
-        turned = cv2.rotate(array, turn[which])
-    elif which in (4, 6):
-        turned = cv2.flip(array, 1 if which == 4 else 0)
+    if index in _ROTATIONS:
+        turned = cv2.rotate(array, _ROTATIONS[index])
+    elif index in (4, 6):
+        turned = cv2.flip(array, 1 if index == 4 else 0)
     else:
         turned = np.ascontiguousarray(array)
-    shape = array.shape[1::-1] if which in (1, 3) else array.shape[:2]
+    shape = array.shape[1::-1] if index in (1, 3) else array.shape[:2]
     return turned.reshape(*shape, *array.shape[2:])
 
 
@@ -132,7 +138,7 @@ def _change_tones(
     contrast: float,
     shift: float | np.ndarray,
 ) -> np.ndarray:
-    """Per band, on values scaled to 0..1: gamma, then contrast about the middle and a shift; clipped to the range."""
+    """Scale each band to 0..1, apply gamma, contrast about the middle and shift, and clip to the range."""
     shifts = np.broadcast_to(np.asarray(shift, np.float32), low.shape)
     if image.dtype == np.uint8:
         tones = np.arange(256, dtype=np.float32)[:, None]
@@ -151,8 +157,8 @@ def _tone_curve(
 
 @cache
 def _unit_noise(bands: int, repeats: int) -> np.ndarray:
-    """(repeats * side, repeats * side, bands) uint8: 128 + 32 times a normal number, one square repeated."""
-    # One field of noise, read at random places: drawing 400,000 normal numbers takes longer than training on them.
+    """Return (repeats * side, repeats * side, bands) uint8: 128 + 32 times a normal number, one square repeated."""
+    # One field is read at random positions, because drawing normal numbers takes longer than a training step.
     field = np.random.default_rng(0).standard_normal((_NOISE_SIDE, _NOISE_SIDE, bands), np.float32)
     levels = (np.round(field * 32).clip(-127, 127) + 128).astype(np.uint8)
     return np.tile(levels, (repeats, repeats, 1))
@@ -163,8 +169,8 @@ def _add_noise(
 ) -> np.ndarray:
     height, width, bands = image.shape
     top, left = int(rng.integers(_NOISE_SIDE)), int(rng.integers(_NOISE_SIDE))
-    bank = _unit_noise(bands, 1 - (-max(height, width) // _NOISE_SIDE))
-    levels = bank[top : top + height, left : left + width]
+    field = _unit_noise(bands, 1 - (-max(height, width) // _NOISE_SIDE))
+    levels = field[top : top + height, left : left + width]
     scale = (std / 32.0) * (high - low)
     if image.dtype == np.uint8:
         table = ((np.arange(256, dtype=np.float32)[:, None] - 128) * scale).round().astype(np.int16)
@@ -174,5 +180,5 @@ def _add_noise(
 
 
 def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rounded where the type holds whole numbers."""
+    """Convert, rounding where the type holds whole numbers."""
     return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)

@@ -1,10 +1,9 @@
-"""Folds that keep the share of landslide tiles and do not leak, and the audit that proves it of the test tiles."""
+"""Stratified folds that keep groups together, and the audit for test tiles in the training set."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,31 +15,35 @@ from lim_keras.errors import ConfigError, DataError, LeakError
 
 Names = npt.NDArray[np.str_]
 
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 
 
 def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
-    """The fold, 0 to folds - 1, of every tile: stratified by kind, and groups kept whole where the manifest has any.
+    """Assign every tile to a fold, stratified by kind; groups stay whole.
 
     Args:
-        tiles: without the test tiles.
-        folds: how many, >= 2.
-        seed: decides which tile goes where.
+        tiles: tiles without the test tiles.
+        folds: number of folds, at least 2.
+        seed: seed of the split.
+
+    Returns:
+        Fold, 0 to folds - 1, by tile id.
 
     Raises:
-        DataError: a kind has fewer tiles, or groups of tiles, than there are folds, or groups are so large that a fold
-            is left without tiles of a kind.
+        ConfigError: `folds` is out of range.
+        DataError: a kind has fewer tiles or groups than folds, or large groups leave a fold without tiles of a kind.
     """
-    kinds = np.array([tile.kind for tile in tiles])
-    groups = np.array(_groups(tiles))
+    if folds < 2:
+        raise ConfigError(f"Invalid value for argument `folds`. Expected a whole number >= 2. Received: {folds}")
+    kinds, groups = np.array([tile.kind for tile in tiles]), np.array(_groups(tiles))
     _check_enough(tiles, kinds, groups, folds)
     assigned: dict[str, int] = {}
     for fold, (_, held_out) in enumerate(_split(kinds, groups, folds, seed)):
         missing = set(kinds) - set(kinds[held_out])
         if missing:
             raise DataError(
-                f"{tiles.root}: fold {fold} of {folds} gets no {missing.pop()} tile, because tiles that share ground "
-                f"stay together; the largest group has {max(Counter(groups.tolist()).values())} tiles. Use fewer folds."
+                f"{tiles.root}: fold {fold} of {folds} gets no {missing.pop()} tile, because groups stay together; the "
+                f"largest group has {max(Counter(groups.tolist()).values())} tiles. Use fewer folds."
             )
         assigned |= {tiles[int(position)].tile_id: fold for position in held_out}
     return {tile_id: assigned[tile_id] for tile_id in tiles.ids}
@@ -54,7 +57,7 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
     no single large landslide decides on epoch and threshold.
 
     Args:
-        tiles: without the test tiles.
+        tiles: tiles without the test tiles.
         fraction: share of the tiles, above 0, at most 0.5.
         seed: seed of the split.
 
@@ -80,44 +83,45 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
 
 
 def audit_leaks(train: TileSet, test: TileSet) -> None:
-    """Check that no test tile is among the training tiles, whatever it is called there.
-
-    Compared are id, resolved path of the image, SHA-256 of the image file, and group.
+    """Check that no test tile is a training tile: by id, resolved image path, SHA-256 of the image, and group.
 
     Raises:
-        LeakError: it lists the first 20 pairs, then a count of the rest.
+        LeakError: lists the first 20 pairs and counts the rest.
     """
-    marks: dict[str, Callable[[Tile], Hashable]] = {
+    keys: dict[str, Callable[[Tile], Hashable]] = {
         "id": lambda tile: tile.tile_id,
         "file": lambda tile: tile.image.resolve(),
-        "content": _ContentMark(train, test),
+        "content": _ContentKey(train, test),
         "group": lambda tile: tile.group,
     }
     leaks: list[str] = []
-    for name, mark in marks.items():
-        seen = {mark(tile): tile.tile_id for tile in train}
+    for name, key in keys.items():
+        training_ids = {key(tile): tile.tile_id for tile in train}
         for tile in test:
-            twin = seen.get(mark(tile)) if mark(tile) else None
-            if twin is not None:
-                leaks.append(f"test tile {tile.tile_id} and training tile {twin} have the same {name}")
+            value = key(tile)
+            if value and value in training_ids:
+                leaks.append(f"test tile {tile.tile_id} and training tile {training_ids[value]} have the same {name}")
     if leaks:
-        rest = len(leaks) - _MOST_LISTED
-        lines = leaks[:_MOST_LISTED] + ([f"and {rest} more"] if rest > 0 else [])
-        raise LeakError("Test tiles would be trained on; take them out of one side:\n  " + "\n  ".join(lines))
+        rest = len(leaks) - _MAX_LISTED
+        lines = leaks[:_MAX_LISTED] + ([f"and {rest} more"] if rest > 0 else [])
+        raise LeakError("Test tiles would be trained on; remove them from one side:\n  " + "\n  ".join(lines))
 
 
-class _ContentMark:
-    """A file's SHA-256, or "" without reading it where no file of the other side has its length."""
+class _ContentKey:
+    """SHA-256 of an image file, or "" without reading it if no file of the other side has its length."""
 
     def __init__(self, train: TileSet, test: TileSet) -> None:
         self._sizes = {tile.image.stat().st_size for tile in train} & {tile.image.stat().st_size for tile in test}
 
     def __call__(self, tile: Tile) -> str:
-        return _content_hash(tile.image) if tile.image.stat().st_size in self._sizes else ""
+        if tile.image.stat().st_size not in self._sizes:
+            return ""
+        with tile.image.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _groups(tiles: TileSet) -> list[str]:
-    # A tile without a group is a group of its own; the prefix keeps it apart from a group named like its id.
+    # A tile without a group is a group of its own; the prefix separates it from a group named like its id.
     return [f"group {tile.group}" if tile.group else f"tile {tile.tile_id}" for tile in tiles]
 
 
@@ -129,19 +133,12 @@ def _split(kinds: Names, groups: Names, folds: int, seed: int) -> Iterator[tuple
 
 
 def _check_enough(tiles: TileSet, kinds: Names, groups: Names, folds: int) -> None:
-    if folds < 2:
-        raise DataError(f"Invalid value for argument `folds`. Expected a whole number >= 2. Received: {folds}")
     if not len(tiles):
         raise DataError(f"{tiles.root}: expected tiles to make folds of. Received: none")
     for kind in Counter(kinds.tolist()):
         units = len(set(groups[kinds == kind]))
         if units < folds:
             raise DataError(
-                f"{tiles.root}: expected at least {folds} {kind} tiles that do not share ground, one for each fold. "
+                f"{tiles.root}: expected at least {folds} {kind} tiles of different groups, one for each fold. "
                 f"Received: {units}. Give more tiles, or fewer folds."
             )
-
-
-def _content_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

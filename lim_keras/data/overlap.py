@@ -1,4 +1,4 @@
-"""Tiles that show the same ground."""
+"""Tiles that show the same ground: by outline where tiles are georeferenced, by pixels otherwise."""
 
 import hashlib
 from collections import Counter
@@ -18,32 +18,121 @@ from shapely import Polygon, STRtree
 
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.progress import ProgressCallback, track
-from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_image, read_info
+
+Array = npt.NDArray[Any]
+Shift = tuple[int, int]
 
 # Neighbours that share an edge overlap by rounding only.
 _MIN_SHARE = 1e-3
 
+# Pixels: a smaller rectangle cannot be told from other ground.
+_MIN_SIDE, _MIN_AREA = 16, 600
+
+# SIFT runs at half size, where the noise of single pixels is gone, unless a side is below this (too few keypoints).
+_SMALL_SIDE = 200
+_CONTRAST = 0.02
+_PIXELS_PER_KEYPOINT, _MIN_KEYPOINTS = 300, 130
+
+# Approximate nearest neighbours: per keypoint, trees of the forest, leaves checked, keypoints of one query.
+_NEIGHBOURS, _TREES, _CHECKS, _CHUNK = 8, 4, 32, 20_000
+
+# Squared distances between square-rooted SIFT descriptors of unit sum: below the first, one match proves a shift;
+# above the second there is no match.
+_SAME, _ALIKE = 0.07, 0.25
+
+_SHIFTS_PER_PAIR = 6
+
+# The same pixels after two JPEG encodings correlate better than this; different ground does not.
+_MIN_CORRELATION = 0.9
+
+# Pixels: error of a shift from half-size keypoints.
+_SLACK = 2
+
+# Standard deviation, in grey levels, below which a rectangle has no texture to compare.
+_MIN_TEXTURE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two tiles that show the same ground: their ids, and the common area over the area of the smaller tile, 0..1."""
+
+    first: str
+    second: str
+    share: float
+
+
+def find_overlaps(tiles: TileSet, *, progress: ProgressCallback | None = None) -> list[Overlap]:
+    """Find tiles that show the same ground.
+
+    Georeferenced tiles are compared by outline, the others by pixels: SIFT keypoints propose shifts between two tiles,
+    and correlation at a shift decides. Of several tiles of equal pixels, each is listed with the one before it.
+
+    Args:
+        tiles: tiles of one ground sample distance.
+        progress: receives three tasks: finding keypoints, matching them, comparing pixels.
+
+    Returns:
+        Overlaps in the order of the tiles; equal tiles give equal results.
+
+    Raises:
+        DataError: a tile cannot be read.
+    """
+    footprints = read_footprints(tiles)
+    others = [tile for tile in tiles if tile.tile_id not in footprints]
+    overlaps = [Overlap(*found) for found in overlapping_footprints(footprints)]
+    pairs = _pixel_overlaps(others, progress)
+    overlaps += [Overlap(others[i].tile_id, others[j].tile_id, share) for i, j, share in pairs]
+    position = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
+    return sorted(overlaps, key=lambda overlap: (position[overlap.first], position[overlap.second]))
+
+
+def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
+    """Set `group` so that tiles linked by overlaps, directly or in a chain, share one group.
+
+    Existing groups stay together. A group is named after its first tile; a tile without overlap gets "".
+    """
+    position = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
+    links = [(position[overlap.first], position[overlap.second]) for overlap in overlaps]
+    first_of: dict[str, int] = {}
+    links += [(first_of.setdefault(tile.group, k), k) for k, tile in enumerate(tiles) if tile.group]
+    ends = np.array(links, np.int64).reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(tiles), len(tiles)))
+    labels = connected_components(graph, directed=False)[1].tolist()
+    sizes, names = Counter(labels), dict[int, str]()
+    grouped = []
+    for tile, label in zip(tiles, labels, strict=True):
+        name = names.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
+        grouped.append(replace(tile, group=name))
+    return replace(tiles, tiles=tuple(grouped))
+
 
 def read_footprints(tiles: Sequence[Tile]) -> dict[str, Polygon]:
-    """Tile id to its outline on the ground, for the tiles whose files say where they lie.
+    """Read the outlines of the georeferenced tiles.
 
-    Outlines are in the tiles' CRS where they have one in common, in longitude and latitude where they have several.
+    Returns:
+        Outline by tile id, in the CRS of the tiles if they have one CRS, else in longitude and latitude.
 
     Raises:
         DataError: a file cannot be read.
     """
     infos = {tile.tile_id: read_info(tile.image) for tile in tiles if tile.crs}
-    systems = {tile_id: info.crs for tile_id, info in infos.items() if info.transform is not None}
-    corners = {tile_id: _corners(infos[tile_id]) for tile_id in systems}
-    if len(set(systems.values())) < 2:
-        return {tile_id: Polygon(points) for tile_id, points in corners.items()}
-    to_degrees = {crs: Transformer.from_crs(crs, "EPSG:4326", always_xy=True) for crs in set(systems.values())}
-    return {tile_id: Polygon(to_degrees[systems[tile_id]].itransform(points)) for tile_id, points in corners.items()}
+    infos = {tile_id: info for tile_id, info in infos.items() if info.transform is not None}
+    systems = {info.crs for info in infos.values()}
+    to_degrees = {}
+    if len(systems) > 1:
+        to_degrees = {crs: Transformer.from_crs(crs, "EPSG:4326", always_xy=True) for crs in systems}
+    footprints = {}
+    for tile_id, info in infos.items():
+        corners: Any = [
+            info.place(x, y) for x, y in ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
+        ]
+        footprints[tile_id] = Polygon(to_degrees[info.crs].itransform(corners) if to_degrees else corners)
+    return footprints
 
 
 def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, str, float]]:
-    """Every two tiles whose outlines overlap, with the common area over the smaller tile's area; in the given order."""
+    """Return each two ids whose outlines overlap, and the common area over the area of the smaller tile."""
     ids, outlines = list(footprints), list(footprints.values())
     found: list[tuple[str, str, float]] = []
     if not outlines:
@@ -56,90 +145,88 @@ def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, st
     return found
 
 
-def _corners(info: RasterInfo) -> list[tuple[float, float]]:
-    place: Any = info.transform
-    # Written out, because affine 2 has no `@` and affine 3 warns of `*`.
-    return [
-        (place.a * x + place.b * y + place.c, place.d * x + place.e * y + place.f)
-        for x, y in ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
-    ]
-
-
-Array = npt.NDArray[Any]
-
-Shift = tuple[int, int]
-
-MIN_SIDE = 16
-"""Pixels; ground that is shared over less cannot be told from other ground."""
-
-# SIFT runs at half size: four times faster, and the noise of single pixels is gone. A tile with a side below this has
-# too few keypoints at half size.
-_SMALL_SIDE = 200
-
-_CONTRAST = 0.02
-
-_PIXELS_PER_KEYPOINT = 300
-
-_MIN_KEYPOINTS = 130
-
-_NEIGHBOURS = 8
-
-_TREES = 4
-
-_CHECKS = 32
-
-_CHUNK = 20_000
-
-# Squared distances of square-rooted descriptors of unit sum. Of matches of the same pixels after two JPEG encodings,
-# nine in ten lie below .05 and nearly all below .25; of the many that only look alike, few below .07.
-_SAME = 0.07
-
-_ALIKE = 0.25
-
-_SHIFTS_PER_PAIR = 6
+def _pixel_overlaps(tiles: Sequence[Tile], progress: ProgressCallback | None) -> Iterator[tuple[int, int, float]]:
+    """Yield positions of two tiles with common pixels, and the common area over the area of the smaller tile."""
+    with ThreadPoolExecutor() as pool:
+        described = pool.map(_describe, tiles)
+        found = list(track(described, "finding keypoints", len(tiles), progress, "tiles"))
+    proposed = _propose_shifts([keypoints for keypoints, _ in found], progress)
+    for pair in _equal_pairs([digest for _, digest in found]):
+        proposed.pop(pair, None)
+        yield *pair, 1.0
+    # Pairs are sorted, so a tile with many pairs is read once.
+    gray = lru_cache(maxsize=512)(lambda k: _gray(tiles[k]))
+    for (i, j), shifts in track(sorted(proposed.items()), "comparing pixels", len(proposed), progress, "pairs"):
+        share = max(_common_share(gray(i), gray(j), shift) for shift in shifts)
+        if share > 0:
+            yield i, j, share
 
 
 @dataclass(frozen=True, slots=True)
-class Keypoints:
-    """positions: (n, 2) float32, x and y in tile pixels. descriptors: (n, 128) float32 of unit length."""
+class _Keypoints:
+    """Positions (n, 2) float32, x and y in pixels, and descriptors (n, 128) float32 of unit length."""
 
     positions: Array
     descriptors: Array
 
 
-def find_keypoints(gray: Array) -> Keypoints:
-    """The strongest keypoints of a (height, width) uint8 image, up to one in 300 pixels; none where it is flat."""
-    nothing = Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    if min(gray.shape) < MIN_SIDE:  # below some size OpenCV's SIFT breaks down
+def _describe(tile: Tile) -> tuple[_Keypoints, bytes]:
+    gray = _gray(tile)
+    return _find_keypoints(gray), hashlib.sha256(repr(gray.shape).encode() + gray.tobytes()).digest()
+
+
+def _gray(tile: Tile) -> Array:
+    """Return the mean of the first three bands as (height, width) uint8; other types are stretched to percentiles."""
+    image = read_image(tile.image)[..., :3]
+    mean = image.astype(np.float32).mean(axis=2)
+    if image.dtype != np.uint8:
+        finite = np.isfinite(mean)
+        low, high = np.percentile(mean[finite], (1, 99)) if finite.any() else (0.0, 1.0)
+        mean = np.where(finite, (mean - low) * (255 / max(high - low, 1e-6)), 0).clip(0, 255)
+    return np.asarray(np.rint(mean), np.uint8)
+
+
+def _equal_pairs(digests: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    last: dict[bytes, int] = {}
+    for k, digest in enumerate(digests):
+        if digest in last:
+            yield last[digest], k
+        last[digest] = k
+
+
+def _find_keypoints(gray: Array) -> _Keypoints:
+    """Find the strongest keypoints of a (height, width) uint8 image, at most one in 300 pixels."""
+    nothing = _Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+    if min(gray.shape) < _MIN_SIDE:  # SIFT of OpenCV fails on tiny images
         return nothing
     shrink = 1 if min(gray.shape) < _SMALL_SIDE else 2
-    # Cut to whole multiples first, so that the half-size grid lies on the full one exactly.
+    # Whole multiples, so that the half-size grid lies on the full one exactly.
     height, width = (side - side % shrink for side in gray.shape)
     small = cv2.resize(gray[:height, :width], (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
     sift = cv2.SIFT.create(contrastThreshold=_CONTRAST)
-    quota = max(_MIN_KEYPOINTS, gray.size // _PIXELS_PER_KEYPOINT)
-    points, descriptors = sift.compute(small, _upright(sift.detect(small, None))[:quota])
+    count = max(_MIN_KEYPOINTS, gray.size // _PIXELS_PER_KEYPOINT)
+    points, descriptors = sift.compute(small, _upright(sift.detect(small, None))[:count])
     if not points:
         return nothing
     positions = np.array([point.pt for point in points], np.float32) * shrink
     totals = np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
-    return Keypoints(positions, np.sqrt(descriptors / totals).astype(np.float32))
+    return _Keypoints(positions, np.sqrt(descriptors / totals).astype(np.float32))
 
 
 def _upright(points: Sequence[cv2.KeyPoint]) -> list[cv2.KeyPoint]:
-    """The keypoints without orientation, strongest first; two that differed in orientation only are one."""
+    """Drop the orientations and the duplicates that differ in them; strongest first."""
     strongest = sorted(points, key=lambda point: (-point.response, point.pt, point.size))
     distinct = {(*point.pt, point.size): point for point in strongest}
     return [cv2.KeyPoint(x, y, size, 0.0, point.response, point.octave) for (x, y, size), point in distinct.items()]
 
 
-def propose_shifts(
-    tiles: Sequence[Keypoints], progress: ProgressCallback | None = None
+def _propose_shifts(
+    tiles: Sequence[_Keypoints], progress: ProgressCallback | None
 ) -> dict[tuple[int, int], list[Shift]]:
-    """For every two tiles, the shifts that their matching keypoints propose, those with most matches first.
+    """Propose shifts for each two tiles with matching keypoints, those with most matches first.
 
     Returns:
-        (i, j), i < j, places in `tiles`, to (dx, dy): what lies at (x, y) in tile i lies at (x + dx, y + dy) in tile j.
+        Shifts (dx, dy) by pair (i, j), i < j: pixel (x, y) of tile i is pixel (x + dx, y + dy) of tile j.
     """
     owner = np.repeat(np.arange(len(tiles)), [len(tile.positions) for tile in tiles])
     if len(owner) < _NEIGHBOURS:
@@ -155,8 +242,8 @@ def propose_shifts(
 
 
 def _match(descriptors: Array, owner: Array, progress: ProgressCallback | None) -> tuple[Array, Array, Array]:
-    """Rows that match across tiles, each match once, the row of the earlier tile first; and their distances."""
-    # The forest's splits are drawn at random: seeded, the same tiles give the same matches.
+    """Return rows that match across tiles, the row of the earlier tile first, and their squared distances."""
+    # The forest is random: a seed makes results repeatable.
     cv2.setRNGSeed(0)
     forest = cv2.flann.Index(descriptors, {"algorithm": 1, "trees": _TREES})
     matches, distances = [], []
@@ -164,19 +251,19 @@ def _match(descriptors: Array, owner: Array, progress: ProgressCallback | None) 
     for start in track(starts, "matching keypoints", len(starts), progress):
         chunk = descriptors[start : start + _CHUNK]
         neighbours, squared = forest.knnSearch(chunk, _NEIGHBOURS, params={"checks": _CHECKS})
-        here, there = np.repeat(np.arange(start, start + len(chunk)), _NEIGHBOURS), neighbours.ravel()
-        kept = (squared.ravel() < _ALIKE) & (owner[here] != owner[there])
-        # Rows are in tile order, so the smaller row is of the earlier tile.
-        low, high = np.minimum(here[kept], there[kept]), np.maximum(here[kept], there[kept])
+        rows, others = np.repeat(np.arange(start, start + len(chunk)), _NEIGHBOURS), neighbours.ravel()
+        kept = (squared.ravel() < _ALIKE) & (owner[rows] != owner[others])
+        # Rows are in tile order, so the smaller row belongs to the earlier tile.
+        low, high = np.minimum(rows[kept], others[kept]), np.maximum(rows[kept], others[kept])
         matches.append(low * len(descriptors) + high)
         distances.append(squared.ravel()[kept])
-    # Two keypoints that are each other's neighbour are one match, not two.
-    once, index = np.unique(np.concatenate(matches), return_index=True)
-    return once // len(descriptors), once % len(descriptors), np.concatenate(distances)[index]
+    # Two keypoints that are each other's neighbour are one match.
+    unique, index = np.unique(np.concatenate(matches), return_index=True)
+    return unique // len(descriptors), unique % len(descriptors), np.concatenate(distances)[index]
 
 
 def _agree(shifts: Array, distances: Array) -> tuple[Array, Array]:
-    """Of the (n, 4) rows i, j, dx, dy each distinct one with two matches, or one that is the same; and how many."""
+    """Return the distinct rows (i, j, dx, dy) with two matches or one exact match, and the number of matches."""
     if not len(shifts):
         return shifts, np.zeros(0, np.int64)
     order = np.lexsort(shifts.T)
@@ -187,145 +274,27 @@ def _agree(shifts: Array, distances: Array) -> tuple[Array, Array]:
     return shifts[starts[good]], votes[good]
 
 
-Array_overlap = npt.NDArray[Any]
-
-# On real tiles the same pixels after two JPEG encodings correlate at .95 and more, other ground at .86 and less (that
-# is where a bright road crosses both).
-_MIN_CORRELATION = 0.9
-
-# Shifts from half-size keypoints are off by up to two pixels.
-_SLACK = 2
-
-_MIN_AREA = 600
-
-# Standard deviation, in grey levels, below which a rectangle shows nothing that could be recognised.
-_MIN_TEXTURE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Two tiles that share ground: their ids, and the common area over the smaller tile's area (0..1)."""
-
-    first: str
-    second: str
-    share: float
-
-
-def find_overlaps(tiles: TileSet, *, progress: ProgressCallback | None = None) -> list[Overlap]:
-    """Find tiles that share ground. The same tiles give the same answer, in their order.
-
-    Tiles whose files say where they lie are compared by outline, the others by their pixels. Of several tiles of equal
-    pixels, each is listed with the one before it.
-
-    Args:
-        tiles: tiles of one ground sample distance.
-        progress: receives the steps of three tasks: finding keypoints, matching them, comparing pixels.
-
-    Raises:
-        DataError: a tile cannot be read.
-    """
-    footprints = read_footprints(tiles)
-    loose = [tile for tile in tiles if tile.tile_id not in footprints]
-    overlaps = [Overlap(*found) for found in overlapping_footprints(footprints)]
-    pairs = _pixel_overlaps(loose, progress)
-    overlaps += [Overlap(loose[i].tile_id, loose[j].tile_id, share) for i, j, share in pairs]
-    place = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
-    return sorted(overlaps, key=lambda overlap: (place[overlap.first], place[overlap.second]))
-
-
-def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
-    """The same tiles with `group` set: tiles joined by overlaps, directly or in a chain, get one group.
-
-    Groups that the tiles have already stay joined. A group is named after its first tile; a tile alone gets "".
-    """
-    place = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
-    links = [(place[overlap.first], place[overlap.second]) for overlap in overlaps]
-    founder: dict[str, int] = {}
-    links += [(founder.setdefault(tile.group, k), k) for k, tile in enumerate(tiles) if tile.group]
-    labels = _join(len(tiles), links)
-    sizes, names = Counter(labels), dict[int, str]()
-    grouped = []
-    for tile, label in zip(tiles, labels, strict=True):
-        name = names.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
-        grouped.append(replace(tile, group=name))
-    return replace(tiles, tiles=tuple(grouped))
-
-
-def _join(count: int, links: Sequence[tuple[int, int]]) -> list[int]:
-    """A label for each of `count` things; linked things share theirs."""
-    ends = np.array(links, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    labels: list[int] = connected_components(graph, directed=False)[1].tolist()
-    return labels
-
-
-def _pixel_overlaps(tiles: Sequence[Tile], progress: ProgressCallback | None) -> Iterator[tuple[int, int, float]]:
-    with ThreadPoolExecutor() as pool:
-        described = pool.map(_describe, tiles)
-        found = list(track(described, "finding keypoints", len(tiles), progress, "tiles"))
-    proposed = propose_shifts([keypoints for keypoints, _ in found], progress)
-    for pair in _equal_neighbours([digest for _, digest in found]):
-        proposed.pop(pair, None)
-        yield *pair, 1.0
-    # Pairs come sorted, so the tile that is compared with many others is read once.
-    gray = lru_cache(maxsize=512)(lambda k: _gray(tiles[k]))
-    for (i, j), shifts in track(sorted(proposed.items()), "comparing pixels", len(proposed), progress, "pairs"):
-        share = max(_shared(gray(i), gray(j), shift) for shift in shifts)
-        if share > 0:
-            yield i, j, share
-
-
-def _describe(tile: Tile) -> tuple[Keypoints, bytes]:
-    gray = _gray(tile)
-    return find_keypoints(gray), hashlib.sha256(repr(gray.shape).encode() + gray.tobytes()).digest()
-
-
-def _gray(tile: Tile) -> Array_overlap:
-    """(height, width) uint8: the mean of the first three bands; other than uint8, stretched between its percentiles."""
-    image = read_image(tile.image)[..., :3]
-    mean = image.astype(np.float32).mean(axis=2)
-    if image.dtype != np.uint8:
-        finite = np.isfinite(mean)
-        low, high = np.percentile(mean[finite], (1, 99)) if finite.any() else (0.0, 1.0)
-        mean = np.where(finite, (mean - low) * (255 / max(high - low, 1e-6)), 0).clip(0, 255)
-    return np.asarray(np.rint(mean), np.uint8)
-
-
-def _equal_neighbours(digests: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    last: dict[bytes, int] = {}
-    for k, digest in enumerate(digests):
-        if digest in last:
-            yield last[digest], k
-        last[digest] = k
-
-
-def _shared(first: Array_overlap, second: Array_overlap, shift: Shift) -> float:
-    """The common area over the smaller image's area if both show the same at that shift, else 0."""
-    here, there, area = _common(first, second, shift)
-    if area == 0:
-        return 0.0
-    here, there = _band_pass(here), _band_pass(there)
-    core = here[_SLACK:-_SLACK, _SLACK:-_SLACK]
-    if min(core.std(), there.std()) < _MIN_TEXTURE:
-        return 0.0
-    correlation = float(cv2.matchTemplate(there, core, cv2.TM_CCOEFF_NORMED).max())
-    return area / min(first.size, second.size) if correlation >= _MIN_CORRELATION else 0.0
-
-
-def _common(first: Array_overlap, second: Array_overlap, shift: Shift) -> tuple[Array_overlap, Array_overlap, int]:
-    """The rectangle that both show if (x, y) in the first is (x + dx, y + dy) in the second; area 0 if too small."""
+def _common_share(first: Array, second: Array, shift: Shift) -> float:
+    """Return the common area over the area of the smaller image if both agree at that shift, else 0."""
     (dx, dy), (height, width) = shift, second.shape
     left, top = max(0, -dx), max(0, -dy)
     right, bottom = min(first.shape[1], width - dx), min(first.shape[0], height - dy)
     across, down = max(0, right - left), max(0, bottom - top)
-    if min(across, down) < MIN_SIDE or across * down < _MIN_AREA:
-        return first[:0], second[:0], 0
-    here, there = first[top:bottom, left:right], second[top + dy : bottom + dy, left + dx : right + dx]
-    return here, there, across * down
+    if min(across, down) < _MIN_SIDE or across * down < _MIN_AREA:
+        return 0.0
+    one, other = (
+        _band_pass(first[top:bottom, left:right]),
+        _band_pass(second[top + dy : bottom + dy, left + dx : right + dx]),
+    )
+    core = one[_SLACK:-_SLACK, _SLACK:-_SLACK]
+    if min(core.std(), other.std()) < _MIN_TEXTURE:
+        return 0.0
+    correlation = float(cv2.matchTemplate(other, core, cv2.TM_CCOEFF_NORMED).max())
+    return across * down / min(first.size, second.size) if correlation >= _MIN_CORRELATION else 0.0
 
 
-def _band_pass(gray: Array_overlap) -> Array_overlap:
-    """Detail of a few pixels' size: neither the light that all ground shares nor the noise of single pixels."""
+def _band_pass(gray: Array) -> Array:
+    """Keep detail of a few pixels: no large-scale brightness and no noise of single pixels."""
     gray = gray.astype(np.float32)
-    detail: Array_overlap = cv2.GaussianBlur(gray, (0, 0), 1.0) - cv2.GaussianBlur(gray, (0, 0), 4.0)
+    detail: Array = cv2.GaussianBlur(gray, (0, 0), 1.0) - cv2.GaussianBlur(gray, (0, 0), 4.0)
     return detail

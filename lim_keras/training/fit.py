@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from lim_keras.config import LossSection, RunConfig
 from lim_keras.data.augment import build_augmentation
-from lim_keras.data.band_statistics import BandStatistics
 from lim_keras.data.pipeline import resized_batches, sheet_batches, training_batches
 from lim_keras.data.sampling import ResizedSampler, Sampler, WindowSampler
+from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.files import atomic_file
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
@@ -133,7 +133,7 @@ def _label(run: Run, fold: int, distillation: Distillation | None) -> str:
     return "student" if distillation else "fit"
 
 
-def build_sampler(config: RunConfig, store: TileStore, statistics: BandStatistics) -> tuple[Sampler, int]:
+def build_sampler(config: RunConfig, store: TileStore, statistics: TileStatistics) -> tuple[Sampler, int]:
     """Build the configured sampler over training tiles.
 
     Returns:

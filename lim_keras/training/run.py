@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from lim_keras.config import RunConfig, load_config
-from lim_keras.data.band_statistics import BandStatistics, band_statistics
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_folds, write_manifest
+from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError, TrainingError
 from lim_keras.files import write_text
@@ -51,7 +51,7 @@ class Run:
     config: RunConfig
     tiles: TileSet
     folds: Mapping[str, int]
-    statistics: BandStatistics
+    statistics: TileStatistics
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig, tiles: TileSet, folds: Mapping[str, int]) -> Run:
@@ -67,7 +67,9 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         config.write(folder / CONFIG)
         write_manifest(tiles, folder / TILES, dict(folds))
-        known = band_statistics(tiles.subset([name for name in tiles.ids if folds.get(name) != TEST]), config.seed)
+        known = TileStatistics.measure(
+            tiles.subset([name for name in tiles.ids if folds.get(name) != TEST]), config.seed
+        )
         # Written last: it marks a complete run folder.
         write_text(folder / STATISTICS, json.dumps(known.to_dict(), indent=2))
         return cls(folder, config, tiles, dict(folds), known)
@@ -76,7 +78,7 @@ class Run:
     def load(cls, folder: Path) -> Run:
         """Read a run folder; tiles were checked when it was created and are not decoded again."""
         folds = read_folds(folder / TILES)
-        statistics = BandStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
+        statistics = TileStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
         return cls(folder, load_config(folder / CONFIG), read_tiles(folder / TILES, decode=False), folds, statistics)
 
     def fold_folder(self, fold: int) -> Path:

@@ -77,7 +77,7 @@ def test_a_group_named_like_a_tile_is_not_that_tile():
 @pytest.mark.parametrize(
     ("tiles", "message"),
     [
-        (mixed(4, 20), "here: expected at least 5 landslide tiles that do not share ground, .* Received: 4"),
+        (mixed(4, 20), "here: expected at least 5 landslide tiles of different groups, .* Received: 4"),
         (mixed(20, 3), "expected at least 5 non-landslide tiles .* Received: 3"),
         (mixed(6, 9, {"ls_0": "g", "ls_1": "g", "ls_2": "g"}), "at least 5 landslide tiles .* Received: 4"),
         (tile_set(), "expected tiles to make folds of"),
@@ -89,7 +89,7 @@ def test_too_few_tiles_for_the_folds(tiles, message):
 
 
 def test_less_than_two_folds():
-    with pytest.raises(DataError, match=r"Invalid value for argument `folds`. Expected .* >= 2. Received: 1"):
+    with pytest.raises(ConfigError, match=r"Invalid value for argument `folds`. Expected .* >= 2. Received: 1"):
         assign_folds(mixed(4, 4), 1, 0)
 
 

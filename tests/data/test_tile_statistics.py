@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lim_keras.data.band_statistics import BandStatistics, band_statistics
 from lim_keras.data.layouts import read_tiles
+from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.raster.writer import write_raster
@@ -31,7 +31,7 @@ def two_values(dtype: type, low: float, high: float) -> np.ndarray:
 
 
 def test_by_hand(tmp_path):
-    found = band_statistics(tiles(tmp_path, two_values(np.uint16, 100, 300)))
+    found = TileStatistics.measure(tiles(tmp_path, two_values(np.uint16, 100, 300)))
     assert found.dtype == "uint16"
     assert (found.minimum, found.maximum) == ((100, 200), (300, 600))
     assert (found.low, found.high) == ((100, 200), (300, 600))
@@ -44,7 +44,7 @@ def test_percentiles_cut_the_rarest_half_percent(tmp_path):
     image = np.full((100, 100, 1), 50, np.float32)
     image[:50] = 60
     image.ravel()[:20] = 9000.0  # one pixel in 500
-    found = band_statistics(tiles(tmp_path, image))
+    found = TileStatistics.measure(tiles(tmp_path, image))
     assert (found.low, found.high) == ((50,), (60,))
     assert found.value_range == [(50, 60)]
 
@@ -52,41 +52,41 @@ def test_percentiles_cut_the_rarest_half_percent(tmp_path):
 def test_ignored_pixels_do_not_count(tmp_path):
     mask = np.zeros((8, 10), np.uint8)
     mask[:4] = 255
-    found = band_statistics(tiles(tmp_path, two_values(np.uint8, 10, 90), mask=mask, ignore="255"))
+    found = TileStatistics.measure(tiles(tmp_path, two_values(np.uint8, 10, 90), mask=mask, ignore="255"))
     assert (found.minimum, found.maximum, found.mean, found.std) == ((10, 20), (10, 20), (10, 20), (0, 0))
 
 
 def test_eight_bits_are_taken_as_they_come(tmp_path):
-    found = band_statistics(tiles(tmp_path, two_values(np.uint8, 10, 90)))
+    found = TileStatistics.measure(tiles(tmp_path, two_values(np.uint8, 10, 90)))
     assert found.value_range is None
     np.testing.assert_array_equal(found.range, [[0, 0], [255, 255]])
 
 
 def test_range_of_other_types_is_where_their_values_lie(tmp_path):
-    found = band_statistics(tiles(tmp_path, two_values(np.float32, 0.25, 0.5)))
+    found = TileStatistics.measure(tiles(tmp_path, two_values(np.float32, 0.25, 0.5)))
     np.testing.assert_array_equal(found.range, [[0.25, 0.5], [0.5, 1.0]])
 
 
 def test_the_sample_is_seeded(tmp_path):
     noise = np.random.default_rng(0).integers(0, 5000, (70, 70, 2)).astype(np.uint16)
     read = tiles(tmp_path, noise, noise // 2)
-    assert band_statistics(read, 1) == band_statistics(read, 1)
-    assert band_statistics(read, 1) != band_statistics(read, 2)
+    assert TileStatistics.measure(read, 1) == TileStatistics.measure(read, 1)
+    assert TileStatistics.measure(read, 1) != TileStatistics.measure(read, 2)
 
 
 def test_json_and_back(tmp_path):
-    found = band_statistics(tiles(tmp_path, two_values(np.float32, 0.25, 0.5)))
-    assert BandStatistics.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    found = TileStatistics.measure(tiles(tmp_path, two_values(np.float32, 0.25, 0.5)))
+    assert TileStatistics.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_a_band_of_one_value(tmp_path):
     image = two_values(np.uint16, 100, 300)
     image[..., 1] = 7
     with pytest.raises(DataError, match=r"expected bands of more than one value\. Received: band 2 is all 7"):
-        band_statistics(tiles(tmp_path, image))
+        TileStatistics.measure(tiles(tmp_path, image))
 
 
 def test_no_labelled_pixel(tmp_path):
     read = tiles(tmp_path, two_values(np.uint8, 1, 2), mask=np.full((8, 10), 255, np.uint8), ignore="255")
     with pytest.raises(DataError, match="expected labelled pixels in the training tiles"):
-        band_statistics(read)
+        TileStatistics.measure(read)
