@@ -16,16 +16,16 @@ SCORES = ("accuracy", "precision", "recall", "f1", "iou_landslide", "iou_backgro
 BINS = 1001
 
 Counts = NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
-
 Count = float | np.integer[Any] | np.floating[Any]
 
 
 def formulae(xp: Any, tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, Any]:
-    """Return the scores of SCORES from counts of one shape, in the arithmetic of `xp` (numpy or keras.ops).
+    """Compute SCORES from counts of one shape with `xp` (numpy or keras.ops).
 
-    accuracy (tp + tn) / all, recall tp / (tp + fn), f1 2 tp / (2 tp + fp + fn) and the mean intersection over union are
-    Eq. 6-9 of Chen et al. 2022, the last over the two classes that there are; mcc is the correlation of truth and
-    prediction (Matthews 1975).
+    A fraction 0 / 0 is 1 where no pixel is wrong, else 0; without pixels all scores are NaN.
+
+    Source: accuracy, recall, f1 and miou (over two classes) are Eq. 6-9 of Chen et al. 2022; mcc is the correlation of
+    truth and prediction (Matthews 1975).
     """
     total = tp + fp + fn + tn
     empty = xp.where(fp + fn > 0, 0.0, 1.0)
@@ -34,7 +34,7 @@ def formulae(xp: Any, tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, Any]:
         return xp.where(whole > 0, part / xp.where(whole > 0, whole, 1.0), empty)
 
     iou_landslide, iou_background = ratio(tp, tp + fp + fn), ratio(tn, tn + fp + fn)
-    # Paired so that a perfect answer has exact roots, and an mcc of exactly 1.
+    # Paired so that a perfect prediction has exact roots, and an mcc of exactly 1.
     spread = xp.sqrt((tp + fp) * (tp + fn)) * xp.sqrt((tn + fp) * (tn + fn))
     values = {
         "accuracy": ratio(tp + tn, total),
@@ -58,15 +58,14 @@ def scores(tp: Count, fp: Count, fn: Count, tn: Count) -> dict[str, float]: ...
 
 
 def scores(tp: Any, fp: Any, fn: Any, tn: Any) -> Any:
-    """Return every score of a binary confusion matrix; landslide is the positive class.
+    """Compute all scores of a binary confusion matrix with landslide as the positive class.
 
     Args:
-        tp, fp, fn, tn: pixels that are true positive, false positive, false negative and true negative, >= 0; numbers,
-            or arrays of one shape for many matrices at once (tiles, bootstrap draws).
+        tp, fp, fn, tn: numbers of pixels >= 0, or arrays of one shape for many matrices.
 
     Returns:
-        accuracy, precision, recall, f1, iou_landslide, iou_background, miou (mean of the two) in 0..1 and mcc in -1..1:
-        floats for numbers, float64 arrays for arrays. Empty masks: see the module.
+        accuracy, precision, recall, f1, iou_landslide, iou_background, miou (their mean) in 0..1 and mcc in -1..1:
+        floats for numbers, float64 arrays for arrays. Empty classes: see `formulae`.
 
     Raises:
         DataError: a count is negative or not finite.
@@ -85,13 +84,13 @@ def scores(tp: Any, fp: Any, fn: Any, tn: Any) -> Any:
 def probability_histogram(
     probability: ArrayLike, mask: ArrayLike, ignore_value: int = 255, bins: int = BINS
 ) -> NDArray[np.int64]:
-    """Count background and landslide pixels per bin of probability; histograms of parts add up to that of the whole.
+    """Count background and landslide pixels by probability.
 
-    Bin k holds k / (bins - 1) <= probability < (k + 1) / (bins - 1) in float32, the last bin only 1 itself: with 1001
-    bins, the sum from bin k on counts the pixels that reach the threshold k / 1000.
+    Bin k holds k / (bins - 1) <= probability < (k + 1) / (bins - 1) in float32, the last bin only probability 1.
+    Histograms of parts of a scene add up to the histogram of the scene.
 
     Args:
-        probability: any shape, 0..1; may be anything where the mask is `ignore_value`.
+        probability: any shape, 0..1; any value where the mask is `ignore_value`.
         mask: the same shape, 1 landslide, 0 background, `ignore_value` unlabelled.
 
     Returns:
@@ -124,7 +123,7 @@ def probability_histogram(
 
 
 def histogram_precision(xp: Any, background: Any, landslide: Any) -> Any:
-    """Return average precision from counts per bin in the arithmetic of `xp` (numpy or keras.ops)."""
+    """Compute average precision from counts by bin with `xp` (numpy or keras.ops)."""
     found = xp.flip(xp.cumsum(xp.flip(landslide, 0), 0), 0)
     taken = found + xp.flip(xp.cumsum(xp.flip(background, 0), 0), 0)
     precision = found / xp.where(taken > 0, taken, 1)
@@ -133,11 +132,10 @@ def histogram_precision(xp: Any, background: Any, landslide: Any) -> Any:
 
 
 def average_precision(probability: ArrayLike, mask: ArrayLike, ignore_value: int = 255, bins: int = BINS) -> float:
-    """Return average precision: the sum of (gain in recall) * precision over the thresholds k / (bins - 1).
+    """Compute average precision: the sum of (gain in recall) * precision over the thresholds k / (bins - 1).
 
-    It is scikit-learn's `average_precision_score` of probabilities rounded down to a multiple of 1 / (bins - 1): pixels
-    of one bin count as tied, so memory does not grow with the scene. NaN where no pixel is landslide: there is nothing
-    to rank.
+    It equals scikit-learn's `average_precision_score` of probabilities rounded down to a multiple of 1 / (bins - 1).
+    It is NaN without landslide pixels.
 
     Args and Raises: as in `probability_histogram`.
     """
@@ -145,14 +143,14 @@ def average_precision(probability: ArrayLike, mask: ArrayLike, ignore_value: int
 
 
 def average_precision_of(histogram: NDArray[np.int64]) -> float:
-    """Return average precision from a (2, bins) histogram, or from the sum of many, of `probability_histogram`."""
+    """Compute average precision from a (2, bins) histogram of `probability_histogram`."""
     background, landslide = histogram.astype(np.float64)
     return float(histogram_precision(np, background, landslide))
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Pixels by truth and prediction: tp landslide found, fp false alarm, fn landslide missed, tn background."""
+    """Numbers of pixels: true and false positives, false and true negatives; landslide is positive."""
 
     tp: int = 0
     fp: int = 0
@@ -160,7 +158,7 @@ class Confusion:
     tn: int = 0
 
     def __add__(self, other: Confusion) -> Confusion:
-        """Counts of both."""
+        """Add the counts of two."""
         return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
@@ -169,13 +167,13 @@ class Confusion:
         return self.tp + self.fp + self.fn + self.tn
 
     def scores(self) -> dict[str, float]:
-        """Every score of `lim_keras.metrics.binary.scores`."""
+        """Compute all scores; see `scores`."""
         return scores(*astuple(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A score and its 95 % interval; an interval of one group only is that score itself."""
+    """Score with its 95 % interval; with one group, low and high equal the score."""
 
     value: float
     low: float
@@ -183,25 +181,25 @@ class Estimate:
 
 
 def count(landslide: ArrayLike, mask: ArrayLike) -> Confusion:
-    """Compare a prediction with the truth.
+    """Count the pixels of a prediction against a mask.
 
     Args:
-        landslide: any shape, bool: pixels called landslide.
-        mask: the same shape; 1 landslide, 0 background, anything else counts nowhere.
+        landslide: any shape, bool: pixels predicted as landslide.
+        mask: the same shape; 1 landslide, 0 background, others ignored.
 
     Raises:
-        ValueError: shapes differ.
+        DataError: shapes differ.
     """
     called, labels = np.asarray(landslide, bool), np.asarray(mask)
     if called.shape != labels.shape:
-        raise ValueError(f"Expected `landslide` and `mask` of one shape. Received: {called.shape} and {labels.shape}")
+        raise DataError(f"Expected `landslide` and `mask` of one shape. Received: {called.shape} and {labels.shape}")
     true, false = labels == 1, labels == 0
     tp, fp = int(np.count_nonzero(called & true)), int(np.count_nonzero(called & false))
     return Confusion(tp, fp, int(np.count_nonzero(true)) - tp, int(np.count_nonzero(false)) - fp)
 
 
 def pool(confusions: Iterable[Confusion]) -> Confusion:
-    """Counts of all together: every pixel weighs the same, whatever its place."""
+    """Sum the counts, so that every pixel has the same weight."""
     return sum(confusions, start=Confusion())
 
 
@@ -210,21 +208,21 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Pooled scores with 95 % bootstrap intervals over groups.
 
-    Groups are drawn with replacement, as many as there are, and their counts pooled; the interval spans the middle 95 %
-    of the draws (Efron's percentile interval). Places that share ground belong to one group, so that an interval is not
-    made too narrow by counting one piece of ground twice.
+    As many groups as there are get drawn with replacement, and their counts are pooled; the interval holds the middle
+    95 % of the draws (Efron's percentile interval). Samples that share ground need one group, else the interval is too
+    narrow.
 
     Args:
-        confusions: one a place.
-        groups: the group of each place; a place whose group is "" is a group of its own.
-        draws: resamples.
-        seed: of the resamples.
+        confusions: one for each sample.
+        groups: group of each sample; a sample with group "" is a group of its own.
+        draws: number of resamples.
+        seed: seed of the resamples.
 
     Raises:
-        ValueError: lengths differ, or there is no place.
+        DataError: lengths differ, or there is no sample.
     """
     if not confusions or len(confusions) != len(groups):
-        raise ValueError(
+        raise DataError(
             f"Expected as many `groups` as `confusions`, at least one. Received: {len(groups)} and {len(confusions)}"
         )
     totals = _group_totals(confusions, groups)
@@ -235,18 +233,16 @@ def estimate(
 
 
 def _group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDArray[np.int64]:
-    """(groups, 4) pooled counts."""
-    names = [("group", group) if group else ("place", str(place)) for place, group in enumerate(groups)]
+    """Return pooled counts (groups, 4)."""
+    names = [("group", group) if group else ("sample", str(number)) for number, group in enumerate(groups)]
     position = {name: row for row, name in enumerate(dict.fromkeys(names))}
     totals = np.zeros((len(position), 4), np.int64)
-    np.add.at(
-        totals, [position[name] for name in names], np.array([astuple(confusion) for confusion in confusions], np.int64)
-    )
+    np.add.at(totals, [position[name] for name in names], np.array([astuple(one) for one in confusions], np.int64))
     return totals
 
 
 def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Bounds of the middle 95 % of the draws in which the score is defined."""
+    """Return the bounds of the middle 95 % of the draws with a defined score."""
     defined = values[~np.isnan(values)]
     if not defined.size:
         return float("nan"), float("nan")

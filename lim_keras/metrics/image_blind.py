@@ -13,15 +13,17 @@ from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
 
 
 def everywhere(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The mask "everything is landslide", without memory of its own."""
+    """Return the mask in which every pixel is landslide, a view that takes no memory."""
     return np.broadcast_to(np.True_, shape)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageBlindMask:
-    """The mean mask of training tiles and the threshold that cuts it best.
+    """Mean mask of training tiles and its best threshold.
 
-    mean_mask: (height, width) float32, 0..1: the share of tiles in which that place is landslide.
+    Attributes:
+        mean_mask: (height, width) float32, share of tiles with a landslide at each position, 0..1.
+        threshold: landslide where the mean mask is >= this.
     """
 
     mean_mask: NDArray[np.float32]
@@ -35,9 +37,8 @@ class ImageBlindMask:
 
         Args:
             mean_mask: (height, width), 0..1.
-            masks: {0, 1, 255}, of any size; every pixel weighs the same.
-            size: masks are resized to size x size first. The threshold is the best only for tiles of the same sizes as
-                those that it is judged on: with Bijie's it is .18 on native tiles and .31 on resized ones.
+            masks: {0, 1, 255}, of any size; every pixel has the same weight.
+            size: resize masks to size x size first, as the tiles of the evaluation are; None: native size.
 
         Raises:
             DataError: the masks hold no landslide or no background pixel.
@@ -45,12 +46,12 @@ class ImageBlindMask:
         histogram = ProbabilityHistogram()
         for mask in masks:
             shape = mask.shape if size is None else (size, size)
-            judged = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            histogram.add(_resized(mean_mask, shape), judged)
+            labels = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            histogram.add(_resized(mean_mask, shape), labels)
         return cls(mean_mask.astype(np.float32), best_threshold(histogram)[0])
 
     def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """What it calls landslide on a tile of (height, width), whatever the tile shows."""
+        """Return the mask (height, width) bool for a tile of that shape."""
         return _resized(self.mean_mask, shape) >= np.float32(self.threshold)
 
     def write(self, path: Path) -> None:
@@ -60,7 +61,7 @@ class ImageBlindMask:
 
 
 def _resized(mean_mask: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Bilinear; a mean of masks is smooth, so nothing is lost where it shrinks."""
+    """Resize bilinearly; a mean of masks is smooth, so that shrinking needs no filter."""
     height, width = shape
     resized = cv2.resize(mean_mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.clip(resized, 0, 1)

@@ -1,16 +1,20 @@
-"""Keras metrics for landslide masks."""
+"""Keras metrics for landslide masks.
+
+`y_true` and `y_pred` are as for the losses. A `sample_weight` (n,), (n, 1, 1), (n, h, w) or (n, h, w, 1) multiplies the
+counts of pixels.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from lim_keras.errors import ConfigError
 from lim_keras.losses import same_shape, without_channel
-from lim_keras.metrics.binary import BINS, SCORES, formulae, histogram_precision
+from lim_keras.metrics.binary import BINS, formulae, histogram_precision
 
 
 def _pixels(y_true: Any, y_pred: Any, ignore_value: int) -> tuple[Any, Any, Any]:
@@ -36,12 +40,12 @@ def _weights(valid: Any, sample_weight: Any) -> Any:
 
 
 def _total(values: Any) -> Any:
-    """Sum (n, h, w) float32 as float64; rows first, because one float32 sum is exact only up to 2 ** 24 pixels."""
+    """Sum (n, h, w) float32 as float64; rows first, because float32 counts are exact up to 2 ** 24 only."""
     return ops.sum(ops.cast(ops.sum(values, axis=-1), "float64"))
 
 
 class _ConfusionMetric(keras.metrics.Metric):
-    """One confusion matrix, filled batch by batch."""
+    """Base of metrics of a confusion matrix."""
 
     def __init__(self, threshold: float, from_logits: bool, ignore_value: int, name: str) -> None:
         if not 0 < threshold < 1:
@@ -57,7 +61,7 @@ class _ConfusionMetric(keras.metrics.Metric):
         self.counts = self.add_variable((4,), "zeros", dtype="float64", name="counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add a batch; `sample_weight` (n,), (n, 1, 1), (n, h, w) or (n, h, w, 1) makes a pixel count that often."""
+        """Add the pixels of a batch."""
         landslide, valid, prediction = _pixels(y_true, y_pred, self.ignore_value)
         weights = _weights(valid, sample_weight)
         found = ops.where(ops.greater_equal(prediction, self._cut), weights, 0.0)
@@ -79,17 +83,24 @@ class _ConfusionMetric(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable("lim_keras")
 class AllScores(_ConfusionMetric):
-    """Every score of `binary.SCORES` from one confusion matrix: a batch is gone over once, not eight times.
+    """All scores of `binary.SCORES` from one confusion matrix.
 
     `model.compile(metrics=[AllScores()])` logs `accuracy`, `precision`, `recall`, `f1`, `iou_landslide`,
-    `iou_background`, `miou` and `mcc`, and their `val_` twins. `counts` holds tp, fp, fn, tn.
+    `iou_background`, `miou` and `mcc`, and each with `val_`. The variable `counts` holds tp, fp, fn, tn.
 
     Args:
         threshold: a pixel is landslide where its probability is >= threshold, 0 < threshold < 1.
-        from_logits: whether `y_pred` is logits.
-        ignore_value: label of pixels that count nowhere.
-        prefix: put before each name in the log.
-        name: name of the metric object.
+        from_logits: `y_pred` is logits.
+        ignore_value: label of unlabelled pixels.
+        prefix: prefix of each name in the log.
+        name: name of the metric.
+
+    Examples:
+        >>> import numpy as np
+        >>> metric = AllScores()
+        >>> metric.update_state(np.array([[[1, 1, 0, 0, 255]]]), np.array([[[2.0, 2.0, 2.0, -2.0, 2.0]]]))
+        >>> {name: round(float(value), 3) for name, value in metric.result().items()}["precision"]
+        0.667
     """
 
     def __init__(
@@ -111,48 +122,101 @@ class AllScores(_ConfusionMetric):
         return {**super().get_config(), "prefix": self.prefix}
 
 
-@keras.saving.register_keras_serializable("lim_keras")
-class OneScore(_ConfusionMetric):
-    """One score of `binary.SCORES` under a name of its own; for several, `AllScores` counts only once.
+class _Score(_ConfusionMetric):
+    """Base of metrics that return one score; several of them are faster as `AllScores`."""
 
-    Args:
-        score: which one, such as "f1" or "miou".
-        threshold, from_logits, ignore_value: as in `AllScores`.
-        name: name in the log; the score's own where None.
-    """
+    score: ClassVar[str]
 
     def __init__(
-        self,
-        score: str,
-        threshold: float = 0.5,
-        from_logits: bool = True,
-        ignore_value: int = 255,
-        name: str | None = None,
+        self, threshold: float = 0.5, from_logits: bool = True, ignore_value: int = 255, name: str | None = None
     ) -> None:
-        if score not in SCORES:
-            raise ConfigError(
-                f"Invalid value for argument `score`. Expected one of {', '.join(SCORES)}. Received: score={score!r}"
-            )
-        super().__init__(threshold, from_logits, ignore_value, name or score)
-        self.score = score
+        super().__init__(threshold, from_logits, ignore_value, name or self.score)
 
     def result(self) -> Any:
         """Return the score, a scalar."""
         return self._scores()[self.score]
 
-    def get_config(self) -> dict[str, Any]:
-        return {"score": self.score, **super().get_config()}
+
+@keras.saving.register_keras_serializable("lim_keras")
+class Accuracy(_Score):
+    """Share of labelled pixels with the right class; arguments as in `AllScores`."""
+
+    score = "accuracy"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class Precision(_Score):
+    """Share of predicted landslide pixels that are landslide; arguments as in `AllScores`."""
+
+    score = "precision"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class Recall(_Score):
+    """Share of landslide pixels that are predicted as landslide; arguments as in `AllScores`."""
+
+    score = "recall"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class F1(_Score):
+    """Harmonic mean of precision and recall of the landslide class; arguments as in `AllScores`.
+
+    Examples:
+        >>> import numpy as np
+        >>> metric = F1(threshold=0.5)
+        >>> metric.update_state(np.array([[[1, 1, 0, 0, 255]]]), np.array([[[2.0, -2.0, 2.0, -2.0, 2.0]]]))
+        >>> float(metric.result())
+        0.5
+    """
+
+    score = "f1"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class IoU(_Score):
+    """Intersection over union of the landslide class; arguments as in `AllScores`."""
+
+    score = "iou_landslide"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class BackgroundIoU(_Score):
+    """Intersection over union of the background class; arguments as in `AllScores`."""
+
+    score = "iou_background"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class MeanIoU(_Score):
+    """Mean of the intersections over union of both classes; arguments as in `AllScores`."""
+
+    score = "miou"
+
+
+@keras.saving.register_keras_serializable("lim_keras")
+class MCC(_Score):
+    """Correlation of truth and prediction (Matthews 1975); arguments as in `AllScores`."""
+
+    score = "mcc"
 
 
 @keras.saving.register_keras_serializable("lim_keras")
 class AveragePrecision(keras.metrics.Metric):
-    """Average precision from a streamed histogram of probabilities; equal to `binary.average_precision`.
+    """Average precision from a histogram of probabilities; equal to `binary.average_precision`.
 
     Args:
-        from_logits: whether `y_pred` is logits.
-        ignore_value: label of pixels that count nowhere.
-        bins: bins of probability, >= 2; thresholds are k / (bins - 1).
-        name: name in the log.
+        from_logits: `y_pred` is logits.
+        ignore_value: label of unlabelled pixels.
+        bins: number of bins of probability, >= 2; thresholds are k / (bins - 1).
+        name: name of the metric.
+
+    Examples:
+        >>> import numpy as np
+        >>> metric = AveragePrecision(from_logits=False)
+        >>> metric.update_state(np.array([[[1, 0, 1, 0]]]), np.array([[[0.9, 0.8, 0.7, 0.1]]]))
+        >>> round(float(metric.result()), 3)
+        0.833
     """
 
     def __init__(
@@ -171,11 +235,11 @@ class AveragePrecision(keras.metrics.Metric):
         self.histogram = self.add_variable((2, bins), "zeros", dtype="float64", name="histogram")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add a batch; `sample_weight` as in `AllScores`."""
+        """Add the pixels of a batch."""
         landslide, valid, prediction = _pixels(y_true, y_pred, self.ignore_value)
         probability = ops.sigmoid(prediction) if self.from_logits else ops.clip(prediction, 0.0, 1.0)
         steps = ops.cast(ops.floor(probability * (self.bins - 1)), "int32")
-        # Ignored pixels go to a bin after the last, so that no weights need be added up where none are given.
+        # Ignored pixels go to an additional bin: without sample weights, bincount then needs no weights.
         steps = ops.where(valid, steps + self.bins * ops.cast(landslide, "int32"), 2 * self.bins)
         weights = None if sample_weight is None else ops.reshape(_weights(valid, sample_weight), (-1,))
         counts = ops.bincount(ops.reshape(steps, (-1,)), weights=weights, minlength=2 * self.bins + 1)

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from lim_keras.data.augment import mean_filter
 from lim_keras.losses import BinaryFocalLoss
+from lim_keras.metrics import F1
 from lim_keras.metrics.binary import scores
-from lim_keras.metrics.keras_metrics import OneScore
 
 pytestmark = pytest.mark.parity
 
@@ -70,7 +70,7 @@ def test_mean_filter_of_whole_numbers(inputs, addons):
 
 
 def test_f1_streamed(inputs, addons):
-    metric = OneScore("f1", from_logits=False)
+    metric = F1(from_logits=False)
     for truth, probability in zip(inputs["truth"], inputs["probability"], strict=True):
         metric.update_state(truth[None], probability[None])
     assert float(metric.result()) == pytest.approx(float(addons["f1"]), rel=1e-6)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import lim_keras.models  # noqa: F401  registers the layers of stored models
 from lim_keras.data.tiles import read_tile
 from lim_keras.errors import ConfigError, TrainingError
 from lim_keras.metrics.calibration import Calibration

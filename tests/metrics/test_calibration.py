@@ -104,7 +104,7 @@ def test_another_share_of_landslides_by_hand() -> None:
         changed = histogram.at_share(share)
         assert changed.counts[1].tolist() == histogram.counts[1].tolist()
         assert changed.counts[0].sum() == pytest.approx(background, abs=1)
-    with pytest.raises(ValueError, match="landslide_share"):
+    with pytest.raises(ConfigError, match="landslide_share"):
         histogram.at_share(1.0)
 
 
@@ -180,13 +180,13 @@ def test_one_class_alone_fixes_neither_threshold_nor_calibration(label: int, mis
 
 
 def test_bad_input_names_the_argument() -> None:
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(DataError, match="one shape"):
         histogram_of([0.1, 0.2], [0])
     for bad in (np.nan, 1.5, -0.1):
-        with pytest.raises(ValueError, match="`probability`"):
+        with pytest.raises(DataError, match="`probability`"):
             histogram_of([0.5, bad], [1, 1])
     histogram_of([0.5, np.nan], [1, 255])
-    with pytest.raises(ValueError, match="`counts`"):
+    with pytest.raises(DataError, match="`counts`"):
         ProbabilityHistogram(np.zeros((2, 3), np.int64))
     for temperature, bias in ((0.0, 0.0), (-1.0, 0.0), (np.nan, 0.0), (1.0, np.inf)):
         with pytest.raises(ConfigError, match="`temperature`"):

@@ -1,16 +1,21 @@
 """Keras metrics: equal to the numpy formulae, streamed, with the ignore label, saved and reloaded."""
 
+import doctest
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from lim_keras import metrics
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.losses import BinaryFocalLoss
+from lim_keras.metrics import keras_metrics
 from lim_keras.metrics.binary import SCORES, average_precision, scores
-from lim_keras.metrics.keras_metrics import AllScores, AveragePrecision, OneScore
+from lim_keras.metrics.keras_metrics import F1, AllScores, AveragePrecision, MeanIoU
 
 LN3 = math.log(3)  # the logit of probability 3/4
 
@@ -122,17 +127,32 @@ class TestAllScores:
         assert tuple(AllScores(prefix="tiles_").result()) == tuple("tiles_" + name for name in SCORES)
 
 
-class TestOneScore:
-    @pytest.mark.parametrize("name", SCORES)
-    def test_is_one_of_all(self, name):
-        truth, logits = batch()
-        metric = OneScore(name)
-        assert metric.name == name
-        assert float(metric(truth, logits)) == float(AllScores()(truth, logits)[name])
+ONE = ("Accuracy", "Precision", "Recall", "F1", "IoU", "BackgroundIoU", "MeanIoU", "MCC")
+"""Names of the classes, in the order of SCORES."""
 
-    def test_unknown_score(self):
-        with pytest.raises(ConfigError, match=r"`score`.*accuracy, precision, .*score='kappa'"):
-            OneScore("kappa")
+
+class TestOneScore:
+    @pytest.mark.parametrize(("kind", "score"), list(zip(ONE, SCORES, strict=True)))
+    def test_is_one_of_all(self, kind, score):
+        truth, logits = batch()
+        metric = getattr(metrics, kind)()
+        assert metric.name == score
+        assert float(metric(truth, logits)) == float(AllScores()(truth, logits)[score])
+        again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+        assert type(again) is type(metric)
+
+
+def test_examples_of_docstrings():
+    result = doctest.testmod(keras_metrics)
+    assert result.failed == 0 and result.attempted > 10
+
+
+def test_the_package_lists_its_metrics_without_importing_keras():
+    code = "import sys; from lim_keras import metrics; dir(metrics); sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert set(dir(metrics)) == {*ONE, "AllScores", "AveragePrecision"}
+    with pytest.raises(AttributeError, match="no attribute 'F2'"):
+        _ = metrics.F2
 
 
 class TestAveragePrecision:
@@ -179,7 +199,7 @@ class TestAveragePrecision:
     "metric",
     [
         AllScores(0.3, False, 9, "x_", "mine"),
-        OneScore("miou", 0.3, False, 9, "mine"),
+        MeanIoU(0.3, False, 9, "mine"),
         AveragePrecision(False, 9, 11, "mine"),
     ],
     ids=lambda metric: type(metric).__name__,
@@ -199,7 +219,7 @@ class TestEvery:
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.5, math.nan])
-@pytest.mark.parametrize("kind", [AllScores, lambda threshold: OneScore("f1", threshold)])
+@pytest.mark.parametrize("kind", [AllScores, F1])
 def test_thresholds_out_of_range(kind, threshold):
     with pytest.raises(ConfigError, match=f"`threshold`. Expected a probability .*Received: threshold={threshold}"):
         kind(threshold=threshold)
@@ -210,7 +230,7 @@ def test_in_compile_fit_and_reload(tmp_path):
     images = np.random.default_rng(1).random((4, 6, 5, 3), np.float32)
     pixels = keras.Input((None, None, 3))
     model = keras.Model(pixels, keras.layers.Conv2D(1, 1)(pixels))
-    metrics = [AllScores(), AveragePrecision(), OneScore("f1", 0.3, name="f1_low")]
+    metrics = [AllScores(), AveragePrecision(), F1(0.3, name="f1_low")]
     model.compile("sgd", BinaryFocalLoss(), metrics=metrics)
     history = model.fit(images, truth, 2, validation_data=(images, truth), verbose=0).history
     expected = {"loss", *SCORES, "average_precision", "f1_low"}
