@@ -98,7 +98,9 @@ def _export_serving(bundle: Path, repository: Path, base_path: str | None, promo
 
     result = api.export_serving(bundle, repository, base_path=base_path, promote=promote)
     done = "labels moved" if result.added is None else f"version {result.added} added"
-    table = serving_table(result.folder / "models.config", result.models, result.served)
+    served = result.served
+    versions = {"stable": served.stable, "canary": served.canary}
+    table = serving_table(result.folder / "models.config", result.models, **versions, loaded=served.loaded)
     print_result([table, f"{done}: {result.folder}"])
 
 

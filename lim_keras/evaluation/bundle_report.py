@@ -108,15 +108,14 @@ def evaluate_bundle(
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
     chosen = None if tiles is None else _chosen(tiles, tile_ids, bundle.info, progress)
     evaluator, tta = _evaluator(bundle, settings, progress), options is not None and options.tta
-    reading = {"settings": settings, "options": options, "progress": progress}
-    on_scene = partial(evaluate_scene, scene=scene, truth=truth, **reading) if scene and truth else None
+    on_scene = partial(evaluate_scene, settings=settings, options=options, progress=progress)
 
     def results(model: Bundle) -> tuple[tuple[ProtocolResult, ...], Detections | None]:
         one = replace(evaluator, predict=_averaged(model) if tta else model.predict)
         on_tiles = () if chosen is None else (one.tiles(chosen), one.windows(chosen))
-        if on_scene is None:
+        if scene is None or truth is None:
             return on_tiles, None
-        result = on_scene(model)
+        result = on_scene(model, scene, truth)
         return (*on_tiles, ProtocolResult(result.evaluation, result.gallery)), result.detections
 
     together, detections = results(bundle)

@@ -166,12 +166,7 @@ def evaluate(
     draws: int = 1000,
     seed: int = 2022,
 ) -> Evaluation:
-    """Score predictions; a pixel with probability >= threshold is landslide.
-
-    Raises:
-        DataError: there is no prediction.
-        ConfigError: the threshold is outside 0..1.
-    """
+    """Score predictions of one predictor; see `evaluate_side_by_side`."""
     (evaluation,) = evaluate_side_by_side(((one,) for one in predictions), protocol, threshold, draws=draws, seed=seed)
     return evaluation
 

@@ -134,9 +134,8 @@ class Evaluator:
 
         A model of resized tiles gets the same windows, because a scene looks like them.
         """
-        store, number = self._at_training_scale(tiles), self.settings.windows
-        windows = SheetWindows(store, self.size, number, self.seed)
-        return self._evaluate("windows", lambda predict: window_predictions(predict, windows, number), number)
+        windows = SheetWindows(self._at_training_scale(tiles), self.size, self.settings.windows, self.seed)
+        return self._evaluate("windows", lambda predict: window_predictions(predict, windows), len(windows))
 
     def _at_training_scale(self, tiles: TileSet) -> TileStore:
         return TileStore(tiles, self.gsd_m, self.gsd_m, cache="recent")

@@ -1,7 +1,9 @@
 """Predictions by protocol: whole tiles, windows, and sheets of tiles laid edge to edge."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +18,6 @@ from lim_keras.raster.windows import plan_windows
 
 SIDE = 4096
 """Height and width of a sheet, pixels."""
-
-
-class WindowSource(Protocol):
-    """A seeded source of windows, such as `SheetWindows`."""
-
-    def example(self, epoch: int, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Return image (h, w, bands) and mask (h, w) {0, 1, 255}; equal arguments give equal windows."""
-        ...
 
 
 def tile_predictions(
@@ -56,21 +50,19 @@ def _tiles(store: TileStore, size: int | None) -> Iterator[Sample]:
         yield Sample(tile.tile_id, tile.kind, tile.group, image, mask)
 
 
-def window_predictions(
-    predict: Predict, source: WindowSource, count: int, *, epoch: int = 0, batch: int = 8
-) -> Iterator[Prediction]:
-    """Predict the first `count` windows of an epoch.
+def window_predictions(predict: Predict, source: SheetWindows, *, batch: int = 8) -> Iterator[Prediction]:
+    """Predict windows.
 
     A window with a landslide pixel is a landslide sample. Each window is a group of its own, as it may show parts of
     several tiles.
     """
-    for sample, probability in _predicted(predict, _windows(source, count, epoch), batch):
+    for sample, probability in _predicted(predict, _windows(source), batch):
         yield Prediction(sample, probability, everywhere(sample.mask.shape))
 
 
-def _windows(source: WindowSource, count: int, epoch: int) -> Iterator[Sample]:
-    for position in range(count):
-        image, mask = source.example(epoch, position)
+def _windows(source: SheetWindows) -> Iterator[Sample]:
+    for position in range(len(source)):
+        image, mask = source.window(position)
         kind = "landslide" if (mask == 1).any() else "non-landslide"
         yield Sample(f"window_{position}", kind, "", image, mask)
 
@@ -150,9 +142,12 @@ class SheetWindows:
         self._shares = areas / areas[-1]
         self._held: tuple[int, tuple[NDArray[Any], NDArray[np.uint8]]] | None = None
 
-    def example(self, epoch: int, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    def __len__(self) -> int:
+        return self._count
+
+    def window(self, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return image (size, size, bands) and mask (size, size) {0, 1, 255} of window 0 .. count - 1."""
-        rng = np.random.default_rng((self._seed, epoch, position))
+        rng = np.random.default_rng((self._seed, 0, position))
         along = (position + rng.random()) / self._count
         image, mask = self._sheet(int(np.searchsorted(self._shares[:-1], along, side="right")))
         rows, columns = (int(rng.integers(edge)) + np.arange(self._size) for edge in mask.shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from rich.table import Table
 
@@ -13,40 +12,12 @@ from lim_keras.bundle.info import BundleInfo, LiteRtFigures
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.tables import add_row, new_table
 
-
-class ServedVersions(Protocol):
-    """Version numbers of the models in a repository."""
-
-    @property
-    def stable(self) -> int: ...
-    @property
-    def canary(self) -> int: ...
-    @property
-    def loaded(self) -> tuple[int, ...]: ...
-
-
-_LITERT_COLUMNS = (
-    "file",
-    "size",
-    "windows",
-    "milliseconds",
-    "landslide F1",
-    "IoU",
-    "SavedModel F1",
-    "IoU",
-    "largest difference",
-    "mean",
-    "limit",
-    "",
-)
-
 _VERDICTS = {True: "met", False: "not met", None: "not measured"}
 
 
 def info_tables(info: BundleInfo) -> list[Table]:
     """Show what a bundle records: facts, scores, sizes of its parts, and LiteRT files."""
-    facts = Table(title_justify="left", show_header=False)
-    facts.title = new_table(info.name).title
+    facts = new_table(info.name, title_justify="left", show_header=False)
     facts.add_column()
     facts.add_column(overflow="fold")
     for name, value in _facts(info):
@@ -113,40 +84,39 @@ def litert_table(files: Mapping[str, LiteRtFigures], refused: Collection[str] = 
     first = next(iter(files.values()))
     title = f"LiteRT files, beside the SavedModel on {first.windows} windows of {first.side} px"
     table = Table(title=title, title_justify="left")
-    for name in _LITERT_COLUMNS:
+    rows = [_litert_row(name, files[name]) for name in sorted(files)]
+    for name in rows[0]:
         table.add_column(name, overflow="fold", no_wrap=name == "file")
-    for name, cells in zip(sorted(files), _litert_rows(files), strict=True):
-        add_row(table, *cells[:-1], "refused" if name in refused else cells[-1])
+    for row in rows:
+        verdict = "refused" if row["file"] in refused else row[""]
+        add_row(table, *(row | {"": verdict}).values())
     return table
 
 
 def litert_markdown(files: Mapping[str, LiteRtFigures]) -> str:
     """Return the table of a model card; "" without files."""
-    if not files:
+    rows = [_litert_row(name, files[name]) for name in sorted(files)]
+    if not rows:
         return ""
-    lines = [_LITERT_COLUMNS, ("---",) * len(_LITERT_COLUMNS), *_litert_rows(files)]
+    lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _litert_rows(files: Mapping[str, LiteRtFigures]) -> list[tuple[str, ...]]:
-    return [_litert_row(name, figures) for name, figures in sorted(files.items())]
-
-
-def _litert_row(name: str, figures: LiteRtFigures) -> tuple[str, ...]:
-    return (
-        name,
-        _megabytes(figures.bytes),
-        "any" if figures.tile is None else f"{figures.tile} px",
-        f"{figures.milliseconds_per_tile:.1f} ({figures.side} px)",
-        _score(figures.landslide_f1),
-        _score(figures.landslide_iou),
-        _score(figures.saved_model_f1),
-        _score(figures.saved_model_iou),
-        f"{figures.max_difference:.1e}",
-        f"{figures.mean_difference:.1e}",
-        figures.limit,
-        _VERDICTS[figures.within],
-    )
+def _litert_row(name: str, figures: LiteRtFigures) -> dict[str, str]:
+    return {
+        "file": name,
+        "size": _megabytes(figures.bytes),
+        "windows": "any" if figures.tile is None else f"{figures.tile} px",
+        "milliseconds": f"{figures.milliseconds_per_tile:.1f} ({figures.side} px)",
+        "landslide F1": _score(figures.landslide_f1),
+        "IoU": _score(figures.landslide_iou),
+        "SavedModel F1": _score(figures.saved_model_f1),
+        "SavedModel IoU": _score(figures.saved_model_iou),
+        "largest difference": f"{figures.max_difference:.1e}",
+        "mean": f"{figures.mean_difference:.1e}",
+        "limit": figures.limit,
+        "": _VERDICTS[figures.within],
+    }
 
 
 def _score(value: float | None) -> str:
@@ -157,9 +127,11 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
 
 
-def serving_table(models_file: Path, models: Sequence[str], served: ServedVersions) -> Table:
+def serving_table(
+    models_file: Path, models: Sequence[str], *, stable: int, canary: int, loaded: Sequence[int]
+) -> Table:
     """Show the version numbers of the models in a repository for TensorFlow Serving."""
     table = new_table(str(models_file), "model", "stable", "canary", "loaded")
     for model in models:
-        add_row(table, model, str(served.stable), str(served.canary), ", ".join(map(str, served.loaded)))
+        add_row(table, model, str(stable), str(canary), ", ".join(map(str, loaded)))
     return table

@@ -92,8 +92,9 @@ def overlay_grid(
     if not predictions:
         raise DataError("Expected at least one sample in `predictions`. Received: none.")
     columns = min(GRID_COLUMNS, len(predictions))
-    rows = [predictions[first : first + columns] for first in range(0, len(predictions), columns)]
-    heights = [max(2 * min(_aspect(one.sample.image), TALLEST) for one in row) + TITLE_ROOM for row in rows]
+    samples = [prediction.sample for prediction in predictions]
+    rows = [samples[first : first + columns] for first in range(0, len(samples), columns)]
+    heights = [max(2 * min(one.mask.shape[0] / one.mask.shape[1], TALLEST) for one in row) + TITLE_ROOM for row in rows]
     figure = new_figure(max(COLUMN_IN * columns, LEGEND_IN), COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
     panels = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes in panels.flat:
@@ -243,11 +244,6 @@ def _show(axes: Axes, picture: NDArray[np.uint8], title: str = "", size: tuple[i
     width, height = size or (picture.shape[1], picture.shape[0])
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
     dress_picture(axes, title)
-
-
-def _aspect(image: ArrayLike) -> float:
-    height, width = np.shape(image)[:2]
-    return float(height / width)
 
 
 def _stacked(prediction: Prediction, threshold: float) -> NDArray[np.uint8]:

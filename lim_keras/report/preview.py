@@ -270,8 +270,8 @@ def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], c
     colour = colormaps[PROBABILITY](0.75) if coloured else to_rgb(_PLAIN)
     for symbol, name in symbols:
         if symbol == "ring":
-            ring = {"s": _RING_PT**2, "facecolors": "none", "edgecolors": [colour], "linewidths": _LINE_PT}
-            strip.scatter([x + 0.12], [level], **ring)
+            size = _RING_PT**2
+            strip.scatter([x + 0.12], [level], size, facecolors="none", edgecolors=[colour], linewidths=_LINE_PT)
         else:
             face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (_NO_DATA, MUTED, 0.5)
             place = (x, level - 0.075)

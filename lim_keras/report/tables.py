@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,12 +44,6 @@ _FOLD_SCORES = ("accuracy", "precision", "recall", "f1", "iou_landslide", "miou"
 _CRITERIA = {"iou_50": f"IoU of at least {IOU}", "any_overlap": "any overlap"}
 _AREAS = {"all": "all", "small": "< 1,000 m²", "medium": "1,000 to 10,000 m²", "large": "> 10,000 m²"}
 
-_TABLE_2_ROWS = {
-    "landslide_samples": "landslide samples",
-    "non_landslide_samples": "non-landslide samples",
-    "landslide_px": "landslide pixels",
-    "background_px": "background pixels",
-}
 _RATIOS = {
     "all_tiles": "all tiles",
     "landslide_tiles": "landslide tiles only",
@@ -73,11 +68,11 @@ def heading(title: str, rest: str = "") -> Text:
     return Text.assemble((title, "bold"), rest)
 
 
-def new_table(title: str, *columns: str, left: Sequence[str] = ("",), **options: Any) -> Table:
-    """Return an empty table whose columns are aligned right, but for the first and those named in `left`."""
+def new_table(title: str, *columns: str, **options: Any) -> Table:
+    """Return an empty table; all columns but the first are aligned right."""
     table = Table(title=escape(title), **options)
     for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if not number or name in left else "right")
+        table.add_column(name, justify="right" if number else "left")
     return table
 
 
@@ -200,7 +195,7 @@ def scene_table(result: BatchResult) -> Table:
     for one in result.predictions:
         add_row(table, *_scene_cells(one))
     for scene in result.failures:
-        table.add_row(Text(scene.name), Text("failed", "red"))
+        table.add_row(Text(Path(scene).name), Text("failed", "red"))
     return table
 
 
@@ -209,7 +204,7 @@ def _scene_cells(one: ScenePrediction) -> list[str]:
     area, valid = summary["landslide_area_m2"], summary["valid_area_m2"]
     left_out = sum(number or 0 for number in summary.get("left_out", {}).values())
     return [
-        one.scene.name,
+        Path(one.scene).name,
         f"{summary['landslides']:,}",
         f"{left_out:,}",
         "" if area is None else f"{area / 1e4:,.2f}",
@@ -230,7 +225,8 @@ def dataset_tables(report: DatasetReport) -> list[Table]:
     title = f"Samples at {content['size']} x {content['size']} (Table 2), augmentation: {content['augmentation']}"
     samples = new_table(title, "", "before augmentation", "after augmentation", title_justify="left")
     sides = content["table_2"].values()
-    for name, label in _TABLE_2_ROWS.items():
+    for name in ("landslide_samples", "non_landslide_samples", "landslide_px", "background_px"):
+        label = name.replace("non_", "non-").replace("_px", " pixels").replace("_", " ")
         add_row(samples, label, *(_count(side[name]) for side in sides))
     add_row(samples, "imbalance ratio", *(_ratio(side["imbalance_ratio"]) for side in sides))
     names = ("background over landslide pixels of", "ratio")

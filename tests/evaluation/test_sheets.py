@@ -123,7 +123,7 @@ def test_windows_hold_the_share_of_landslides_of_the_data(monkeypatch, side, siz
     middle[10:30, 10:30] = 1
     masks = [middle, np.zeros((60, 30), np.uint8), np.zeros((25, 70), np.uint8)]
     windows = SheetWindows(Coded([mask.shape for mask in masks], masks), size, 1500, 2)
-    labels = np.array([windows.example(0, n)[1] for n in range(1500)])
+    labels = np.array([windows.window(n)[1] for n in range(1500)])
     expected = 400 / (1600 + 1800 + 1750)
     assert (labels == 1).sum() / (labels != 255).sum() == pytest.approx(expected, rel=0.1)
 
@@ -135,7 +135,7 @@ def test_windows_show_every_pixel_equally_often_and_once_each(monkeypatch):
     assert len(windows._sheets) > 1 and all(min(sheet.height, sheet.width) >= 6 for sheet in windows._sheets)
     times = np.zeros((len(sizes) + 1, 9, 9))
     for position in range(12000):
-        image, mask = windows.example(0, position)
+        image, mask = windows.window(position)
         seen = image[mask != 255]
         assert len(np.unique(seen, axis=0)) == len(seen)
         np.add.at(times, tuple(seen.T), 1)
@@ -151,8 +151,8 @@ def test_windows_are_seeded_and_come_sheet_by_sheet(monkeypatch):
     render = sheets.render
     monkeypatch.setattr(sheets, "render", lambda sheet, *rest: drawn.append(sheet) or render(sheet, *rest))
     windows = SheetWindows(ground, 32, 50, 3)
-    first = [windows.example(0, n) for n in range(50)]
+    first = [windows.window(n) for n in range(50)]
     assert len(drawn) == len(windows._sheets) > 2  # each of them once
     again, other = SheetWindows(ground, 32, 50, 3), SheetWindows(ground, 32, 50, 4)
-    assert all((again.example(0, n)[0] == image).all() for n, (image, _) in enumerate(first))
-    assert not all((other.example(0, n)[0] == image).all() for n, (image, _) in enumerate(first))
+    assert all((again.window(n)[0] == image).all() for n, (image, _) in enumerate(first))
+    assert not all((other.window(n)[0] == image).all() for n, (image, _) in enumerate(first))

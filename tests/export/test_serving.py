@@ -235,7 +235,7 @@ def test_a_deleted_version_is_not_promoted(copied: Path, bundles: list[Path]) ->
 def test_folders_that_look_like_markup(bundles: list[Path], tmp_path: Path) -> None:
     result = export_serving(bundles[0], tmp_path / "[" / "b]r")
     console = Console(width=300, record=True, file=StringIO())
-    console.print(serving_table(result.folder / MODELS_FILE, result.models, result.served))
+    console.print(serving_table(result.folder / MODELS_FILE, result.models, stable=1, canary=1, loaded=(1,)))
     said = "".join(console.export_text().split())  # a title is broken where the table ends
     assert "/[/b]r/models.config" in said and "tiny_ensemble│1│1│1" in said
 
