@@ -260,9 +260,8 @@ def _config(config: Config) -> RunConfig:
 
 
 def _check_export(folder: StrPath | None) -> None:
-    """Refuse a folder of other files before training rather than after it."""
-    from lim_keras.bundle.info import INFO_FILE
-    from lim_keras.files import check_replaceable
+    """Refuse a folder before training rather than after it."""
+    from lim_keras.bundle.info import check_bundle_folder
 
     if folder is not None:
-        check_replaceable(as_path("export", folder), INFO_FILE)
+        check_bundle_folder(as_path("export", folder))

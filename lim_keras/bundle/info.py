@@ -1,9 +1,10 @@
-"""Bundle description `model.json`: schema, reading and checks."""
+"""Schema of `model.json`, the description of a bundle; reading, writing and checks of files."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal, Self
@@ -23,7 +24,7 @@ from pydantic import (
 from lim_keras import __version__
 from lim_keras.bundle.trust import read_json
 from lim_keras.errors import BundleError
-from lim_keras.files import write_text
+from lim_keras.files import check_replaceable, write_text
 from lim_keras.metrics.binary import Estimate
 
 FORMAT = 1
@@ -38,23 +39,25 @@ ENSEMBLE, VERSION = "ensemble", "1"
 INFO_BYTES = 64 * 2**20
 """Largest model.json that is read; a million tile ids take half of it."""
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 _PIXELS = 2**20
-"""Most pixels that a network may look far, or step."""
+"""Largest halo and stride that is accepted."""
 
 
 def _null_is_nan(value: Any) -> Any:
-    """JSON has no NaN; a score that is not defined was written as null."""
+    """Read null as NaN, which JSON does not have: a score that is not defined."""
     if isinstance(value, Mapping):
         return {key: math.nan if number is None else number for key, number in value.items()}
     return value
 
 
 Scores = dict[str, Annotated[Estimate, BeforeValidator(_null_is_nan)]]
-"""By name of the score (f1, miou, ...): value and 95 % interval."""
+"""Value and 95 % interval by name of the score (f1, miou, ...)."""
 
 
 def _inside(path: str) -> str:
-    """A path that stays inside the folder it is joined to, on every system."""
+    """Accept only a path that stays inside the folder it is joined to, on every system."""
     parts = path.split("/")
     if "\\" in path or "\0" in path or PureWindowsPath(path).anchor or {"", ".", ".."} & set(parts):
         raise ValueError(f"{path!r} leaves the bundle or is no plain path inside it")
@@ -72,6 +75,25 @@ def model_folders(folds: int) -> list[str]:
     return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
 
 
+def is_bundle_name(name: str) -> bool:
+    """Return whether a folder's name may be the name of a bundle."""
+    return re.match(_NAME, name) is not None
+
+
+def check_bundle_folder(path: Path) -> None:
+    """Refuse a folder that a bundle cannot be exported to.
+
+    Raises:
+        BundleError: the folder's name is no name of a bundle, or it holds other files.
+    """
+    if not is_bundle_name(path.name):
+        raise BundleError(
+            f"{path}: expected a folder's name of letters, digits, `.`, `_` and `-`, which becomes the bundle's name. "
+            f"Received: {path.name!r}"
+        )
+    check_replaceable(path, INFO_FILE)
+
+
 class Part(BaseModel):
     """Strict, frozen part of a JSON file."""
 
@@ -79,7 +101,7 @@ class Part(BaseModel):
 
 
 class BandStatistics(Part):
-    """One band over the training tiles, in raw digital numbers; the domain guard compares an image with it."""
+    """Statistics of one band over the training tiles, in raw digital numbers."""
 
     mean: FiniteFloat
     std: FiniteFloat
@@ -95,22 +117,17 @@ class FileRecord(Part):
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Measure a file."""
+        """Record a file."""
         with path.open("rb") as file:
             return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 class LiteRtFigures(Part):
-    """What was measured of a .tflite file before it was kept, beside the SavedModel that it was made of.
+    """Comparison of a .tflite file with its SavedModel; fields as in `lim_keras.bundle.litert`.
 
     Args:
-        bytes: its size. tile: height and width of its windows, pixels; None: any. windows: how many it was judged on;
-        side: of these, pixels.
-        milliseconds_per_tile: on the machine that exported.
-        landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
-        saved_model_f1, saved_model_iou: of the SavedModel on the same windows.
-        max_difference, mean_difference: of the probabilities from the SavedModel's.
-        limit: what was asked of the file, in words; within: whether it is met, None where it could not be measured.
+        bytes: size of the file.
+        saved_model_f1, saved_model_iou: scores of the SavedModel on the same windows.
     """
 
     bytes: int = Field(ge=0)
@@ -129,28 +146,29 @@ class LiteRtFigures(Part):
 
 
 class ModelFacts(Part):
-    """What training knows of its models.
+    """Facts about the models that training knows.
 
     Args:
-        name: of the bundle's folder when it was exported.
-        model: section `model` of the run's configuration. sampling: section `sampling`.
-        bands, dtype: of the images that the models take. gsd_m: their ground sample distance, metres; None if unknown.
+        name: name of the bundle's folder.
+        model, sampling: sections of the run's configuration.
+        bands, dtype: of the images that the models take.
+        gsd_m: ground sample distance of the images, metres; None: unknown.
         stride: windows start at multiples of it, pixels (`lim_keras.models.network_stride`).
         statistics: of each band over the training tiles.
-        threshold: probability >= threshold is landslide. temperature, bias: of the logits, already
-            inside the exported graphs.
-        metrics: scores by what was predicted, as {"out_of_fold": {"f1": Estimate(...)}, ...}.
+        threshold: probability >= threshold is landslide.
+        temperature, bias: calibration of the logits; the exported graphs contain it.
+        metrics: scores by what they were measured on, such as {"out_of_fold": {"f1": Estimate(...)}}.
         config_hash: `RunConfig.digest` of the run.
-        training_tiles: ids that a fold was fitted to. test_tiles: ids that were kept from all of them.
-        held_out: of a tile, the fold whose model has not seen it, 0..folds - 1; the soft targets of a student are made
-            out of fold with it. Empty in bundles written before it was kept.
-        started_from: name and configuration hash of the bundle that training started at; its tiles are among
-            training_tiles. "" where only an encoder was given.
-        data_terms: what the training data allow, for the model card; "" where nobody said it.
-        data_link: their web page, for model card and STAC item; "" where nobody said it.
+        training_tiles: ids of the tiles that some fold was trained on.
+        test_tiles: ids of the tiles that no fold was trained on.
+        held_out: fold that was not trained on a tile, 0..folds - 1, by tile id. Empty in older bundles.
+        started_from: name and configuration hash of the bundle that training started from, or "". Its tiles are among
+            training_tiles.
+        data_terms: terms of use of the training data, or "".
+        data_link: web page of the training data, or "".
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=_NAME)
     model: dict[str, Any]
     sampling: dict[str, Any]
     bands: int = Field(ge=1, le=2**16)
@@ -178,17 +196,18 @@ class ModelFacts(Part):
 
 
 class BundleInfo(ModelFacts):
-    """Everything in model.json.
+    """Contents of model.json.
 
     Args:
         format: layout of the bundle; readers refuse another one.
-        folds: number of `fold_<k>` folders.
-        halo, bytes_per_pixel: how far the network looks, pixels, and what its feature maps take at most
-            (`lim_keras.models.receptive_field`).
+        lim_keras_version, created: version and time of the export.
         versions: of Python and the libraries that exported.
-        files: every file beside model.json, by its path inside the bundle.
-        litert: of the .tflite files among them, what was measured. Empty in bundles written before it was kept.
-        sha256: of everything else in model.json (`digest`); "" before it is written.
+        folds: number of `fold_<k>` folders.
+        halo: receptive field beyond a pixel, pixels (`lim_keras.models.receptive_field`).
+        bytes_per_pixel: peak size of the feature maps per pixel of a window.
+        files: record of every file but model.json, by its path inside the bundle.
+        litert: figures of the .tflite files among them. Empty in older bundles.
+        sha256: digest of everything else in model.json; "" before it is written.
     """
 
     format: Literal[1] = 1
@@ -213,7 +232,7 @@ class BundleInfo(ModelFacts):
         return self
 
     def digest(self) -> str:
-        """SHA-256 of all values but `sha256`."""
+        """Return the SHA-256 of all values but `sha256`."""
         others = self.model_copy(update={"sha256": ""})
         return hashlib.sha256(others.model_dump_json().encode()).hexdigest()
 
@@ -227,8 +246,8 @@ class BundleInfo(ModelFacts):
         """Read model.json of the folder `bundle`.
 
         Raises:
-            BundleError: no such file, too large, not JSON, of another format, with missing, unknown or wrong keys, or
-                with the path of a file that leaves the bundle.
+            BundleError: the file is missing, too large or not valid, has another format, or names a file outside of
+                the bundle.
         """
         path = bundle / INFO_FILE
         try:
@@ -248,7 +267,7 @@ class BundleInfo(ModelFacts):
         """Compare the files below `folder` with their records.
 
         Raises:
-            BundleError: one is missing, shortened or changed, or none is recorded; the message names it.
+            BundleError: a file is missing or changed, or none is recorded.
         """
         records = [name for name in self.files if name.startswith(f"{folder}/")]
         if not records:
@@ -257,7 +276,7 @@ class BundleInfo(ModelFacts):
             self.check_file(bundle, name)
 
     def check_file(self, bundle: Path, name: str) -> None:
-        """Compare one file, by its path inside the bundle, with its record; errors as in `check_files`."""
+        """Compare one file with its record. `name` is its path inside the bundle; errors as in `check_files`."""
         path, record = bundle / name, self.files[name]
         repair = "Copy the bundle again from where it was exported."
         if not path.is_file():
@@ -283,7 +302,7 @@ def _check_format(values: Any, path: Path) -> None:
 
 
 def problems(error: ValidationError) -> str:
-    """What a description lacks, key by key, in one line."""
+    """List the problems of a description, key by key, in one line."""
     return "; ".join(
         f"`{'.'.join(map(str, problem['loc'])) or 'the file'}`: {problem['msg']}"
         for problem in error.errors(include_url=False)

@@ -12,7 +12,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import BundleError, DataError
 
 PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
-"""Names of an exported model's outputs; of one model, the first alone."""
+"""Outputs of an exported model; a single fold has the first only."""
 
 Predict = Callable[[NDArray[Any]], NDArray[np.floating[Any]]]
 """Raw pixels (n, height, width, bands) to the probability of landslide (n, height, width), 0..1."""
@@ -21,10 +21,12 @@ _ROUNDING = 1e-5
 
 
 class EnsemblePrediction(NamedTuple):
-    """What the folds say of images, each (n, height, width).
+    """Prediction of an ensemble; arrays (n, height, width).
 
-    probability: float32, 0..1, mean over the folds. spread: float32, their standard deviation. votes: int32, folds that
-    reach the threshold. Of a single model, spread is 0 and votes are 0 or 1.
+    Args:
+        probability: float32, 0 to 1, mean over the folds.
+        spread: float32, standard deviation over the folds; 0 for a single model.
+        votes: int32, number of folds that reach the threshold.
     """
 
     probability: NDArray[np.float32]
@@ -33,39 +35,39 @@ class EnsemblePrediction(NamedTuple):
 
 
 class SceneModel(Protocol):
-    """A model that scenes can be predicted with, such as `lim_keras.bundle.saved_model.Bundle`."""
+    """Model that scenes can be predicted with, such as `lim_keras.bundle.saved_model.Bundle`."""
 
     @property
     def info(self) -> BundleInfo:
-        """What its bundle says of it."""
+        """Description of its bundle."""
         ...
 
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
-        """Images (n, height, width, bands) of raw numbers, of any height and width from 1 on."""
+        """Predict images (n, height, width, bands) of raw digital numbers, of any height and width from 1 on."""
         ...
 
 
 @runtime_checkable
 class SizingModel(SceneModel, Protocol):
-    """A model that bounds its windows itself, as it takes other memory than TensorFlow's or only one size."""
+    """Model that chooses its window size itself, because it needs other memory than TensorFlow or has one size."""
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_window`."""
+        """Return rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_window`."""
         ...
 
 
 @runtime_checkable
 class RemoteModel(SizingModel, Protocol):
-    """A model that computes elsewhere: `predict_all` may be called from threads."""
+    """Model on another machine; `predict_all` may be called from threads."""
 
     @property
     def in_flight(self) -> int:
-        """How many calls of `predict_all` may be under way at a time."""
+        """Number of calls of `predict_all` that may run at a time."""
         ...
 
 
 def checked_images(images: Any, bands: int) -> NDArray[Any]:
-    """Images (n, height, width, bands) as an array.
+    """Return images as an array (n, height, width, bands).
 
     Raises:
         DataError: another number of dimensions or bands, or no pixels.
@@ -79,41 +81,28 @@ def checked_images(images: Any, bands: int) -> NDArray[Any]:
     return array
 
 
-def is_possible(name: str, values: NDArray[Any], folds: int) -> bool:
-    """Whether all numbers of an output are finite and what a model of so many folds can say.
-
-    name: PROBABILITY, SPREAD, VOTES, or each fold's probability. values: not empty.
-    """
-    return bool(values.min() >= -_ROUNDING and values.max() <= highest(name, folds) + _ROUNDING)  # NaN is neither
-
-
-def highest(name: str, folds: int) -> int:
-    """The largest number that an output can hold."""
-    return folds if name == VOTES else 1
-
-
 def checked_answers(
     answers: Mapping[str, NDArray[Any]], shape: tuple[int, ...], folds: int, source: str
 ) -> dict[str, NDArray[Any]]:
-    """A model's outputs without their last axis, once they are known to be what a model of ours can say.
+    """Check a model's outputs and drop their last axis.
 
     Args:
-        answers: by name, each (n, height, width, 1).
+        answers: outputs by name, each (n, height, width, 1).
         shape: (n, height, width) of the images.
-        folds: of the model, the most votes there are.
+        folds: of the model, the largest number of votes.
         source: what answered, for the message.
 
     Raises:
-        BundleError: another shape, or numbers that are not finite or beyond 0..1, votes beyond 0..folds.
+        BundleError: an output has another shape, or values that are not finite or out of range.
     """
     for name, values in answers.items():
         if values.shape != (*shape, 1):
             raise BundleError(f"{source}: expected output `{name}` of shape {(*shape, 1)}. Received: {values.shape}")
-        if not is_possible(name, values, folds):
+        largest = folds if name == VOTES else 1
+        if not (values.min() >= -_ROUNDING and values.max() <= largest + _ROUNDING):  # NaN is neither
             raise BundleError(
-                f"{source}: expected output `{name}` within 0..{highest(name, folds)}. Received: {values.min()}.."
-                f"{values.max()}. These are not the weights of a trained model, or the images hold numbers that are "
-                "not finite."
+                f"{source}: expected output `{name}` within 0..{largest}. Received: {values.min()}.."
+                f"{values.max()}. The model is not trained, or the images hold values that are not finite."
             )
     return {name: values[..., 0] for name, values in answers.items()}
 
@@ -122,28 +111,33 @@ SIGNATURE = "serving_default"
 """image (n, height, width, bands) float32 -> outputs."""
 
 ENCODED = "encoded"
-"""image_bytes (n,) string, PNG or JPEG files -> the same outputs."""
+"""image_bytes (n,) string, contents of PNG or JPEG files -> the same outputs."""
 
 IMAGE_BYTES = "image_bytes"
-"""The input of `encoded`; an object {"b64": "..."} in JSON."""
+"""Input of `encoded`; an object {"b64": "..."} in JSON."""
 
 
 def takes_encoded_images(bands: int, dtype: str) -> bool:
-    """Whether PNG and JPEG files can hold a model's images, which then has the signature `encoded`."""
+    """Return whether PNG and JPEG files can hold the images, so that a model has the signature `encoded`."""
     return dtype == "uint8" and bands in (1, 3, 4)
 
 
 def signature_names(bands: int, dtype: str) -> list[str]:
-    """The signatures of a model of such images."""
+    """List the signatures of a model."""
     return [SIGNATURE, ENCODED] if takes_encoded_images(bands, dtype) else [SIGNATURE]
 
 
 def signature_differences(model: Any, name: str, bands: int, ensemble: bool) -> list[str]:
-    """How a signature of a loaded SavedModel differs from what an export of ours has: a line each for inputs, outputs.
+    """Compare a signature of a loaded SavedModel with that of an export.
 
     Args:
-        model: what `tf.saved_model.load` gave. name: of the signature.
-        bands: of its images. ensemble: whether it answers for several folds.
+        model: loaded SavedModel.
+        name: of the signature.
+        bands: of its images.
+        ensemble: whether it has the outputs of an ensemble.
+
+    Returns:
+        One line for inputs and one for outputs, if they differ.
     """
     if name not in model.signatures:
         return [f"expected the signature {name}. Received: {sorted(model.signatures)}"]

@@ -1,1 +1,1 @@
-"""Trained models as bundles of SavedModels that need nothing of this package to run."""
+"""Export trained models: bundle, LiteRT files, TensorFlow Serving repository, model card, STAC item."""

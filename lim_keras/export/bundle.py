@@ -14,13 +14,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lim_keras import __version__
-from lim_keras.bundle.info import INFO_FILE, BundleInfo, FileRecord, ModelFacts
+from lim_keras.bundle.info import BundleInfo, FileRecord, ModelFacts, check_bundle_folder
 from lim_keras.bundle.saved_model import BASELINE_FILE
 from lim_keras.bundle.verify import PAIR_FILE
 from lim_keras.errors import BundleError
 from lim_keras.export.documents import write_documents
 from lim_keras.export.saved_model import EnsembleGraph, FoldGraph, export_models
-from lim_keras.files import atomic_folder, check_replaceable
+from lim_keras.files import atomic_folder
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
@@ -35,23 +35,23 @@ def write_bundle(
     baseline: ImageBlindMask | None = None,
     half: bool = False,
 ) -> BundleInfo:
-    """Export models into the bundle folder `path`, whole or not at all; a bundle that is already there is replaced.
+    """Export models as the bundle `path`, atomically; an older bundle there is replaced.
 
     Args:
         path: `exported_models/<name>`.
         facts: what training knows of the models.
-        models: one of each fold, or the only one; images (n, h, w, bands) -> logits (n, h, w, 1).
+        models: one per fold, images (n, h, w, bands) -> logits (n, h, w, 1).
         baseline: image-blind mask of the training tiles.
-        half: keep kernels as float16, for files of half the size (`lim_keras.export.saved_model`).
+        half: store kernels as float16, for files of half the size.
 
     Raises:
-        BundleError: no models, models that do not agree with `facts`, kernels that float16 cannot hold, or a folder at
-            `path` that is no bundle.
+        BundleError: no models, models that do not fit `facts`, kernels beyond float16, or a folder at `path` that is no
+            bundle.
     """
     bands = sorted({int(model.input_shape[-1]) for model in models})
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
-    check_replaceable(path, INFO_FILE)
+    check_bundle_folder(path)
     with atomic_folder(path) as folder:
         calibration = Calibration(facts.temperature, facts.bias)
         graph = export_models(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lim_keras.bundle.info import ENSEMBLE, BundleInfo, FileRecord, LiteRtFigures, fold_name
+from lim_keras.bundle.info import ENSEMBLE, BundleInfo, FileRecord, LiteRtFigures, fold_name, is_bundle_name
 from lim_keras.bundle.litert import (
     INDEX_FILE,
     LiteRtFile,
@@ -239,7 +239,10 @@ def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
 
 
 def _record(export: _Export, result: LiteRtExport) -> None:
-    """Record files of this export in the bundle's own folder; other files there stay unrecorded."""
+    """Record files of this export in the bundle's own folder; other files there stay unrecorded.
+
+    The bundle takes the name of its folder, which may have been renamed or copied since the export.
+    """
     bundle, info, folder = export.bundle, export.info, export.bundle / FOLDER
     if result.folder.resolve() != folder.resolve():
         return
@@ -248,6 +251,9 @@ def _record(export: _Export, result: LiteRtExport) -> None:
     there = [] if index is None else [folder / name for name in (INDEX_FILE, *sorted(index.files))]
     files |= {f"{FOLDER}/{path.name}": FileRecord.of(path) for path in there if path.is_file()}
     changes: dict[str, Any] = {"files": files, "litert": _known_figures(index, info, result)}
+    name = bundle.resolve().name
+    if is_bundle_name(name):
+        changes["name"] = name
     write_documents(bundle, info.model_copy(update=changes)).write(bundle)
 
 
