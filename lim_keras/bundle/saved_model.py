@@ -24,6 +24,7 @@ from lim_keras.bundle.protocol import (
 )
 from lim_keras.bundle.trust import read_arrays
 from lim_keras.errors import BundleError
+from lim_keras.files import StrPath
 from lim_keras.metrics.image_blind import ImageBlindMask
 
 _PB_FILE = "saved_model.pb"
@@ -35,13 +36,13 @@ _STATE = frozenset(
         *("Case", "If", "ResourceGather", "ResourceGatherNd", "StatefulPartitionedCall", "While"),
     }
 )
-"""Operations with a state that stay inside the graph: its variables, and calls of its functions."""
+"""Stateful operations that stay inside the graph: variables, and calls of its functions."""
 
 _CHECKPOINT = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2"})
-"""Operations of the two functions that every SavedModel has for checkpoints. Loading does not call them."""
+"""Operations of the two checkpoint functions of every SavedModel, which loading does not call."""
 
 _OUTSIDE = ("Dataset", "File", "LoadAndRemap", "PyFunc", "Reader", "Snapshot", "Xla")
-"""Parts of the names of stateless operations that reach out of the graph, or hold programs of their own."""
+"""Parts of names of stateless operations that reach out of the graph or run other programs."""
 
 _NAMES_ONLY = frozenset({"ShardedFilename", "ShardedFilespec"})
 
@@ -49,18 +50,18 @@ _UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, DecodeError, LookupError, OSError, RuntimeError),
     *(TypeError, ValueError, tf.errors.OpError),
 )
-"""What TensorFlow raises for files that fit no SavedModel of its version."""
+"""Errors of TensorFlow for files that it cannot load."""
 
 
 def load_graph(folder: Path, made_with: str) -> Any:
-    """What `tf.saved_model.load` gives for a folder.
+    """Load a SavedModel whose graph only computes.
 
     Args:
         folder: of a SavedModel whose files are as recorded.
         made_with: version of TensorFlow that wrote it, for the message.
 
     Raises:
-        BundleError: the graph does more than compute, or TensorFlow cannot load it.
+        BundleError: the graph has other operations, or TensorFlow cannot load it.
     """
     try:
         saved = saved_model_pb2.SavedModel.FromString((folder / _PB_FILE).read_bytes())
@@ -79,10 +80,10 @@ def load_graph(folder: Path, made_with: str) -> Any:
 
 
 def _foreign(graph: Any) -> Iterator[str]:
-    """Names of the operations of a graph and its functions that it may not have."""
+    """Yield the names of operations that a graph and its functions may not have."""
     functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
     saving = {name for name, nodes in functions.items() if any(node.op in _CHECKPOINT for node in nodes)}
-    # Of the saving functions none may be what can be called: by an object or another function.
+    # A saving function must not be callable, neither by an object nor by another function.
     callable_names = set(graph.object_graph_def.concrete_functions)
     for name, nodes in functions.items():
         callable_names.update(called for node in nodes for called in _called(node) if called != name)
@@ -113,37 +114,39 @@ BASELINE_FILE = "baseline.npz"
 
 _BASELINE_BYTES = 64 * 2**20
 
-Images = NDArray[Any]
-
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle; `load_bundle` makes it.
+    """Loaded bundle.
 
     Args:
-        path: the bundle's folder.
+        path: folder of the bundle.
         info: its model.json.
-        saved_model: what TensorFlow loaded; its variables live as long as it is referred to.
+        saved_model: the SavedModel that TensorFlow loaded.
     """
 
     path: Path
     info: BundleInfo
     saved_model: Any
 
-    def predict(self, images: Images) -> NDArray[np.float32]:
-        """Probability of landslide (n, height, width), 0..1, of images (n, height, width, bands).
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict the probability of landslide.
 
-        Images are raw digital numbers of any height and width from 1 on; no size makes TensorFlow trace again.
+        Args:
+            images: (n, height, width, bands) raw digital numbers, any height and width from 1 on.
+
+        Returns:
+            (n, height, width) float32, 0 to 1.
 
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
-            BundleError: the model answers with other sizes, or with what is no probability.
+            BundleError: the model's output has another shape or values out of range.
         """
         probability: NDArray[np.float32] = self._run(images)["probability"]
         return probability
 
-    def predict_all(self, images: Images) -> EnsemblePrediction:
-        """Probability, spread and votes of the same images; errors as in `predict`."""
+    def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
+        """Predict probability, spread and votes; arguments and errors as in `predict`."""
         outputs = self._run(images)
         if "votes" in outputs:
             return EnsemblePrediction(outputs["probability"], outputs["spread"], outputs["votes"])
@@ -152,7 +155,7 @@ class Bundle:
         return EnsemblePrediction(probability, np.zeros(probability.shape, np.float32), votes)
 
     def baseline(self) -> ImageBlindMask | None:
-        """The image-blind mask of the training tiles; None if the bundle was exported without.
+        """Read the image-blind mask of the training tiles; None if the bundle has none.
 
         Raises:
             BundleError: its file is missing or damaged.
@@ -162,7 +165,7 @@ class Bundle:
         self.info.check_file(self.path, BASELINE_FILE)
         return read_baseline(self.path / BASELINE_FILE)
 
-    def _run(self, images: Images) -> dict[str, NDArray[Any]]:
+    def _run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         array = checked_images(images, self.info.bands)
         outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
         answered = {name: output.numpy() for name, output in outputs.items()}
@@ -185,16 +188,17 @@ def read_baseline(path: Path) -> ImageBlindMask:
     return ImageBlindMask(mean_mask.astype(np.float32), float(threshold))
 
 
-def load_bundle(path: Path, fold: int | None = None) -> Bundle:
-    """Load the models of a bundle: the ensemble, or the only model where there is one.
+def load_bundle(path: StrPath, fold: int | None = None) -> Bundle:
+    """Load the ensemble of a bundle, or its only model.
 
     Args:
         path: `exported_models/<name>`.
         fold: load this fold alone, counted from 0.
 
     Raises:
-        BundleError: the bundle or a file of it is missing, damaged or of another version; the message names it.
+        BundleError: the bundle or a file of it is missing, damaged or of another version.
     """
+    path = Path(path)
     info = BundleInfo.read(path)
     name = fold_name(fold or 0) if fold is not None or info.folds == 1 else ENSEMBLE
     folder = f"{name}/{VERSION}"

@@ -1,4 +1,4 @@
-"""Read bundle files safely: JSON and arrays."""
+"""Read files from elsewhere safely: JSON and arrays."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tok
 
 
 def read_json(path: Path, limit: int) -> tuple[str, Any]:
-    """The text of a JSON file, and what it says.
+    """Read a JSON file; return its text and its value.
 
     Args:
         path: a plain file, or a link to one in its own folder.
-        limit: bytes that it may have.
+        limit: largest size, bytes.
 
     Raises:
-        FileNotFoundError: there is none.
-        BundleError: no plain file, a link that leaves its folder, too large, or not JSON; numbers that are not finite
-            are not JSON.
+        FileNotFoundError: there is no such file.
+        BundleError: the file is no plain file, a link out of its folder, too large, or not JSON (NaN is not).
     """
     if not path.exists():
         raise FileNotFoundError(path)
@@ -53,14 +52,15 @@ def _refuse(name: str) -> Any:
 
 
 def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]:
-    """Arrays of an .npz file, in the order of their names.
+    """Read arrays of an .npz file, in the order of their names.
 
     Args:
-        path: of the file. names: of the arrays.
-        limit: bytes that all of its arrays may have together, unpacked.
+        path: the file.
+        names: of the arrays.
+        limit: largest size of all its arrays, unpacked, bytes.
 
     Raises:
-        BundleError: missing or damaged, without one of them, or larger.
+        BundleError: the file is missing, damaged or too large, or lacks an array.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -80,7 +80,7 @@ def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[An
 
 
 def _check_header(member: IO[bytes], size: int) -> None:
-    """An array's header may ask for more than the file holds: NumPy would allocate it first."""
+    """Refuse a header that asks for more bytes than the file holds, which NumPy would allocate first."""
     version = npy.read_magic(member)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an array of format {version}")

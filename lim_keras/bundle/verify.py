@@ -1,4 +1,4 @@
-"""Verify that a bundle is unchanged."""
+"""Verify that a bundle is unchanged: files, signatures, and the answer to a stored image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from lim_keras.bundle.protocol import ENCODED, SIGNATURE, signature_differences,
 from lim_keras.bundle.saved_model import load_graph
 from lim_keras.bundle.trust import read_arrays
 from lim_keras.errors import BundleError
+from lim_keras.files import StrPath
 
 PAIR_FILE = "verify.npz"
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability; processors and TensorFlow versions sum in another order."""
+"""Largest difference of a probability: processors and TensorFlow versions sum in another order."""
 
 _CHANGED = (
     "{}: what it says is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
@@ -27,15 +28,16 @@ _CHANGED = (
 _PAIR_BYTES = 16 * 2**20  # 64 x 64 float32 pixels of a thousand bands
 
 
-def verify_bundle(path: Path) -> list[str]:
-    """Compare a bundle with what its model.json says.
+def verify_bundle(path: StrPath) -> list[str]:
+    """Compare a bundle with its model.json. Models with changed files are not loaded.
 
     Returns:
-        One line for each difference; none: the bundle is what was exported. Graphs with changed files are not loaded.
+        One line for each difference; empty if the bundle is unchanged.
 
     Raises:
-        BundleError: model.json itself is missing, damaged, or names files outside of the bundle.
+        BundleError: model.json is missing, damaged, or names files outside of the bundle.
     """
+    path = Path(path)
     info = BundleInfo.read(path)
     damaged = {name: line for name in sorted(info.files) if (line := _file_difference(info, path, name))}
     changed = [] if info.sha256 == info.digest() else [_CHANGED.format(path / INFO_FILE)]
@@ -84,19 +86,19 @@ def _model_differences(path: Path, info: BundleInfo, folder: str, with_pair: boo
 def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
     file = path / PAIR_FILE
     if PAIR_FILE not in info.files:
-        return [f"{file}: not part of this bundle, so what it answers cannot be compared. Export it again."]
+        return [f"{file}: not part of this bundle, so the model's answer cannot be compared. Export it again."]
     try:
         image, expected = _read_pair(file, info.bands)
         answers = {SIGNATURE: _probability(model, image)}
         if ENCODED in signature_names(info.bands, info.dtype):
-            answers[ENCODED] = _probability_of_picture(model, image)
+            answers[ENCODED] = _encoded_probability(model, image)
     except (BundleError, tf.errors.OpError) as error:
         return [str(error)]
     if any(answer.shape != expected.shape for answer in answers.values()):
-        return [f"{file}: the model answers with another size than that of the image."]
+        return [f"{file}: the model's answer has another size than the image."]
     differences = {name: float(np.abs(answer - expected).max()) for name, answer in answers.items()}
     return [
-        f"{file}: the model answers otherwise than when it was exported, by {difference:.2g} (> {TOLERANCE:g}, {name})."
+        f"{file}: the model's answer differs from that of the export by {difference:.2g} (> {TOLERANCE:g}, {name})."
         for name, difference in differences.items()
         if not difference <= TOLERANCE  # nan is a difference, too
     ]
@@ -114,16 +116,12 @@ def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _probability(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
-    answer: NDArray[np.float32] = model.signatures[SIGNATURE](image=_batch_of(image))["probability"].numpy()
+    batch = tf.constant(image[np.newaxis].astype(np.float32))
+    answer: NDArray[np.float32] = model.signatures[SIGNATURE](image=batch)["probability"].numpy()
     return answer[0, ..., 0]
 
 
-def _batch_of(image: NDArray[Any]) -> tf.Tensor:
-    return tf.constant(image[np.newaxis].astype(np.float32))
-
-
-def _probability_of_picture(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
-    """As above, of the image as a PNG."""
-    picture = tf.io.encode_png(image.astype(np.uint8))
-    answer: NDArray[np.float32] = model.signatures[ENCODED](image_bytes=picture[tf.newaxis])["probability"].numpy()
+def _encoded_probability(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:
+    content = tf.io.encode_png(image.astype(np.uint8))
+    answer: NDArray[np.float32] = model.signatures[ENCODED](image_bytes=content[tf.newaxis])["probability"].numpy()
     return answer[0, ..., 0]

@@ -1,4 +1,4 @@
-"""The text files that TensorFlow Serving is started with: models, batching, monitoring, and a compose file."""
+"""Text files of a TensorFlow Serving repository: models.config, and templates that an export writes once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,81 +16,22 @@ MODELS_FILE = "models.config"
 STABLE, CANARY = "stable", "canary"
 CONTAINER_PATH = "/models"
 
-# What YAML, docker compose ($) or its short form of a mount (:) would read otherwise is left out.
+_TEMPLATES = ("batching.config", "monitoring.config", "compose.yaml")
+
+# Without characters that YAML, docker compose ($) or its short mount syntax (:) interpret.
 _BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
 
-_HEAD = (
-    "# Written by `lim-keras export --serving`, which moves versions and labels and keeps what else is added here.\n"
-)
-
-BATCHING = """\
-# For `--enable_batching --batching_parameters_file=.../batching.config`: requests that wait are computed together.
-# Only for clients whose images are all of one height and width: a batch of mixed sizes fails for every request in it,
-# and padding (pad_variable_length_inputs) would change the answers. On a CPU one image fills all cores, so that
-# batches are small and only bridge a millisecond. A request of more than max_batch_size images is refused.
-max_batch_size { value: 4 }
-allowed_batch_sizes: 1
-allowed_batch_sizes: 2
-allowed_batch_sizes: 4
-batch_timeout_micros { value: 1000 }
-max_enqueued_batches { value: 64 }
-num_batch_threads { value: 2 }
-pad_variable_length_inputs: false
-"""
-
-MONITORING = """\
-# For `--monitoring_config_file`: figures for Prometheus at the REST port.
-prometheus_config {
-  enable: true
-  path: "/monitoring/prometheus/metrics"
-}
-"""
-
-_COMPOSE = """\
-# docker compose up -d: TensorFlow Serving with the models of this folder. TF_SERVING_VERSION pins the image.
-services:
-  tensorflow-serving:
-    image: tensorflow/serving:${{TF_SERVING_VERSION:-latest}}
-    restart: unless-stopped
-    ports:
-      - "${{GRPC_PORT:-8500}}:8500"
-      - "${{REST_PORT:-8501}}:8501"
-    volumes:
-      - .:{mount}:ro
-    command:
-      - --model_config_file={mount}/{models}
-      # an export into this folder is picked up while the server runs
-      - --model_config_file_poll_wait_seconds=30
-      # labels stand in models.config before their versions are loaded
-      - --allow_version_labels_for_unavailable_models=true
-      - --monitoring_config_file={mount}/monitoring.config
-      # Where all clients send images of one size:
-      # - --enable_batching=true
-      # - --batching_parameters_file={mount}/batching.config
-    healthcheck:
-      # the image has bash, but no curl
-      test:
-        - CMD
-        - bash
-        - -c
-        - >-
-          exec 3<>/dev/tcp/127.0.0.1/8501 &&
-          printf 'GET /v1/models/{name}/labels/stable HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 &&
-          grep -q '"AVAILABLE"' <&3
-      interval: 15s
-      timeout: 10s
-      retries: 5
-      start_period: 120s
-"""
+_HEAD = "# Written by `lim-keras export --serving`, which moves versions and labels and keeps all other entries.\n"
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a repository serves of a bundle.
+    """Versions of a bundle that a repository serves.
 
     Args:
-        stable, canary: the versions with these labels. loaded: versions that the server holds in memory.
-        base_path: of the models, as the server sees them.
+        stable, canary: versions with these labels.
+        loaded: versions that the server holds in memory.
+        base_path: folder of the models as the server sees it.
     """
 
     stable: int
@@ -99,11 +41,11 @@ class Served:
 
 
 def check_base_path(path: str) -> str:
-    """A base path without its last slash.
+    """Return a base path without its last slash.
 
     Raises:
         BundleError: neither an absolute path below / nor an address such as gs://bucket/models, or with characters that
-            compose.yaml cannot hold; the server would not start.
+            compose.yaml cannot hold.
     """
     base = path.rstrip("/")
     if not _is_base_path(base):
@@ -119,14 +61,22 @@ def _is_base_path(base: str) -> bool:
     return base.isprintable() and _BASE_PATH.fullmatch(base) is not None and not {".", ".."} & set(base.split("/"))
 
 
-def compose(model: str, base_path: str) -> str:
-    """compose.yaml; `model` is the one whose health is asked for. A folder that is no path is mounted at /models."""
+def templates(model: str, base_path: str) -> dict[str, str]:
+    """Return the files that are written once, because users may tune them, by name.
+
+    Args:
+        model: its health is checked by compose.yaml.
+        base_path: mount point of the repository; an address is replaced by `/models`.
+    """
+    folder = files("lim_keras.export") / "templates"
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in _TEMPLATES}
     mount = base_path if base_path.startswith("/") else CONTAINER_PATH
-    return _COMPOSE.format(mount=mount, models=MODELS_FILE, name=model)
+    texts["compose.yaml"] = texts["compose.yaml"].format(mount=mount, models=MODELS_FILE, name=model)
+    return texts
 
 
 def serving_messages(name: str) -> Any:
-    """A module of tensorflow-serving-api.
+    """Import a module of tensorflow-serving-api.
 
     Raises:
         BundleError: it is not installed.
@@ -141,10 +91,10 @@ def serving_messages(name: str) -> Any:
 
 
 def read_models(path: Path, models: Sequence[str]) -> Served | None:
-    """What models.config says of these models; None where there is no such file.
+    """Read the entries of a bundle's models in models.config; None if there is no such file.
 
     Raises:
-        BundleError: the file cannot be read, lacks one of the models, or says other things of one than of another.
+        BundleError: the file cannot be read, lacks one of the models, or its entries differ.
     """
     if not path.exists():
         return None
@@ -154,13 +104,13 @@ def read_models(path: Path, models: Sequence[str]) -> Served | None:
             f"{path}: expected the models {list(models)}, of which a new version is to be added. Received: "
             f"{sorted(found)}. Export another bundle, or one of more or fewer folds, into a folder of its own."
         )
-    said = {_served(found[name], path) for name in models}
-    if len(said) > 1:
+    entries = {_served(found[name], path) for name in models}
+    if len(entries) > 1:
         raise BundleError(
-            f"{path}: expected {list(models)} with the same versions, labels and base path, as they are one bundle. "
-            f"Received: {sorted(map(str, said))}. Make them equal."
+            f"{path}: expected {list(models)} with the same versions, labels and base path, as one bundle. "
+            f"Received: {sorted(map(str, entries))}. Make them equal."
         )
-    return said.pop()
+    return entries.pop()
 
 
 def _served(entry: Any, path: Path) -> Served:
@@ -180,7 +130,7 @@ def _served(entry: Any, path: Path) -> Served:
 
 
 def models_text(path: Path, models: Sequence[str], served: Served) -> str:
-    """models.config with these models; what the file at `path` says beside them stays."""
+    """Return models.config with these models and all other entries of the file at `path`."""
     config = _parse(path) if path.exists() else serving_messages("config.model_server_config_pb2").ModelServerConfig()
     entries = {entry.name: entry for entry in config.model_config_list.config}
     for name in models:
@@ -198,5 +148,5 @@ def _parse(path: Path) -> Any:
         return text_format.Parse(path.read_text(encoding="utf-8"), config)
     except (OSError, ValueError, text_format.ParseError) as error:
         raise BundleError(
-            f"{path}: expected a ModelServerConfig as text ({error}). Mend it, or export into another folder."
+            f"{path}: expected a ModelServerConfig as text ({error}). Correct it, or export into another folder."
         ) from error

@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,45 +15,44 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
+from lim_keras.bundle.info import INFO_FILE, BundleInfo, FileRecord, ModelFacts, fold_name, model_folders
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, signature_names
-from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.export.bundle import synthetic_image
 from lim_keras.export.serving_config import (
-    BATCHING,
     CONTAINER_PATH,
     MODELS_FILE,
-    MONITORING,
     Served,
     check_base_path,
-    compose,
     models_text,
     read_models,
     serving_messages,
+    templates,
 )
+from lim_keras.files import StrPath, atomic_file
 
 EXTRA = "assets.extra"
 
 WARMUP_FILE = "tf_serving_warmup_requests"
 
 _LARGEST = 256
-"""Pixels a side at most: larger images prepare nothing more, and a request is read at every start."""
+"""Largest side of a warm-up image, pixels."""
 
 
 def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
-    """Write one request for each signature into `folder`, which must be there.
+    """Write one warm-up request for each signature into an existing folder.
 
     Args:
         folder: `<version>/assets.extra`.
-        facts: of the bundle; the image is as large as its training windows.
-        model: its name on the server.
+        facts: of the bundle; the image has the size of its training windows.
+        model: name of the model on the server.
 
     Raises:
         BundleError: the file cannot be written.
     """
     logs = serving_messages("apis.prediction_log_pb2")
     path = folder / WARMUP_FILE
-    image = _image(facts)
+    image = _warmup_image(facts)
     requests = [_request(image, model, signature) for signature in signature_names(facts.bands, facts.dtype)]
     try:
         with tf.io.TFRecordWriter(str(path)) as records:
@@ -64,7 +63,7 @@ def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
     return path
 
 
-def _image(facts: ModelFacts) -> NDArray[Any]:
+def _warmup_image(facts: ModelFacts) -> NDArray[Any]:
     size = facts.sampling.get("size")
     side = min(size, _LARGEST) if isinstance(size, int) and size > 0 else _LARGEST
     image = synthetic_image(facts)
@@ -85,7 +84,14 @@ def _request(image: NDArray[Any], model: str, signature: str) -> Any:
 
 @dataclass(frozen=True)
 class ServingExport:
-    """What a repository serves now. added: the version that was written; None: labels moved only."""
+    """Result of an export.
+
+    Args:
+        folder: of the repository.
+        models: names of the models on the server.
+        served: versions that the repository serves now.
+        added: version that was written; None: only labels moved.
+    """
 
     folder: Path
     models: tuple[str, ...]
@@ -93,28 +99,31 @@ class ServingExport:
     added: int | None
 
 
-def export_serving(bundle: Path, folder: Path, base_path: str | None = None, promote: bool = False) -> ServingExport:
-    """Add a version of every model of a bundle to a repository, which is made where there is none.
+def export_serving(
+    bundle: StrPath, folder: StrPath, base_path: str | None = None, promote: bool = False
+) -> ServingExport:
+    """Add a version of every model of a bundle to a TensorFlow Serving repository, which is made if it is missing.
 
     Args:
         bundle: `exported_models/<name>`.
         folder: the repository.
-        base_path: where the server sees `folder`; None: where models.config says, at first `/models`.
-        promote: make the newest version stable. If that is this bundle, nothing is added.
+        base_path: folder of the repository as the server sees it; None: as in models.config, at first `/models`.
+        promote: make the newest version stable. If that is this bundle, no version is added.
 
     Raises:
         BundleError: the bundle is damaged, the repository serves another one, lies in a bundle, or cannot be read or
             written, or tensorflow-serving-api is missing.
 
     Warns:
-        LimKerasWarning: the version that stays stable is no longer there.
+        LimKerasWarning: the stable version does not exist.
     """
+    bundle, folder = Path(bundle), Path(folder)
     info = BundleInfo.read(bundle)
     try:
         return _export(bundle, folder, info, base_path, promote)
-    except OSError as error:
+    except (OSError, DataError) as error:
         raise BundleError(
-            f"{folder}: cannot be used as a model repository ({error}). Mend that, or give another folder."
+            f"{folder}: cannot be used as a model repository ({error}). Correct that, or give another folder."
         ) from error
 
 
@@ -129,7 +138,7 @@ def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None,
         return ServingExport(folder, tuple(models), served, None)
     version = _next_version(folder, models, before)
     stable = version if promote or before is None else before.stable
-    # A label moves only to what is loaded, so the version that was stable stays until the next export or promotion.
+    # A label moves only to a loaded version, so the former stable version stays until the next export or promotion.
     loaded = sorted({stable, version} if before is None else {before.stable, version})
     served = Served(stable, version, tuple(loaded), base)
     with _new_version(bundle, folder, info, models, version):
@@ -138,11 +147,11 @@ def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None,
 
 
 def served_models(info: BundleInfo) -> dict[str, str]:
-    """Folders of a bundle's SavedModels by the names that they have on a server; the one that predicts comes first."""
+    """Map names of models on a server to their folders in the bundle; the one that predicts comes first."""
+    folders = model_folders(info.folds)
     if info.folds == 1:
-        return {info.name: f"{fold_name(0)}/{VERSION}"}
-    parts = [ENSEMBLE, *(fold_name(fold) for fold in range(info.folds))]
-    return {f"{info.name}_{part}": f"{part}/{VERSION}" for part in parts}
+        return {info.name: folders[0]}
+    return {f"{info.name}_{folder.split('/')[0]}": folder for folder in folders}
 
 
 def _check_places(bundle: Path, folder: Path, models: Iterable[str]) -> None:
@@ -157,7 +166,7 @@ def _check_places(bundle: Path, folder: Path, models: Iterable[str]) -> None:
         for one in (real, *real.parents):
             if one == source or _is_bundle(one):
                 raise BundleError(
-                    f"{folder}: expected a folder outside of bundles, which are to stay as they were exported. "
+                    f"{folder}: expected a folder outside of bundles, which must not change. "
                     f"Received: {real}, which is or lies in the bundle {one}. Export into another folder."
                 )
 
@@ -172,14 +181,14 @@ def _base_path(asked: str | None, before: Served | None, folder: Path) -> str:
     base = check_base_path(asked)
     if before is not None and base != before.base_path:
         raise BundleError(
-            f"{folder / MODELS_FILE}: expected base path {before.base_path}, with which this repository was made. "
+            f"{folder / MODELS_FILE}: expected base path {before.base_path} of this repository. "
             f"Received: {base}. Leave it out, or export into another folder."
         )
     return base
 
 
 def _holds(folder: Path, models: Mapping[str, str], version: int, info: BundleInfo) -> bool:
-    """Whether a version is there, and is this bundle: the same graphs and variables."""
+    """Return whether a version exists and has the graphs and variables of this bundle."""
     if not all((folder / model / str(version)).is_dir() for model in models):
         return False
     there = BundleInfo.read(folder / next(iter(models)) / str(version) / EXTRA)
@@ -195,9 +204,9 @@ def _files(info: BundleInfo, source: str) -> list[str]:
 
 
 def _next_version(folder: Path, models: Iterable[str], before: Served | None) -> int:
-    """After the highest number of any of the models, so that what a killed export left is not taken for this one.
+    """Return the version after the highest of any model, so that leftovers of a killed export are not reused.
 
-    What models.config names counts even where its folder was deleted: a new one of that number would be served at once.
+    Versions in models.config count even if their folder was deleted: a new one would be served at once.
     """
     there = [path.name for model in models for path in (folder / model).glob("*") if path.name.isdecimal()]
     named = () if before is None else before.loaded
@@ -208,7 +217,7 @@ def _next_version(folder: Path, models: Iterable[str], before: Served | None) ->
 def _new_version(
     bundle: Path, folder: Path, info: BundleInfo, models: Mapping[str, str], version: int
 ) -> Iterator[None]:
-    """Put a version of each model into its place; if the block fails, take all of them away again."""
+    """Add a version of each model; remove all of them if the block fails."""
     partial, placed = folder / ".version.partial", list[Path]()
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -248,28 +257,23 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> None:
-    """What clients read, and last models.config. Files that may have been tuned are written once."""
+    """Write the files that clients read, models.config last; keep templates that exist."""
     first = next(iter(models))
-    once = {
-        "batching.config": BATCHING,
-        "monitoring.config": MONITORING,
-        "compose.yaml": compose(first, served.base_path),
-    }
-    texts = {name: text for name, text in once.items() if not (folder / name).exists()}
+    texts = {name: text for name, text in templates(first, served.base_path).items() if not (folder / name).exists()}
     texts |= _stable_info(folder, first, served.stable)
     texts[MODELS_FILE] = models_text(folder / MODELS_FILE, list(models), served)
     _replace_files(folder, texts)
 
 
 def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
-    """model.json of the stable version; nothing where that was deleted, so that clients keep what they have."""
+    """Read model.json of the stable version; empty if it was deleted, so that clients keep the one they have."""
     place = folder / model / str(version)
     try:
         return {INFO_FILE: (place / EXTRA / INFO_FILE).read_text(encoding="utf-8")}
     except FileNotFoundError:
         warnings.warn(
-            f"{place}: not found or not whole, though {MODELS_FILE} labels this version stable, so that a server has "
-            "nothing for requests to it. Put it back, or make another version stable with `promote`.",
+            f"{place}: not found or incomplete, but {MODELS_FILE} labels this version stable: a server cannot answer "
+            "requests to it. Put it back, or make another version stable with `promote`.",
             LimKerasWarning,
             stacklevel=2,
         )
@@ -277,13 +281,7 @@ def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
 
 
 def _replace_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Replace files by renaming, in their order, once all of them are written beside their places."""
-    drafts = {name: folder / f".{name}.partial" for name in texts}
-    try:
-        for name, draft in drafts.items():
-            draft.write_text(texts[name], encoding="utf-8")
-        for name, draft in drafts.items():
-            draft.replace(folder / name)
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+    """Write all files beside their places, then replace them in their order."""
+    with ExitStack() as stack:  # which leaves the last file first
+        for name, text in reversed(texts.items()):
+            stack.enter_context(atomic_file(folder / name)).write_text(text, encoding="utf-8")

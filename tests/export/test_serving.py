@@ -338,7 +338,7 @@ def test_base_paths_at_which_no_server_would_find_models(bundles: list[Path], tm
 @pytest.mark.parametrize("base", ["/srv/my models", "/srv/{a}[b],&c*!|>%@`-?~", "/srv/é/模型", "/-", "/a//b"])
 def test_base_paths_that_compose_and_server_read_alike(base: str, tmp_path: Path) -> None:
     assert serving_config.check_base_path(f"{base}/") == base
-    (tmp_path / "compose.yaml").write_text(serving_config.compose("tiny", base), encoding="utf-8")
+    (tmp_path / "compose.yaml").write_text(serving_config.templates("tiny", base)["compose.yaml"], encoding="utf-8")
     assert service(tmp_path)["volumes"] == [f".:{base}:ro"]
     assert f"--model_config_file={base}/models.config" in service(tmp_path)["command"]
 

@@ -93,7 +93,7 @@ def test_other_weights_with_good_hashes(copied: Path, tmp_path: Path) -> None:
     record(copied, *recorded)
     lines = verify_bundle(copied)
     assert [line.rpartition(" ")[2] for line in lines] == ["serving_default).", "encoded)."]
-    assert all("verify.npz: the model answers otherwise than when it was exported, by 0." in line for line in lines)
+    assert all("verify.npz: the model's answer differs from that of the export by 0." in line for line in lines)
 
 
 class Other(tf.Module):
@@ -200,7 +200,7 @@ def rewrite(path: Path, **arrays: Any) -> None:
         (lambda path: rewrite(path, image=np.zeros((4000, 8000), np.uint8)), r"at most \d+ bytes of arrays"),
         (
             lambda path: rewrite(path, image=np.zeros((4, 4, 3)), probability=np.full((4, 4), np.nan)),
-            "answers otherwise.*nan",
+            "answer differs.*nan",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_file_of_any_size_gets_windows_by_the_memory(
         assert plan["tile"] == [320, 512] and runner.seen[-1].shape == (1, 300, 500, 3)
         _, plan = predict_maps(one, scene, tmp_path / "asked", options=MapOptions(tile=256))
         assert plan["tile"] == [256, 256]
-        with pytest.raises(DataError, match=r"memory for windows of 192 px"):
+        with pytest.raises(DataError, match=r"for windows of 192 px"):
             predict_maps(one, scene, tmp_path / "less", options=MapOptions(memory=least - 1000))
 
 

@@ -86,7 +86,7 @@ def test_a_narrow_scene_gets_longer_windows(tiny: Folds) -> None:
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
     model = small_model(reduction=2)
-    with pytest.raises(DataError, match=r"at least \d+ MiB.*halo of 254 px.*`memory`"):
+    with pytest.raises(DataError, match=r"`memory` of at least \d+ MiB.*halos of 254 px"):
         choose_window(model.info, 50_000, 50_000, int(0.88e9), 64)
     # a scene smaller than the smallest window needs less
     assert choose_window(model.info, 64, 64, int(0.87e9), 64) == (64, 64)
