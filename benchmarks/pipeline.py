@@ -22,8 +22,7 @@ from lim_keras.data.layouts import read_tiles
 from lim_keras.data.pipeline import training_batches
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
-from lim_keras.demo.tiles import cut_tiles
-from lim_keras.demo.world import make_world
+from lim_keras.demo.world import cut_tiles, make_world
 from lim_keras.models import build_model
 from lim_keras.training.fit import build_loss, build_sampler
 from lim_keras.training.optimizer import build_optimizer

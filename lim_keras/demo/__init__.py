@@ -15,10 +15,10 @@ from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_tile_ids
 from lim_keras.data.tiles import TileSet
-from lim_keras.demo.tiles import cut_tiles
-from lim_keras.demo.world import make_world, write_world
+from lim_keras.demo.world import cut_tiles, make_world, write_world
 from lim_keras.errors import DataError
 from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
+from lim_keras.files import write_text
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_image, read_info
@@ -32,20 +32,22 @@ from lim_keras.training.run import begin_cross_validation
 TRAINING_SEED, TEST_SEED = 1, 2
 
 _WORLD_PX = 1536
-
 _TRAINING_TILES, _TEST_TILES = (48, 76), (20, 30)
-"""Landslide and non-landslide tiles."""
+"""Numbers of landslide and non-landslide tiles."""
 
-_SMALLEST_M2 = 100.0
+_MIN_AREA_M2 = 100.0
 
 Say = Callable[[list[Any]], None]
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the demo wrote, and how good its ensemble is on tiles of a world that it has not seen.
+    """Result of the demo.
 
-    f1: landslide F1 over all pixels of the held-out tiles. seconds: of the whole demo.
+    Attributes:
+        folder: all files.
+        f1: landslide F1 of the ensemble, over all pixels of the tiles of the second world.
+        seconds: duration.
     """
 
     folder: Path
@@ -54,26 +56,26 @@ class DemoResult:
 
 
 def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
-    """Make two worlds, train five folds on tiles of the first, judge their ensemble on the second.
+    """Make two worlds, train five folds on tiles of the first, evaluate and map the second with their ensemble.
 
     Args:
-        folder: where everything goes; a demo that was cut off goes on.
-        say: takes tables and lines as they come.
+        folder: folder of all files; an interrupted demo continues.
+        say: receives tables and lines as the demo proceeds.
         jobs: folds trained at a time.
 
     Raises:
-        DataError: the folder holds something that is not a demo.
+        DataError: the folder holds other files.
     """
     started = time.monotonic()
     _check_folder(folder)
-    say([heading("1. A made-up world", ": mountains, fields, roads, and landslides on the slopes")])
+    say([heading("1. A synthetic world", ": mountains, fields, roads, and landslides on the slopes")])
     test_ids = _write_worlds(folder)
     tiles = read_tiles(folder / "tiles")
-    stats = DatasetReport.measure(tiles)
-    ratios = {name.replace("_", " "): ratio for name, ratio in stats.imbalance.ratios.items()}
+    dataset = DatasetReport.measure(tiles)
+    ratios = {name.replace("_", " "): ratio for name, ratio in dataset.imbalance.ratios.items()}
     imbalance_chart(ratios, folder / "imbalance.png")
-    say(dataset_tables(stats))
-    say([heading("2. Five folds", ", each in a process of its own, then their ensemble")])
+    say(dataset_tables(dataset))
+    say([heading("2. Five folds", ", each in its own process, and their ensemble")])
     with as_file(files("lim_keras.demo") / "demo.yaml") as config:
         settings = load_config(config)
     run = begin_cross_validation(settings, tiles, run=folder / "run", test_ids=read_tile_ids(test_ids))
@@ -82,7 +84,7 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     say(run_tables(finalize(run, exported).evaluation))
     bundle = load_bundle(exported)
     say([heading("3. Evaluation", " on a second world that no model has seen")])
-    report = _judge(folder, bundle, tiles, test_ids, run.config.evaluation)
+    report = _evaluate(folder, bundle, tiles, test_ids, run.config.evaluation)
     pictures = write_report_figures(report, folder / "figures")
     say([*report_tables(report), *(f"picture: {path}" for path in pictures)])
     report.write_json(folder / "evaluation.json")
@@ -98,7 +100,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _write_worlds(folder: Path) -> Path:
-    """Write both worlds and their tiles; returns the list of the test tiles, written last."""
+    """Write both worlds and their tiles; return the file of the test tile ids, which is written last."""
     test_list = folder / "test_tiles.txt"
     if test_list.exists():
         return test_list
@@ -110,11 +112,12 @@ def _write_worlds(folder: Path) -> Path:
         (unseen, TEST_SEED, "test_", _TEST_TILES),
     ):
         ids = cut_tiles(world, folder / "tiles", landslide=landslides, non_landslide=others, seed=seed, prefix=prefix)
-    test_list.write_text("\n".join(ids) + "\n", encoding="utf-8")
-    return test_list
+    return write_text(test_list, "\n".join(ids) + "\n")
 
 
-def _judge(folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, settings: EvaluationSection) -> BundleReport:
+def _evaluate(
+    folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, settings: EvaluationSection
+) -> BundleReport:
     unseen = folder / "world" / "unseen"
     return evaluate_bundle(
         bundle,
@@ -127,18 +130,18 @@ def _judge(folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, setting
 
 
 def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
-    """What `lim-keras predict` makes of the unseen world, and where that is right and wrong."""
+    """Map the second world and draw the map beside the truth."""
     files = folder / "world" / "unseen"
-    options = PredictOptions(probability="float32", dem=files / "dem.tif", min_area_m2=_SMALLEST_M2)
+    options = PredictOptions(probability="float32", dem=files / "dem.tif", min_area_m2=_MIN_AREA_M2)
     prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options, draw_preview=draw_preview)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
-    found = f"{count} landslides of at least {_SMALLEST_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
+    found = f"{count} landslides of at least {_MIN_AREA_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
     picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])
     return [found, *(f"inventory: {path}" for path in prediction.files), f"picture: {picture}"]
 
 
 def _draw_scene(folder: Path, threshold: float) -> Path:
-    """The unseen world, its probability map, and where that is right and wrong."""
+    """Draw the second world, its probability map, and where the map is right and wrong."""
     files = folder / "world" / "unseen"
     scene, truth = read_image(files / "scene.tif"), read_image(files / "labels.tif")[..., 0]
     probability = read_image(folder / "inventory" / "scene_probability.tif")[..., 0]

@@ -21,34 +21,27 @@ from lim_keras.demo.terrain import (
     smoothstep,
 )
 
-# Bare ground has one palette, whatever bared it: colour alone cannot tell a scar from a ploughed field.
+# One palette for all bare ground: colour alone cannot separate a scar from a ploughed field.
 SOILS = np.array(
     [[0.70, 0.59, 0.44], [0.66, 0.51, 0.35], [0.57, 0.40, 0.31], [0.61, 0.56, 0.49], [0.77, 0.70, 0.58]], np.float32
 )
-
 CROPS = np.array(
     [[0.36, 0.46, 0.25], [0.46, 0.53, 0.30], [0.55, 0.57, 0.35], [0.30, 0.40, 0.23], [0.62, 0.60, 0.42]], np.float32
 )
-
 ROOFS = np.array([[0.62, 0.62, 0.64], [0.80, 0.80, 0.79], [0.46, 0.53, 0.64], [0.62, 0.42, 0.36]], np.float32)
-
 FOREST = np.array([[0.17, 0.26, 0.15], [0.20, 0.30, 0.17], [0.25, 0.34, 0.19], [0.16, 0.25, 0.18]], np.float32)
-
 SHRUB, GRASS = np.array([0.33, 0.39, 0.23], np.float32), np.array([0.47, 0.49, 0.31], np.float32)
-
 WATER, GRAVEL = np.array([0.25, 0.37, 0.36], np.float32), np.array([0.68, 0.65, 0.59], np.float32)
-
 ASPHALT, DIRT = np.array([0.56, 0.56, 0.56], np.float32), np.array([0.72, 0.65, 0.53], np.float32)
-
 HEDGE = np.array([0.24, 0.31, 0.18], np.float32)
 
 FLAT_DEG, TERRACED_DEG = 9.0, 20.0
 
 
 def paint_cover(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> NDArray[np.bool_]:
-    """Cover all ground; returns (size, size) bool, where people keep it from sliding: farmland, road, houses."""
+    """Paint all land cover; return (size, size) bool, ground in use without landslides: farmland, road, houses."""
     slope = slope_deg(terrain.dem, terrain.gsd_m, smoothing_m=12)
-    # Of the surroundings, not of the spot: nobody ploughs the top of a ridge.
+    # Slope of the surroundings: there are no fields on the top of a ridge.
     slope = np.asarray(cv2.GaussianBlur(slope, (0, 0), 22 / terrain.gsd_m), np.float32)
     _paint_shrub(rng, canvas, terrain.gsd_m)
     _paint_forest(rng, canvas, slope, terrain.gsd_m)
@@ -56,12 +49,12 @@ def paint_cover(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> N
     farmland = _paint_fields(rng, canvas, slope, terrain.gsd_m)
     _paint_bare_ground(rng, canvas, slope, terrain.gsd_m)
     _paint_river(rng, canvas, terrain)
-    kept = farmland | _paint_roads(rng, canvas, terrain)
-    return kept | _paint_houses(rng, canvas, terrain, slope)
+    road = _paint_roads(rng, canvas, terrain)
+    return farmland | road | _paint_houses(rng, canvas, terrain, slope)
 
 
 def soil_texture(rng: np.random.Generator, size: int, gsd_m: float) -> Field:
-    """(size, size) brightness factors about 1: clods, stains and damp places."""
+    """Return (size, size) brightness factors about 1: clods, stains and damp spots."""
     stains, clods = fractal_noise(rng, size, 60 / gsd_m), smooth_noise(rng, size, 6 / gsd_m)
     return np.asarray(1 + 0.07 * stains + 0.05 * clods, np.float32)
 
@@ -115,7 +108,7 @@ def _paint_fields(rng: np.random.Generator, canvas: Canvas, slope: Field, gsd_m:
 
 
 def _field_axes(rng: np.random.Generator, district: Labels, gsd_m: float) -> tuple[Field, Field]:
-    """Metres along and across the fields, whose direction is each district's own."""
+    """Return metres along and across the fields; each district has its own direction."""
     size = district.shape[0]
     angle = rng.uniform(0, np.pi, district.max() + 1).astype(np.float32)[district]
     bend_x, bend_y = 14 * smooth_noise(rng, size, 260 / gsd_m), 14 * smooth_noise(rng, size, 260 / gsd_m)
@@ -126,7 +119,7 @@ def _field_axes(rng: np.random.Generator, district: Labels, gsd_m: float) -> tup
 
 
 def _crop_colours(rng: np.random.Generator, row: NDArray[np.int64], column: NDArray[np.int64], bare: float) -> Field:
-    """(h, w, 3): one colour a plot; a share `bare` of the plots shows its soil."""
+    """Return one colour for each plot, (h, w, 3); a share `bare` of the plots shows soil."""
     tables = 4096
     is_bare = rng.random(tables) < bare
     colours = np.where(
@@ -138,7 +131,7 @@ def _crop_colours(rng: np.random.Generator, row: NDArray[np.int64], column: NDAr
 
 
 def _paint_bare_ground(rng: np.random.Generator, canvas: Canvas, slope: Field, gsd_m: float) -> None:
-    """Yards, diggings and dumps on level ground, thin soil on slopes."""
+    """Paint yards, diggings and dumps on level ground, and thin soil on slopes."""
     soil = SOILS[(scattered_points(rng, canvas.size, 150 / gsd_m)[0] % len(SOILS))]
     soil = soil * soil_texture(rng, canvas.size, gsd_m)[..., None]
     patches = smooth_noise(rng, canvas.size, 110 / gsd_m) + 0.3 * fractal_noise(rng, canvas.size, 30 / gsd_m)
@@ -162,20 +155,20 @@ def _paint_roads(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> 
     for level in np.quantile(contours, (0.45, 0.8)):
         travelled = smooth_noise(rng, size, 900 / gsd_m) > 0
         cut = contours + smooth_noise(rng, size, 90 / gsd_m)
-        canvas.lay(0.6 * _even(ribbon(cut, level, 9 / gsd_m) & travelled), SOILS[1])
-        canvas.lay(0.9 * _even(ribbon(cut, level, 5 / gsd_m) & travelled), DIRT)
-    canvas.lay(0.9 * _even(ribbon(offset_m, -70, 4.5 / gsd_m)), DIRT)
-    canvas.lay(0.9 * _even(ribbon(offset_m, 48, 8 / gsd_m)), ASPHALT)
+        canvas.lay(0.6 * _soften(ribbon(cut, level, 9 / gsd_m) & travelled), SOILS[1])
+        canvas.lay(0.9 * _soften(ribbon(cut, level, 5 / gsd_m) & travelled), DIRT)
+    canvas.lay(0.9 * _soften(ribbon(offset_m, -70, 4.5 / gsd_m)), DIRT)
+    canvas.lay(0.9 * _soften(ribbon(offset_m, 48, 8 / gsd_m)), ASPHALT)
     return np.asarray(np.abs(offset_m - 48) < 12, np.bool_)
 
 
-def _even(line: NDArray[np.bool_]) -> Field:
-    """The line with soft edges."""
+def _soften(line: NDArray[np.bool_]) -> Field:
+    """Soften the edges of a line."""
     return np.asarray(cv2.GaussianBlur(line.astype(np.float32), (0, 0), 0.6), np.float32)
 
 
 def _paint_houses(rng: np.random.Generator, canvas: Canvas, terrain: Terrain, slope: Field) -> NDArray[np.bool_]:
-    """Villages on level ground along the road; returns where their yards are."""
+    """Paint villages on level ground along the road; return (size, size) bool, their yards."""
     gsd_m, size = terrain.gsd_m, canvas.size
     side_m = np.sign(terrain.bank) * terrain.river_m
     village = (smooth_noise(rng, size, 500 / gsd_m) > 0.9) & (slope < FLAT_DEG) & (side_m > 58) & (side_m < 150)
@@ -190,28 +183,24 @@ def _paint_houses(rng: np.random.Generator, canvas: Canvas, terrain: Terrain, sl
     return np.asarray(cv2.dilate(houses, np.ones((5, 5), np.uint8)) > 0, np.bool_)
 
 
-STEEP_DEG = (23.0, 45.0)
+# Landslides: slope of the head and of the end, length, distance to others.
+STEEP_DEG, STOPS_DEG = (23.0, 45.0), 7.0
+LENGTH_M, SPACING_M = (100.0, 340.0), 30.0
 
-STOPS_DEG = 7.0
-
-LENGTH_M = (100.0, 340.0)
-
-SPACING_M = 30.0
-
-# Half-width along the way, as a share of the greatest: round head, narrowing body, spreading fan.
+# Half-width along the path, as a share of the maximum: round head, narrowing body, spreading fan.
 _ALONG = (0.0, 0.12, 0.3, 0.65, 0.85, 1.0)
-
 _HALF_WIDTH = (0.65, 1.0, 0.85, 0.55, 0.75, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
 class Landslides:
-    """Attributes, each (size, size):
+    """Layers of the landslides, each (size, size).
 
-    instances: uint16, 0 on stable ground, k on the k-th landslide.
-    along: float32, way down from the head (0) to the toe (1).
-    across: float32, metres from the middle line, negative on one side.
-    inside: float32, metres to the outline, positive inside.
+    Attributes:
+        instances: uint16, 0 on stable ground, k on the k-th landslide.
+        along: float32, position along the path from head (0) to toe (1).
+        across: float32, signed distance to the middle line, metres.
+        inside: float32, distance to the outline, metres, positive inside.
     """
 
     instances: NDArray[np.uint16]
@@ -225,30 +214,27 @@ class Landslides:
         return int(self.instances.max())
 
 
-def place_landslides(rng: np.random.Generator, terrain: Terrain, kept: NDArray[np.bool_], count: int) -> Landslides:
-    """Up to `count` landslides that begin on steep ground, run downhill and keep apart; `kept` ground stays as it is.
-
-    Fewer where the slopes have no room for more.
-    """
+def place_landslides(rng: np.random.Generator, terrain: Terrain, used: NDArray[np.bool_], count: int) -> Landslides:
+    """Place at most `count` landslides that begin on steep ground, run downhill and keep off `used` ground."""
     size, gsd_m = terrain.dem.shape[0], terrain.gsd_m
     smooth = np.asarray(cv2.GaussianBlur(terrain.dem, (0, 0), 9 / gsd_m), np.float32)
     slope = slope_deg(smooth, gsd_m)
     blank = np.zeros((size, size), np.float32)
     slides = Landslides(np.zeros((size, size), np.uint16), blank, blank.copy(), blank.copy())
-    closed = kept | (terrain.river_m < 20)
+    closed = used | (terrain.river_m < 20)
     ragged = fractal_noise(rng, size, 24 / gsd_m, octaves=3)
     heads = np.argwhere((slope > STEEP_DEG[0]) & (slope < STEEP_DEG[1]) & ~closed)
     for y, x in rng.permutation(heads)[: 40 * count]:
         if slides.count == count:
             break
-        way = None if slides.instances[y, x] else _run_down(rng, smooth, slope, (float(x), float(y)), gsd_m)
-        if way is not None:
-            _lay_out(rng, slides, way, ragged, closed, gsd_m)
+        path = None if slides.instances[y, x] else _run_down(rng, smooth, slope, (float(x), float(y)), gsd_m)
+        if path is not None:
+            _add_landslide(rng, slides, path, ragged, closed, gsd_m)
     return slides
 
 
 def paint_landslides(rng: np.random.Generator, canvas: Canvas, slides: Landslides, gsd_m: float) -> None:
-    """Bare soil, streaked downhill: bright below the scarp, rubble on the fan; older scars are partly green again."""
+    """Paint bare soil with downhill streaks, a dark scarp, rubble on the fan, and plants on older scars."""
     size, which = canvas.size, slides.instances
     soil = SOILS[rng.integers(len(SOILS), size=slides.count + 1)] * rng.uniform(0.82, 1.08, (slides.count + 1, 1))
     freshness = rng.uniform(0.7, 1.0, slides.count + 1)[which]
@@ -262,7 +248,7 @@ def paint_landslides(rng: np.random.Generator, canvas: Canvas, slides: Landslide
 
 
 def dig(dem: Field, slides: Landslides) -> Field:
-    """The ground after the failure, metres: a hollow at the head, a bulge at the toe."""
+    """Return the heights after failure, metres: a hollow at the head, a bulge at the toe."""
     depth = smoothstep(slides.inside, 0, 12) * np.interp(
         slides.along, (0, 0.15, 0.55, 0.8, 1), (3.5, 4.5, 0.8, -2.5, -1.5)
     )
@@ -272,35 +258,35 @@ def dig(dem: Field, slides: Landslides) -> Field:
 def _run_down(
     rng: np.random.Generator, dem: Field, slope: Field, head: tuple[float, float], gsd_m: float
 ) -> NDArray[np.float64] | None:
-    """Pixel positions (n, 2), x and y, from the head downhill, a metre and a half apart; None if it stops too soon."""
+    """Return positions (n, 2), x and y in pixels, 1.5 m apart from the head downhill; None if the path is short."""
     length_m = rng.triangular(LENGTH_M[0], 1.3 * LENGTH_M[0], LENGTH_M[1])
     step, size = 1.5 / gsd_m, dem.shape[0]
-    position, heading, way = np.array(head), np.zeros(2), []
+    position, heading, path = np.array(head), np.zeros(2), []
     for _ in range(int(length_m / 1.5)):
         x, y = round(position[0]), round(position[1])
         if not (1 < x < size - 2 and 1 < y < size - 2) or slope[y, x] < STOPS_DEG:
             break
-        way.append(position.copy())
+        path.append(position.copy())
         downhill = np.array([dem[y, x - 1] - dem[y, x + 1], dem[y - 1, x] - dem[y + 1, x]], np.float64)
         heading = 0.9 * heading + 0.1 * downhill / max(float(np.hypot(*downhill)), 1e-6)
         position = position + step * heading / max(float(np.hypot(*heading)), 1e-6)
-    return np.array(way) if len(way) * 1.5 >= LENGTH_M[0] * 0.8 else None
+    return np.array(path) if len(path) * 1.5 >= LENGTH_M[0] * 0.8 else None
 
 
-def _lay_out(
+def _add_landslide(
     rng: np.random.Generator,
     slides: Landslides,
-    way: NDArray[np.float64],
+    path: NDArray[np.float64],
     ragged: Field,
     closed: NDArray[np.bool_],
     gsd_m: float,
 ) -> None:
-    """Write one landslide into the layers, unless it would touch another or enter closed ground."""
-    widest = len(way) * 1.5 * rng.uniform(0.12, 0.22) / gsd_m
+    """Add one landslide to the layers, unless it would touch another one or closed ground."""
+    widest = len(path) * 1.5 * rng.uniform(0.12, 0.22) / gsd_m
     margin = int(widest + SPACING_M / gsd_m) + 2
-    left, top = np.floor(way.min(axis=0)).astype(int) - margin
-    right, bottom = np.ceil(way.max(axis=0)).astype(int) + margin + 1
-    x, y = np.round(way).astype(int).T
+    left, top = np.floor(path.min(axis=0)).astype(int) - margin
+    right, bottom = np.ceil(path.max(axis=0)).astype(int) + margin + 1
+    x, y = np.round(path).astype(int).T
     if (
         min(left, top) < 0
         or max(right, bottom) > closed.shape[0]
@@ -308,7 +294,7 @@ def _lay_out(
     ):
         return
     box = (slice(top, bottom), slice(left, right))
-    along, across, inside = _shape(way, widest, (bottom - top, right - left), (left, top))
+    along, across, inside = _outline(path, widest, (bottom - top, right - left), (left, top))
     inside = np.asarray(inside + ragged[box] * min(0.18 * widest, 2.0), np.float32)
     body = _largest_piece(inside > 0)
     if (body & closed[box]).any() or slides.instances[box][inside > -SPACING_M / gsd_m].any():
@@ -319,11 +305,11 @@ def _lay_out(
     slides.inside[box][body] = inside[body] * gsd_m
 
 
-def _shape(
-    way: NDArray[np.float64], widest: float, shape: tuple[int, int], corner: tuple[int, int]
+def _outline(
+    path: NDArray[np.float64], widest: float, shape: tuple[int, int], corner: tuple[int, int]
 ) -> tuple[Field, Field, Field]:
-    """Way share, signed distance to the middle line and depth inside the outline (pixels) around one way."""
-    points = way[::2]
+    """Return position along a path (0..1), distance to its middle line and depth inside its outline (pixels)."""
+    points = path[::2]
     share = np.linspace(0, 1, len(points))
     half_width = widest * np.interp(share, _ALONG, _HALF_WIDTH)
     heading = np.gradient(points, axis=0)
@@ -343,7 +329,7 @@ def _largest_piece(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _streaks(rng: np.random.Generator, slides: Landslides, gsd_m: float) -> Field:
-    """Noise that is long downhill and short across, about zero, unit variance, each landslide its own."""
+    """Return noise of unit variance that is stretched downhill, different for each landslide."""
     side = 512
     noise = smooth_noise(rng, side, 4)
     offset = rng.uniform(0, side, (slides.count + 1, 2)).astype(np.float32)[slides.instances]

@@ -1,4 +1,4 @@
-"""Terrain of the synthetic world, and its imaging."""
+"""Terrain of the synthetic world, and its image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 Field = NDArray[np.float32]
-
 Labels = NDArray[np.int32]
 
 # Standard deviation of white noise after a Gaussian filter of one lattice step: 1 / (2 sqrt(pi)).
@@ -19,10 +18,10 @@ _FILTERED_STD = 0.282
 
 
 def smooth_noise(rng: np.random.Generator, size: int, wavelength: float) -> Field:
-    """A (size, size) field of about zero mean and unit variance whose bumps are `wavelength` pixels apart.
+    """Return a (size, size) field of about zero mean and unit variance, with bumps `wavelength` pixels apart.
 
-    White noise on a lattice of a quarter of the wavelength, filtered and interpolated: unlike a filtered image it keeps
-    its statistics where the wavelength is longer than the image.
+    White noise on a lattice of a quarter of the wavelength is filtered and interpolated, so that the statistics hold
+    where the wavelength exceeds the image.
     """
     step = max(wavelength / 4, 1.0)
     nodes = int(np.ceil(size / step)) + 4
@@ -37,16 +36,16 @@ def smooth_noise(rng: np.random.Generator, size: int, wavelength: float) -> Fiel
 def fractal_noise(
     rng: np.random.Generator, size: int, wavelength: float, octaves: int = 4, persistence: float = 0.5
 ) -> Field:
-    """A (size, size) field of unit variance: octaves of `smooth_noise`, each half as long, `persistence` as strong."""
+    """Sum octaves of `smooth_noise` to unit variance, each with half the wavelength and `persistence` the amplitude."""
     weights = persistence ** np.arange(octaves)
     layers = (weight * smooth_noise(rng, size, wavelength / 2**octave) for octave, weight in enumerate(weights))
     return np.asarray(sum(layers) / np.sqrt(np.sum(weights**2)), np.float32)
 
 
 def scattered_points(rng: np.random.Generator, size: int, spacing: float) -> tuple[Labels, Field]:
-    """The nearest of many random points `spacing` pixels apart: its number and its distance in pixels, (size, size).
+    """Scatter points about `spacing` pixels apart; return number and distance (pixels) of the nearest, (size, size).
 
-    Points are jittered off a square lattice, so that they neither clump nor line up.
+    Points are jittered off a square lattice, so that they neither cluster nor align.
     """
     nodes = int(np.ceil(size / spacing))
     corner = np.stack(np.meshgrid(np.arange(nodes), np.arange(nodes)), -1).reshape(-1, 2)
@@ -59,19 +58,19 @@ def scattered_points(rng: np.random.Generator, size: int, spacing: float) -> tup
 
 
 def gradient(field: Field) -> tuple[Field, Field]:
-    """Change of the field a pixel along x and along y."""
+    """Return the change per pixel along x and along y."""
     along_y, along_x = np.gradient(field)
     return np.asarray(along_x, np.float32), np.asarray(along_y, np.float32)
 
 
 def ribbon(field: Field, level: float, width: float) -> NDArray[np.bool_]:
-    """Pixels within `width` / 2 of the contour line of `field` at `level`: a winding line of even width."""
+    """Mark pixels within `width` / 2 of the contour line of `field` at `level`: a winding line of even width."""
     along_x, along_y = gradient(field)
     return np.asarray(np.abs(field - level) < width / 2 * np.hypot(along_x, along_y), np.bool_)
 
 
 def smoothstep(field: Field, low: float, high: float) -> Field:
-    """0 below `low`, 1 above `high` (or the other way round where low > high), an S between them."""
+    """Interpolate smoothly from 0 at `low` to 1 at `high`; `low` may exceed `high`."""
     t = np.clip((field - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
@@ -80,20 +79,19 @@ _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) !=
 
 
 def erode(heights: Field, outlet: NDArray[np.bool_], steps: int, rate: float, rounding: float = 0.35) -> Field:
-    """Raise all ground but the outlet by one a step and let the water that runs to the outlet cut it down.
+    """Raise the ground by one per step and let water that runs to the outlet erode it.
+
+    Source: implicit scheme for dh/dt = U - K A^0.5 S of Braun and Willett 2013, solved as a sparse system.
 
     Args:
-        heights: (h, w) the ground to begin with; small noise decides where the valleys go.
-        outlet: (h, w) cells that stay at height 0: the trunk river.
+        heights: (h, w) initial heights; small noise decides the course of the valleys.
+        outlet: (h, w) cells of the river, which stay at height 0.
         steps: number of uplifts.
-        rate: cutting of a stream that drains one cell, a share of its fall a step; it grows with the square root of the
-            drained area.
-        rounding: standard deviation, in cells, of the Gaussian that stands for soil creep in each step.
+        rate: erosion K of a stream that drains one cell; it grows with the square root of the drained area.
+        rounding: standard deviation, in cells, of the Gaussian that models soil creep in each step.
 
     Returns:
         (h, w) heights in units of one uplift.
-
-    Source: the implicit scheme for dh/dt = U - K A^0.5 S of Braun and Willett 2013, solved as a sparse system.
     """
     ground = np.where(outlet, 0, heights).astype(np.float64)
     for _ in range(steps):
@@ -113,7 +111,7 @@ def erode(heights: Field, outlet: NDArray[np.bool_], steps: int, rate: float, ro
 
 
 def _steepest_neighbour(ground: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Flat index of the neighbour down the steepest fall, itself in a pit, and the distance to it in cells."""
+    """Return the flat index of the neighbour of steepest descent (a pit: itself) and the distance to it in cells."""
     height, width = ground.shape
     index = np.arange(ground.size).reshape(ground.shape)
     padded, padded_index = np.pad(ground, 1, constant_values=np.inf), np.pad(index, 1)
@@ -129,26 +127,21 @@ def _steepest_neighbour(ground: NDArray[np.float64]) -> tuple[NDArray[np.int64],
     return receiver.ravel(), length.ravel()
 
 
-EROSION_CELL_M = 24.0
-
-EROSION_STEPS = 60
-
+EROSION_CELL_M, EROSION_STEPS = 24.0, 60
 MEDIAN_SLOPE_DEG = 24.0
-
-FLOOR_M = 130.0
-
-BASE_M = 900.0
+# Half-width of the valley floor and its height above the sea.
+FLOOR_M, BASE_M = 130.0, 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Terrain:
-    """The ground before any landslide.
+    """Ground before the landslides.
 
     Attributes:
         dem: (size, size) float32, metres above the sea.
-        river_m: (size, size) float32, metres to the middle of the nearest river.
+        river_m: (size, size) float32, distance to the middle of the river, metres.
         bank: (size, size) float32, positive on one side of the river and negative on the other.
-        gsd_m: metres a pixel.
+        gsd_m: ground sample distance, metres.
     """
 
     dem: Field
@@ -158,7 +151,7 @@ class Terrain:
 
 
 def make_terrain(rng: np.random.Generator, size: int, gsd_m: float) -> Terrain:
-    """A trunk river across the window with a flat floor along it, and ground that is eroded towards the floor."""
+    """Make a river across the world, a flat floor along it, and mountains eroded towards the floor."""
     margin = round(3 * EROSION_CELL_M / gsd_m)
     whole = size + 2 * margin
     bank = _river_course(rng, whole)
@@ -167,13 +160,13 @@ def make_terrain(rng: np.random.Generator, size: int, gsd_m: float) -> Terrain:
     mountains = _eroded_mountains(rng, floor, gsd_m)
     roughness = (0.15 + 1.5 * smoothstep(mountains, 0, 30)) * fractal_noise(rng, whole, 70 / gsd_m, octaves=3)
     dem = np.asarray(BASE_M + mountains + 0.02 * river_m + roughness, np.float32)
-    # The outermost cells have no neighbours to drain to and show it.
+    # Cells at the border have no neighbours to drain to: cut them off.
     inside = slice(margin, margin + size)
     return Terrain(dem[inside, inside].copy(), river_m[inside, inside].copy(), bank[inside, inside].copy(), gsd_m)
 
 
 def _river_course(rng: np.random.Generator, size: int) -> Field:
-    """A field that is zero along one winding line through the middle: a tilted plane, bent by noise."""
+    """Return a field that is zero along one winding line through the middle: a tilted plane, bent by noise."""
     direction = rng.uniform(0, 2 * np.pi)
     across = np.linspace(-1.1, 1.1, size, dtype=np.float32)
     plane = across[:, None] * np.float32(np.cos(direction)) + across[None, :] * np.float32(np.sin(direction))
@@ -182,7 +175,7 @@ def _river_course(rng: np.random.Generator, size: int) -> Field:
 
 
 def _eroded_mountains(rng: np.random.Generator, floor: NDArray[np.bool_], gsd_m: float) -> Field:
-    """Heights above the floor in metres, same shape; half of the slopes are steeper than `MEDIAN_SLOPE_DEG`."""
+    """Return heights above the floor, metres, scaled to a median slope of `MEDIAN_SLOPE_DEG`."""
     size = floor.shape[0]
     cells = max(round(size * gsd_m / EROSION_CELL_M), 16)
     outlet = cv2.resize(floor.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA) > 0.5
@@ -195,7 +188,7 @@ def _eroded_mountains(rng: np.random.Generator, floor: NDArray[np.bool_], gsd_m:
 
 
 def slope_deg(dem: Field, gsd_m: float, smoothing_m: float = 0.0) -> Field:
-    """Steepness in degrees, (h, w), of heights smoothed by a Gaussian of `smoothing_m` (standard deviation, metres)."""
+    """Return the slope in degrees, (h, w), of heights smoothed by a Gaussian of `smoothing_m` metres."""
     if smoothing_m > 0:
         dem = np.asarray(cv2.GaussianBlur(dem, (0, 0), smoothing_m / gsd_m), np.float32)
     along_x, along_y = gradient(dem)
@@ -203,13 +196,13 @@ def slope_deg(dem: Field, gsd_m: float, smoothing_m: float = 0.0) -> Field:
 
 
 def hillshade(dem: Field, gsd_m: float, azimuth_deg: float = 315.0, altitude_deg: float = 48.0) -> Field:
-    """Cosine between the surface and the sun, relative to flat ground: 1 on flat ground, 0 in shadow.
+    """Return the illumination relative to flat ground: 1 on flat ground, 0 in shadow.
 
-    The sun stands in the north-west as on maps: lit from the south-east, as in most imagery, valleys look like ridges.
+    The sun stands in the north-west, as on maps, where relief is read correctly.
     """
     along_x, along_y = gradient(dem)
     azimuth, altitude = np.radians(azimuth_deg), np.radians(altitude_deg)
-    # Rows run south: the sun's northward component has a negative row direction.
+    # Rows run south, so the northward component of the sun has a negative row direction.
     sun_x, sun_y, sun_z = np.sin(azimuth) * np.cos(altitude), -np.cos(azimuth) * np.cos(altitude), np.sin(altitude)
     dx, dy = along_x / gsd_m, along_y / gsd_m
     cosine = (sun_z - dx * sun_x - dy * sun_y) / np.sqrt(1 + dx**2 + dy**2)
@@ -222,7 +215,7 @@ def _distance_to_zero_line(field: Field, gsd_m: float) -> Field:
     crossing[:, 1:] |= positive[:, 1:] != positive[:, :-1]
     crossing[1:] |= positive[1:] != positive[:-1]
     if not crossing.any():
-        # No river in a small window: the zero line lies somewhere outside, at least a window away.
+        # No river in a small world: the zero line lies outside.
         return np.full(field.shape, field.shape[0] * gsd_m, np.float32)
     return np.asarray(cv2.distanceTransform((~crossing).astype(np.uint8), cv2.DIST_L2, 5) * gsd_m, np.float32)
 
@@ -232,32 +225,32 @@ HAZE = np.array([0.30, 0.36, 0.42], np.float32)
 
 @dataclass(slots=True)
 class Canvas:
-    """Colour (size, size, 3), 0..1, and height above the ground in metres (size, size), of what covers the ground."""
+    """Land cover: colour (size, size, 3), 0..1, and height above the ground (size, size), metres."""
 
     colour: Field
     height_m: Field
 
     @classmethod
     def blank(cls, size: int) -> Canvas:
-        """Black and level, to be covered."""
+        """Return a black and level canvas."""
         return cls(np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32))
 
     @property
     def size(self) -> int:
-        """Height and width in pixels."""
+        """Height and width, pixels."""
         return int(self.height_m.shape[0])
 
     def lay(self, cover: ArrayLike, colour: ArrayLike, height_m: ArrayLike = 0.0) -> None:
-        """Cover the ground where `cover` (size, size) is 1, and by its share where it is between 0 and 1."""
+        """Blend a cover in: `cover` (size, size) is its share, 0..1."""
         share = np.asarray(cover, np.float32)
         self.colour += share[..., None] * (np.asarray(colour, np.float32) - self.colour)
         self.height_m += share * (np.asarray(height_m, np.float32) - self.height_m)
 
 
 def photograph(rng: np.random.Generator, canvas: Canvas, dem: Field, gsd_m: float) -> NDArray[np.uint8]:
-    """(size, size, 3) uint8: the canvas in sunlight, through haze, with the blur and the noise of a camera."""
+    """Render the canvas in sunlight through haze, with blur and noise of a camera: (size, size, 3) uint8."""
     light = 0.28 + 0.72 * hillshade(dem + canvas.height_m, gsd_m)
-    seen = 0.93 * canvas.colour * light[..., None] + 0.07 * HAZE
-    seen = cv2.GaussianBlur(seen, (0, 0), 0.6)
-    grain = 0.011 * rng.standard_normal(seen.shape, dtype=np.float32)
-    return np.asarray(np.clip(255 * (seen + grain), 0, 255), np.uint8)
+    image = 0.93 * canvas.colour * light[..., None] + 0.07 * HAZE
+    image = cv2.GaussianBlur(image, (0, 0), 0.6)
+    noise = 0.011 * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.asarray(np.clip(255 * (image + noise), 0, 255), np.uint8)

@@ -18,9 +18,8 @@ from lim_keras.demo.terrain import (
     smooth_noise,
     smoothstep,
 )
-from lim_keras.demo.tiles import cut_tiles
-from lim_keras.demo.world import World, _place_on_map, make_world, write_world
-from lim_keras.errors import DataError
+from lim_keras.demo.world import World, cut_tiles, make_world, world_transform, write_world
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.images import read_image, read_info
 
 
@@ -100,7 +99,7 @@ def test_their_number_can_be_chosen(stable_world):
     ],
 )
 def test_arguments_out_of_range_are_named(arguments, named):
-    with pytest.raises(DataError, match=named.replace(".", r"\.")):
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         make_world(**arguments)
 
 
@@ -134,7 +133,7 @@ def test_a_world_without_landslides_can_be_written(stable_world, tmp_path):
 
 
 def test_worlds_of_different_seeds_share_no_ground():
-    corners = {(corner.c, corner.f) for corner in (_place_on_map(seed, 2.0) for seed in range(800))}
+    corners = {(corner.c, corner.f) for corner in (world_transform(seed, 2.0) for seed in range(800))}
     assert len(corners) == 800
     # a grid of 20 km: no world is that large
     assert {(x % 20_000, y % 20_000) for x, y in corners} == {(0, 0)}
@@ -188,7 +187,7 @@ def test_too_many_tiles_or_impossible_sides_are_refused(world, tmp_path):
         cut_tiles(world, tmp_path, landslide=500, non_landslide=0, sides=(40, 60))
     with pytest.raises(DataError, match=r"has room for \d+ non-landslide tiles\. Expected 900"):
         cut_tiles(world, tmp_path, landslide=0, non_landslide=900, sides=(40, 60))
-    with pytest.raises(DataError, match="`sides`"):
+    with pytest.raises(ConfigError, match="`sides`"):
         cut_tiles(world, tmp_path, sides=(100, 60))
     assert not any(tmp_path.iterdir())
 
