@@ -136,7 +136,7 @@ class Painter:
     def _draw_windows(self, place: Axes) -> None:
         halo, cell = self._bundle.info.halo, math.lcm(CELL, self._bundle.info.stride)
         size, tile = len(self._pixels), smallest_side(halo, cell) + cell
-        windows = plan_windows(size, size, tile=tile, halo=halo, multiple=cell)
+        windows = plan_windows(size, size, size=tile, halo=halo, multiple=cell)
         place.imshow(self._pixels)
         for window in windows:
             place.add_patch(_rectangle(window.core, edgecolor="white", linewidth=0.8))

@@ -229,7 +229,7 @@ class LiteRtModel:
             return self.run(image)
         height, width, _ = image.shape
         folds = np.empty((height, width, self.info.folds), np.float32)
-        for window in plan_windows(height, width, tile=tile, halo=self.info.halo, multiple=window_grid(self.info)):
+        for window in plan_windows(height, width, size=tile, halo=self.info.halo, multiple=window_grid(self.info)):
             folds[window.core.slices] = self.run(padded(image[window.read.slices], tile))[window.inner.slices]
         return folds
 

@@ -170,7 +170,7 @@ def predict_array(
 ) -> NDArray[np.float32]:
     """Predict an image (height, width, bands) in windows with a halo; return probability (height, width)."""
     probability = np.empty(image.shape[:2], np.float32)
-    for window in plan_windows(*image.shape[:2], tile=tile, halo=halo, multiple=multiple):
+    for window in plan_windows(*image.shape[:2], size=tile, halo=halo, multiple=multiple):
         predicted = predict(image[window.read.slices][np.newaxis])[0]
         probability[window.core.slices] = predicted[window.inner.slices]
     return probability

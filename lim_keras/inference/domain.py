@@ -1,4 +1,4 @@
-"""Whether a scene is one that a model was trained for: bands, data type, ground sample distance, brightness."""
+"""Check that a scene fits a model: bands, data type, ground sample distance, brightness."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import DataError, DomainWarning
+from lim_keras.errors import ConfigError, DataError, DomainWarning
 from lim_keras.inference.stream import ValueScale
 from lim_keras.raster.georeference import Grid, RasterInfo, grid_with_gsd
 from lim_keras.raster.reader import RasterReader
@@ -22,21 +22,24 @@ _SAMPLES, _SAMPLE = 5, 256
 
 
 def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
-    """Compare a scene's bands and values with what a model takes.
+    """Compare a scene's bands and data type with those of a model.
 
     Args:
-        scene: open, with the bands chosen.
-        model: of the bundle.
-        scale: how its values will be converted; None: not at all.
+        scene: open raster, with the bands that will be read.
+        model: description of the model.
+        scale: conversion of its values; None: none.
 
     Raises:
-        DataError: a palette, another number of bands, or values of another range and no scale.
+        ConfigError: `scale` is not (low, high) with low < high.
+        DataError: a palette, another number of bands, or another data type and no `scale`.
     """
     info = scene.info
     _check_bands(scene, model)
     if scale is not None:
         if not (math.isfinite(scale[0]) and math.isfinite(scale[1]) and scale[0] < scale[1]):
-            raise DataError(f"Invalid scale. Expected LOW,HIGH with LOW < HIGH. Received: {scale[0]:g},{scale[1]:g}")
+            raise ConfigError(
+                f"Invalid value for `scale`. Expected LOW,HIGH with LOW < HIGH. Received: {scale[0]:g},{scale[1]:g}."
+            )
         return
     if info.dtype != model.dtype:
         trained = f"{min(one.min for one in model.statistics):g} to {max(one.max for one in model.statistics):g}"
@@ -53,27 +56,27 @@ def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
         raise DataError(f"{info.path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
     if info.bands == model.bands:
         return
-    cure = f"Choose and order them with `bands` {','.join(map(str, range(1, model.bands + 1)))}."
+    advice = f"Choose and order them with `bands` {','.join(map(str, range(1, model.bands + 1)))}."
     if scene.count < model.bands:
-        cure = f"The file holds no more than {scene.count}: give an image of the bands that the model was trained on."
+        advice = f"The file holds no more than {scene.count}: give an image of the bands that the model was trained on."
     raise DataError(
-        f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. {cure}"
+        f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. {advice}"
     )
 
 
 def gsd_ratio(path: Path | str, gsd_m: float | None, model: BundleInfo, *, resample: bool = False) -> float | None:
-    """Ground sample distance of a scene over that of training, after a warning where the two are not alike.
+    """Divide a scene's ground sample distance by that of training; None if one of them is unknown.
 
-    resample: whether the scene will be warped to the distance of training.
+    resample: the scene will be warped to the distance of training.
 
     Warns:
-        DomainWarning: farther apart than a factor of GSD_TOLERANCE, or one of them is not known.
+        DomainWarning: they differ by more than a factor of GSD_TOLERANCE, or that of the scene is unknown.
     """
     if model.gsd_m is None or gsd_m is None:
-        if model.gsd_m is not None and not resample:  # without it, nothing can be resampled: an error says the same
+        if model.gsd_m is not None and not resample:  # `reading_grid` raises an error if it resamples
             warnings.warn(
                 f"{path}: its ground sample distance is not known; the model was trained at {model.gsd_m:.3g} m. "
-                "Give it as `gsd_m`.",
+                "Give `gsd_m`.",
                 DomainWarning,
                 stacklevel=2,
             )
@@ -92,20 +95,20 @@ def gsd_ratio(path: Path | str, gsd_m: float | None, model: BundleInfo, *, resam
 def _at_another_distance(ratio: float, resample: bool) -> str:
     if resample:
         return "The scene is warped to that distance" + (", which adds no detail." if ratio > 1 else ".")
-    size = f"It sees landslides {1 / ratio:.2g} times the size that it knows."
+    size = f"Landslides appear {1 / ratio:.2g} times as large as in training."
     return f"{size} `resample` warps the scene to that distance."
 
 
 def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
-    """The grid that a scene is to be read on; None: its own.
+    """Choose the grid on which a scene is read; None: its own.
 
     Args:
-        info: of the scene, with its ground sample distance where that is known.
-        model: of the bundle.
-        resample: bring a scene to the distance of training beyond a factor of GSD_TOLERANCE.
+        info: header of the scene, with its ground sample distance if that is known.
+        model: description of the model.
+        resample: warp the scene to the distance of training if the two differ by more than a factor of GSD_TOLERANCE.
 
     Raises:
-        DataError: it is to be brought there, and one of the distances, or where the scene lies, is not known.
+        DataError: the scene is to be resampled, and one of the distances or its CRS is unknown.
 
     Warns:
         DomainWarning: as `gsd_ratio`.
@@ -123,25 +126,25 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
 
 
 def check_place(scene: RasterReader) -> None:
-    """Say that a scene's maps will have no place although the scene could.
+    """Check that a scene's georeference can be used for its maps.
 
     Warns:
-        DomainWarning: ground control points or rational polynomial coefficients (RPCs) alone say where it lies.
+        DomainWarning: the scene has ground control points or rational polynomial coefficients (RPCs) only.
     """
     if scene.needs_warping:
         warnings.warn(
-            f"{scene.info.path}: only ground control points or RPCs say where it lies, so its maps and polygons will "
-            "have no place. Warp it first (`gdalwarp -t_srs ... -tps`, or `-rpc`).",
+            f"{scene.name}: only ground control points or RPCs say where it lies, so its maps and polygons will have "
+            "no georeference. Warp it first (`gdalwarp -t_srs ... -tps`, or `-rpc`).",
             DomainWarning,
             stacklevel=2,
         )
 
 
 def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
-    """Compare a few samples of a scene with the training tiles' mean.
+    """Compare the mean of a few samples of a scene with that of the training tiles.
 
     Warns:
-        DomainWarning: some bands' mean is farther from that of training than two of its standard deviations.
+        DomainWarning: the means of a band differ by more than two standard deviations of training.
     """
     if scale is not None:
         return
@@ -165,8 +168,8 @@ def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale |
         known_means = ", ".join(f"{mean:.3g} +- {std:.3g}" for _, _, mean, std in far)
         subject = f"bands {bands} have the means" if len(far) > 1 else f"band {bands} has the mean"
         warnings.warn(
-            f"{scene.info.path}: {subject} {means}, but {known_means} in training. Are the bands in the model's order "
-            "(`bands`), and their values of its range (`scale`)?",
+            f"{scene.name}: {subject} {means}, but {known_means} in training. Check the order of the bands (`bands`) "
+            "and the range of their values (`scale`).",
             DomainWarning,
             stacklevel=2,
         )

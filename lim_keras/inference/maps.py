@@ -1,15 +1,16 @@
-"""Maps of a scene while they grow: plain files on the disk that a killed process cannot damage.
+"""Files of the maps of a scene that is being predicted; a killed process cannot damage them.
 
-Each map is one file of raw numbers, row by row, as large as the scene and sparse: what was never written takes no room.
-Numbers are kept one higher than they are, so that the zeros of unwritten places can be told: they are "no data". A VRT
-beside the files lets GDAL read them as one raster with nodata -1. `state.json` says how many rows of windows are done.
+Each map is one sparse file of raw numbers, row by row. Values are stored plus one, so that the zeros of unwritten
+places mean "no data". A VRT beside the files lets GDAL read them as one raster with nodata -1. `state.json` holds the
+number of rows of windows that are complete.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,22 +27,21 @@ from lim_keras.raster.writer import MAP_NODATA
 STATE = "state.json"
 _MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
 _SYNC_BYTES = 32 * 2**20
-"""What is written goes to the disk in portions of at least so many bytes while the model works; a whole row of windows
-at once would keep it waiting."""
+"""Written bytes after which the files are synchronised: a whole row of windows at once would stop the model."""
 _SMALLEST_FILE = 1024
-"""GDAL wants some bytes to look at before it takes a file for a raster."""
+"""Bytes that GDAL needs to recognise a file as a raster."""
 _GDAL_TYPES = {"<f4": "Float32", "u1": "Byte"}
 
 
 class Maps:
-    """Probability, votes and, where wanted, spread of a scene, being written; a context manager.
+    """Writer of probability, votes and, if asked, spread of a scene; a context manager.
 
     Args:
-        folder: where the files lie; what a killed process left there is kept if it was made with the same settings.
-        info: the grid.
-        spread: whether to keep the folds' standard deviation.
-        identity: everything that decides the numbers; a folder with another one is started anew.
-        plan: how the scene is cut; a folder that is kept keeps its own.
+        folder: folder of the files. Files of an interrupted prediction with the same identity are continued.
+        info: grid of the scene.
+        spread: keep the standard deviation of the folds.
+        identity: of everything that decides the values; files with another one are overwritten.
+        plan: layout of the windows; continued files keep their own.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.
@@ -78,43 +78,43 @@ class Maps:
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """How the scene is cut, as it was decided when the folder was made."""
+        """Layout of the windows, as it was when the folder was made."""
         plan: Mapping[str, Any] = self._state["plan"]
         return plan
 
     @property
     def done(self) -> int:
-        """Rows of windows that are complete on the disk."""
+        """Number of rows of windows that are complete on the disk."""
         return int(self._state["done"])
 
-    def write(self, piece: WindowPrediction) -> None:
-        """Put a piece in its place. Pixels without data stay unwritten."""
-        values = {"probability": piece.probability, "votes": piece.votes, "spread": piece.spread}
-        whole = bool(piece.valid.all())
+    def write(self, window: WindowPrediction) -> None:
+        """Write the prediction of a window. Pixels without data stay unwritten."""
+        values = {"probability": window.probability, "votes": window.votes, "spread": window.spread}
+        whole = bool(window.valid.all())
         with self._explained():
             for name in self._names:
                 dtype = np.dtype(_MAPS[name])
                 shown = np.add(values[name], 1, dtype=dtype, casting="unsafe", order="C")
                 if not whole:
-                    shown[~piece.valid] = 0
-                # Rows of the whole width lie one behind the other, as in the file: one call instead of thousands.
-                runs = shown.reshape(1, -1) if piece.core.width == self._info.width else shown
-                for row, run in enumerate(runs, start=piece.core.top):
-                    place = (row * self._info.width + piece.core.left) * dtype.itemsize
+                    shown[~window.valid] = 0
+                # Rows of the scene's whole width are contiguous in the file: one call instead of thousands.
+                runs = shown.reshape(1, -1) if window.core.width == self._info.width else shown
+                for row, run in enumerate(runs, start=window.core.top):
+                    place = (row * self._info.width + window.core.left) * dtype.itemsize
                     _write_all(self._files[name], run.data.cast("B"), place)
                 self._unsynced += shown.nbytes
             if self._unsynced >= _SYNC_BYTES:
                 self._sync()
 
     def commit(self, done: int) -> None:
-        """Note that the first `done` rows of windows are complete."""
+        """Record that the first `done` rows of windows are complete."""
         with self._explained():
             self._sync()
             self._state["done"] = done
             self._write_state()
 
     def write_vrt(self) -> Path:
-        """Describe the maps to GDAL: bands probability, votes (number of folds) and spread, Float32, nodata -1."""
+        """Write a VRT with the bands probability, votes (number of folds) and spread, Float32, nodata -1."""
         path = self._folder / "maps.vrt"
         with self._explained():
             for name in self._names:
@@ -141,38 +141,29 @@ class Maps:
     def _write_state(self) -> None:
         write_text(self._folder / STATE, json.dumps(self._state))
 
-    def _explained(self) -> _Explained:
-        return _Explained(self._folder)
-
-
-class _Explained:
-    """Turns the system's errors into ours."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        cause = error.__cause__ if isinstance(error, DataError) else error  # `write_text` has explained it already
-        if isinstance(cause, OSError):
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise a DataError for errors of the system."""
+        try:
+            yield
+        except (OSError, DataError) as error:
+            cause = error.__cause__ if isinstance(error, DataError) else error  # `write_text` raises a DataError
+            if not isinstance(cause, OSError):
+                raise
             raise DataError(
-                f"{self._folder}: cannot be written ({cause.strerror or cause}). What is done is kept: make room or "
-                "mend the folder, and give the same command again."
+                f"{self._folder}: cannot be written ({cause.strerror or cause}). What is done is kept: free disk space "
+                "or repair the folder, and run the same command again."
             ) from cause
 
 
 def _write_all(file: int, data: memoryview, place: int) -> None:
     written = os.pwrite(file, data, place)
-    while written < len(data):  # a nearly full disk takes a part, and says why at the next call
+    while written < len(data):  # a nearly full disk takes a part; the next call raises
         written += os.pwrite(file, data[written:], place + written)
 
 
 def _write_header(path: Path, info: RasterInfo, dtype: str) -> None:
-    """The few lines by which GDAL's ENVI driver knows a file of raw numbers."""
+    """Write the header that GDAL's ENVI driver needs to read a file of raw numbers."""
     kind = {"<f4": 4, "u1": 1}[dtype]
     lines = ["ENVI", f"samples = {info.width}", f"lines = {info.height}", "bands = 1", "header offset = 0"]
     lines += ["file type = ENVI Standard", f"data type = {kind}", "interleave = bsq", "byte order = 0"]

@@ -1,4 +1,4 @@
-"""Window after window through a model: the next one is read, and the last one taken away, while it works."""
+"""Stream windows of a scene through a model; reading and writing run beside it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from lim_keras.raster.windows import Box, Window
 _Item = TypeVar("_Item")
 _Loaded = TypeVar("_Loaded")
 
+PredictAll = Callable[[NDArray[Any]], EnsemblePrediction]
+"""Raw pixels (n, height, width, bands) to their prediction."""
+
 ValueScale = tuple[float, float]
-"""Raw values of a scene that become the lowest and the highest value of the model's data type."""
+"""Raw values (low, high) that become the lowest and the highest value of the model's data type."""
 
 _RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
 class InputScaling:
-    """How a scene is shown to a model.
+    """Conversion of a scene's values to those of a model.
 
     Args:
-        dtype: of the pixels that the model takes.
-        fill: value of each band where no data is near, in the model's values.
+        dtype: data type of the model's pixels.
+        fill: value of each band far from any data, in the model's values.
         scale: raw values that become the lowest and the highest of the data type; None: as they are.
     """
 
@@ -39,7 +42,7 @@ class InputScaling:
     scale: ValueScale | None = None
 
     def load(self, scene: RasterReader, window: Window, around: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels (height, width, bands) of a window's read box without gaps, and where its core holds data."""
+        """Read the pixels (height, width, bands) of a window with gaps filled, and where its core holds data."""
         pixels, valid = scene.filled(window.read, around, self._raw_fill())
         return self._scaled(pixels), valid[window.inner.slices]
 
@@ -61,9 +64,9 @@ class InputScaling:
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """What was predicted for a core.
+    """Prediction for the core of a window.
 
-    core: in the scene's coordinates. probability, spread, votes: (height, width) of the core, see `EnsemblePrediction`;
+    core: in the scene's coordinates. probability, spread, votes: (height, width) of the core, see `EnsemblePrediction`.
     valid: True where the scene holds data.
     """
 
@@ -75,25 +78,25 @@ class WindowPrediction:
 
 
 def predict_windows(
-    predict: Callable[[NDArray[Any]], EnsemblePrediction],
+    predict: PredictAll,
     scene: RasterReader,
     windows: Iterable[tuple[Window, Box]],
-    seen: InputScaling,
+    scaling: InputScaling,
     in_flight: int = 1,
 ) -> Iterator[WindowPrediction]:
-    """Predict windows one after another; the next is read meanwhile.
+    """Predict windows one after another; the next one is read meanwhile.
 
     Args:
-        predict: raw pixels (1, height, width, bands) to what the model says of them.
-        scene: where they are read.
-        windows: each with the box of its island, beyond which no pixel is looked at.
-        seen: how the scene is shown to the model.
-        in_flight: most calls of `predict` at a time, each in a thread of its own beyond 1. The order of the pieces
-            stays, and `in_flight` + 3 windows are in memory at most.
+        predict: takes raw pixels (1, height, width, bands).
+        scene: open raster.
+        windows: each with the box of its valid region; pixels outside of the box are not used.
+        scaling: conversion of the scene's values.
+        in_flight: number of calls of `predict` at a time, in threads if it is more than 1. The order of the windows is
+            kept, and at most `in_flight` + 3 windows are in memory.
     """
 
     def load(item: tuple[Window, Box]) -> tuple[Window, NDArray[Any], NDArray[np.bool_]]:
-        return (item[0], *seen.load(scene, *item))
+        return (item[0], *scaling.load(scene, *item))
 
     def answer(loaded: tuple[Window, NDArray[Any], NDArray[np.bool_]]) -> WindowPrediction:
         window, pixels, valid = loaded
@@ -113,7 +116,7 @@ def predict_windows(
 def prefetched(
     load: Callable[[_Item], _Loaded], items: Iterable[_Item], ahead: int = 1, threads: int = 1
 ) -> Iterator[_Loaded]:
-    """What `load` makes of the items, in order; it works on the next `ahead` of them in threads of its own."""
+    """Map `load` over the items, in order; threads work on the next `ahead` items."""
     pending: deque[Future[_Loaded]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -129,7 +132,7 @@ def prefetched(
 
 
 class Background:
-    """Calls that run one after another in a thread of their own; at most one waits. A context manager.
+    """Run calls one after another in a thread; at most one waits. A context manager.
 
     An error in a call is raised by the next `run` or `finish`.
     """
@@ -145,7 +148,7 @@ class Background:
         self._pool.shutdown()
 
     def run(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """Start a call as soon as the last one is done."""
+        """Start a call when the last one is done."""
         self.finish()
         self._last = self._pool.submit(call, *arguments)
 
@@ -154,3 +157,32 @@ class Background:
         if self._last is not None:
             self._last.result()
             self._last = None
+
+
+def with_tta(predict: PredictAll, stride: int) -> PredictAll:
+    """Average predictions over eight symmetries: four rotations of the images and of their mirror images.
+
+    Probability, spread and votes are means; votes are rounded. Images are first padded at the bottom and on the right,
+    by their last row and column, to multiples of `stride`. Turned images then meet the network's grid as before, and a
+    window is predicted as in the whole scene.
+    """
+
+    def averaged(images: NDArray[Any]) -> EnsemblePrediction:
+        height, width = images.shape[1:3]
+        padded = np.pad(images, ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0)), mode="edge")
+        total: list[NDArray[np.float64]] = []
+        for mirrored in (False, True):
+            for turns in range(4):
+                turned = np.rot90(padded[:, :, ::-1] if mirrored else padded, turns, axes=(1, 2))
+                for position, values in enumerate(predict(np.ascontiguousarray(turned))):
+                    back = np.rot90(values, -turns, axes=(1, 2))
+                    back = (back[:, :, ::-1] if mirrored else back)[:, :height, :width]
+                    if len(total) <= position:
+                        total.append(np.zeros(back.shape))
+                    total[position] += back
+        probability, spread, votes = (values / 8 for values in total)
+        return EnsemblePrediction(
+            probability.astype(np.float32), spread.astype(np.float32), np.rint(votes).astype(np.int32)
+        )
+
+    return averaged

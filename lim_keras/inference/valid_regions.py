@@ -21,23 +21,22 @@ _COLUMNS = 128
 
 @dataclass(frozen=True)
 class ValidRegion:
-    """A piece of the valid area.
+    """A connected part of a scene that holds data.
 
-    box: in pixels, starting at multiples of `cell`. cells: (rows, columns) of the box, True where they are of this
-    island.
+    box: pixels, starting at multiples of `cell`. cells: (rows, columns) of the box, True inside the region.
     """
 
     box: Box
     cells: NDArray[np.bool_]
     cell: int
 
-    def rows(self, tile: int | tuple[int, int], halo: int) -> list[list[Window]]:
-        """The windows to predict, in the scene's coordinates, row by row; those without a valid pixel are left out.
+    def rows(self, size: int | tuple[int, int], halo: int) -> list[list[Window]]:
+        """Plan windows in the scene's coordinates, row by row; those without a valid pixel are left out.
 
-        tile, halo: see `lim_keras.raster.windows.plan_windows`; starts lie on the grid of cells.
+        size, halo: see `lim_keras.raster.windows.plan_windows`. Windows start on the grid of cells.
         """
         rows: dict[int, list[Window]] = {}
-        for window in plan_windows(self.box.height, self.box.width, tile=tile, halo=halo, multiple=self.cell):
+        for window in plan_windows(self.box.height, self.box.width, size=size, halo=halo, multiple=self.cell):
             core = window.core
             top, left = core.top // self.cell, core.left // self.cell
             bottom, right = -(-core.bottom // self.cell), -(-core.right // self.cell)
@@ -47,26 +46,26 @@ class ValidRegion:
 
 
 def find_valid_regions(scene: RasterReader, cell: int) -> list[ValidRegion]:
-    """The islands of a scene, from top to bottom.
+    """Find the valid regions of a scene, from top to bottom.
 
     Args:
         scene: is read once, in strips, unless it is known to be valid everywhere.
-        cell: side of a cell, pixels, a multiple of the network's stride; two islands are at least a cell apart.
+        cell: side of a cell, pixels, a multiple of the network's stride; regions are at least a cell apart.
     """
     height, width = scene.info.height, scene.info.width
     cells = np.concatenate(list(_cell_rows(scene, cell)))
     numbers, _ = ndimage.label(cells, np.ones((3, 3)))
-    islands = []
+    regions = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1):
         box = Box(
             rows.start * cell, columns.start * cell, min(rows.stop * cell, height), min(columns.stop * cell, width)
         )
-        islands.append(ValidRegion(box, numbers[rows, columns] == number, cell))
-    return islands
+        regions.append(ValidRegion(box, numbers[rows, columns] == number, cell))
+    return regions
 
 
 def _cell_rows(scene: RasterReader, cell: int) -> Iterator[NDArray[np.bool_]]:
-    """(rows, columns) of cells, strip by strip, True where a pixel of them holds data."""
+    """Cells (rows, columns), strip by strip, True where one of their pixels holds data."""
     height, width = scene.info.height, scene.info.width
     for top in range(0, height, _STRIP * cell):
         bottom = min(top + _STRIP * cell, height)

@@ -83,24 +83,24 @@ def blocks(height: int, width: int, size: int | tuple[int, int] = BLOCK) -> Iter
 
 
 def plan_windows(
-    height: int, width: int, *, tile: int | tuple[int, int] = 1536, halo: int = 256, multiple: int = 64
+    height: int, width: int, *, size: int | tuple[int, int] = 1536, halo: int = 256, multiple: int = 64
 ) -> list[Window]:
     """Cut a scene into windows with a halo, row by row.
 
     Cores do not overlap and cover every pixel once. A read box is its core and the halo around it, cut at the scene's
     edge. Every read starts at a multiple of `multiple`. If that is a multiple of the network's stride, pooling falls on
     the same pixels in a window as in the whole scene; with a halo of at least the receptive field, both give the same
-    prediction. A scene that fits into one tile needs no halo.
+    prediction. A scene that fits into one window needs no halo.
 
     Args:
         height: rows of the scene.
         width: columns of the scene.
-        tile: largest number of rows and columns of a read box, in pixels; limits the memory of a prediction.
+        size: largest number of rows and columns of a read box, in pixels; limits the memory of a prediction.
         halo: pixels read beyond the core on every side, rounded up to `multiple`.
         multiple: all boxes start at multiples of this number of pixels.
 
     Raises:
-        ValueError: a size is not positive, or `tile` leaves no core between two halos.
+        ValueError: a value is not positive, or `size` leaves no core between two halos.
     """
     for name, value, least in (
         ("height", height, 1),
@@ -112,7 +112,7 @@ def plan_windows(
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected an integer >= {least}. Received: {name}={value}"
             )
-    rows, columns = (tile, tile) if isinstance(tile, int) else tile
+    rows, columns = (size, size) if isinstance(size, int) else size
     margin = -(-halo // multiple) * multiple
     across = _spans(width, columns, margin, multiple)
     return [
@@ -123,27 +123,27 @@ def plan_windows(
 
 
 def smallest_side(halo: int, multiple: int) -> int:
-    """Smallest tile side, in pixels, that leaves a core between two halos."""
+    """Smallest side of a window, in pixels, that leaves a core between two halos."""
     return 2 * (-(-halo // multiple) * multiple) + multiple
 
 
-def _spans(length: int, tile: int, margin: int, multiple: int) -> list[tuple[int, int, int, int]]:
+def _spans(length: int, size: int, margin: int, multiple: int) -> list[tuple[int, int, int, int]]:
     """Cut one axis: start of the read, start and stop of the core, stop of the read.
 
     A core at the scene's edge needs no halo there, so the first and the last core are larger.
     """
-    if length <= tile:
+    if length <= size:
         return [(0, 0, length, length)]
-    step = (tile - 2 * margin) // multiple * multiple
+    step = (size - 2 * margin) // multiple * multiple
     if step < multiple:
         raise ValueError(
-            f"Invalid value for argument `tile`. Expected at least {2 * margin + multiple} (two halos of {margin} px "
-            f"and one step of {multiple} px), or {length}, the whole scene. Received: tile={tile}"
+            f"Invalid value for argument `size`. Expected at least {2 * margin + multiple} (two halos of {margin} px "
+            f"and one step of {multiple} px), or {length}, the whole scene. Received: size={size}"
         )
     spans, start = [], 0
     while start < length:
         read = max(start - margin, 0)
-        stop = length if length - read <= tile else (read + tile - margin) // multiple * multiple
+        stop = length if length - read <= size else (read + size - margin) // multiple * multiple
         spans.append((read, start, stop, min(stop + margin, length)))
         start = stop
     return spans

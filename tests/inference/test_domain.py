@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from lim_keras.bundle.info import BandStatistics
-from lim_keras.errors import DataError, DomainWarning
+from lim_keras.errors import ConfigError, DataError, DomainWarning
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio
 from lim_keras.raster.georeference import grid_with_gsd
 from lim_keras.raster.images import read_info
@@ -69,7 +69,7 @@ def test_another_data_type_needs_a_scale(write: Write) -> None:
     with pytest.raises(DataError, match=r"s\.tif: expected uint8 values \(0 to 255 in training\).*uint16.*`scale`"):
         check_scene(scene, MODEL, None)
     check_scene(scene, MODEL, (0.0, 3000.0))
-    with pytest.raises(DataError, match="LOW < HIGH"):
+    with pytest.raises(ConfigError, match="LOW < HIGH"):
         check_scene(scene, MODEL, (3000.0, 0.0))
 
 

@@ -10,7 +10,7 @@ import pytest
 from lim_keras.bundle import litert
 from lim_keras.bundle.litert import LiteRtModel, comparison_side, halo_of_input, load_litert, padded, usable_cores
 from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, window_bytes
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError, ConfigError, DataError
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.raster.reader import RasterReader
@@ -70,7 +70,7 @@ def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch
         _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions())
         # cores of 192, 128 and 180 px across, of 192 and 108 px down
         assert plan["tile"] == [256, 256] and plan["count"] == len(runner.seen) == 6
-        with pytest.raises(DataError, match=r"256 px, the only one.*Received: 320"):
+        with pytest.raises(ConfigError, match=r"256 px, the only one.*Received: 320"):
             predict_maps(one, scene, tmp_path / "other", options=MapOptions(tile=320))
 
 

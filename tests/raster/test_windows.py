@@ -9,17 +9,17 @@ from lim_keras.raster.windows import Box, Window, plan_windows, smallest_side
 
 
 def test_two_windows_by_hand() -> None:
-    # tile 256, halo 64, 300 columns. The scene's edge needs no halo: the first core ends at 256 - 64 = 192, is read to
-    # 256; the second is read from 192 - 64 = 128 on, and 300 - 128 = 172 columns fit into a tile.
-    assert plan_windows(100, 300, tile=256, halo=64, multiple=64) == [
+    # size 256, halo 64, 300 columns. The scene's edge needs no halo: the first core ends at 256 - 64 = 192, is read to
+    # 256; the second is read from 192 - 64 = 128 on, and 300 - 128 = 172 columns fit into a window.
+    assert plan_windows(100, 300, size=256, halo=64, multiple=64) == [
         Window(read=Box(0, 0, 100, 256), core=Box(0, 0, 100, 192)),
         Window(read=Box(0, 128, 100, 300), core=Box(0, 192, 100, 300)),
     ]
 
 
-def test_a_tile_may_be_wider_than_high() -> None:
-    # Rows: 100 > 96, so cores end at 96 - 32 = 64 and 100. Columns: 300 fit into one tile.
-    assert plan_windows(100, 300, tile=(96, 300), halo=20, multiple=32) == [
+def test_a_window_may_be_wider_than_high() -> None:
+    # Rows: 100 > 96, so cores end at 96 - 32 = 64 and 100. Columns: 300 fit into one window.
+    assert plan_windows(100, 300, size=(96, 300), halo=20, multiple=32) == [
         Window(read=Box(0, 0, 96, 300), core=Box(0, 0, 64, 300)),
         Window(read=Box(32, 0, 100, 300), core=Box(64, 0, 100, 300)),
     ]
@@ -32,17 +32,17 @@ def test_inner_is_the_core_seen_from_the_read_box() -> None:
     assert window.inner.slices == (slice(64, 192), slice(64, 192))
 
 
-def test_a_scene_smaller_than_a_tile_is_one_window_without_halo() -> None:
+def test_a_scene_smaller_than_a_window_is_one_window_without_halo() -> None:
     assert plan_windows(37, 1) == [Window(read=Box(0, 0, 37, 1), core=Box(0, 0, 37, 1))]
 
 
 def test_halo_is_rounded_up_to_the_grid() -> None:
     # halo 70 becomes 128: the first core ends at 448 - 128 = 320, the second is read from 320 - 128 = 192 on.
-    assert plan_windows(1, 500, tile=448, halo=70, multiple=64)[1].read == Box(0, 192, 1, 500)
+    assert plan_windows(1, 500, size=448, halo=70, multiple=64)[1].read == Box(0, 192, 1, 500)
 
 
 def test_no_halo_tiles_edge_to_edge() -> None:
-    windows = plan_windows(64, 128, tile=64, halo=0, multiple=64)
+    windows = plan_windows(64, 128, size=64, halo=0, multiple=64)
     assert (
         [window.read for window in windows]
         == [window.core for window in windows]
@@ -63,12 +63,12 @@ def test_cores_tile_the_scene_and_reads_hold_their_halo(
 ) -> None:
     margin = -(-halo // multiple) * multiple
     # the smallest core keeps the number of windows of a one-pixel grid bearable
-    tile = 2 * margin + max(multiple, 40) + extra
+    size = 2 * margin + max(multiple, 40) + extra
     seen = np.zeros((height, width), np.int64)
-    for window in plan_windows(height, width, tile=tile, halo=halo, multiple=multiple):
+    for window in plan_windows(height, width, size=size, halo=halo, multiple=multiple):
         core, read = window.core, window.read
         seen[core.slices] += 1
-        assert read.height <= tile and read.width <= tile
+        assert read.height <= size and read.width <= size
         assert all(start % multiple == 0 for start in (core.top, core.left, read.top, read.left))
         assert read.top == 0 or core.top - read.top >= halo
         assert read.left == 0 or core.left - read.left >= halo
@@ -84,7 +84,7 @@ def test_cores_tile_the_scene_and_reads_hold_their_halo(
         ({"height": 5, "width": -1}, "width"),
         ({"height": 5, "width": 5, "halo": -1}, "halo"),
         ({"height": 5, "width": 5, "multiple": 0}, "multiple"),
-        ({"height": 5, "width": 600, "tile": 512, "halo": 256}, "tile"),
+        ({"height": 5, "width": 600, "size": 512, "halo": 256}, "size"),
     ],
 )
 def test_impossible_sizes_name_the_argument(arguments: dict[str, int], named: str) -> None:
@@ -94,9 +94,9 @@ def test_impossible_sizes_name_the_argument(arguments: dict[str, int], named: st
 
 def test_smallest_side_is_the_smallest_that_works() -> None:
     assert smallest_side(70, 64) == 320  # 2 * 128 + 64
-    assert plan_windows(1, 2000, tile=320, halo=70, multiple=64)[2].core == Box(0, 256, 1, 320)
+    assert plan_windows(1, 2000, size=320, halo=70, multiple=64)[2].core == Box(0, 256, 1, 320)
     with pytest.raises(ValueError, match="at least 320"):
-        plan_windows(1, 2000, tile=319, halo=70, multiple=64)
+        plan_windows(1, 2000, size=319, halo=70, multiple=64)
 
 
 def test_boxes_move_and_grow() -> None:

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from lim_keras.bundle.protocol import EnsemblePrediction
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.models import network_stride
@@ -115,7 +115,7 @@ def test_no_data_at_all_is_an_error(write: Write, tmp_path: Path) -> None:
 
 
 def test_a_tile_without_a_core_is_refused(tiny: Folds, write: Write, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"at least 320 px.*Received: 300"):
+    with pytest.raises(ConfigError, match=r"at least 320 px.*Received: 300"):
         maps_of(tiny, write("scene.tif", texture(400, 400)), tmp_path / "maps", tile=300)
 
 
