@@ -29,6 +29,7 @@ def test_it_is_what_was_exported_and_small():
 def test_it_says_what_it_expects_and_what_its_data_allow():
     facts = json.loads((BUNDLE / "model.json").read_text())
     assert (facts["gsd_m"], facts["bands"], facts["dtype"], facts["folds"]) == (0.8, 3, "uint8", 1)
+    assert facts["name"] == "bijie_edge" and (BUNDLE / "README.md").read_text().startswith("# bijie_edge\n")
     assert "education and research" in facts["data_terms"]
     assert len(facts["test_tiles"]) == 250 and not set(facts["test_tiles"]) & set(facts["training_tiles"])
 

@@ -337,6 +337,12 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
     write_bundle(tmp_path / "mine", facts(), [constant(0.0)])
 
 
+def test_a_folder_whose_name_is_no_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"my model: expected a folder's name of letters"):
+        write_bundle(tmp_path / "my model", facts(), [constant(0.0)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_failed_export_keeps_the_finished_bundle(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")

@@ -181,7 +181,7 @@ def test_the_bundle_keeps_the_table(tiles: Path, tmp_path: Path) -> None:
 
 
 def test_other_files_in_the_folder_are_none_of_the_bundle(tmp_path: Path) -> None:
-    bundle = tmp_path / "one"
+    bundle = tmp_path / "renamed"
     write_bundle(bundle, facts(name="one"), [constant(0.0)])
     (bundle / "tflite").mkdir()
     for name in ("foreign.tflite", "note.json"):
@@ -189,7 +189,8 @@ def test_other_files_in_the_folder_are_none_of_the_bundle(tmp_path: Path) -> Non
     export_litert(bundle, LiteRtOptions(("float32",)))
     known = [name for name in BundleInfo.read(bundle).files if name.startswith("tflite/")]
     assert sorted(known) == ["tflite/fold_0_float32.tflite", "tflite/tflite.json"]
-    assert "foreign" not in (bundle / "README.md").read_text()
+    card = (bundle / "README.md").read_text()
+    assert "foreign" not in card and card.startswith("# renamed\n") and BundleInfo.read(bundle).name == "renamed"
     assert [line.partition(": ")[0] for line in verify_bundle(bundle)] == [
         f"{bundle}/tflite/foreign.tflite",
         f"{bundle}/tflite/note.json",
