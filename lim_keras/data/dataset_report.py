@@ -150,33 +150,19 @@ class CentroidSpread:
 
 
 @dataclass(frozen=True, slots=True)
-class BlindMask:
-    """One mask for all tiles, made without their images.
-
-    Attributes:
-        mean_mask: (size, size) float32, 0..1: share of tiles with landslide at a position.
-        threshold: landslide where the mean mask is at least this.
-        f1: landslide F1 on the tiles that it was made from.
-    """
-
-    mean_mask: Mean
-    threshold: float
-    f1: float
-
-
-@dataclass(frozen=True, slots=True)
 class CentreBias:
-    """Scores of image-blind masks on landslide tiles.
+    """Positions of landslides, and F1 of the image-blind mask: the mean of the masks, cut at a threshold.
 
     Attributes:
         spread: positions of the centroids.
-        blind: image-blind mask of all tiles.
+        threshold, f1: cut of highest landslide F1 on the tiles that the mean mask was made from.
         held_out_f1: F1 of blind masks on tiles of other folds; None without folds.
         everywhere_f1: F1 of calling every pixel landslide: what a blind mask reaches without bias.
     """
 
     spread: CentroidSpread
-    blind: BlindMask
+    threshold: float
+    f1: float
     held_out_f1: float | None
     everywhere_f1: float
 
@@ -204,6 +190,20 @@ class _Occupancy:
     def mean(self) -> Mean:
         return (self.landslide / np.maximum(self.labelled, 1)).astype(np.float32)
 
+    def best_cut(self) -> tuple[float, float]:
+        """Return the threshold of highest F1, and that F1; every distinct value of the mean mask is tried."""
+        truth = int(self.landslide.sum())
+        if not truth:
+            raise DataError(_NO_LANDSLIDE)
+        values, inverse = np.unique(self.mean, return_inverse=True)
+        true_positive, predicted = (
+            np.bincount(inverse.ravel(), counts.ravel(), len(values))[::-1].cumsum()[::-1]
+            for counts in (self.landslide, self.labelled)
+        )
+        f1 = 2 * true_positive / (predicted + truth)
+        best = int(f1.argmax())
+        return float(values[best]), float(f1[best])
+
 
 def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int] | None = None) -> CentreBias:
     """Measure the centre bias of landslide tiles.
@@ -216,11 +216,11 @@ def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int]
     Raises:
         DataError: no mask holds a landslide pixel, or one fold holds all of them.
     """
-    blind = best_blind_mask(masks, size)
     occupancy = _Occupancy.of(masks, size)
+    threshold, f1 = occupancy.best_cut()
     held_out = None if folds is None else _held_out_f1(masks, folds, occupancy)
     truth, labelled = int(occupancy.landslide.sum()), int(occupancy.labelled.sum())
-    return CentreBias(centroid_spread(masks), blind, held_out, 2 * truth / (labelled + truth))
+    return CentreBias(centroid_spread(masks), threshold, f1, held_out, 2 * truth / (labelled + truth))
 
 
 def centroid_spread(masks: Iterable[Labels]) -> CentroidSpread:
@@ -255,42 +255,16 @@ def mean_mask(masks: Iterable[Labels], size: int) -> Mean:
     return _Occupancy.of(masks, size).mean
 
 
-def best_blind_mask(masks: Iterable[Labels], size: int) -> BlindMask:
-    """Cut the mean mask at the threshold of highest landslide F1 on the masks themselves.
-
-    Raises:
-        DataError: no mask holds a landslide pixel.
-    """
-    occupancy = _Occupancy.of(masks, size)
-    return BlindMask(occupancy.mean, *_best_cut(occupancy.mean, occupancy))
-
-
 def _held_out_f1(masks: Sequence[Labels], folds: Sequence[int], whole: _Occupancy) -> float:
     size = len(whole.landslide)
     true_positive = predicted = 0
     for fold in sorted(set(folds)):
         part = _Occupancy.of((mask for mask, own in zip(masks, folds, strict=True) if own == fold), size)
         others = whole.without(part)
-        cut = others.mean >= _best_cut(others.mean, others)[0]
+        cut = others.mean >= others.best_cut()[0]
         true_positive += int(part.landslide[cut].sum())
         predicted += int(part.labelled[cut].sum())
     return 2 * true_positive / (predicted + int(whole.landslide.sum()))
-
-
-def _best_cut(mean: Mean, occupancy: _Occupancy) -> tuple[float, float]:
-    """Return the threshold of highest F1, and that F1; every distinct value of the mean mask is tried."""
-    truth = int(occupancy.landslide.sum())
-    if not truth:
-        raise DataError(_NO_LANDSLIDE)
-    values, inverse = np.unique(mean, return_inverse=True)
-
-    def at_least(counts: Counts) -> npt.NDArray[np.float64]:
-        """Sum the counts over all positions with at least each value."""
-        return np.bincount(inverse.ravel(), counts.ravel(), len(values))[::-1].cumsum()[::-1]
-
-    f1 = 2 * at_least(occupancy.landslide) / (at_least(occupancy.labelled) + truth)
-    best = int(f1.argmax())
-    return float(values[best]), float(f1[best])
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,8 +334,8 @@ def _bias_figures(bias: CentreBias) -> dict[str, Any]:
     return {
         "centroids": asdict(bias.spread),
         "uniform_std": UNIFORM_STD,
-        "blind_threshold": bias.blind.threshold,
-        "blind_f1": bias.blind.f1,
+        "blind_threshold": bias.threshold,
+        "blind_f1": bias.f1,
         "blind_f1_held_out": bias.held_out_f1,
     }
 

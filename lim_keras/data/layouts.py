@@ -112,7 +112,7 @@ def _find_pairs(images: Path, masks: Path, kind: Kind | None) -> Found:
         if mask is None and kind != "non-landslide":
             problems.append(f"{paths[0]}: its mask is missing. Expected {masks / stem} with the ending .png or .tif.")
         else:
-            candidates += [Candidate(stem, path, mask, kind) for path in paths]
+            candidates += [Candidate(tile_id=stem, image=path, mask=mask, kind=kind) for path in paths]
     for stem, paths in mask_of.items():
         if stem not in image_of:
             problems.append(

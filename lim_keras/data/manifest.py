@@ -2,13 +2,13 @@
 
 import csv
 import difflib
-import math
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from lim_keras.data.tiles import Ignore, Kind, Tile, TileSet, raise_problems
 from lim_keras.errors import DataError
@@ -16,31 +16,30 @@ from lim_keras.files import atomic_file, prepare_file
 
 _COLUMNS = tuple(field.name for field in fields(Tile))
 _REQUIRED = ("tile_id", "image")
-_FOLD = "fold"
 
 Rows = list[tuple[int, dict[str, str]]]
 """Line number and cells by column name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A tile before its files are checked: fields as in `Tile`, None where the source gives no value."""
+class Candidate(BaseModel):
+    """A tile before its files are checked: fields as in `Tile`, None where the source gives no value; and its fold."""
 
     tile_id: str
     image: Path
-    mask: Path | None
+    mask: Path | None = None
     kind: Kind | None = None
     group: str = ""
     scene: str = ""
-    x: float | None = None
-    y: float | None = None
-    width: int | None = None
-    height: int | None = None
-    gsd_m: float | None = None
+    x: FiniteFloat | None = None
+    y: FiniteFloat | None = None
+    width: PositiveInt | None = None
+    height: PositiveInt | None = None
+    gsd_m: Annotated[FiniteFloat, Field(gt=0)] | None = None
     crs: str = ""
-    landslide_px: int | None = None
-    valid_px: int | None = None
+    landslide_px: NonNegativeInt | None = None
+    valid_px: NonNegativeInt | None = None
     ignore: Ignore = ""
+    fold: Annotated[int, Field(ge=-1)] | None = None
 
 
 def read_candidates(path: Path) -> tuple[list[Candidate], list[str]]:
@@ -58,8 +57,8 @@ def read_candidates(path: Path) -> tuple[list[Candidate], list[str]]:
     for line, row in _read_rows(path):
         try:
             candidates.append(_candidate(row, path.parent))
-        except ValueError as error:
-            problems.append(f"{path}, line {line}: {error}")
+        except ValidationError as error:
+            problems.append(f"{path}, line {line}: " + " ".join(map(_message, error.errors())))
     return candidates, problems
 
 
@@ -73,20 +72,12 @@ def read_folds(path: str | os.PathLike[str]) -> dict[str, int]:
         DataError: not a readable manifest, no column `fold`, or a fold is not a whole number >= -1.
     """
     path = Path(path)
-    rows = _read_rows(path)
-    if _FOLD not in rows[0][1]:
-        raise DataError(f"{path}: expected a column `{_FOLD}`. Found {', '.join(rows[0][1])}.")
-    folds, problems = {}, []
-    for line, row in rows:
-        try:
-            fold = _whole(row[_FOLD], _FOLD, -1)
-        except ValueError as error:
-            problems.append(f"{path}, line {line}: {error}")
-            continue
-        if fold is not None:
-            folds[row["tile_id"]] = fold
+    columns = list(_read_rows(path)[0][1])
+    if "fold" not in columns:
+        raise DataError(f"{path}: expected a column `fold`. Found {', '.join(columns)}.")
+    candidates, problems = read_candidates(path)
     raise_problems(path, problems)
-    return folds
+    return {candidate.tile_id: candidate.fold for candidate in candidates if candidate.fold is not None}
 
 
 def read_tile_ids(path: str | os.PathLike[str]) -> list[str]:
@@ -129,12 +120,12 @@ def write_manifest(tiles: TileSet, path: str | os.PathLike[str], folds: Mapping[
     path = Path(path)
     tiles.check_known(folds or ())
     prepare_file(path)
-    columns = [*_COLUMNS, _FOLD] if folds is not None else _COLUMNS
+    columns = [*_COLUMNS, "fold"] if folds is not None else _COLUMNS
     folder = path.parent.absolute()
     with atomic_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(_row(tile, folder) | {_FOLD: (folds or {}).get(tile.tile_id, "")} for tile in tiles)
+        writer.writerows(_row(tile, folder) | {"fold": (folds or {}).get(tile.tile_id, "")} for tile in tiles)
 
 
 def _row(tile: Tile, folder: Path) -> dict[str, Any]:
@@ -175,7 +166,7 @@ def _read_rows(path: Path) -> Rows:
     missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise DataError(f"{path}: expected the columns {', '.join(missing)}. Found {', '.join(names)}.")
-    known = {*_COLUMNS, _FOLD}
+    known = {*_COLUMNS, "fold"}
     for name in set(names) - known:
         close = difflib.get_close_matches(name.lower(), known - set(names), 1, 0.8)
         if close:
@@ -184,57 +175,15 @@ def _read_rows(path: Path) -> Rows:
 
 
 def _candidate(row: Mapping[str, str], folder: Path) -> Candidate:
-    cell = defaultdict(str, row)
-    if not cell["image"]:
-        raise ValueError("the cell `image` is empty.")
-    return Candidate(
-        tile_id=cell["tile_id"],
-        image=folder / cell["image"],
-        mask=folder / cell["mask"] if cell["mask"] else None,
-        kind=_choice(cell["kind"], "kind", get_args(Kind)) or None,
-        group=cell["group"],
-        scene=cell["scene"],
-        x=_number(cell["x"], "x"),
-        y=_number(cell["y"], "y"),
-        width=_whole(cell["width"], "width", 1),
-        height=_whole(cell["height"], "height", 1),
-        gsd_m=_positive(cell["gsd_m"], "gsd_m"),
-        crs=cell["crs"],
-        landslide_px=_whole(cell["landslide_px"], "landslide_px", 0),
-        valid_px=_whole(cell["valid_px"], "valid_px", 0),
-        ignore=_choice("255" if cell["ignore"] == "255.0" else cell["ignore"], "ignore", get_args(Ignore)),
-    )
+    cells = {name: cell for name, cell in row.items() if cell and name in Candidate.model_fields}
+    cells |= {name: str(folder / cells[name]) for name in ("image", "mask") if name in cells}
+    if cells.get("ignore") == "255.0":  # pandas writes a column of numbers with empty cells as floats
+        cells["ignore"] = "255"
+    return Candidate.model_validate({"tile_id": "", **cells})
 
 
-def _choice(text: str, name: str, allowed: Iterable[str]) -> Any:
-    if text and text not in allowed:
-        expected = " or ".join(repr(value) for value in allowed if value)
-        raise ValueError(f"expected {expected} in the column `{name}`. Received {text!r}.")
-    return text
-
-
-def _number(text: str, name: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"expected a number in the column `{name}`. Received {text!r}.")
-    return value
-
-
-def _positive(text: str, name: str) -> float | None:
-    value = _number(text, name)
-    if value is not None and value <= 0:
-        raise ValueError(f"expected a number above 0 in the column `{name}`. Received {text!r}.")
-    return value
-
-
-def _whole(text: str, name: str, least: int) -> int | None:
-    """Parse a whole number. "12.0" counts: pandas writes it where a column has empty cells."""
-    value = _number(text, name)
-    if value is not None and (value != int(value) or value < least):
-        raise ValueError(f"expected a whole number of at least {least} in the column `{name}`. Received {text!r}.")
-    return None if value is None else int(value)
+def _message(error: Any) -> str:
+    column = error["loc"][0]
+    if error["type"] == "missing":
+        return f"the cell `{column}` is empty."
+    return f"{error['msg']} in the column `{column}`. Received {error['input']!r}."

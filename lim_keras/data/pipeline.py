@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
-from lim_keras.data.sampling import Sampler, pack, render, windows_of
+from lim_keras.data.sampling import Example, Sampler, pack, render, windows_of
 from lim_keras.data.tiles import TileStore
 
 
@@ -72,16 +72,12 @@ def sheet_batches(
     sheets = pack([store.size(position) for position in range(len(store))], sheet_side, seed)
     first, _ = store.get(0)
 
-    def windows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def windows() -> Iterator[Example]:
         for sheet in sheets:
             for image, mask in windows_of(*render(sheet, store.get, seed), size):
                 yield image, mask[..., None]
 
-    signature = (
-        tf.TensorSpec((size, size, first.shape[2]), tf.as_dtype(first.dtype)),
-        tf.TensorSpec((size, size, 1), tf.uint8),
-    )
-    return _untuned(tf.data.Dataset.from_generator(windows, output_signature=signature).batch(batch_size).prefetch(2))
+    return _generated(windows, (size, size, first.shape[2]), first.dtype, batch_size)
 
 
 def resized_batches(sampler: Sampler, batch_size: int) -> tf.data.Dataset:
@@ -90,15 +86,22 @@ def resized_batches(sampler: Sampler, batch_size: int) -> tf.data.Dataset:
     Returns:
         Dataset of images (n, s, s, bands) and masks (n, s, s, 1) uint8 {0, 1, 255}.
     """
-    image, mask = sampler.example(0, 0)
+    image, _ = sampler.example(0, 0)
 
-    def examples() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def examples() -> Iterator[Example]:
         for position in range(len(sampler)):
             drawn, labels = sampler.example(0, position)
             yield drawn, labels[..., None]
 
-    signature = (tf.TensorSpec(image.shape, tf.as_dtype(image.dtype)), tf.TensorSpec((*mask.shape, 1), tf.uint8))
-    return _untuned(tf.data.Dataset.from_generator(examples, output_signature=signature).batch(batch_size).prefetch(2))
+    return _generated(examples, image.shape, image.dtype, batch_size)
+
+
+def _generated(
+    generate: Callable[[], Iterator[Example]], shape: tuple[int, ...], dtype: np.dtype, batch_size: int
+) -> tf.data.Dataset:
+    """Batch generated images (h, w, bands) and masks (h, w, 1)."""
+    signature = (tf.TensorSpec(shape, tf.as_dtype(dtype)), tf.TensorSpec((*shape[:2], 1), tf.uint8))
+    return _untuned(tf.data.Dataset.from_generator(generate, output_signature=signature).batch(batch_size).prefetch(2))
 
 
 def _untuned(batches: tf.data.Dataset) -> tf.data.Dataset:

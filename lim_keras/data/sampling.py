@@ -210,17 +210,10 @@ def fill_box(
         target = Box.sized(rest.top, rest.left, height, width).slices
         image[target] = pixels[top : top + height, left : left + width]
         mask[target] = labels[top : top + height, left : left + width]
-        below, beside = rest.height - height, rest.width - width
-        if rng.random() < 0.5:
-            boxes += [
-                Box.sized(rest.top, rest.left + width, height, beside),
-                Box.sized(rest.top + height, rest.left, below, rest.width),
-            ]
-        else:
-            boxes += [
-                Box.sized(rest.top + height, rest.left, below, width),
-                Box.sized(rest.top, rest.left + width, rest.height, beside),
-            ]
+        full_width = rng.random() < 0.5
+        beside = Box.sized(rest.top, rest.left + width, height if full_width else rest.height, rest.width - width)
+        below = Box.sized(rest.top + height, rest.left, rest.height - height, rest.width if full_width else width)
+        boxes += [beside, below] if full_width else [below, beside]
 
 
 def lay_tile(image: np.ndarray, mask: np.ndarray, box: Box, tile: Example, origin: tuple[int, int]) -> list[Box]:

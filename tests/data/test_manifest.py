@@ -127,11 +127,23 @@ def test_manifest_that_cannot_be_written(folder):
         (["tile_id,image,image", "a,b,c"], "two columns are named 'image'"),
         (["tile_id,image", "a,b,c"], "line 2: expected 2 cells. Received 3"),
         (["tile_id,image", "a,"], "line 2: the cell `image` is empty"),
-        (["tile_id,image,kind", "a,images/t_0.png,slide"], "'landslide' or 'non-landslide' in the column `kind`"),
+        (
+            ["tile_id,image,kind", "a,images/t_0.png,slide"],
+            "Input should be 'landslide' or 'non-landslide' in the column `kind`. Received 'slide'",
+        ),
         (["tile_id,image,ignore", "a,images/t_0.png,0"], "'255' or 'nodata' in the column `ignore`. Received '0'"),
-        (["tile_id,image,x", "a,images/t_0.png,nan"], "expected a number in the column `x`. Received 'nan'"),
-        (["tile_id,image,gsd_m", "a,images/t_0.png,0"], "expected a number above 0 in the column `gsd_m`"),
-        (["tile_id,image,width", "a,images/t_0.png,1.5"], "whole number of at least 1 in the column `width`"),
+        (
+            ["tile_id,image,x", "a,images/t_0.png,nan"],
+            "Input should be a finite number in the column `x`. Received 'nan'",
+        ),
+        (
+            ["tile_id,image,gsd_m", "a,images/t_0.png,0"],
+            "Input should be greater than 0 in the column `gsd_m`. Received '0'",
+        ),
+        (
+            ["tile_id,image,width", "a,images/t_0.png,1.5"],
+            "Input should be a valid integer.* in the column `width`. Received '1.5'",
+        ),
         (["tile_id,image,width", "a,images/t_0.png,19"], "the manifest says width 19, its files hold 18"),
         (["tile_id,image,mask,landslide_px", "a,images/t_0.png,masks/t_0.png,3"], "landslide_px 3, its files hold 20"),
         (["tile_id,image,kind", "a,images/t_0.png,landslide"], "its mask is missing: a tile of kind landslide"),
@@ -162,7 +174,7 @@ def test_manifest_that_is_no_table(folder, content):
     ("lines", "message"),
     [
         (["tile_id,image", "a,b"], "expected a column `fold`"),
-        (["tile_id,image,fold", "a,b,-2"], "line 2: expected a whole number of at least -1 in the column `fold`"),
+        (["tile_id,image,fold", "a,b,-2"], "line 2: Input should be greater than or equal to -1 in the column `fold`"),
     ],
 )
 def test_bad_folds(tmp_path, lines, message):
