@@ -28,9 +28,9 @@ from lim_keras.evaluation.evaluator import DEFAULTS, Gallery
 from lim_keras.inference.domain import check_scene, reading_grid
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.geometry_clean import clean_polygons, cut_polygons
+from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import polygonise
-from lim_keras.inventory.measures import polygon_areas_m2
+from lim_keras.inventory.polygons import clean_polygons, cut_polygons
 from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback

@@ -6,17 +6,15 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from os import PathLike
 from pathlib import PurePath
 from typing import Any, Literal
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError
+from lim_keras.files import StrPath
 from lim_keras.inference.options import MapOptions
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import ProbabilityType
-
-StrPath = str | PathLike[str]
 
 VectorFormat = Literal["gpkg", "geojson", "parquet"]
 
@@ -30,16 +28,18 @@ class InventoryOptions:
         fill_holes_m2: holes up to this area are filled, math.inf: all. A landslide in a filled hole becomes part of the
             one around it.
         simplify_m: tolerance of outlines, metres, see `simplify`; about a pixel straightens staircases.
-        min_slope_deg: landslides of a smaller mean slope are marked as `below_min_slope`; needs an elevation model.
-        drop_flat: leave these out.
+        dem: elevation model, for slopes.
+        min_slope_deg: landslides of a smaller mean slope are marked as `below_min_slope`; needs `dem`.
+        drop_flat: leave these out; needs `min_slope_deg`.
 
     Raises:
-        ConfigError: a value out of range, or `drop_flat` without `min_slope_deg`.
+        ConfigError: a value out of range, or one that needs another.
     """
 
     min_area_m2: float = 0
     fill_holes_m2: float = 0
     simplify_m: float = 0
+    dem: StrPath | None = None
     min_slope_deg: float | None = None
     drop_flat: bool = False
 
@@ -54,6 +54,8 @@ class InventoryOptions:
             )
         if self.drop_flat and self.min_slope_deg is None:
             raise ConfigError("`drop_flat` needs `min_slope_deg`.")
+        if self.min_slope_deg is not None and self.dem is None:
+            raise ConfigError("`min_slope_deg` needs an elevation model. Give `dem`.")
 
     @property
     def in_metres(self) -> list[str]:
@@ -69,24 +71,20 @@ class PredictOptions(MapOptions, InventoryOptions):
         threshold: smallest probability of landslide; None: the bundle's.
         probability: data type of the probability map.
         formats: formats of the inventory; a GeoPackage is always written.
-        dem: elevation model, for slopes.
 
     Raises:
-        ConfigError: a value out of range, or `min_slope_deg` without `dem`.
+        ConfigError: a value out of range, or one that needs another.
     """
 
     threshold: float | None = None
     probability: ProbabilityType = "percent"
     formats: tuple[VectorFormat, ...] = ("gpkg",)
-    dem: StrPath | None = None
 
     def __post_init__(self) -> None:
         MapOptions.__post_init__(self)
         InventoryOptions.__post_init__(self)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"Invalid value for `threshold`. Expected 0..1. Received: {self.threshold}.")
-        if self.min_slope_deg is not None and self.dem is None:
-            raise ConfigError("`min_slope_deg` needs an elevation model. Give `dem`.")
 
 
 # summary.json keeps the names that its first readers know.
@@ -129,16 +127,15 @@ def _fingerprint(raster: StrPath) -> list[int]:
 def settings(options: PredictOptions) -> dict[str, Any]:
     """Convert the options to JSON values; `memory` is left out, because it does not change the results."""
     values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name != "memory"}
-    kept = {_NAMES.get(field.name, field.name) for field in fields(InventoryOptions)}
+    dem = values.pop("dem")
+    kept = {_NAMES.get(field.name, field.name) for field in fields(InventoryOptions)} - {"dem"}
     # JSON has neither NaN nor infinity.
-    inventory = {name: None if value == math.inf else value for name, value in values.items() if name in kept}
+    inventory = {name: None if values[name] == math.inf else values[name] for name in sorted(kept)}
     others = {name: _as_text(value) for name, value in values.items() if name not in kept}
-    dem = None if options.dem is None else str(options.dem)
-    content: dict[str, Any] = json.loads(json.dumps(others | {"inventory": inventory, "dem": dem}))
+    others |= {"inventory": inventory, "dem": None if dem is None else str(dem)}
+    content: dict[str, Any] = json.loads(json.dumps(others))
     return content
 
 
 def _as_text(value: Any) -> Any:
-    return (
-        str(value) if isinstance(value, PurePath) or (isinstance(value, float) and not math.isfinite(value)) else value
-    )
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

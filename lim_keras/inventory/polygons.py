@@ -1,16 +1,21 @@
-"""Landslide outlines: tracing, simplification and holes."""
+"""Landslide outlines: trace, fill holes, simplify, clean."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from lim_keras.errors import DataError
-from lim_keras.raster.georeference import Georeference, RasterInfo, apply, inverse
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, RasterInfo, apply, inverse
 from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.vectorize import polygonize
@@ -18,9 +23,11 @@ from lim_keras.raster.vectorize import polygonize
 Polygons = NDArray[Any]
 """shapely polygons, (n,)."""
 
+_BATCH = 256
+
 
 def read_mask_info(mask: Path) -> RasterInfo:
-    """The header of a landslide mask.
+    """Read the header of a landslide mask.
 
     Raises:
         DataError: unreadable, or not one band of uint8.
@@ -35,11 +42,11 @@ def read_mask_info(mask: Path) -> RasterInfo:
 
 
 def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
-    """Outline the landslides of a mask: one polygon for each group of class 1 pixels that share sides.
+    """Outline the landslides of a mask: a polygon for each group of landslide pixels that share sides.
 
     Returns:
-        Polygons with whole pixel coordinates, (column, row), and the pixels (n, 2), (column, row), that they begin
-        with: the leftmost of the topmost row. They are in the order of those pixels, row by row.
+        Polygons in pixels, (column, row), and the first pixel (n, 2) of each: the leftmost of its topmost row. They are
+        sorted by it, row by row.
 
     Raises:
         DataError: the file cannot be opened, or holds values other than 0, 1 and 255.
@@ -63,7 +70,7 @@ def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
 
 
 def first_pixels(outlines: Polygons) -> NDArray[np.int64]:
-    """The upper left pixel (n, 2), (column, row), of each outline: the leftmost pixel of its topmost row."""
+    """Find the first pixel (n, 2), (column, row), of each outline: the leftmost pixel of its topmost row."""
     points, owner = shapely.get_coordinates(outlines, return_index=True)
     whole = points.astype(np.int64)
     order = np.lexsort((whole[:, 0], whole[:, 1], owner))
@@ -72,5 +79,120 @@ def first_pixels(outlines: Polygons) -> NDArray[np.int64]:
 
 
 def place(outlines: Polygons, ground: Georeference) -> Polygons:
-    """Outlines in pixels to outlines in the scene's CRS."""
+    """Convert outlines in pixels to the scene's CRS."""
     return np.asarray(shapely.transform(outlines, ground.place), dtype=object)
+
+
+def fill_holes(
+    outlines: Polygons, seeds: NDArray[np.int64], limit_m2: float, ground: Georeference
+) -> tuple[Polygons, NDArray[np.bool_]]:
+    """Fill holes up to a limit.
+
+    Args:
+        outlines: in pixels.
+        seeds: a pixel (n, 2) of each, (column, row).
+        limit_m2: area of the largest hole to fill, m2; math.inf: all.
+        ground: georeference of the scene.
+
+    Returns:
+        The outlines, and which of them (n,) lie in a filled hole and so belong to another landslide now.
+    """
+    swallowed = np.zeros(len(outlines), np.bool_)
+    rings, owner = shapely.get_rings(outlines, return_index=True)
+    hole = np.zeros(len(rings), np.bool_)
+    hole[1:] = owner[1:] == owner[:-1]  # the first ring of a polygon is its outer one
+    small = hole.copy()
+    if not math.isinf(limit_m2):
+        small[hole] = ring_sizes(rings[hole], ground)[0] <= limit_m2
+    if not small.any():
+        return outlines, swallowed
+    filled = shapely.polygons(rings[~small], indices=owner[~small])
+    tree = shapely.STRtree(shapely.points(seeds + 0.5))
+    swallowed[tree.query(shapely.polygons(rings[small]), predicate="contains")[1]] = True
+    return np.asarray(filled, dtype=object), swallowed
+
+
+def simplify(outlines: Polygons, tolerance_px: float) -> Polygons:
+    """Remove vertices whose triangle with their neighbours is smaller than the square of a tolerance.
+
+    This is the algorithm of Visvalingam and Whyatt (1993) on all outlines at once (GEOS 3.12): they stay valid, and
+    outlines that meet do not overlap. Older versions of shapely and GEOS simplify each outline alone (Douglas and
+    Peucker 1973), so that outlines that meet in a corner may overlap by less than the tolerance.
+
+    Args:
+        outlines: in pixels.
+        tolerance_px: pixels; much less than the size of a landslide.
+    """
+    if not len(outlines) or tolerance_px <= 0:
+        return outlines
+    if not hasattr(shapely, "coverage_simplify") or shapely.geos_version < (3, 12, 0):
+        return np.asarray(shapely.simplify(outlines, tolerance_px, preserve_topology=True), dtype=object)
+    simple = outlines.copy()
+    for batch in _apart(outlines):
+        simple[batch] = shapely.coverage_simplify(outlines[batch], tolerance_px)
+    return simple
+
+
+def _apart(outlines: Polygons) -> list[NDArray[np.int64]]:
+    """Group the indices of outlines into batches that do not touch each other.
+
+    The time of GEOS grows with the square of a batch. A simplified outline stays within its bounds, so only outlines
+    whose bounds touch, directly or through others, belong together.
+    """
+    boxes = shapely.box(*shapely.bounds(outlines).T)
+    first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    graph = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(len(boxes), len(boxes)))
+    _, group = connected_components(graph, directed=False)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    cuts = starts[np.flatnonzero(np.diff(starts // _BATCH, prepend=0))]
+    return np.split(order, cuts)
+
+
+def ring_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[Floats, Floats]:
+    """Measure area (m2, positive) and length (m) of rings in pixels; NaN without a CRS and a ground sample distance."""
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    if ground.to_degrees is None:
+        placed = shapely.transform(rings, ground.place)
+        scale = ground.scale_m
+        return shapely.area(shapely.polygons(placed)) * scale**2, shapely.length(placed) * scale
+    ends = np.searchsorted(ring, np.arange(1, len(rings)))
+    parts = np.split(ground.degrees(points), ends) if len(rings) else []
+    sizes = np.array([ELLIPSOID.polygon_area_perimeter(part[:, 0], part[:, 1]) for part in parts], np.float64)
+    areas, lengths = sizes.reshape(-1, 2).T
+    return np.abs(areas), lengths
+
+
+def clean_polygons(geometries: geopandas.GeoSeries, name: str) -> geopandas.GeoSeries:
+    """Make geometries single, valid, two-dimensional polygons; everything else in them is left out.
+
+    Args:
+        geometries: of any kind.
+        name: what they were read from, for the warning.
+
+    Warns:
+        LimKerasWarning: some were invalid and were repaired.
+    """
+    shapes = shapely.force_2d(geometries.dropna().to_numpy())
+    shapes = shapes[np.isfinite(shapely.bounds(shapes)).all(axis=-1)]  # empty, or beyond what the CRS can show
+    invalid = ~shapely.is_valid(shapes)
+    if invalid.any():
+        shapes[invalid] = shapely.make_valid(shapes[invalid])
+        message = f"{name}: {invalid.sum()} of {len(shapes)} polygons are invalid (they cross themselves); repaired."
+        warnings.warn(message, LimKerasWarning, stacklevel=3)
+    return geopandas.GeoSeries(_parts(shapes), crs=geometries.crs)
+
+
+def cut_polygons(polygons: geopandas.GeoSeries, area: Any) -> geopandas.GeoSeries:
+    """Cut polygons at an area, a polygon or multi-polygon in their CRS; returns single polygons."""
+    shapely.prepare(area)
+    shapes = np.array(polygons)
+    across = ~shapely.covers(area, shapes)
+    shapes[across] = shapely.intersection(shapes[across], area)
+    return geopandas.GeoSeries(_parts(shapes), crs=polygons.crs)
+
+
+def _parts(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Take single polygons out of geometries, twice because a collection may hold multi-polygons."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
+    return np.asarray(parts[shapely.area(parts) > 0])

@@ -161,7 +161,7 @@ class _SceneTask:
         info, options = self._reader.info, self._options
         self._check_lengths()
         with self._recorded_warnings():
-            check_inventory(info, options, options.dem)
+            check_inventory(info, options)
             grid = reading_grid(info, self._model.info, options.resample)
         make_folder(self._out)
         maps, windows = self._predict(grid, progress)
@@ -235,7 +235,6 @@ class _SceneTask:
             landslides,
             maps=maps,
             folds=model.folds,
-            dem=options.dem,
             options=options,
             gsd_m=reader.info.gsd_m,
             scene=reader.path,

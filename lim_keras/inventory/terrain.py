@@ -1,12 +1,10 @@
-"""Elevation models, slope and aspect."""
+"""Elevation models: slope and aspect on a scene's pixels."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,148 +15,27 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.files import StrPath
 from lim_keras.raster.georeference import Floats, Georeference, RasterInfo, apply, border, inverse, shifted
 from lim_keras.raster.reader import RasterReader, explained
 from lim_keras.raster.warping import averaged, north_up, resample
 from lim_keras.raster.windows import Box
 
-_US_SURVEY_FOOT = 1200 / 3937
-
-_UNITS = {
-    **dict.fromkeys(("", "m", "metre", "meter", "metres", "meters"), 1.0),
-    **dict.fromkeys(("ft", "foot", "feet", "international foot"), 0.3048),
-    **dict.fromkeys(("us survey foot", "us survey feet", "us-ft", "ftus", "us_survey_foot"), _US_SURVEY_FOOT),
-}
-
-# No land and no sea floor that slides lies beyond; void values that a file does not declare do (-9999, -32768, 1e38).
-_LOWEST_M, _HIGHEST_M = -9000.0, 9000.0
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Size and direction of an elevation model's cells on the ground, a row of a window each: all (height, 1).
-
-    xres_m, yres_m: metres across a cell and down. north_deg: azimuth, clockwise from north, of the way up the grid's
-    columns.
-    """
-
-    xres_m: Floats
-    yres_m: Floats
-    north_deg: Floats
-
-
-class Dem:
-    """An elevation model, north up, not finer than asked for. Made by `open_dem`.
-
-    matrix: cells to units of `crs`. width, height: cells.
-    """
-
-    def __init__(self, path: Path, source: Any, metres: float, scale: float, offset: float) -> None:
-        self.path = path
-        self.crs = source.crs
-        self.matrix, self.width, self.height = source.transform, source.width, source.height
-        self._reader = RasterReader(source)
-        self._metres, self._scale, self._offset = metres, scale, offset
-        self._georeference = Georeference(self.matrix, _horizontal(source.crs).to_wkt(), None)
-
-    def read(self, box: Box) -> NDArray[np.float32]:
-        """Elevations (height, width) in metres, NaN where there is none."""
-        raw = self._reader.pixels(box)[..., 0].astype(np.float64)
-        metres = (raw * self._scale + self._offset) * self._metres
-        known = (metres > _LOWEST_M) & (metres < _HIGHEST_M)
-        return np.where(known, metres, np.nan).astype(np.float32)
-
-    def cells(self, box: Box) -> Cells:
-        """Cells of the box's rows, measured on the ellipsoid in its middle column."""
-        rows = np.arange(box.top, box.bottom) + 0.5
-        columns = np.full(len(rows), box.left + box.width / 2)
-        return Cells(*(part[:, np.newaxis] for part in self._georeference.pixel_sides(columns, rows)))
-
-
-@contextmanager
-def open_dem(path: Path, scene_crs: str, centre: Floats, gsd_m: float | None) -> Iterator[tuple[Dem, Transformer]]:
-    """Open an elevation model for a scene.
-
-    Args:
-        path: any raster that GDAL reads, of one band.
-        scene_crs: of the scene.
-        centre: (2,) the scene's centre in its CRS.
-        gsd_m: ground sample distance of the scene; a finer model is averaged to about that first.
-
-    Yields:
-        The model, and the way from the scene's CRS to the model's.
-
-    Raises:
-        DataError: unreadable, without a place on the ground, of several bands, or with heights in a unit that is not
-            known: one that is neither metres nor feet, or none on a grid that is not in metres or degrees.
-    """
-    with ExitStack() as stack:
-        source = stack.enter_context(RasterReader(path, bands=(1,))).dataset
-        if source.crs is None or source.count != 1:
-            raise DataError(
-                f"{path}: expected a georeferenced elevation model of one band. "
-                f"Received: {source.count} bands, CRS {source.crs}."
-            )
-        metres, scale, offset = _metres_a_unit(path, source), source.scales[0], source.offsets[0]
-        try:
-            way = Transformer.from_crs(scene_crs, _horizontal(source.crs), always_xy=True)
-        except ProjError as error:
-            raise DataError(f"{path}: its CRS and that of the scene cannot be brought together ({error}).") from error
-        with explained(path):
-            source = stack.enter_context(north_up(source))
-            dem = Dem(path, source, metres, scale, offset)
-            step = _coarsening(dem, way, centre, gsd_m)
-            if step > 1:
-                dem = Dem(path, stack.enter_context(averaged(source, step)), metres, scale, offset)
-        yield dem, way
-
-
-def _coarsening(dem: Dem, way: Transformer, centre: Floats, gsd_m: float | None) -> int:
-    """Cells of the model to a pixel of the scene, a side; 1 where the model is coarser."""
-    x, y = way.transform(*centre)
-    if gsd_m is None or not np.isfinite([x, y]).all():
-        return 1
-    column, row = apply(inverse(dem.matrix), np.array([[x, y]]))[0]
-    cells = dem.cells(Box.sized(int(np.clip(row, 0, dem.height)), int(np.clip(column, 0, dem.width)), 1, 1))
-    return max(1, int(gsd_m / max(cells.xres_m[0, 0], cells.yres_m[0, 0]) + 1e-3))
-
-
-def _metres_a_unit(path: Path, source: Any) -> float:
-    """By the band's unit; where it has none, by the vertical axis of a compound CRS; metres where neither says.
-
-    On a grid in feet, heights are as often in feet as in metres, and slopes would be wrong by a factor of three.
-    """
-    unit = (source.units[0] or "").strip()
-    if unit.lower() in _UNITS and unit:
-        return _UNITS[unit.lower()]
-    if unit:
-        raise DataError(
-            f"{path}: expected elevations in metres or feet, but the band's unit is {unit!r}. Convert it, or say what "
-            "it is (`gdal_edit.py -units metre`)."
-        )
-    upward = [axis for axis in CRS.from_wkt(source.crs.to_wkt()).axis_info if axis.direction == "up"]
-    if upward:
-        return float(upward[0].unit_conversion_factor)
-    if source.crs.is_projected and source.crs.linear_units_factor[1] != 1:
-        raise DataError(
-            f"{path}: expected elevations of a known unit, but its grid is in {source.crs.linear_units_factor[0]} and "
-            "its band has no unit. Say what it is (`gdal_edit.py -units metre`, or `-units ft`)."
-        )
-    return 1.0
-
-
-def _horizontal(crs: Any) -> CRS:
-    """Without the vertical part of a compound CRS."""
-    whole = CRS.from_wkt(crs.to_wkt())
-    return whole.sub_crs_list[0] if whole.is_compound else whole
-
-
 Elevations = NDArray[np.float32]
 
-# Cells around a window: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding.
+_METRES_OF_UNIT = {
+    **dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0),
+    **dict.fromkeys(("ft", "foot", "feet", "international foot"), 0.3048),
+    **dict.fromkeys(("us survey foot", "us survey feet", "us-ft", "ftus", "us_survey_foot"), 1200 / 3937),
+}
+
+# Void values that a file does not declare lie outside (-9999, -32768, 1e38); no landslide does.
+_LOWEST_M, _HIGHEST_M = -9000.0, 9000.0
+
+# Cells around a box: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding.
 _MARGIN = 4
 
-# What rounding of corners may leave uncovered of a scene.
+# Share of a scene that rounding of its corners may leave uncovered.
 _NEGLIGIBLE = 1e-4
 
 
@@ -166,8 +43,10 @@ _NEGLIGIBLE = 1e-4
 class Terrain:
     """Terrain on the scene's grid, (height, width) float32 each, NaN where unknown.
 
-    elevation: metres. slope: degrees, 0 level, 90 upright. aspect: degrees, the way that the slope faces (downhill),
-    0 north, 90 east; NaN on level ground.
+    Attributes:
+        elevation: metres.
+        slope: degrees, 0 level, 90 vertical.
+        aspect: degrees, downhill direction, 0 north, 90 east; NaN on level ground.
     """
 
     elevation: Elevations
@@ -176,17 +55,15 @@ class Terrain:
 
 
 def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) -> tuple[Elevations, Elevations]:
-    """Slope and aspect of the plane that fits each 3 x 3 neighbourhood, after Horn (1981), "Hill shading and the
-    reflectance map", Proceedings of the IEEE 69(1): neighbours beside the cell weigh twice those at its corners.
+    """Compute slope and aspect from 3 x 3 neighbourhoods (Horn 1981, Proceedings of the IEEE 69(1)).
 
     Args:
         elevation: (height, width) metres; rows go from north to south, columns from west to east. NaN where unknown.
-        xres_m: metres across a cell, one number or (height, 1), one a row.
-        yres_m: metres down a cell, likewise.
+        xres_m: metres across a cell, one number or (height, 1).
+        yres_m: metres down a cell, one number or (height, 1).
 
     Returns:
-        slope in degrees, and aspect in degrees: the way that the slope faces (downhill), 0 north, 90 east, NaN on
-        level ground. Both (height, width) float32, NaN at the border and where the cell or a neighbour is NaN.
+        Slope and aspect as in `Terrain`, NaN at the border and where the cell or a neighbour is NaN.
     """
     height, width = elevation.shape
     slope, aspect = np.full((2, height, width), np.nan, np.float32)
@@ -207,50 +84,70 @@ def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) ->
     return slope, aspect
 
 
-class TerrainReader:
-    """Elevation, slope and aspect below windows of a scene; a context manager.
-
-    Slopes are taken on the model's own cells and only then brought to the scene's pixels, bilinearly. The other way
-    round, a 30 m model drawn out bilinearly to pixels of 0.8 m is a net of facets with creases between them; slopes of
-    those pixels show the facets and the creases, not the hillside. A model that is finer than the scene is averaged to
-    the scene's ground sample distance first, for the roughness of single boulders is not the slope of a landslide.
-
-    Cells are measured on the WGS 84 ellipsoid, row by row: a model in degrees is used as it is, without a warp that
-    would smooth it, and one in Web Mercator gets its true slopes too. Aspects are turned from the grid's north to true
-    north. Only the window's part of the model is in memory.
+class _Dem:
+    """An elevation model, north up.
 
     Args:
-        dem: any raster of one band that GDAL reads; elevations in metres or, where its band or its vertical CRS says
-            so, in feet.
+        source: rasterio dataset of one band.
+        scaling: scale and offset of its values, and metres of their unit.
+    """
+
+    def __init__(self, source: Any, scaling: tuple[float, float, float]) -> None:
+        self.crs, self.transform, self.width, self.height = source.crs, source.transform, source.width, source.height
+        self._reader, self._scaling = RasterReader(source), scaling
+        self._georeference = Georeference(self.transform, _horizontal(source.crs).to_wkt(), None)
+
+    def read(self, box: Box) -> Elevations:
+        """Read elevations (height, width) in metres, NaN where there is none."""
+        scale, offset, unit = self._scaling
+        metres = (self._reader.pixels(box)[..., 0].astype(np.float64) * scale + offset) * unit
+        known = (metres > _LOWEST_M) & (metres < _HIGHEST_M)
+        return np.where(known, metres, np.nan).astype(np.float32)
+
+    def cells(self, box: Box) -> list[Floats]:
+        """Measure the cells of each row: metres across, metres down and azimuth of the columns, (height, 1) each."""
+        rows = np.arange(box.top, box.bottom, dtype=np.float64) + 0.5
+        columns = np.full(len(rows), box.left + box.width / 2)
+        return [part[:, np.newaxis] for part in self._georeference.pixel_sides(columns, rows)]
+
+
+class TerrainReader:
+    """Elevation, slope and aspect below boxes of a scene; a context manager.
+
+    Slopes are computed on the model's cells and then interpolated bilinearly; slopes of an interpolated model would
+    show the facets between its cells. A model that is finer than the scene is averaged to the scene's ground sample
+    distance first. Cells are measured on the ellipsoid, row by row, so that a model in degrees needs no warping.
+
+    Args:
+        dem: raster of one band; elevations in metres or, where its band or its vertical CRS says so, in feet.
         scene: header of a raster on the scene's grid.
 
     Attributes:
         uncovered: share of the scene's area outside the model, 0..1; known once entered.
 
     Raises (when entered):
-        DataError: the scene has no CRS, the model cannot be used, or it lies elsewhere. A model that covers a part only
-            is a warning.
+        DataError: the scene has no CRS, the model is unreadable, without a CRS, of several bands or in an unknown unit,
+            or it lies elsewhere.
+
+    Warns (when entered):
+        LimKerasWarning: the model covers a part of the scene only.
     """
 
-    def __init__(self, dem: Path, scene: RasterInfo) -> None:
+    def __init__(self, dem: StrPath, scene: RasterInfo) -> None:
         self._path, self._scene, self._ground = dem, scene, Georeference.of(scene)
         self.uncovered = 0.0
         self._stack = ExitStack()
-        self._dem: Dem
-        self._way: Transformer
+        self._dem: _Dem
+        self._to_dem: Transformer
 
     def __enter__(self) -> Self:
-        ground = self._ground
-        if not ground.crs:
+        if not self._ground.crs:
             raise DataError(
                 f"{self._scene.path}: expected a scene with a CRS to find its place in {self._path}, but it has none."
             )
-        everything = self._scene.box
-        centre = ground.place(np.array([[everything.width / 2, everything.height / 2]]))[0]
         with ExitStack() as stack:
-            opened = open_dem(self._path, ground.crs, centre, ground.gsd_m)
-            self._dem, self._way = stack.enter_context(opened)
-            self.uncovered = _uncovered(self._to_cells(everything), self._dem)
+            self._open(stack)
+            self.uncovered = _uncovered(self._to_cells(self._scene.box), self._dem)
             self._check_cover()
             self._stack = stack.pop_all()
         return self
@@ -260,15 +157,44 @@ class TerrainReader:
     ) -> None:
         self._stack.close()
 
+    def _open(self, stack: ExitStack) -> None:
+        path = self._path
+        source = stack.enter_context(RasterReader(path, bands=(1,))).dataset
+        if source.crs is None or source.count != 1:
+            raise DataError(
+                f"{path}: expected a georeferenced elevation model of one band. "
+                f"Received: {source.count} bands, CRS {source.crs}."
+            )
+        scaling = source.scales[0], source.offsets[0], _metres_of_unit(path, source)
+        try:
+            self._to_dem = Transformer.from_crs(self._ground.crs, _horizontal(source.crs), always_xy=True)
+        except ProjError as error:
+            raise DataError(f"{path}: its CRS and that of the scene cannot be brought together ({error}).") from error
+        with explained(path):
+            source = stack.enter_context(north_up(source))
+            self._dem = _Dem(source, scaling)
+            if (step := self._cells_per_pixel()) > 1:
+                self._dem = _Dem(stack.enter_context(averaged(source, step)), scaling)
+
+    def _cells_per_pixel(self) -> int:
+        """Count the model's cells along a side of a pixel at the scene's centre; 1 where the model is coarser."""
+        dem, box = self._dem, self._scene.box
+        column, row = self._in_cells(np.array([[box.width / 2, box.height / 2]]))[0]
+        if self._ground.gsd_m is None or not np.isfinite([column, row]).all():
+            return 1
+        across, down, _ = dem.cells(
+            Box.sized(int(np.clip(row, 0, dem.height)), int(np.clip(column, 0, dem.width)), 1, 1)
+        )
+        return max(1, int(self._ground.gsd_m / max(across[0, 0], down[0, 0]) + 1e-3))
+
     def read(self, box: Box) -> Terrain:
-        """The terrain below a box of the scene."""
+        """Read the terrain below a box of the scene."""
         part = self._cells_below(box)
         if part is None:
-            nowhere = np.full((3, box.height, box.width), np.nan, np.float32)
-            return Terrain(*nowhere)
+            return Terrain(*np.full((3, box.height, box.width), np.nan, np.float32))
         layers = self._layers(part)
         smooth = self._sample(layers, part, box)
-        # Bilinear weights would draw the neighbours of a void into it: a pixel is as unknown as the cell that it is in.
+        # Bilinear weights would extend the neighbours of a void into it.
         smooth[np.isnan(self._sample(layers, part, box, nearest=True))] = np.nan
         elevation, slope, east, north = smooth
         level = (east == 0) & (north == 0)
@@ -276,20 +202,22 @@ class TerrainReader:
         return Terrain(elevation, slope, aspect.astype(np.float32))
 
     def _sample(self, layers: Elevations, part: Box, box: Box, *, nearest: bool = False) -> Elevations:
-        """Layers (n, height, width) of a part of the model, at the pixels of a box of the scene."""
-        source = self._dem.crs, shifted(self._dem.matrix, part.left, part.top)
+        """Interpolate layers (n, height, width) of a part of the model at the pixels of a box of the scene."""
+        source = self._dem.crs, shifted(self._dem.transform, part.left, part.top)
         target = self._ground.crs, shifted(self._ground.transform, box.left, box.top)
         with explained(self._path):
             return resample(layers, source, target, (box.height, box.width), nearest=nearest)
 
     def _layers(self, part: Box) -> Elevations:
-        """Elevation, slope and the two parts of the direction that it faces, which unlike its angle can be averaged."""
-        elevation, cells = self._dem.read(part), self._dem.cells(part)
-        slope, aspect = slope_aspect(elevation, cells.xres_m, cells.yres_m)
-        facing = np.radians(aspect + cells.north_deg)
+        """Read elevation, slope, and east and north part of the aspect, which unlike the angle can be averaged."""
+        elevation = self._dem.read(part)
+        across, down, azimuth = self._dem.cells(part)
+        slope, aspect = slope_aspect(elevation, across, down)
+        facing = np.radians(aspect + azimuth)
         return np.stack([elevation, slope, np.sin(facing), np.cos(facing)]).astype(np.float32)
 
     def _cells_below(self, box: Box) -> Box | None:
+        """Find the cells that a box of the scene needs; None outside the model."""
         points = self._to_cells(box)
         if not np.isfinite(points).all():
             return None
@@ -301,10 +229,13 @@ class TerrainReader:
         return Box(top, left, bottom, right)
 
     def _to_cells(self, box: Box) -> Floats:
-        """The border of a box of the scene, in cells of the model."""
-        placed = self._ground.place(border(box))
-        x, y = self._way.transform(placed[:, 0], placed[:, 1])
-        return apply(inverse(self._dem.matrix), np.stack([x, y], axis=-1))
+        """Convert the border of a box of the scene to points (n, 2) in cells of the model."""
+        return self._in_cells(border(box))
+
+    def _in_cells(self, points: Floats) -> Floats:
+        placed = self._ground.place(points)
+        x, y = self._to_dem.transform(placed[:, 0], placed[:, 1])
+        return apply(inverse(self._dem.transform), np.stack([x, y], axis=-1))
 
     def _check_cover(self) -> None:
         if self.uncovered >= 1:
@@ -321,9 +252,39 @@ class TerrainReader:
             )
 
 
-def _uncovered(outline: Floats, dem: Dem) -> float:
-    """Share of an outline (n, 2), in cells of a model, that lies outside of it."""
+def _uncovered(outline: Floats, dem: _Dem) -> float:
+    """Compute the share of an outline (n, 2), in cells of a model, that lies outside of it."""
     if not np.isfinite(outline).all():
         return 1.0
     scene: Any = shapely.Polygon(outline)
     return float(1 - scene.intersection(shapely.box(0, 0, dem.width, dem.height)).area / scene.area)
+
+
+def _metres_of_unit(path: StrPath, source: Any) -> float:
+    """Find the unit of elevations: that of the band, else of the vertical axis of a compound CRS, else metres.
+
+    On a grid in feet, heights are as often in feet as in metres, so a band without a unit is refused.
+    """
+    unit = (source.units[0] or "").strip()
+    if unit.lower() in _METRES_OF_UNIT:
+        return _METRES_OF_UNIT[unit.lower()]
+    if unit:
+        raise DataError(
+            f"{path}: expected elevations in metres or feet, but the band's unit is {unit!r}. Convert it, or say what "
+            "it is (`gdal_edit.py -units metre`)."
+        )
+    upward = [axis for axis in CRS.from_wkt(source.crs.to_wkt()).axis_info if axis.direction == "up"]
+    if upward:
+        return float(upward[0].unit_conversion_factor)
+    if source.crs.is_projected and source.crs.linear_units_factor[1] != 1:
+        raise DataError(
+            f"{path}: expected elevations of a known unit, but its grid is in {source.crs.linear_units_factor[0]} and "
+            "its band has no unit. Say what it is (`gdal_edit.py -units metre`, or `-units ft`)."
+        )
+    return 1.0
+
+
+def _horizontal(crs: Any) -> CRS:
+    """Return a CRS without its vertical part."""
+    whole = CRS.from_wkt(crs.to_wkt())
+    return whole.sub_crs_list[0] if whole.is_compound else whole

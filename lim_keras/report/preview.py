@@ -20,7 +20,7 @@ from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.measures import polygon_areas_m2
+from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.raster.georeference import Georeference, RasterInfo, apply, inverse
 from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.report.style import (

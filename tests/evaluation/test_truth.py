@@ -14,7 +14,7 @@ from shapely.affinity import translate
 
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.scene import rasterise_block, read_truth, score_detections, unlabelled
-from lim_keras.inventory.measures import polygon_areas_m2
+from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
 from lim_keras.raster.windows import Box

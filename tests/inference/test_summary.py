@@ -52,4 +52,4 @@ def test_a_landslide_that_a_slope_left_out_is_not_silently_gone(
     said = [str(one.message) for one in recwarn if issubclass(one.category, LimKerasWarning)]
     assert said == summary["warnings"] and len(said) == unknown
     for line in said:
-        assert line.startswith(f"{dem}: does not say the slope of 1 of 1 landslides on {scene},")
+        assert line.startswith(f"{dem}: has no slope for 1 of 1 landslides on {scene}:")

@@ -49,18 +49,16 @@ def write_dem(tmp_path, bands=1, crs=UTM, left=499_900, size=30):
 def test_metres_without_a_ground_sample_distance(nowhere, scene, options, named):
     expected = f"{nowhere.path}: its ground sample distance is unknown, but needed for {named}. Give `gsd_m`"
     with pytest.raises(ConfigError, match="^" + re.escape(expected)):
-        check_inventory(nowhere, InventoryOptions(**options), None)
-    check_inventory(replace(nowhere, gsd_m=0.8), InventoryOptions(**options), None)
-    check_inventory(scene, InventoryOptions(**options), None)
-    check_inventory(nowhere, InventoryOptions(fill_holes_m2=math.inf), None)
+        check_inventory(nowhere, InventoryOptions(**options))
+    check_inventory(replace(nowhere, gsd_m=0.8), InventoryOptions(**options))
+    check_inventory(scene, InventoryOptions(**options))
+    check_inventory(nowhere, InventoryOptions(fill_holes_m2=math.inf))
 
 
-def test_a_slope_needs_a_model_and_a_model_a_place(nowhere, scene, tmp_path):
-    with pytest.raises(ConfigError, match=r"valley.tif: `min_slope_deg` needs an elevation model. Give `dem`"):
-        check_inventory(scene, InventoryOptions(min_slope_deg=5), None)
+def test_a_model_needs_a_place(nowhere, tmp_path):
     dem = write_dem(tmp_path)
     with pytest.raises(DataError, match=r"nocrs.tif: has no coordinate reference system.*dem.tif"):
-        check_inventory(replace(nowhere, gsd_m=0.8), InventoryOptions(), dem)
+        check_inventory(replace(nowhere, gsd_m=0.8), InventoryOptions(dem=dem))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ def test_a_slope_needs_a_model_and_a_model_a_place(nowhere, scene, tmp_path):
 )
 def test_models_that_cannot_be_used(scene, tmp_path, place, said):
     with pytest.raises(DataError, match=said):
-        check_inventory(scene, InventoryOptions(min_slope_deg=5), write_dem(tmp_path, **place))
+        check_inventory(scene, InventoryOptions(min_slope_deg=5, dem=write_dem(tmp_path, **place)))
 
 
 def test_a_unit_that_is_not_known(scene, tmp_path):
@@ -81,13 +79,13 @@ def test_a_unit_that_is_not_known(scene, tmp_path):
     with rasterio.open(dem, "r+") as target:
         target.units = ("fathom",)
     with pytest.raises(DataError, match=r"dem.tif: .*'fathom'"):
-        check_inventory(scene, InventoryOptions(), dem)
+        check_inventory(scene, InventoryOptions(dem=dem))
 
 
 def test_a_model_of_a_part_is_left_to_the_inventory_to_warn_of(scene, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_inventory(scene, InventoryOptions(min_slope_deg=5), write_dem(tmp_path, size=13))
+        check_inventory(scene, InventoryOptions(min_slope_deg=5, dem=write_dem(tmp_path, size=13)))
     assert caught == []
 
 

@@ -3,11 +3,13 @@ import math
 import geopandas
 import numpy as np
 import pytest
+import shapely
 from rasterio import Affine
 from shapely import Polygon, box
 
-from lim_keras.inventory.measures import measure, polygon_areas_m2
-from lim_keras.inventory.simplify import fill_holes, simplify
+from lim_keras.inventory import polygons
+from lim_keras.inventory.attributes import outline_attributes, polygon_areas_m2
+from lim_keras.inventory.polygons import fill_holes, simplify, trace
 from lim_keras.raster.georeference import Georeference
 
 PIXELS = Georeference(Affine(1, 0, 0, 0, -1, 0), "", 1.0)
@@ -18,7 +20,7 @@ def utm(x=500_000.0, step=1.0) -> Georeference:
 
 
 def of(outline, ground):
-    return {name: column[0] for name, column in measure(np.array([outline]), ground).items()}
+    return {name: column[0] for name, column in outline_attributes(np.array([outline]), ground).items()}
 
 
 def test_rectangle_without_crs():
@@ -113,7 +115,7 @@ def test_crs_without_a_place_on_the_earth():
 
 def test_none():
     for ground in (PIXELS, utm()):
-        assert {column.shape for column in measure(np.array([], object), ground).values()} == {(0,)}
+        assert {column.shape for column in outline_attributes(np.array([], object), ground).values()} == {(0,)}
 
 
 # Polygons in any CRS.
@@ -189,10 +191,6 @@ def test_a_staircase_becomes_a_slope():
 
 @pytest.mark.parametrize("native", [True, False])
 def test_simplified_outlines_are_valid(write_mask, monkeypatch, native):
-    import shapely
-
-    from lim_keras.inventory.polygons import trace
-
     if not native:
         monkeypatch.delattr(shapely, "coverage_simplify", raising=False)
     mask = (np.random.default_rng(1).random((80, 80)) < 0.55).astype(np.uint8)
@@ -206,16 +204,11 @@ def test_simplified_outlines_are_valid(write_mask, monkeypatch, native):
 
 
 def test_simplifying_in_batches_changes_nothing(write_mask, monkeypatch):
-    import shapely
-
-    from lim_keras.inventory import simplify as shapes
-    from lim_keras.inventory.polygons import trace
-
     mask = (np.random.default_rng(4).random((60, 60)) < 0.3).astype(np.uint8)
     outlines, _ = trace(write_mask(mask))
     whole = shapely.coverage_simplify(outlines, 1.2)
-    monkeypatch.setattr(shapes, "_BATCH", 5)
-    batches = shapes._apart(outlines)
+    monkeypatch.setattr(polygons, "_BATCH", 5)
+    batches = polygons._apart(outlines)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(outlines))) and len(batches) > 10
     simple = simplify(outlines, 1.2)
     assert shapely.equals(simple, whole).mean() > 0.99

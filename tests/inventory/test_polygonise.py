@@ -115,7 +115,7 @@ def test_simplify_is_in_metres(write_mask):
 def test_terrain(write_mask, mask, hill):
     # The first landslide (columns 5 to 15) lies on level ground; the second (30 to 36) on a slope of atan(0.5) = 26.565
     # degrees that faces west, its pixels' centres 5 m apart: 2.5 m. The others lie on the bend between them.
-    found = polygonise(write_mask(mask), dem=hill, options=InventoryOptions(min_slope_deg=10))
+    found = polygonise(write_mask(mask), options=InventoryOptions(dem=hill, min_slope_deg=10))
     frame = found.frame
     assert [*frame.columns] == [*COLUMNS, *TERRAIN, "below_min_slope", "geometry"]
     assert frame.slope_mean_deg[0] == 0 and math.isnan(frame.aspect_mean_deg[0])
@@ -128,8 +128,8 @@ def test_terrain(write_mask, mask, hill):
 
 
 def test_flat_landslides_are_dropped_on_request(write_mask, mask, hill):
-    options = InventoryOptions(min_slope_deg=10, drop_flat=True, min_area_m2=2)
-    found = polygonise(write_mask(mask), dem=hill, options=options)
+    options = InventoryOptions(dem=hill, min_slope_deg=10, drop_flat=True, min_area_m2=2)
+    found = polygonise(write_mask(mask), options=options)
     assert (len(found.frame), found.dropped_small, found.dropped_flat) == (2, 1, 1)
     assert found.frame.id.tolist() == [1, 2] and not found.frame.below_min_slope.any()
 
@@ -138,12 +138,12 @@ def test_unknown_slope_is_not_below(write_mask, mask, tmp_path):
     # The model ends 30 m east of the scene's edge, its slopes 10 m before: those of the first landslide are all.
     transform = Affine(10, 0, 499_900, 0, -10, 3_000_100)
     dem = write_raster(tmp_path / "dem.tif", np.full((30, 13), 500, np.float32), crs=UTM, transform=transform)
-    options = InventoryOptions(min_slope_deg=10, drop_flat=True)
+    options = InventoryOptions(dem=dem, min_slope_deg=10, drop_flat=True)
     with (
         pytest.warns(LimKerasWarning, match="does not cover 40"),
-        pytest.warns(LimKerasWarning, match=r"dem.tif: does not say the slope of 3 of 3 landslides on .*mask.tif"),
+        pytest.warns(LimKerasWarning, match=r"dem.tif: has no slope for 3 of 3 landslides on .*mask.tif"),
     ):
-        found = polygonise(write_mask(mask), dem=dem, options=options)
+        found = polygonise(write_mask(mask), options=options)
     assert found.unknown_slope == 3
     assert found.uncovered == pytest.approx(0.4) and found.dropped_flat == 1
     assert found.frame.slope_mean_deg.isna().all() and len(found.frame) == 3
@@ -156,8 +156,8 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
     heights[:, :23] = -9999
     transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
     dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform, nodata=-9999)
-    with pytest.warns(LimKerasWarning, match=r"slope of 1 of 3 landslides on valley.tif, as it is void or ends there"):
-        found = polygonise(write_mask(mask), dem=dem, options=InventoryOptions(min_area_m2=2), scene=Path("valley.tif"))
+    with pytest.warns(LimKerasWarning, match=r"has no slope for 1 of 3 landslides on valley.tif: it is void"):
+        found = polygonise(write_mask(mask), options=InventoryOptions(dem=dem, min_area_m2=2), scene=Path("valley.tif"))
     assert found.unknown_slope == 1 and found.uncovered == 0
     assert found.frame.slope_mean_deg.isna().tolist() == [True, False, False]
 
@@ -167,7 +167,7 @@ def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
     with pytest.raises(ConfigError, match=r"^valley.tif: its ground sample distance is unknown"):
         polygonise(path, options=InventoryOptions(min_area_m2=1), scene=Path("valley.tif"))
     with pytest.raises(DataError, match=r"^valley.tif: expected a scene with a CRS"):
-        polygonise(path, dem=tmp_path / "dem.tif", scene=Path("valley.tif"))
+        polygonise(path, options=InventoryOptions(dem=tmp_path / "dem.tif"), scene=Path("valley.tif"))
 
 
 def test_without_crs(write_mask, mask):
@@ -192,7 +192,7 @@ def test_metres_need_a_crs_or_a_gsd(write_mask, option):
 
 def test_none(write_mask, hill):
     found = polygonise(
-        write_mask(np.zeros((60, 50))), dem=hill, options=InventoryOptions(min_slope_deg=5, simplify_m=1)
+        write_mask(np.zeros((60, 50))), options=InventoryOptions(dem=hill, min_slope_deg=5, simplify_m=1)
     )
     assert [*found.frame.columns] == [*COLUMNS, *TERRAIN, "below_min_slope", "geometry"]
     assert len(found.frame) == 0 and found.frame.crs.to_string() == UTM
@@ -207,6 +207,7 @@ def test_none(write_mask, hill):
         ({"simplify_m": -0.1}, "`simplify_m`"),
         ({"min_slope_deg": 91}, "`min_slope_deg`. Expected degrees"),
         ({"drop_flat": True}, "`drop_flat` needs `min_slope_deg`"),
+        ({"min_slope_deg": 5}, "`min_slope_deg` needs an elevation model. Give `dem`"),
     ],
 )
 def test_bad_options(options, message):
@@ -216,8 +217,6 @@ def test_bad_options(options, message):
 
 def test_bad_arguments(write_mask):
     path = write_mask([[0, 1]])
-    with pytest.raises(ConfigError, match=r"`min_slope_deg` needs an elevation model"):
-        polygonise(path, options=InventoryOptions(min_slope_deg=5))
     with pytest.raises(ConfigError, match=r"`folds`. Expected a whole number >= 1. Received: 0"):
         polygonise(path, folds=0)
 

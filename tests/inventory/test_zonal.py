@@ -3,15 +3,15 @@ import pytest
 from rasterio.features import rasterize
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.polygons import read_mask_info, trace
+from lim_keras.inventory.attributes import Edges, Statistics, pixel_attributes
+from lim_keras.inventory.polygons import trace
 from lim_keras.inventory.terrain import Terrain
-from lim_keras.inventory.zonal import Edges, Zones, zonal_statistics
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import write_raster
 
 
 def statistics(path, **options):
-    return zonal_statistics(path, trace(path)[0], read_mask_info(path), **options)
+    return pixel_attributes(path, trace(path)[0], **options)
 
 
 def write_maps(path, mask, *bands):
@@ -129,11 +129,11 @@ def test_terrain_columns(write_mask):
     assert found["aspect_mean_deg"][0] == pytest.approx(10, abs=1e-4)
 
 
-def test_opposite_directions_have_no_mean():
-    zones = Zones(2)
-    zones.add(np.array([0, 0]), np.array([1.0, np.nan]))
-    assert zones.mean.tolist()[0] == 1 and np.isnan(zones.mean[1])
-    assert zones.count.tolist() == [1, 0] and np.isnan(zones.range[0][1])
+def test_statistics_leave_out_nan():
+    one = Statistics(2)
+    one.add(np.array([0, 0]), np.array([1.0, np.nan]))
+    assert one.mean.tolist()[0] == 1 and np.isnan(one.mean[1])
+    assert one.count.tolist() == [1, 0] and np.isnan(one.lowest[1])
 
 
 def test_maps_of_another_size(write_mask, tmp_path):
@@ -167,4 +167,4 @@ def test_polygons_of_another_mask(write_mask):
     outlines, _ = trace(write_mask([[1, 0]]))
     path = write_mask([[1, 1]])
     with pytest.raises(DataError, match="its polygons are not those of its pixels"):
-        zonal_statistics(path, outlines, read_mask_info(path))
+        pixel_attributes(path, outlines)

@@ -1,0 +1,370 @@
+"""Attributes of landslides: every column of the inventory, in the order of the tables below.
+
+A new attribute is a new row of a table. Its function takes the outlines as they are drawn (`Outlines`), or statistics
+of the pixels of each landslide (`Pixels`), which `_read_layers` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import geopandas
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from lim_keras.errors import DataError
+from lim_keras.inventory.polygons import Polygons, ring_sizes
+from lim_keras.inventory.terrain import Terrain
+from lim_keras.raster.georeference import Floats, Georeference, metres_per_degree
+from lim_keras.raster.reader import NO_LABEL, RasterReader
+from lim_keras.raster.windows import BLOCK, Box, blocks
+
+Columns = dict[str, NDArray[Any]]
+
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True)
+class Attribute(Generic[Source]):
+    """A column of the inventory.
+
+    Attributes:
+        name: name of the column.
+        unit: unit or range of the values; "" for true or false.
+        meaning: what it says of a landslide; NaN where it is unknown.
+        compute: computes the values (n,) of all landslides.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    compute: Callable[[Source], NDArray[Any]]
+
+
+class Outlines:
+    """Measures of outlines in pixels, (n,) each; NaN where there is neither a CRS nor a ground sample distance."""
+
+    def __init__(self, outlines: Polygons, ground: Georeference) -> None:
+        self.area_m2, self.perimeter_m = _sizes(outlines, ground)
+        # A ratio needs no unit: the plane is in pixels where no metres are known.
+        self.plane, origin, degree = _local_planes(outlines, ground)
+        centroids = np.asarray(shapely.get_coordinates(shapely.centroid(self.plane)), np.float64).reshape(-1, 2)
+        self.longitude, self.latitude = (origin + centroids / degree).T
+
+    def compactness(self) -> Floats:
+        """4 pi area / perimeter^2 (Polsby and Popper 1991)."""
+        known = np.isfinite(self.area_m2)
+        area = np.where(known, self.area_m2, shapely.area(self.plane))
+        perimeter = np.where(known, self.perimeter_m, shapely.length(self.plane))
+        return np.asarray(4 * np.pi * area / perimeter**2, np.float64)
+
+    def elongation(self) -> Floats:
+        """Long over short side of the smallest rotated rectangle."""
+        corners = shapely.get_coordinates(shapely.oriented_envelope(self.plane)).reshape(-1, 5, 2)
+        sides = np.hypot(*np.moveaxis(np.diff(corners[:, :3], axis=1), -1, 0))
+        return np.asarray(sides.max(axis=1) / sides.min(axis=1), np.float64)
+
+
+class TerrainSource(Protocol):
+    """Source of terrain, such as `lim_keras.inventory.terrain.TerrainReader`."""
+
+    def read(self, box: Box) -> Terrain:
+        """Read elevation, slope and aspect, each (height, width) of a box of the scene."""
+        ...
+
+
+class Pixels:
+    """Statistics of layers over the pixels of n landslides.
+
+    Attributes:
+        layers: statistics by name; a layer that was not read is unknown everywhere.
+        at_edge: (n,) whether the landslide reaches the outermost row or column of the scene.
+        folds: number of models that voted.
+    """
+
+    def __init__(self, outlines: Polygons, scene: Box, folds: int) -> None:
+        names = ("probability", "votes", "beside_nodata", "elevation", "slope", "east", "north")
+        self.layers = {name: Statistics(len(outlines)) for name in names}
+        left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
+        self.at_edge = (left <= 0) | (top <= 0) | (right >= scene.right) | (bottom >= scene.bottom)
+        self.folds = folds
+
+    def fold_agreement(self) -> Floats:
+        """Mean share of the folds that voted for a landslide."""
+        return self.layers["votes"].mean / self.folds
+
+    def elevation_range(self) -> Floats:
+        """Difference of highest and lowest elevation."""
+        return self.layers["elevation"].highest - self.layers["elevation"].lowest
+
+    def aspect(self) -> Floats:
+        """Mean direction of the slopes; unknown where all directions cancel out."""
+        east, north = self.layers["east"].mean, self.layers["north"].mean
+        direction = np.degrees(np.arctan2(east, north)) % 360
+        return np.where(np.hypot(east, north) > _MIN_RESULTANT, direction, np.nan)
+
+
+# Shorter mean directions are rounding errors.
+_MIN_RESULTANT = 1e-6
+
+OUTLINE_ATTRIBUTES: tuple[Attribute[Outlines], ...] = (
+    Attribute("area_m2", "m2", "area without holes", lambda one: one.area_m2),
+    Attribute("perimeter_m", "m", "length of all rings", lambda one: one.perimeter_m),
+    Attribute("longitude", "degrees", "of the centroid, WGS 84", lambda one: (one.longitude + 180) % 360 - 180),
+    Attribute("latitude", "degrees", "of the centroid, WGS 84", lambda one: one.latitude),
+    Attribute("compactness", "0..1", "1 for a circle, pi / 4 for a square; low for staircases", Outlines.compactness),
+    Attribute("elongation", ">= 1", "long over short side of the smallest rectangle around it", Outlines.elongation),
+)
+
+PIXEL_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
+    Attribute("probability_mean", "0..1", "mean probability", lambda one: one.layers["probability"].mean),
+    Attribute("probability_max", "0..1", "highest probability", lambda one: one.layers["probability"].highest),
+    Attribute(
+        "fold_agreement", "0..1", "mean share of folds that agree", lambda one: one.layers["votes"].mean / one.folds
+    ),
+    Attribute("touches_nodata", "", "shares a side with nodata", lambda one: one.layers["beside_nodata"].total > 0),
+    Attribute("touches_edge", "", "lies at the edge of the scene", lambda one: one.at_edge),
+)
+
+# With an elevation model.
+TERRAIN_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
+    Attribute("slope_mean_deg", "degrees", "mean slope", lambda one: one.layers["slope"].mean),
+    Attribute("elevation_min_m", "m", "lowest elevation", lambda one: one.layers["elevation"].lowest),
+    Attribute("elevation_max_m", "m", "highest elevation", lambda one: one.layers["elevation"].highest),
+    Attribute("elevation_range_m", "m", "highest less lowest elevation", Pixels.elevation_range),
+    Attribute("aspect_mean_deg", "degrees", "mean downhill direction, 0 north, clockwise", Pixels.aspect),
+)
+
+
+def outline_attributes(outlines: Polygons, ground: Georeference) -> Columns:
+    """Compute the attributes of outlines in pixels, (n,) each."""
+    return _compute(OUTLINE_ATTRIBUTES, Outlines(outlines, ground))
+
+
+def pixel_attributes(
+    mask: str | Path,
+    outlines: Polygons,
+    *,
+    maps: Path | None = None,
+    folds: int = 1,
+    terrain: TerrainSource | None = None,
+    block: int = BLOCK,
+) -> Columns:
+    """Compute the attributes that come from the pixels of each landslide, (n,) each. One block is in memory at a time.
+
+    Args:
+        mask: the raster that was traced.
+        outlines: result of `trace`, neither filled nor simplified.
+        maps: band 1 probability, band 2 (where there is one) votes of the folds; negative is no data. None: unknown.
+        folds: number of models that voted.
+        terrain: slopes and elevations; None: no terrain attributes.
+        block: side of a block, pixels.
+
+    Raises:
+        DataError: a file is damaged, or the maps are not on the mask's grid.
+    """
+    with ExitStack() as stack:
+        labels = stack.enter_context(RasterReader(mask))
+        values = None if maps is None else stack.enter_context(_open_maps(maps, labels))
+        pixels = Pixels(outlines, labels.info.box, folds)
+        for box, numbers, beside_nodata in _painted_blocks(labels, outlines, block):
+            inside = numbers > 0
+            landslide = numbers[inside].astype(np.int64) - 1
+            layers = _read_layers(box, inside, values, terrain) | {"beside_nodata": beside_nodata[inside]}
+            for name, layer in layers.items():
+                pixels.layers[name].add(landslide, layer)
+    columns = _compute(PIXEL_ATTRIBUTES, pixels)
+    return columns if terrain is None else columns | _compute(TERRAIN_ATTRIBUTES, pixels)
+
+
+def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:
+    """Measure areas (n,) of single polygons in square metres, without their holes.
+
+    Args:
+        polygons: in any CRS.
+        gsd_m: metres of one unit of the coordinates, for polygons without a CRS or in a local one, whose areas are
+            planar; NaN where it is None.
+    """
+    crs = "" if polygons.crs is None else polygons.crs.to_wkt()
+    return _sizes(polygons.to_numpy(), Georeference(Affine.identity(), crs, gsd_m))[0]
+
+
+def _compute(attributes: Iterable[Attribute[Source]], source: Source) -> Columns:
+    return {one.name: one.compute(source) for one in attributes}
+
+
+def _sizes(outlines: Polygons, ground: Georeference) -> tuple[Floats, Floats]:
+    """Measure area (n,) without holes, m2, and length (n,) of all rings, m, of outlines in pixels."""
+    rings, owner = shapely.get_rings(outlines, return_index=True)
+    areas, lengths = ring_sizes(rings, ground)
+    hole = np.zeros(len(rings), np.bool_)
+    hole[1:] = owner[1:] == owner[:-1]
+    area, perimeter = np.zeros((2, len(outlines)))
+    np.add.at(area, owner, np.where(hole, -areas, areas))
+    np.add.at(perimeter, owner, lengths)
+    return area, perimeter
+
+
+def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, Floats, Floats]:
+    """Project each outline to metres east and north of its first vertex.
+
+    Landslides are small enough for a plane. Without a CRS, the plane is the scene's own.
+
+    Returns:
+        The outlines, longitude and latitude (n, 2) of the first vertices, and metres (n, 2) of a degree there, both NaN
+        without a CRS.
+    """
+    points, owner = shapely.get_coordinates(outlines, return_index=True)
+    if ground.to_degrees is None:
+        unknown = np.full((len(outlines), 2), np.nan)
+        return shapely.transform(outlines, ground.place), unknown, unknown
+    degrees = ground.degrees(points)
+    first = np.searchsorted(owner, np.arange(len(outlines)))
+    origin = degrees[first]
+    degree = metres_per_degree(origin[:, 1])
+    away = degrees - origin[owner]
+    away[:, 0] = (away[:, 0] + 180) % 360 - 180
+    metres = away * degree[owner]
+    return shapely.transform(outlines, lambda _: metres), origin, degree
+
+
+def _painted_blocks(
+    labels: RasterReader, outlines: Polygons, block: int
+) -> Iterator[tuple[Box, NDArray[np.int32], NDArray[np.bool_]]]:
+    """Yield the blocks that hold landslides, their numbers, and which pixels share a side with nodata."""
+    scene, edges = labels.info.box, Edges(outlines)
+    for (top, bottom), row in groupby(blocks(scene.height, scene.width, block), lambda box: (box.top, box.bottom)):
+        near = edges.between(top, bottom)
+        for box in row:
+            numbers = near.paint(box)
+            landslide, beside_nodata = _read_labels(labels, box)
+            # GDAL's polygonizer stops at damaged pixels without an error: what follows would be lost.
+            if not np.array_equal(numbers > 0, landslide):
+                raise DataError(
+                    f"{labels.name}: its polygons are not those of its pixels; the file is damaged or changed."
+                )
+            if landslide.any():
+                yield box, numbers, beside_nodata
+
+
+def _read_layers(
+    box: Box, inside: NDArray[np.bool_], maps: RasterReader | None, terrain: TerrainSource | None
+) -> dict[str, NDArray[Any]]:
+    """Read the values (k,) of every layer at the k landslide pixels of a box; NaN where unknown."""
+    layers: dict[str, NDArray[Any]] = {}
+    if maps is not None:
+        bands = maps.pixels(box)[inside].astype(np.float64)
+        for name, band in zip(("probability", "votes"), bands.T, strict=False):
+            layers[name] = np.where(band < 0, np.nan, band)
+    if terrain is not None:
+        ground = terrain.read(box)
+        aspect = np.radians(ground.aspect[inside])
+        layers |= {"elevation": ground.elevation[inside], "slope": ground.slope[inside]}
+        layers |= {"east": np.sin(aspect), "north": np.cos(aspect)}
+    return layers
+
+
+def _open_maps(maps: Path, labels: RasterReader) -> RasterReader:
+    reader = RasterReader(maps)
+    if reader.info.box != labels.info.box:
+        found, expected = ((one.info.height, one.info.width) for one in (reader, labels))
+        reader.close()
+        raise DataError(f"{maps}: expected the grid of {labels.name}, {expected}, but it is {found}.")
+    return reader
+
+
+def _read_labels(labels: RasterReader, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Read which pixels (height, width) are landslide, and which share a side with a pixel without data."""
+    around = box.grown(1, labels.info.box)
+    rows = 1 - box.top + around.top, 1 - around.bottom + box.bottom  # that the scene lacks
+    columns = 1 - box.left + around.left, 1 - around.right + box.right
+    found = np.pad(labels.pixels(around)[..., 0], (rows, columns))
+    gap = found == NO_LABEL
+    beside = gap[:-2, 1:-1] | gap[2:, 1:-1] | gap[1:-1, :-2] | gap[1:-1, 2:]
+    return found[1:-1, 1:-1] == 1, beside
+
+
+class Statistics:
+    """Sum, count, lowest and highest value over the pixels of each of n landslides; NaN is left out."""
+
+    def __init__(self, n: int) -> None:
+        self.total: Floats = np.zeros(n)
+        self.count = np.zeros(n, np.int64)
+        self._lowest, self._highest = np.full(n, np.inf), np.full(n, -np.inf)
+
+    def add(self, landslide: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Add pixels: (k,) their landslides, from 0 on, and (k,) their values."""
+        known = np.isfinite(values)
+        landslide, values = landslide[known], values[known].astype(np.float64)
+        if not landslide.size:
+            return
+        first, after = int(landslide.min()), int(landslide.max()) + 1
+        part, size = slice(first, after), after - first
+        self.total[part] += np.bincount(landslide - first, weights=values, minlength=size)
+        self.count[part] += np.bincount(landslide - first, minlength=size)
+        np.minimum.at(self._lowest, landslide, values)
+        np.maximum.at(self._highest, landslide, values)
+
+    @property
+    def mean(self) -> Floats:
+        """Mean; NaN without a value."""
+        return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
+
+    @property
+    def lowest(self) -> Floats:
+        """Lowest value; NaN without a value."""
+        return np.where(self.count > 0, self._lowest, np.nan)
+
+    @property
+    def highest(self) -> Floats:
+        """Highest value; NaN without a value."""
+        return np.where(self.count > 0, self._highest, np.nan)
+
+
+class Edges:
+    """Vertical edges of disjoint outlines, to paint the number of its landslide on each pixel.
+
+    Along a row of pixels, each edge enters or leaves its landslide. Numbers start at 1; 0 is background.
+    """
+
+    def __init__(self, outlines: Polygons) -> None:
+        rings, owner = shapely.get_rings(outlines, return_index=True)
+        points, ring = shapely.get_coordinates(rings, return_index=True)
+        whole = points.astype(np.int64)
+        start, end = whole[:-1], whole[1:]
+        edge = (ring[1:] == ring[:-1]) & (start[:, 0] == end[:, 0])
+        rows = np.sort(np.stack([start[edge, 1], end[edge, 1]], axis=-1), axis=-1)
+        number = owner[ring[:-1][edge]]
+        reach = shapely.bounds(outlines)[:, 2].astype(np.int64) if len(outlines) else np.zeros(0, np.int64)
+        # column, first row, row after the last, number, the landslide's own rightmost column
+        self._edges = np.stack([start[edge, 0], rows[:, 0], rows[:, 1], number + 1, reach[number]]).astype(np.int64)
+
+    def between(self, top: int, bottom: int) -> Edges:
+        """Select the edges that cross the rows from `top` to before `bottom`."""
+        _, first, after, _, _ = self._edges
+        part = Edges.__new__(Edges)
+        part._edges = self._edges[:, (first < bottom) & (after > top)]
+        return part
+
+    def paint(self, box: Box) -> NDArray[np.int32]:
+        """Paint a box: (height, width) number of the landslide of each pixel.
+
+        Each edge toggles its number from its column on (exclusive or), so that nothing is left of a landslide after its
+        last edge. Edges to the left of the box count at its first column.
+        """
+        column, first, after, number, _ = self._edges[:, (self._edges[0] < box.right) & (self._edges[4] > box.left)]
+        first = np.maximum(first - box.top, 0)
+        length = np.maximum(np.minimum(after - box.top, box.height) - first, 0)
+        ends = np.cumsum(length)
+        rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + length, length)
+        numbers = np.zeros((box.height, box.width), np.int32)
+        columns = np.repeat(np.maximum(column - box.left, 0), length)
+        np.bitwise_xor.at(numbers, (rows, columns), np.repeat(number, length).astype(np.int32))
+        return np.bitwise_xor.accumulate(numbers, axis=1)
