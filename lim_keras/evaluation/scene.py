@@ -29,7 +29,7 @@ from lim_keras.inference.domain import check_scene, reading_grid
 from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
-from lim_keras.inventory.landslides import polygonise
+from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.polygons import clean_polygons, cut_polygons
 from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.metrics.image_blind import everywhere
@@ -104,7 +104,7 @@ def evaluate_scene(
         with _labels(truth, mapped, reader.info) as labels:
             maps = _predict(model, reader, Path(folder), options, progress)
             mask = _labelled_mask(maps, Path(folder), threshold, labels)
-            inventory = polygonise(mask, maps=maps, folds=model.info.folds, gsd_m=gsd_m)
+            inventory = make_inventory(mask, maps=maps, folds=model.info.folds, gsd_m=gsd_m)
             gallery = Gallery(threshold)
             predictions = gallery.watch(scene_predictions(maps, reader, labels))
             evaluation = evaluate(predictions, "scene", threshold, draws=settings.bootstrap, seed=seed)

@@ -44,7 +44,7 @@ class Inventory:
     unknown_slope: int | None = None
 
 
-def polygonise(
+def make_inventory(
     mask: Path,
     *,
     maps: Path | None = None,
@@ -115,7 +115,7 @@ def check_inventory(scene: RasterInfo, options: InventoryOptions) -> None:
             "one (`gdal_translate -a_srs ... -a_ullr ...`), or leave `dem` out."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LimKerasWarning)  # `polygonise` warns of what the model does not cover
+        warnings.simplefilter("ignore", LimKerasWarning)  # `make_inventory` warns of what the model does not cover
         with TerrainReader(options.dem, scene):
             pass  # entering it is the check
 

@@ -22,7 +22,7 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.landslides import Inventory, check_inventory, polygonise
+from lim_keras.inventory.landslides import Inventory, check_inventory, make_inventory
 from lim_keras.inventory.options import PredictOptions, identity
 from lim_keras.inventory.scene_outputs import describe_inventory, summarise
 from lim_keras.inventory.write import write_inventory, write_style
@@ -231,7 +231,7 @@ class _SceneTask:
             kind=options.probability,
             spread=options.spread,
         )
-        inventory = polygonise(
+        inventory = make_inventory(
             landslides,
             maps=maps,
             folds=model.folds,

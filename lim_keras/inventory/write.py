@@ -25,7 +25,7 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
     The same inventory always gives the same bytes. An inventory without landslides is written, too.
 
     Args:
-        inventory: result of `polygonise`.
+        inventory: result of `make_inventory`.
         path: .gpkg; .geojson, in longitude and latitude as RFC 7946 demands (in pixels where the scene has no CRS);
             or .parquet (GeoParquet), which needs the extra `lim-keras[parquet]`. An empty GeoJSON has no columns.
         layer: name of the layer in a GeoPackage, and of the collection in GeoJSON.

@@ -8,17 +8,18 @@ import pytest
 from rasterio import Affine
 
 from lim_keras.raster.writer import write_raster
+from tests.inference.conftest import write  # noqa: F401  a fixture
 
 UTM_CORNER = Affine(1, 0, 500_000, 0, -1, 3_000_000)
 
 
 @pytest.fixture
 def write_mask(tmp_path) -> Callable[..., Path]:
-    def write(pixels, *, name="mask.tif", crs="EPSG:32648", transform=UTM_CORNER) -> Path:
+    def write_pixels(pixels, *, name="mask.tif", crs="EPSG:32648", transform=UTM_CORNER) -> Path:
         pixels = np.asarray(pixels, np.uint8)
         return write_raster(tmp_path / name, pixels, crs=crs, transform=transform, nodata=255)
 
-    return write
+    return write_pixels
 
 
 @pytest.fixture(scope="session")

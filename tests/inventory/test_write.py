@@ -11,7 +11,7 @@ import pyogrio
 import pytest
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.landslides import polygonise
+from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.write import write_inventory, write_style
 
 PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
@@ -19,12 +19,12 @@ PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
 
 @pytest.fixture
 def inventory(write_mask):
-    return polygonise(write_mask(PIXELS))
+    return make_inventory(write_mask(PIXELS))
 
 
 @pytest.fixture
 def nothing(write_mask):
-    return polygonise(write_mask(PIXELS * 0, name="empty.tif"))
+    return make_inventory(write_mask(PIXELS * 0, name="empty.tif"))
 
 
 def rows(path, query):
@@ -96,7 +96,7 @@ def test_geojson_is_in_degrees(tmp_path, inventory):
 
 
 def test_scene_without_crs(tmp_path, write_mask):
-    inventory = polygonise(write_mask(PIXELS, crs="", transform=None))
+    inventory = make_inventory(write_mask(PIXELS, crs="", transform=None))
     back = geopandas.read_file(write_inventory(inventory, tmp_path / "a.gpkg"), layer="landslides")
     assert back.total_bounds.tolist() == [0, -3, 4, 0] and back.area_m2.isna().all()
     content = json.loads(write_inventory(inventory, tmp_path / "a.geojson").read_text())

@@ -9,7 +9,7 @@ from rasterio import Affine
 from shapely import box
 
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
-from lim_keras.inventory.landslides import polygonise
+from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.options import InventoryOptions
 from lim_keras.raster.writer import write_raster
 
@@ -57,7 +57,7 @@ def test_rows(write_mask, mask, tmp_path):
     probability = np.where(mask == 1, 0.75, 0.125).astype(np.float32)
     votes = np.where(mask == 1, 4, 0).astype(np.float32)
     maps = write_raster(tmp_path / "maps.tif", np.stack([probability, votes], axis=-1), nodata=-1)
-    found = polygonise(write_mask(mask), maps=maps, folds=5)
+    found = make_inventory(write_mask(mask), maps=maps, folds=5)
     frame = found.frame
     assert [*frame.columns] == [*COLUMNS, "geometry"]
     assert frame.id.tolist() == [1, 2, 3, 4]
@@ -75,17 +75,17 @@ def test_rows(write_mask, mask, tmp_path):
 
 def test_small_landslides_are_dropped_and_ids_close_up(write_mask, mask):
     # Areas are 200, 32, 16 and 1 m2, each 1.0008 times that.
-    found = polygonise(write_mask(mask), options=InventoryOptions(min_area_m2=16.02))
+    found = make_inventory(write_mask(mask), options=InventoryOptions(min_area_m2=16.02))
     assert found.frame.id.tolist() == [1, 2] and found.dropped_small == 2
     assert found.frame.index.tolist() == [0, 1]
-    assert len(polygonise(write_mask(mask), options=InventoryOptions(min_area_m2=16.01)).frame) == 3
+    assert len(make_inventory(write_mask(mask), options=InventoryOptions(min_area_m2=16.01)).frame) == 3
 
 
 def test_filled_holes(write_mask, mask):
     # Holes of 4 and of 9 m2; the second holds a landslide, which becomes part of the one around it.
-    found = polygonise(write_mask(mask), options=InventoryOptions(fill_holes_m2=5))
+    found = make_inventory(write_mask(mask), options=InventoryOptions(fill_holes_m2=5))
     assert [round(area) for area in found.frame.area_m2] == [200, 36, 16, 1] and found.swallowed == 0
-    found = polygonise(write_mask(mask), options=InventoryOptions(fill_holes_m2=math.inf))
+    found = make_inventory(write_mask(mask), options=InventoryOptions(fill_holes_m2=math.inf))
     assert [round(area) for area in found.frame.area_m2] == [200, 36, 25] and found.swallowed == 1
 
 
@@ -93,7 +93,7 @@ def test_statistics_are_of_the_pixels_before_holes_are_filled(write_mask, mask, 
     probability = np.where(mask == 1, 0.75, 0.125).astype(np.float32)
     maps = write_raster(tmp_path / "maps.tif", probability, nodata=-1)
     options = InventoryOptions(fill_holes_m2=math.inf, simplify_m=2)
-    assert polygonise(write_mask(mask), maps=maps, options=options).frame.probability_mean.tolist() == [0.75] * 3
+    assert make_inventory(write_mask(mask), maps=maps, options=options).frame.probability_mean.tolist() == [0.75] * 3
 
 
 def test_simplify_is_in_metres(write_mask):
@@ -106,7 +106,8 @@ def test_simplify_is_in_metres(write_mask):
     ):
         path = write_mask(steps, transform=transform, crs=crs)
         kept, gone = (
-            polygonise(path, options=InventoryOptions(simplify_m=metres), gsd_m=gsd).frame for metres in (1.35, 1.65)
+            make_inventory(path, options=InventoryOptions(simplify_m=metres), gsd_m=gsd).frame
+            for metres in (1.35, 1.65)
         )
         assert kept.geometry.count_coordinates()[0] == 43 and gone.geometry.count_coordinates()[0] < 30
         assert gone.is_valid.all()
@@ -115,7 +116,7 @@ def test_simplify_is_in_metres(write_mask):
 def test_terrain(write_mask, mask, hill):
     # The first landslide (columns 5 to 15) lies on level ground; the second (30 to 36) on a slope of atan(0.5) = 26.565
     # degrees that faces west, its pixels' centres 5 m apart: 2.5 m. The others lie on the bend between them.
-    found = polygonise(write_mask(mask), options=InventoryOptions(dem=hill, min_slope_deg=10))
+    found = make_inventory(write_mask(mask), options=InventoryOptions(dem=hill, min_slope_deg=10))
     frame = found.frame
     assert [*frame.columns] == [*COLUMNS, *TERRAIN, "below_min_slope", "geometry"]
     assert frame.slope_mean_deg[0] == 0 and math.isnan(frame.aspect_mean_deg[0])
@@ -129,7 +130,7 @@ def test_terrain(write_mask, mask, hill):
 
 def test_flat_landslides_are_dropped_on_request(write_mask, mask, hill):
     options = InventoryOptions(dem=hill, min_slope_deg=10, drop_flat=True, min_area_m2=2)
-    found = polygonise(write_mask(mask), options=options)
+    found = make_inventory(write_mask(mask), options=options)
     assert (len(found.frame), found.dropped_small, found.dropped_flat) == (2, 1, 1)
     assert found.frame.id.tolist() == [1, 2] and not found.frame.below_min_slope.any()
 
@@ -143,7 +144,7 @@ def test_unknown_slope_is_not_below(write_mask, mask, tmp_path):
         pytest.warns(LimKerasWarning, match="does not cover 40"),
         pytest.warns(LimKerasWarning, match=r"dem.tif: has no slope for 3 of 3 landslides on .*mask.tif"),
     ):
-        found = polygonise(write_mask(mask), options=options)
+        found = make_inventory(write_mask(mask), options=options)
     assert found.unknown_slope == 3
     assert found.uncovered == pytest.approx(0.4) and found.dropped_flat == 1
     assert found.frame.slope_mean_deg.isna().all() and len(found.frame) == 3
@@ -157,7 +158,9 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
     transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
     dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform, nodata=-9999)
     with pytest.warns(LimKerasWarning, match=r"has no slope for 1 of 3 landslides on valley.tif: it is void"):
-        found = polygonise(write_mask(mask), options=InventoryOptions(dem=dem, min_area_m2=2), scene=Path("valley.tif"))
+        found = make_inventory(
+            write_mask(mask), options=InventoryOptions(dem=dem, min_area_m2=2), scene=Path("valley.tif")
+        )
     assert found.unknown_slope == 1 and found.uncovered == 0
     assert found.frame.slope_mean_deg.isna().tolist() == [True, False, False]
 
@@ -165,20 +168,20 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
 def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
     path = write_mask([[0, 1]], crs="", transform=None)
     with pytest.raises(ConfigError, match=r"^valley.tif: its ground sample distance is unknown"):
-        polygonise(path, options=InventoryOptions(min_area_m2=1), scene=Path("valley.tif"))
+        make_inventory(path, options=InventoryOptions(min_area_m2=1), scene=Path("valley.tif"))
     with pytest.raises(DataError, match=r"^valley.tif: expected a scene with a CRS"):
-        polygonise(path, options=InventoryOptions(dem=tmp_path / "dem.tif"), scene=Path("valley.tif"))
+        make_inventory(path, options=InventoryOptions(dem=tmp_path / "dem.tif"), scene=Path("valley.tif"))
 
 
 def test_without_crs(write_mask, mask):
     path = write_mask(mask, crs="", transform=None)
-    found = polygonise(path)
+    found = make_inventory(path)
     assert found.crs == "" and found.frame.crs is None
     assert found.frame[["area_m2", "perimeter_m", "longitude", "latitude"]].isna().all(axis=None)
     assert found.frame.elongation[0] == pytest.approx(2)
     assert found.frame.geometry[0].equals(box(5, -25, 15, -5))
     # 200 pixels of 0.5 m: 50 m2.
-    found = polygonise(path, gsd_m=0.5, options=InventoryOptions(min_area_m2=10))
+    found = make_inventory(path, gsd_m=0.5, options=InventoryOptions(min_area_m2=10))
     assert found.frame.area_m2.tolist() == pytest.approx([50]) and found.dropped_small == 3
 
 
@@ -186,12 +189,12 @@ def test_without_crs(write_mask, mask):
 def test_metres_need_a_crs_or_a_gsd(write_mask, option):
     path = write_mask([[0, 1]], crs="", transform=None)
     with pytest.raises(ConfigError, match=rf"mask.tif: its ground sample distance.*needed for `{option}`"):
-        polygonise(path, options=InventoryOptions(**{option: 1}))
-    polygonise(path, options=InventoryOptions(fill_holes_m2=math.inf))
+        make_inventory(path, options=InventoryOptions(**{option: 1}))
+    make_inventory(path, options=InventoryOptions(fill_holes_m2=math.inf))
 
 
 def test_none(write_mask, hill):
-    found = polygonise(
+    found = make_inventory(
         write_mask(np.zeros((60, 50))), options=InventoryOptions(dem=hill, min_slope_deg=5, simplify_m=1)
     )
     assert [*found.frame.columns] == [*COLUMNS, *TERRAIN, "below_min_slope", "geometry"]
@@ -218,7 +221,7 @@ def test_bad_options(options, message):
 def test_bad_arguments(write_mask):
     path = write_mask([[0, 1]])
     with pytest.raises(ConfigError, match=r"`folds`. Expected a whole number >= 1. Received: 0"):
-        polygonise(path, folds=0)
+        make_inventory(path, folds=0)
 
 
 def test_tensorflow_is_not_needed():
@@ -232,7 +235,7 @@ def test_real_labels(real_data):
     import geopandas
 
     truth = geopandas.read_file(real_data / "scenes" / "bijie_test_composite_landslides.geojson")
-    found = polygonise(real_data / "scenes" / "bijie_test_composite_labels.tif")
+    found = make_inventory(real_data / "scenes" / "bijie_test_composite_labels.tif")
     assert len(found.frame) == len(truth) == 70
     assert found.frame.area.sum() == pytest.approx(truth.area.sum())
     # 105.3 degrees is 0.3 degrees off the central meridian: areas are 1 / 0.9996^2 times those of the grid.

@@ -23,8 +23,7 @@ from lim_keras.inventory.batch import find_scenes
 from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import scene_table
-
-from .conftest import Write, constant, describe
+from tests.inference.conftest import Write, constant, describe
 
 predict_scene = partial(module.predict_scene, draw_preview=draw_preview)
 predict_scenes = partial(batch.predict_scenes, draw_preview=draw_preview)

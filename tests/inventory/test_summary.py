@@ -13,8 +13,7 @@ from lim_keras.inventory.scene_outputs import summarise
 from lim_keras.raster.images import read_info
 from lim_keras.raster.writer import Counts
 from tests.conftest import bundle_info
-
-from .conftest import Write, constant_model
+from tests.inference.conftest import Write, constant_model
 
 
 def test_what_was_left_out_and_why(write: Write) -> None:
