@@ -157,11 +157,12 @@ def _labels(truth: Path, polygons: GeoDataFrame, scene: RasterInfo) -> Iterator[
         yield lambda box: rasterise_block(polygons, scene, box)
         return
     with RasterReader(truth, nodata="none") as raster:
-        yield lambda box: _plain(raster.pixels(box)[..., 0], raster.info.nodata)
 
+        def labels(box: Box) -> NDArray[np.uint8]:
+            values = raster.pixels(box)[..., 0]
+            return np.where(unlabelled(values, raster.info.nodata), NO_LABEL, values == 1).astype(np.uint8)
 
-def _plain(labels: NDArray[Any], nodata: float | None) -> NDArray[np.uint8]:
-    return np.where(unlabelled(labels, nodata), NO_LABEL, labels == 1).astype(np.uint8)
+        yield labels
 
 
 def score_detections(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: float | None = None) -> Detections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.15, 0.2
 LEGEND_IN = 4.5
 
 
-def training_curves(histories: Mapping[str, Any], path: str | Path) -> Path:
+def training_curves(histories: Mapping[str, Any], path: str | PathLike[str]) -> Path:
     """Draw loss and F1 over the epochs, one colour for each fold; training is dotted.
 
     Args:
@@ -76,7 +77,7 @@ def training_curves(histories: Mapping[str, Any], path: str | Path) -> Path:
 
 
 def overlay_grid(
-    predictions: Sequence[Prediction], path: str | Path, *, threshold: float = 0.5, title: str = ""
+    predictions: Sequence[Prediction], path: str | PathLike[str], *, threshold: float = 0.5, title: str = ""
 ) -> Path:
     """Draw samples, five in a row: each image above its overlay, titled with name and scores.
 
@@ -109,12 +110,13 @@ def overlay_grid(
     return save(figure, path)
 
 
-def write_report_figures(report: BundleReport, folder: Path) -> list[Path]:
+def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> list[Path]:
     """Draw the best and worst samples of each protocol and `reliability.png`.
 
     Returns:
         The files: `<protocol>_best.png` and `<protocol>_worst.png` where there are such samples, and the diagram.
     """
+    folder = Path(folder)
     make_folder(folder)
     written = []
     for one in report.results:
@@ -128,7 +130,7 @@ def write_report_figures(report: BundleReport, folder: Path) -> list[Path]:
     return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
 
 
-def imbalance_chart(ratios: Mapping[str, float], path: str | Path) -> Path:
+def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> Path:
     """Draw background pixels for each landslide pixel (Eq. 1-3 of Chen et al. 2022), a bar for each named ratio.
 
     Raises:
@@ -151,7 +153,7 @@ def imbalance_chart(ratios: Mapping[str, float], path: str | Path) -> Path:
     return save(figure, path)
 
 
-def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | Path) -> Path:
+def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | PathLike[str]) -> Path:
     """Draw the share of landslide pixels over the predicted probability, above the number of pixels.
 
     Args:
@@ -185,7 +187,7 @@ def scene_overview(
     truth: ArrayLike,
     probability: ArrayLike,
     threshold: float,
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     gsd_m: float | None = None,
 ) -> Path:

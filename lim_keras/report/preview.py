@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class _View:
 def draw_preview(
     scene: RasterSource,
     inventory: geopandas.GeoDataFrame,
-    path: Path,
+    path: str | PathLike[str],
     *,
     bands: Sequence[int] = _RGB,
     title: str = "",

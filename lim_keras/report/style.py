@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def headline(figure: Figure, text: str) -> Text:
     return figure.suptitle(text, fontsize=TITLE_PT + 1, color=INK, x=0.01, ha="left", **as_written())
 
 
-def save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | PathLike[str]) -> Path:
     """Write a figure atomically.
 
     Raises:
