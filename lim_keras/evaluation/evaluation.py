@@ -70,11 +70,6 @@ class SubsetScores:
     model: dict[str, Estimate]
     blind: dict[str, Estimate]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores as the JSON files hold them."""
-        values = asdict(self)
-        return {"places": values.pop("samples"), **values}
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -129,13 +124,13 @@ class Evaluation:
             "protocol": self.protocol,
             "threshold": self.threshold,
             "bootstrap": {"draws": self.draws, "seed": self.seed, "level": 0.95},
-            "subsets": {subset: self.scores(subset).to_dict() for subset in self.subsets},
+            "subsets": {subset: asdict(self.scores(subset)) for subset in self.subsets},
             "calibration": {
                 "log_loss": histogram.log_loss() if histogram.counts.any() else float("nan"),
                 "expected_calibration_error": histogram.expected_calibration_error(),
                 "reliability": [asdict(bar) for bar in histogram.reliability()],
             },
-            "places": [asdict(sample) for sample in self.samples],
+            "samples": [asdict(sample) for sample in self.samples],
         }
         return {key: _without_nan(value) for key, value in result.items()}
 

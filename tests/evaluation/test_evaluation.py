@@ -84,7 +84,7 @@ def test_json_holds_everything_and_no_nan() -> None:
     assert stored["bootstrap"] == {"draws": 50, "seed": 9, "level": 0.95}
     assert stored["subsets"]["all"]["model"]["f1"]["value"] == pytest.approx(0.4)
     assert set(stored["subsets"]["all"]["blind"]["f1"]) == {"value", "low", "high"}
-    assert stored["places"][0] == {
+    assert stored["samples"][0] == {
         "name": "a",
         "kind": "landslide",
         "group": "",

@@ -12,7 +12,7 @@ from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.metrics.calibration import Reliability
 from lim_keras.report import figures
-from lim_keras.report.overlay import as_picture, colour_overlay, shrink
+from lim_keras.report.figures import as_picture, colour_overlay, shrink
 from lim_keras.report.style import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, new_figure, save
 
 
