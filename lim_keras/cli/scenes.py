@@ -20,6 +20,7 @@ from lim_keras.cli.options import (
     Parsed,
     refuse_without,
     scene_options,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -116,7 +117,11 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     else:
         served = cast("ServerModel", api.load_bundle(server, info=bundle, **limits))
         model = click.get_current_context().with_resource(served)
-    result = api.predict_scenes(model, scenes, out, say=lambda line: print_result([line]), **options)
+
+    def say(line: str) -> None:
+        print_result([with_options(line, click.get_current_context())])
+
+    result = api.predict_scenes(model, scenes, out, say=say, **options)
     print_result([scene_table(result), f"summary: {result.summary}"])
     if result.failures:
         sys.exit(1)

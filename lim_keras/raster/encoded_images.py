@@ -83,9 +83,10 @@ def decode(path: Path, kind: Format) -> tuple[Header, Array, Array | None]:
     data = path.read_bytes()
     with _opened(path, kind) as image:
         header = _header(image, path)
-        # Pillow reads files that lack the last bytes, and JPEGs that go on with zeros. Its stream stands on the scan,
+        # Pillow accepts files without their last bytes, and JPEGs that go on with zeros. Its stream stands on the scan,
         # behind a thumbnail with an end marker of its own.
-        if data.find(*((_PNG_END,) if kind == "png" else (_JPEG_END, image.fp.tell()))) < 0:
+        end = _PNG_END if kind == "png" else _JPEG_END
+        if image.fp is None or data.find(end, image.fp.tell()) < 0:
             raise DataError(f"{path}: the file is truncated: it ends before its last pixel. Replace it.")
         if kind == "jpeg":
             return header, np.array(image).reshape(header.height, header.width, -1), None
@@ -123,17 +124,17 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _header(image: ImageFile, path: Path) -> Header:
     if image.mode not in (*_GREY, "P", "RGB", "RGBA"):
-        bands = f"{len(image.getbands())} bands ({image.mode})"
-        raise DataError(f"{path}: expected an image of 1 or 3 bands. Received: {bands}. Convert it to RGB.")
+        found = f"{len(image.getbands())} bands ({image.mode})"
+        raise DataError(f"{path}: expected an image of 1 or 3 bands. Received: {found}. Convert it to RGB.")
     depth = 8
     if isinstance(image, PngImageFile):
         with path.open("rb") as stream:
             depth = stream.read(_PNG_DEPTH_AT + 1)[-1]
     bands = 1 if image.mode in _GREY else 3
     transparent = image.info.get("transparency")
-    marked = bands == 1 and depth >= 8 and isinstance(transparent, int)
+    nodata = float(transparent) if bands == 1 and depth >= 8 and isinstance(transparent, int) else None
     palette = None
     if image.mode == "P" and image.palette is not None:
         palette = np.frombuffer(bytes(image.palette.palette), np.uint8).reshape(-1, 3)
     dtype = "uint16" if depth == 16 else "uint8"
-    return Header(*image.size, bands, dtype, float(transparent) if marked else None, palette)
+    return Header(*image.size, bands, dtype, nodata, palette)

@@ -8,10 +8,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import cv2
 import numpy as np
@@ -65,6 +66,10 @@ class RasterReader:
         DataError: the raster cannot be opened, holds no such band, or the bands are complex or of several data types.
     """
 
+    name: str
+    _lock: threading.Lock
+    _closed = False
+
     def __init__(
         self,
         source: RasterSource,
@@ -75,7 +80,7 @@ class RasterReader:
         grid: Grid | None = None,
     ) -> None:
         self._nodata, self._gsd_m = nodata, gsd_m
-        self._lock = source._lock if isinstance(source, RasterReader) else threading.RLock()
+        self._lock = source._lock if isinstance(source, RasterReader) else threading.Lock()
         with ExitStack() as stack:
             self._file: Any = _dataset(source, stack)
             self.name = source.name if isinstance(source, RasterReader) else _name(self._file)
@@ -97,8 +102,6 @@ class RasterReader:
         with self._lock:  # a thread that reads ahead may be in the middle of a window
             self._closed = True
             self._stack.close()
-
-    _closed = False
 
     @property
     def path(self) -> Path | str:
@@ -219,14 +222,13 @@ class RasterReader:
 
     def _describe(self, grid: Grid | None) -> RasterInfo:
         file, dtype = self._file, self._common_dtype()
-        if grid is None:
-            transform = None if file.transform.is_identity else file.transform
-            gsd_m = transform and ground_sample_distance(file.crs, transform, file.width, file.height)
-            crs = file.crs.to_string() if file.crs else ""
-            size, place = (file.width, file.height), (crs, transform, gsd_m or self._gsd_m)
-        else:
-            size, place = (grid.width, grid.height), (grid.crs, grid.transform, grid.gsd_m)
-        return RasterInfo(self.path, *size, len(self.bands), dtype, *place, file.nodata)
+        transform, gsd_m = None if file.transform.is_identity else file.transform, None
+        if transform is not None:
+            gsd_m = ground_sample_distance(file.crs, transform, file.width, file.height)
+        crs = file.crs.to_string() if file.crs else ""
+        count, gsd_m = len(self.bands), gsd_m or self._gsd_m
+        info = RasterInfo(self.path, file.width, file.height, count, dtype, crs, transform, gsd_m, file.nodata)
+        return info if grid is None else replace(info, **vars(grid))
 
     def _check_bands(self, wanted: Sequence[int | str] | None) -> None:
         """Set `bands`: numbers from 1 on. A band's name is its description or else its colour, in any case."""
@@ -292,7 +294,7 @@ class RasterReader:
             ) from error
 
 
-RasterSource = str | os.PathLike[str] | rasterio.DatasetBase | RasterReader
+RasterSource: TypeAlias = str | os.PathLike[str] | rasterio.DatasetBase | RasterReader
 """Path, URL, GDAL name, open rasterio dataset, or reader."""
 
 
