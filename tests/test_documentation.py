@@ -4,6 +4,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 import yaml
 
@@ -77,3 +79,13 @@ def test_every_dependency_is_explained():
 def test_citation_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == lim_keras.__version__
+
+
+@pytest.mark.slow
+def test_notebook_runs_and_shows_its_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "docs" / "tutorials" / "python_api.ipynb", as_version=4)
+    stored = [cell.source for cell in notebook.cells if cell.cell_type == "code" and not cell.outputs]
+    nbclient.execute(notebook, cwd=str(tmp_path), timeout=300)
+    assert [cell.source for cell in notebook.cells if cell.cell_type == "code" and not cell.outputs] == stored
+    assert (tmp_path / "maps" / "scene_inventory.gpkg").exists()
