@@ -1,4 +1,4 @@
-"""Augmentations: image and mask move together, values stay in range, and the paper's recipes are what they say."""
+"""Augmentation: geometry of image and mask, value ranges, recipes of the paper."""
 
 import cv2
 import numpy as np
@@ -19,13 +19,13 @@ def ranges(bands: int, high: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def marked(side: int = 48, bands: int = 3, dtype: type = np.uint8) -> tuple[np.ndarray, np.ndarray]:
-    """A mask without any symmetry, read-only, and an image that is 180 where landslide, else 70."""
+    """Return an image that is 180 on landslide and 70 elsewhere, and a mask without symmetry; both read-only."""
     mask = np.zeros((side, side), np.uint8)
     mask[4:30, 6:16] = 1
     mask[20:30, 6:40] = 1
     image = np.repeat(np.where(mask == 1, 180, 70).astype(dtype)[..., None], bands, axis=2)
     for array in (image, mask):
-        array.setflags(write=False)  # tiles in a store are shared: nothing may write to them
+        array.setflags(write=False)  # tiles in a store are shared
     return image, mask
 
 
@@ -35,7 +35,7 @@ def marked(side: int = 48, bands: int = 3, dtype: type = np.uint8) -> tuple[np.n
 @pytest.mark.parametrize("bands, dtype", [(1, np.uint8), (3, np.uint8), (6, np.uint16), (12, np.float32)])
 @pytest.mark.parametrize("shape", [(5, 5), (4, 7), (1, 3)])
 @pytest.mark.parametrize("which", range(8))
-def test_symmetry_is_numpys(which, shape, bands, dtype):
+def test_symmetry_equals_numpy(which, shape, bands, dtype):
     image = rng().integers(0, 200, (*shape, bands)).astype(dtype)
     mask = rng(1).integers(0, 2, shape).astype(np.uint8)
     for given, got in zip((image, mask), symmetry(image, mask, which), strict=True):
@@ -45,7 +45,7 @@ def test_symmetry_is_numpys(which, shape, bands, dtype):
         assert got.dtype == given.dtype and got.flags.c_contiguous
 
 
-def test_symmetries_are_eight_and_closed():
+def test_symmetries_form_a_group_of_eight():
     image, mask = marked()
     everything = {symmetry(image, mask, which)[1].tobytes() for which in range(8)}
     assert len(everything) == 8
@@ -54,7 +54,7 @@ def test_symmetries_are_eight_and_closed():
             assert symmetry(*symmetry(image, mask, first), second)[1].tobytes() in everything
 
 
-# Masks move with their images.
+# Image and mask together.
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_augmentation_is_drawn_from_the_generator():
     assert (first != other).any()
 
 
-def test_none_is_nothing():
+def test_none_changes_nothing():
     image, mask = marked()
     assert build_augmentation("none", *RANGE8)(image, mask, rng()) == (image, mask)
 
@@ -171,15 +171,15 @@ def test_values_stay_in_the_range_of_the_bands(dtype, high):
         assert (got >= low - slack).all() and (got <= high + slack).all() and got.std() > 0
 
 
-def test_uint16_is_rounded_not_cut():
+def test_uint16_is_rounded():
     # 1000 of 0..3000 with strength 0 stays 1000: 1000 / 3000 * 3000 is 999.99994 in float32
     image = np.full((4, 4, 1), 1000, np.uint16)
     got, _ = Dihedral(*ranges(1, 3000), strength=0.0)(image, np.zeros((4, 4), np.uint8), rng())
     assert (got == 1000).all()
 
 
-def test_dihedral_of_8_bits_is_the_formula():
-    """The lookup table against the formula in float64, symmetry undone, where no noise was drawn."""
+def test_dihedral_of_8_bit_images_equals_the_formula():
+    """Compare the lookup table with the formula in float64, without symmetry and noise."""
     image = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     mask = np.zeros((16, 16), np.uint8)
     for seed in range(20):
@@ -202,7 +202,7 @@ def test_a_quarter_of_the_dihedral_examples_is_noisy():
     assert 65 < noisy < 126
 
 
-def test_noise_larger_than_its_field():
+def test_image_larger_than_the_noise_field():
     image = np.full((1030, 2050, 1), 100, np.uint8)
     got, _ = paper_recipe(image, np.zeros(image.shape[:2], np.uint8), 3, *ranges(1, 255), rng())
     assert got.shape == image.shape and abs(got.std() - 8) < 0.1
@@ -210,14 +210,14 @@ def test_noise_larger_than_its_field():
     np.testing.assert_array_equal(got[:, :1000], got[:, 1024:2024])
 
 
-def test_opencv_takes_images_of_more_than_four_bands():
-    """What this module relies on, said here in case a version of OpenCV takes it back."""
+def test_opencv_accepts_more_than_four_bands():
+    """Check a property of OpenCV that the module relies on."""
     table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 6, axis=1)
     image = rng().integers(0, 256, (5, 4, 6)).astype(np.uint8)
     np.testing.assert_array_equal(cv2.LUT(image, table[None]), image)
 
 
-def test_bands_that_are_no_colours_move_and_keep_their_values():
+def test_extra_bands_move_and_keep_their_values():
     image = np.random.default_rng(0).integers(0, 256, (12, 12, 4), np.uint8)
     mask = image[..., 3] // 100
     for seed in range(16):

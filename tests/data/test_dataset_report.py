@@ -22,7 +22,7 @@ from lim_keras.report.tables import dataset_tables
 
 
 def landslide_mask(shape: tuple[int, int], rows: int, columns: int, ignored: int = 0) -> np.ndarray:
-    """rows x columns of landslide in the upper left corner, the last `ignored` rows without label."""
+    """Return a mask with rows x columns of landslide in the upper left corner and `ignored` last rows without label."""
     mask = np.zeros(shape, np.uint8)
     mask[:rows, :columns] = 1
     if ignored:
@@ -38,7 +38,7 @@ MASKS = [
 ]
 
 
-def test_the_three_ratios():
+def test_imbalance_ratios():
     report = measure_imbalance(MASKS, 4, "paper")
     assert report.landslide == PixelCounts(2, 8, 20)
     assert report.non_landslide == PixelCounts(2, 0, 24)
@@ -63,7 +63,7 @@ def test_augmentations_that_add_no_samples(augmentation):
     assert SAMPLES_PER_LANDSLIDE_TILE[augmentation] == 1
 
 
-def test_counted_on_resized_masks():
+def test_pixels_are_counted_on_resized_masks():
     # a tile of 2 x 8 with its left half landslide is half landslide at 4 x 4 as well: 8 of 16
     wide = landslide_mask((2, 8), 2, 4)
     assert measure_imbalance([("landslide", wide)], 4).landslide == PixelCounts(1, 8, 8)
@@ -72,7 +72,7 @@ def test_counted_on_resized_masks():
     assert measure_imbalance([("landslide", large), ("landslide", small)], 4).landslide == PixelCounts(2, 12, 20)
 
 
-def test_resizing_makes_up_no_label():
+def test_resizing_takes_the_nearest_label():
     rng = np.random.default_rng(0)
     mask = rng.choice(np.array([0, 1, 255], np.uint8), (37, 53))
     resized = resize_mask(mask, 64)
@@ -93,9 +93,9 @@ def test_unknown_augmentation():
         measure_imbalance(MASKS, 4, "fancy")
 
 
-def test_stats_of_a_folder(tmp_path, bijie_folder):
-    stats = DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 6, 3)), size=32)
-    figures = stats.to_dict()
+def test_report_of_a_folder(tmp_path, bijie_folder):
+    report = DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 6, 3)), size=32)
+    figures = report.to_dict()
     assert figures["tiles"]["landslide"]["tiles"] == 6
     assert figures["tiles"]["landslide"]["shortest_side_px"] == 20  # the first tile is 20 x 24
     assert figures["tiles"]["landslide"]["longest_side_px"] == 35  # the last is 20 + 3 * 5 rows
@@ -107,26 +107,26 @@ def test_stats_of_a_folder(tmp_path, bijie_folder):
     assert before["landslide_px"] + before["background_px"] == 9 * 1024
     assert after["landslide_px"] + after["background_px"] == (24 + 3) * 1024
     assert figures["centre_bias"]["blind_f1_held_out"] is not None
-    assert len(dataset_tables(stats)) == 4
+    assert len(dataset_tables(report)) == 4
 
 
-def test_stats_without_landslides(tmp_path, bijie_folder):
-    stats = DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 1, 2)).of_kind("non-landslide"), size=8)
-    assert stats.centre_bias is None
-    assert stats.to_dict()["imbalance_ratio"] == {
+def test_report_without_landslides(tmp_path, bijie_folder):
+    report = DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 1, 2)).of_kind("non-landslide"), size=8)
+    assert report.centre_bias is None
+    assert report.to_dict()["imbalance_ratio"] == {
         "all_tiles": None,
         "landslide_tiles": None,
         "after_augmentation": None,
     }
-    assert len(dataset_tables(stats)) == 3
+    assert len(dataset_tables(report)) == 3
 
 
-def test_stats_of_too_few_landslides_to_hold_some_out(tmp_path, bijie_folder):
-    stats = DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 2, 0)), size=8)
-    assert stats.to_dict()["centre_bias"]["blind_f1_held_out"] is None
+def test_report_of_too_few_landslides_for_folds(tmp_path, bijie_folder):
+    report = DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 2, 0)), size=8)
+    assert report.to_dict()["centre_bias"]["blind_f1_held_out"] is None
 
 
-def test_stats_of_nothing(tmp_path, bijie_folder):
+def test_report_of_no_tiles(tmp_path, bijie_folder):
     tiles = read_tiles(bijie_folder(tmp_path, 1, 0)).of_kind("non-landslide")
     with pytest.raises(DataError, match="expected at least one tile"):
         DatasetReport.measure(tiles)
@@ -149,7 +149,7 @@ def test_mean_mask():
     assert np.array_equal(mean, expected)
 
 
-def test_ignored_pixels_count_in_no_mean():
+def test_mean_mask_skips_ignored_pixels():
     ignored = TALL.copy()
     ignored[0] = 255
     everywhere_ignored = np.full((4, 4), 255, np.uint8)
@@ -172,7 +172,7 @@ def test_best_cut():
     assert blind.f1 == pytest.approx(20 / 22)
 
 
-def test_best_cut_equals_trying_every_threshold():
+def test_best_cut_equals_a_search_over_all_thresholds():
     rng = np.random.default_rng(3)
     masks = [rng.choice(np.array([0, 1, 255], np.uint8), (8, 8), p=(0.6, 0.3, 0.1)) for _ in range(7)]
     mean = mean_mask(masks, 8)
@@ -211,13 +211,13 @@ def test_centroids_are_relative_to_the_tile_and_skip_ignored_pixels():
     assert (spread.mean_x, spread.mean_y) == (0.5, 0.5)
 
 
-def test_even_places_have_the_uniform_standard_deviation():
+def test_uniform_positions_have_the_uniform_standard_deviation():
     masks = []
-    for place in range(100):
+    for column in range(100):
         mask = np.zeros((1, 100), np.uint8)
-        mask[0, place] = 1
+        mask[0, column] = 1
         masks.append(mask)
-    # of n even places it is sqrt((1 - 1 / n^2) / 12)
+    # of n uniform positions it is sqrt((1 - 1 / n^2) / 12)
     assert centroid_spread(masks).std_x == pytest.approx(UNIFORM_STD * (1 - 1e-4) ** 0.5)
 
 

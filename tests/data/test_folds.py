@@ -1,4 +1,4 @@
-"""Folds are a partition, stratified, and keep groups whole; the audit finds a test tile whatever it is called."""
+"""Folds, validation split and leak audit."""
 
 import shutil
 from collections import Counter
@@ -41,7 +41,7 @@ def test_folds_are_stratified_by_kind():
     )
 
 
-def test_the_seed_decides():
+def test_equal_seeds_give_equal_folds():
     tiles = mixed(10, 25)
     assert assign_folds(tiles, 5, 1) == assign_folds(tiles, 5, 1)
     assert assign_folds(tiles, 5, 1) != assign_folds(tiles, 5, 2)
@@ -55,7 +55,7 @@ def test_the_seed_decides():
     folds=st.integers(2, 3),
     seed=st.integers(0, 1000),
 )
-def test_grouped_folds_are_a_partition_that_cuts_no_group(group_of, folds, seed):
+def test_grouped_folds_partition_the_tiles_and_cut_no_group(group_of, folds, seed):
     # 12 landslide and 12 other tiles without a group keep every fold possible
     groups = {f"ls_{k}": f"g{g}" for k, g in enumerate(group_of[:12])}
     groups |= {f"nls_{k}": f"g{g}" for k, g in enumerate(group_of[12:])}
@@ -127,19 +127,19 @@ def test_validation_split_is_stratified_and_grouped():
         (0.05, 3, 6),
     ],
 )
-def test_validation_split_takes_the_share_asked_for(fraction, landslides, others):
+def test_validation_split_takes_the_fraction(fraction, landslides, others):
     tiles = mixed(60, 120)
     kinds = Counter(tiles[name].kind for name in validation_split(tiles, fraction, seed=3))
     assert kinds == {"landslide": landslides, "non-landslide": others}
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.2, 0.51, 0.9, 1.0, float("nan")])
-def test_no_more_than_half_of_the_tiles_validate(fraction):
+def test_fraction_out_of_range(fraction):
     with pytest.raises(ConfigError, match=r"`fraction`\. Expected a number > 0 and <= 0\.5\. Received: "):
         validation_split(mixed(20, 40), fraction, seed=3)
 
 
-def test_no_single_landslide_decides_a_validation():
+def test_validation_split_avoids_folds_with_one_large_landslide():
     tiles = mixed(20, 40)
     sized = tile_set(*(replace(tile, landslide_px=10 if tile.kind == "landslide" else 0) for tile in tiles))
     for seed in range(8):
@@ -166,12 +166,12 @@ def pictures(tmp_path) -> dict[str, Path]:
     return paths
 
 
-def test_clean_sides_pass(pictures):
+def test_audit_without_leaks(pictures):
     train = tile_set(tile("a", image=pictures["a"]), tile("b", image=pictures["b"], group="g"))
     audit_leaks(train, tile_set(tile("c", image=pictures["c"], group="h")))
 
 
-def test_a_test_tile_is_found_by_id_file_content_and_group(pictures, tmp_path):
+def test_audit_finds_equal_id_file_content_and_group(pictures, tmp_path):
     copy, link = tmp_path / "copy.png", tmp_path / "link.png"
     shutil.copy(pictures["a"], copy)
     link.symlink_to(pictures["b"])
@@ -189,7 +189,7 @@ def test_a_test_tile_is_found_by_id_file_content_and_group(pictures, tmp_path):
             audit_leaks(train, tile_set(suspect))
 
 
-def test_the_error_lists_twenty_leaks_and_counts_the_rest(pictures):
+def test_audit_lists_twenty_leaks_and_counts_the_rest(pictures):
     # 25 tiles of one file: each test tile has id and group of its own, but file and content of training tiles
     train = tile_set(*(tile(f"t{k}", image=pictures["a"]) for k in range(3)))
     test = tile_set(*(replace(tile(f"u{k}"), image=pictures["a"]) for k in range(25)))
@@ -201,7 +201,7 @@ def test_the_error_lists_twenty_leaks_and_counts_the_rest(pictures):
 
 
 @pytest.mark.real_data
-def test_real_test_tiles_are_no_training_tiles(real_data):
+def test_audit_of_real_tiles(real_data):
     from lim_keras.data.manifest import read_tile_ids
 
     tiles = read_tiles(real_data / "bijie")

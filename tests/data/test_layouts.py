@@ -37,7 +37,7 @@ def test_bijie_layout(tmp_path, bijie_folder, ending):
     assert mask.shape == image.shape[:2] and not mask.any()
 
 
-def test_bijie_layout_with_mixed_formats_and_strangers(tmp_path, bijie_folder, write_picture):
+def test_bijie_layout_with_mixed_formats_and_other_files(tmp_path, bijie_folder, write_picture):
     root = bijie_folder(tmp_path, 1, 0)
     write_picture(root / "landslide" / "image" / "b.jpg", GREY)
     write_picture(root / "landslide" / "mask" / "b.png", HALF)
@@ -45,12 +45,12 @@ def test_bijie_layout_with_mixed_formats_and_strangers(tmp_path, bijie_folder, w
     write_raster(root / "landslide" / "mask" / "c.tif", HALF)
     write_raster(root / "landslide" / "image" / "d.e.tif", GREY)
     write_picture(root / "landslide" / "mask" / "d.e.png", HALF)
-    for stranger in ("Thumbs.db", "b.jpg.aux.xml", "._b.jpg", ".hidden.png", "b.jgw"):
-        (root / "landslide" / "image" / stranger).write_bytes(b"?")
+    for other in ("Thumbs.db", "b.jpg.aux.xml", "._b.jpg", ".hidden.png", "b.jgw"):
+        (root / "landslide" / "image" / other).write_bytes(b"?")
     assert read_tiles(root).ids == ("b", "c", "d.e", "ls_0")
 
 
-def test_masks_of_non_landslide_tiles_are_taken_and_must_be_empty(tmp_path, bijie_folder, write_picture):
+def test_masks_of_non_landslide_tiles_must_be_empty(tmp_path, bijie_folder, write_picture):
     root = bijie_folder(tmp_path, 1, 2)
     path = write_picture(root / "non-landslide" / "mask" / "nls_0.png", np.zeros((22, 30), np.uint8))
     assert read_tiles(root)["nls_0"].mask == path
@@ -66,12 +66,12 @@ def test_pairs_layout_takes_the_kind_from_the_mask(tmp_path, pairs_folder):
 
 
 @pytest.mark.parametrize(("dtype", "bands"), [("uint16", 4), ("float32", 1), ("uint8", 5)])
-def test_tiff_tiles_keep_place_and_ground_sample_distance(tmp_path, dtype, bands):
+def test_tiff_tiles_keep_position_and_ground_sample_distance(tmp_path, dtype, bands):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 500000, 0, -0.8, 3000000)}
-    write_raster(tmp_path / "images" / "a.tif", np.full((8, 10, bands), 7, dtype), **place)
-    write_raster(tmp_path / "masks" / "a.tif", HALF, **place)
+    georeference = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 500000, 0, -0.8, 3000000)}
+    write_raster(tmp_path / "images" / "a.tif", np.full((8, 10, bands), 7, dtype), **georeference)
+    write_raster(tmp_path / "masks" / "a.tif", HALF, **georeference)
     tiles = read_tiles(tmp_path)
     assert (tiles.bands, tiles.dtype) == (bands, dtype)
     assert (tiles[0].crs, tiles[0].gsd_m) == ("EPSG:32648", pytest.approx(0.8))
@@ -89,7 +89,7 @@ def test_tiff_tiles_keep_place_and_ground_sample_distance(tmp_path, dtype, bands
         (["landslide/img"], r"landslide: expected a folder `image` in it. Found img"),
     ],
 )
-def test_folders_of_no_layout(tmp_path, folders, message):
+def test_unknown_layouts(tmp_path, folders, message):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(DataError, match=message):
@@ -101,10 +101,10 @@ def test_path_that_does_not_exist(tmp_path):
         read_tiles(tmp_path / "nowhere")
 
 
-# One error for all that is wrong.
+# Errors.
 
 
-def test_every_offender_is_listed_at_once(tmp_path, bijie_folder, write_picture):
+def test_all_bad_files_are_listed_in_one_error(tmp_path, bijie_folder, write_picture):
     root = bijie_folder(tmp_path, 6, 3)
     image, mask = root / "landslide" / "image", root / "landslide" / "mask"
     (mask / "ls_0.png").unlink()
@@ -153,7 +153,7 @@ def test_two_files_for_one_tile(tmp_path, pairs_folder, write_picture):
         read_tiles(root)
 
 
-def test_file_without_permission_or_a_folder_in_its_place(tmp_path, pairs_folder):
+def test_folder_in_place_of_a_file(tmp_path, pairs_folder):
     root = pairs_folder(tmp_path)
     (root / "images" / "t_0.png").unlink()
     (root / "images" / "t_0.png").mkdir()
@@ -161,7 +161,7 @@ def test_file_without_permission_or_a_folder_in_its_place(tmp_path, pairs_folder
         read_tiles(root)
 
 
-# Masks and what they leave unlabelled.
+# Labels of masks.
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_values_of_masks(manifest):
     assert (mask[0] == 255).all() and mask[1:, :5].sum() == 0 and (mask[1:, 5:] == 1).all()
 
 
-def test_one_and_255_need_the_word_of_the_manifest(manifest):
+def test_masks_of_both_1_and_255_need_ignore(manifest):
     three = HALF.copy()
     three[0] = 255
     with pytest.raises(DataError, match=r'both 1 and 255\. If 255 is no label, set ignore "255"'):
@@ -207,7 +207,7 @@ def test_unknown_values(manifest, value):
         manifest((HALF * value, "255"))
 
 
-def test_masks_saved_as_jpeg_are_refused_with_the_reason(tmp_path, write_picture):
+def test_jpeg_masks_are_refused(tmp_path, write_picture):
     write_picture(tmp_path / "images" / "a.png", np.zeros((40, 40, 3), np.uint8))
     noise = np.random.default_rng(0).integers(0, 2, (40, 40), np.uint8) * 255
     write_picture(tmp_path / "masks" / "a.jpg", noise)
@@ -215,7 +215,7 @@ def test_masks_saved_as_jpeg_are_refused_with_the_reason(tmp_path, write_picture
         read_tiles(tmp_path)
 
 
-def test_nodata_of_the_image_is_ignored_only_on_request(tmp_path, write_picture):
+def test_nodata_of_the_image_is_ignored_if_the_manifest_says_so(tmp_path, write_picture):
     image = np.full((8, 10, 2), 50, np.float32)
     image[:2], image[2, 0, 1] = -9999, np.nan
     write_raster(tmp_path / "i.tif", image, nodata=-9999)
@@ -246,7 +246,7 @@ def test_nodata_of_the_mask(tmp_path):
         read_tiles(csv)
 
 
-def test_mask_whose_nodata_value_would_become_landslide(tmp_path):
+def test_mask_whose_nodata_value_equals_landslide(tmp_path):
     write_raster(tmp_path / "i.tif", GREY)
     write_raster(tmp_path / "m.tif", np.where(HALF, 255, 0).astype(np.uint8), nodata=255)
     csv = tmp_path / "tiles.csv"

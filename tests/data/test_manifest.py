@@ -22,35 +22,35 @@ def read(folder, *lines):
     return read_tiles(folder)
 
 
-def test_only_id_and_image_are_needed(folder):
+def test_required_columns(folder):
     tile = read(folder, "tile_id,image", "a,images/t_0.png")[0]
     assert (tile.mask, tile.kind, tile.width, tile.height, tile.landslide_px, tile.valid_px) == (
         None, "non-landslide", 18, 16, 0, 288,
     )  # fmt: skip
 
 
-def test_every_column_is_taken(folder):
+def test_all_columns(folder):
     line = "a,images/t_0.png,masks/t_0.png,landslide,g,s,12.5,-3,18,16,0.8,EPSG:32648,20,288.0"
     tile = read(folder, HEADER, line)[0]
     assert (tile.group, tile.scene, tile.x, tile.y, tile.gsd_m, tile.crs) == ("g", "s", 12.5, -3.0, 0.8, "EPSG:32648")
     assert (tile.kind, tile.landslide_px, tile.valid_px) == ("landslide", 20, 288)
 
 
-def test_manifest_wins_over_folders_and_may_be_named_itself(folder):
+def test_manifest_takes_precedence_over_folders(folder):
     assert read(folder, "tile_id,image", "a,images/t_0.png").ids == ("a",)
     other = (folder / "tiles.csv").rename(folder / "some.csv")
     assert read_tiles(other).ids == ("a",)
     assert read_tiles(folder).ids == ("t_0", "t_1", "t_2")
 
 
-def test_spreadsheet_traits_are_understood(folder):
-    """A byte order mark, CRLF, blanks around cells, quotes, an empty last line, and columns of one's own."""
+def test_manifest_saved_by_a_spreadsheet(folder):
+    """A byte order mark, CRLF, blanks around cells, quotes, an empty last line, and additional columns."""
     text = '\ufefftile_id,image,width,elevation,ignore\r\n a , "images/t_0.png" ,18.0,900,255.0\r\n,,,,\r\n'
     (folder / "tiles.csv").write_bytes(text.replace(' "', '"').replace('" ', '"').encode())
     assert read_tiles(folder)[0].ignore == "255"
 
 
-def test_all_that_is_written_is_read(folder, tmp_path_factory):
+def test_written_manifest_reads_back(folder, tmp_path_factory):
     tiles = read(
         folder, HEADER, "a,images/t_0.png,masks/t_0.png,,g,s,0.1,1e-9,,,0.8,EPSG:32648,,", "b,images/t_1.png" + "," * 12
     )
@@ -62,7 +62,7 @@ def test_all_that_is_written_is_read(folder, tmp_path_factory):
     assert [file.name for file in far.parent.iterdir()] == ["tiles.csv"]
 
 
-def test_tiles_that_were_checked_need_not_be_decoded_again(tmp_path, write_picture):
+def test_decode_false_gives_the_same_tiles(tmp_path, write_picture):
     images = {
         "bands.tif": np.zeros((4, 5, 5), np.float32),
         "grey.tif": np.zeros((4, 5, 1), np.uint16),
@@ -82,7 +82,7 @@ def test_tiles_that_were_checked_need_not_be_decoded_again(tmp_path, write_pictu
         assert (again.tiles, again.bands, again.dtype) == (checked.tiles, checked.bands, checked.dtype)
 
 
-def test_headers_are_read_even_so_and_what_is_not_counted_is_decoded(folder, tmp_path_factory):
+def test_decode_false_reads_headers_and_decodes_tiles_without_counts(folder, tmp_path_factory):
     read(folder, "tile_id,image,mask", "a,images/t_0.png,masks/t_0.png", "b,images/t_1.png,masks/t_1.png")
     far = tmp_path_factory.mktemp("run") / "tiles.csv"
     write_manifest(read_tiles(folder), far)
@@ -98,7 +98,7 @@ def test_headers_are_read_even_so_and_what_is_not_counted_is_decoded(folder, tmp
         read_tiles(far, decode=False)
 
 
-def test_manifest_beside_its_tiles_moves_with_them(folder, tmp_path_factory):
+def test_manifest_beside_its_tiles_has_relative_paths(folder, tmp_path_factory):
     write_manifest(read_tiles(folder), folder / "tiles.csv")
     assert "images/t_0.png,masks/t_0.png" in (folder / "tiles.csv").read_text()
     moved = tmp_path_factory.mktemp("moved") / "set"
@@ -106,7 +106,7 @@ def test_manifest_beside_its_tiles_moves_with_them(folder, tmp_path_factory):
     assert read_tiles(moved)["t_0"].image == moved / "images" / "t_0.png"
 
 
-def test_folds_of_unknown_tiles_are_refused(folder):
+def test_write_folds_of_unknown_tiles(folder):
     with pytest.raises(DataError, match="no tile has the id 'z'"):
         write_manifest(read_tiles(folder), folder / "tiles.csv", {"z": 0})
 
@@ -158,13 +158,13 @@ def test_bad_manifests(folder, lines, message):
 
 
 @pytest.mark.parametrize("tile_id", ["", "#a", "a/b", "a\\b", "..", ".a"])
-def test_ids_that_would_not_survive(folder, tile_id):
+def test_unusable_ids(folder, tile_id):
     with pytest.raises(DataError, match="cannot be used"):
         read(folder, "tile_id,image", f"{tile_id},images/t_0.png")
 
 
 @pytest.mark.parametrize("content", [b"tile_id,image\n\xff,b\n", b'tile_id,image\n"a,b\n'])
-def test_manifest_that_is_no_table(folder, content):
+def test_manifest_that_is_not_a_table(folder, content):
     (folder / "tiles.csv").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as a table"):
         read_tiles(folder)
@@ -184,7 +184,7 @@ def test_bad_folds(tmp_path, lines, message):
         read_folds(path)
 
 
-def test_the_manifest_may_correct_a_files_ground_sample_distance(folder):
+def test_manifest_overrides_the_ground_sample_distance_of_a_file(folder):
     write_raster(folder / "a.tif", np.zeros((4, 4, 3), np.uint8))
     assert read(folder, "tile_id,image,gsd_m,crs", "a,a.tif,2.5,EPSG:4326")[0].gsd_m == 2.5
 

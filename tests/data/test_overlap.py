@@ -1,4 +1,4 @@
-"""Shared ground is found by pixels and by footprint, and nothing else is."""
+"""Overlaps by pixels and by outline, and groups of them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SHAPE = (700, 900)
 
 
 def ground(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """A picture with detail of every size, as the ground has: (height, width, 3) uint8."""
+    """Make an image with detail of every size: (height, width, 3) uint8."""
     rng = np.random.default_rng(seed)
     picture = np.zeros((*shape, 3), np.float32)
     for cell in (2, 4, 8, 16, 64):
@@ -32,7 +32,7 @@ def write_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory) -> TileSet:
-    """Of one ground: a and b share half, b and c a third, d touches none; e and f are of other ground, flat is grey."""
+    """Write tiles: a and b share half, b and c a third; d, e, f and the grey tile share nothing."""
     folder = tmp_path_factory.mktemp("survey") / "non-landslide" / "image"
     one = ground(1)
     write_jpeg(folder / "a.jpg", one[0:240, 0:260])
@@ -45,7 +45,7 @@ def survey(tmp_path_factory) -> TileSet:
     return read_tiles(folder.parent.parent)
 
 
-def test_shifted_tiles_with_other_jpeg_noise_are_found_and_no_others(survey):
+def test_shifted_tiles_with_different_jpeg_noise(survey):
     found = find_overlaps(survey)
     assert [(overlap.first, overlap.second) for overlap in found] == [("a", "b"), ("b", "c")]
     # a and b: 227 rows x 129 columns of b's 227 x 260; b and c: 113 x 134 of c's 200 x 220
@@ -53,20 +53,20 @@ def test_shifted_tiles_with_other_jpeg_noise_are_found_and_no_others(survey):
     assert found[1].share == pytest.approx(113 * 134 / (200 * 220), abs=0.01)
 
 
-def test_the_same_tiles_give_the_same_answer(survey):
+def test_results_are_repeatable(survey):
     cv2.setRNGSeed(99)
     first = find_overlaps(survey)
     cv2.setRNGSeed(7)
     assert find_overlaps(survey) == first
 
 
-def test_groups_are_chains_named_after_their_first_tile(survey):
+def test_groups_join_chains_and_are_named_after_their_first_tile(survey):
     grouped = group_overlaps(survey, [Overlap("a", "b", 0.5), Overlap("b", "c", 0.3), Overlap("e", "f", 0.1)])
     assert [tile.group for tile in grouped] == ["a", "a", "a", "", "e", "e", ""]
     assert grouped.ids == survey.ids
 
 
-def test_groups_that_were_there_stay_and_are_joined(survey):
+def test_existing_groups_are_joined(survey):
     # d and f share a group already; a link from f to a joins all three, and what overlaps a
     before = group_overlaps(survey, [Overlap("d", "f", 0.5)])
     after = group_overlaps(before, [Overlap("a", "b", 0.5), Overlap("a", "f", 0.1)])
@@ -84,7 +84,7 @@ def test_small_tiles_that_share_a_corner(tmp_path):
     assert found[0].share == pytest.approx(49 * 62 / (90 * 90), abs=0.02)
 
 
-def test_equal_pixels_overlap_even_where_nothing_can_be_recognised(tmp_path, write_picture):
+def test_equal_tiles_without_texture_overlap(tmp_path, write_picture):
     for name in ("a", "b", "c"):
         write_picture(tmp_path / "non-landslide" / "image" / f"{name}.png", np.full((30, 30, 3), 70, np.uint8))
     write_picture(tmp_path / "non-landslide" / "image" / "d.png", np.full((30, 30, 3), 71, np.uint8))
@@ -109,13 +109,13 @@ def test_few_or_tiny_tiles(tmp_path, write_picture, count):
 
 
 def georeferenced(folder: Path, name: str, crs: str, left: float, top: float, pixel: float = 2.0) -> None:
-    """A flat tile of 50 x 40 pixels, so that only its place can tell what it shares."""
+    """Write a tile of 50 x 40 pixels without texture, which only its georeference can compare."""
     folder.mkdir(parents=True, exist_ok=True)
-    place = Affine(pixel, 0, left, 0, -pixel, top)
-    write_raster(folder / f"{name}.tif", np.full((40, 50, 3), len(name), np.uint8), crs=crs, transform=place)
+    transform = Affine(pixel, 0, left, 0, -pixel, top)
+    write_raster(folder / f"{name}.tif", np.full((40, 50, 3), len(name), np.uint8), crs=crs, transform=transform)
 
 
-def test_footprints_that_overlap_but_not_those_that_touch(tmp_path):
+def test_touching_footprints_do_not_overlap(tmp_path):
     folder = tmp_path / "non-landslide" / "image"
     # each covers 100 m x 80 m
     georeferenced(folder, "a", "EPSG:32648", 500000, 3000000)
@@ -127,12 +127,12 @@ def test_footprints_that_overlap_but_not_those_that_touch(tmp_path):
     assert [overlap.share for overlap in found] == pytest.approx([25 * 40 / 8000, 75 * 40 / 8000])
 
 
-def test_footprints_of_two_coordinate_systems(tmp_path):
+def test_footprints_in_two_coordinate_systems(tmp_path):
     folder = tmp_path / "non-landslide" / "image"
     georeferenced(folder, "a", "EPSG:32648", 500000, 3000000)  # 105 degrees east is the middle of zone 48
     footprint = read_footprints(read_tiles(tmp_path))["a"]
     assert footprint.bounds == (500000, 2999920, 500100, 3000000)
-    # about 27.1 degrees north; a tile in degrees around the same place
+    # about 27.1 degrees north; a tile in degrees around the same point
     georeferenced(folder, "bb", "EPSG:4326", 105.0003, 27.1224, 1e-5)
     outlines = read_footprints(read_tiles(tmp_path))
     assert outlines["a"].bounds[0] == pytest.approx(105.0, abs=1e-9)

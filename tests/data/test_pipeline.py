@@ -1,4 +1,4 @@
-"""Samplers and sheets as batches: the same ones for any number of workers, and no judged pixel twice."""
+"""Batches of samples and sheets."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ from lim_keras.data.pipeline import resized_batches, sheet_batches, training_bat
 from lim_keras.data.sampling import ResizedSampler, WindowSampler
 
 
-class Ground:
-    """A store of tiles in memory."""
+class MemoryStore:
+    """Tiles in memory, with the interface of a `TileStore`."""
 
     def __init__(self, sizes, dtype=np.uint8, bands=3):
         rng = np.random.default_rng(0)
@@ -35,9 +35,9 @@ RANGE = np.zeros(3, np.float32), np.full(3, 255, np.float32)
 SIZES = [(20, 31), (25, 18), (40, 22), (9, 50), (33, 33)]
 
 
-def windows(ground):
+def windows(store):
     augmentation = build_augmentation("dihedral", *RANGE)
-    return WindowSampler(ground, 32, 8, 5, scale_jitter=(0.7, 1.4), augmentation=augmentation)
+    return WindowSampler(store, 32, 8, 5, scale_jitter=(0.7, 1.4), augmentation=augmentation)
 
 
 def arrays(batches):
@@ -52,27 +52,30 @@ def assert_same(these, those):
 
 
 def test_batches_are_the_samplers_examples_in_order():
-    sampler = windows(Ground(SIZES))
+    sampler = windows(MemoryStore(SIZES))
     batches = arrays(training_batches(sampler, batch_size=2, steps_per_epoch=3, epochs=2))
     assert len(batches) == 6
     for number, (images, masks) in enumerate(batches):
         assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
         assert masks.shape == (2, 32, 32, 1) and masks.dtype == np.uint8
-        for place in range(2):
+        for position in range(2):
             # batch 4 is the second of epoch 1: its examples are positions 2 and 3
-            image, mask = sampler.example(number // 3, number % 3 * 2 + place)
-            np.testing.assert_array_equal(images[place], image)
-            np.testing.assert_array_equal(masks[place, ..., 0], mask)
+            image, mask = sampler.example(number // 3, number % 3 * 2 + position)
+            np.testing.assert_array_equal(images[position], image)
+            np.testing.assert_array_equal(masks[position, ..., 0], mask)
 
 
 @pytest.mark.parametrize("workers", [1, 5])
-def test_any_number_of_workers_gives_the_same_batches(workers):
-    again = arrays(training_batches(windows(Ground(SIZES)), 4, 5, 1, workers=workers))
-    assert_same(again, arrays(training_batches(windows(Ground(SIZES)), 4, 5, 1)))
+def test_batches_do_not_depend_on_the_number_of_workers(workers):
+    again = arrays(training_batches(windows(MemoryStore(SIZES)), 4, 5, 1, workers=workers))
+    assert_same(again, arrays(training_batches(windows(MemoryStore(SIZES)), 4, 5, 1)))
 
 
-def test_a_continued_run_sees_what_an_unbroken_one_would_have_seen():
-    for sampler in (windows(Ground(SIZES)), ResizedSampler(Ground(SIZES), 32, 1, "paper", low=RANGE[0], high=RANGE[1])):
+def test_resumed_run_gets_the_batches_of_an_unbroken_one():
+    for sampler in (
+        windows(MemoryStore(SIZES)),
+        ResizedSampler(MemoryStore(SIZES), 32, 1, "paper", low=RANGE[0], high=RANGE[1]),
+    ):
         unbroken = arrays(training_batches(sampler, 2, 4, epochs=3))
         assert_same(arrays(training_batches(sampler, 2, 4, epochs=3, first_epoch=1)), unbroken[4:])
         assert_same(arrays(training_batches(sampler, 2, 4, epochs=3, first_epoch=3)), [])
@@ -80,30 +83,32 @@ def test_a_continued_run_sees_what_an_unbroken_one_would_have_seen():
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_images_keep_their_type_and_bands(dtype):
-    sampler = WindowSampler(Ground(SIZES, dtype, bands=5), 32, 8, 0)
+    sampler = WindowSampler(MemoryStore(SIZES, dtype, bands=5), 32, 8, 0)
     ((images, _),) = arrays(training_batches(sampler, 2, 1, 1))
     assert images.dtype == dtype and images.shape[-1] == 5
 
 
 @pytest.mark.parametrize("size", [16, 200])
-def test_sheets_show_every_tile_pixel_once(size):
-    ground = Ground(SIZES)
-    images, masks = (np.concatenate(part) for part in zip(*arrays(sheet_batches(ground, size, 3, 0)), strict=True))
+def test_sheets_label_every_tile_pixel_once(size):
+    store = MemoryStore(SIZES)
+    images, masks = (np.concatenate(part) for part in zip(*arrays(sheet_batches(store, size, 3, 0)), strict=True))
     assert images.shape[1:] == (size, size, 3) and masks.shape[1:] == (size, size, 1)
-    judged = masks[..., 0] != 255
-    assert judged.sum() == sum(mask.size for _, mask in ground.examples)
-    assert (masks == 1).sum() == sum((mask == 1).sum() for _, mask in ground.examples)
+    labelled = masks[..., 0] != 255
+    assert labelled.sum() == sum(mask.size for _, mask in store.examples)
+    assert (masks == 1).sum() == sum((mask == 1).sum() for _, mask in store.examples)
     # as many pixels of every value as the tiles have
-    expected = sum(np.bincount(image.ravel(), minlength=256) for image, _ in ground.examples)
-    np.testing.assert_array_equal(np.bincount(images[judged].ravel(), minlength=256), expected)
+    expected = sum(np.bincount(image.ravel(), minlength=256) for image, _ in store.examples)
+    np.testing.assert_array_equal(np.bincount(images[labelled].ravel(), minlength=256), expected)
 
 
-def test_sheets_are_the_same_again():
-    assert_same(arrays(sheet_batches(Ground(SIZES), 32, 2, 7)), arrays(sheet_batches(Ground(SIZES), 32, 2, 7)))
+def test_sheets_are_repeatable():
+    assert_same(
+        arrays(sheet_batches(MemoryStore(SIZES), 32, 2, 7)), arrays(sheet_batches(MemoryStore(SIZES), 32, 2, 7))
+    )
 
 
-def test_resized_tiles_come_once_each_the_last_batch_short():
-    sampler = ResizedSampler(Ground(SIZES), 16, 0, low=RANGE[0], high=RANGE[1])
+def test_resized_tiles_come_once_each():
+    sampler = ResizedSampler(MemoryStore(SIZES), 16, 0, low=RANGE[0], high=RANGE[1])
     batches = arrays(resized_batches(sampler, 2))
     assert [len(images) for images, _ in batches] == [2, 2, 1]
     got = sorted(images[n].tobytes() for images, _ in batches for n in range(len(images)))
@@ -126,12 +131,12 @@ def test_labels_may_have_planes():
     assert labels.numpy()[:, 0, 0].tolist() == [[0, 0], [1, 1]]
 
 
-def test_no_pipeline_has_a_tuner_that_its_end_would_wait_for():
-    ground = Ground(SIZES)
-    resized = ResizedSampler(ground, 32, 1, low=RANGE[0], high=RANGE[1])
+def test_autotuning_is_off():
+    store = MemoryStore(SIZES)
+    resized = ResizedSampler(store, 32, 1, low=RANGE[0], high=RANGE[1])
     for batches in (
-        training_batches(windows(ground), 4, 1, 1),
-        sheet_batches(ground, 32, 2, 0),
+        training_batches(windows(store), 4, 1, 1),
+        sheet_batches(store, 32, 2, 0),
         resized_batches(resized, 2),
     ):
         assert batches.options().autotune.enabled is False

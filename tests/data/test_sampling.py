@@ -1,4 +1,4 @@
-"""What training examples show: landslides anywhere, other ground around them, seams that tell nothing."""
+"""Samplers: origin of the pixels, positions of landslides, seams, scales, seeds."""
 
 import hashlib
 import subprocess
@@ -15,14 +15,14 @@ from lim_keras.errors import DataError
 RANGE = np.zeros(3, np.float32), np.full(3, 255, np.float32)
 
 
-class Ground:
-    """A store of tiles in memory: what samplers ask of a `TileStore`; notes which tiles were asked for."""
+class MemoryStore:
+    """Tiles in memory, with the interface of a `TileStore`; records the requests."""
 
     def __init__(self, images, masks, kinds=None):
         self.examples = list(zip(images, masks, strict=True))
         kinds = kinds or ["landslide" if (mask == 1).any() else "non-landslide" for mask in masks]
         self.tiles = [SimpleNamespace(kind=kind) for kind in kinds]
-        self.asked = []
+        self.requests = []
         for array in (*images, *masks):
             array.setflags(write=False)
 
@@ -33,7 +33,7 @@ class Ground:
         return self.examples[position][1].shape
 
     def get(self, position):
-        self.asked.append(position)
+        self.requests.append(position)
         return self.examples[position]
 
     def is_landslide(self, position):
@@ -41,7 +41,7 @@ class Ground:
 
 
 def coded(sizes, masks=None):
-    """Tiles whose pixels say (tile + 1, row, column); landslide where (row + column) % 5 == 0 in every other tile."""
+    """Make tiles with pixels (tile + 1, row, column); landslide where (row + column) % 5 == 0 in every other tile."""
     images = []
     for number, (height, width) in enumerate(sizes):
         rows, columns = np.mgrid[:height, :width]
@@ -51,37 +51,37 @@ def coded(sizes, masks=None):
             (((image[..., 1] + image[..., 2]) % 5 == 0) & (number % 2 == 0)).astype(np.uint8)
             for number, image in enumerate(images)
         ]
-    return Ground(images, masks)
+    return MemoryStore(images, masks)
 
 
 def mixed_sizes(count=12, low=20, high=90):
     return [(int(h), int(w)) for h, w in np.random.default_rng(1).integers(low, high, (count, 2))]
 
 
-def assert_pixels_are_some_tiles(ground, image, mask):
+def assert_pixels_come_from_tiles(store, image, mask):
     for number in np.unique(image[..., 0]):
-        assert 1 <= number <= len(ground)
+        assert 1 <= number <= len(store)
         here = image[..., 0] == number
         rows, columns = image[here, 1], image[here, 2]
-        np.testing.assert_array_equal(ground.examples[number - 1][1][rows, columns], mask[here])
+        np.testing.assert_array_equal(store.examples[number - 1][1][rows, columns], mask[here])
 
 
-# Windows: where their pixels come from.
+# Origin of the pixels.
 
 
 @pytest.mark.parametrize("paste", [0.0, 0.5, 1.0])
-def test_every_pixel_of_a_window_is_some_tiles_with_its_own_label(paste):
-    ground = coded(mixed_sizes())
-    sampler = WindowSampler(ground, 64, 10, 7, paste=paste)
+def test_every_pixel_of_a_window_comes_from_a_tile_with_its_label(paste):
+    store = coded(mixed_sizes())
+    sampler = WindowSampler(store, 64, 10, 7, paste=paste)
     for position in range(60):
         image, mask = sampler.example(0, position)
         assert image.shape == (64, 64, 3) and mask.shape == (64, 64) and image.dtype == np.uint8
-        assert_pixels_are_some_tiles(ground, image, mask)
+        assert_pixels_come_from_tiles(store, image, mask)
 
 
 def test_windows_stay_inside_tiles_that_are_large_enough():
-    ground = coded([(64, 200), (90, 64), (65, 70), (120, 130)])
-    sampler = WindowSampler(ground, 64, 10, 0, paste=0.0)
+    store = coded([(64, 200), (90, 64), (65, 70), (120, 130)])
+    sampler = WindowSampler(store, 64, 10, 0, paste=0.0)
     for position in range(100):
         image, _ = sampler.example(0, position)
         assert (image[..., 0] == image[0, 0, 0]).all()
@@ -89,9 +89,9 @@ def test_windows_stay_inside_tiles_that_are_large_enough():
         assert (image[..., 2] == image[0, 0, 2] + np.arange(64)).all()
 
 
-def test_a_tile_too_small_on_one_axis_is_filled_on_that_axis_only():
-    ground = coded([(40, 100)] * 6)
-    sampler = WindowSampler(ground, 64, 10, 0, paste=0.0)
+def test_tile_too_small_on_one_axis_is_filled_on_that_axis():
+    store = coded([(40, 100)] * 6)
+    sampler = WindowSampler(store, 64, 10, 0, paste=0.0)
     for position in range(30):
         image, _ = sampler.example(0, position)
         # the 40 rows of the first tile go through the whole width
@@ -99,11 +99,11 @@ def test_a_tile_too_small_on_one_axis_is_filled_on_that_axis_only():
         assert sum(whole_rows) >= 24  # with an offset of at most 40 below or above: at least 64 - 40 rows of it show
 
 
-def test_paste_is_the_share_of_windows_with_other_surroundings():
-    ground = coded([(100, 100)] * 10)
-    sampler = WindowSampler(ground, 64, 10, 0, paste=0.3)
+def test_paste_is_the_share_of_windows_among_other_tiles():
+    store = coded([(100, 100)] * 10)
+    sampler = WindowSampler(store, 64, 10, 0, paste=0.3)
     several = [len(np.unique(sampler.example(0, n)[0][..., 0])) > 1 for n in range(600)]
-    alone = WindowSampler(ground, 64, 10, 0, paste=1.0)
+    alone = WindowSampler(store, 64, 10, 0, paste=1.0)
     always = [len(np.unique(alone.example(0, n)[0][..., 0])) > 1 for n in range(600)]
     # 30 % of the windows are placed as all of them are with paste = 1; 600 draws: standard deviation .02
     assert abs(np.mean(several) - 0.3 * np.mean(always)) < 0.06
@@ -113,8 +113,8 @@ def test_paste_is_the_share_of_windows_with_other_surroundings():
 
 
 def test_the_same_seed_epoch_and_position_give_the_same_window():
-    ground = coded(mixed_sizes())
-    make = lambda seed: WindowSampler(ground, 48, 10, seed, scale_jitter=(0.7, 1.4))  # noqa: E731
+    store = coded(mixed_sizes())
+    make = lambda seed: WindowSampler(store, 48, 10, seed, scale_jitter=(0.7, 1.4))  # noqa: E731
     first = make(5)
     wanted = [first.example(2, n) for n in range(5)]
     backwards = [make(5).example(2, n) for n in reversed(range(5))][::-1]
@@ -130,10 +130,10 @@ def digest_of_examples() -> str:
     sizes = mixed_sizes()
     images = [rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in sizes]
     masks = [(rng.random(size) < 0.2 * (n % 2)).astype(np.uint8) for n, size in enumerate(sizes)]
-    ground, digest = Ground(images, masks), hashlib.sha256()
+    store, digest = MemoryStore(images, masks), hashlib.sha256()
     dihedral = build_augmentation("dihedral", *RANGE)
-    windows = WindowSampler(ground, 48, 9, 1, scale_jitter=(0.7, 1.4), augmentation=dihedral)
-    resized = ResizedSampler(ground, 32, 1, "paper", low=RANGE[0], high=RANGE[1])
+    windows = WindowSampler(store, 48, 9, 1, scale_jitter=(0.7, 1.4), augmentation=dihedral)
+    resized = ResizedSampler(store, 32, 1, "paper", low=RANGE[0], high=RANGE[1])
     for position in range(8):
         for sampler in (windows, resized):
             for array in sampler.example(1, position):
@@ -151,68 +151,68 @@ def test_another_process_draws_the_same_windows():
     assert done.stdout.strip() == digest_of_examples()
 
 
-# What a window says about where landslides are: nothing.
+# Positions of landslides and seams carry no information.
 
 
 def spot(height, width, row, column):
-    """A tile with one landslide pixel."""
+    """Make a tile with one landslide pixel."""
     mask = np.zeros((height, width), np.uint8)
     mask[row, column] = 1
     return np.zeros((height, width, 1), np.uint8), mask
 
 
 @pytest.mark.parametrize("paste", [0.0, 1.0])
-def test_a_centred_landslide_lies_anywhere_in_the_window(paste):
-    ground = Ground(*([array] for array in spot(201, 201, 100, 100)))
-    sampler = WindowSampler(ground, 64, 10, 3, landslide_share=1.0, paste=paste)
-    places = np.array([np.argwhere(sampler.example(0, n)[1] == 1)[0] for n in range(3000)]) / 63
-    # uniform on 0..1: mean 1/2, standard deviation sqrt(1/12) = .2887 (and 65/63 of it on 64 places);
+def test_landslide_positions_are_uniform(paste):
+    store = MemoryStore(*([array] for array in spot(201, 201, 100, 100)))
+    sampler = WindowSampler(store, 64, 10, 3, landslide_share=1.0, paste=paste)
+    positions = np.array([np.argwhere(sampler.example(0, n)[1] == 1)[0] for n in range(3000)]) / 63
+    # uniform on 0..1: mean 1/2, standard deviation sqrt(1/12) = .2887 (and 65/63 of it on 64 positions);
     # 3000 draws: the mean is known to .0053, the deviation to .0024
-    assert np.abs(places.mean(axis=0) - 0.5).max() < 0.02
-    assert np.abs(places.std(axis=0) - 0.2887 * 65 / 64).max() < 0.012
-    counts = np.histogram2d(*places.T, bins=4, range=[[0, 1], [0, 1]])[0]
-    # sixteen places of 187.5 each: chi-squared with 15 degrees of freedom is below 37.7 in 999 of 1000 cases
+    assert np.abs(positions.mean(axis=0) - 0.5).max() < 0.02
+    assert np.abs(positions.std(axis=0) - 0.2887 * 65 / 64).max() < 0.012
+    counts = np.histogram2d(*positions.T, bins=4, range=[[0, 1], [0, 1]])[0]
+    # sixteen cells of 187.5 each: chi-squared with 15 degrees of freedom is below 37.7 in 999 of 1000 cases
     assert ((counts - 187.5) ** 2 / 187.5).sum() < 37.7
 
 
-def test_large_landslides_are_cut_by_the_edge_as_often_as_they_should():
-    # a blob of 20 x 20 around one of its pixels, drawn evenly: row 0..19, place 0..63. It is cut at the top where the
-    # place is less than the row: sum over rows r of r / 64 / 20 = 190 / 1280 = .148
+def test_share_of_landslides_cut_by_the_edge():
+    # a square of 20 x 20 around one of its pixels, drawn evenly: row 0..19, position 0..63. It is cut at the top if the
+    # position is less than the row: sum over rows r of r / 64 / 20 = 190 / 1280 = .148
     image, mask = np.zeros((200, 200, 1), np.uint8), np.zeros((200, 200), np.uint8)
     mask[90:110, 90:110] = 1
-    sampler = WindowSampler(Ground([image], [mask]), 64, 10, 1, landslide_share=1.0, paste=0.0)
+    sampler = WindowSampler(MemoryStore([image], [mask]), 64, 10, 1, landslide_share=1.0, paste=0.0)
     rows = [np.flatnonzero((sampler.example(0, n)[1] == 1).any(axis=1)) for n in range(2000)]
     cut = np.mean([found[0] == 0 and len(found) < 20 for found in rows])
     assert abs(cut - 0.148) < 0.03
 
 
-def test_landslide_tiles_come_first_at_the_share_that_was_asked_for():
-    ground = coded([(30, 30)] * 9)
+def test_landslide_share():
+    store = coded([(30, 30)] * 9)
     for share in (0.0, 0.2, 0.5, 1.0):
-        sampler = WindowSampler(ground, 32, 10, 0, landslide_share=share)
+        sampler = WindowSampler(store, 32, 10, 0, landslide_share=share)
         first = []
         for position in range(800):
-            ground.asked.clear()
+            store.requests.clear()
             sampler.example(0, position)
-            first.append(ground.is_landslide(ground.asked[0]))
+            first.append(store.is_landslide(store.requests[0]))
         # 800 draws: standard deviation at most .018
         assert abs(np.mean(first) - share) < 0.06
 
 
-def test_seams_say_nothing():
-    """Patches around background tiles are as many, and as often landslide tiles, as those around landslide tiles."""
+def test_seams_carry_no_information():
+    """Background tiles and landslide tiles have as many neighbours, and as many landslide tiles among them."""
     rng = np.random.default_rng(4)
     tiles = [spot(48, 48, *rng.integers(48, size=2)) for _ in range(200)]
     tiles += [(image, np.zeros_like(mask)) for image, mask in tiles]
-    ground = Ground(*zip(*tiles, strict=True))
-    sampler = WindowSampler(ground, 64, 10, 0, landslide_share=0.4, paste=1.0)
+    store = MemoryStore(*zip(*tiles, strict=True))
+    sampler = WindowSampler(store, 64, 10, 0, landslide_share=0.4, paste=1.0)
     patches = {True: [], False: []}
     for position in range(3000):
-        ground.asked.clear()
+        store.requests.clear()
         sampler.example(0, position)
-        first, second, *rest = ground.asked
+        first, second, *rest = store.requests
         assert first == second  # once to find a pixel in it, once to show it
-        patches[ground.is_landslide(first)].append([len(rest), sum(map(ground.is_landslide, rest))])
+        patches[store.is_landslide(first)].append([len(rest), sum(map(store.is_landslide, rest))])
     there, absent = (np.array(patches[kind], float) for kind in (True, False))
     assert len(there) > 1000 and len(absent) > 1000
     for column in (0, 1):
@@ -229,8 +229,8 @@ def test_seams_say_nothing():
 
 def test_jitter_magnifies_evenly_on_a_log_scale():
     columns = np.broadcast_to(np.arange(400, dtype=np.float32), (400, 400))[..., None].copy()
-    ground = Ground([columns], [np.zeros((400, 400), np.uint8)])
-    sampler = WindowSampler(ground, 64, 10, 0, landslide_share=0.0, scale_jitter=(0.7, 1.4), paste=0.0)
+    store = MemoryStore([columns], [np.zeros((400, 400), np.uint8)])
+    sampler = WindowSampler(store, 64, 10, 0, landslide_share=0.0, scale_jitter=(0.7, 1.4), paste=0.0)
     slopes = np.array([np.polyfit(np.arange(40), sampler.example(0, n)[0][32, 12:52, 0], 1)[0] for n in range(400)])
     scales = 1 / slopes
     assert scales.min() > 0.69 and scales.max() < 1.42
@@ -238,58 +238,58 @@ def test_jitter_magnifies_evenly_on_a_log_scale():
     assert abs(np.mean(scales < (0.7 * 1.4) ** 0.5) - 0.5) < 0.08
 
 
-def test_ignored_pixels_stay_ignored_at_any_scale():
+def test_ignored_pixels_at_any_scale():
     mask = np.zeros((90, 90), np.uint8)
     mask[20:50, 20:50], mask[30:40, 30:80] = 1, 255
-    ground = Ground([np.zeros((90, 90, 1), np.uint8)], [mask])
+    store = MemoryStore([np.zeros((90, 90, 1), np.uint8)], [mask])
     dihedral = build_augmentation("dihedral", RANGE[0][:1], RANGE[1][:1])
-    sampler = WindowSampler(ground, 64, 10, 0, scale_jitter=(0.5, 2.0), augmentation=dihedral)
+    sampler = WindowSampler(store, 64, 10, 0, scale_jitter=(0.5, 2.0), augmentation=dihedral)
     seen = set()
     for position in range(50):
         seen |= set(np.unique(sampler.example(0, position)[1]))
     assert seen == {0, 1, 255}
 
 
-# Odd sets of tiles.
+# Special sets of tiles.
 
 
 def test_no_landslide_tile():
-    ground = coded([(30, 30)] * 2, [np.zeros((30, 30), np.uint8)] * 2)
+    store = coded([(30, 30)] * 2, [np.zeros((30, 30), np.uint8)] * 2)
     with pytest.raises(DataError, match=r"No landslide tile to draw landslide windows from\. Expected at least one"):
-        WindowSampler(ground, 32, 10, 0, landslide_share=0.5)
-    assert not WindowSampler(ground, 32, 10, 0, landslide_share=0.0).example(0, 0)[1].any()
+        WindowSampler(store, 32, 10, 0, landslide_share=0.5)
+    assert not WindowSampler(store, 32, 10, 0, landslide_share=0.0).example(0, 0)[1].any()
 
 
 def test_landslide_tiles_only():
-    ground = coded([(30, 30)] * 2, [np.ones((30, 30), np.uint8)] * 2)
-    assert WindowSampler(ground, 32, 10, 0, landslide_share=0.5).example(0, 0)[1].all()
+    store = coded([(30, 30)] * 2, [np.ones((30, 30), np.uint8)] * 2)
+    assert WindowSampler(store, 32, 10, 0, landslide_share=0.5).example(0, 0)[1].all()
 
 
 def test_a_landslide_tile_without_landslide_pixels():
-    ground = Ground([np.zeros((30, 30, 1), np.uint8)], [np.zeros((30, 30), np.uint8)], ["landslide"])
-    assert not WindowSampler(ground, 32, 10, 0, landslide_share=1.0).example(0, 0)[1].any()
+    store = MemoryStore([np.zeros((30, 30, 1), np.uint8)], [np.zeros((30, 30), np.uint8)], ["landslide"])
+    assert not WindowSampler(store, 32, 10, 0, landslide_share=1.0).example(0, 0)[1].any()
 
 
 def test_tiny_tiles():
-    ground = coded([(1, 1), (2, 1), (1, 3)])
-    assert_pixels_are_some_tiles(ground, *WindowSampler(ground, 16, 10, 0).example(0, 0))
+    store = coded([(1, 1), (2, 1), (1, 3)])
+    assert_pixels_come_from_tiles(store, *WindowSampler(store, 16, 10, 0).example(0, 0))
 
 
 # Whole tiles, resized.
 
 
 def flags(count, side=8):
-    """Tiles with a mask that no symmetry maps onto itself, each of one grey."""
+    """Make tiles, each of one grey, and a mask without symmetry."""
     mask = np.zeros((side, side), np.uint8)
     mask[1:5, 1], mask[4, 1:4] = 1, 1
     images = [np.full((side, side, 3), 10 * (number + 1), np.uint8) for number in range(count)]
     return images, mask
 
 
-def test_paper_shows_every_landslide_tile_four_times_an_epoch_and_every_other_once():
+def test_paper_gives_four_examples_of_landslide_tiles_and_one_of_others():
     images, mask = flags(5)
     masks = [mask.copy(), mask.copy(), *(np.zeros_like(mask) for _ in range(3))]
-    sampler = ResizedSampler(Ground(images, masks), 8, 0, "paper", low=RANGE[0], high=RANGE[1])
+    sampler = ResizedSampler(MemoryStore(images, masks), 8, 0, "paper", low=RANGE[0], high=RANGE[1])
     assert len(sampler) == 2 * 4 + 3
     for epoch in (0, 1):
         examples = [sampler.example(epoch, position) for position in range(len(sampler))]
@@ -302,17 +302,17 @@ def test_paper_shows_every_landslide_tile_four_times_an_epoch_and_every_other_on
 
 
 @pytest.mark.parametrize("augmentation", ["none", "dihedral"])
-def test_other_augmentations_show_every_tile_once(augmentation):
+def test_other_augmentations_give_one_example_per_tile(augmentation):
     images, mask = flags(7)
-    sampler = ResizedSampler(Ground(images, [mask] * 7), 16, 0, augmentation, low=RANGE[0], high=RANGE[1])
+    sampler = ResizedSampler(MemoryStore(images, [mask] * 7), 16, 0, augmentation, low=RANGE[0], high=RANGE[1])
     assert len(sampler) == 7
     image, labels = sampler.example(0, 0)
     assert image.shape == (16, 16, 3) and labels.sum() == 4 * mask.sum()
 
 
-def test_epochs_have_an_order_of_their_own_and_positions_go_round():
+def test_order_by_epoch_and_positions_beyond_the_epoch():
     images, mask = flags(20)
-    sampler = ResizedSampler(Ground(images, [mask] * 20), 8, 3, low=RANGE[0], high=RANGE[1])
+    sampler = ResizedSampler(MemoryStore(images, [mask] * 20), 8, 3, low=RANGE[0], high=RANGE[1])
     orders = [[int(sampler.example(epoch, n)[0][0, 0, 0]) for n in range(20)] for epoch in (0, 1, 0)]
     assert sorted(orders[0]) == [10 * n for n in range(1, 21)]
     assert orders[0] == orders[2] != orders[1]

@@ -1,4 +1,4 @@
-"""Packed sheets and filled boxes: every pixel is some tile's, every tile pixel is there once."""
+"""Filled boxes, packed sheets, and windows of sheets."""
 
 import itertools
 
@@ -17,14 +17,14 @@ SEEDS = st.integers(0, 1000)
 
 
 def coded(number: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image whose pixels say (tile + 1, row, column), and the mask (tile + row + column) mod 2."""
+    """Make an image with pixels (tile + 1, row, column), and the mask (tile + row + column) mod 2."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([np.full((height, width), number + 1), rows, columns], axis=-1).astype(np.uint8)
     return image, ((number + rows + columns) % 2).astype(np.uint8)
 
 
 def expected_mask(image: np.ndarray) -> np.ndarray:
-    """The mask that `coded` pixels carry."""
+    """Compute the mask from the pixels of `coded`."""
     return ((image[..., 0] - 1 + image[..., 1] + image[..., 2]) % 2).astype(np.uint8)
 
 
@@ -41,7 +41,7 @@ def assert_from_tiles(image: np.ndarray, mask: np.ndarray, sizes: list[tuple[int
 
 @settings(max_examples=60, deadline=None)
 @given(sizes=SIZES, height=st.integers(0, 40), width=st.integers(0, 40), seed=SEEDS)
-def test_fill_box_covers_the_box_with_tiles_and_nothing_else(sizes, height, width, seed):
+def test_fill_box_covers_exactly_the_box(sizes, height, width, seed):
     tiles = [coded(number, *size) for number, size in enumerate(sizes)]
     image, mask = np.zeros((50, 60, 3), np.uint8), np.full((50, 60), 9, np.uint8)
     box = Box.sized(5, 7, height, width)
@@ -75,7 +75,7 @@ def test_lay_tile_in_the_middle_of_a_box():
     assert rest == [Box.sized(1, 1, 1, 6), Box.sized(4, 1, 2, 6), Box.sized(2, 1, 2, 2), Box.sized(2, 6, 2, 1)]
 
 
-def test_lay_tile_cuts_what_is_outside_the_box():
+def test_lay_tile_cuts_at_the_box():
     image, mask = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
     rest = lay_tile(image, mask, Box.sized(0, 0, 4, 4), coded(0, 9, 5), (3, 2))
     # rows 3 to 6 and columns 2 to 4 of the tile; one column of the box stays empty
@@ -111,7 +111,7 @@ def test_pack_by_hand():
     assert {sheet.boxes[0], sheet.boxes[2]} == {Box.sized(0, 0, 4, 3), Box.sized(0, 3, 4, 3)}
 
 
-def test_pack_keeps_to_the_side_and_makes_room_for_a_larger_tile():
+def test_pack_keeps_the_side_unless_a_tile_is_larger():
     sheets = pack([(10, 10)] * 40, side=32, seed=3)
     # a sheet is closed when 90 % of 32 x 32 are reached: 10 tiles of 100 pixels
     assert [len(sheet.boxes) for sheet in sheets] == [10] * 4
@@ -127,7 +127,7 @@ def test_pack_is_drawn_from_the_seed():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_render_shows_every_tile_once_and_ignores_the_gaps(seed):
+def test_render_labels_every_tile_once_and_ignores_gaps(seed):
     rng = np.random.default_rng(seed)
     sizes = [(int(h), int(w)) for h, w in rng.integers(3, 20, (30, 2))]
     tiles = [coded(number, *size) for number, size in enumerate(sizes)]
@@ -150,14 +150,14 @@ def test_render_shows_every_tile_once_and_ignores_the_gaps(seed):
 
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 16))
-def test_windows_show_every_pixel_once_as_labelled(height, width, size):
+def test_windows_label_every_pixel_once(height, width, size):
     number = np.arange(height * width, dtype=np.uint16).reshape(height, width)
     times = np.zeros(height * width, int)
     for image, mask in windows_of(number[..., None], (number % 2).astype(np.uint8), size):
         assert image.shape == (size, size, 1) and mask.shape == (size, size)
-        judged = mask != IGNORED
-        np.testing.assert_array_equal(mask[judged], image[judged, 0] % 2)
-        np.add.at(times, image[judged, 0], 1)
+        labelled = mask != IGNORED
+        np.testing.assert_array_equal(mask[labelled], image[labelled, 0] % 2)
+        np.add.at(times, image[labelled, 0], 1)
     assert (times == 1).all()
 
 
@@ -167,7 +167,7 @@ def test_a_sheet_smaller_than_a_window_is_mirrored():
     np.testing.assert_array_equal(mask, [[0, 1, 255, 255]] + [[255] * 4] * 3)
 
 
-def test_ignored_pixels_of_a_sheet_stay_ignored_and_the_sheet_is_not_written_to():
+def test_ignored_pixels_of_a_sheet_stay_ignored():
     mask = np.uint8([[0, 255, 1]])
     mask.setflags(write=False)
     windows = list(windows_of(np.zeros((1, 3, 1), np.uint8), mask, 2))

@@ -1,4 +1,4 @@
-"""Statistics of the training tiles' bands."""
+"""Statistics of the bands of training tiles."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def two_values(dtype: type, low: float, high: float) -> np.ndarray:
     return np.stack([band, band * 2], axis=-1)
 
 
-def test_by_hand(tmp_path):
+def test_statistics_of_two_values(tmp_path):
     found = TileStatistics.measure(tiles(tmp_path, two_values(np.uint16, 100, 300)))
     assert found.dtype == "uint16"
     assert (found.minimum, found.maximum) == ((100, 200), (300, 600))
@@ -40,7 +40,7 @@ def test_by_hand(tmp_path):
     np.testing.assert_allclose(found.std, (100, 200), atol=1)
 
 
-def test_percentiles_cut_the_rarest_half_percent(tmp_path):
+def test_low_and_high_exclude_rare_values(tmp_path):
     image = np.full((100, 100, 1), 50, np.float32)
     image[:50] = 60
     image.ravel()[:20] = 9000.0  # one pixel in 500
@@ -56,13 +56,13 @@ def test_ignored_pixels_do_not_count(tmp_path):
     assert (found.minimum, found.maximum, found.mean, found.std) == ((10, 20), (10, 20), (10, 20), (0, 0))
 
 
-def test_eight_bits_are_taken_as_they_come(tmp_path):
+def test_range_of_8_bit_images(tmp_path):
     found = TileStatistics.measure(tiles(tmp_path, two_values(np.uint8, 10, 90)))
     assert found.value_range is None
     np.testing.assert_array_equal(found.range, [[0, 0], [255, 255]])
 
 
-def test_range_of_other_types_is_where_their_values_lie(tmp_path):
+def test_range_of_other_types(tmp_path):
     found = TileStatistics.measure(tiles(tmp_path, two_values(np.float32, 0.25, 0.5)))
     np.testing.assert_array_equal(found.range, [[0.25, 0.5], [0.5, 1.0]])
 
@@ -74,7 +74,7 @@ def test_the_sample_is_seeded(tmp_path):
     assert TileStatistics.measure(read, 1) != TileStatistics.measure(read, 2)
 
 
-def test_json_and_back(tmp_path):
+def test_json_round_trip(tmp_path):
     found = TileStatistics.measure(tiles(tmp_path, two_values(np.float32, 0.25, 0.5)))
     assert TileStatistics.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 

@@ -10,10 +10,10 @@ from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet, TileStore, resample
 from lim_keras.errors import ConfigError, DataError
 
-# The set itself.
+# Sets of tiles.
 
 
-def test_a_set_is_a_sequence_with_names(tmp_path, bijie_folder):
+def test_set_is_a_sequence_with_ids(tmp_path, bijie_folder):
     tiles = read_tiles(bijie_folder(tmp_path, 2, 2))
     assert tiles[0] is tiles["ls_0"] and tiles[-1].tile_id == "nls_1"
     assert tiles[1:3] == (tiles[1], tiles[2])
@@ -68,7 +68,7 @@ def test_images_grow_bilinearly():
 
 
 @pytest.mark.parametrize("size", [(7, 9), (50, 61), (20, 90)])
-def test_masks_take_their_nearest_label(size):
+def test_masks_take_the_nearest_label(size):
     mask = np.random.default_rng(0).choice([0, 1, 255], (23, 31)).astype(np.uint8)
     _, got = resample(np.zeros((23, 31, 1), np.uint8), mask, size)
     # oracle: the label under the centre of each pixel
@@ -79,7 +79,7 @@ def test_masks_take_their_nearest_label(size):
 @pytest.mark.parametrize("size", [(6, 9), (40, 50)])
 @pytest.mark.parametrize("bands", [1, 2, 4, 5, 13])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_any_number_of_bands_is_resampled_band_by_band(dtype, bands, size):
+def test_any_number_of_bands(dtype, bands, size):
     image = (np.random.default_rng(0).random((20, 30, bands)) * 250).astype(dtype)
     got, _ = resample(image, np.zeros((20, 30), np.uint8), size)
     assert got.shape == (*size, bands) and got.dtype == dtype
@@ -88,7 +88,7 @@ def test_any_number_of_bands_is_resampled_band_by_band(dtype, bands, size):
         np.testing.assert_allclose(got[..., band], alone[..., 0], atol=1 if dtype != np.float32 else 1e-3)
 
 
-def test_the_same_size_is_left_alone():
+def test_equal_size_changes_nothing():
     image, mask = np.zeros((3, 4, 1), np.uint8), np.zeros((3, 4), np.uint8)
     got = resample(image, mask, (3, 4))
     assert got[0] is image and got[1] is mask
@@ -98,7 +98,7 @@ def test_the_same_size_is_left_alone():
 
 
 def manifest(folder: Path, write_picture, gsd_m: str = "") -> TileSet:
-    """Two tiles of 20 x 24 and 11 x 30 pixels; their greys are 100 and 101."""
+    """Write two tiles of 20 x 24 and 11 x 30 pixels with greys of 100 and 101."""
     lines = ["tile_id,image,mask,gsd_m"]
     for number, (height, width) in enumerate([(20, 24), (11, 30)]):
         mask = np.zeros((height, width), np.uint8)
@@ -110,7 +110,7 @@ def manifest(folder: Path, write_picture, gsd_m: str = "") -> TileSet:
     return read_tiles(folder)
 
 
-def test_tiles_come_at_the_ground_sample_distance_of_training(tmp_path, write_picture):
+def test_tiles_are_resampled_to_the_ground_sample_distance(tmp_path, write_picture):
     tiles = manifest(tmp_path, write_picture, gsd_m="0.8")
     store = TileStore(tiles, gsd_m=1.6, assumed_gsd_m=5.0)
     # half the pixels on each axis: 11 becomes 5.5, rounded to the even 6
@@ -124,12 +124,12 @@ def test_tiles_come_at_the_ground_sample_distance_of_training(tmp_path, write_pi
     "wanted, assumed, size",
     [(None, None, (20, 24)), (None, 0.8, (20, 24)), (0.4, None, (20, 24)), (0.4, 0.8, (40, 48)), (80.0, 0.8, (1, 1))],
 )
-def test_tiles_that_do_not_say_their_scale(tmp_path, write_picture, wanted, assumed, size):
+def test_tiles_without_ground_sample_distance(tmp_path, write_picture, wanted, assumed, size):
     store = TileStore(manifest(tmp_path, write_picture), gsd_m=wanted, assumed_gsd_m=assumed)
     assert store.size(0) == size == store.get(0)[1].shape
 
 
-# Keeping.
+# Cache.
 
 
 def remove_images(folder: Path) -> None:
@@ -137,7 +137,7 @@ def remove_images(folder: Path) -> None:
         path.unlink()
 
 
-def test_memory_keeps_what_was_decoded(tmp_path, write_picture):
+def test_memory_keeps_decoded_tiles(tmp_path, write_picture):
     store = TileStore(manifest(tmp_path, write_picture))
     first = store.get(1)
     remove_images(tmp_path)
@@ -154,7 +154,7 @@ def test_none_decodes_each_time(tmp_path, write_picture):
         store.get(0)
 
 
-def test_recent_keeps_those_used_last(tmp_path, write_picture, monkeypatch):
+def test_recent_keeps_the_last_tiles(tmp_path, write_picture, monkeypatch):
     # tile 0: 20 x 24 x (3 bands + mask), tile 1: 11 x 30 x 4: there is room for one of them
     monkeypatch.setattr("lim_keras.data.tiles._RECENT_BYTES", 20 * 24 * 4 + 11 * 30 * 4 - 1)
     store = TileStore(manifest(tmp_path, write_picture), cache="recent")
@@ -166,7 +166,7 @@ def test_recent_keeps_those_used_last(tmp_path, write_picture, monkeypatch):
         store.get(0)
 
 
-def test_recent_drops_what_was_used_longest_ago(tmp_path, write_picture, monkeypatch):
+def test_recent_drops_the_least_recently_used(tmp_path, write_picture, monkeypatch):
     tiles = manifest(tmp_path, write_picture)
     store = TileStore(tiles, cache="recent")
     first, _ = store.get(0), store.get(1)
@@ -190,7 +190,7 @@ def test_disk_keeps_arrays_for_the_next_store(tmp_path, write_picture):
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["0000000_image.npy", "0000000_mask.npy"]
 
 
-def test_a_file_cut_off_while_it_was_written_is_not_taken(tmp_path, write_picture):
+def test_partial_file_of_a_killed_process_is_not_read(tmp_path, write_picture):
     tiles = manifest(tmp_path, write_picture)
     folder = tmp_path / "cache"
     folder.mkdir()

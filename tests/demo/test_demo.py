@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: the real command, and what it has to leave behind."""
+"""The command `lim-keras demo` and its files."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_demo_learns(tmp_path: Path) -> None:
+def test_demo_finds_the_landslides_of_a_second_world(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     command = [sys.executable, "-m", "lim_keras", "demo", "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -17,7 +17,7 @@ def test_demo_learns(tmp_path: Path) -> None:
     evaluation = json.loads((folder / "evaluation.json").read_text())
     f1 = {name: part["subsets"]["all"]["model"]["f1"]["value"] for name, part in evaluation["protocols"].items()}
     blind = evaluation["protocols"]["tiles"]["subsets"]["all"]["blind"]["f1"]["value"]
-    # held-out tiles of a world that no model has seen, and that world as a scene
+    # tiles of the second world, and that world as a scene
     assert f1["tiles"] >= 0.8
     assert f1["scene"] >= 0.8
     assert blind < 0.3
@@ -27,7 +27,7 @@ def test_demo_learns(tmp_path: Path) -> None:
     assert (folder / "exported_models" / "demo" / "ensemble" / "1" / "saved_model.pb").exists()
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     command = [sys.executable, "-m", "lim_keras", "demo", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

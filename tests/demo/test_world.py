@@ -1,4 +1,4 @@
-"""The made-up world: deterministic, consistent on disk and in memory, landslides where landslides belong."""
+"""Synthetic world: seeds, layers, files, tiles, terrain."""
 
 import cv2
 import geopandas
@@ -29,7 +29,7 @@ def world() -> World:
 
 
 def box_of(tile: Tile, world: World) -> tuple[slice, slice]:
-    """The world's rows and columns that a tile says it shows, by its georeference."""
+    """Return the rows and columns of the world under a tile, by its georeference."""
     corner = read_info(tile.image).transform
     left, top = round((corner.c - world.transform.c) / 2), round((world.transform.f - corner.f) / 2)
     return slice(top, top + tile.height), slice(left, left + tile.width)
@@ -40,7 +40,7 @@ def stable_world() -> World:
     return make_world(256, seed=1, landslides=0)
 
 
-def test_same_seed_same_world_and_another_seed_another():
+def test_equal_seeds_give_equal_worlds():
     first, again, other = (make_world(256, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first.scene, again.scene)
     assert np.array_equal(first.instances, again.instances)
@@ -48,7 +48,7 @@ def test_same_seed_same_world_and_another_seed_another():
     assert not np.array_equal(first.scene, other.scene)
 
 
-def test_layers_have_the_promised_shapes_and_types(world):
+def test_shapes_and_types_of_layers(world):
     assert (world.scene.shape, world.scene.dtype) == ((448, 448, 3), np.uint8)
     assert (world.mask.shape, world.mask.dtype) == ((448, 448), np.uint8)
     assert (world.dem.shape, world.dem.dtype) == ((448, 448), np.float32)
@@ -62,7 +62,7 @@ def test_one_landslide_on_every_fourteen_hectares(world):
     assert world.instances.max() == 6
 
 
-def test_each_landslide_is_one_piece_and_touches_no_other(world):
+def test_each_landslide_is_one_separate_piece(world):
     pieces, _ = cv2.connectedComponents(world.mask, connectivity=8)
     assert pieces - 1 == world.instances.max()
     assert set(np.unique(world.instances)) == set(range(world.instances.max() + 1))
@@ -85,7 +85,7 @@ def test_landslides_are_longer_than_wide(world):
         assert along > 1.5 * across
 
 
-def test_their_number_can_be_chosen(stable_world):
+def test_number_of_landslides(stable_world):
     assert stable_world.mask.sum() == 0
     assert make_world(448, seed=4, landslides=2).instances.max() == 2
 
@@ -132,14 +132,14 @@ def test_a_world_without_landslides_can_be_written(stable_world, tmp_path):
     assert len(geopandas.read_file(files.landslides)) == 0
 
 
-def test_worlds_of_different_seeds_share_no_ground():
+def test_worlds_of_different_seeds_do_not_overlap():
     corners = {(corner.c, corner.f) for corner in (world_transform(seed, 2.0) for seed in range(800))}
     assert len(corners) == 800
     # a grid of 20 km: no world is that large
     assert {(x % 20_000, y % 20_000) for x, y in corners} == {(0, 0)}
 
 
-def test_tiles_are_cut_in_the_published_layout(world, tmp_path):
+def test_tiles_have_the_bijie_layout(world, tmp_path):
     ids = cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72), prefix="a_")
     assert ids == [f"a_ls_{k:04d}" for k in range(4)] + [f"a_nls_{k:04d}" for k in range(5)]
     tiles = read_tiles(tmp_path)
@@ -154,7 +154,7 @@ def test_tiles_are_cut_in_the_published_layout(world, tmp_path):
         assert (tile.kind == "landslide") == bool(mask.any())
 
 
-def test_no_two_tiles_share_ground(world, tmp_path):
+def test_tiles_do_not_overlap(world, tmp_path):
     cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72))
     times_cut = np.zeros((448, 448), int)
     for tile in read_tiles(tmp_path):
@@ -162,9 +162,9 @@ def test_no_two_tiles_share_ground(world, tmp_path):
     assert times_cut.max() == 1
 
 
-def test_same_seed_same_tiles(world, tmp_path):
-    for place in ("first", "again"):
-        cut_tiles(world, tmp_path / place, landslide=2, non_landslide=2, sides=(40, 60), seed=5)
+def test_equal_seeds_give_equal_tiles(world, tmp_path):
+    for name in ("first", "again"):
+        cut_tiles(world, tmp_path / name, landslide=2, non_landslide=2, sides=(40, 60), seed=5)
     assert [tile.width for tile in read_tiles(tmp_path / "first")] == [
         tile.width for tile in read_tiles(tmp_path / "again")
     ]
@@ -233,7 +233,7 @@ def test_noise_has_about_zero_mean_and_unit_variance():
         assert abs(field.std() - 1) < 0.2
 
 
-def test_scattered_points_against_a_slow_search():
+def test_scattered_points_equal_a_slow_search():
     labels, distance = scattered_points(np.random.default_rng(3), 24, 6)
     points = np.argwhere(distance == 0)
     y, x = np.mgrid[:24, :24]
