@@ -1,9 +1,9 @@
-"""Does the input pipeline hold training up? Images a second with it, over those of the same model fed one cached batch.
+"""Compare training speed with the input pipeline to training on one cached batch.
 
     python benchmarks/pipeline.py configs/bijie_edge.yaml --data BIJIE --encoder-weights none
 
-Both are measured in one process, in turns, so that a machine that slows down slows both. The ratio should be at least
-0.95. Without --data the tiles of `LIM_KERAS_DATA`/bijie are taken, or else those of a made-up world.
+Both take turns in one process, so that a slow machine slows both. The ratio should be at least 0.95. Without --data
+the tiles of `LIM_KERAS_DATA`/bijie are used, or those of a synthetic world.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from lim_keras.models import build_model
 from lim_keras.training.fit import build_loss, build_sampler
 from lim_keras.training.optimizer import build_optimizer
 
-_UNTIMED, _TIMED = 10, 25  # steps of a turn; the pipeline prefetches fewer than the first
+_UNTIMED, _TIMED = 10, 25  # steps of a turn; more untimed ones than the pipeline prefetches
 _EPOCHS = 10_000
 
 
 def main() -> None:
-    """Measure, print JSON, and write it where --json says."""
+    """Measure, print JSON, and write it to the file of --json."""
     options = _options()
     config = load_config(options.config, options.set)
     with tempfile.TemporaryDirectory() as scratch:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(config: RunConfig, tiles: TileSet, weights: str, seconds: float) -> dict[str, Any]:
-    """Images a second, fed by the pipeline and by one cached batch; decoding is over before the clock starts."""
+    """Measure images per second of both feeds; all tiles are decoded before."""
     store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, "memory")
     for position in range(len(store)):
         store.get(position)
@@ -62,8 +62,8 @@ def measure(config: RunConfig, tiles: TileSet, weights: str, seconds: float) -> 
     batches = iter(training_batches(sampler, config.training.batch_size, steps, _EPOCHS))
     cached = next(batches)
     feeds: dict[str, Callable[[], Any]] = {"pipeline": lambda: next(batches), "cached": lambda: cached}
-    seconds_spent, images = _in_turns(model, feeds, config.training.batch_size, seconds)
-    rates = {name: images[name] / seconds_spent[name] for name in feeds}
+    spent, images = _in_turns(model, feeds, config.training.batch_size, seconds)
+    rates = {name: images[name] / spent[name] for name in feeds}
     started = time.perf_counter()
     examples = [sampler.example(0, position) for position in range(50)]
     return {
@@ -81,7 +81,7 @@ def _in_turns(
     spent, images = dict.fromkeys(feeds, 0.0), dict.fromkeys(feeds, 0)
     while min(spent.values()) < seconds:
         for name, feed in feeds.items():
-            # Not timed: batches that were prefetched while the other was measured would flatter the pipeline.
+            # Use up the batches that were prefetched during the other turn.
             for _ in range(_UNTIMED):
                 model.train_on_batch(*feed())
             started = time.perf_counter()
@@ -93,10 +93,10 @@ def _in_turns(
 
 
 def _tiles(data: Path | None, scratch: Path) -> TileSet:
-    real = os.environ.get("LIM_KERAS_DATA")
-    if data is None and real is None:
+    folder = os.environ.get("LIM_KERAS_DATA")
+    if data is None and folder is None:
         cut_tiles(make_world(seed=1), scratch, landslide=40, non_landslide=60)
-    return read_tiles(data or (Path(real) / "bijie" if real else scratch))
+    return read_tiles(data or (Path(folder) / "bijie" if folder else scratch))
 
 
 def _options() -> argparse.Namespace:
@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--encoder-weights", default="none")
-    parser.add_argument("--seconds", type=float, default=30.0, help="measured, for each of the two")
+    parser.add_argument("--seconds", type=float, default=30.0, help="measured time of each feed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

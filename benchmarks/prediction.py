@@ -1,12 +1,11 @@
-"""Is the model kept busy, and does memory stay flat? Scenes of several sizes, each predicted in a process of its own.
+"""Measure speed and peak memory of prediction on scenes of several sizes, each in its own process.
 
     python benchmarks/prediction.py exported_models/demo --sizes 2000x2000 2000x32000 16000x16000 --memory 2G
 
-For each size: megapixels a second from file to finished maps; those of the same model called on the same windows when
-they are in memory already (halo included, measured in the same process); their ratio, which should be at least 0.9;
-and the peak memory of the process. With --repeat both are measured so many times in turns, and their sums compared:
-one call on one window differs by a fifth from the next. The scenes are made up: tiled, compressed GeoTIFFs of repeated
-noise, of which --valid is the share that holds data, in square patches far apart.
+For each size: megapixels per second from file to finished maps, and of the same model on the same windows in memory
+(with halo, in the same process); their ratio, which should be at least 0.9; and the peak memory of the process. With
+--repeat both take turns and their sums are compared. The scenes are tiled, compressed GeoTIFFs of repeated noise; a
+share --valid of them holds data, in square patches.
 """
 
 import argparse
@@ -28,7 +27,7 @@ _PATCH = 704
 
 
 def main() -> None:
-    """Measure, print JSON, and write it where --json says."""
+    """Measure, print JSON, and write it to the file of --json."""
     options = _options()
     figures = []
     for size in options.sizes:
@@ -45,8 +44,8 @@ def main() -> None:
         options.json.write_text(text + "\n", encoding="utf-8")
 
 
-def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
-    """Predict one made-up scene of height x width pixels into maps in `folder`, then the same windows from memory."""
+def measure(options: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
+    """Predict a synthetic scene of height x width pixels into maps in `folder`, then the same windows from memory."""
     from lim_keras.bundle.saved_model import load_bundle
     from lim_keras.bundle.window_size import choose_window, free_memory, parse_memory
     from lim_keras.inference.options import MapOptions
@@ -54,27 +53,27 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
     from lim_keras.inference.valid_regions import find_valid_regions
     from lim_keras.raster.reader import RasterReader, gdal_settings
 
-    model = load_bundle(asked.bundle)
+    model = load_bundle(options.bundle)
     bands = model.info.bands
-    scene = write_scene(folder / "scene.tif", height, width, bands, asked.valid, model.info.dtype)
-    options = MapOptions(memory=parse_memory(asked.memory) if asked.memory else None, tile=asked.tile)
+    scene = write_scene(folder / "scene.tif", height, width, bands, options.valid, model.info.dtype)
+    map_options = MapOptions(memory=parse_memory(options.memory) if options.memory else None, tile=options.tile)
     cell = math.lcm(64, model.info.stride)
     with gdal_settings(), RasterReader(scene) as reader:
-        islands = find_valid_regions(reader, cell)
-    allowed = options.memory or free_memory()
-    largest = max(island.box.height for island in islands), max(island.box.width for island in islands)
-    tile = (asked.tile,) * 2 if asked.tile else choose_window(model.info, *largest, allowed, cell)
-    windows = [one for island in islands for row in island.rows(tile, model.info.halo) for one in row]
+        regions = find_valid_regions(reader, cell)
+    allowed = map_options.memory or free_memory()
+    largest = max(region.box.height for region in regions), max(region.box.width for region in regions)
+    tile = (options.tile,) * 2 if options.tile else choose_window(model.info, *largest, allowed, cell)
+    windows = [one for region in regions for row in region.rows(tile, model.info.halo) for one in row]
     shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
-    # The first call with windows of a size takes twice as long as the next: neither side is to pay for it.
+    # The first call on a window size is slow: leave it out of both measurements.
     for shape in set(shapes):
         model.predict_all(np.zeros(shape, model.info.dtype))
     seconds = busy = peak = 0.0
-    for turn in range(asked.repeat):
-        # Opened anew: GDAL would have the scene in its cache.
+    for turn in range(options.repeat):
+        # A new reader, because GDAL caches the scene of an open one.
         with gdal_settings(), RasterReader(scene) as reader:
             started = time.perf_counter()
-            _, facts = predict_maps(model, reader, folder / f"maps_{turn}", options=options)
+            _, facts = predict_maps(model, reader, folder / f"maps_{turn}", options=map_options)
             seconds += time.perf_counter() - started
             peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         noise = np.random.default_rng(0)
@@ -84,13 +83,13 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
             model.predict_all(image[shape])
         busy += time.perf_counter() - started
     return {
-        "bundle": asked.bundle.name,
+        "bundle": options.bundle.name,
         "tile": facts["tile"],
         "windows": len(windows),
-        "islands": len(islands),
-        "seconds": round(seconds / asked.repeat, 2),
-        "megapixels_per_second": round(asked.repeat * height * width / 1e6 / seconds, 3),
-        "of_windows_in_memory": round(asked.repeat * height * width / 1e6 / busy, 3),
+        "valid_regions": len(regions),
+        "seconds": round(seconds / options.repeat, 2),
+        "megapixels_per_second": round(options.repeat * height * width / 1e6 / seconds, 3),
+        "of_windows_in_memory": round(options.repeat * height * width / 1e6 / busy, 3),
         "ratio": round(busy / seconds, 3),
         "computed_over_kept": round(sum(math.prod(shape[1:3]) for shape in shapes) / (height * width), 2),
         "peak_mib": round(peak),
@@ -98,7 +97,7 @@ def measure(asked: argparse.Namespace, folder: Path, height: int, width: int) ->
 
 
 def write_scene(path: Path, height: int, width: int, bands: int, valid: float, dtype: str) -> Path:
-    """Noise in blocks; where less than everything is valid, square patches of it on a grid, and nodata 0 between."""
+    """Write blocks of noise; below a share `valid` of 1, square patches on a grid with nodata 0 between them."""
     rng = np.random.default_rng(0)
     block = rng.integers(1, 255, (bands, 512, 512)).astype(dtype)
     profile = {"driver": "GTiff", "width": width, "height": height, "count": bands, "dtype": dtype, "tiled": True}
@@ -109,8 +108,8 @@ def write_scene(path: Path, height: int, width: int, bands: int, valid: float, d
             for left in range(0, width, 512):
                 high, wide = min(512, height - top), min(512, width - left)
                 rows, columns = np.arange(top, top + high), np.arange(left, left + wide)
-                shown = (rows % _PATCH < side)[:, None] & (columns % _PATCH < side)[None, :]
-                file.write(block[:, :high, :wide] * shown, window=RasterWindow(left, top, wide, high))
+                valid_px = (rows % _PATCH < side)[:, None] & (columns % _PATCH < side)[None, :]
+                file.write(block[:, :high, :wide] * valid_px, window=RasterWindow(left, top, wide, high))
     return path
 
 
@@ -119,10 +118,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--sizes", nargs="+", default=["2000x2000", "2000x32000", "16000x16000"], help="rows x columns")
     parser.add_argument("--valid", type=float, default=1.0, help="share of the scene that holds data")
-    parser.add_argument("--memory", help="what a process may take, such as 2G")
-    parser.add_argument("--tile", type=int, help="pixels a side of a window")
-    parser.add_argument("--repeat", type=int, default=1, help="times that each scene is predicted")
-    parser.add_argument("--scratch", type=Path, help="where scenes and maps lie while they are measured")
+    parser.add_argument("--memory", help="memory of a process, such as 2G")
+    parser.add_argument("--tile", type=int, help="side of a window, pixels")
+    parser.add_argument("--repeat", type=int, default=1, help="number of predictions of each scene")
+    parser.add_argument("--scratch", type=Path, help="folder of temporary scenes and maps")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

@@ -1,13 +1,13 @@
-"""Fixtures that every test may use; each takes a path below pytest's `tmp_path` and writes small files there.
+"""Fixtures of all tests. Each writer takes a path below pytest's `tmp_path`.
 
-write_picture(path, array)          PNG or JPEG (by the name's ending) from uint8/uint16 (h, w[, bands]) in RGB(A) order
-write_png(path, rows, colour, ...)  a PNG built by hand: palettes, 1 bit a pixel, transparency
+write_picture(path, array)          PNG or JPEG (by suffix) from uint8/uint16 (h, w[, bands]) in RGB(A) order
+write_png(path, rows, colour, ...)  PNG chunk by chunk: palettes, 1 bit per pixel, transparency
 bijie_folder(root, ...)             landslide/{image,mask} and non-landslide/image, tiles of different sizes
 pairs_folder(root, ...)             images/ and masks/
-real_data                           the folder of LIM_KERAS_DATA, or skip
+real_data                           folder LIM_KERAS_DATA; skips without it
 
-To be imported: model_facts(**changes), what training says of a small model, and bundle_info(**changes), what the
-model.json of its bundle says.
+To be imported: model_facts(**changes) and bundle_info(**changes), the contents of the model.json of a small model
+before and after export.
 """
 
 import os
@@ -44,12 +44,12 @@ def _facts(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_facts(**changes: Any) -> ModelFacts:
-    """What training says of a small model of bytes."""
+    """Make the facts that training records of a small 8-bit model."""
     return ModelFacts.model_validate(_facts(changes))
 
 
 def bundle_info(**changes: Any) -> BundleInfo:
-    """What model.json says of a bundle of one such model, by no version of lim_keras."""
+    """Make the model.json of a bundle of one such model."""
     exported = {
         "lim_keras_version": "0",
         "created": datetime(2026, 1, 1, tzinfo=UTC),
@@ -75,7 +75,7 @@ def _write_picture(path: Path, array: np.ndarray) -> Path:
 def _write_png(
     path: Path, rows: np.ndarray, colour: int, *, depth: int = 8, chunks: dict[bytes, bytes] | None = None
 ) -> Path:
-    """rows: (h, bytes a row) uint8, as PNG stores them; colour: PNG colour type; chunks: go before the pixels."""
+    """rows: (h, bytes per row) uint8; colour: PNG colour type; chunks: written before the pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     width = rows.shape[1] * 8 // (depth * channels)
@@ -101,7 +101,7 @@ def write_png() -> Callable[..., Path]:
 
 
 def _scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a brighter rectangle, and the rectangle as mask {0, 1}."""
+    """Make noise with a brighter rectangle, and the rectangle as mask {0, 1}."""
     image = rng.integers(0, 100, (height, width, 3), np.uint8)
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height // 2, width // 4 : width // 2] = 1
@@ -146,5 +146,5 @@ def pairs_folder() -> Callable[..., Path]:
 def real_data() -> Path:
     folder = os.environ.get("LIM_KERAS_DATA")
     if not folder:
-        pytest.skip("LIM_KERAS_DATA does not name the folder of the real tiles")
+        pytest.skip("LIM_KERAS_DATA is not set to the folder of the real tiles")
     return Path(folder)
