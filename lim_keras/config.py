@@ -19,9 +19,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from lim_keras.errors import ConfigError
 from lim_keras.files import write_text
 
-ModelName = Literal["fcn", "fcn_fl", "unet", "segnet"]
+ModelName = Literal["fcn", "fcn_fl", "unet", "segnet"]  # keys of `models.decoders.DECODERS`
 
-EncoderName = Literal["vgg16", "mobilenetv2", "small"]
+EncoderName = Literal["vgg16", "mobilenetv2", "small"]  # keys of `models.encoders.ENCODERS`
 
 SamplingMode = Literal["windows", "resized"]
 

@@ -1,15 +1,15 @@
-"""Segmentation networks as functional Keras graphs: raw pixels of any size in, logits of that size out."""
+"""Segmentation networks: functional Keras models from raw pixels of any size to logits of that size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from lim_keras.errors import ModelError
-from lim_keras.models.decoders import decode_fcn, decode_fcn_fl
+from lim_keras.models.decoders import DECODERS
 from lim_keras.models.encoders import IMAGENET, STRIDE, build_encoder, has_pooling
 from lim_keras.models.layers import BandRange, CropLike, PadToMultiple, upsample
 
@@ -17,7 +17,7 @@ __all__ = ["build_model", "network_stride"]
 
 
 def network_stride(input_reduction: int = 1) -> int:
-    """Pixels between the positions at which a network sees a scene alike: windows start at multiples of it."""
+    """Return the stride of a network, pixels: shifts by multiples of it leave its predictions unchanged."""
     return STRIDE * input_reduction
 
 
@@ -37,50 +37,43 @@ def build_model(
     Args:
         name: "fcn" (FCN-8s), "fcn_fl" (FCN-FL, all five scales), "unet" or "segnet".
         encoder: "vgg16", "mobilenetv2" or "small".
-        bands: image bands; the first three are red, green, blue.
+        bands: number of image bands; the first three are red, green, blue.
         encoder_weights: "imagenet", a local weights file, or "none".
-        decoder_channels: width of the decoder.
-        input_reduction: the image is averaged over squares of this many pixels before the encoder, and the logits are
-            brought back to its size; 2 gives four times the ground for the same computation.
-        dropout: share of decoder channels dropped before the score while training.
+        decoder_channels: channels of the decoder.
+        input_reduction: 1, 2 or 4; the image is averaged over squares of this side before the encoder, and the logits
+            are enlarged to its size. 2 covers four times the ground for the same computation.
+        dropout: share of decoder channels dropped before the score during training.
         value_range: (low, high) of each band in raw digital numbers, mapped to 0..255; None for 8-bit images.
 
     Returns:
-        A functional model: `image` (n, h, w, bands) raw numbers, any h, w >= 1 -> logits (n, h, w, 1) float32.
+        Functional model: `image` (n, h, w, bands) raw numbers, any h, w >= 1 -> logits (n, h, w, 1) float32.
 
     Raises:
-        ModelError: an unknown name or an argument out of range; the message names it.
+        ModelError: an unknown name or an argument out of range.
+
+    Examples:
+        >>> model = build_model("fcn_fl", encoder="small", encoder_weights="none")
+        >>> model.compute_output_shape((1, 100, 75, 3))
+        (1, 100, 75, 1)
 
     Source: Fig. 4 of Chen et al. 2022 for FCN-FL.
     """
     _check(decoder_channels, input_reduction, dropout, value_range, bands)
-    decode, with_pooling = _decoder(name, encoder)
+    if name not in DECODERS:
+        expected = ", ".join(DECODERS)
+        raise ModelError(f"Invalid value for argument `name`. Expected one of {expected}. Received: {name}")
+    decoder = DECODERS[name]
+    with_pooling = decoder.unpools and has_pooling(encoder)
     image = keras.Input((None, None, bands), name="image")
     x: Any = image if value_range is None else BandRange(*zip(*value_range, strict=True), name="band_range")(image)
     x = PadToMultiple(network_stride(input_reduction), name="pad")(x)
     if input_reduction > 1:
         x = keras.layers.AveragePooling2D(input_reduction, name="reduce")(x)
     features = build_encoder(encoder, bands, encoder_weights, before_pooling=with_pooling)(x)
-    x = decode(features, decoder_channels, dropout)
+    x = decoder.decode(features, decoder_channels, dropout)
     if input_reduction > 1:
         x = upsample(x, input_reduction, "restore")
     return keras.Model(image, CropLike(name="crop", dtype="float32")(x, image), name=name)
-
-
-def _decoder(name: str, encoder: str) -> tuple[Callable[[Sequence[Any], int, float], Any], bool]:
-    if name == "fcn":
-        return decode_fcn, False
-    if name == "fcn_fl":
-        return decode_fcn_fl, False
-    if name == "unet":
-        from lim_keras.models.decoders import decode_unet
-
-        return decode_unet, False
-    if name == "segnet":
-        from lim_keras.models.decoders import decode_segnet
-
-        return decode_segnet, has_pooling(encoder)
-    raise ModelError(f"Invalid value for argument `name`. Expected fcn, fcn_fl, unet or segnet. Received: {name}")
 
 
 def _check(

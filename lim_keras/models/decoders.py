@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,12 +13,12 @@ from lim_keras.models.layers import FusedBatchNormalization, project, score, ups
 
 
 def decode_fcn(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
-    """FCN-8s (Shelhamer et al. 2017): scores of 1/32, 1/16 and 1/8 are added, then upsampled by 8.
+    """Build FCN-8s (Shelhamer et al. 2017): add features of 1/32, 1/16 and 1/8, score them, upsample by 8.
 
     Args:
         features: five maps, finest first, at 1/2 .. 1/32.
-        channels: width of the projected features before they are scored.
-        dropout: share of channels that is dropped before the score.
+        channels: channels of the projected features.
+        dropout: share of channels dropped before the score.
 
     Returns:
         Logits (n, h, w, 1) at the encoder's input resolution.
@@ -26,10 +27,7 @@ def decode_fcn(features: Sequence[Any], channels: int, dropout: float = 0.0) -> 
 
 
 def decode_fcn_fl(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
-    """FCN-FL (Fig. 4 of Chen et al. 2022): as FCN, down to 1/4 and 1/2, so that decoder and encoder are symmetric.
-
-    Arguments and result as in `decode_fcn`.
-    """
+    """Build FCN-FL (Fig. 4 of Chen et al. 2022): FCN with all five scales; arguments as in `decode_fcn`."""
     return _add_and_score(features, channels, dropout, finest=0)
 
 
@@ -53,20 +51,21 @@ def _fuse(features: Any, below: Any, channels: int, name: str) -> Any:
 
 
 _WIDEST = 8
+"""Channels of the coarsest stages over `channels`."""
 
 
 def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
-    """U-Net's expanding path (Ronneberger et al. 2015): upsample by 2, concatenate the skip, convolve twice.
+    """Build U-Net's expanding path (Ronneberger et al. 2015): upsample by 2, concatenate the skip, convolve twice.
 
-    Stages are `channels` wide at 1/1 and 1/2, and twice as wide at each coarser scale, up to 8 x `channels`. Upsampling
-    is learned, from bilinear weights on. Skips are batch-normalised first: VGG16 features are in the hundreds and would
-    drown the upsampled map beside them. At 1/1 there is no skip, as the encoder's finest map is at 1/2. What is scored
-    is not rectified: see `score`.
+    Stages have `channels` channels at 1/1 and 1/2, and twice as many at each coarser scale, up to 8 x `channels`.
+    Upsampling is bilinear. Skips are batch-normalised, because VGG16 features are in the hundreds and would dominate
+    the upsampled map. There is no skip at 1/1, because the encoder's finest map is at 1/2. The scored features are not
+    rectified (see `score`).
 
     Args:
         features: five maps, finest first, at 1/2 .. 1/32.
-        channels: width of the two finest stages.
-        dropout: share of channels that is dropped before the score.
+        channels: channels of the two finest stages.
+        dropout: share of channels dropped before the score.
 
     Returns:
         Logits (n, h, w, 1) at the encoder's input resolution.
@@ -101,16 +100,15 @@ _SCALES = 5
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class MaxUnpool(keras.layers.Layer):
-    """Put each value back where a 2 x 2 max pooling of the reference found its maximum, zeros elsewhere.
+    """Put each value where 2 x 2 max pooling of the reference has its maximum, and zeros elsewhere.
 
-    The positions are those of pooling indices: one of four per value and channel, the first in row order where several
-    are equal (after a ReLU, often four zeros). They are compared anew instead of carried along, which needs neither
-    `max_pool_with_argmax` nor a scatter: slices, comparisons and a depth-to-space, all of which TensorFlow Lite has
-    built in. No gradient reaches the reference, as none reaches an index.
+    Of equal maxima the first in row order is taken, as for pooling indices. The positions are found by comparison
+    rather than by `max_pool_with_argmax` and scatter, so that TensorFlow Lite runs the layer. The reference gets no
+    gradient.
     """
 
     def call(self, values: Any, reference: Any) -> Any:
-        """values: (n, h, w, c); reference: (n, 2 h, 2 w, c), the map before pooling; returns (n, 2 h, 2 w, c)."""
+        """Unpool values (n, h, w, c) by the map before pooling (n, 2 h, 2 w, c) to (n, 2 h, 2 w, c)."""
         corners = [reference[:, row::2, column::2, :] for row in (0, 1) for column in (0, 1)]
         maximum = tf.maximum(tf.maximum(corners[0], corners[1]), tf.maximum(corners[2], corners[3]))
         vacant = tf.ones_like(maximum, tf.bool)
@@ -124,25 +122,24 @@ class MaxUnpool(keras.layers.Layer):
     def compute_output_shape(
         self, values_shape: Sequence[int | None], reference_shape: Sequence[int | None]
     ) -> tuple[int | None, ...]:
-        """The reference's height and width, the values' batch and channels."""
+        """Return the reference's height and width with the values' batch and channels."""
         return (values_shape[0], reference_shape[1], reference_shape[2], values_shape[3])
 
 
 def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
-    """SegNet's decoder (Badrinarayanan et al. 2017): unpool by the encoder's positions, then convolve twice.
+    """Build SegNet's decoder (Badrinarayanan et al. 2017): unpool by the encoder's positions, convolve twice.
 
-    With a max-pooling encoder the positions are the pooling indices themselves, from 1/16 to 1/1. An encoder that
-    halves its maps by strided convolutions (MobileNetV2) has none: there each unpooling takes the positions of the
-    strongest response in every 2 x 2 block of the encoder's map at that scale, as if that map had been max-pooled, and
-    the last step, to 1/1, where the encoder has no map, is bilinear. Either way positions are all that crosses from
-    encoder to decoder. Unpooling goes channel by channel, so the encoder's widths are the decoder's. SegNet repeats the
-    encoder's two or three convolutions a stage; here every stage has two. The last is not rectified: see `score`.
+    A max-pooling encoder gives pooling positions from 1/16 to 1/1. For one with strided convolutions (MobileNetV2),
+    each unpooling uses the position of the maximum in every 2 x 2 block of the encoder's map at that scale, and the
+    step to 1/1, where the encoder has no map, is bilinear. Only positions pass from encoder to decoder. Unpooling works
+    channel by channel, so that the decoder has the encoder's channels. Every stage has two convolutions; SegNet has two
+    or three. The last one is not rectified (see `score`).
 
     Args:
-        features: five maps, finest first, at 1/2 .. 1/32; after them, with a max-pooling encoder, the five maps that
-            the poolings took in, at 1/1 .. 1/16.
-        channels: width of the last stage.
-        dropout: share of channels that is dropped before the score.
+        features: five maps, finest first, at 1/2 .. 1/32; for a max-pooling encoder followed by the five maps before
+            pooling, at 1/1 .. 1/16.
+        channels: channels of the last stage.
+        dropout: share of channels dropped before the score.
 
     Returns:
         Logits (n, h, w, 1) at the encoder's input resolution.
@@ -173,3 +170,25 @@ def _convolve_segnet(x: Any, channels: int, name: str, rectified: bool = True) -
     x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x) if rectified else x
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decoder of a network.
+
+    Attributes:
+        decode: features, channels, dropout -> logits, as `decode_fcn`.
+        unpools: takes the encoder's maps before pooling as well, where it has any.
+    """
+
+    decode: Callable[[Sequence[Any], int, float], Any]
+    unpools: bool = False
+
+
+DECODERS = {
+    "fcn": Decoder(decode_fcn),
+    "fcn_fl": Decoder(decode_fcn_fl),
+    "unet": Decoder(decode_unet),
+    "segnet": Decoder(decode_segnet, unpools=True),
+}
+"""Networks by name; `config.ModelName` lists the same names."""

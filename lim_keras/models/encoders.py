@@ -1,21 +1,26 @@
-"""Encoders: raw pixels in, five feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 out; each scales its input by itself."""
+"""Encoders: Keras models from pixels 0..255 to five feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32.
+
+To add an encoder, write a function that builds it, list it in `ENCODERS` and add its name to `config.EncoderName`.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from lim_keras.config import ENCODER_STRIDE
 from lim_keras.errors import ModelError
 from lim_keras.models.layers import FusedBatchNormalization
 
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
-STRIDE = 32
+STRIDE = ENCODER_STRIDE
 
 _VGG16_POOLS = [f"block{block}_pool" for block in range(1, 6)]
 _VGG16_BEFORE_POOLS = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]
@@ -32,52 +37,51 @@ _SMALL_CHANNELS = (16, 24, 32, 48, 64)
 def build_encoder(
     name: str, bands: int = 3, weights: str | Path | None = IMAGENET, *, before_pooling: bool = False
 ) -> keras.Model:
-    """A Keras model from (n, h, w, bands) values 0..255 to a list of five feature maps, finest first.
+    """Build an encoder from (n, h, w, bands) values 0..255 to a list of five feature maps, finest first.
 
     Args:
-        name: "vgg16" (the paper's, features after each pooling), "mobilenetv2" (for edge devices) or "small" (five
-            plain convolutions, for tests and the demo).
-        bands: number of image bands; the first three are taken as red, green, blue. With more, the first ImageNet
-            kernel is widened: every further band starts with the mean of the three colour kernels, and all are
-            multiplied by 3 / bands, so that the first activations keep their size.
+        name: key of `ENCODERS`.
+        bands: number of image bands; the first three are red, green, blue. With more, the first ImageNet kernel is
+            widened (see `widen_kernel`).
         weights: "imagenet" (downloaded by Keras), a local weights file of keras.applications without top, or "none".
-        before_pooling: also return, after the five, the five maps that the poolings took in (SegNet needs them;
-            only encoders with max pooling have them).
+        before_pooling: return the five maps before max pooling as well, after the five; SegNet needs them.
 
     Raises:
-        ModelError: unknown name, weights that do not fit, or no poolings where they are asked for.
+        ModelError: unknown name, weights that do not fit, or an encoder without max pooling with `before_pooling`.
     """
-    builders: dict[str, Callable[[int, str | Path | None, bool], keras.Model]] = {
-        "vgg16": _vgg16,
-        "mobilenetv2": _mobilenetv2,
-        "small": _small,
-    }
-    if name not in builders:
-        raise ModelError(f"Invalid value for argument `encoder`. Expected one of {sorted(builders)}. Received: {name}")
+    _check_name(name)
     if bands < 1:
         raise ModelError(f"Invalid value for argument `bands`. Expected an integer >= 1. Received: {bands}")
-    return builders[name](bands, None if weights == NO_WEIGHTS else weights, before_pooling)
+    if before_pooling and not has_pooling(name):
+        raise ModelError(f"Encoder `{name}` has no pooling layers: its maps are halved by strided convolutions.")
+    return ENCODERS[name].build(bands, None if weights == NO_WEIGHTS else weights, before_pooling)
 
 
 def has_pooling(name: str) -> bool:
-    """Whether the encoder halves its maps by max pooling, so that pooling positions exist."""
-    return name != "mobilenetv2"
+    """Tell whether the encoder halves its maps by max pooling, so that pooling positions exist."""
+    _check_name(name)
+    return ENCODERS[name].pools
+
+
+def _check_name(name: str) -> None:
+    if name not in ENCODERS:
+        expected = ", ".join(ENCODERS)
+        raise ModelError(f"Invalid value for argument `encoder`. Expected one of {expected}. Received: {name}")
 
 
 def freeze_scales(encoder: keras.Model, scales: int) -> None:
-    """Keep the layers that make the finest `scales` feature maps as they are, and save the steps their gradients.
+    """Freeze the layers that compute the finest `scales` feature maps, which saves their gradients.
 
-    These see the whole image at its largest, so that they cost most, and look for edges and colours, which need the
-    least learning: the first two blocks are a quarter of a training step of VGG16.
+    They are the slowest ones and find edges and colours, which need the least training.
 
     Args:
-        encoder: of `build_encoder`.
-        scales: 0 (all learn) to 5 (none does).
+        encoder: model of `build_encoder`.
+        scales: 0 (train all) to 5 (train none).
     """
     if not scales:
         return
     network = next((layer for layer in encoder.layers if isinstance(layer, keras.Model)), encoder)
-    # Layers are in the order in which the image goes through them; maps before pooling, if any, come after the five.
+    # Layers are in the order of computation; maps before pooling come after the five.
     last = network.outputs[scales - 1]._keras_history.operation
     for layer in network.layers[: network.layers.index(last) + 1]:
         layer.trainable = False
@@ -86,7 +90,7 @@ def freeze_scales(encoder: keras.Model, scales: int) -> None:
 def _vgg16(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
     base = _pretrained(keras.applications.VGG16, bands, weights, "block1_conv1")
     image = keras.Input((None, None, bands), name="image")
-    # Caffe's convention, which the ImageNet weights keep: blue, green, red, minus the mean of ImageNet.
+    # The ImageNet weights expect Caffe's convention: blue, green, red, minus the mean of ImageNet.
     means = ([103.939, 116.779, 123.68] + [116.0] * bands)[:bands]
     ordered = image if bands < 3 else _blue_green_red(image, bands)
     x = keras.layers.Rescaling(1.0, [-mean for mean in means], name="normalise")(ordered)
@@ -101,8 +105,6 @@ def _blue_green_red(image: Any, bands: int) -> Any:
 
 
 def _mobilenetv2(bands: int, weights: str | Path | None, before_pooling: bool) -> keras.Model:
-    if before_pooling:
-        raise ModelError("Encoder `mobilenetv2` has no pooling layers: its maps are halved by strided convolutions.")
     base = _with_fused_normalisation(_pretrained(keras.applications.MobileNetV2, bands, weights, "Conv1"))
     image = keras.Input((None, None, bands), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalise")(image)
@@ -113,12 +115,12 @@ def _mobilenetv2(bands: int, weights: str | Path | None, before_pooling: bool) -
 
 
 def _with_fused_normalisation(base: keras.Model) -> keras.Model:
-    """The same network, its batch normalisation fused and of a momentum that suits short runs."""
+    """Copy a network with fused batch normalisation and a momentum for short trainings."""
 
     def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
         if not isinstance(layer, keras.layers.BatchNormalization):
             return layer.__class__.from_config(layer.get_config())
-        # keras.applications sets 0.999: a run of some thousand steps would end with ImageNet's statistics.
+        # With the 0.999 of keras.applications, some thousand steps would end with ImageNet's statistics.
         return FusedBatchNormalization.from_config(layer.get_config() | {"momentum": 0.97})
 
     network = keras.models.clone_model(base, clone_function=copied)
@@ -174,7 +176,7 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
         return application(include_top=False, weights=weights, input_shape=shape)
     try:
         with warnings.catch_warnings():
-            # Keras only warns where layers stay at random.
+            # Keras only warns where layers keep random weights.
             warnings.filterwarnings("error", "Skipping nested container")
             return application(include_top=False, weights=str(weights), input_shape=shape)
     except (ValueError, OSError, KeyError, UserWarning) as error:
@@ -182,7 +184,32 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
 
 
 def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:
-    """(kh, kw, 3, filters) -> (kh, kw, bands, filters): further bands get the mean kernel; all times 3 / bands."""
+    """Widen a kernel (kh, kw, 3, filters) to (kh, kw, bands, filters).
+
+    Additional bands get the mean of the three colour kernels; all are multiplied by 3 / bands, so that activations keep
+    their magnitude.
+    """
     mean = kernel.mean(axis=2, keepdims=True)
     wide = np.concatenate([kernel, np.repeat(mean, max(bands - 3, 0), axis=2)], axis=2)[:, :, :bands]
     return np.asarray(wide * (3.0 / bands), np.float32)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encoder of a network.
+
+    Attributes:
+        build: bands, weights (None: random), whether to return maps before pooling -> model, as `build_encoder`.
+        pools: halves its maps by max pooling.
+    """
+
+    build: Callable[[int, str | Path | None, bool], keras.Model]
+    pools: bool = True
+
+
+ENCODERS = {
+    "vgg16": Encoder(_vgg16),
+    "mobilenetv2": Encoder(_mobilenetv2, pools=False),
+    "small": Encoder(_small),
+}
+"""Encoders by name: the paper's, one for edge devices, and five convolutions for tests and the demo."""

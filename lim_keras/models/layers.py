@@ -1,4 +1,4 @@
-"""Layers that let one graph take images of any size and any value range, and upsample by bilinear filters."""
+"""Layers for images of any size and value range, fused batch normalisation and bilinear upsampling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class BandRange(keras.layers.Layer):
-    """Map raw digital numbers of each band linearly from its range to 0..255, the range that the encoders know.
+    """Map raw digital numbers of each band linearly to 0..255, the range that encoders expect.
 
     Args:
         low: raw value of each band that becomes 0.
@@ -20,28 +20,28 @@ class BandRange(keras.layers.Layer):
     """
 
     def __init__(self, low: Sequence[float], high: Sequence[float], **kwargs: Any) -> None:
-        # Keras would cast the images to the compute type before `call` sees them.
+        # With autocast, Keras would cast images to the compute type before `call`.
         super().__init__(**{"autocast": False, **kwargs})
         self.low = [float(value) for value in low]
         self.high = [float(value) for value in high]
 
     def call(self, images: Any) -> Any:
-        """images: (n, h, w, bands) raw numbers; returns the same shape, 0..255 inside the range."""
+        """Scale raw numbers (n, h, w, bands); values inside the range become 0..255."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        # In float32 whatever the policy: reflectance x 10000 does not fit into the eight bits of a bfloat16 mantissa.
+        # In float32 under every policy: bfloat16 has too few digits for reflectance x 10000.
         scaled = (tf.cast(images, tf.float32) - low) * (255.0 / (high - low))
         return tf.cast(scaled, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class PadToMultiple(keras.layers.Layer):
-    """Repeat the last row and column until height and width are multiples of the network's stride.
+    """Repeat the last row and column until height and width, both >= 1, are multiples of the network's stride.
 
-    Edge values rather than zeros: a black margin is something that the network has never seen. Any size from 1 x 1 on.
+    Edge values and not zeros, because training shows no black margins.
     """
 
     def __init__(self, multiple: int, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class PadToMultiple(keras.layers.Layer):
         self.multiple = multiple
 
     def call(self, images: Any) -> Any:
-        """images: (n, h, w, c); returns (n, h', w', c), h' and w' the next multiples."""
+        """Pad (n, h, w, c) to (n, h', w', c), h' and w' the next multiples."""
         for axis in (1, 2):
             size = images.shape[axis]
             if size is not None and size % self.multiple == 0:
@@ -62,21 +62,21 @@ class PadToMultiple(keras.layers.Layer):
         return tf.minimum(tf.range(padded), size - 1)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Known sizes are rounded up."""
+        """Round known sizes up."""
         rounded = [None if size is None else -(-size // self.multiple) * self.multiple for size in input_shape[1:3]]
         return (input_shape[0], *rounded, input_shape[3])
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "multiple": self.multiple}
 
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class CropLike(keras.layers.Layer):
-    """Cut a padded map back to the height and width of the image that it was made from."""
+    """Crop a padded map to the height and width of the image."""
 
     def call(self, padded: Any, image: Any) -> Any:
-        """padded: (n, h', w', c); image: (n, h, w, bands); returns (n, h, w, c) float32."""
+        """Crop (n, h', w', c) to the size of image (n, h, w, bands): (n, h, w, c) float32."""
         height, width = image.shape[1:3]
         if height is None or width is None or padded.shape[1:3] != image.shape[1:3]:
             shape = tf.shape(image)
@@ -87,21 +87,20 @@ class CropLike(keras.layers.Layer):
     def compute_output_shape(
         self, padded_shape: Sequence[int | None], image_shape: Sequence[int | None]
     ) -> tuple[int | None, ...]:
-        """Height and width of the image, channels of the map."""
+        """Return the height and width of the image with the channels of the map."""
         return (padded_shape[0], image_shape[1], image_shape[2], padded_shape[3])
 
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation over the last axis whose training step is TensorFlow's fused kernel.
+    """Batch normalisation over the last axis that trains with TensorFlow's fused kernel.
 
-    Keras computes moments, scaling and shift, and the gradient of each, as operations of their own, every one of which
-    goes over the whole feature map: on a CPU that is half of a training step of MobileNetV2. Training figures differ
-    from Keras's by rounding only, and what is not training is Keras's own.
+    Keras computes moments, scaling, shift and their gradients as separate operations over the feature map, which is
+    slow on CPUs. Results differ by rounding only; inference is that of Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """inputs: (n, h, w, c). Takes no mask."""
+        """Normalise (n, h, w, c); with a mask, as Keras does."""
         if not (training and self.trainable) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         pixels = tf.convert_to_tensor(inputs)
@@ -115,7 +114,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        # The kernel gives the variance of the population that the pixels are a sample of; Keras keeps the sample's own.
+        # The kernel returns the unbiased variance; Keras stores the biased one.
         count = tf.cast(tf.size(pixels) // channels[0], tf.float32)
         self._follow(self.moving_mean, mean)
         self._follow(self.moving_variance, variance * ((count - 1.0) / tf.maximum(count, 1.0)))
@@ -127,15 +126,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class BilinearUpsampling(keras.layers.Layer):
-    """Enlarge a map by a whole factor, bilinearly, each channel by itself; edge values go on to the very edge.
+    """Enlarge a map bilinearly by an integer factor, each channel by itself; edge values are repeated.
 
-    Keras 3 `UpSampling2D` fails in graph mode where height and width are not known. Shelhamer et al. 2017 (4.1) take a
-    transposed convolution with bilinear weights, and fix those of the score. As a dense kernel it multiplies every
-    channel with every other one's zeros: 30 to 50 times as slow as TensorFlow's resizing at 96 channels on a CPU, and a
-    quarter of a training step of a MobileNetV2 FCN-FL.
+    Keras 3 `UpSampling2D` fails in graph mode with unknown height and width. The transposed convolution with bilinear
+    weights of Shelhamer et al. 2017 (4.1) is much slower, because its dense kernel multiplies all pairs of channels.
 
     Args:
-        factor: height and width of the result over those of the map.
+        factor: size of the result over size of the map.
     """
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
@@ -143,44 +140,43 @@ class BilinearUpsampling(keras.layers.Layer):
         self.factor = factor
 
     def call(self, features: Any) -> Any:
-        """features: (n, h, w, c); returns (n, factor h, factor w, c) in the compute type."""
+        """Enlarge (n, h, w, c) to (n, factor h, factor w, c) in the compute type."""
         shape = tf.shape(features)
         enlarged = tf.image.resize(features, [shape[1] * self.factor, shape[2] * self.factor])
         enlarged.set_shape(self.compute_output_shape(features.shape))
         return tf.cast(enlarged, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        """Height and width times the factor."""
+        """Multiply height and width by the factor."""
         sides = [None if size is None else size * self.factor for size in input_shape[1:3]]
         return (input_shape[0], *sides, input_shape[3])
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "factor": self.factor}
 
 
 def upsample(features: Any, factor: int, name: str) -> Any:
-    """(n, h, w, c) -> (n, factor h, factor w, c), bilinear and without weights (`BilinearUpsampling`)."""
+    """Enlarge (n, h, w, c) to (n, factor h, factor w, c); see `BilinearUpsampling`."""
     return BilinearUpsampling(factor, name=name)(features)
 
 
 def project(features: Any, channels: int, name: str) -> Any:
-    """(n, h, w, any) -> (n, h, w, channels): 1 x 1 convolution and batch normalisation.
+    """Project (n, h, w, any) to (n, h, w, channels) by 1 x 1 convolution and batch normalisation.
 
-    Without the normalisation VGG16 features, which are in the hundreds, drown the deeper scales that they are added
-    to. Momentum 0.9: with Keras's default of 0.99 the running statistics are still wrong after 200 steps.
+    Without normalisation, VGG16 features, which are in the hundreds, would dominate the deeper scales. The momentum of
+    0.9 suits short trainings; with Keras's 0.99 the running statistics converge too slowly.
     """
     x = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_conv")(features)
     return FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
 
 
 def score(features: Any, name: str = "score") -> Any:
-    """(n, h, w, c) -> (n, h, w, 1) logits; starts at zero, so that the first loss is that of an undecided model.
+    """Score (n, h, w, c) as logits (n, h, w, 1); the initial weights are zero, so that all probabilities start at 0.5.
 
     Args:
-        features: normalised but not rectified. On features >= 0 the zeros would all move one way: background is what
-            most pixels are, every weight turns negative, all channels learn the same, and a pixel whose features are
-            all 0 gets the bias: the largest logit there is, and no gradient, however wrong it is.
+        features: normalised and not rectified. With features >= 0, the many background pixels would turn every weight
+            negative, and a pixel whose features are all 0 would have the largest logit and no gradient.
         name: name of the layer.
     """
     return keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name=name)(features)

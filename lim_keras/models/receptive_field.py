@@ -1,4 +1,4 @@
-"""How far a network looks and how much memory it takes, read off its layers: what streaming over a scene must know."""
+"""Receptive field and memory of a network, computed from its layers, for prediction in windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import keras
 from lim_keras.errors import ModelError
 
 _Interval = tuple[int, int]
-"""First and last position along one axis, both included."""
+"""First and last position along one axis, inclusive."""
 
 _IMAGE = "image"
 _FLOAT32_BYTES = 4
@@ -24,11 +24,12 @@ _SLIDING = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "Ave
 
 @dataclass(frozen=True, slots=True)
 class ReceptiveField:
-    """What a network needs beyond the pixels that are wanted of it.
+    """Context and memory that a network needs.
 
-    halo: pixels on each side of a core that can change the core's prediction, where the core starts and ends at
-    multiples of the network's stride; with as many pixels around it, a core is predicted as in the whole scene.
-    bytes_per_pixel: most memory that feature maps take at one time, over the pixels of the image, in float32.
+    Attributes:
+        halo: pixels on each side of a core that influence its prediction, for cores that start and end at multiples of
+            the stride; with such a halo, a core is predicted as in the whole scene.
+        bytes_per_pixel: peak memory of float32 feature maps over the pixels of the image.
     """
 
     halo: int
@@ -37,33 +38,33 @@ class ReceptiveField:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One layer at work: a node of the graph with its nested models opened up. Tensors go by name."""
+    """Node of the graph, with nested models expanded and tensors by name."""
 
     kind: str
     config: Mapping[str, Any]
     inputs: tuple[str, ...]
     channels: tuple[int, ...]
-    """Of each input."""
+    """Channels of each input."""
     output: str
 
 
 def receptive_field(model: keras.Model, stride: int) -> ReceptiveField:
-    """Trace a functional model (image -> map of the same size) backwards for its halo, forwards for its memory.
+    """Compute halo and memory of a functional model from an image to a map of the same size.
 
     Args:
-        model: built of the layers that this package's networks are built of.
-        stride: of the network, pixels (`lim_keras.models.network_stride`).
+        model: network of `build_model`.
+        stride: stride of the network, pixels (`network_stride`).
 
     Raises:
-        ModelError: a layer whose reach is not known.
+        ModelError: a layer with unknown receptive field.
     """
-    steps, outputs = _open_up(model.get_config(), [_IMAGE], "")
+    steps, outputs = _expand(model.get_config(), [_IMAGE], "")
     halo = max(_halo(steps, outputs[0], stride, axis) for axis in (0, 1))
     return ReceptiveField(halo, _peak_bytes(steps))
 
 
-def _open_up(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tuple[list[_Step], list[str]]:
-    """The steps of a functional model's configuration in the order of their work, and the names of its outputs."""
+def _expand(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tuple[list[_Step], list[str]]:
+    """Return the steps of a functional model's configuration in order of execution, and the names of its outputs."""
     entries = [entry[0] for entry in _listed(config["input_layers"])]
     names = {(entry, 0): tensor for entry, tensor in zip(entries, inputs, strict=True)}
     steps: list[_Step] = []
@@ -74,7 +75,7 @@ def _open_up(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tup
         sources = [names[tensor["keras_history"][0], tensor["keras_history"][2]] for tensor in tensors]
         name = layer["name"]
         if layer["class_name"] == "Functional":
-            nested, outputs = _open_up(layer["config"], sources, f"{path}{name}/")
+            nested, outputs = _expand(layer["config"], sources, f"{path}{name}/")
             steps += nested
             names |= {(name, position): output for position, output in enumerate(outputs)}
         else:
@@ -85,12 +86,12 @@ def _open_up(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tup
 
 
 def _listed(layers: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    """Keras writes a single input or output without the list around it."""
+    """Add the list that Keras leaves out around a single input or output."""
     return [layers] if isinstance(layers[0], str) else layers
 
 
 def _tensors(node: Any) -> Iterator[Mapping[str, Any]]:
-    """The Keras tensors anywhere in the arguments of a call."""
+    """Yield the Keras tensors in the arguments of a call."""
     if isinstance(node, Mapping):
         if node.get("class_name") == "__keras_tensor__":
             yield node["config"]
@@ -102,42 +103,42 @@ def _tensors(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _halo(steps: Sequence[_Step], output: str, stride: int, axis: int) -> int:
-    """Pixels that the predictions of positions 0..stride-1 reach beyond them, on the farther side."""
+    """Return how many pixels beyond positions 0..stride-1 influence their prediction, on the farther side."""
     seen: dict[str, _Interval] = {output: (0, stride - 1)}
     for step in reversed(steps):
         if step.output not in seen:
-            continue  # a map that nothing is made of
-        for place, tensor in enumerate(step.inputs):
-            needed = _needed(step, place, seen[step.output], axis)
+            continue  # unused map
+        for number, tensor in enumerate(step.inputs):
+            needed = _needed(step, number, seen[step.output], axis)
             known = seen.get(tensor, needed)
             seen[tensor] = min(known[0], needed[0]), max(known[1], needed[1])
     first, last = seen[_IMAGE]
     return max(-first, last - (stride - 1))
 
 
-def _needed(step: _Step, place: int, wanted: _Interval, axis: int) -> _Interval:
-    """Positions of a step's input number `place` that positions `wanted` of its output are made of, along one axis."""
+def _needed(step: _Step, number: int, wanted: _Interval, axis: int) -> _Interval:
+    """Return the positions of input `number` that influence positions `wanted` of the output, along one axis."""
     first, last = wanted
     config = step.config
     if step.kind in _POINTWISE:
         return wanted
-    if step.kind == "MaxUnpool":  # a value for each block of two positions; all of its reference decide where it goes
-        return (first // 2, last // 2) if place == 0 else (first // 2 * 2, last // 2 * 2 + 1)
+    if step.kind == "MaxUnpool":  # one value for each block of two positions of the reference
+        return (first // 2, last // 2) if number == 0 else (first // 2 * 2, last // 2 * 2 + 1)
     if step.kind == "ZeroPadding2D":
         before = config["padding"][axis][0]
         return first - before, last - before
-    if step.kind == "BilinearUpsampling":  # position p lies at (p + 1/2) / factor - 1/2 of the map, between two of it
+    if step.kind == "BilinearUpsampling":  # position p lies at (p + 1/2) / factor - 1/2 of the map
         factor = config["factor"]
         return (2 * first + 1 - factor) // (2 * factor), -((factor - 2 * last - 1) // (2 * factor))
     if step.kind in _SLIDING:
         size, stride = _size_and_stride(step, axis)
         before = max(size - stride, 0) // 2 if config["padding"] == "same" else 0
         return first * stride - before, last * stride - before + size - 1
-    raise ModelError(f"Layer {config.get('name', step.output)} of type {step.kind}: its receptive field is not known.")
+    raise ModelError(f"Layer {config.get('name', step.output)} of type {step.kind} has an unknown receptive field.")
 
 
 def _size_and_stride(step: _Step, axis: int) -> tuple[int, int]:
-    """Width of the sliding window, dilation included, and its step."""
+    """Return size, dilation included, and stride of the sliding window."""
     config = step.config
     if "pool_size" in config:
         return config["pool_size"][axis], config["strides"][axis]
@@ -145,7 +146,7 @@ def _size_and_stride(step: _Step, axis: int) -> tuple[int, int]:
 
 
 def _peak_bytes(steps: Sequence[_Step]) -> float:
-    """Most bytes of feature maps alive at once, over the pixels of the image, the steps taken one after another."""
+    """Return the peak bytes of feature maps over the pixels of the image, for steps executed one by one."""
     channels = {tensor: count for step in steps for tensor, count in zip(step.inputs, step.channels, strict=True)}
     last_use = {tensor: position for position, step in enumerate(steps) for tensor in step.inputs}
     scale: dict[str, Fraction] = {_IMAGE: Fraction(1)}
@@ -159,7 +160,7 @@ def _peak_bytes(steps: Sequence[_Step]) -> float:
 
 
 def _shrinks(step: _Step) -> Fraction:
-    """Positions of the input along one axis for each of the output."""
+    """Return the input size over the output size along one axis."""
     if step.kind == "MaxUnpool":
         return Fraction(1, 2)
     if step.kind == "BilinearUpsampling":

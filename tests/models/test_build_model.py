@@ -1,12 +1,19 @@
 """Whole networks: any size, zero logits at first, raw pixels of any range, saved and reloaded safely."""
 
+import doctest
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import lim_keras.models
+from lim_keras.config import EncoderName, ModelName
 from lim_keras.errors import ModelError
 from lim_keras.models import build_model, network_stride
+from lim_keras.models.decoders import DECODERS
+from lim_keras.models.encoders import ENCODERS
 
 NAMES = ["fcn", "fcn_fl", "unet", "segnet"]
 
@@ -139,13 +146,26 @@ def test_mixed_precision_gives_float32_logits():
     assert np.abs(np.asarray(logits) - np.asarray(plain(pixels(64, 64)))).mean() < 0.05
 
 
+# Names.
+
+
+def test_configurations_know_the_same_names():
+    assert list(ENCODERS) == list(get_args(EncoderName))
+    assert list(DECODERS) == list(get_args(ModelName))
+
+
+def test_examples_of_docstrings():
+    result = doctest.testmod(lim_keras.models)
+    assert result.failed == 0 and result.attempted == 2
+
+
 # Bad arguments.
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"name": "deeplab"}, r"`name`\. Expected fcn, fcn_fl, unet or segnet\. Received: deeplab"),
+        ({"name": "deeplab"}, r"`name`\. Expected one of fcn, fcn_fl, unet, segnet\. Received: deeplab"),
         ({"encoder": "resnet"}, r"`encoder`\. Expected one of .*Received: resnet"),
         ({"decoder_channels": 0}, r"`decoder_channels`\. Expected >= 1\. Received: 0"),
         ({"input_reduction": 3}, r"`input_reduction`\. Expected 1, 2 or 4\. Received: 3"),
