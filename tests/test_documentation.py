@@ -17,12 +17,16 @@ PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "exported_models/README.
 """Outside of the site, whose links MkDocs checks."""
 
 
-def configuration_tables():
-    path = ROOT / "docs" / "scripts" / "configuration_reference.py"
+def hook(name):
+    path = ROOT / "docs" / "scripts" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.on_page_markdown("before\n<!-- configuration -->\nafter")
+    return module
+
+
+def configuration_tables():
+    return hook("configuration_reference").on_page_markdown("before\n<!-- configuration -->\nafter")
 
 
 def test_readme_is_short():
@@ -89,3 +93,9 @@ def test_notebook_runs_and_shows_its_results(tmp_path, monkeypatch):
     nbclient.execute(notebook, cwd=str(tmp_path), timeout=300)
     assert [cell.source for cell in notebook.cells if cell.cell_type == "code" and not cell.outputs] == stored
     assert (tmp_path / "maps" / "scene_inventory.gpkg").exists()
+
+
+def test_the_attributes_of_the_inventory_are_on_their_page():
+    page = (ROOT / "docs" / "reference" / "predict_outputs.md").read_text()
+    rows = hook("attribute_table").on_page_markdown(page)
+    assert "| `area_m2` | m² | area without holes |" in rows and "| `aspect_mean_deg` | degrees |" in rows

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import geopandas
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.polygons import Polygons, ring_sizes
-from lim_keras.inventory.terrain import Terrain
+from lim_keras.inventory.terrain import TerrainReader
 from lim_keras.raster.georeference import Floats, Georeference, metres_per_degree
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.windows import BLOCK, Box, blocks
@@ -72,14 +72,6 @@ class Outlines:
         return np.asarray(sides.max(axis=1) / sides.min(axis=1), np.float64)
 
 
-class TerrainSource(Protocol):
-    """Source of terrain, such as `lim_keras.inventory.terrain.TerrainReader`."""
-
-    def read(self, box: Box) -> Terrain:
-        """Read elevation, slope and aspect, each (height, width) of a box of the scene."""
-        ...
-
-
 class Pixels:
     """Statistics of layers over the pixels of n landslides.
 
@@ -115,31 +107,28 @@ class Pixels:
 _MIN_RESULTANT = 1e-6
 
 OUTLINE_ATTRIBUTES: tuple[Attribute[Outlines], ...] = (
-    Attribute("area_m2", "m2", "area without holes", lambda one: one.area_m2),
+    Attribute("area_m2", "m²", "area without holes", lambda one: one.area_m2),
     Attribute("perimeter_m", "m", "length of all rings", lambda one: one.perimeter_m),
     Attribute("longitude", "degrees", "of the centroid, WGS 84", lambda one: (one.longitude + 180) % 360 - 180),
     Attribute("latitude", "degrees", "of the centroid, WGS 84", lambda one: one.latitude),
-    Attribute("compactness", "0..1", "1 for a circle, pi / 4 for a square; low for staircases", Outlines.compactness),
-    Attribute("elongation", ">= 1", "long over short side of the smallest rectangle around it", Outlines.elongation),
+    Attribute("compactness", "0..1", "4 π area / perimeter²; 1: circle, near 0: long flow", Outlines.compactness),
+    Attribute("elongation", ">= 1", "long over short side of the smallest enclosing rectangle", Outlines.elongation),
 )
 
 PIXEL_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
-    Attribute("probability_mean", "0..1", "mean probability", lambda one: one.layers["probability"].mean),
-    Attribute("probability_max", "0..1", "highest probability", lambda one: one.layers["probability"].highest),
-    Attribute(
-        "fold_agreement", "0..1", "mean share of folds that agree", lambda one: one.layers["votes"].mean / one.folds
-    ),
+    Attribute("probability_mean", "0..1", "mean over its pixels", lambda one: one.layers["probability"].mean),
+    Attribute("probability_max", "0..1", "highest of its pixels", lambda one: one.layers["probability"].highest),
+    Attribute("fold_agreement", "0..1", "mean share of the folds that call a pixel landslide", Pixels.fold_agreement),
     Attribute("touches_nodata", "", "shares a side with nodata", lambda one: one.layers["beside_nodata"].total > 0),
     Attribute("touches_edge", "", "lies at the edge of the scene", lambda one: one.at_edge),
 )
 
-# With an elevation model.
 TERRAIN_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
-    Attribute("slope_mean_deg", "degrees", "mean slope", lambda one: one.layers["slope"].mean),
-    Attribute("elevation_min_m", "m", "lowest elevation", lambda one: one.layers["elevation"].lowest),
-    Attribute("elevation_max_m", "m", "highest elevation", lambda one: one.layers["elevation"].highest),
-    Attribute("elevation_range_m", "m", "highest less lowest elevation", Pixels.elevation_range),
-    Attribute("aspect_mean_deg", "degrees", "mean downhill direction, 0 north, clockwise", Pixels.aspect),
+    Attribute("slope_mean_deg", "degrees", "with `--dem`: mean slope", lambda one: one.layers["slope"].mean),
+    Attribute("elevation_min_m", "m", "with `--dem`: lowest elevation", lambda one: one.layers["elevation"].lowest),
+    Attribute("elevation_max_m", "m", "with `--dem`: highest elevation", lambda one: one.layers["elevation"].highest),
+    Attribute("elevation_range_m", "m", "with `--dem`: highest less lowest elevation", Pixels.elevation_range),
+    Attribute("aspect_mean_deg", "degrees", "with `--dem`: mean downhill direction, 0 north, 90 east", Pixels.aspect),
 )
 
 
@@ -154,7 +143,7 @@ def pixel_attributes(
     *,
     maps: Path | None = None,
     folds: int = 1,
-    terrain: TerrainSource | None = None,
+    terrain: TerrainReader | None = None,
     block: int = BLOCK,
 ) -> Columns:
     """Compute the attributes that come from the pixels of each landslide, (n,) each. One block is in memory at a time.
@@ -255,7 +244,7 @@ def _painted_blocks(
 
 
 def _read_layers(
-    box: Box, inside: NDArray[np.bool_], maps: RasterReader | None, terrain: TerrainSource | None
+    box: Box, inside: NDArray[np.bool_], maps: RasterReader | None, terrain: TerrainReader | None
 ) -> dict[str, NDArray[Any]]:
     """Read the values (k,) of every layer at the k landslide pixels of a box; NaN where unknown."""
     layers: dict[str, NDArray[Any]] = {}

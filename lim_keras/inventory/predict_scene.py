@@ -7,12 +7,12 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import geopandas
 
@@ -38,20 +38,8 @@ _NAME_BYTES, _PATH_BYTES = 220, 512
 _DRAFT_BYTES = 32
 
 
-class DrawPreview(Protocol):
-    """Draw a scene with its landslides into a file; `lim_keras.report.preview.draw_preview` is one."""
-
-    def __call__(
-        self,
-        scene: RasterReader,
-        inventory: geopandas.GeoDataFrame,
-        path: Path,
-        *,
-        bands: Sequence[int],
-        gsd_m: float | None,
-    ) -> object:
-        """Write the picture to `path`; `bands`: numbers of the three bands to show as red, green and blue."""
-        ...
+DrawPreview = Callable[..., object]
+"""Draws a scene with its landslides into a file, as `lim_keras.report.preview.draw_preview` does."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +145,7 @@ class _SceneTask:
 
     def run(self, progress: ProgressCallback | None) -> ScenePrediction:
         """Predict the maps, derive everything else from them, and move the files to their places."""
-        clock = _Clock()
+        laps = [time.monotonic()]
         info, options = self._reader.info, self._options
         self._check_lengths()
         with self._recorded_warnings():
@@ -165,13 +153,14 @@ class _SceneTask:
             grid = reading_grid(info, self._model.info, options.resample)
         make_folder(self._out)
         maps, windows = self._predict(grid, progress)
-        clock.lap("predict")
+        laps.append(time.monotonic())
         if grid is not None:
             maps = maps_on_scene(maps, self._reader)
         with self._recorded_warnings():
             counts, inventory, drafts = self._derive(maps)
-        clock.lap("inventory")
-        run = {"windows": windows, "seconds": clock.seconds}
+        laps.append(time.monotonic())
+        seconds = {"predict": laps[1] - laps[0], "inventory": laps[2] - laps[1], "all": laps[2] - laps[0]}
+        run = {"windows": windows, "seconds": seconds}
         summary = summarise(info, self._model.info, options=options, counts=counts, inventory=inventory, run=run)
         names = [*(draft.name for draft in drafts), self._path("stac.json").name]
         summary |= {"warnings": self._warnings, "files": names, "identity": self._identity}
@@ -276,20 +265,6 @@ def _bundle_folder(model: SceneModel) -> Path | None:
     path = getattr(model, "path", None)
     folders = () if path is None else (path, *path.parents[:2])  # a LiteRT file lies in <bundle>/tflite
     return next((folder for folder in folders if (folder / STAC_FILE).is_file()), None)
-
-
-class _Clock:
-    """Seconds of the parts of a task, and of all of it."""
-
-    def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    def lap(self, part: str) -> None:
-        """End a part."""
-        now = time.monotonic()
-        self.seconds |= {part: now - self._last, "all": now - self._started}
-        self._last = now
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> Path:

@@ -163,14 +163,12 @@ def describe_inventory(
 def _add_projection(item: pystac.Item, scene: RasterInfo) -> None:
     projection = ProjectionExtension.ext(item, add_if_missing=True)
     projection.shape = [scene.height, scene.width]
-    if not scene.crs or scene.transform is None:
-        return
-    projection.transform = list(scene.transform)[:6]
-    crs = CRS.from_user_input(scene.crs)
-    authority = crs.to_authority(min_confidence=100)
-    projection.code = ":".join(authority) if authority else None
-    if not authority:
-        projection.wkt2 = crs.to_wkt()
+    if scene.crs and scene.transform is not None:
+        crs = CRS.from_user_input(scene.crs)
+        authority = crs.to_authority(min_confidence=100)
+        projection.transform = list(scene.transform)[:6]
+        projection.code = ":".join(authority) if authority else None
+        projection.wkt2 = None if authority else crs.to_wkt()
 
 
 def _add_assets(item: pystac.Item, scene: RasterInfo, files: Sequence[str | Path], folder: Path | None) -> None:
