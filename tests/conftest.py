@@ -5,12 +5,14 @@ write_png(path, rows, colour, ...)  PNG chunk by chunk: palettes, 1 bit per pixe
 bijie_folder(root, ...)             landslide/{image,mask} and non-landslide/image, tiles of different sizes
 pairs_folder(root, ...)             images/ and masks/
 real_data                           folder LIM_KERAS_DATA; skips without it
+models, bundle_path, copied         three small networks (tests/export/conftest.py), their bundle, and a copy of it
 
 To be imported: model_facts(**changes) and bundle_info(**changes), the contents of the model.json of a small model
 before and after export.
 """
 
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -148,3 +150,28 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("LIM_KERAS_DATA is not set to the folder of the real tiles")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def models() -> list[Any]:
+    from tests.export.conftest import FOLDS, network
+
+    return [network(seed) for seed in range(FOLDS)]
+
+
+@pytest.fixture(scope="session")
+def bundle_path(models: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only: tests that change files copy it."""
+    from lim_keras.export.bundle import write_bundle
+    from lim_keras.metrics.image_blind import ImageBlindMask
+    from tests.export.conftest import facts
+
+    path = tmp_path_factory.mktemp("exported_models") / "tiny"
+    write_bundle(path, facts(), models, ImageBlindMask(np.full((4, 6), 0.25, np.float32), 0.2))
+    return path
+
+
+@pytest.fixture
+def copied(bundle_path: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))

@@ -1,7 +1,6 @@
-"""Three small networks with weights that make their outputs differ, and a bundle of them, exported once."""
+"""Small networks with weights that make their outputs differ, and what their outputs should be."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,13 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import pytest
 
 from lim_keras.bundle.info import BundleInfo, ModelFacts
 from lim_keras.errors import BundleError
-from lim_keras.export.bundle import write_bundle
 from lim_keras.metrics.binary import Estimate
-from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models import build_model
 from tests.conftest import model_facts
 
@@ -70,22 +66,3 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (path / "model.json").write_text(json.dumps(values))
     with suppress(BundleError):
         BundleInfo.read(path).write(path)
-
-
-@pytest.fixture
-def copied(bundle_path: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may damage."""
-    return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))
-
-
-@pytest.fixture(scope="session")
-def models() -> list[keras.Model]:
-    return [network(seed) for seed in range(FOLDS)]
-
-
-@pytest.fixture(scope="session")
-def bundle_path(models: list[keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only: tests that change files copy it."""
-    path = tmp_path_factory.mktemp("exported_models") / "tiny"
-    write_bundle(path, facts(), models, ImageBlindMask(np.full((4, 6), 0.25, np.float32), 0.2))
-    return path

@@ -13,8 +13,7 @@ from lim_keras.bundle.window_size import (
     window_pixels,
 )
 from lim_keras.errors import ConfigError, DataError
-
-from .conftest import Folds, small_model
+from tests.inference.conftest import Folds, small_model
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from lim_keras.inference.options import MapOptions
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import smallest_side
-
-from .conftest import Folds, Write, constant_model, texture
+from tests.inference.conftest import Folds, Write, constant_model, texture
 
 
 class Runner:
