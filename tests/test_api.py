@@ -1,14 +1,32 @@
 """The Python API: lazy import, arguments, and every function that the commands call."""
 
 import inspect
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
+import geopandas
+import keras
+import numpy as np
 import pytest
+import rasterio
+import shapely
+from rasterio import Affine
 
 import lim_keras as lk
 from lim_keras import api
+from lim_keras.bundle.litert import LiteRtModel
+from lim_keras.bundle.saved_model import Bundle
+from lim_keras.cli import COMMANDS, main
+from lim_keras.config import EvaluationSection
+from lim_keras.export.bundle import write_bundle
+from lim_keras.serving import ServerModel
+from tests.conftest import model_facts
+from tests.serving.model_server import ModelServer
 
 HEAVY = {"numpy", "tensorflow", "keras", "rasterio", "pydantic", "rich", "click"}
 
@@ -62,6 +80,14 @@ def test_an_unknown_name():
         ({"xyzzy": 1}, "unknown argument `xyzzy`. Expected some of: bundle, scene, out, threshold"),
         ({"min_slope_deg": 15}, "`min_slope_deg` needs an elevation model. Give `dem`"),
         ({"drop_flat": True}, "`drop_flat` needs `min_slope_deg`"),
+        ({"threshold": "high"}, "`threshold`. Expected a number. Received: 'high'"),
+        ({"threshold": 2}, "`threshold`. Expected 0..1"),
+        ({"gsd_m": True}, "`gsd_m`. Expected a number"),
+        ({"memory": "lots"}, "`memory`. Expected a size such as 2G"),
+        ({"bands": "3,2,1"}, "`bands`. Expected a sequence"),
+        ({"scale": (0, 1, 2)}, r"`scale`. Expected \(lowest, highest\)"),
+        ({"nodata": "zero"}, "`nodata`. Expected a number"),
+        ({"probability": "int8"}, "`probability`. Expected percent or float32"),
     ],
 )
 def test_wrong_keywords(keywords, said):
@@ -74,6 +100,8 @@ def test_missing_and_wrong_arguments():
         lk.predict_scene("bundle", "scene.tif")
     with pytest.raises(lk.ConfigError, match=r"`bundle`. Expected a path. Received: 3"):
         lk.bundle_info(3)
+    with pytest.raises(lk.ConfigError, match=r"`bundle`. Expected a path. Received: 3"):
+        lk.predict_scene(3, "scene.tif", "out")
     with pytest.raises(lk.ConfigError, match=r"`tile_ids`. Expected a file or ids of tiles. Received: 3"):
         lk.evaluate("bundle", "tiles", tile_ids=3)
     with pytest.raises(lk.ConfigError, match="`scene` and `truth` belong together"):
@@ -102,3 +130,225 @@ def test_missing_and_wrong_arguments():
 def test_load_bundle_says_what_it_takes(bundle, keywords, error, said):
     with pytest.raises(error, match=said):
         lk.load_bundle(bundle, **keywords)
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        yield from command.commands.items() if isinstance(command, click.Group) else [(name, command)]
+
+
+OF_COMMANDS = {
+    "cv": ["cross_validate", "load_config"],
+    "distill": ["distill", "load_config"],
+    "export": ["export_litert", "export_serving"],
+    "fit": ["fit", "load_config"],
+    "info": ["bundle_info"],
+    "overlaps": ["find_overlaps"],
+    "predict": ["predict_scenes", "load_bundle"],
+    "stats": ["dataset_report"],
+    "verify": ["verify_bundle"],
+    "demo": ["run_demo"],
+}
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()))
+def test_parameters_of_commands_are_arguments_of_the_api(name, command):
+    functions = [getattr(api, one) for one in OF_COMMANDS.get(name, [name])]
+    arguments = {}
+    for function in reversed(functions):
+        arguments |= inspect.signature(function).parameters
+    values = command.make_context(name, [], resilient_parsing=True).params
+    for one in command.params:
+        if (name, one.name) in (("predict", "server"), ("overlaps", "out")):  # in Python: of `load_bundle`, of a result
+            continue
+        assert one.name in arguments
+        default = arguments[one.name].default
+        if not one.required and default is not inspect.Parameter.empty:
+            assert str(values[one.name] or None) == str(default or None), one.name
+
+
+def test_defaults_of_the_evaluation():
+    parameters = inspect.signature(lk.evaluate).parameters
+    defaults = EvaluationSection()
+    assert (parameters["windows"].default, parameters["bootstrap"].default) == (defaults.windows, defaults.bootstrap)
+
+
+class Progress:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[int]] = {}
+
+    @contextmanager
+    def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> Iterator[None]:
+        self.steps[label] = [done, total]
+        self._label = label
+        yield
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.steps[self._label][0] += count
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logit (mean of the bands - 150) / 10."""
+    path = tmp_path_factory.mktemp("exported_models") / "bright"
+    image = keras.Input((None, None, 3))
+    kernel, bias = (keras.initializers.Constant(value) for value in (0.1 / 3, -15.0))
+    model = keras.Model(image, keras.layers.Conv2D(1, 1, kernel_initializer=kernel, bias_initializer=bias)(image))
+    write_bundle(path, model_facts(name="bright", stride=1), [model])
+    return path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """60 x 100 bright pixels of .8 m, and 4 x 5 more."""
+    image = np.full((3, 200, 300), 90, np.uint8)
+    image[:, 40:100, 50:150] = 220
+    image[:, 150:154, 200:205] = 220
+    profile = {"driver": "GTiff", "width": 300, "height": 200, "count": 3, "dtype": "uint8"}
+    path = tmp_path / "scenes" / "scene.tif"
+    path.parent.mkdir()
+    with rasterio.open(path, "w", **profile, crs="EPSG:32648", transform=Affine(0.8, 0, 5e5, 0, -0.8, 3e6)) as file:
+        file.write(image)
+    return path
+
+
+def test_predict_scene(bundle, scene, tmp_path):
+    progress, options = Progress(), {"min_area_m2": 100, "geojson": True}
+    result = lk.predict_scene(str(bundle), scene, str(tmp_path / "out"), **options, progress=progress)
+    assert isinstance(result.inventory, geopandas.GeoDataFrame)
+    assert result.inventory.area.tolist() == pytest.approx([60 * 100 * 0.8**2])
+    assert {"scene_inventory.geojson", "scene_preview.png", "scene_summary.json"} <= {one.name for one in result.files}
+    assert result.summary["landslides"] == 1 and result.summary["left_out"]["below_min_area"] == 1
+    assert progress.steps == {"scene.tif": [60_000, 60_000]}
+    loaded = lk.load_bundle(bundle)
+    again = lk.predict_scene(loaded, str(scene), tmp_path / "out", **options)
+    assert again.was_there and len(again.inventory) == 1
+    with rasterio.open(scene) as opened:
+        assert len(lk.predict_scene(loaded, opened, tmp_path / "other", bands=[3, 2, 1], nodata=0).inventory) == 2
+    with pytest.raises(lk.ConfigError, match=r"`scene`. Expected a path, URL or open dataset. Received: 3"):
+        lk.predict_scene(loaded, 3, tmp_path / "out")
+
+
+def test_predict_scenes(bundle, scene, tmp_path, capsys):
+    said = []
+    missing = tmp_path / "missing.tif"
+    result = lk.predict_scenes(bundle, [str(scene.parent), missing], tmp_path / "out", memory="1G", say=said.append)
+    assert [one.scene for one in result.predictions] == [scene] and list(result.failures) == [missing]
+    assert len(said) == 2 and json.loads(result.summary.read_text())["scenes"] == 2
+    assert len(lk.predict_scenes(bundle, scene, str(tmp_path / "out")).predictions) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_evaluate(bundle, scene, tmp_path, bijie_folder):
+    tiles = bijie_folder(tmp_path / "tiles", 3, 3)
+    truth = tmp_path / "truth.gpkg"
+    left, top = 5e5 + 50 * 0.8, 3e6 - 40 * 0.8
+    outline = shapely.box(left, top - 60 * 0.8, left + 100 * 0.8, top)
+    geopandas.GeoDataFrame(geometry=[outline], crs="EPSG:32648").to_file(truth)
+    progress = Progress()
+    report = lk.evaluate(
+        str(bundle),
+        str(tiles),
+        tile_ids=["ls_0", "nls_0"],
+        scene=str(scene),
+        truth=str(truth),
+        windows=2,
+        bootstrap=5,
+        json_file=str(tmp_path / "json" / "figures.json"),
+        figures=tmp_path / "figures",
+        progress=progress,
+    )
+    written = json.loads((tmp_path / "json" / "figures.json").read_text())
+    assert written == report.to_dict() and set(written["protocols"]) == {"tiles", "windows", "scene"}
+    assert report.pictures and all(one.exists() for one in report.pictures)
+    assert progress.steps and all(done == total for done, total in progress.steps.values())
+    alone = lk.evaluate_scene(lk.load_bundle(bundle), scene, truth, bootstrap=5)
+    assert alone.detections.to_dict() == written["detections"]
+    listed = tmp_path / "ids.txt"
+    listed.write_text("ls_0\nnls_0\n")
+    again = lk.evaluate(lk.load_bundle(bundle), lk.read_tiles(tiles), tile_ids=listed, windows=2, bootstrap=5)
+    assert again.to_dict()["protocols"]["tiles"] == written["protocols"]["tiles"]
+
+
+def test_load_bundle_by_runtime(bundle, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), np.uint8)
+    made = lk.export_litert(bundle, "float32", out=str(tmp_path / "tflite"))
+    with ModelServer({"bright": {1: bundle / "fold_0/1"}}, {}) as server:
+        models = [
+            lk.load_bundle(str(bundle)),
+            lk.load_bundle(bundle, fold=0),
+            lk.load_bundle(made.folder / "fold_0_float32.tflite", threads=1),
+            lk.load_bundle(server.rest("bright"), info=bundle, retries=0),
+            lk.load_bundle(server.grpc("bright"), info=str(bundle / "model.json"), timeout_s=60, in_flight=1),
+        ]
+        answers = [model.predict(images) for model in models]
+        for model in models[3:]:
+            model.__exit__(None, None, None)
+    assert [type(model) for model in models] == [Bundle, Bundle, LiteRtModel, ServerModel, ServerModel]
+    assert models[4].in_flight == 1
+    for answer in answers:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-5)
+
+
+def test_bundles(bundle):
+    assert lk.bundle_info(str(bundle)).name == "bright"
+    assert lk.verify_bundle(str(bundle)) == []
+
+
+def test_tiles(tmp_path, bijie_folder):
+    folder, progress = bijie_folder(tmp_path / "tiles"), Progress()
+    tiles = lk.read_tiles(str(folder), progress=progress)
+    assert list(progress.steps.values()) == [[10, 10]]
+    report = lk.dataset_report(tiles, size=32, json_file=str(tmp_path / "report.json"))
+    assert json.loads((tmp_path / "report.json").read_text()) == report.to_dict()
+    assert lk.dataset_report(str(folder), size=32).to_dict() == report.to_dict()
+    overlaps = lk.find_overlaps(tiles, progress=Progress())
+    assert lk.find_overlaps(folder) == overlaps and all(one.first in tiles for one in overlaps)
+    folds = lk.data.assign_folds(tiles, 2, 0)
+    assert set(folds) == set(tiles.ids) and lk.assign_folds is lk.data.assign_folds
+
+
+TINY = """
+name: tiny
+model: {name: fcn, encoder: small, encoder_weights: none, decoder_channels: 4}
+sampling: {size: 32}
+training: {epochs: 1, steps_per_epoch: 2, batch_size: 2, tensorboard: false, validation_fraction: 0.5}
+folds: 2
+evaluation: {windows: 4, bootstrap: 20}
+"""
+
+
+@pytest.fixture
+def training(tmp_path, bijie_folder, monkeypatch):
+    """A configuration's file and tiles' folder; runs are written beside them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path / "tiny.yaml", bijie_folder(tmp_path / "data", 5, 5)
+
+
+@pytest.mark.slow
+def test_fit_with_objects(training, tmp_path):
+    config, tiles = lk.load_config(str(training[0]), "name=mine"), lk.read_tiles(training[1])
+    results, progress = [], Progress()
+    ids = {"test_ids": ["ls_4", "nls_4"], "validation_ids": ["ls_3", "nls_3"]}
+    bundle = lk.fit(config, tiles, **ids, run=str(tmp_path / "run"), on_result=results.append, progress=progress)
+    assert bundle.path.resolve() == tmp_path / "exported_models" / "mine" and bundle.info.name == "mine"
+    assert sorted(bundle.info.test_tiles) == ids["test_ids"] and len(bundle.info.training_tiles) == 6
+    assert (tmp_path / "run" / "fold_0" / "model.keras").exists() and len(results) == 1
+    assert progress.steps and all(done == total for done, total in progress.steps.values())
+    assert bundle.predict(np.zeros((1, 5, 7, 3), np.uint8)).shape == (1, 5, 7)
+    with pytest.raises(lk.TrainingError, match=r"holds a run of another configuration.*`run`"):
+        lk.fit(str(training[0]), tiles, **ids, run=tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_cross_validate_and_distill(training, tmp_path):
+    progress = Progress()
+    ensemble = lk.cross_validate(*map(str, training), test_ids=["ls_4", "nls_4"], jobs=2, progress=progress)
+    assert ensemble.info.folds == 2 and progress.steps["folds"] == [2, 2]
+    config = lk.load_config(training[0], ["name=student"])
+    student = lk.distill(ensemble.path, config, training[1], test_ids=["ls_4", "nls_4"], export=tmp_path / "small")
+    assert student.path == tmp_path / "small" and student.info.folds == 1

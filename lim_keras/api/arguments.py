@@ -7,6 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from numbers import Real
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -54,6 +55,20 @@ def as_path(name: str, value: StrPath) -> Path:
         return Path(value)
     except TypeError:
         raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: {value!r}.") from None
+
+
+def check_count(**counts: object) -> None:
+    """Raise ConfigError for the first argument that is no whole number of at least 1."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"Invalid value for `{name}`. Expected a whole number >= 1. Received: {value!r}.")
+
+
+def check_numbers(**numbers: object) -> None:
+    """Raise ConfigError for the first argument that is neither None nor a number."""
+    for name, value in numbers.items():
+        if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+            raise ConfigError(f"Invalid value for `{name}`. Expected a number. Received: {value!r}.")
 
 
 def as_ids(name: str, value: TileIds | None) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +183,7 @@ def export_litert(
     Examples:
         >>> lk.export_litert("exported_models/bijie_edge", ["float16", "int8"], tiles="bijie_tiles.csv")
     """
-    kinds = (variants,) if isinstance(variants, str) else tuple(variants)
+    kinds = tuple(variants) if isinstance(variants, Iterable) and not isinstance(variants, str) else (variants,)
     _check_litert(kinds, tiles, tile_ids)
     load_tensorflow()
     from lim_keras.export.tflite import LiteRtOptions
@@ -205,7 +205,7 @@ def export_litert(
 
 def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileIds | None) -> None:
     known = ("float32", "float16", "dynamic", "int8")
-    if not kinds or not set(kinds) <= set(known):
+    if not kinds or not all(kind in known for kind in kinds):
         raise ConfigError(f"Invalid value for `variants`. Expected some of {', '.join(known)}. Received: {kinds}.")
     if tile_ids is not None and tiles is None:
         raise ConfigError("`tile_ids` needs `tiles`: it names some of them.")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lim_keras.api.arguments import StrPath, as_path, public
-from lim_keras.errors import ConfigError
+from lim_keras.api.arguments import StrPath, as_path, check_count, public
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def dataset_report(
     Examples:
         >>> lk.dataset_report("bijie_tiles.csv").imbalance.ratios
     """
-    if size < 1:
-        raise ConfigError(f"Invalid value for `size`. Expected 1 or more. Received: {size}.")
+    check_count(size=size)
     from lim_keras.data.dataset_report import DatasetReport
 
     report = DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
@@ -122,6 +120,7 @@ def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]],
         >>> lk.run_demo("demo").f1
     """
     folder = as_path("out", out)
+    check_count(jobs=jobs)
     load_tensorflow()
     from lim_keras.demo import run_demo as run
 
@@ -132,4 +131,4 @@ def as_tiles(tiles: Tiles, progress: ProgressCallback | None) -> TileSet:
     """Read tiles where they are given by a path."""
     from lim_keras.data.tiles import TileSet
 
-    return tiles if isinstance(tiles, TileSet) else read_tiles(tiles, progress=progress)
+    return tiles if isinstance(tiles, TileSet) else read_tiles(as_path("tiles", tiles), progress=progress)

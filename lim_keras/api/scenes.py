@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, public
+from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, check_count, check_numbers, public
 from lim_keras.api.bundles import load_bundle
 from lim_keras.api.data import as_tiles
 from lim_keras.errors import ConfigError
@@ -26,16 +26,22 @@ if TYPE_CHECKING:
     from lim_keras.inventory.options import PredictOptions
     from lim_keras.inventory.predict_scene import ScenePrediction
     from lim_keras.progress import ProgressCallback
+    from lim_keras.raster.reader import RasterSource
 
     Model = SceneModel | StrPath
     Bands = Sequence[int | str]
     Nodata = float | Literal["file", "none"]
 
+_NUMBERS = (
+    *("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg"),
+    *("gsd_m", "memory", "tile"),
+)
+
 
 @public
 def predict_scene(
     bundle: Model,
-    scene: StrPath,
+    scene: RasterSource,
     out: StrPath,
     *,
     threshold: float | None = None,
@@ -65,7 +71,7 @@ def predict_scene(
 
     Args:
         bundle: loaded model, or what `load_bundle` takes.
-        scene: raster of any size.
+        scene: raster of any size: path, URL, GDAL name, or open rasterio dataset.
         out: folder of the results.
         threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
         min_area_m2: landslides of a smaller area are left out, m2.
@@ -108,7 +114,7 @@ def predict_scene(
     from lim_keras.report.preview import draw_preview
 
     model, folder, shown = _model(bundle), as_path("out", out), _progress(progress)
-    return predict(model, as_path("scene", scene), folder, options, draw_preview=draw_preview, progress=shown)
+    return predict(model, _raster("scene", scene), folder, options, draw_preview=draw_preview, progress=shown)
 
 
 @public
@@ -264,7 +270,7 @@ def evaluate(
 @public
 def evaluate_scene(
     bundle: Model,
-    scene: StrPath,
+    scene: RasterSource,
     truth: StrPath,
     *,
     bootstrap: int = 1000,
@@ -282,7 +288,7 @@ def evaluate_scene(
 
     Args:
         bundle: loaded model, or what `load_bundle` takes.
-        scene: raster of any size.
+        scene: raster of any size, as for `predict_scene`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
         bootstrap: resamples behind each 95 % interval.
         bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`.
@@ -304,7 +310,7 @@ def evaluate_scene(
 
     return run(
         _model(bundle),
-        as_path("scene", scene),
+        _raster("scene", scene),
         as_path("truth", truth),
         settings=_settings(400, bootstrap),
         options=options,
@@ -313,7 +319,13 @@ def evaluate_scene(
 
 
 def _model(bundle: Model) -> SceneModel:
-    return load_bundle(bundle) if isinstance(bundle, str | PathLike) else bundle
+    return cast("SceneModel", bundle) if hasattr(bundle, "predict_all") else load_bundle(bundle)
+
+
+def _raster(name: str, source: RasterSource) -> RasterSource:
+    if isinstance(source, str | PathLike) or hasattr(source, "crs"):
+        return source
+    raise ConfigError(f"Invalid value for `{name}`. Expected a path, URL or open dataset. Received: {source!r}.")
 
 
 def _progress(progress: ProgressCallback | None) -> ProgressCallback:
@@ -333,26 +345,41 @@ def _predict_options(given: dict[str, Any]) -> PredictOptions:
     """Take the options of a prediction out of the arguments of a function."""
     from lim_keras.inventory.options import PredictOptions
 
+    if given["probability"] not in ("percent", "float32"):
+        raise ConfigError(
+            f"Invalid value for `probability`. Expected percent or float32. Received: {given['probability']!r}."
+        )
     dem = None if given["dem"] is None else as_path("dem", given["dem"])
     formats = ("gpkg", *(name for name in ("geojson", "parquet") if given[name]))
     return PredictOptions(**_known(PredictOptions, given) | {"dem": dem, "formats": formats})
 
 
 def _known(options: type[MapOptions], given: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of an options class out of the arguments of a function, and check their types."""
     from lim_keras.bundle.window_size import parse_memory
 
     known = {field.name: given[field.name] for field in fields(options) if field.name in given}
-    if known["bands"] is not None:
-        known["bands"] = tuple(known["bands"])
     if isinstance(known["memory"], str):
         known["memory"] = parse_memory(known["memory"])
+    for name in ("bands", "scale"):
+        if known[name] is not None:
+            known[name] = _as_tuple(name, known[name])
+    if known["nodata"] not in ("file", "none"):
+        check_numbers(nodata=known["nodata"])
+        known["nodata"] = float(known["nodata"])
+    check_numbers(**{name: value for name, value in known.items() if name in _NUMBERS})
     return known
 
 
+def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable) or (name == "scale" and len(tuple(value)) != 2):
+        expected = "a sequence, such as (3, 2, 1)" if name == "bands" else "(lowest, highest)"
+        raise ConfigError(f"Invalid value for `{name}`. Expected {expected}. Received: {value!r}.")
+    return tuple(value)
+
+
 def _settings(windows: int, bootstrap: int) -> EvaluationSection:
-    for name, value in (("windows", windows), ("bootstrap", bootstrap)):
-        if value < 1:
-            raise ConfigError(f"Invalid value for `{name}`. Expected 1 or more. Received: {value}.")
+    check_count(windows=windows, bootstrap=bootstrap)
     from lim_keras.config import EvaluationSection
 
     return EvaluationSection(windows=windows, bootstrap=bootstrap)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, public
+from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, check_count, public
 from lim_keras.api.data import as_tiles
-from lim_keras.errors import ConfigError
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
 if TYPE_CHECKING:
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from lim_keras.config import RunConfig
     from lim_keras.data.tiles import TileSet
     from lim_keras.progress import ProgressCallback
+    from lim_keras.training.distillation import Distillation
     from lim_keras.training.finalize import RunResult
     from lim_keras.training.run import Run
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
 
 @public
-def load_config(path: StrPath, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: StrPath, overrides: str | Sequence[str] = ()) -> RunConfig:
     """Read the configuration of a training run.
 
     Args:
         path: YAML file.
-        overrides: `key=value` each, such as "training.epochs=3"; of one key, the last wins.
+        overrides: `key=value`, or several, such as "training.epochs=3"; of one key, the last wins.
 
     Raises:
         ConfigError: unknown keys or invalid values; the message names each with what was expected.
@@ -40,7 +39,7 @@ def load_config(path: StrPath, overrides: Sequence[str] = ()) -> RunConfig:
     """
     from lim_keras.config import load_config as load
 
-    return load(as_path("path", path), overrides)
+    return load(as_path("path", path), [overrides] if isinstance(overrides, str) else overrides)
 
 
 @public
@@ -87,8 +86,13 @@ def fit(
     Examples:
         >>> bundle = lk.fit("configs/bijie_edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
-    prepared = _begin_fit(config, tiles, run, export, test_ids, validation_ids, progress)
-    _train_one(prepared, encoder_weights, start_from, progress)
+    settings, known = _inputs(config, tiles, export, progress)
+    from lim_keras.training.run import begin_fit
+
+    tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
+    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated)
+    _warm_start(prepared, start_from)
+    _train(prepared, encoder_weights, progress)
     return _finish(prepared, export, on_result)
 
 
@@ -134,15 +138,11 @@ def cross_validate(
     Examples:
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
     """
-    if jobs < 1:
-        raise ConfigError(f"Invalid value for `jobs`. Expected 1 or more. Received: {jobs}.")
-    require_tensorflow()  # each fold is a process of its own and would fail by itself
+    check_count(jobs=jobs)
+    settings, known = _inputs(config, tiles, export, progress)
     from lim_keras.training.run import begin_cross_validation
 
-    _check_export(export)
-    prepared = begin_cross_validation(
-        _config(config), as_tiles(tiles, progress), run=run, test_ids=as_ids("test_ids", test_ids) or ()
-    )
+    prepared = begin_cross_validation(settings, known, run=run, test_ids=as_ids("test_ids", test_ids) or ())
     _warm_start(prepared, start_from)
     from lim_keras.training.cross_validation import train_folds
 
@@ -187,50 +187,43 @@ def distill(
         >>> student = lk.distill("exported_models/bijie", "configs/edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
     ensemble = as_path("teacher", teacher)
-    prepared = _begin_fit(config, tiles, run, export, test_ids, validation_ids, progress)
-    _train_one(prepared, encoder_weights, start_from, progress, ensemble)
+    settings, known = _inputs(config, tiles, export, progress)
+    from lim_keras.training.run import begin_fit
+
+    tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
+    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated)
+    _warm_start(prepared, start_from)
+    load_tensorflow()
+    from lim_keras.training.distillation import prepare_distillation
+
+    _train(prepared, encoder_weights, progress, prepare_distillation(prepared, ensemble))
     return _finish(prepared, export, on_result)
 
 
-def _begin_fit(
-    config: Config,
-    tiles: Tiles,
-    run: StrPath | None,
-    export: StrPath | None,
-    test_ids: TileIds | None,
-    validation_ids: TileIds | None,
-    progress: ProgressCallback | None,
-) -> Run:
-    require_tensorflow()  # before the tiles are read
-    from lim_keras.training.run import begin_fit
+def _inputs(
+    config: Config, tiles: Tiles, export: StrPath | None, progress: ProgressCallback | None
+) -> tuple[RunConfig, TileSet]:
+    """Check and read what a run is made of, before TensorFlow is imported."""
+    require_tensorflow()
+    from lim_keras.bundle.info import check_bundle_folder
+    from lim_keras.config import RunConfig
 
-    _check_export(export)
-    return begin_fit(
-        _config(config),
-        as_tiles(tiles, progress),
-        run=run,
-        test_ids=as_ids("test_ids", test_ids) or (),
-        validation_ids=as_ids("validation_ids", validation_ids),
-    )
+    settings = config if isinstance(config, RunConfig) else load_config(as_path("config", config))
+    if export is not None:
+        check_bundle_folder(as_path("export", export))
+    return settings, as_tiles(tiles, progress)
 
 
-def _train_one(
+def _train(
     run: Run,
     encoder_weights: str | None,
-    start_from: StrPath | None,
     progress: ProgressCallback | None,
-    teacher: Path | None = None,
+    distillation: Distillation | None = None,
 ) -> None:
     load_tensorflow()
     from lim_keras.training.cross_validation import train_fold
     from lim_keras.training.run import HELD_OUT
 
-    _warm_start(run, start_from)
-    distillation = None
-    if teacher is not None:
-        from lim_keras.training.distillation import prepare_distillation
-
-        distillation = prepare_distillation(run, teacher)
     train_fold(run, HELD_OUT, encoder_weights=encoder_weights, distillation=distillation, progress=progress)
 
 
@@ -251,17 +244,3 @@ def _finish(run: Run, export: StrPath | None, on_result: OnResult | None) -> Bun
     if on_result is not None:
         on_result(result)
     return load_bundle(result.bundle)
-
-
-def _config(config: Config) -> RunConfig:
-    from lim_keras.config import RunConfig
-
-    return config if isinstance(config, RunConfig) else load_config(config)
-
-
-def _check_export(folder: StrPath | None) -> None:
-    """Refuse a folder before training rather than after it."""
-    from lim_keras.bundle.info import check_bundle_folder
-
-    if folder is not None:
-        check_bundle_folder(as_path("export", folder))
