@@ -56,7 +56,7 @@ def dataset_report(
         tiles: tiles, or where they are; see `read_tiles`.
         size: side that masks are resized to before counting, pixels.
         augmentation: "paper", "dihedral" or "none"; the counts after augmentation depend on it.
-        json_file: file for all figures, as JSON.
+        json_file: JSON file for all counts and ratios.
         progress: receives the progress of reading tiles; None: a bar on a terminal.
 
     Returns:

@@ -215,7 +215,7 @@ def evaluate(
         each_fold: evaluate each fold's model alone, too.
         bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`. `tta` holds for tiles
             and windows, too.
-        json_file: file for all figures, as JSON.
+        json_file: JSON file for all scores.
         figures: folder for pictures of the best and the worst samples.
         progress: receives the progress of each protocol; None: a bar on a terminal.
 

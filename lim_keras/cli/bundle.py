@@ -31,7 +31,9 @@ def _variants(text: str) -> tuple[str, ...]:
     help=f"LiteRT files to make: {','.join(_VARIANTS)}.",
 )
 @click.option("--tile", type=click.IntRange(1), help="Height and width of their input in pixels [default: any].")
-@click.option("--fold", type=click.IntRange(0), help="Fold to export [default: the ensemble, as one file].")
+@click.option(
+    "--fold", type=click.IntRange(0), help="Fold to export, counted from 0 [default: the ensemble, as one file]."
+)
 @click.option("--data", "tiles", type=TILES, help="Tiles to calibrate int8 and to test: a folder or a tiles.csv.")
 @click.option(
     "--tiles",
@@ -119,8 +121,8 @@ def info(bundle: Path) -> None:
 def verify(bundle: Path) -> None:
     """Check BUNDLE (exported_models/NAME): every file, every model's signature, and the answer to a stored image.
 
-    Each difference is a line on standard error; the exit code is 1 if there is one. Nothing of the bundle runs but
-    TensorFlow graphs whose files are as recorded.
+    Each difference is a line on standard error; the exit code is 1 if there is one. Graphs are run only if their files
+    are as recorded.
     """
     differences = api.verify_bundle(bundle)
     for line in differences:

@@ -28,7 +28,7 @@ def data() -> None:
     show_default=True,
     help="Augmentation before the second count.",
 )
-@click.option("--json", "json_file", type=NEW_FILE, help="File for all figures.")
+@click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all counts and ratios.")
 def stats(tiles: Path, size: int, augmentation: Literal["paper", "dihedral", "none"], json_file: Path | None) -> None:
     """Count the tiles of DATA (a folder or a tiles.csv) and their pixels, and measure imbalance and centre bias."""
     from lim_keras.report.tables import dataset_tables, print_result

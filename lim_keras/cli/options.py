@@ -141,7 +141,8 @@ def scene_options(command: Function) -> Function:
         ),
         click.option(
             "--nodata",
-            type=Parsed("VALUE|nan|none", _nodata),
+            type=Parsed("VALUE", _nodata),
+            metavar="VALUE|nan|none",
             default="file",
             help="Value of pixels without data [default: the file says].",
         ),
@@ -192,7 +193,7 @@ def run_options(command: Function) -> Function:
             "--start-from",
             metavar="BUNDLE",
             type=FOLDER,
-            help="Bundle of one model whose weights training starts from; it must not have seen --val or --test tiles.",
+            help="Bundle of one model whose weights training starts from; it has seen no test or validation tile.",
         ),
         click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
         click.option(

@@ -81,7 +81,7 @@ def _server(text: str) -> str:
     show_default=True,
     help="Data type of the probability map.",
 )
-@click.option("--spread", is_flag=True, help="Add the standard deviation of the folds to the probability map.")
+@click.option("--spread", is_flag=True, help="Standard deviation of the folds as second band of the probability map.")
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
 @scene_options
@@ -96,7 +96,9 @@ def _server(text: str) -> str:
     type=click.FloatRange(0.01),
     help="Size of a request or an answer, MiB [default: 32 for REST, 64 for gRPC].",
 )
-@click.option("--retries", type=click.IntRange(0), help="Attempts after the first if the server is away [default: 5].")
+@click.option(
+    "--retries", type=click.IntRange(0), help="Attempts after the first if the server is away or busy [default: 5]."
+)
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0.001), help="Seconds that a request may take [default: 120]."
 )
@@ -150,7 +152,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
 )
 @click.option("--each-fold", is_flag=True, help="Evaluate each fold's model alone, too.")
 @scene_options
-@click.option("--json", "json_file", type=NEW_FILE, help="File for all figures.")
+@click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all scores.")
 @click.option("--figures", type=NEW_FOLDER, help="Folder for pictures of the best and the worst samples.")
 def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: Path | None, **options: Any) -> None:
     """Evaluate BUNDLE (exported_models/NAME) at its stored threshold.

@@ -31,7 +31,7 @@ def test_an_ensemble_teaches_a_student(workplace, lim_keras):
     # Train on: the second model begins where the first ended, and answers for what that has seen.
     further = ("fit", "tiny.yaml", "--data", "data", "--set", "name=further", "--start-from", "exported_models/pupil")
     leak = lim_keras(*further, "--val", "train.txt")
-    assert leak.returncode == 1 and "was fitted to" in leak.stderr and "Traceback" not in leak.stderr
+    assert leak.returncode == 1 and "was trained on" in leak.stderr and "Traceback" not in leak.stderr
     done = lim_keras(*further, "--val", "test.txt", "--run", "runs/second")
     assert done.returncode == 0, done.stderr
     second = json.loads((workplace / "exported_models" / "further" / "model.json").read_text())
@@ -39,4 +39,4 @@ def test_an_ensemble_teaches_a_student(workplace, lim_keras):
 
     single = lim_keras("distill", "exported_models/pupil", "tiny.yaml", "--data", "data", "--run", "runs/other")
     assert single.returncode == 1
-    assert "expected a bundle of `lim-keras cv`" in single.stderr and "Traceback" not in single.stderr
+    assert "expected the bundle of a cross-validation" in single.stderr and "Traceback" not in single.stderr
