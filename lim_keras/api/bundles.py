@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, public
+from lim_keras.api.arguments import TileIds, as_ids, as_path, public
 from lim_keras.errors import BundleError, ConfigError
+from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lim_keras.api.arguments import StrPath, as_path, check_count, public
+from lim_keras.api.arguments import as_path, check_count, public
+from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:

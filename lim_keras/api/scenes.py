@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, check_count, check_numbers, public
+from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, check_numbers, public
 from lim_keras.api.bundles import load_bundle
 from lim_keras.api.data import as_tiles
 from lim_keras.errors import ConfigError
-from lim_keras.files import make_folder, prepare_file
+from lim_keras.files import StrPath, make_folder, prepare_file
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:

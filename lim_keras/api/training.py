@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lim_keras.api.arguments import StrPath, TileIds, as_ids, as_path, check_count, public
+from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, public
 from lim_keras.api.data import as_tiles
+from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
 if TYPE_CHECKING:
