@@ -1,5 +1,7 @@
 """What a summary says of landslides that its inventory lacks."""
 
+import math
+
 import geopandas
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from rasterio import Affine
 
 from lim_keras.errors import LimKerasWarning
 from lim_keras.inventory.landslides import Inventory
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.inventory.scene_outputs import summarise
 from lim_keras.raster.images import read_info
@@ -52,3 +54,23 @@ def test_a_landslide_that_a_slope_left_out_is_not_silently_gone(
     assert said == summary["warnings"] and len(said) == unknown
     for line in said:
         assert line.startswith(f"{dem}: has no slope for 1 of 1 landslides on {scene}:")
+
+
+def test_settings_keep_the_names_of_version_0_1() -> None:
+    # They are part of a result's identity: with other names, every scene would be mapped again.
+    written = settings(PredictOptions(tta=True, dem="dem.tif", min_slope_deg=5, drop_flat=True, fill_holes_m2=math.inf))
+    names = {
+        "threshold",
+        "probability",
+        "spread",
+        "bands",
+        "nodata",
+        "scale",
+        "gsd_m",
+        "resample",
+        "symmetries",
+        "tile",
+    }
+    assert written.keys() == names | {"formats", "inventory", "dem"} and written["symmetries"] is True
+    inventory = {"min_area_m2": 0, "fill_holes_m2": None, "simplify_m": 0, "min_slope": 5, "drop_below_slope": True}
+    assert written["inventory"] == inventory and written["dem"] == "dem.tif"
