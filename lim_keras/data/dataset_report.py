@@ -8,7 +8,7 @@ landslide let a mask score well that never sees the image.
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -49,8 +49,7 @@ class PixelCounts:
     def __add__(self, other: Self) -> "PixelCounts":
         return PixelCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-    def times(self, copies: int) -> "PixelCounts":
-        """Return the counts of `copies` augmented copies of each sample."""
+    def __mul__(self, copies: int) -> "PixelCounts":
         return PixelCounts(*(count * copies for count in astuple(self)))
 
     @property
@@ -84,7 +83,7 @@ class ImbalanceReport:
     @property
     def augmented_landslide(self) -> PixelCounts:
         """Landslide tiles after augmentation."""
-        return self.landslide.times(SAMPLES_PER_LANDSLIDE_TILE[self.augmentation])
+        return self.landslide * SAMPLES_PER_LANDSLIDE_TILE[self.augmentation]
 
     @property
     def after(self) -> PixelCounts:
@@ -285,7 +284,7 @@ class DatasetReport:
         """
         if not len(tiles):
             raise DataError(f"{tiles.root}: expected at least one tile. Received: none.")
-        masks = dict(_resized_masks(tiles, size))
+        masks = _resized_masks(tiles, size)
         imbalance = measure_imbalance(((tile.kind, masks[tile.tile_id]) for tile in tiles), size, augmentation)
         if not imbalance.landslide.landslide_px:
             return cls(tiles, imbalance, None)
@@ -340,12 +339,14 @@ def _bias_figures(bias: CentreBias) -> dict[str, Any]:
     }
 
 
-def _resized_masks(tiles: TileSet, size: int) -> Iterator[tuple[str, Labels]]:
+def _resized_masks(tiles: TileSet, size: int) -> dict[str, Labels]:
     # Tiles without labels share one mask, and their images are not opened.
     background = np.zeros((size, size), np.uint8)
-    for tile in tiles:
-        has_labels = tile.mask is not None or tile.ignore == "nodata"
-        yield tile.tile_id, resize_mask(read_tile(tile)[1], size) if has_labels else background
+    labelled = {tile.tile_id for tile in tiles if tile.mask is not None or tile.ignore == "nodata"}
+    return {
+        tile.tile_id: resize_mask(read_tile(tile)[1], size) if tile.tile_id in labelled else background
+        for tile in tiles
+    }
 
 
 def _folds(landslides: TileSet) -> list[int] | None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -188,7 +188,12 @@ def _check(candidate: Candidate, decode: bool) -> _Checked | str:
 
 
 def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:
-    found = {"width": info.width, "height": info.height, "landslide_px": landslide_px, "valid_px": valid_px}
+    found: dict[str, Any] = {
+        "width": info.width,
+        "height": info.height,
+        "landslide_px": landslide_px,
+        "valid_px": valid_px,
+    }
     for name, value in found.items():
         stated = getattr(candidate, name)
         if stated is not None and stated != value:
@@ -199,20 +204,9 @@ def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: i
     x, y = candidate.x, candidate.y
     if x is None and y is None:
         x, y = info.place(info.width / 2, info.height / 2) or (None, None)
-    return Tile(
-        tile_id=candidate.tile_id,
-        image=candidate.image,
-        mask=candidate.mask,
-        kind=_kind(candidate, landslide_px),
-        group=candidate.group,
-        scene=candidate.scene,
-        x=x,
-        y=y,
-        gsd_m=info.gsd_m if candidate.gsd_m is None else candidate.gsd_m,
-        crs=candidate.crs or info.crs,
-        ignore=candidate.ignore,
-        **found,
-    )
+    found |= {"x": x, "y": y, "kind": _kind(candidate, landslide_px), "crs": candidate.crs or info.crs}
+    found["gsd_m"] = info.gsd_m if candidate.gsd_m is None else candidate.gsd_m
+    return Tile(**(candidate.model_dump(exclude={"fold"}) | found))
 
 
 def _kind(candidate: Candidate, landslide_px: int) -> Kind:
