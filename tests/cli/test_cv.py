@@ -54,7 +54,7 @@ def test_a_failing_fold_is_named_and_trained_again_alone(workplace, lim_keras):
         "verify.npz",
     }
     summary = json.loads((run / "cv.json").read_text())
-    names = sorted(place["name"] for place in summary["pooled_out_of_fold"]["places"])
+    names = sorted(sample["name"] for sample in summary["pooled_out_of_fold"]["samples"])
     assert names == sorted(f"{kind}_{n}" for kind in ("ls", "nls") for n in range(4))
     for piece in ("out-of-fold tiles", "fold 0", "fold 1", "mean of the folds", "pooled", "ensemble", "threshold"):
         assert piece in done.stdout

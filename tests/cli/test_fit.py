@@ -36,7 +36,7 @@ def test_from_tiles_to_a_bundle(workplace, lim_keras):
         "verify.npz",
     }
     summary = json.loads((run / "fit.json").read_text())
-    assert {place["name"] for place in summary["test"]["tiles"]["places"]} == {"ls_4", "nls_4"}
+    assert {sample["name"] for sample in summary["test"]["tiles"]["samples"]} == {"ls_4", "nls_4"}
     for piece in ("tiny: validation tiles, all pixels", "landslide tiles", "all windows", "blind F1", "run: runs/tiny"):
         assert piece in done.stdout
     assert "\x1b" not in done.stdout + done.stderr  # no colours in files

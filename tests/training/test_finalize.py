@@ -89,18 +89,18 @@ def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(fin
 
 
 def test_every_tile_is_judged_by_the_fold_that_had_not_seen_it(finalized, summary):
-    places = summary["pooled_out_of_fold"]["places"]
-    assert sorted(one["name"] for one in places) == sorted(finalized[0].seen_tiles.ids)
+    samples = summary["pooled_out_of_fold"]["samples"]
+    assert sorted(one["name"] for one in samples) == sorted(finalized[0].seen_tiles.ids)
     for fold in (0, 1):
-        names = {one["name"] for one in summary["out_of_fold"][str(fold)]["places"]}
+        names = {one["name"] for one in summary["out_of_fold"][str(fold)]["samples"]}
         assert names == set(finalized[0].held_out_tiles(fold).ids)
 
 
 def test_test_tiles_are_judged_by_the_ensemble_and_by_each_fold(summary):
     assert set(summary["out_of_fold"]) == set(summary["test_folds"]) == {"0", "1"}
     for figures in (summary["test"], *summary["test_folds"].values()):
-        assert sorted(one["name"] for one in figures["tiles"]["places"]) == ["ls_5", "nls_5"]
-        assert len(figures["windows"]["places"]) == 4
+        assert sorted(one["name"] for one in figures["tiles"]["samples"]) == ["ls_5", "nls_5"]
+        assert len(figures["windows"]["samples"]) == 4
 
 
 def test_the_bundle_knows_its_training(finalized, summary, info):
@@ -145,7 +145,7 @@ def test_one_model_without_test_tiles(tmp_path, tiles, config, brightness):
     text = printed(finalize(begun, tmp_path / "bundle"))
     summary = json.loads((begun.folder / "fit.json").read_text())
     assert summary["test"] == summary["test_folds"] == {}
-    assert sorted(place["name"] for place in summary["pooled_out_of_fold"]["places"]) == ["ls_0", "ls_1", "nls_0"]
+    assert sorted(place["name"] for place in summary["pooled_out_of_fold"]["samples"]) == ["ls_0", "ls_1", "nls_0"]
     info = BundleInfo.read(tmp_path / "bundle")
     assert set(info.training_tiles) == set(tiles.ids) - set(held_out) and info.test_tiles == ()
     assert "validation tiles" in text and "pooled" not in text and "ensemble" not in text
