@@ -1,1 +1,1 @@
-"""From tiles to trained networks: one model (`fit`), or five by cross-validation (`cross_validation`)."""
+"""Training: run folders, single models, cross-validation, distillation and the final bundle."""

@@ -1,4 +1,4 @@
-"""Optimizers with a slower encoder, and the choice of precision."""
+"""Optimizers with a learning rate of the encoder's own, and the choice of precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,41 +14,38 @@ import tensorflow as tf
 from lim_keras.config import TrainingSection
 from lim_keras.files import write_text
 
-AUTO = "auto"
-
 FILE = "precision.txt"
-"""In a fold's folder: what "auto" came to, so that a training that goes on elsewhere goes on in the same arithmetic."""
+"""In a fold's folder: the policy chosen for "auto", so that a resumed training keeps it on another machine."""
 
 _REDUCED, _FULL = "mixed_bfloat16", "float32"
 
-_WORTH = 1.2
+_LEAST_SPEEDUP = 1.2
 
 _REPEATS = 3
 
 
 def choose_precision(asked: str, folder: Path) -> str:
-    """Keras dtype policy for a training in `folder`.
+    """Choose the Keras dtype policy of a training.
 
-    "auto" becomes mixed_bfloat16 where a convolution and its gradient are at least 1.2 times as fast in bfloat16 as in
-    float32, else float32. It is measured, as TensorFlow computes bfloat16 on every processor: on one with AVX2 alone
-    15 times slower than float32, on one with instructions for it faster.
+    "auto" is mixed_bfloat16 where a convolution and its gradient run at least 1.2 times as fast in bfloat16, else
+    float32. The speed is measured, because TensorFlow emulates bfloat16 on processors without instructions for it.
 
     Args:
         asked: `training.precision` of the configuration.
-        folder: of the training; a choice made here before is kept.
+        folder: folder of the training; an earlier choice in it is kept.
     """
-    if asked != AUTO:
+    if asked != "auto":
         return asked
     kept = folder / FILE
     if not kept.exists():
-        faster = seconds_of_convolution("float32") >= _WORTH * seconds_of_convolution("bfloat16")
+        faster = seconds_of_convolution("float32") >= _LEAST_SPEEDUP * seconds_of_convolution("bfloat16")
         write_text(kept, _REDUCED if faster else _FULL)
     return kept.read_text(encoding="utf-8")
 
 
 def seconds_of_convolution(dtype: str) -> float:
-    """Seconds that a 3 x 3 convolution of 64 channels and its gradient take, the best of three."""
-    # A GPU is not busy with the 0.2 x 10^9 operations that take a slow processor a quarter of a second.
+    """Measure a 3 x 3 convolution of 64 channels with its gradient; return the best of three times, seconds."""
+    # A size that keeps a GPU busy would take a CPU too long.
     side = 512 if tf.config.list_physical_devices("GPU") else 32
     images = tf.zeros((1, side, side, 64), dtype)
     kernel = tf.zeros((3, 3, 64, 64), dtype)
@@ -71,7 +68,7 @@ def seconds_of_convolution(dtype: str) -> float:
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Layers that are made while this lasts compute by `policy`."""
+    """Build layers with a dtype policy while the block runs."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -80,17 +77,10 @@ def precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-class _Stepping(Protocol):
-    iterations: Any
+class _EncoderRate:
+    """Mixin of a Keras optimizer: warm-up, decoupled weight decay and a learning rate of the encoder's own.
 
-    def _get_variable_index(self, variable: Any) -> int: ...
-
-
-class _TwoSpeeds:
-    """Mixed into a Keras optimizer: warm-up, decoupled weight decay and a learning rate of the encoder's own.
-
-    Weight decay is ours rather than Keras's, as Keras's would go on shrinking the encoder while it is frozen, and
-    would shrink batch normalisation.
+    Keras's own weight decay would shrink a frozen encoder and batch normalisation.
     """
 
     def __init__(
@@ -109,41 +99,41 @@ class _TwoSpeeds:
         self._encoder_ids = {id(variable) for variable in encoder_variables}
 
     def build(self, variables: list[Any]) -> None:
-        """Note which variables are the encoder's and which are kernels, which alone decay."""
+        """Find the encoder's variables, and the kernels, which alone decay."""
         super().build(variables)  # type: ignore[misc]
         self._of_encoder = [id(variable) in self._encoder_ids for variable in variables]
         self._decays = [len(variable.shape) > 1 for variable in variables]
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one variable at its own speed."""
+        """Update one variable at its own rate."""
         position = self._get_variable_index(variable)
-        rate = learning_rate * self._speed(position)
+        rate = learning_rate * self._rate_factor(position)
         if self._decay and self._decays[position]:
             variable.assign_sub(variable * tf.cast(rate * self._decay, variable.dtype))
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
-    def _speed(self: Any, position: int) -> Any:
+    def _rate_factor(self: Any, position: int) -> Any:
         step = tf.cast(self.iterations, tf.float32)
-        speed = tf.minimum(1.0, (step + 1) / self._warmup_steps) if self._warmup_steps else tf.constant(1.0)
+        factor = tf.minimum(1.0, (step + 1) / self._warmup_steps) if self._warmup_steps else tf.constant(1.0)
         if not self._of_encoder[position]:
-            return speed
-        return tf.where(step < self._freeze_steps, 0.0, speed * self._encoder_factor)
+            return factor
+        return tf.where(step < self._freeze_steps, 0.0, factor * self._encoder_factor)
 
 
-class AdamW(_TwoSpeeds, keras.optimizers.Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) and two speeds."""
+class AdamW(_EncoderRate, keras.optimizers.Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) and a learning rate of the encoder's own."""
 
 
-class Sgd(_TwoSpeeds, keras.optimizers.SGD):
-    """Stochastic gradient descent with Nesterov momentum and two speeds."""
+class Sgd(_EncoderRate, keras.optimizers.SGD):
+    """Stochastic gradient descent with Nesterov momentum and a learning rate of the encoder's own."""
 
 
 def build_optimizer(settings: TrainingSection, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a run; its schedule ends with the last step of the last epoch."""
+    """Build the configured optimizer; its schedule ends with the last step of the last epoch."""
     rate: Any = settings.learning_rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps_per_epoch * settings.epochs)
-    speeds = {
+    rates = {
         "decay": settings.weight_decay,
         "encoder_variables": model.get_layer("encoder").trainable_variables,
         "encoder_factor": settings.encoder_learning_rate_factor,
@@ -151,5 +141,5 @@ def build_optimizer(settings: TrainingSection, model: keras.Model, steps_per_epo
         "warmup_steps": settings.warmup_steps,
     }
     if settings.optimizer == "adamw":
-        return AdamW(learning_rate=rate, **speeds)
-    return Sgd(learning_rate=rate, momentum=settings.momentum, nesterov=True, **speeds)
+        return AdamW(learning_rate=rate, **rates)
+    return Sgd(learning_rate=rate, momentum=settings.momentum, nesterov=True, **rates)
