@@ -1,8 +1,8 @@
-"""Every error and warning of the package: one base class each, one line a kind."""
+"""Errors and warnings of the package."""
 
 
 class LimKerasError(Exception):
-    """Base of every error that this package raises on bad input; the command line prints it as one line."""
+    """Base of all errors on bad input; the command line prints them as one line."""
 
 
 class DataError(LimKerasError):
@@ -10,15 +10,15 @@ class DataError(LimKerasError):
 
 
 class LeakError(DataError):
-    """A test tile would enter training, or one piece of ground would stand on both sides of a split."""
+    """A test tile would enter training, or overlapping tiles would stand on both sides of a split."""
 
 
 class ConfigError(LimKerasError):
-    """A configuration key is unknown or its value is not valid."""
+    """An argument or a configuration value is not valid, or a configuration key is unknown."""
 
 
 class ModelError(LimKerasError):
-    """A model cannot be built as asked, or weights do not fit it."""
+    """A model cannot be built, or weights do not fit it."""
 
 
 class TrainingError(LimKerasError):
@@ -26,16 +26,16 @@ class TrainingError(LimKerasError):
 
 
 class BundleError(LimKerasError):
-    """An exported bundle is incomplete, damaged or of another make than its caller expects."""
+    """An exported bundle is incomplete, damaged or does not fit its caller."""
 
 
 class ServerError(LimKerasError):
-    """A model server is away, refuses a request, or answers with something else than a prediction."""
+    """A model server is unreachable, refuses a request, or answers with something other than a prediction."""
 
 
 class LimKerasWarning(UserWarning):
-    """Base of every warning that this package issues."""
+    """Base of all warnings."""
 
 
 class DomainWarning(LimKerasWarning):
-    """The input is far from what the model was trained on (ground sample distance, value range)."""
+    """The input differs from the training images (ground sample distance, value range)."""

@@ -1,4 +1,4 @@
-"""Import TensorFlow quietly, or say that it is missing."""
+"""Import TensorFlow without its start-up messages, or raise if it is missing."""
 
 import importlib
 import importlib.util
@@ -10,16 +10,16 @@ from contextlib import suppress
 
 from lim_keras.errors import LimKerasError
 
-# TensorFlow 2.21 prints these while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
+# TensorFlow 2.21 prints these on import, whatever TF_CPP_MIN_LOG_LEVEL is.
 _GREETING = re.compile(rb"(I0000 |To enable the following |WARNING: All log messages before absl)[^\n]*\n?")
 
 
 class TensorFlowMissingError(LimKerasError, ImportError):
-    """TensorFlow is not installed, as where `lim-keras[edge]` only runs .tflite files."""
+    """TensorFlow is not installed, for example with `lim-keras[edge]`, which runs .tflite files only."""
 
 
 def require_tensorflow() -> None:
-    """Look for TensorFlow without importing it, which takes seconds and memory.
+    """Check that TensorFlow is installed, without importing it.
 
     Raises:
         TensorFlowMissingError: it is not installed.
@@ -34,12 +34,12 @@ def require_tensorflow() -> None:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow, and drop the informational lines that its C++ part writes to standard error meanwhile.
+    """Import TensorFlow and drop the messages that its C++ part writes to standard error meanwhile.
 
-    Call it after options and configuration are checked: it takes seconds. Anything else that was written is passed on.
+    It takes seconds: check arguments first. Other output is passed on.
 
     Raises:
-        TensorFlowMissingError: it is not installed. An install that is broken raises its own ImportError.
+        TensorFlowMissingError: it is not installed. A broken installation raises its own ImportError.
     """
     # 3: only fatal messages; errors are raised, too, and a missing GPU is no error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -34,16 +34,10 @@ _TEST_SIDE = 512
 
 
 class Measured(Part):
-    """Comparison of a LiteRT file with its SavedModel on test windows.
+    """Comparison of a LiteRT file with its SavedModel on `windows` test windows of `side` x `side` pixels.
 
-    Args:
-        windows: number of windows.
-        side: their height and width, pixels.
-        milliseconds_per_tile: time per window on the machine that exported.
-        landslide_f1, landslide_iou: at the bundle's threshold; None without labelled tiles.
-        max_difference, mean_difference: of the probabilities.
-        limit: the requirement, in words.
-        within: whether the requirement is met; None if it could not be measured.
+    Times are of the machine that exported, scores None without labelled tiles, and differences those of probabilities.
+    `within` says whether the requirement `limit` is met; None: not measured.
     """
 
     windows: int
@@ -61,14 +55,10 @@ class LiteRtFile(Part):
     """Record of one .tflite file.
 
     Args:
-        record: size and SHA-256.
-        variant: kind of numbers.
         source: SavedModel it was made from, such as "ensemble".
-        folds: number of folds in it.
         tile: height and width of its input, pixels; None: any.
         halo: border of each window that is discarded, pixels; below the halo of the bundle, maps are approximate.
         input: data type of its input.
-        measured: comparison with the SavedModel.
     """
 
     record: FileRecord
@@ -87,7 +77,6 @@ class LiteRtIndex(Part):
     Args:
         model: model.json of the bundle without its tile ids and figures.
         reference: scores of each SavedModel on the same windows.
-        files: records by file name.
     """
 
     format: Literal[1] = 1
@@ -134,11 +123,7 @@ def comparison_side(info: BundleInfo) -> int:
 def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
     """Return the halo, pixels, for windows of an input size.
 
-    It is exact if the input may have any size or leaves a core between two halos, else a quarter of the input.
-
-    Args:
-        info: of the bundle.
-        input_size: height and width, pixels; None: any.
+    It is exact if the input has any size (None) or leaves a core between two halos, else a quarter of the input.
 
     Raises:
         DataError: the size is not a multiple of the network's grid.

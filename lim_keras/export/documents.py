@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,72 +31,6 @@ _CLASSES = [
 
 _NO_TERMS = "Not recorded. Ask whoever trained this model what the training data allow before you publish or sell."
 
-_CARD = """\
-# {info.name}
-
-Maps landslides in images of {info.bands} bands. Network: {architecture}; {models}.
-
-## Input and output
-
-- Input: raw digital numbers of {info.dtype} images, {info.bands} bands, any height and width. Do not scale them:
-  scaling is part of the graph.
-- Ground sample distance: {gsd}.
-- Output: the probability of landslide of each pixel, 0 to 1. A pixel is landslide where it is >= {info.threshold:.4f}.
-- Calibration: part of the graph (temperature {info.temperature:.4f}, bias {info.bias:.4f}).
-- Each pixel of the output depends on the image up to {info.halo} px away.
-
-## Training data
-
-Trained on {trained} tiles; {tested} test tiles were kept out of training (ids in model.json). Sampling: {sampling}.
-Configuration {config}, exported {info.created:%Y-%m-%d} by lim_keras {info.lim_keras_version}.{start}
-
-| band | mean | standard deviation | minimum | maximum |
-|---|---|---|---|---|
-{statistics}
-
-## Scores
-
-{scores}
-
-## Known failure cases
-
-- Bare soil, ploughed fields and dry river beds look like fresh landslides and may be mapped as landslides.
-- Roads, quarries, mines and construction sites expose bare slopes. They are the most frequent false alarms.
-- Landslides that are overgrown with vegetation are missed.
-- Shadows, clouds and snow hide the ground. The map says nothing about such areas.
-- The scores hold for images like the training tiles. Other sensors, seasons, climates and ground sample distances give
-  other scores. Evaluate the model on your own area first (`lim-keras evaluate`).
-- The map is a first draft for an expert. It is no warning, and it does not prove that a slope is stable.
-
-## Terms of the training data
-
-{terms}
-
-## Usage
-
-On the command line, in the folder that holds `{info.name}`:
-
-    lim-keras verify {info.name}
-    lim-keras predict {info.name} scene.tif --out results
-
-From Python; `images` is (n, height, width, {info.bands}) of raw digital numbers:
-
-    import lim_keras as lk
-    probability = lk.load_bundle("{info.name}").predict(images)
-
-With TensorFlow alone, without this package:
-
-    model = tf.saved_model.load("{info.name}/{saved_model}")
-    outputs = model.signatures["serving_default"](image=tf.constant(images, tf.float32))
-
-With TensorFlow Serving:
-
-    tensorflow_model_server --rest_api_port=8501 --model_name={info.name} --model_base_path="$PWD/{info.name}/{folder}"
-
-`lim-keras export {info.name} --serving DIR` makes a model repository with version labels, warm-up requests and a
-compose file.{extra}
-"""
-
 
 def write_documents(folder: Path, info: BundleInfo) -> BundleInfo:
     """Write or replace the model card and the STAC item of a bundle.
@@ -114,7 +49,8 @@ def model_card(info: BundleInfo) -> str:
     """Return the model card as Markdown."""
     saved_model = _saved_models(info)[0]
     link = f"\n\nData: <{info.data_link}>" if info.data_link else ""
-    return _CARD.format(
+    template = files("lim_keras.export") / "templates" / "model_card.md"
+    return template.read_text(encoding="utf-8").format(
         info=info,
         architecture=_architecture(info),
         models="one model" if info.folds == 1 else f"an ensemble of {info.folds} folds",

@@ -84,14 +84,7 @@ def _request(image: NDArray[Any], model: str, signature: str) -> Any:
 
 @dataclass(frozen=True)
 class ServingExport:
-    """Result of an export.
-
-    Args:
-        folder: of the repository.
-        models: names of the models on the server.
-        served: versions that the repository serves now.
-        added: version that was written; None: only labels moved.
-    """
+    """Result of an export: models and their versions, and the version that was added; None: only labels moved."""
 
     folder: Path
     models: tuple[str, ...]
@@ -283,5 +276,5 @@ def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
 def _replace_files(folder: Path, texts: Mapping[str, str]) -> None:
     """Write all files beside their places, then replace them in their order."""
     with ExitStack() as stack:  # which leaves the last file first
-        for name, text in reversed(texts.items()):
+        for name, text in reversed(list(texts.items())):
             stack.enter_context(atomic_file(folder / name)).write_text(text, encoding="utf-8")

@@ -71,14 +71,7 @@ class LiteRtOptions:
 
 @dataclass(frozen=True)
 class LiteRtExport:
-    """Result of a LiteRT export.
-
-    Args:
-        folder: of the files.
-        files: every file that was made, by name.
-        refused: names of those beyond their limit, which were not kept.
-        reference: scores of the SavedModel on the same windows, `f1` and `iou_landslide`.
-    """
+    """Result of a LiteRT export: every file that was made, names of the refused ones, scores of the SavedModel."""
 
     folder: Path
     files: Mapping[str, LiteRtFile]
