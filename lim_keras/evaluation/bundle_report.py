@@ -101,10 +101,7 @@ def evaluate_bundle(
         ConfigError: there is nothing to evaluate on, or only one of `scene` and `truth`.
         DataError: tiles or rasters cannot be used, or have other bands than the bundle.
     """
-    if (scene is None) != (truth is None):
-        raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
-    if tiles is None and scene is None:
-        raise ConfigError("Nothing to evaluate on. Expected `tiles`, or `scene` and `truth`. Received: neither.")
+    _check_given(tiles, scene, truth)
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
     chosen = None if tiles is None else _chosen(tiles, tile_ids, bundle.info, progress)
     evaluator, tta = _evaluator(bundle, settings, progress), options is not None and options.tta
@@ -122,6 +119,13 @@ def evaluate_bundle(
     numbers = range(bundle.info.folds) if each_fold and bundle.info.folds > 1 else ()
     folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
     return BundleReport(bundle.info, together, folds, detections)
+
+
+def _check_given(tiles: object, scene: object, truth: object) -> None:
+    if (scene is None) != (truth is None):
+        raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
+    if tiles is None and scene is None:
+        raise ConfigError("Nothing to evaluate on. Expected `tiles`, or `scene` and `truth`. Received: neither.")
 
 
 def _averaged(model: Bundle) -> Predict:
