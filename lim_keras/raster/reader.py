@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance
 from lim_keras.raster.warping import on_grid
 from lim_keras.raster.windows import Box, blocks
@@ -63,6 +63,7 @@ class RasterReader:
         grid: read the raster warped to this grid, bilinearly.
 
     Raises:
+        ConfigError: `source` is something else.
         DataError: the raster cannot be opened, holds no such band, or the bands are complex or of several data types.
     """
 
@@ -319,6 +320,8 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 def _gdal_name(source: str | os.PathLike[str]) -> str:
     """The source as GDAL takes it."""
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"Expected a path, a URL or an open raster. Received: {source!r}.")
     name = os.fspath(source)
     if not isinstance(source, str):  # `Path` leaves one slash of a URL's two or, without a host, three
         name = re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", name)

@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from scipy.ndimage import distance_transform_edt
 
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.images import read_image, read_valid
 from lim_keras.raster.reader import RasterReader, fill_nodata
@@ -341,3 +341,8 @@ def test_a_ground_sample_distance_is_used_where_the_file_has_none(tmp_path: Path
         assert reader.info.gsd_m == 0.8
     with RasterReader(write_raster(tmp_path / "plain.tif", np.zeros((4, 4), np.uint8)), gsd_m=5.0) as reader:
         assert reader.info.gsd_m == 5.0
+
+
+def test_a_source_that_is_no_raster() -> None:
+    with pytest.raises(ConfigError, match=r"Expected a path, a URL or an open raster\. Received: 3"):
+        RasterReader(3)
