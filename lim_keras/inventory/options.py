@@ -92,16 +92,9 @@ _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_
 
 
 def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
-    """Hash everything that decides the files of a scene: the scene, the model and the options.
+    """Hash everything that decides the files of a scene (SHA-256): scene, model and options.
 
-    Args:
-        scene: open raster.
-        model: description of the model.
-        options: all options.
-        of_maps: hash only what decides the maps, from which the other files are made.
-
-    Returns:
-        SHA-256, hexadecimal.
+    `of_maps`: hash only what decides the maps, from which the other files are made.
 
     Raises:
         DataError: the elevation model cannot be opened.

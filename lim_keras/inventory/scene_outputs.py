@@ -58,18 +58,10 @@ def summarise(
     inventory: Inventory,
     run: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Collect counts, areas, settings, versions and times as JSON values.
+    """Collect counts, areas, settings, versions and times: the content of `<scene>_summary.json`.
 
-    Args:
-        scene: header of the scene.
-        model: description of the model.
-        options: options of the prediction.
-        counts: pixels of the mask.
-        inventory: landslides.
-        run: "windows", the layout of the windows, and "seconds", by part of the work, with "predict" among them.
-
-    Returns:
-        Content of `<scene>_summary.json`. Areas are None without a ground sample distance.
+    Areas are None without a ground sample distance. `run` holds "windows", the layout of the windows, and "seconds" by
+    part of the work, with "predict" among them.
     """
     frame, seconds = inventory.frame, run["seconds"]
     area = float(frame["area_m2"].sum(skipna=False)) if len(frame) else 0.0

@@ -86,10 +86,19 @@ def test_without_a_preview(write: Write, tmp_path: Path) -> None:
     )
 
 
-def test_an_open_raster(write: Write, tmp_path: Path) -> None:
-    with rasterio.open(write("s.tif", meadow())) as scene:
-        result = predict_scene(Bright(), scene, tmp_path / "out")
-    assert result.scene == tmp_path / "s.tif" and result.summary["landslides"] == 2
+def test_an_open_raster_and_a_url(write: Write, tmp_path: Path) -> None:
+    path = write("s.tif", meadow())
+    with rasterio.open(path) as scene:
+        opened = predict_scene(Bright(), scene, tmp_path / "out")
+    assert opened.scene == path and opened.summary["landslides"] == 2
+    url = path.as_uri()
+    read = predict_scene(Bright(), url, tmp_path / "url")
+    assert read.scene == read.summary["scene"] == url and [one.name for one in read.files] == [
+        one.name for one in opened.files
+    ]
+    item = json.loads((tmp_path / "url" / "s_stac.json").read_text())
+    assert item["assets"]["scene"]["href"] == url and item["id"] == "s_landslides"
+    assert predict_scenes(Bright(), find_scenes([Path(url)]), tmp_path / "url").predictions[0].was_there
 
 
 def test_options_reach_the_inventory(write: Write, tmp_path: Path) -> None:
