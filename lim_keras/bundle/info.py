@@ -41,8 +41,7 @@ INFO_BYTES = 64 * 2**20
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
-_PIXELS = 2**20
-"""Largest halo and stride that is accepted."""
+_PIXELS = 2**20  # largest halo and stride that is accepted
 
 
 def _null_is_nan(value: Any) -> Any:

@@ -29,7 +29,6 @@ PROBABILITY, FOLDS = "probability", "folds"
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 
 _GRID = 64
-
 _TEST_SIDE = 512
 
 

@@ -14,11 +14,8 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.windows import smallest_side
 
-_RUNTIME_BYTES = 855e6
-"""Memory of TensorFlow and the geographic libraries without a network."""
-
-_GRAPH_BYTES = 60
-"""Memory per byte of a graph's file, besides the variables."""
+_RUNTIME_BYTES = 855e6  # memory of TensorFlow and the geographic libraries without a network
+_GRAPH_BYTES = 60  # memory per byte of a graph's file, besides the variables
 
 LITERT_RUNTIME_BYTES = 400e6
 """Memory of LiteRT, the geographic libraries and the networks of a file before the first window."""
@@ -32,14 +29,9 @@ _GAP_SHARE = 0.65
 _KEPT_BYTES = 250 * 2**20
 """Smallest idle memory: the C library keeps free blocks that are too small to return to the system."""
 
-_KEPT_SHARE = 2.5
-"""Upper bound of the kept blocks as a share of the feature maps, for small windows."""
-
-_FOLD_PIXEL_BYTES = 8
-"""Memory of each fold's prediction per pixel: float32, alone and stacked."""
-
-_ENOUGH_OVERLAP = 1.25
-"""Windows grow no further once at most this many pixels are computed per pixel that is kept."""
+_KEPT_SHARE = 2.5  # upper bound of the kept blocks as a share of the feature maps, for small windows
+_FOLD_PIXEL_BYTES = 8  # memory of each fold's prediction per pixel: float32, alone and stacked
+_ENOUGH_OVERLAP = 1.25  # windows grow no further once at most this many pixels are computed per pixel that is kept
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -19,7 +19,6 @@ from lim_keras.report.bundle_tables import format_gsd, format_interval, litert_m
 CARD_FILE = "README.md"
 
 _MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
-
 _TASK = "semantic-segmentation"
 
 _SEMANTIC_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")

@@ -136,7 +136,6 @@ LARGE = 10_000
 """Smallest number of elements of a constant that is halved."""
 
 _NO_DATA = 0  # the first buffer of a .tflite file is empty
-
 _VERSION = 3  # version of DEQUANTIZE that takes float16
 
 

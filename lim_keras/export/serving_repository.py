@@ -35,8 +35,7 @@ EXTRA = "assets.extra"
 
 WARMUP_FILE = "tf_serving_warmup_requests"
 
-_LARGEST = 256
-"""Largest side of a warm-up image, pixels."""
+_LARGEST = 256  # largest side of a warm-up image, pixels
 
 
 def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
