@@ -106,7 +106,7 @@ class RasterReader:
 
     @property
     def path(self) -> Path | str:
-        """The file, or the name of a source that is no local file."""
+        """Path of the file; a string where it is a URL or a GDAL name."""
         return self.name if is_remote(self.name) else Path(self.name)
 
     @property
@@ -130,18 +130,18 @@ class RasterReader:
 
     @property
     def has_palette(self) -> bool:
-        """The file holds indices of a palette, and no other band but alpha."""
+        """Whether the file holds indices of a palette, and no other band but alpha."""
         kinds = set(self._file.colorinterp)
         return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
 
     @property
     def needs_warping(self) -> bool:
-        """Only ground control points or rational polynomial coefficients say where the scene lies."""
+        """Whether the file has ground control points or rational polynomial coefficients only."""
         return self.info.transform is None and bool(self._file.gcps[0] or self._file.rpcs)
 
     @cached_property
     def everywhere_valid(self) -> bool:
-        """Every pixel is known to hold data without being read."""
+        """Whether every pixel is known to hold data, without reading."""
         if np.dtype(self.info.dtype).kind == "f" or self.dataset is not self._file:
             return False
         flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
@@ -319,7 +319,7 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 
 def _gdal_name(source: str | os.PathLike[str]) -> str:
-    """The source as GDAL takes it."""
+    """Convert a source to the name by which GDAL opens it."""
     if not isinstance(source, str | os.PathLike):
         raise ConfigError(f"Expected a path, a URL or an open raster. Received: {source!r}.")
     name = os.fspath(source)

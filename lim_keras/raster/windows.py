@@ -44,7 +44,7 @@ class Box:
         return Box(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
 
     def grown(self, margin: int, within: Box) -> Box:
-        """The box and `margin` pixels around it, cut at another box."""
+        """Add `margin` pixels on each side, and cut the result at another box."""
         return Box(
             max(self.top - margin, within.top),
             max(self.left - margin, within.left),
@@ -53,7 +53,7 @@ class Box:
         )
 
     def inside(self, other: Box) -> Box:
-        """The box in the coordinates of another one."""
+        """Convert the box to the coordinates of another one."""
         return self.shifted(-other.top, -other.left)
 
 
@@ -66,7 +66,7 @@ class Window:
 
     @property
     def inner(self) -> Box:
-        """The core in the coordinates of the read box."""
+        """Core in the coordinates of the read box."""
         return self.core.inside(self.read)
 
     def shifted(self, rows: int, columns: int) -> Window:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,35 +160,41 @@ def write_rasters(
     Raises:
         DataError: a file cannot be written.
     """
-    counts = np.zeros(3, np.int64)
     drafts = [path.with_name(f".{path.stem}.draft.tif") for path in (probability, landslides)]
-    byte = {"dtype": "uint8", "nodata": NO_LABEL}
-    shown = byte if kind == "percent" else {"dtype": "float32", "nodata": MAP_NODATA}
     try:
-        with _explained(probability.parent), ExitStack() as stack:
-            source = stack.enter_context(open_dataset(maps))
-            profile = _profile_like(source)
-            bands = [1, source.descriptions.index("spread") + 1] if spread else [1]
-            first = stack.enter_context(open_dataset(drafts[0], "w", **profile, count=len(bands), **shown))
-            second = stack.enter_context(open_dataset(drafts[1], "w", **profile, count=1, **byte))
-            first.descriptions = ("probability", "spread")[: len(bands)]
-            second.descriptions = ("landslide",)
-            sparse = source.height * source.width > BLOCK**2
-            for box in blocks(source.height, source.width, BLOCK):
-                window = _window(box)
-                values = source.read(bands, window=window)
-                valid = values[0] != MAP_NODATA
-                mask = np.where(valid, values[0] >= threshold, NO_LABEL).astype(np.uint8)
-                counts += ((mask == 1).sum(), valid.sum(), valid.size)
-                if valid.any() or not sparse:  # GDAL reads a block that is not written as nodata
-                    first.write(_shown(values, valid, kind), window=window)
-                    second.write(mask, 1, window=window)
         with _explained(probability.parent):
+            counts = _write_drafts(maps, drafts, threshold=threshold, kind=kind, spread=spread)
             _write_cog(drafts[0], probability, "AVERAGE")
             _write_cog(drafts[1], landslides, "NEAREST")
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
+    return counts
+
+
+def _write_drafts(
+    maps: Path, drafts: Sequence[Path], *, threshold: float, kind: ProbabilityType, spread: bool
+) -> Counts:
+    counts = np.zeros(3, np.int64)
+    byte = {"dtype": "uint8", "nodata": NO_LABEL}
+    shown = byte if kind == "percent" else {"dtype": "float32", "nodata": MAP_NODATA}
+    with open_dataset(maps) as source, ExitStack() as stack:
+        profile = _profile_like(source)
+        bands = [1, source.descriptions.index("spread") + 1] if spread else [1]
+        first = stack.enter_context(open_dataset(drafts[0], "w", **profile, count=len(bands), **shown))
+        second = stack.enter_context(open_dataset(drafts[1], "w", **profile, count=1, **byte))
+        first.descriptions = ("probability", "spread")[: len(bands)]
+        second.descriptions = ("landslide",)
+        sparse = source.height * source.width > BLOCK**2
+        for box in blocks(source.height, source.width, BLOCK):
+            window = _window(box)
+            values = source.read(bands, window=window)
+            valid = values[0] != MAP_NODATA
+            mask = np.where(valid, values[0] >= threshold, NO_LABEL).astype(np.uint8)
+            counts += ((mask == 1).sum(), valid.sum(), valid.size)
+            if valid.any() or not sparse:  # GDAL reads a block that is not written as nodata
+                first.write(_shown(values, valid, kind), window=window)
+                second.write(mask, 1, window=window)
     return Counts(*(int(value) for value in counts))
 
 
