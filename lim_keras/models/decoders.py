@@ -86,13 +86,13 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
 
 
 def _convolve_twice(x: Any, channels: int, name: str) -> Any:
-    x = keras.layers.ReLU(name=f"{name}_a_relu")(_convolve(x, channels, f"{name}_a"))
-    return _convolve(x, channels, f"{name}_b")
+    return _convolve(_convolve(x, channels, f"{name}_a"), channels, f"{name}_b", rectified=False)
 
 
-def _convolve(x: Any, channels: int, name: str) -> Any:
+def _convolve(x: Any, channels: int, name: str, rectified: bool = True) -> Any:
     x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    return FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+    x = FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x) if rectified else x
 
 
 _SCALES = 5
@@ -147,14 +147,14 @@ def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) 
     pooled, references = features[:_SCALES], list(features[_SCALES:]) or [None, *features[: _SCALES - 1]]
     x = pooled[-1]
     if x.shape[-1] != references[-1].shape[-1]:
-        x = _convolve_segnet(x, references[-1].shape[-1], "scale_32")
+        x = _convolve(x, references[-1].shape[-1], "scale_32")
     for scale in reversed(range(_SCALES)):
         name = f"scale_{2**scale}"
         finer = references[scale - 1] if scale > 0 else None
         width = channels if finer is None else finer.shape[-1]
         x = _double(x, references[scale], name)
-        x = _convolve_segnet(x, x.shape[-1], f"{name}_a")
-        x = _convolve_segnet(x, width, f"{name}_b", rectified=scale > 0)
+        x = _convolve(x, x.shape[-1], f"{name}_a")
+        x = _convolve(x, width, f"{name}_b", rectified=scale > 0)
     if dropout:
         x = keras.layers.SpatialDropout2D(dropout, name="dropout")(x)
     return score(x)
@@ -164,12 +164,6 @@ def _double(x: Any, reference: Any, name: str) -> Any:
     if reference is None:
         return upsample(x, 2, f"{name}_up")
     return MaxUnpool(name=f"{name}_unpool")(x, reference)
-
-
-def _convolve_segnet(x: Any, channels: int, name: str, rectified: bool = True) -> Any:
-    x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x) if rectified else x
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lim_keras.config import RunConfig, load_config
+from lim_keras.config import RunConfig, Section, fields, load_config
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_folds, write_manifest
@@ -140,8 +140,9 @@ class Run:
 
 
 def _check_same(begun: Run, config: RunConfig, folds: Mapping[str, int]) -> None:
-    if begun.config.digest() != config.digest():
-        differing = _differences(begun.config.model_dump(), config.model_dump())
+    if begun.config != config:
+        values = {key: attrgetter(key) for key, field in fields() if not isinstance(field.default, Section)}
+        differing = [key for key, value in values.items() if value(begun.config) != value(config)]
         raise TrainingError(
             f"{begun.folder} holds a run of another configuration; {', '.join(differing)} differ. "
             "Give another folder as `run`, or the same settings."
@@ -150,17 +151,6 @@ def _check_same(begun: Run, config: RunConfig, folds: Mapping[str, int]) -> None
         raise TrainingError(
             f"{begun.folder} holds a run on other tiles or folds. Give another folder as `run`, or the same data."
         )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in now.items():
-        other = before.get(key)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            found += _differences(other, value, f"{prefix}{key}.")
-        elif value != other:
-            found.append(f"{prefix}{key}")
-    return found
 
 
 def begin_fit(
