@@ -1,113 +1,54 @@
 """Landslide inventory maps from optical imagery with imbalanced samples, on Keras 3.
 
-Everything public is imported when it is first used: `import lim_keras as lk` takes no time and needs no TensorFlow.
+Public names are imported when they are first used: `import lim_keras as lk` takes no time and needs no TensorFlow.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lim_keras import data, errors, losses, metrics
-    from lim_keras.api import (
-        bundle_info,
-        cross_validate,
-        dataset_report,
-        distill,
-        evaluate,
-        evaluate_scene,
-        export_litert,
-        export_serving,
-        find_overlaps,
-        fit,
-        load_bundle,
-        load_config,
-        predict_scene,
-        predict_scenes,
-        read_tiles,
-        run_demo,
-        verify_bundle,
-    )
-    from lim_keras.data.folds import assign_folds
-    from lim_keras.errors import (
-        BundleError,
-        ConfigError,
-        DataError,
-        DomainWarning,
-        LeakError,
-        LimKerasError,
-        LimKerasWarning,
-        ModelError,
-        ServerError,
-        TrainingError,
-    )
-    from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss, SoftDiceLoss, TverskyLoss
-    from lim_keras.models import build_model
-    from lim_keras.report.progress import ProgressBar
+    from lim_keras import data as data
+    from lim_keras import errors as errors
+    from lim_keras import losses as losses
+    from lim_keras import metrics as metrics
+    from lim_keras.api import *  # noqa: F403
+    from lim_keras.data.folds import assign_folds as assign_folds
+    from lim_keras.errors import *  # noqa: F403
+    from lim_keras.losses import BinaryFocalLoss as BinaryFocalLoss
+    from lim_keras.losses import DistillationLoss as DistillationLoss
+    from lim_keras.losses import FocalDiceLoss as FocalDiceLoss
+    from lim_keras.losses import SoftDiceLoss as SoftDiceLoss
+    from lim_keras.losses import TverskyLoss as TverskyLoss
+    from lim_keras.models import build_model as build_model
+    from lim_keras.report.progress import ProgressBar as ProgressBar
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "BinaryFocalLoss",
-    "BundleError",
-    "ConfigError",
-    "DataError",
-    "DistillationLoss",
-    "DomainWarning",
-    "FocalDiceLoss",
-    "LeakError",
-    "LimKerasError",
-    "LimKerasWarning",
-    "ModelError",
-    "ProgressBar",
-    "ServerError",
-    "SoftDiceLoss",
-    "TrainingError",
-    "TverskyLoss",
-    "__version__",
-    "assign_folds",
-    "build_model",
-    "bundle_info",
-    "cross_validate",
-    "data",
-    "dataset_report",
-    "distill",
-    "errors",
-    "evaluate",
-    "evaluate_scene",
-    "export_litert",
-    "export_serving",
-    "find_overlaps",
-    "fit",
-    "load_bundle",
-    "load_config",
-    "losses",
-    "metrics",
-    "predict_scene",
-    "predict_scenes",
-    "read_tiles",
-    "run_demo",
-    "verify_bundle",
-]
-
 _MODULES = ("data", "errors", "losses", "metrics")
-_ELSEWHERE = {
+_PLACES = {
+    **dict.fromkeys(("BinaryFocalLoss", "DistillationLoss", "FocalDiceLoss", "SoftDiceLoss", "TverskyLoss"), "losses"),
     "ProgressBar": "report.progress",
     "assign_folds": "data.folds",
     "build_model": "models",
 }
+"""Modules of public names; all others are in `lim_keras.api` or `lim_keras.errors`."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "__all__":
+        return __dir__()
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    default = "errors" if name.endswith(("Error", "Warning")) else "losses" if name.endswith("Loss") else "api"
-    value = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, default)}"), name)
-    globals()[name] = value
-    return value
+    default = "errors" if name.endswith(("Error", "Warning")) else "api"
+    module = import_module(f"{__name__}.{_PLACES.get(name, default)}")
+    if name.startswith("_") or name not in getattr(module, "__all__", dir(module)):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    from lim_keras import api, errors
+
+    known = [name for name in dir(errors) if name.endswith(("Error", "Warning"))]
+    return sorted([*api.__all__, *known, *_MODULES, *_PLACES, "__version__"])

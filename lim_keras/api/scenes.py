@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, check_numbers, public
 from lim_keras.api.bundles import load_bundle
-from lim_keras.api.data import as_tiles
+from lim_keras.api.training import as_tiles
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, make_folder, prepare_file
 from lim_keras.tensorflow_import import load_tensorflow
