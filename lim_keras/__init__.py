@@ -10,9 +10,34 @@ if TYPE_CHECKING:
     from lim_keras import errors as errors
     from lim_keras import losses as losses
     from lim_keras import metrics as metrics
-    from lim_keras.api import *  # noqa: F403
+    from lim_keras.api import bundle_info as bundle_info
+    from lim_keras.api import cross_validate as cross_validate
+    from lim_keras.api import dataset_report as dataset_report
+    from lim_keras.api import distill as distill
+    from lim_keras.api import evaluate as evaluate
+    from lim_keras.api import evaluate_scene as evaluate_scene
+    from lim_keras.api import export_litert as export_litert
+    from lim_keras.api import export_serving as export_serving
+    from lim_keras.api import find_overlaps as find_overlaps
+    from lim_keras.api import fit as fit
+    from lim_keras.api import load_bundle as load_bundle
+    from lim_keras.api import load_config as load_config
+    from lim_keras.api import predict_scene as predict_scene
+    from lim_keras.api import predict_scenes as predict_scenes
+    from lim_keras.api import read_tiles as read_tiles
+    from lim_keras.api import run_demo as run_demo
+    from lim_keras.api import verify_bundle as verify_bundle
     from lim_keras.data.folds import assign_folds as assign_folds
-    from lim_keras.errors import *  # noqa: F403
+    from lim_keras.errors import BundleError as BundleError
+    from lim_keras.errors import ConfigError as ConfigError
+    from lim_keras.errors import DataError as DataError
+    from lim_keras.errors import DomainWarning as DomainWarning
+    from lim_keras.errors import LeakError as LeakError
+    from lim_keras.errors import LimKerasError as LimKerasError
+    from lim_keras.errors import LimKerasWarning as LimKerasWarning
+    from lim_keras.errors import ModelError as ModelError
+    from lim_keras.errors import ServerError as ServerError
+    from lim_keras.errors import TrainingError as TrainingError
     from lim_keras.losses import BinaryFocalLoss as BinaryFocalLoss
     from lim_keras.losses import DistillationLoss as DistillationLoss
     from lim_keras.losses import FocalDiceLoss as FocalDiceLoss

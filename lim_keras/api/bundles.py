@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lim_keras.api.arguments import TileIds, as_ids, as_path, public
 from lim_keras.errors import BundleError, ConfigError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lim_keras.export.tflite import LiteRtExport
     from lim_keras.serving import ServerModel
 
-    Model = Bundle | LiteRtModel | ServerModel
+    Model: TypeAlias = Bundle | LiteRtModel | ServerModel
 
 _SCHEMES = ("grpc://", "http://", "https://")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, check_numbers, public
 from lim_keras.api.bundles import load_bundle
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
 
-    Model = SceneModel | StrPath
-    Bands = Sequence[int | str]
-    Nodata = float | Literal["file", "none"]
+    Model: TypeAlias = SceneModel | StrPath
+    Bands: TypeAlias = Sequence[int | str]
+    Nodata: TypeAlias = float | Literal["file", "none"]
 
 _NUMBERS = (
     *("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg"),

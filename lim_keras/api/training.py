@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, public
 from lim_keras.files import StrPath
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from lim_keras.training.finalize import RunResult
     from lim_keras.training.run import Run
 
-    Config = RunConfig | StrPath
-    Tiles = TileSet | StrPath
-    OnResult = Callable[[RunResult], object]
+    Config: TypeAlias = RunConfig | StrPath
+    Tiles: TypeAlias = TileSet | StrPath
+    OnResult: TypeAlias = Callable[[RunResult], object]
 
 
 @public
