@@ -100,8 +100,7 @@ class LiteRtIndex(Part):
             return cls.model_validate_json(text)
         except FileNotFoundError as error:
             raise BundleError(
-                f"{path}: not found. Expected it beside the .tflite files, as `lim-keras export` writes it. "
-                "Copy both."
+                f"{path}: not found. Expected it beside the .tflite files, as `lim-keras export` writes it. Copy both."
             ) from error
         except ValidationError as error:
             raise BundleError(
