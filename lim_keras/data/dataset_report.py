@@ -280,8 +280,10 @@ class DatasetReport:
 
         Raises:
             DataError: a mask cannot be read, or there is no tile.
-            ConfigError: unknown augmentation.
+            ConfigError: `size` is below 1, or unknown augmentation.
         """
+        if size < 1:
+            raise ConfigError(f"Invalid value for argument `size`. Expected an integer >= 1. Received: {size}")
         if not len(tiles):
             raise DataError(f"{tiles.root}: expected at least one tile. Received: none.")
         masks = _resized_masks(tiles, size)

@@ -91,7 +91,12 @@ def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
     """Set `group` so that tiles linked by overlaps, directly or in a chain, share one group.
 
     Existing groups stay together. A group is named after its first tile; a tile without overlap gets "".
+
+    Raises:
+        DataError: an overlap of unknown tiles.
     """
+    overlaps = list(overlaps)
+    tiles.check_known(tile_id for overlap in overlaps for tile_id in (overlap.first, overlap.second))
     position = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
     links = [(position[overlap.first], position[overlap.second]) for overlap in overlaps]
     first_of: dict[str, int] = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from lim_keras.data.augment import PAPER_RECIPES, Augmentation, AugmentationName, build_augmentation, paper_recipe
 from lim_keras.data.tiles import IGNORED, TileStore, resample
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.windows import Box
 
 Example = tuple[np.ndarray, np.ndarray]
@@ -50,6 +50,7 @@ class WindowSampler:
         augmentation: applied to image and mask last.
 
     Raises:
+        ConfigError: an argument is out of range.
         DataError: landslide tiles are wanted, but there is none.
     """
 
@@ -65,6 +66,14 @@ class WindowSampler:
         paste: float = 1.0,
         augmentation: Augmentation | None = None,
     ) -> None:
+        for name, value, valid, expected in (
+            ("size", size, size >= 1, "an integer >= 1"),
+            ("landslide_share", landslide_share, 0 <= landslide_share <= 1, "a number from 0 to 1"),
+            ("scale_jitter", scale_jitter, 0 < scale_jitter[0] <= scale_jitter[1], "0 < low <= high"),
+            ("paste", paste, 0 <= paste <= 1, "a number from 0 to 1"),
+        ):
+            if not valid:
+                raise ConfigError(f"Invalid value for argument `{name}`. Expected {expected}. Received: {value}")
         self.size = size
         self._store, self._examples, self._seed = store, examples, seed
         self._share, self._jitter, self._paste, self._augmentation = landslide_share, scale_jitter, paste, augmentation

@@ -224,7 +224,7 @@ class TileStore:
         folder: folder of the disk cache.
 
     Raises:
-        ConfigError: unknown `cache`, or "disk" without `folder`.
+        ConfigError: `gsd_m` is not above 0, unknown `cache`, or "disk" without `folder`.
     """
 
     def __init__(
@@ -239,6 +239,8 @@ class TileStore:
             raise ConfigError(
                 f"Invalid value for argument `cache`. Expected memory, recent, disk or none. Received: {cache}"
             )
+        if gsd_m is not None and gsd_m <= 0:
+            raise ConfigError(f"Invalid value for argument `gsd_m`. Expected a number > 0. Received: {gsd_m}")
         if cache == "disk" and folder is None:
             raise ConfigError("Argument `folder` is needed when `cache` is 'disk'. Received: folder=None")
         self.tiles = tiles

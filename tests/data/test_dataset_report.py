@@ -132,6 +132,11 @@ def test_report_of_no_tiles(tmp_path, bijie_folder):
         DatasetReport.measure(tiles)
 
 
+def test_size_below_one(tmp_path, bijie_folder):
+    with pytest.raises(ConfigError, match=r"`size`\. Expected an integer >= 1\. Received: 0"):
+        DatasetReport.measure(read_tiles(bijie_folder(tmp_path, 1, 1)), size=0)
+
+
 # Centre bias.
 
 SQUARE = np.zeros((4, 4), np.uint8)

@@ -10,6 +10,7 @@ from rasterio import Affine
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, overlapping_footprints, read_footprints
 from lim_keras.data.tiles import TileSet
+from lim_keras.errors import DataError
 from lim_keras.raster.writer import write_raster
 
 SHAPE = (700, 900)
@@ -72,6 +73,11 @@ def test_existing_groups_are_joined(survey):
     after = group_overlaps(before, [Overlap("a", "b", 0.5), Overlap("a", "f", 0.1)])
     assert [tile.group for tile in after] == ["a", "a", "", "a", "", "a", ""]
     assert group_overlaps(before, []) == before
+
+
+def test_groups_of_unknown_tiles(survey):
+    with pytest.raises(DataError, match="no tile has the id 'z'"):
+        group_overlaps(survey, [Overlap("a", "z", 0.5)])
 
 
 def test_small_tiles_that_share_a_corner(tmp_path):

@@ -1,6 +1,7 @@
 """Samplers: origin of the pixels, positions of landslides, seams, scales, seeds."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from lim_keras.data.augment import build_augmentation
 from lim_keras.data.sampling import ResizedSampler, WindowSampler
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 
 RANGE = np.zeros(3, np.float32), np.full(3, 255, np.float32)
 
@@ -273,6 +274,17 @@ def test_a_landslide_tile_without_landslide_pixels():
 def test_tiny_tiles():
     store = coded([(1, 1), (2, 1), (1, 3)])
     assert_pixels_come_from_tiles(store, *WindowSampler(store, 16, 10, 0).example(0, 0))
+
+
+@pytest.mark.parametrize(
+    "argument", [{"landslide_share": 1.5}, {"scale_jitter": (0.0, 1.0)}, {"scale_jitter": (2.0, 1.0)}, {"paste": -0.1}]
+)
+def test_arguments_out_of_range(argument):
+    ((name, value),) = argument.items()
+    with pytest.raises(ConfigError, match=rf"`{name}`\. Expected .* Received: {re.escape(str(value))}"):
+        WindowSampler(coded([(30, 30)] * 2), 32, 10, 0, **argument)
+    with pytest.raises(ConfigError, match="`size`"):
+        WindowSampler(coded([(30, 30)] * 2), 0, 10, 0)
 
 
 # Whole tiles, resized.

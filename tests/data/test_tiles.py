@@ -202,3 +202,9 @@ def test_partial_file_of_a_killed_process_is_not_read(tmp_path, write_picture):
 def test_disk_needs_a_folder(tmp_path, write_picture):
     with pytest.raises(ConfigError, match=r"`folder` is needed when `cache` is 'disk'\. Received: folder=None"):
         TileStore(manifest(tmp_path, write_picture), cache="disk")
+
+
+@pytest.mark.parametrize(("argument", "value"), [("gsd_m", 0.0), ("cache", "ram")])
+def test_arguments_out_of_range(tmp_path, write_picture, argument, value):
+    with pytest.raises(ConfigError, match=rf"`{argument}`\. Expected .* Received: {value}"):
+        TileStore(manifest(tmp_path, write_picture), **{argument: value})
