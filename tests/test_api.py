@@ -65,6 +65,13 @@ def test_every_function_of_the_api_is_public_and_documented():
         assert "Raises:" in words and "Args:" in words, name
 
 
+def test_networks_losses_and_metrics():
+    model = lk.build_model("fcn", "small", encoder_weights="none", decoder_channels=4)
+    model.compile(loss=lk.BinaryFocalLoss(gamma=2), metrics=[lk.metrics.F1()])
+    scores = model.evaluate(np.zeros((1, 32, 32, 3)), np.ones((1, 32, 32, 1)), verbose=0, return_dict=True)
+    assert {"loss", "f1"} <= set(scores)
+
+
 def test_an_unknown_name():
     with pytest.raises(AttributeError, match="has no attribute 'predict_sene'"):
         _ = lk.predict_sene
