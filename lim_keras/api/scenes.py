@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lim_keras.data.tiles import TileSet
     from lim_keras.evaluation.bundle_report import BundleReport
     from lim_keras.evaluation.scene import SceneResult
-    from lim_keras.inference.options import MapOptions
+    from lim_keras.inference.predict_maps import MapOptions
     from lim_keras.inventory.batch import BatchResult
-    from lim_keras.inventory.options import PredictOptions
+    from lim_keras.inventory.landslides import PredictOptions
     from lim_keras.inventory.predict_scene import ScenePrediction
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
@@ -336,14 +336,14 @@ def _progress(progress: ProgressCallback | None) -> ProgressCallback:
 
 def _map_options(given: dict[str, Any]) -> MapOptions:
     """Take the options of the maps out of the arguments of a function."""
-    from lim_keras.inference.options import MapOptions
+    from lim_keras.inference.predict_maps import MapOptions
 
     return MapOptions(**_known(MapOptions, given))
 
 
 def _predict_options(given: dict[str, Any]) -> PredictOptions:
     """Take the options of a prediction out of the arguments of a function."""
-    from lim_keras.inventory.options import PredictOptions
+    from lim_keras.inventory.landslides import PredictOptions
 
     if given["probability"] not in ("percent", "float32"):
         raise ConfigError(

@@ -26,8 +26,7 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate
 from lim_keras.evaluation.evaluator import DEFAULTS, Gallery
 from lim_keras.inference.domain import check_scene, reading_grid
-from lim_keras.inference.options import MapOptions
-from lim_keras.inference.predict_maps import predict_maps
+from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.polygons import clean_polygons, cut_polygons

@@ -12,7 +12,7 @@ from pathlib import Path
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasError
 from lim_keras.files import make_folder, write_text
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, predict_scene, read_summary
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import is_remote

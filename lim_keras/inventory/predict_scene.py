@@ -22,10 +22,8 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.landslides import Inventory, check_inventory, make_inventory
-from lim_keras.inventory.options import PredictOptions, identity
-from lim_keras.inventory.scene_outputs import describe_inventory, summarise
-from lim_keras.inventory.write import write_inventory, write_style
+from lim_keras.inventory.landslides import Inventory, PredictOptions, check_inventory, identity, make_inventory
+from lim_keras.inventory.outputs import describe_inventory, summarise, write_inventory, write_style
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.reader import RasterReader, RasterSource, gdal_settings

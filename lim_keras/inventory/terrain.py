@@ -15,9 +15,19 @@ from pyproj.exceptions import ProjError
 
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import StrPath
-from lim_keras.raster.georeference import Floats, Georeference, RasterInfo, apply, border, inverse, shifted
+from lim_keras.raster.georeference import (
+    Floats,
+    Georeference,
+    RasterInfo,
+    apply,
+    averaged,
+    border,
+    inverse,
+    north_up,
+    resample,
+    shifted,
+)
 from lim_keras.raster.reader import RasterReader, explained
-from lim_keras.raster.warping import averaged, north_up, resample
 from lim_keras.raster.windows import Box
 
 Elevations = NDArray[np.float32]

@@ -1,21 +1,150 @@
-"""Read whole images, masks and labels of tiles: PNG, JPEG and GeoTIFF."""
+"""Read images and labels of tiles; check PNG and JPEG files."""
 
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from rasterio.enums import ColorInterp, MaskFlags
 
 from lim_keras.errors import DataError
-from lim_keras.raster.encoded_images import decode, file_format, read_header
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
+
+Format = Literal["png", "jpeg", "tiff"]
+
+_SIGNATURES: dict[bytes, Format] = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
+}
+
+_GREY = ("1", "L", "LA", "I", "I;16")
+
+_PNG_DEPTH_AT = 24  # the byte behind signature, chunk length and name, width and height
+
+_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Header of a PNG or JPEG: size in pixels, bands without alpha, data type, nodata value, and palette (n, 3)."""
+
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    nodata: float | None = None
+    palette: Array | None = None
+
+
+def file_format(path: Path) -> Format:
+    """Tell `"png"`, `"jpeg"` or `"tiff"` by the first bytes, because names are often wrong.
+
+    Raises:
+        DataError: the file cannot be opened, is empty, or is none of the three.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror or error}).") from error
+    for signature, kind in _SIGNATURES.items():
+        if start.startswith(signature):
+            return kind
+    found = f"it starts with the bytes {start!r}" if start else "it is empty"
+    raise DataError(f"{path}: expected a PNG, JPEG or TIFF file, but {found}.")
+
+
+def read_header(path: Path, kind: Format) -> Header:
+    """Read the header of a `"png"` or `"jpeg"` file; its pixels are neither read nor checked."""
+    with _opened(path, kind) as image:
+        return _header(image, path)
+
+
+def decode(path: Path, kind: Format) -> tuple[Header, Array, Array | None]:
+    """Read header, pixels (height, width, bands) in RGB order, and alpha (height, width) or None.
+
+    EXIF orientation is not applied: an image and its mask stay aligned as they are stored.
+
+    Raises:
+        DataError: the file is truncated or damaged, or of a kind that is not supported. JPEG has no checksums: damage
+            inside its scan, with nothing lost, is not found.
+    """
+    data = path.read_bytes()
+    with _opened(path, kind) as image:
+        header = _header(image, path)
+        # Pillow accepts files without their last bytes, and JPEGs that go on with zeros. Its stream stands on the scan,
+        # behind a thumbnail with an end marker of its own.
+        end = _PNG_END if kind == "png" else _JPEG_END
+        if image.fp is None or data.find(end, image.fp.tell()) < 0:
+            raise DataError(f"{path}: the file is truncated: it ends before its last pixel. Replace it.")
+        if kind == "jpeg":
+            return header, np.array(image).reshape(header.height, header.width, -1), None
+        image.verify()  # checksums of the chunks
+        # Pillow has no mode for 16 bits in three bands.
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise DataError(f"{path}: cannot be decoded; the file is damaged. Replace it.")
+    return (header, *_split(pixels, header))
+
+
+def _split(pixels: Array, header: Header) -> tuple[Array, Array | None]:
+    if pixels.ndim == 2:
+        return pixels[:, :, np.newaxis], None
+    alpha = np.ascontiguousarray(pixels[:, :, 3]) if pixels.shape[2] == 4 else None
+    if header.bands == 1:  # OpenCV repeats the grey of a grey + alpha PNG three times
+        return np.ascontiguousarray(pixels[:, :, :1]), alpha
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if alpha is not None else cv2.COLOR_BGR2RGB), alpha
+
+
+@contextmanager
+def _opened(path: Path, kind: Format) -> Iterator[ImageFile]:
+    """Open by the plugins themselves: `PIL.Image.open` refuses large images."""
+    with _explained(path), PngImageFile(path) if kind == "png" else JpegImageFile(path) as image:
+        yield image
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, IndexError, struct.error, cv2.error) as error:
+        raise DataError(f"{path}: the file is truncated or damaged ({error}). Replace it.") from error
+
+
+def _header(image: ImageFile, path: Path) -> Header:
+    if image.mode not in (*_GREY, "P", "RGB", "RGBA"):
+        found = f"{len(image.getbands())} bands ({image.mode})"
+        raise DataError(f"{path}: expected an image of 1 or 3 bands. Received: {found}. Convert it to RGB.")
+    depth = 8
+    if isinstance(image, PngImageFile):
+        with path.open("rb") as stream:
+            depth = stream.read(_PNG_DEPTH_AT + 1)[-1]
+    bands = 1 if image.mode in _GREY else 3
+    transparent = image.info.get("transparency")
+    nodata = float(transparent) if bands == 1 and depth >= 8 and isinstance(transparent, int) else None
+    palette = None
+    if image.mode == "P" and image.palette is not None:
+        palette = np.frombuffer(bytes(image.palette.palette), np.uint8).reshape(-1, 3)
+    dtype = "uint16" if depth == 16 else "uint8"
+    return Header(*image.size, bands, dtype, nodata, palette)
+
+
+Array_images = NDArray[Any]
 
 IMAGE_DTYPES = ("uint8", "uint16", "float32")
 
@@ -35,7 +164,7 @@ def read_info(path: str | os.PathLike[str]) -> RasterInfo:
     return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
 
 
-def read_image(path: str | os.PathLike[str]) -> Array:
+def read_image(path: str | os.PathLike[str]) -> Array_images:
     """Read an image (height, width, bands) in its own dtype: uint8, uint16 or float32; PNG and JPEG in RGB order.
 
     Raises:
@@ -75,7 +204,7 @@ def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     return np.ones(pixels.shape[:2], dtype=np.bool_)
 
 
-def read_labels(path: str | os.PathLike[str]) -> Array:
+def read_labels(path: str | os.PathLike[str]) -> Array_images:
     """Read the label values (height, width) of a mask, in any dtype: one band, or three equal ones; alpha is left out.
 
     A palette PNG gives the grey of its colours where they are grey, and the palette's indices where they are not.
@@ -98,7 +227,7 @@ def read_labels(path: str | os.PathLike[str]) -> Array:
     return np.ascontiguousarray(bands[..., 0])
 
 
-def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
+def fill_invalid(image: Array_images, valid: NDArray[np.bool_]) -> Array_images:
     """Set pixels without data to each band's mean over the others (0 where there are none).
 
     A nodata value such as -9999 or NaN would otherwise reach the pixels around it through the receptive field.
@@ -125,10 +254,10 @@ def _check_alpha(dataset: Any, path: Path) -> None:
         )
 
 
-def _is_grey(palette: Array) -> bool:
+def _is_grey(palette: Array_images) -> bool:
     """Tell whether colours are labels. Where the first two are the same colour only the indices are."""
     return _equal_bands(palette) and not np.array_equal(palette[:1], palette[1:2])
 
 
-def _equal_bands(bands: Array) -> bool:
+def _equal_bands(bands: Array_images) -> bool:
     return all(np.array_equal(bands[..., 0], bands[..., band]) for band in range(1, bands.shape[-1]))

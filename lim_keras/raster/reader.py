@@ -23,8 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance
-from lim_keras.raster.warping import on_grid
+from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
 from lim_keras.raster.windows import Box, blocks
 
 Pixels = NDArray[Any]

@@ -12,9 +12,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
 
-from lim_keras.raster.georeference import shifted
+from lim_keras.raster.georeference import as_float32, shifted
 from lim_keras.raster.reader import RasterReader, explained
-from lim_keras.raster.warping import as_float32
 from lim_keras.raster.windows import Box
 
 _WIDE_TYPES = ("uint32", "int64", "uint64")

@@ -19,7 +19,7 @@ from scipy.special import expit
 from lim_keras.data.tiles import TileStore
 from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
-from lim_keras.evaluation.protocols import sheet_predictions, tile_predictions
+from lim_keras.evaluation.evaluator import sheet_predictions, tile_predictions
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
 from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback

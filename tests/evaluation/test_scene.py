@@ -16,7 +16,7 @@ from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.evaluation.scene import SceneResult, evaluate_scene
-from lim_keras.inference.options import MapOptions
+from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.binary import Confusion, count, pool
 from tests.conftest import bundle_info
 

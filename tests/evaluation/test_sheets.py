@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from lim_keras.evaluation import protocols as sheets
-from lim_keras.evaluation.protocols import SheetWindows, predict_array, sheet_predictions
+from lim_keras.evaluation import evaluator as sheets
+from lim_keras.evaluation.evaluator import SheetWindows, predict_array, sheet_predictions
 
 
 class Ground:

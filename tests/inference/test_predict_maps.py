@@ -9,8 +9,7 @@ import rasterio
 
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.inference.options import MapOptions
-from lim_keras.inference.predict_maps import predict_maps
+from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.models import network_stride
 from lim_keras.raster.reader import RasterReader
 

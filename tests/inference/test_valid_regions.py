@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lim_keras.inference.valid_regions import find_valid_regions
+from lim_keras.inference.predict_maps import find_valid_regions
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 

@@ -12,7 +12,7 @@ from pystac.extensions.projection import ProjectionExtension
 from rasterio import Affine
 from shapely.geometry import shape
 
-from lim_keras.inventory.scene_outputs import describe_inventory
+from lim_keras.inventory.outputs import describe_inventory
 from lim_keras.raster.georeference import RasterInfo
 from tests.export.stac_judges import core_problems
 

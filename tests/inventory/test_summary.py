@@ -8,10 +8,9 @@ import pytest
 from rasterio import Affine
 
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inventory.landslides import Inventory
-from lim_keras.inventory.options import PredictOptions, settings
+from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
+from lim_keras.inventory.outputs import summarise
 from lim_keras.inventory.predict_scene import predict_scene
-from lim_keras.inventory.scene_outputs import summarise
 from lim_keras.raster.images import read_info
 from lim_keras.raster.writer import Counts
 from tests.conftest import bundle_info

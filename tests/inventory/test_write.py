@@ -12,7 +12,7 @@ import pytest
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.landslides import make_inventory
-from lim_keras.inventory.write import write_inventory, write_style
+from lim_keras.inventory.outputs import write_inventory, write_style
 
 PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
 

@@ -2,15 +2,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from lim_keras.raster.georeference import (
-    Georeference,
-    apply,
-    border,
-    inverse,
-    metres_per_degree,
-    same_crs,
-    shifted,
-)
+from lim_keras.raster.georeference import Georeference, apply, border, inverse, metres_per_degree, same_crs, shifted
 from lim_keras.raster.windows import Box
 
 SHEARED = Affine(2, 1, 100, 0.5, -3, 200)
