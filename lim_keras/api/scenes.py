@@ -356,7 +356,7 @@ def _predict_options(given: dict[str, Any]) -> PredictOptions:
 
 def _known(options: type[MapOptions], given: dict[str, Any]) -> dict[str, Any]:
     """Take the fields of an options class out of the arguments of a function, and check their types."""
-    from lim_keras.bundle.window_size import parse_memory
+    from lim_keras.bundle.protocol import parse_memory
 
     known = {field.name: given[field.name] for field in fields(options) if field.name in given}
     if isinstance(known["memory"], str):

@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems
-from lim_keras.bundle.protocol import EnsemblePrediction, checked_answers, checked_images
+from lim_keras.bundle.protocol import (
+    LITERT_RUNTIME_BYTES,
+    EnsemblePrediction,
+    checked_answers,
+    checked_images,
+    choose_window,
+)
 from lim_keras.bundle.trust import read_json
-from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, choose_window
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
@@ -180,7 +185,7 @@ class LiteRtModel:
         self.input_size = int(height) if height > 0 else None
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Return rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_window`."""
+        """Return rows and columns of a window; arguments as in `lim_keras.bundle.protocol.choose_window`."""
         if self.input_size is not None:
             return self.input_size, self.input_size
         return choose_window(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)

@@ -1,15 +1,19 @@
-"""Model protocol for scenes, model outputs, and SavedModel signatures."""
+"""Model protocols, model outputs, SavedModel signatures and window sizes."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError, ConfigError, DataError
+from lim_keras.raster.windows import smallest_side
 
 PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
 """Outputs of an exported model; a single fold has the first only."""
@@ -52,7 +56,7 @@ class SizingModel(SceneModel, Protocol):
     """Model that chooses its window size itself, because it needs other memory than TensorFlow or has one size."""
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Return rows and columns of a window; arguments as in `lim_keras.bundle.window_size.choose_window`."""
+        """Return rows and columns of a window; arguments as in `lim_keras.bundle.protocol.choose_window`."""
         ...
 
 
@@ -160,3 +164,136 @@ def _specs(tensors: dict[str, Any]) -> dict[str, tuple[tuple[int | None, ...], s
         name: (tuple(spec.shape) if spec.shape.rank is not None else (), spec.dtype.name)
         for name, spec in sorted(tensors.items())
     }
+
+
+_RUNTIME_BYTES = 855e6  # memory of TensorFlow and the geographic libraries without a network
+
+_GRAPH_BYTES = 60  # memory per byte of a graph's file, besides the variables
+
+LITERT_RUNTIME_BYTES = 400e6
+"""Memory of LiteRT, the geographic libraries and the networks of a file before the first window."""
+
+FREE_SHARE = 0.4
+"""Share of the free memory that a prediction takes by default."""
+
+_GAP_SHARE = 0.65
+"""Idle memory between feature maps of several sizes, as a share of the maps: the allocator doubles its regions."""
+
+_KEPT_BYTES = 250 * 2**20
+"""Smallest idle memory: the C library keeps free blocks that are too small to return to the system."""
+
+_KEPT_SHARE = 2.5  # upper bound of the kept blocks as a share of the feature maps, for small windows
+
+_FOLD_PIXEL_BYTES = 8  # memory of each fold's prediction per pixel: float32, alone and stacked
+
+_ENOUGH_OVERLAP = 1.25  # windows grow no further once at most this many pixels are computed per pixel that is kept
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes of "2G", "1500M", "1.5 GiB" or a plain number.
+
+    Raises:
+        ConfigError: not such a size.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"Invalid value for `memory`. Expected a size such as 2G. Received: {text!r}.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def free_memory() -> int:
+    """Return the bytes that a prediction takes by default."""
+    return int(psutil.virtual_memory().available * FREE_SHARE)
+
+
+def choose_window(
+    info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float | None = None
+) -> tuple[int, int]:
+    """Choose rows and columns of a window.
+
+    Args:
+        info: of the model.
+        height, width: of the scene, pixels; a narrow scene gets longer windows of its own width.
+        memory: bytes that the whole process may take.
+        multiple: grid that windows start on, pixels.
+        runtime: bytes taken before the first window; None: those of TensorFlow and the networks.
+
+    Raises:
+        DataError: too little memory for the smallest window with a core between two halos.
+    """
+    runtime = tensorflow_bytes(info) if runtime is None else runtime
+    pixels = window_pixels(info, memory - runtime)
+    smallest = smallest_window(info.halo, height, width, multiple)
+    if pixels < smallest:
+        needed = math.ceil((window_bytes(info, smallest) + runtime) / 2**20)
+        least = smallest_side(info.halo, multiple)
+        raise DataError(
+            f"Expected `memory` of at least {needed} MiB, for windows of {least} px, the smallest with a core between "
+            f"two halos of {info.halo} px. Received: {memory / 2**20:.0f} MiB."
+        )
+    return shape_window(info.halo, height, width, pixels, multiple)
+
+
+def tensorflow_bytes(info: BundleInfo) -> float:
+    """Estimate the bytes of TensorFlow and a bundle's networks before the first window."""
+    folder = "ensemble/" if info.folds > 1 else "fold_0/"
+    sizes = {name: record.bytes for name, record in info.files.items() if name.startswith(folder)}
+    graphs = sum(size for name, size in sizes.items() if name.endswith(".pb"))
+    return _RUNTIME_BYTES + _GRAPH_BYTES * graphs + sum(sizes.values())
+
+
+def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
+    """Return the pixels of the smallest window of a scene: the whole scene, or a core between two halos."""
+    least = smallest_side(halo, multiple)
+    return min(least, _rounded_up(height, multiple)) * min(least, _rounded_up(width, multiple))
+
+
+def shape_window(halo: int, height: int, width: int, pixels: float, multiple: int) -> tuple[int, int]:
+    """Choose rows and columns of a window of at most `pixels`, which must be at least `smallest_window`."""
+    stride, least = multiple, smallest_side(halo, multiple)
+    # A square window of side w computes (w / (w - 2 margin))^2 pixels per pixel kept.
+    margin = _rounded_up(halo, stride)
+    enough = max(2 * margin / (1 - _ENOUGH_OVERLAP**-0.5), 2048)
+    side = min(math.sqrt(pixels), enough)
+    rows, columns = min(_rounded_up(height, stride), side), min(_rounded_up(width, stride), side)
+    if columns < side:
+        rows = min(side * side / columns, _rounded_up(height, stride))
+    elif rows < side:
+        columns = min(side * side / rows, _rounded_up(width, stride))
+    return max(_rounded_down(rows, stride), min(least, _rounded_up(height, stride))), max(
+        _rounded_down(columns, stride), min(least, _rounded_up(width, stride))
+    )
+
+
+def window_bytes(info: BundleInfo, pixels: float) -> float:
+    """Estimate the bytes of a prediction beyond the runtime: feature maps, idle memory, images and outputs.
+
+    bytes = maps + max(min(2.5 maps, 250 MiB), 0.65 maps) + held, where maps and held are proportional to `pixels`.
+    """
+    maps = info.bytes_per_pixel * pixels
+    idle = max(min(_KEPT_SHARE * maps, _KEPT_BYTES), _GAP_SHARE * maps)
+    return maps + idle + _held_per_pixel(info) * pixels
+
+
+def window_pixels(info: BundleInfo, memory: float) -> float:
+    """Return the most pixels of a window in so many bytes: the inverse of `window_bytes`."""
+    maps, held = info.bytes_per_pixel, _held_per_pixel(info)
+    small = max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
+    return min(small, memory / ((1 + _GAP_SHARE) * maps + held))
+
+
+def _held_per_pixel(info: BundleInfo) -> float:
+    raw = {"uint8": 1, "uint16": 2, "float32": 4}[info.dtype] * info.bands
+    images = 4 * info.bands + 3 * raw
+    outputs = _FOLD_PIXEL_BYTES * info.folds + 3 * 4 + 3 * 4
+    return images + outputs
+
+
+def _rounded_up(size: float, step: int) -> int:
+    return math.ceil(size / step) * step
+
+
+def _rounded_down(size: float, step: int) -> int:
+    return int(size // step) * step

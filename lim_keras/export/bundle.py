@@ -1,9 +1,12 @@
-"""Write a bundle."""
+"""Export trained models as SavedModels in a bundle."""
 
 from __future__ import annotations
 
+import filecmp
+import os
 import platform
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,16 +17,255 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lim_keras import __version__
-from lim_keras.bundle.info import BundleInfo, FileRecord, ModelFacts, check_bundle_folder
+from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, check_bundle_folder, fold_name
+from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
 from lim_keras.bundle.saved_model import BASELINE_FILE
 from lim_keras.bundle.verify import PAIR_FILE
-from lim_keras.errors import BundleError
+from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.documents import write_documents
-from lim_keras.export.saved_model import EnsembleGraph, FoldGraph, export_models
+from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.files import atomic_folder
-from lim_keras.metrics.calibration import Calibration
+from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
 from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
+
+_FLOAT32_POLICY = {
+    "module": "keras",
+    "class_name": "DTypePolicy",
+    "config": {"name": "float32"},
+    "registered_name": None,
+}
+
+_REDUCED_PRECISION = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
+
+class FoldGraph(tf.Module):
+    """One model's probabilities as a TensorFlow function that keeps the variables of the Keras model only.
+
+    Args:
+        model: functional Keras model, image (n, h, w, bands) -> logits (n, h, w, 1), of any dtype policy.
+        calibration: of its logits.
+        half: store kernels as float16.
+
+    Raises:
+        BundleError: the model has other outputs, or a kernel exceeds float16.
+    """
+
+    def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED, half: bool = False) -> None:
+        super().__init__()
+        if model.output_shape[-1:] != (1,) or len(model.input_shape) != 4:
+            raise BundleError(
+                "Invalid value for argument `model`. Expected images (n, h, w, bands) -> logits (n, h, w, 1). "
+                f"Received: {model.input_shape} -> {model.output_shape}"
+            )
+        network = model if _computes_in_float32(model) else float32_copy(model)
+        self.bands = int(model.input_shape[-1])
+        self.weights = [_half_size(weight) if half else weight.value for weight in network.weights]
+        stored = list(zip(network.weights, self.weights, strict=True)) if half else []
+
+        def probability(image: Any) -> dict[str, Any]:
+            # The network reads the casts in place of its own variables, which are then not exported.
+            with keras.StatelessScope([(weight, tf.cast(kept, tf.float32)) for weight, kept in stored]):
+                logits = network(image, training=False)
+            return {"probability": tf.sigmoid(calibration.logit(logits))}
+
+        self.probability = _image_function(probability, self.bands)
+
+
+class EnsembleGraph(tf.Module):
+    """Mean probability, spread and votes of the folds as one TensorFlow function.
+
+    Args:
+        folds: graphs of the folds, at least one, all of as many bands.
+        threshold: a fold votes for landslide where its probability >= threshold, 0..1.
+
+    Raises:
+        BundleError: no folds, folds of different bands, or a threshold outside 0..1.
+    """
+
+    def __init__(self, folds: Sequence[FoldGraph], threshold: float) -> None:
+        super().__init__()
+        bands = {fold.bands for fold in folds}
+        if len(bands) != 1:
+            raise BundleError(f"Expected folds of one number of bands. Received: {len(folds)} folds, bands {bands}")
+        if not 0 <= threshold <= 1:
+            raise BundleError(f"Invalid value for argument `threshold`. Expected 0..1. Received: {threshold}")
+        self.folds = list(folds)
+        self.threshold = float(threshold)
+        self.bands = bands.pop()
+        self.probability = _image_function(self._combine, self.bands)
+
+    def _combine(self, image: Any) -> dict[str, Any]:
+        outputs: list[Any] = []
+        for fold in self.folds:
+            # Run folds one after the other, so that the features of one are in memory. The identity is what is
+            # waited for: TensorFlow inlines the call itself and would not wait for it.
+            with tf.control_dependencies(outputs[-1:]):
+                outputs.append(tf.identity(fold.probability(image)["probability"]))
+        folds = tf.stack(outputs)
+        return {
+            "probability": tf.reduce_mean(folds, axis=0),
+            "spread": tf.math.reduce_std(folds, axis=0),
+            "votes": tf.reduce_sum(tf.cast(folds >= self.threshold, tf.int32), axis=0),
+        }
+
+
+def _image_function(compute: Any, bands: int) -> Any:
+    shape = (None, None, None, bands)
+
+    def checked(image: Any) -> dict[str, Any]:
+        # Sessions do not check the signature; a convolution would take twice the bands as two groups.
+        outputs: dict[str, Any] = compute(tf.ensure_shape(image, shape))
+        return outputs
+
+    signature = [tf.TensorSpec(shape, tf.float32, name="image")]
+    return tf.function(checked, input_signature=signature, autograph=False)
+
+
+def _encoded_function(graph: FoldGraph | EnsembleGraph) -> Any:
+    def compute(image_bytes: Any) -> dict[str, Any]:
+        image = tf.cast(decode_encoded_images(image_bytes, graph.bands), tf.float32)
+        outputs: dict[str, Any] = graph.probability(image)
+        return outputs
+
+    return tf.function(compute, input_signature=[tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)], autograph=False)
+
+
+def _half_size(weight: Any) -> Any:
+    """Return a kernel as a float16 variable, a vector unchanged."""
+    if len(weight.shape) < 2:
+        return weight.value
+    kept = tf.cast(weight.value, tf.float16)
+    if not bool(tf.reduce_all(tf.math.is_finite(kept))):
+        largest = float(tf.reduce_max(tf.abs(weight.value)))
+        raise BundleError(
+            f"Invalid value for argument `half`. Expected kernels up to 65504, the largest float16. "
+            f"Received: {weight.path} with {largest:g}. Export with half=False."
+        )
+    return tf.Variable(kept, trainable=False, name=weight.name)
+
+
+def float32_copy(model: keras.Model) -> keras.Model:
+    """Return the same functional model in float32, with copies of the weights.
+
+    A mixed-precision graph would carry its casts to every machine that serves it, also to CPUs without bfloat16.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # for nested models, whose configurations hold no policy
+    try:
+        copy = type(model).from_config(_in_float32(model.get_config()))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _computes_in_float32(layer: Any) -> bool:
+    return layer.compute_dtype == "float32" and all(map(_computes_in_float32, getattr(layer, "layers", ())))
+
+
+def _in_float32(config: Any) -> Any:
+    """Replace every reduced-precision dtype policy and dtype in a Keras configuration, at any depth."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in _REDUCED_PRECISION:
+            return _FLOAT32_POLICY
+        return {key: _float32_dtype(value) if key == "dtype" else _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return config
+
+
+def _float32_dtype(dtype: Any) -> Any:
+    return "float32" if dtype in _REDUCED_PRECISION else _in_float32(dtype)
+
+
+def export_models(
+    models: Sequence[keras.Model],
+    folder: Path,
+    *,
+    calibration: Calibration,
+    threshold: float,
+    half: bool = False,
+    dtype: str = "float32",
+) -> FoldGraph | EnsembleGraph:
+    """Write `fold_<k>/1/` for each model and, for two or more, `ensemble/1/` into `folder`.
+
+    Args:
+        models: one per fold, as in `FoldGraph`.
+        folder: of the bundle.
+        calibration: of the logits.
+        threshold: as in `EnsembleGraph`.
+        half: store kernels as float16.
+        dtype: of the images; uint8 images may also come as PNG or JPEG files.
+
+    Returns:
+        The graph that predicts: the ensemble, or the only model.
+
+    Warns:
+        LimKerasWarning: the file system has no hard links, so the ensemble keeps copies of the variables.
+    """
+    graphs = [FoldGraph(model, calibration, half) for model in models]
+    paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
+    for graph, path in zip(graphs, paths, strict=True):
+        _save(graph, path, dtype)
+    if len(graphs) == 1:
+        return graphs[0]
+    ensemble, place = EnsembleGraph(graphs, threshold), folder / ENSEMBLE / VERSION
+    _save(ensemble, place, dtype)
+    _share_variables(place, paths)
+    return ensemble
+
+
+def _save(graph: FoldGraph | EnsembleGraph, folder: Path, dtype: str) -> None:
+    options = tf.saved_model.SaveOptions(experimental_sharding_callback=_FilePerFold())
+    signatures = {SIGNATURE: graph.probability}
+    if takes_encoded_images(graph.bands, dtype):
+        graph.encoded = signatures[ENCODED] = _encoded_function(graph)
+    tf.saved_model.save(graph, str(folder), signatures=signatures, options=options)
+
+
+class _FilePerFold(tf.train.experimental.ShardingCallback):
+    """Write the weights of each fold to a file of their own; TensorFlow's description of the objects gets another."""
+
+    @property
+    def description(self) -> str:
+        return "One file for the weights of each fold."
+
+    def __call__(self, shardable_tensors: Sequence[Any]) -> list[dict[str, dict[Any, Any]]]:
+        shards: dict[str, dict[str, dict[Any, Any]]] = {}
+        for tensor in shardable_tensors:
+            key = tensor.checkpoint_key
+            owner, weights, _ = key.partition("weights/")
+            shard = shards.setdefault(owner if weights else "objects", {})
+            shard.setdefault(key, {})[tensor.slice_spec] = tensor.tensor
+        return list(shards.values())
+
+
+def _share_variables(ensemble: Path, folds: Sequence[Path]) -> None:
+    """Replace each variable file of the ensemble that equals one of a fold by a hard link to it."""
+    stored = [file for fold in folds for file in sorted((fold / "variables").glob("*.data-*"))]
+    for file in sorted((ensemble / "variables").glob("*.data-*")):
+        twin = next((other for other in stored if filecmp.cmp(file, other, shallow=False)), None)
+        if twin is not None and not _link(twin, file):
+            return
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Replace `target` by a hard link to `source`; warn and return False where that is impossible."""
+    link = target.with_name(target.name + ".link")
+    try:
+        os.link(source, link)
+    except OSError as error:
+        warnings.warn(
+            f"{target}: the ensemble keeps a second copy of the folds' variables, because hard links cannot be made "
+            f"here ({error.strerror}). The export is complete; it takes up to twice the space.",
+            LimKerasWarning,
+            stacklevel=2,
+        )
+        return False
+    link.replace(target)
+    return True
+
 
 _SIZE = 64
 

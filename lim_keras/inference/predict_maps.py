@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
-from lim_keras.bundle.window_size import choose_window, free_memory
+from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel, choose_window, free_memory
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.inference.maps import Maps
 from lim_keras.inference.stream import Background, InputScaling, ValueScale, WindowPrediction, predict_windows, with_tta

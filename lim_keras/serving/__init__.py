@@ -13,8 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import INFO_FILE, BundleInfo
-from lim_keras.bundle.protocol import PROBABILITY, SPREAD, VOTES, EnsemblePrediction, checked_answers, checked_images
-from lim_keras.bundle.window_size import shape_window, smallest_window
+from lim_keras.bundle.protocol import (
+    PROBABILITY,
+    SPREAD,
+    VOTES,
+    EnsemblePrediction,
+    checked_answers,
+    checked_images,
+    shape_window,
+    smallest_window,
+)
 from lim_keras.errors import BundleError, ConfigError, ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.grpc import GrpcTransport

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.bundle.protocol import takes_encoded_images
+from lim_keras.export.bundle import export_models
 from lim_keras.export.graph_edits import decode_encoded_images
-from lim_keras.export.saved_model import export_models
 from lim_keras.metrics.calibration import Calibration
 from tests.export.conftest import constant
 

@@ -10,8 +10,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import SIGNATURE
+from lim_keras.export.bundle import FoldGraph
 from lim_keras.export.graph_edits import rounded_depthwise_kernels, rounded_keeping_sums
-from lim_keras.export.saved_model import FoldGraph
 from lim_keras.export.tflite_check import convert
 
 CHANNELS = 24

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.export.saved_model import FoldGraph, export_models, float32_copy
+from lim_keras.export.bundle import FoldGraph, export_models, float32_copy
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
 from tests.export.conftest import FOLDS, TEMPERATURE, THRESHOLD, constant, expected_folds, images, network
@@ -276,7 +276,7 @@ def test_only_what_computes_in_reduced_precision_is_copied(monkeypatch: pytest.M
         copied.append(model)
         return float32_copy(model)
 
-    monkeypatch.setattr("lim_keras.export.saved_model.float32_copy", copy)
+    monkeypatch.setattr("lim_keras.export.bundle.float32_copy", copy)
     inner = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1, dtype="mixed_bfloat16")])
     image = keras.Input((None, None, 3))
     mixed = keras.Model(image, keras.layers.Conv2D(1, 1, dtype="float32")(inner(image)))

@@ -9,8 +9,7 @@ import pytest
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.errors import BundleError, LeakError, TrainingError
-from lim_keras.export.bundle import write_bundle
-from lim_keras.export.saved_model import FoldGraph
+from lim_keras.export.bundle import FoldGraph, write_bundle
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
 from lim_keras.training.cross_validation import train_fold
