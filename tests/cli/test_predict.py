@@ -111,6 +111,15 @@ def test_a_bad_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) -> Non
     assert "bad.tif" in done.output and (tmp_path / "out" / "good_inventory.gpkg").exists()
 
 
+def test_a_scene_of_other_bands_is_refused_with_the_option_that_helps(bundle: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "five.tif"
+    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
+    with rasterio.open(scene, "w", driver="GTiff", width=64, height=64, count=5, dtype="uint8", **place) as file:
+        file.write(np.full((5, 64, 64), 90, np.uint8))
+    done = run(bundle, scene, "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "Choose and order them with --bands 1,2,3." in done.output
+
+
 def test_a_missing_scene_does_not_stop_the_rest(bundle: Path, tmp_path: Path) -> None:
     good = write_scene(tmp_path / "good.tif")
     done = run(bundle, tmp_path / "absent.tif", good, good, "--out", tmp_path / "out")
