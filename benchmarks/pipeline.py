@@ -24,8 +24,7 @@ from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.demo.world import cut_tiles, make_world
 from lim_keras.models import build_model
-from lim_keras.training.fit import build_loss, build_sampler
-from lim_keras.training.optimizer import build_optimizer
+from lim_keras.training.fit import build_loss, build_optimizer, build_sampler
 
 _UNTIMED, _TIMED = 10, 25  # steps of a turn; more untimed ones than the pipeline prefetches
 _EPOCHS = 10_000

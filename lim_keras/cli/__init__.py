@@ -27,10 +27,8 @@ COMMANDS = {
 """Name and summary of every command."""
 
 _MODULES = {
-    **dict.fromkeys(("fit", "cv", "distill"), "train"),
-    **dict.fromkeys(("predict", "evaluate"), "scenes"),
-    **dict.fromkeys(("info", "verify", "export"), "bundle"),
-    **dict.fromkeys(("data", "demo"), "data"),
+    **dict.fromkeys(("data", "fit", "cv", "distill", "demo"), "tiles"),
+    **dict.fromkeys(("predict", "evaluate", "info", "verify", "export"), "models"),
 }
 """Module of `lim_keras.cli` that holds the click command of each name."""
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from lim_keras.config import TrainingSection
-from lim_keras.training.optimizer import build_optimizer, choose_precision, precision, seconds_of_convolution
+from lim_keras.training.fit import build_optimizer, choose_precision, precision, seconds_of_convolution
 
 
 def network() -> keras.Model:
@@ -116,7 +116,7 @@ def test_other_schedules_keep_the_rate_in_a_variable(schedule):
 
 # Precision.
 
-MODULE = "lim_keras.training.optimizer.seconds_of_convolution"
+MODULE = "lim_keras.training.fit.seconds_of_convolution"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""Commands `data` and `demo`."""
+"""Commands on tiles: `data`, `fit`, `cv`, `distill` and `demo`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lim_keras import api
-from lim_keras.cli.options import NEW_FILE, NEW_FOLDER, TILES, Command
+from lim_keras.cli.options import FOLDER, NEW_FILE, NEW_FOLDER, TILES, Command, run_options, validation_option
+
+if TYPE_CHECKING:
+    from lim_keras.training.finalize import RunResult
 
 
 @click.group()
@@ -66,3 +69,46 @@ def demo(out: Path, jobs: int) -> None:
 
     result = api.run_demo(out, jobs=jobs, say=print_result)
     print_result([f"landslide F1 on held-out tiles {result.f1:.3f}; {result.seconds:.0f} s; everything is in {out}"])
+
+
+@click.command(cls=Command)
+@run_options
+@validation_option
+def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train one model as CONFIG says, choose its threshold on the validation tiles, score it on the test tiles, and
+    export it.
+
+    The same command continues an interrupted run after its last complete epoch.
+    """
+    api.fit(api.load_config(config, overrides), tiles, on_result=_print, **options)
+
+
+@click.command(cls=Command)
+@run_options
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Folds trained at a time.")
+def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train k models as CONFIG says by stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).
+
+    Threshold and temperature come from out-of-fold predictions. The same command continues an interrupted run; finished
+    folds are kept.
+    """
+    api.cross_validate(api.load_config(config, overrides), tiles, on_result=_print, **options)
+
+
+@click.command(cls=Command)
+@click.argument("teacher", metavar="BUNDLE", type=FOLDER)
+@run_options
+@validation_option
+def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train one model as CONFIG says on the masks and on the probabilities of the ensemble BUNDLE, and export it.
+
+    For each tile, the student learns from the fold model that was not trained on it. The same command continues an
+    interrupted run after its last complete epoch.
+    """
+    api.distill(teacher, api.load_config(config, overrides), tiles, on_result=_print, **options)
+
+
+def _print(result: RunResult) -> None:
+    from lim_keras.report.tables import print_result, run_tables
+
+    print_result([*run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])
