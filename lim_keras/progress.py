@@ -8,7 +8,19 @@ Item = TypeVar("Item")
 
 
 class ProgressCallback(Protocol):
-    """Receive the progress of long work, for a bar, a log or a widget; `lim_keras.report.progress` has the bar."""
+    """Receive the progress of long work, for a bar, a log or a widget; `lim_keras.report.progress` has the bar.
+
+    Examples:
+        >>> class Log:
+        ...     @contextlib.contextmanager
+        ...     def begin(self, label, total, done=0, *, unit=""):
+        ...         print(f"{label}: {done} of {total} {unit}")
+        ...         yield
+        ...
+        ...     def advance(self, count=1, note=""):
+        ...         print(f"{count} more")
+        >>> lk.predict_scene("exported_models/bijie_edge", "scene.tif", "maps", progress=Log())
+    """
 
     def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> AbstractContextManager[object]:
         """Begin a task, which lasts as long as the returned context.

@@ -95,6 +95,7 @@ def test_an_unknown_name():
         ({"scale": (0, 1, 2)}, r"`scale`. Expected \(lowest, highest\)"),
         ({"nodata": "zero"}, "`nodata`. Expected a number"),
         ({"probability": "int8"}, "`probability`. Expected percent or float32"),
+        ({"progress": print}, "`progress`. Expected an object with the methods `begin` and `advance`"),
     ],
 )
 def test_wrong_keywords(keywords, said):
@@ -235,7 +236,7 @@ def test_predict_scene(bundle, scene, tmp_path):
     assert again.was_there and len(again.inventory) == 1
     with rasterio.open(scene) as opened:
         assert len(lk.predict_scene(loaded, opened, tmp_path / "other", bands=[3, 2, 1], nodata=0).inventory) == 2
-    with pytest.raises(lk.ConfigError, match=r"`scene`. Expected a path, URL or open dataset. Received: 3"):
+    with pytest.raises(lk.ConfigError, match=r"`scene`. Expected a path, URL or open rasterio dataset. Received: int"):
         lk.predict_scene(loaded, 3, tmp_path / "out")
 
 

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def public(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Raise ConfigError where arguments do not fit the signature of the function."""
+    """Raise ConfigError where arguments do not fit the signature, or `progress` is no `ProgressCallback`."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -33,9 +33,18 @@ def public(function: Callable[Parameters, Result]) -> Callable[Parameters, Resul
             unknown = next((name for name in named if name not in signature.parameters), None)
             problem = f"{error}." if unknown is None else _unknown(unknown, list(signature.parameters))
             raise ConfigError(f"{function.__name__}(): {problem}") from None
+        _check_progress(named.get("progress"))
         return function(*args, **named)
 
     return checked
+
+
+def _check_progress(progress: object) -> None:
+    if progress is not None and not (hasattr(progress, "begin") and hasattr(progress, "advance")):
+        raise ConfigError(
+            "Invalid value for `progress`. Expected an object with the methods `begin` and `advance`, see "
+            f"lim_keras.progress.ProgressCallback. Received: {progress!r}."
+        )
 
 
 def _unknown(name: str, valid: list[str]) -> str:

@@ -88,7 +88,8 @@ def predict_scene(
         scale: raw values that become the lowest and the highest value of the model's data type.
         nodata: value of pixels without data, "none", or "file": as the file says.
         gsd_m: ground sample distance of a scene whose file does not say, metres.
-        resample: resample the scene to the ground sample distance of the bundle where they differ by more than 1.5.
+        resample: resample the scene to the ground sample distance of the bundle if they differ by more than a
+            factor of 1.5.
         tta: average over the eight symmetries of each window; takes eight times as long.
         memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of what is free.
         tile: height and width of a window, pixels; None: as the memory allows.
@@ -299,7 +300,8 @@ def evaluate_scene(
 
     Raises:
         BundleError: the bundle is missing or damaged.
-        DataError: the scene does not fit the model, or the truth not the scene.
+        ConfigError: invalid arguments.
+        DataError: the scene does not fit the model, or the truth does not fit the scene.
 
     Examples:
         >>> result = lk.evaluate_scene("exported_models/bijie_edge", "scene.tif", truth="landslides.gpkg")
@@ -325,7 +327,10 @@ def _model(bundle: Model) -> SceneModel:
 def _raster(name: str, source: RasterSource) -> RasterSource:
     if isinstance(source, str | PathLike) or hasattr(source, "crs"):
         return source
-    raise ConfigError(f"Invalid value for `{name}`. Expected a path, URL or open dataset. Received: {source!r}.")
+    raise ConfigError(
+        f"Invalid value for `{name}`. Expected a path, URL or open rasterio dataset. Received: "
+        f"{type(source).__name__}. For an array, call `predict(images)` of the loaded bundle."
+    )
 
 
 def _progress(progress: ProgressCallback | None) -> ProgressCallback:
