@@ -82,7 +82,9 @@ def _server(text: str) -> str:
     show_default=True,
     help="Data type of the probability map.",
 )
-@click.option("--spread", is_flag=True, help="Standard deviation of the folds as second band of the probability map.")
+@click.option(
+    "--spread", is_flag=True, help="Add the standard deviation of the folds as a second band of the probability map."
+)
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
 @scene_options
@@ -95,7 +97,7 @@ def _server(text: str) -> str:
 @click.option(
     "--request-mb",
     type=click.FloatRange(0.01),
-    help="Size of a request or an answer, MiB [default: 32 for REST, 64 for gRPC].",
+    help="Largest size of a request or an answer, MiB [default: 32 for REST, 64 for gRPC].",
 )
 @click.option(
     "--retries", type=click.IntRange(0), help="Attempts after the first if the server is away or busy [default: 5]."
@@ -103,7 +105,7 @@ def _server(text: str) -> str:
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0.001), help="Seconds that a request may take [default: 120]."
 )
-@click.option("--in-flight", type=click.IntRange(1), help="Requests at a time [default: 4].")
+@click.option("--in-flight", type=click.IntRange(1), help="Largest number of requests at a time [default: 4].")
 def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | None, **options: Any) -> None:
     """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
@@ -158,9 +160,8 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
 def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: Path | None, **options: Any) -> None:
     """Evaluate BUNDLE (exported_models/NAME) at its stored threshold.
 
-    Three protocols side by side: whole tiles, random windows, and a scene where one is given; each with 95 % intervals
-    and with the score of an image-blind predictor. A scene is also evaluated polygon by polygon; it is read as by
-    `predict`.
+    There are three protocols: whole tiles, random windows, and a scene where one is given. Each score has a 95 %
+    interval and, beside it, the score of an image-blind baseline. A scene is evaluated by pixel and by polygon.
     """
     from lim_keras.report.tables import print_result, report_tables
 
@@ -191,27 +192,33 @@ def _variants(text: str) -> tuple[str, ...]:
     type=Parsed("KIND,KIND,...", _variants),
     help=f"LiteRT files to make: {','.join(_VARIANTS)}.",
 )
-@click.option("--tile", type=click.IntRange(1), help="Height and width of their input in pixels [default: any].")
+@click.option(
+    "--tile", type=click.IntRange(1), help="Height and width of the input of LiteRT files, pixels [default: any]."
+)
 @click.option(
     "--fold", type=click.IntRange(0), help="Fold to export, counted from 0 [default: the ensemble, as one file]."
 )
-@click.option("--data", "tiles", type=TILES, help="Tiles to calibrate int8 and to test: a folder or a tiles.csv.")
+@click.option(
+    "--data", "tiles", type=TILES, help="Tiles to calibrate int8 and to test all files: a folder or a tiles.csv."
+)
 @click.option(
     "--tiles",
     "tile_ids",
     type=FILE,
     help="File with the ids of the tiles to test on, one a line [default: the test tiles, else all not trained on].",
 )
-@click.option("--allow-drop", is_flag=True, help="Keep files that differ from the SavedModel beyond their limit.")
+@click.option("--allow-drop", is_flag=True, help="Keep files that differ from the SavedModel by more than their limit.")
 @click.option("--out", type=NEW_FOLDER, help="Folder of the LiteRT files [default: BUNDLE/tflite].")
 @click.option("--threads", type=click.IntRange(1), help="Threads of LiteRT in the test [default: one a core].")
 @click.option(
     "--serving",
     "repository",
     type=NEW_FOLDER,
-    help="Model repository of TensorFlow Serving that gets a version of the bundle.",
+    help="Model repository of TensorFlow Serving to which a version of the bundle is added.",
 )
-@click.option("--base-path", help="Folder of --serving as the server sees it [default: /models, as in a container].")
+@click.option(
+    "--base-path", help="Folder of --serving as the server sees it [default: as before; /models in a new repository]."
+)
 @click.option("--promote", is_flag=True, help="Make the newest version in --serving stable.")
 def export(
     bundle: Path,
@@ -223,8 +230,8 @@ def export(
 ) -> None:
     """Export BUNDLE (exported_models/NAME) to LiteRT files, to a TensorFlow Serving repository, or to both.
 
-    --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each is compared with the SavedModel on the test
-    tiles; one that differs more than the limit of its kind is refused.
+    --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each file is compared with the SavedModel on the
+    test tiles. A file that differs by more than the limit of its kind is refused.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
     With both options, no version is added if a LiteRT file fails or is refused.

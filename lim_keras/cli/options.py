@@ -144,13 +144,13 @@ def scene_options(command: Function) -> Function:
             type=Parsed("VALUE", _nodata),
             metavar="VALUE|nan|none",
             default="file",
-            help="Value of pixels without data [default: the file says].",
+            help="Value of pixels without data [default: as the file says].",
         ),
         click.option(
             "--gsd",
             "gsd_m",
             type=click.FloatRange(0, min_open=True),
-            help="Ground sample distance in metres, where the file does not say.",
+            help="Ground sample distance in metres of scenes whose file does not say it.",
         ),
         click.option(
             "--resample",
@@ -168,7 +168,7 @@ def scene_options(command: Function) -> Function:
         click.option(
             "--tile",
             type=click.IntRange(1),
-            help="Height and width of a window in pixels [default: as the memory allows].",
+            help="Height and width of a window in pixels [default: as large as the memory allows].",
         ),
     )
 
@@ -193,7 +193,8 @@ def run_options(command: Function) -> Function:
             "--start-from",
             metavar="BUNDLE",
             type=FOLDER,
-            help="Bundle of one model whose weights training starts from; it has seen no test or validation tile.",
+            help="Bundle of one model whose weights training starts from; it must not have seen any test or "
+            "validation tile.",
         ),
         click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
         click.option(
@@ -219,8 +220,8 @@ def validation_option(command: Function) -> Function:
             "--val",
             "validation_ids",
             type=FILE,
-            help="File with the ids of the validation tiles, one a line [default: training.validation_fraction of the "
-            "tiles, whole groups].",
+            help="File with the ids of the validation tiles, one a line [default: about "
+            "training.validation_fraction of the tiles; groups stay whole].",
         ),
     )
 

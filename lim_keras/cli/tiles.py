@@ -19,17 +19,21 @@ def data() -> None:
     """Report on tiles: counts, imbalance ratios, centre bias, overlaps."""
 
 
-@data.command(cls=Command)
+@data.command(cls=Command, short_help="Count tiles and pixels; measure imbalance and centre bias.")
 @click.argument("tiles", metavar="DATA", type=TILES)
 @click.option(
-    "--size", type=click.IntRange(1), default=256, show_default=True, help="Side of the counted masks, pixels."
+    "--size",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Side to which masks are resized before counting, pixels.",
 )
 @click.option(
     "--augmentation",
     type=click.Choice(["paper", "dihedral", "none"]),
     default="paper",
     show_default=True,
-    help="Augmentation before the second count.",
+    help="Augmentation of the second count.",
 )
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all counts and ratios.")
 def stats(tiles: Path, size: int, augmentation: Literal["paper", "dihedral", "none"], json_file: Path | None) -> None:
@@ -40,7 +44,7 @@ def stats(tiles: Path, size: int, augmentation: Literal["paper", "dihedral", "no
     print_result(dataset_tables(report))
 
 
-@data.command(cls=Command)
+@data.command(cls=Command, short_help="Write a tiles.csv that groups tiles of the same ground.")
 @click.argument("tiles", metavar="DATA", type=TILES)
 @click.option("--out", required=True, type=NEW_FILE, help="Manifest to write, with the groups in its column `group`.")
 def overlaps(tiles: Path, out: Path) -> None:
