@@ -223,7 +223,8 @@ def export_serving(
     Args:
         bundle: folder of the bundle.
         repository: folder of the repository; it is made if it does not exist.
-        base_path: folder of the repository as the server sees it; None: as before, at first /models.
+        base_path: folder of the repository as the server sees it; None: as in its models.config;
+            /models in a new repository.
         promote: make the newest version stable. If that is this bundle, no version is added.
 
     Raises:

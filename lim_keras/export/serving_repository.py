@@ -99,7 +99,8 @@ def export_serving(
     Args:
         bundle: `exported_models/<name>`.
         folder: the repository.
-        base_path: folder of the repository as the server sees it; None: as in models.config, at first `/models`.
+        base_path: folder of the repository as the server sees it; None: as in its models.config;
+            `/models` in a new repository.
         promote: make the newest version stable. If that is this bundle, no version is added.
 
     Raises:
@@ -274,6 +275,6 @@ def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
 
 def _replace_files(folder: Path, texts: Mapping[str, str]) -> None:
     """Write all files beside their places, then replace them in their order."""
-    with ExitStack() as stack:  # which leaves the last file first
+    with ExitStack() as stack:  # leaves the files in reverse order
         for name, text in reversed(list(texts.items())):
             stack.enter_context(atomic_file(folder / name)).write_text(text, encoding="utf-8")

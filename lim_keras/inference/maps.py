@@ -27,7 +27,7 @@ from lim_keras.raster.writer import MAP_NODATA
 STATE = "state.json"
 _MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
 _SYNC_BYTES = 32 * 2**20
-"""Written bytes after which the files are synchronised: a whole row of windows at once would stop the model."""
+"""Bytes after which written files are synchronised with the disk; a larger step would stall the model."""
 _SMALLEST_FILE = 1024
 """Bytes that GDAL needs to recognise a file as a raster."""
 _GDAL_TYPES = {"<f4": "Float32", "u1": "Byte"}
@@ -40,7 +40,7 @@ class Maps:
         folder: folder of the files. Files of an interrupted prediction with the same identity are continued.
         info: grid of the scene.
         spread: keep the standard deviation of the folds.
-        identity: of everything that decides the values; files with another one are overwritten.
+        identity: digest of everything that decides the values; files of another identity are overwritten.
         plan: layout of the windows; continued files keep their own.
 
     Raises:

@@ -147,7 +147,7 @@ def predict_maps(
         scene: open raster, with the model's bands.
         folder: folder of the maps; an interrupted prediction with the same identity is continued.
         options: how the scene is cut and predicted.
-        identity: of everything that decides the values.
+        identity: digest of everything that decides the values.
         progress: receives the number of predicted pixels.
 
     Returns:

@@ -29,7 +29,7 @@ from lim_keras.raster.georeference import Grid
 from lim_keras.raster.reader import RasterReader, RasterSource, gdal_settings
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
-# File systems allow 255 bytes for a name, and the files of a scene add up to 35; SQLite takes paths of 512.
+# File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
 _NAME_BYTES, _PATH_BYTES = 220, 512
 
 # Length of what `atomic_file` adds to the name of a draft.
@@ -253,8 +253,8 @@ class _SceneTask:
             return tuple(draft.replace(self._out / draft.name) for draft in drafts)
         except OSError as error:
             raise DataError(
-                f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). What is predicted is "
-                "kept: remove what is there or mend the folder, and repeat the call."
+                f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). The prediction "
+                "is kept: remove that file or repair the folder, and repeat the call."
             ) from error
 
 

@@ -51,7 +51,7 @@ def _fuse(features: Any, below: Any, channels: int, name: str) -> Any:
 
 
 _WIDEST = 8
-"""Channels of the coarsest stages over `channels`."""
+"""Channels of the coarsest stages, as a multiple of `channels`."""
 
 
 def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:

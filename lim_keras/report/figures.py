@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 GRID_COLUMNS = 5
 SCENE_PIXELS = 1600
 NAME_LENGTH = 34
-# Grid of overlays: width of a column, inches; greatest height of a picture and height of its title, columns.
+# Grid of overlays: width of a column in inches; largest height of a picture and height of its title, over that width.
 COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.15, 0.2
 LEGEND_IN = 4.5
 Pixel = TypeVar("Pixel", np.uint8, np.float32)

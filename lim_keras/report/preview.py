@@ -96,7 +96,8 @@ def draw_preview(
         scene: raster, see `lim_keras.raster.reader.RasterReader`.
         inventory: polygons, coloured by the column `probability_mean` and summed by `area_m2`, if there are such.
         path: file of the figure, .png, .svg or .pdf.
-        bands: one (grey) or three, by number from 1 on; of a scene of fewer than three, the first by default.
+        bands: one (grey) or three, by number from 1 on. A scene of fewer than three bands shows
+            its first by default.
         title: title of the figure; "": name of the scene.
         gsd_m: size of a pixel in metres, of a scene without georeference.
 

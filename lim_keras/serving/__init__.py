@@ -31,7 +31,7 @@ from lim_keras.serving.transport import MEBIBYTE, RetryPolicy, ServedSignature, 
 
 __all__ = ["RetryPolicy", "ServerAddress", "ServerModel", "ServerOptions", "connect"]
 
-_ENVELOPE_BYTES = 4096  # of a message that are not pixels, at most
+_ENVELOPE_BYTES = 4096  # upper limit of what a message holds beside pixels
 _RUNTIME_BYTES = 400e6  # Python and the geographic libraries
 
 
@@ -60,7 +60,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         return max(self.transport.limit - _ENVELOPE_BYTES, 0) // self.transport.message_bytes
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Choose rows and columns of windows that fit into a message, `in_flight` of them into `memory` bytes.
+        """Choose rows and columns of windows: one fits into a message, and `in_flight` of them fit into `memory` bytes.
 
         Raises:
             ConfigError: the smallest exact window does not fit; the message says which limit would do.
@@ -120,7 +120,8 @@ def connect(bundle: str | os.PathLike[str], server: str, *, options: ServerOptio
         options: limits of requests.
 
     Raises:
-        BundleError: model.json is missing or damaged, or the server has no such model or one of other bands or outputs.
+        BundleError: model.json is missing or damaged, or the server has no such model, or a model with other
+            bands or outputs.
         ServerError: the address is invalid, the server is away, or gRPC is not installed.
     """
     path, address, options = Path(bundle), ServerAddress.parse(server), options or ServerOptions()

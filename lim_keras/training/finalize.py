@@ -73,8 +73,8 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
 def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> RunEvaluation:
     """Fit threshold and calibration on out-of-fold predictions, then score the test tiles at that threshold.
 
-    The few held-out tiles of a single fit may hold another share of landslide pixels than the data; their histogram is
-    weighted to the share of all tiles but the test tiles.
+    The histogram is weighted to the share of landslide pixels in all tiles but the test tiles: the few held-out tiles
+    of a single fit may have another share.
     """
     draws = run.config.evaluation.bootstrap
     raw = [evaluate(read_out_of_fold(run, fold), "windows", 0.5, draws=1) for fold in run.held_out_folds]

@@ -95,7 +95,7 @@ def precision(policy: str) -> Iterator[None]:
 
 
 class _EncoderRate:
-    """Mixin of a Keras optimizer: warm-up, decoupled weight decay and a learning rate of the encoder's own.
+    """Mixin of a Keras optimizer: warm-up, decoupled weight decay and a separate learning rate for the encoder.
 
     Keras's own weight decay would shrink a frozen encoder and batch normalisation.
     """
@@ -116,7 +116,7 @@ class _EncoderRate:
         self._encoder_ids = {id(variable) for variable in encoder_variables}
 
     def build(self, variables: list[Any]) -> None:
-        """Find the encoder's variables, and the kernels, which alone decay."""
+        """Mark the encoder's variables and the kernels; weight decay applies to kernels only."""
         super().build(variables)  # type: ignore[misc]
         self._of_encoder = [id(variable) in self._encoder_ids for variable in variables]
         self._decays = [len(variable.shape) > 1 for variable in variables]
@@ -138,11 +138,11 @@ class _EncoderRate:
 
 
 class AdamW(_EncoderRate, keras.optimizers.Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) and a learning rate of the encoder's own."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) and a separate learning rate for the encoder."""
 
 
 class Sgd(_EncoderRate, keras.optimizers.SGD):
-    """Stochastic gradient descent with Nesterov momentum and a learning rate of the encoder's own."""
+    """Stochastic gradient descent with Nesterov momentum and a separate learning rate for the encoder."""
 
 
 def build_optimizer(settings: TrainingSection, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
