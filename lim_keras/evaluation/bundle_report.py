@@ -1,7 +1,6 @@
 """Evaluate a bundle under every protocol."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,30 +13,23 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import Predict
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, SamplingSection
-from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import BundleError, ConfigError, DataError
-from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles
+from lim_keras.errors import BundleError, ConfigError
+from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles, read_matching_tiles
 from lim_keras.evaluation.scene import evaluate_scene
-from lim_keras.files import make_folder, write_text
+from lim_keras.files import StrPath, make_folder, write_text
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.inference.stream import with_tta
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class BundleReport:
     """Scores of a bundle under each protocol.
 
-    Args:
-        info: model.json of the bundle.
-        results: one a protocol.
-        folds: results of each fold alone; empty if they were not wanted.
-        detections: scores of the scene by polygon; None without a scene.
-        pictures: files that were drawn.
+    folds: results of each fold's model, if they were asked for. detections: scores of the scene by polygon.
+    pictures: files of the figures.
     """
 
     info: BundleInfo
@@ -84,26 +76,21 @@ def evaluate_bundle(
     options: MapOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
-    """Evaluate a bundle on whole tiles, on random windows, and on a scene.
+    """Evaluate a bundle on whole tiles, on random windows, and on a scene; arguments as in `lim_keras.evaluate`.
 
     Args:
-        bundle: a loaded bundle with all of its folds, or its folder.
-        tiles: tiles, or a path that `read_tiles` reads; None: evaluate on the scene alone.
-        tile_ids: ids of the tiles to evaluate on; None: the run's test tiles, else all that were not trained on.
-        scene, truth: a raster and its landslides, as polygons or as labels on the same grid; both or neither.
-        settings: number of windows and of bootstrap draws.
-        each_fold: evaluate each fold's model alone, too.
-        options: how the scene is read and cut into windows; `tta` holds for tiles and windows, too.
-        progress: receives the steps of every protocol.
-
-    Raises:
-        BundleError: the bundle is incomplete or damaged.
-        ConfigError: there is nothing to evaluate on, or only one of `scene` and `truth`.
-        DataError: tiles or rasters cannot be used, or have other bands than the bundle.
+        settings: numbers of windows and of bootstrap draws.
+        options: how the scene is read and cut into windows; `tta` applies to tiles and windows, too.
     """
-    _check_given(tiles, scene, truth)
+    if (scene is None) != (truth is None):
+        raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
+    if tiles is None and scene is None:
+        raise ConfigError("Nothing to evaluate on. Expected `tiles`, or `scene` and `truth`. Received: neither.")
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
-    chosen = None if tiles is None else _chosen(tiles, tile_ids, bundle.info, progress)
+    info, chosen = bundle.info, None
+    if tiles is not None:
+        known = read_matching_tiles(tiles, info, progress)
+        chosen = choose_tiles(known, tile_ids, test=info.test_tiles, training=info.training_tiles)
     evaluator, tta = _evaluator(bundle, settings, progress), options is not None and options.tta
     on_scene = partial(evaluate_scene, settings=settings, options=options, progress=progress)
 
@@ -116,33 +103,14 @@ def evaluate_bundle(
         return (*on_tiles, ProtocolResult(result.evaluation, result.gallery)), result.detections
 
     together, detections = results(bundle)
-    numbers = range(bundle.info.folds) if each_fold and bundle.info.folds > 1 else ()
+    numbers = range(info.folds) if each_fold and info.folds > 1 else ()
     folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
-    return BundleReport(bundle.info, together, folds, detections)
-
-
-def _check_given(tiles: object, scene: object, truth: object) -> None:
-    if (scene is None) != (truth is None):
-        raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
-    if tiles is None and scene is None:
-        raise ConfigError("Nothing to evaluate on. Expected `tiles`, or `scene` and `truth`. Received: neither.")
+    return BundleReport(info, together, folds, detections)
 
 
 def _averaged(model: Bundle) -> Predict:
     predict = with_tta(model.predict_all, model.info.stride)
     return lambda images: predict(images).probability
-
-
-def _chosen(
-    tiles: TileSet | StrPath, wanted: Sequence[str] | None, info: BundleInfo, progress: ProgressCallback | None
-) -> TileSet:
-    tiles = tiles if isinstance(tiles, TileSet) else read_tiles(tiles, progress)
-    if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
-        raise DataError(
-            f"{tiles.root}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
-            f"Received: {tiles.bands} bands of {tiles.dtype}."
-        )
-    return choose_tiles(tiles, wanted, test=info.test_tiles, training=info.training_tiles)
 
 
 def _evaluator(bundle: Bundle, settings: EvaluationSection, progress: ProgressCallback | None) -> Evaluator:

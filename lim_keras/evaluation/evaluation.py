@@ -18,10 +18,9 @@ Subset = Literal["landslide", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image with its truth.
+    """An image (height, width, bands) of raw pixels with its mask (height, width).
 
-    image: (height, width, bands) raw pixels. mask: (height, width) uint8, 1 landslide, 0 background, 255 ignored.
-    kind: "landslide" or "non-landslide". group: samples of one group share ground; "" is a group of its own.
+    kind: "landslide" or "non-landslide". group: samples of one group show the same ground; "" is a group of its own.
     """
 
     name: str
@@ -33,10 +32,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Prediction for a sample.
-
-    probability: (height, width) float, 0..1. blind: (height, width) bool, landslides by the image-blind baseline.
-    """
+    """Probability of a sample's pixels, 0..1, and their landslide mask by the image-blind baseline."""
 
     sample: Sample
     probability: NDArray[np.floating[Any]]
@@ -56,11 +52,9 @@ class SampleScore:
 
 @dataclass(frozen=True, slots=True)
 class SubsetScores:
-    """Scores over the samples of a subset, each with its 95 % interval.
+    """Numbers of samples and labelled pixels of a subset, and scores of the model and of the image-blind baseline.
 
-    samples, pixels: their numbers; pixels are labelled ones. landslide_share: landslide pixels over labelled pixels.
-    average_precision: of the model, over all thresholds. model, blind: scores of the model and of the image-blind
-    baseline.
+    landslide_share: landslide pixels over labelled pixels. average_precision: of the model, over all thresholds.
     """
 
     samples: int
@@ -73,10 +67,7 @@ class SubsetScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of one protocol at one threshold.
-
-    histograms: of probabilities, by kind of sample. draws, seed: of the bootstrap of the intervals.
-    """
+    """Result of one protocol at one threshold: counts of each sample, and histograms by kind of sample."""
 
     protocol: ProtocolName
     threshold: float
@@ -92,16 +83,12 @@ class Evaluation:
 
     @property
     def subsets(self) -> tuple[Subset, ...]:
-        """Subsets that have scores; blocks of a scene are not divided by kind."""
+        """Subsets that have scores; the blocks of a scene have one subset, "all"."""
         kinds = {sample.kind for sample in self.samples}
         return ("landslide", "all") if self.protocol != "scene" and "landslide" in kinds else ("all",)
 
     def scores(self, subset: Subset = "all") -> SubsetScores:
-        """Pool the landslide samples or all samples.
-
-        Raises:
-            ConfigError: there is no such sample.
-        """
+        """Pool the landslide samples or all samples."""
         chosen = [sample for sample in self.samples if subset == "all" or sample.kind == subset]
         if not chosen:
             raise ConfigError(f"Expected `subset` as one of {self.subsets}. Received: {subset!r}.")
@@ -137,7 +124,7 @@ class Evaluation:
 
 @dataclass
 class _Tally:
-    """Counts that grow with every prediction."""
+    """Counts of the predictions so far."""
 
     threshold: float
     samples: list[SampleScore] = field(default_factory=list)
@@ -145,21 +132,14 @@ class _Tally:
 
     def add(self, prediction: Prediction) -> None:
         sample = prediction.sample
-        model, blind = (
-            count(prediction.probability >= self.threshold, sample.mask),
-            count(prediction.blind, sample.mask),
-        )
+        model = count(prediction.probability >= self.threshold, sample.mask)
+        blind = count(prediction.blind, sample.mask)
         self.samples.append(SampleScore(sample.name, sample.kind, sample.group, model, blind))
         self.histograms.setdefault(sample.kind, ProbabilityHistogram()).add(prediction.probability, sample.mask)
 
 
 def evaluate(
-    predictions: Iterable[Prediction],
-    protocol: ProtocolName,
-    threshold: float,
-    *,
-    draws: int = 1000,
-    seed: int = 2022,
+    predictions: Iterable[Prediction], protocol: ProtocolName, threshold: float, *, draws: int = 1000, seed: int = 2022
 ) -> Evaluation:
     """Score predictions of one predictor; see `evaluate_side_by_side`."""
     (evaluation,) = evaluate_side_by_side(((one,) for one in predictions), protocol, threshold, draws=draws, seed=seed)
@@ -174,20 +154,14 @@ def evaluate_side_by_side(
     draws: int = 1000,
     seed: int = 2022,
 ) -> list[Evaluation]:
-    """Score several predictors sample by sample, at one threshold.
+    """Score several predictors at one threshold; `predictions` holds, for each sample, one of each predictor.
 
     Args:
-        predictions: for each sample, one prediction of each predictor.
-        protocol: name of the protocol.
-        threshold: a pixel with probability >= threshold is landslide.
+        threshold: a pixel with probability >= threshold is landslide, 0..1.
         draws, seed: of the bootstrap.
-
-    Returns:
-        An evaluation of each predictor, in their order.
 
     Raises:
         DataError: there is no prediction.
-        ConfigError: the threshold is outside 0..1.
     """
     if not 0 <= threshold <= 1:
         raise ConfigError(f"Expected `threshold` in 0..1. Received: {threshold}.")
@@ -202,11 +176,7 @@ def evaluate_side_by_side(
 
 
 def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:
-    """Return one evaluation over the samples of all, such as the out-of-fold predictions of several folds.
-
-    Raises:
-        ConfigError: they have different protocols or thresholds, or there is none.
-    """
+    """Return one evaluation over the samples of all, such as the out-of-fold predictions of several folds."""
     parts = list(evaluations)
     made = {(part.protocol, part.threshold) for part in parts}
     if len(made) != 1:
@@ -225,11 +195,10 @@ class RunEvaluation:
     """Scores of a training run.
 
     Attributes:
-        name: of the run.
         threshold, calibration: fitted on the pooled out-of-fold predictions.
-        out_of_fold: by fold, the scores of its model on the tiles held out from it.
-        test: by protocol, the scores of the ensemble, or of the only model, on the test tiles.
-        test_folds: by fold and protocol, the scores of each model of an ensemble on the test tiles.
+        out_of_fold: scores of each fold's model on the tiles held out from it, by fold.
+        test: scores of the ensemble, or of the only model, on the test tiles, by protocol.
+        test_folds: scores of each model of an ensemble on the test tiles, by fold and protocol.
     """
 
     name: str

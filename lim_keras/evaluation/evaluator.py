@@ -11,12 +11,15 @@ from warnings import warn
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import Predict
 from lim_keras.config import EvaluationSection
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.sampling import pack, render
 from lim_keras.data.tiles import IGNORED, TileSet, TileStore, resample
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, ProtocolName, Sample, evaluate_side_by_side
+from lim_keras.files import StrPath
 from lim_keras.metrics.binary import count
 from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
 from lim_keras.progress import ProgressCallback, track
@@ -40,8 +43,8 @@ def tile_predictions(
         predict: raw pixels (n, h, w, bands) to probability (n, h, w).
         store: tiles at the ground sample distance of training.
         size: resize tiles to size x size first, as for a model trained on resized tiles; None: native size.
-        blind: mean mask of the training tiles; None: the baseline calls everything landslide.
-        batch: most tiles predicted at once; only neighbours of one size share a batch, so no tile is padded.
+        blind: mean mask of the training tiles; None: the baseline is landslide everywhere.
+        batch: most tiles in a call of `predict`; neighbours of different sizes do not share a call.
     """
     for sample, probability in _predicted(predict, _tiles(store, size), batch):
         shape = sample.mask.shape
@@ -57,11 +60,7 @@ def _tiles(store: TileStore, size: int | None) -> Iterator[Sample]:
 
 
 def window_predictions(predict: Predict, source: SheetWindows, *, batch: int = 8) -> Iterator[Prediction]:
-    """Predict windows.
-
-    A window with a landslide pixel is a landslide sample. Each window is a group of its own, as it may show parts of
-    several tiles.
-    """
+    """Predict windows; each one is a group of its own, because it may show parts of several tiles."""
     for sample, probability in _predicted(predict, _windows(source), batch):
         yield Prediction(sample, probability, everywhere(sample.mask.shape))
 
@@ -113,7 +112,7 @@ def sheet_predictions(
     Args:
         predict: raw pixels (n, h, w, bands) to probability (n, h, w).
         store: held-out tiles at the ground sample distance of training.
-        seed: decides which tiles are neighbours.
+        seed: of the order of tiles on the sheets.
         tile, halo, multiple: see `plan_windows`.
     """
     sizes = [store.size(position) for position in range(len(store))]
@@ -130,15 +129,12 @@ def sheet_predictions(
 class SheetWindows:
     """Square windows at random positions of the sheets.
 
-    A window that crosses the edge of a sheet continues at the opposite edge, so that every pixel appears equally often;
-    where the sheet is smaller than the window, repeated ground is labelled ignore. Windows come sheet by sheet, in
-    proportion to the area, so that memory holds one sheet at a time.
+    A window that crosses the edge of a sheet continues at the opposite edge, so that every pixel appears equally often.
+    In a window that is larger than the sheet, pixels that repeat are labelled ignore. The number of windows on a sheet
+    is proportional to its area. Windows are sorted by sheet, so that memory holds one sheet at a time.
 
-    Args:
-        store: tiles at the ground sample distance of training.
-        size: height and width of a window, pixels.
-        count: number of windows.
-        seed: decides which tiles are neighbours and where windows begin.
+    `store`: tiles at the ground sample distance of training. `size`: height and width of a window, pixels. `seed`: of
+    the order of tiles on the sheets and of the positions of windows.
     """
 
     def __init__(self, store: TileStore, size: int, count: int, seed: int) -> None:
@@ -186,14 +182,10 @@ DEFAULTS = EvaluationSection()
 
 
 class Gallery:
-    """The best and the worst samples of a stream of predictions.
+    """The `most` best and worst samples of a stream of predictions.
 
-    Best: highest F1 among samples with landslides. Worst: most wrong pixels, missed or false, because the pooled F1,
-    2 tp / (2 tp + fp + fn), falls with their number. Among equals the first is kept.
-
-    Args:
-        threshold: probability from which a pixel is landslide.
-        most: number of samples kept of each.
+    Best: highest F1 among samples with landslides. Worst: most wrong pixels, because the pooled F1,
+    2 tp / (2 tp + fp + fn), falls with their number. Of samples with equal ranks, the first is kept.
     """
 
     def __init__(self, threshold: float, most: int = 5) -> None:
@@ -248,10 +240,7 @@ def _copied(prediction: Prediction) -> Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolResult:
-    """Scores of one protocol, and the samples to look at.
-
-    folds: evaluation of each model alone, where the mean of several was evaluated.
-    """
+    """Scores of one protocol, its best and worst samples, and the scores of each model of an ensemble."""
 
     evaluation: Evaluation
     gallery: Gallery
@@ -260,18 +249,16 @@ class ProtocolResult:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A predictor with the settings of its training that its evaluation needs.
+    """A predictor, and the settings of its training that its evaluation needs.
 
     Args:
         predict: raw pixels (n, h, w, bands) to probability (n, h, w). With several predictors (folds of an ensemble),
             their mean is evaluated, and each one alone.
-        threshold: probability from which a pixel is landslide.
+        threshold: a pixel with probability >= threshold is landslide.
         mode, size: section `sampling` of the configuration.
         gsd_m: ground sample distance of training, metres; None: tiles are not resampled.
         blind: mean mask of the training tiles.
-        settings: number of windows and of bootstrap draws.
-        seed: of windows and bootstrap.
-        progress: receives the number of evaluated samples.
+        settings: numbers of windows and of bootstrap draws.
     """
 
     predict: Predict | Sequence[Predict]
@@ -294,10 +281,7 @@ class Evaluator:
         )
 
     def windows(self, tiles: TileSet) -> ProtocolResult:
-        """Evaluate on random windows of the tiles laid edge to edge (`SheetWindows`), at the scale of training.
-
-        A model of resized tiles gets the same windows, because a scene looks like them.
-        """
+        """Evaluate on random windows of tiles laid edge to edge (`SheetWindows`), which look like a scene."""
         windows = SheetWindows(self._at_training_scale(tiles), self.size, self.settings.windows, self.seed)
         return self._evaluate("windows", lambda predict: window_predictions(predict, windows), len(windows))
 
@@ -321,7 +305,7 @@ class Evaluator:
 
 
 def _with_mean(folds: Sequence[Iterable[Prediction]]) -> Iterator[tuple[Prediction, ...]]:
-    """Yield for each sample the mean of the folds, then each fold; a single predictor alone."""
+    """Yield, for each sample, the mean of the folds and each fold; of a single predictor, its prediction only."""
     for predictions in zip(*folds, strict=True):
         if len(predictions) == 1:
             yield predictions
@@ -339,15 +323,10 @@ def _watched(gallery: Gallery, side_by_side: Iterable[tuple[Prediction, ...]]) -
 def choose_tiles(
     tiles: TileSet, wanted: Sequence[str] | None, *, test: Sequence[str] = (), training: Sequence[str] = ()
 ) -> TileSet:
-    """Choose the tiles to evaluate on: the wanted ones, else the run's test tiles, else all that were not trained on.
-
-    Args:
-        tiles: all tiles.
-        wanted: ids of tiles; None: choose.
-        test, training: ids of the run's test and training tiles, as far as they are known.
+    """Choose the tiles to evaluate on: the wanted ids, else the run's test tiles, else all that were not trained on.
 
     Raises:
-        DataError: a wanted id is not in `tiles`, or there are none.
+        DataError: a wanted id is not in `tiles`, or no tile is left.
 
     Warns:
         LimKerasWarning: the model was trained on some of the chosen tiles.
@@ -368,3 +347,16 @@ def choose_tiles(
             stacklevel=2,
         )
     return tiles.subset(chosen)
+
+
+def read_matching_tiles(
+    tiles: TileSet | StrPath, info: BundleInfo, progress: ProgressCallback | None = None
+) -> TileSet:
+    """Read tiles, and raise DataError unless they have the bands and the data type of a bundle's images."""
+    known = tiles if isinstance(tiles, TileSet) else read_tiles(tiles, progress)
+    if (known.bands, known.dtype) != (info.bands, info.dtype):
+        raise DataError(
+            f"{known.root}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
+            f"Received: {known.bands} bands of {known.dtype}."
+        )
+    return known

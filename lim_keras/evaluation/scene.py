@@ -75,22 +75,8 @@ def evaluate_scene(
 ) -> SceneResult:
     """Map a scene and compare it with its truth, on the scene's own grid and at the model's threshold.
 
-    Pixels without data or without a label do not count. The polygons are those of an inventory.
-
-    Args:
-        model: a loaded model.
-        scene: raster of any size.
-        truth: landslide polygons, or a raster on the scene's grid: 1 landslide, 0 background, 255 or nodata no label.
-        settings: number of bootstrap draws.
-        seed: of the bootstrap.
-        options: how the scene is read, resampled and cut into windows.
-        progress: receives the number of predicted pixels.
-
-    Raises:
-        DataError: the scene cannot be used with this model, or the truth not with the scene.
-
-    Warns:
-        DomainWarning: the scene's ground sample distance is far from that of training.
+    Pixels without data or without a label do not count. Predicted polygons are those that an inventory has. `truth` and
+    errors are as in `lim_keras.evaluate_scene`.
     """
     options, truth, threshold = options or MapOptions(), Path(truth), model.info.threshold
     with (
@@ -113,7 +99,7 @@ def evaluate_scene(
 def _predict(
     model: SceneModel, scene: RasterReader, folder: Path, options: MapOptions, progress: ProgressCallback | None
 ) -> Path:
-    """Predict the maps, at the ground sample distance of training if asked, and return them on the scene's grid."""
+    """Predict maps, from a resampled scene if `options` ask for it, and return them on the scene's grid."""
     grid = reading_grid(scene.info, model.info, options.resample)
     if grid is None:
         return predict_maps(model, scene, folder, options=options, progress=progress)[0]
@@ -123,7 +109,7 @@ def _predict(
 
 
 def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -> Path:
-    """Write the landslide mask, ignored where the truth has no label: a landslide there is neither right nor wrong."""
+    """Write the landslide mask; pixels without a label are ignored, as a landslide there is neither right nor wrong."""
     mask = folder / "landslides.tif"
     write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
     return copy_blocks(
@@ -132,13 +118,7 @@ def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -
 
 
 def scene_predictions(maps: Path, scene: RasterReader, labels: Labels) -> Iterator[Prediction]:
-    """Yield the blocks of a mapped scene that hold a labelled pixel.
-
-    Args:
-        maps: maps on the scene's grid, see `lim_keras.raster.writer.maps_on_scene`.
-        scene: the scene.
-        labels: its truth.
-    """
+    """Yield the blocks of a mapped scene that hold a labelled pixel; `maps` are on the scene's grid."""
     with RasterReader(maps, bands=(1,)) as predicted:
         for box in blocks(scene.info.height, scene.info.width, BLOCK):
             probability, valid = predicted.image(box)
@@ -165,18 +145,12 @@ def _labels(truth: Path, polygons: GeoDataFrame, scene: RasterInfo) -> Iterator[
 
 
 def score_detections(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: float | None = None) -> Detections:
-    """Compare predicted and mapped landslides polygon by polygon; parts of a multi-polygon count alone.
+    """Compare predicted and mapped landslides; each part of a multi-polygon counts as a landslide.
 
     Args:
         predicted: polygons in the scene's CRS; without CRS, in the scene's own coordinates.
-        truth: polygons; reprojected if they are in another CRS.
+        truth: polygons; reprojected if they are in another CRS, and repaired (LimKerasWarning) if they are invalid.
         gsd_m: size of a pixel in metres where there is no CRS; None: no area classes.
-
-    Raises:
-        DataError: only one of the two has a CRS.
-
-    Warns:
-        LimKerasWarning: truth polygons are invalid, and repaired.
     """
     mapped = clean_polygons(_in_crs_of(predicted, truth), "truth")
     found = clean_polygons(predicted.geometry, "predicted")
@@ -199,17 +173,14 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
     """Read the mapped landslides of a scene as single polygons in its CRS; without one, in its own coordinates.
 
     Args:
-        path: polygons (VECTOR_SUFFIXES) in any CRS, cut at the scene's edge; for a scene without CRS, GeoJSON in
-            (column, -row). Or a label raster on the scene's grid (1 landslide, 0 background, no label see
-            `unlabelled`), where pixels that share an edge form a landslide; without georeference, the scene's size is
-            enough.
+        path: polygons (VECTOR_SUFFIXES) in any CRS, which are cut at the scene's edge; for a scene without CRS, GeoJSON
+            with coordinates (column, -row). Or a label raster: 1 landslide, 0 background, no label see `unlabelled`.
+            It has the scene's grid, or no georeference and the scene's size. Pixels that share an edge are one
+            landslide.
         like: header of the scene.
 
-    Raises:
-        DataError: the file is unreadable, has no polygon, no CRS, several layers, another grid, or unknown labels.
-
     Warns:
-        LimKerasWarning: polygons are invalid, and repaired; or none of them lies on the scene.
+        LimKerasWarning: polygons were repaired, or none of them lies on the scene.
     """
     if path.suffix.lower() not in VECTOR_SUFFIXES:
         return GeoDataFrame(geometry=_read_label_raster(path, like), crs=like.crs or None)
@@ -224,16 +195,7 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
 
 
 def rasterise_block(truth: GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[np.uint8]:
-    """Draw truth polygons on a box of the scene's grid.
-
-    Args:
-        truth: result of `read_truth`.
-        like: header of the scene.
-        box: pixels of the scene.
-
-    Returns:
-        (height, width), 1 where a polygon holds the centre of the pixel, else 0.
-    """
+    """Draw the polygons of `read_truth` on a box of the scene: 1 where one holds the centre of a pixel, else 0."""
     transform = Georeference.of(like).transform
     near = truth.geometry.iloc[truth.sindex.query(_outline(box, transform), predicate="intersects")]
     return rasterize_box(near, box, transform)
@@ -242,7 +204,7 @@ def rasterise_block(truth: GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[
 def unlabelled(labels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """Find pixels without a label: 255 and the file's nodata value, which may be NaN.
 
-    0 and 1 are labels even if the file calls them nodata, because many files do so with their background.
+    0 and 1 are always labels, because many files declare their background as nodata.
     """
     absent: NDArray[np.bool_] = labels == NO_LABEL
     if nodata is not None and nodata not in (0, 1):

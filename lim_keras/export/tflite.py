@@ -21,10 +21,9 @@ from lim_keras.bundle.litert import (
     warn_if_approximate,
 )
 from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import BundleError, ConfigError, DataError, LimKerasWarning
-from lim_keras.evaluation.evaluator import choose_tiles
+from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
+from lim_keras.evaluation.evaluator import choose_tiles, read_matching_tiles
 from lim_keras.export.documents import write_documents
 from lim_keras.export.tflite_check import (
     Window,
@@ -46,18 +45,7 @@ _CALIBRATION_WINDOWS = 256
 
 @dataclass(frozen=True)
 class LiteRtOptions:
-    """Options of a LiteRT export.
-
-    Args:
-        variants: kinds of numbers, one file each.
-        tile: height and width of the input, pixels; None: any.
-        fold: export this fold alone; None: all folds as one file.
-        tiles: folder or manifest of tiles, for calibration and comparison; None: compare on random pixels only.
-        tile_ids: tiles to compare on; None: the test tiles, else all that were not trained on.
-        allow_drop: keep files beyond their limit.
-        out: folder of the files; None: `<bundle>/tflite`.
-        threads: of the interpreter; None: one per core.
-    """
+    """Options of `lim_keras.export_litert`; without tiles, files are compared on random pixels."""
 
     variants: tuple[Variant, ...]
     tile: int | None = None
@@ -88,14 +76,6 @@ def export_litert(bundle: StrPath, options: LiteRtOptions) -> LiteRtExport:
     """Convert a bundle to .tflite files, compare each with the SavedModel, and keep those within their limit.
 
     Files in `<bundle>/tflite` become part of the bundle: model.json, model card and STAC item are written anew.
-
-    Raises:
-        BundleError: the bundle cannot be read, or LiteRT cannot run a file.
-        ConfigError: int8 without tiles, or an input size that the network cannot take.
-        DataError: tiles of other bands or data type.
-
-    Warns:
-        LimKerasWarning: windows too small for exact maps, or pixels that are taken as float32.
     """
     export = _Export.prepare(Path(bundle), options)
     folder = options.out or export.bundle / FOLDER
@@ -140,13 +120,7 @@ def _read_tiles(options: LiteRtOptions, info: BundleInfo) -> TileSet | None:
         if "int8" in options.variants:
             raise ConfigError("int8 is calibrated on training tiles, landslides among them. Give `tiles`.")
         return None
-    tiles = read_tiles(options.tiles)
-    if (tiles.bands, tiles.dtype) != (info.bands, info.dtype):
-        raise DataError(
-            f"{options.tiles}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} takes. "
-            f"Received: {tiles.bands} bands of {tiles.dtype}"
-        )
-    return tiles
+    return read_matching_tiles(options.tiles, info)
 
 
 def _convert(export: _Export, drafts: Mapping[Variant, Path]) -> None:
@@ -232,10 +206,7 @@ def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
 
 
 def _record(export: _Export, result: LiteRtExport) -> None:
-    """Record files of this export in the bundle's own folder; other files there stay unrecorded.
-
-    The bundle takes the name of its folder, which may have been renamed or copied since the export.
-    """
+    """Record the files of this export in the bundle, under the bundle's present name, if they lie in its folder."""
     bundle, info, folder = export.bundle, export.info, export.bundle / FOLDER
     if result.folder.resolve() != folder.resolve():
         return
@@ -251,7 +222,7 @@ def _record(export: _Export, result: LiteRtExport) -> None:
 
 
 def _known_figures(index: LiteRtIndex | None, info: BundleInfo, result: LiteRtExport) -> dict[str, LiteRtFigures]:
-    """Collect figures of every file in tflite.json; earlier files keep theirs, which are of other windows."""
+    """Return figures of every file in tflite.json; earlier files keep theirs, which other windows gave."""
     if index is None:
         return {}
     figures = {}

@@ -22,25 +22,7 @@ from lim_keras.evaluation.evaluation import Prediction
 from lim_keras.files import make_folder
 from lim_keras.metrics.binary import Confusion, count
 from lim_keras.metrics.calibration import Reliability
-from lim_keras.report.style import (
-    ACCENT,
-    FALSE_NEGATIVE,
-    FALSE_POSITIVE,
-    INK,
-    LABEL_PT,
-    MUTED,
-    PROBABILITY,
-    SERIES,
-    SMALL_PT,
-    TRUE_POSITIVE,
-    dress,
-    dress_picture,
-    headline,
-    new_figure,
-    outcome_legend,
-    round_length,
-    save,
-)
+from lim_keras.report import style
 
 if TYPE_CHECKING:
     from lim_keras.evaluation.bundle_report import BundleReport
@@ -48,7 +30,7 @@ if TYPE_CHECKING:
 GRID_COLUMNS = 5
 SCENE_PIXELS = 1600
 NAME_LENGTH = 34
-# Grid of overlays: width of a column in inches; largest height of a picture and height of its title, over that width.
+# Grid of overlays: column width in inches; greatest picture height and title height in column widths.
 COLUMN_IN, TALLEST, TITLE_ROOM = 2.45, 1.15, 0.2
 LEGEND_IN = 4.5
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
@@ -60,70 +42,51 @@ FILL_SHARE, SATURATION, IGNORED_LIGHT = 0.72, 0.45, 0.45
 def training_curves(histories: Mapping[str, Any], path: str | PathLike[str]) -> Path:
     """Draw loss and F1 over the epochs, one colour for each fold; training is dotted.
 
-    Args:
-        histories: columns by name of the fold; `loss` is required, `val_loss`, `f1` and `val_f1` are optional.
-        path: file of the figure, .png, .svg or .pdf.
-
-    Raises:
-        DataError: there is no history, or one without `loss`.
+    `histories` holds columns by name of the fold: `loss` (required), `val_loss`, `f1` and `val_f1`.
     """
     if not histories:
         raise DataError("Expected at least one history in `histories`. Received: none.")
-    figure = new_figure(10, 3.9)
+    figure = style.new_figure(10, 3.9)
     panels = figure.subplots(1, 2)
     for axes, column, title in zip(panels, ("loss", "f1"), ("Loss", "Landslide F1"), strict=True):
-        dress(axes, title, "epoch")
+        style.dress(axes, title, "epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for index, (name, history) in enumerate(histories.items()):
             if "loss" not in history:
                 raise DataError(f"History {name}: expected a column `loss`. Received: {', '.join(map(str, history))}")
-            _draw_history(axes, history, column, SERIES[index % len(SERIES)])
+            _draw_history(axes, history, column, _colour(index))
     panels[0].set_ylim(bottom=0)
     panels[1].set_ylim(0, 1)
     _curve_legend(figure, list(histories))
-    return save(figure, path)
+    return style.save(figure, path)
 
 
 def overlay_grid(
     predictions: Sequence[Prediction], path: str | PathLike[str], *, threshold: float = 0.5, title: str = ""
 ) -> Path:
-    """Draw samples, five in a row: each image above its overlay, titled with name and scores.
-
-    Args:
-        predictions: samples with their predictions, such as the best of a `Gallery`.
-        path: file of the figure, .png, .svg or .pdf.
-        threshold: probability from which a pixel is landslide.
-        title: title of the figure.
-
-    Raises:
-        DataError: there is no sample, or the shapes of one differ.
-    """
+    """Draw samples, five in a row: each image above its overlay, titled with name and scores."""
     if not predictions:
         raise DataError("Expected at least one sample in `predictions`. Received: none.")
     columns = min(GRID_COLUMNS, len(predictions))
     samples = [prediction.sample for prediction in predictions]
     rows = [samples[first : first + columns] for first in range(0, len(samples), columns)]
     heights = [max(2 * min(one.mask.shape[0] / one.mask.shape[1], TALLEST) for one in row) + TITLE_ROOM for row in rows]
-    figure = new_figure(max(COLUMN_IN * columns, LEGEND_IN), COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
+    figure = style.new_figure(max(COLUMN_IN * columns, LEGEND_IN), COLUMN_IN * sum(heights) + 0.5 + 0.4 * bool(title))
     panels = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes in panels.flat:
         axes.set_axis_off()
     for axes, prediction in zip(panels.flat, predictions, strict=False):
         _show(axes, _stacked(prediction, threshold), _sample_title(prediction, threshold))
-        axes.title.set_fontsize(SMALL_PT)
+        axes.title.set_fontsize(style.SMALL_PT)
         axes.set_anchor("NW")
     if title:
-        headline(figure, title)
-    outcome_legend(figure)
-    return save(figure, path)
+        style.headline(figure, title)
+    style.outcome_legend(figure)
+    return style.save(figure, path)
 
 
 def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> list[Path]:
-    """Draw the best and worst samples of each protocol and `reliability.png`.
-
-    Returns:
-        The files: `<protocol>_best.png` and `<protocol>_worst.png` where there are such samples, and the diagram.
-    """
+    """Write `<protocol>_best.png`, `<protocol>_worst.png` and `reliability.png`, each if there is data for it."""
     folder = Path(folder)
     make_folder(folder)
     written = []
@@ -139,55 +102,43 @@ def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> l
 
 
 def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> Path:
-    """Draw background pixels for each landslide pixel (Eq. 1-3 of Chen et al. 2022), a bar for each named ratio.
-
-    Raises:
-        DataError: there is no ratio, or one is not a finite number >= 0.
-    """
+    """Draw a bar for each ratio of background to landslide pixels (Eq. 1-3 of Chen et al. 2022)."""
     values = list(ratios.values())
     if not values or not all(np.isfinite(value) and value >= 0 for value in values):
         raise DataError(f"Expected finite numbers >= 0 in `ratios`. Received: {dict(ratios)}.")
-    figure = new_figure(7.5, 0.55 * len(values) + 1.3)
+    figure = style.new_figure(7.5, 0.55 * len(values) + 1.3)
     axes = figure.subplots()
-    dress(axes, "Background pixels for each landslide pixel")
-    bars = axes.barh(list(ratios), values, height=0.58, color=ACCENT)
-    axes.bar_label(bars, [f"{value:.1f}" for value in values], padding=5, fontsize=LABEL_PT, color=INK)
+    style.dress(axes, "Background pixels for each landslide pixel")
+    bars = axes.barh(list(ratios), values, height=0.58, color=style.ACCENT)
+    axes.bar_label(bars, [f"{value:.1f}" for value in values], padding=5, fontsize=style.LABEL_PT, color=style.INK)
     axes.invert_yaxis()
     axes.set_xlim(0, max(max(values) * 1.12, 1e-9))
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.tick_params(axis="y", labelsize=LABEL_PT, colors=INK)
-    return save(figure, path)
+    axes.tick_params(axis="y", labelsize=style.LABEL_PT, colors=style.INK)
+    return style.save(figure, path)
 
 
 def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | PathLike[str]) -> Path:
-    """Draw the share of landslide pixels over the predicted probability, above the number of pixels.
-
-    Args:
-        curves: bars of `ProbabilityHistogram.reliability` by name.
-        path: file of the figure, .png, .svg or .pdf.
-
-    Raises:
-        DataError: there is no curve, or one without bars.
-    """
+    """Draw reliability diagrams above the numbers of pixels; `curves` holds their bars by name."""
     if not curves or not all(curves.values()):
         raise DataError("Expected curves with at least one bar in `curves`. Received: none.")
-    figure = new_figure(5.4, 6.4)
+    figure = style.new_figure(5.4, 6.4)
     top, bottom = figure.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
-    dress(top, "Reliability", "", "share of landslide pixels")
-    dress(bottom, "", "predicted probability", "pixels")
-    top.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+    style.dress(top, "Reliability", "", "share of landslide pixels")
+    style.dress(bottom, "", "predicted probability", "pixels")
+    top.plot((0, 1), (0, 1), color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
     for index, (name, bars) in enumerate(curves.items()):
-        colour, probability = SERIES[index % len(SERIES)], [bar.mean_probability for bar in bars]
+        colour, probability = _colour(index), [bar.mean_probability for bar in bars]
         shares = [bar.landslide_share for bar in bars]
         top.plot(probability, shares, color=colour, linewidth=1.8, marker="o", markersize=4.5, label=name)
         bottom.plot(probability, [bar.pixels for bar in bars], color=colour, linewidth=1.5, marker="o", markersize=3)
     top.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     bottom.set_yscale("log")
     bottom.minorticks_off()
-    top.legend(frameon=False, fontsize=LABEL_PT, labelcolor=INK, loc="upper left")
-    return save(figure, path)
+    top.legend(loc="upper left", **style.LEGEND)
+    return style.save(figure, path)
 
 
 def scene_overview(
@@ -205,30 +156,27 @@ def scene_overview(
         scene: (h, w, bands), drawn with at most 1,600 pixels on the longer side.
         truth: (h, w), 1 landslide, 0 background, 255 ignore.
         probability: (h, w), 0..1; NaN without prediction.
-        threshold: probability from which a pixel is landslide.
+        threshold: a pixel with probability >= threshold is landslide.
         path: file of the figure, .png, .svg or .pdf.
         gsd_m: size of a pixel in metres, for the scale bar; None: no bar.
-
-    Raises:
-        DataError: shapes differ.
     """
     picture, coloured = as_picture(scene), colour_overlay(scene, truth, probability, threshold)
     height, width = picture.shape[:2]
     confusion = count(np.asarray(probability) >= threshold, np.asarray(truth, np.uint8))
-    figure = new_figure(15, max(4.7 * height / width, 1.5) + 1.2)
+    figure = style.new_figure(15, max(4.7 * height / width, 1.5) + 1.2)
     panels = figure.subplots(1, 3)
     _show(panels[0], shrink(picture, SCENE_PIXELS), "Scene", (width, height))
     chances = shrink(np.asarray(probability, np.float32), SCENE_PIXELS)
-    drawn = panels[1].imshow(chances, cmap=PROBABILITY, vmin=0, vmax=1, extent=(0, width, height, 0))
-    dress_picture(panels[1], "Landslide probability")
+    drawn = panels[1].imshow(chances, cmap=style.PROBABILITY, vmin=0, vmax=1, extent=(0, width, height, 0))
+    style.dress_picture(panels[1], "Landslide probability")
     _show(panels[2], shrink(coloured, SCENE_PIXELS), f"At {threshold:.2f}: {_score_line(confusion)}", (width, height))
     bar = figure.colorbar(drawn, cax=panels[1].inset_axes((0, -0.05, 1, 0.022)), orientation="horizontal")
-    bar.ax.tick_params(labelsize=SMALL_PT, colors=MUTED, length=0)
+    bar.ax.tick_params(labelsize=style.SMALL_PT, colors=style.MUTED, length=0)
     bar.outline.set_visible(False)
     if gsd_m is not None:
         _draw_scale(panels[0], width, height, gsd_m)
-    outcome_legend(figure)
-    return save(figure, path)
+    style.outcome_legend(figure)
+    return style.save(figure, path)
 
 
 def _draw_history(axes: Axes, history: Any, column: str, colour: str) -> None:
@@ -241,23 +189,25 @@ def _draw_history(axes: Axes, history: Any, column: str, colour: str) -> None:
 
 
 def _curve_legend(figure: Figure, names: Sequence[str]) -> None:
-    lines = [Line2D([], [], color=SERIES[k % len(SERIES)], linewidth=1.8, label=name) for k, name in enumerate(names)]
-    lines.append(Line2D([], [], color=MUTED, linewidth=1.8, label="validation"))
-    lines.append(Line2D([], [], color=MUTED, linewidth=1.1, linestyle=(0, (1.5, 1.5)), label="training"))
-    figure.legend(
-        handles=lines, loc="outside right center", frameon=False, fontsize=LABEL_PT, labelcolor=INK, handlelength=1.8
-    )
+    lines = [Line2D([], [], color=_colour(k), linewidth=1.8, label=name) for k, name in enumerate(names)]
+    lines.append(Line2D([], [], color=style.MUTED, linewidth=1.8, label="validation"))
+    lines.append(Line2D([], [], color=style.MUTED, linewidth=1.1, linestyle=(0, (1.5, 1.5)), label="training"))
+    figure.legend(handles=lines, loc="outside right center", handlelength=1.8, **style.LEGEND)
+
+
+def _colour(series: int) -> str:
+    return style.SERIES[series % len(style.SERIES)]
 
 
 def _show(axes: Axes, picture: NDArray[np.uint8], title: str = "", size: tuple[int, int] | None = None) -> None:
-    """Draw a picture; `size`: width and height before it was shrunk, for axes in those pixels."""
+    """Draw a picture on axes in pixels of `size`, its width and height before it was shrunk."""
     width, height = size or (picture.shape[1], picture.shape[0])
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
-    dress_picture(axes, title)
+    style.dress_picture(axes, title)
 
 
 def _stacked(prediction: Prediction, threshold: float) -> NDArray[np.uint8]:
-    """Return the image, a white line and the overlay as one picture, so that the layout keeps them together."""
+    """Return the image above its overlay as one picture, so that the layout keeps them together."""
     sample = prediction.sample
     coloured = colour_overlay(sample.image, sample.mask, prediction.probability, threshold)
     line = np.full((max(coloured.shape[1] // 50, 1), coloured.shape[1], 3), 255, np.uint8)
@@ -277,28 +227,20 @@ def _score_line(confusion: Confusion) -> str:
 
 def _draw_scale(axes: Axes, width: int, height: int, gsd_m: float) -> None:
     """Draw a bar of a round length, at most a fifth of the scene, in the lower left corner."""
-    length_m = round_length(0.2 * width * gsd_m)
+    length_m = style.round_length(0.2 * width * gsd_m)
     label = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
     left, right, level = 0.04 * width, 0.04 * width + length_m / gsd_m, 0.96 * height
     halo = [withStroke(linewidth=4, foreground="white")]
-    axes.plot((left, right), (level, level), color=INK, linewidth=2.5, path_effects=halo)
+    axes.plot((left, right), (level, level), color=style.INK, linewidth=2.5, path_effects=halo)
     middle = (left + right) / 2
-    axes.text(middle, level - 0.02 * height, label, color=INK, fontsize=LABEL_PT, ha="center", path_effects=halo)
+    text = {"color": style.INK, "fontsize": style.LABEL_PT, "ha": "center"}
+    axes.text(middle, level - 0.02 * height, label, path_effects=halo, **text)
 
 
 def as_picture(image: ArrayLike) -> NDArray[np.uint8]:
-    """Convert an image to RGB: its first three bands, or the first as grey.
+    """Convert (h, w) or (h, w, bands) to RGB (h, w, 3) uint8: the first three bands, or the first as grey.
 
-    uint8 is kept; other types are stretched from the 2nd to the 98th percentile of their finite values.
-
-    Args:
-        image: (h, w) or (h, w, bands).
-
-    Returns:
-        (h, w, 3) uint8.
-
-    Raises:
-        DataError: `image` has another shape, or no pixel.
+    Types other than uint8 are stretched from the 2nd to the 98th percentile of their finite values.
     """
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or pixels.size == 0:
@@ -316,19 +258,13 @@ def as_picture(image: ArrayLike) -> NDArray[np.uint8]:
 def colour_overlay(
     image: ArrayLike, mask: ArrayLike, prediction: ArrayLike, threshold: float = 0.5
 ) -> NDArray[np.uint8]:
-    """Colour true positives, false positives and false negatives on a paler image.
+    """Colour true positives, false positives and false negatives on a paler image; return (h, w, 3) uint8.
 
     Args:
         image: see `as_picture`.
         mask: (h, w), 1 landslide, 0 background, 255 ignore; ignored pixels are darkened.
         prediction: (h, w), a probability 0..1 or a mask of 0 and 1.
-        threshold: probability from which a pixel is landslide.
-
-    Returns:
-        (h, w, 3) uint8.
-
-    Raises:
-        DataError: shapes differ.
+        threshold: a pixel with prediction >= threshold is landslide.
     """
     picture, truth, predicted = as_picture(image), np.asarray(mask), np.asarray(prediction)
     for name, values in (("mask", truth), ("prediction", predicted)):
@@ -338,9 +274,9 @@ def colour_overlay(
     result = grey + SATURATION * (picture - grey)
     landslide, found = truth == 1, predicted >= threshold
     outcomes = (
-        (landslide & found, TRUE_POSITIVE),
-        ((truth == 0) & found, FALSE_POSITIVE),
-        (landslide & ~found, FALSE_NEGATIVE),
+        (landslide & found, style.TRUE_POSITIVE),
+        ((truth == 0) & found, style.FALSE_POSITIVE),
+        (landslide & ~found, style.FALSE_NEGATIVE),
     )
     for where, colour in outcomes:
         result[where] += FILL_SHARE * (255 * np.array(to_rgb(colour), np.float32) - result[where])

@@ -24,23 +24,11 @@ from lim_keras.errors import DataError
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.raster.georeference import Georeference, RasterInfo, apply, inverse
 from lim_keras.raster.reader import RasterReader, RasterSource
-from lim_keras.report.style import (
-    DPI,
-    INK,
-    LABEL_PT,
-    MUTED,
-    PROBABILITY,
-    SMALL_PT,
-    TITLE_PT,
-    as_written,
-    new_figure,
-    round_length,
-    save,
-)
+from lim_keras.report import style
 
 LONGEST_PX = 1440
 SMALL_PX = 10
-"""Landslides smaller than this in the picture, pixels, are ringed."""
+"""Landslides smaller than this in the picture, in pixels, get a ring instead of an outline."""
 
 _RGB = (1, 2, 3)
 _PERCENTILES = (2, 98)
@@ -55,11 +43,7 @@ _SQUARE_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class _View:
-    """Geometry of the picture of a scene.
-
-    pixel_m: width and height of the centre pixel in metres; None if unknown. width_in, height_in: size of the picture
-    in inches, in the proportions of the ground.
-    """
+    """Geometry of the picture of a scene; `pixel_m`: width and height of the centre pixel in metres, if known."""
 
     info: RasterInfo
     georeference: Georeference
@@ -75,7 +59,7 @@ class _View:
     @property
     def drawn_px(self) -> tuple[float, float]:
         """Pixels of the picture for each pixel of the scene, across and down."""
-        return self.width_in * DPI / self.info.width, self.height_in * DPI / self.info.height
+        return self.width_in * style.DPI / self.info.width, self.height_in * style.DPI / self.info.height
 
 
 def draw_preview(
@@ -89,17 +73,16 @@ def draw_preview(
 ) -> Path:
     """Draw a scene with its landslides outlined, small ones ringed, and with scale bar and legend.
 
-    The scene is averaged to 1,440 pixels on its longer side, block by block; other types than uint8 are stretched from
-    the 2nd to the 98th percentile; pixels without data are light grey.
+    The scene is averaged to 1,440 pixels on its longer side. Types other than uint8 are stretched from the 2nd to the
+    98th percentile. Pixels without data are light grey.
 
     Args:
         scene: raster, see `lim_keras.raster.reader.RasterReader`.
-        inventory: polygons, coloured by the column `probability_mean` and summed by `area_m2`, if there are such.
+        inventory: polygons, coloured by the column `probability_mean` and summed by `area_m2` if it has them.
         path: file of the figure, .png, .svg or .pdf.
-        bands: one (grey) or three, by number from 1 on. A scene of fewer than three bands shows
-            its first by default.
+        bands: one (grey) or three band numbers, counted from 1; a scene of one or two bands is drawn in grey.
         title: title of the figure; "": name of the scene.
-        gsd_m: size of a pixel in metres, of a scene without georeference.
+        gsd_m: size of a pixel in metres, for a scene without georeference.
 
     Raises:
         DataError: the scene cannot be read, or has no such band.
@@ -120,14 +103,14 @@ def draw_preview(
     x = _draw_legend(strip, view, [(symbol, text) for symbol, text, shown in symbols if shown], coloured)
     if coloured:
         _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "mean probability")
-    return save(figure, path)
+    return style.save(figure, path)
 
 
 def _view(info: RasterInfo, georeference: Georeference) -> _View:
     pixel_m = _pixel_sides(info, georeference)
     across, along = pixel_m or (1.0, 1.0)
     width, height = info.width * across, info.height * along
-    longest_in = min(max(max(info.width, info.height) * _ENLARGED / DPI, _LEAST_IN), LONGEST_PX / DPI)
+    longest_in = min(max(max(info.width, info.height) * _ENLARGED / style.DPI, _LEAST_IN), LONGEST_PX / style.DPI)
     scale = longest_in / max(width, height)
     return _View(info, georeference, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
 
@@ -184,7 +167,7 @@ def _outlines(
 
 
 def _draw_landslides(axes: Axes, shapes: NDArray[Any], probability: NDArray[np.float64], view: _View) -> int:
-    """Draw outlines, and rings around landslides too small for one; return the number of rings."""
+    """Draw outlines, and rings around landslides that are too small for an outline; return the number of rings."""
     if not len(shapes):
         return 0
     scale = np.array(view.drawn_px)
@@ -208,20 +191,20 @@ def _draw_landslides(axes: Axes, shapes: NDArray[Any], probability: NDArray[np.f
 def _colours(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return RGB (n, 3)."""
     known = np.isfinite(probability)[:, None]
-    return np.where(known, colormaps[PROBABILITY](np.nan_to_num(probability))[:, :3], to_rgb(_PLAIN))
+    return np.where(known, colormaps[style.PROBABILITY](np.nan_to_num(probability))[:, :3], to_rgb(_PLAIN))
 
 
 def _lay_out(view: _View) -> tuple[Figure, Axes, Axes]:
     """Return a figure, the axes of the picture in pixels of the scene, and those of the legend in inches."""
     strip_in = max(view.width_in, _LEGEND_WIDTH_IN)
     width, height = strip_in + 2 * _MARGIN_IN, view.height_in + _TITLE_IN + _LEGEND_IN
-    figure = new_figure(width, height)
+    figure = style.new_figure(width, height)
     figure.set_layout_engine("none")  # all positions are set in inches
     left = _MARGIN_IN / width
     axes = figure.add_axes((left, _LEGEND_IN / height, view.width_in / width, view.height_in / height))
     axes.set(xticks=[], yticks=[], xlim=(0, view.info.width), ylim=(view.info.height, 0))
     for spine in axes.spines.values():
-        spine.set(color=MUTED, linewidth=0.6)
+        spine.set(color=style.MUTED, linewidth=0.6)
     strip = figure.add_axes((left, 0, strip_in / width, _LEGEND_IN / height))
     strip.set(xlim=(0, strip_in), ylim=(0, _LEGEND_IN))
     strip.set_axis_off()
@@ -233,9 +216,9 @@ def _write_headings(figure: Figure, title: str, summary: str) -> None:
     longest = int((width - 2 * _MARGIN_IN) / 0.125)
     title = title if len(title) <= longest else title[: longest - 1] + "…"
     left = _MARGIN_IN / width
-    style = as_written() | {"fontsize": TITLE_PT + 3, "color": INK, "fontweight": "bold", "va": "center"}
-    figure.text(left, 1 - 0.38 / height, title, **style)
-    figure.text(left, 1 - 0.67 / height, summary, fontsize=LABEL_PT + 0.5, color=MUTED, va="center")
+    size, font = style.TITLE_PT + 3, style.as_written()
+    figure.text(left, 1 - 0.38 / height, title, size=size, color=style.INK, weight="bold", va="center", **font)
+    figure.text(left, 1 - 0.67 / height, summary, fontsize=style.LABEL_PT + 0.5, color=style.MUTED, va="center")
 
 
 def _summary(inventory: geopandas.GeoDataFrame, view: _View) -> str:
@@ -269,16 +252,16 @@ def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], c
     if view.north_up:
         _draw_north(strip, x, level)
         x += 0.4
-    colour = colormaps[PROBABILITY](0.75) if coloured else to_rgb(_PLAIN)
+    colour = colormaps[style.PROBABILITY](0.75) if coloured else to_rgb(_PLAIN)
     for symbol, name in symbols:
         if symbol == "ring":
             size = _RING_PT**2
             strip.scatter([x + 0.12], [level], size, facecolors="none", edgecolors=[colour], linewidths=_LINE_PT)
         else:
-            face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (_NO_DATA, MUTED, 0.5)
+            face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (_NO_DATA, style.MUTED, 0.5)
             place = (x, level - 0.075)
             strip.add_patch(Rectangle(place, 0.24, 0.15, facecolor=face, edgecolor=edge, linewidth=width))
-        strip.text(x + 0.33, level, name, fontsize=LABEL_PT, color=INK, va="center")
+        strip.text(x + 0.33, level, name, fontsize=style.LABEL_PT, color=style.INK, va="center")
         x += 0.33 + 0.07 * len(name) + 0.2
     return x
 
@@ -287,21 +270,22 @@ def _draw_scale(strip: Axes, view: _View, level: float) -> float:
     """Draw a bar of a round length in metres, or in pixels if their size is unknown; return its end in inches."""
     unit = view.pixel_m[0] if view.pixel_m else 1.0
     inch = view.info.width * unit / view.width_in
-    length = round_length(min(max(0.2 * view.width_in, 0.9), 1.8) * inch)
+    length = style.round_length(min(max(0.2 * view.width_in, 0.9), 1.8) * inch)
     in_km = view.pixel_m is not None and length >= 1000
     label = f"{length / 1000:g} km" if in_km else f"{length:g} {'m' if view.pixel_m else 'px'}"
     half = length / inch / 2
-    for left, face in ((0.0, INK), (half, "white")):
-        strip.add_patch(Rectangle((left, level - 0.04), half, 0.08, facecolor=face, edgecolor=INK, linewidth=0.8))
-    strip.text(0, level + 0.09, "0", fontsize=SMALL_PT, color=INK, va="bottom")
-    strip.text(2 * half, level + 0.09, label, fontsize=SMALL_PT, color=INK, va="bottom", ha="center")
+    for left, face in ((0.0, style.INK), (half, "white")):
+        strip.add_patch(Rectangle((left, level - 0.04), half, 0.08, facecolor=face, edgecolor=style.INK, linewidth=0.8))
+    strip.text(0, level + 0.09, "0", fontsize=style.SMALL_PT, color=style.INK, va="bottom")
+    strip.text(2 * half, level + 0.09, label, fontsize=style.SMALL_PT, color=style.INK, va="bottom", ha="center")
     return 2 * half + 0.2
 
 
 def _draw_north(strip: Axes, x: float, level: float) -> None:
     arrow = [(x - 0.08, level - 0.13), (x, level + 0.1), (x + 0.08, level - 0.13), (x, level - 0.07)]
-    strip.add_patch(Polygon(arrow, facecolor=INK, edgecolor=INK, linewidth=0.5))
-    strip.text(x, level + 0.12, "N", fontsize=SMALL_PT, color=INK, ha="center", va="bottom", fontweight="bold")
+    strip.add_patch(Polygon(arrow, facecolor=style.INK, edgecolor=style.INK, linewidth=0.5))
+    text = {"size": style.SMALL_PT, "color": style.INK, "weight": "bold"}
+    strip.text(x, level + 0.12, "N", ha="center", va="bottom", **text)
 
 
 def _draw_colours(strip: Axes, left: float, label: str) -> None:
@@ -310,9 +294,9 @@ def _draw_colours(strip: Axes, left: float, label: str) -> None:
     left = min(left, across - _COLOURS_IN)
     place = (left / across, (_LEGEND_IN - 0.46) / _LEGEND_IN, _COLOURS_IN / across, 0.1 / _LEGEND_IN)
     axes = strip.inset_axes(place)
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=PROBABILITY, extent=(0, 1, 0, 1), aspect="auto")
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=style.PROBABILITY, extent=(0, 1, 0, 1), aspect="auto")
     axes.set(xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], yticks=[])
-    axes.tick_params(labelsize=SMALL_PT, colors=MUTED, length=0, pad=2)
-    axes.set_title(label, fontsize=SMALL_PT, color=INK, loc="left", pad=3)
+    axes.tick_params(labelsize=style.SMALL_PT, colors=style.MUTED, length=0, pad=2)
+    axes.set_title(label, fontsize=style.SMALL_PT, color=style.INK, loc="left", pad=3)
     for spine in axes.spines.values():
         spine.set_visible(False)

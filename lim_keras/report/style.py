@@ -22,16 +22,13 @@ INK, MUTED, GRID = "#22272e", "#6b7280", "#e3e6ea"
 ACCENT = "#0072b2"
 # Hues of Okabe and Ito, for any colour vision; folds beyond the seventh begin again.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
-# They differ in lightness as well as in hue, and from forest and soil.
+# Overlay colours: they differ from each other in lightness and hue, and from forest and soil.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = "#38a3f5", "#ffe14d", "#d5285a"
-OUTCOMES = {
-    "true positive": TRUE_POSITIVE,
-    "false positive": FALSE_POSITIVE,
-    "false negative": FALSE_NEGATIVE,
-}
-# Lightness falls evenly, so that it reads in grey.
+OUTCOMES = {"true positive": TRUE_POSITIVE, "false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
+# A colour map whose lightness falls evenly, so that it can be printed in grey.
 PROBABILITY = "YlOrRd"
 TITLE_PT, LABEL_PT, SMALL_PT = 11, 9.5, 8.5
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": LABEL_PT, "labelcolor": INK}
 FORMATS = (".png", ".svg", ".pdf")
 # Fonts with Chinese, Japanese and Korean characters, on Linux, macOS and Windows.
 _CJK_FONTS = (
@@ -59,13 +56,13 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def as_written() -> dict[str, Any]:
-    """Return options for a text of the user, such as a file name: no formula between $ signs, and CJK fonts."""
+    """Return text options for file names and other words of the user: no math between $ signs, and CJK fonts."""
     installed = {font.name for font in fontManager.ttflist}
     return {"parse_math": False, "fontfamily": ["sans-serif", *(name for name in _CJK_FONTS if name in installed)]}
 
 
 def dress(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> None:
-    """Set titles to the left, a light grid and two spines."""
+    """Set title and labels, a light grid, and spines on the left and at the bottom only."""
     axes.set_title(title, fontsize=TITLE_PT, color=INK, loc="left", pad=8)
     axes.set_xlabel(x_label, fontsize=LABEL_PT, color=MUTED)
     axes.set_ylabel(y_label, fontsize=LABEL_PT, color=MUTED)
@@ -84,18 +81,10 @@ def dress_picture(axes: Axes, title: str = "") -> None:
 
 
 def outcome_legend(figure: Figure) -> None:
-    """Add the three outcomes in one line at the bottom."""
+    """Add a legend of the three outcomes at the bottom."""
     patches = [Patch(facecolor=colour, edgecolor=INK, linewidth=0.4, label=name) for name, colour in OUTCOMES.items()]
-    figure.legend(
-        handles=patches,
-        loc="outside lower center",
-        ncols=len(patches),
-        frameon=False,
-        fontsize=LABEL_PT,
-        labelcolor=INK,
-        handlelength=1.2,
-        handleheight=1.0,
-    )
+    size = {"handlelength": 1.2, "handleheight": 1.0}
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), **size, **LEGEND)
 
 
 def headline(figure: Figure, text: str) -> Text:
@@ -104,11 +93,7 @@ def headline(figure: Figure, text: str) -> Text:
 
 
 def save(figure: Figure, path: str | PathLike[str]) -> Path:
-    """Write a figure atomically.
-
-    Raises:
-        DataError: the name does not end in .png, .svg or .pdf, or the file cannot be written.
-    """
+    """Write a .png, .svg or .pdf file atomically; raise DataError for another name."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")

@@ -44,11 +44,7 @@ _FOLD_SCORES = ("accuracy", "precision", "recall", "f1", "iou_landslide", "miou"
 _CRITERIA = {"iou_50": f"IoU of at least {IOU}", "any_overlap": "any overlap"}
 _AREAS = {"all": "all", "small": "< 1,000 m²", "medium": "1,000 to 10,000 m²", "large": "> 10,000 m²"}
 
-_RATIOS = {
-    "all_tiles": "all tiles",
-    "landslide_tiles": "landslide tiles only",
-    "after_augmentation": "after augmentation",
-}
+_RATIOS = {"all_tiles": "all tiles", "landslide_tiles": "landslide tiles only"}
 
 
 def print_result(parts: Sequence[Any]) -> None:
@@ -82,7 +78,7 @@ def add_row(table: Table, *cells: str, style: str = "") -> None:
 
 
 def format_number(value: float) -> str:
-    """Format a score in three digits, as in the paper without the leading zero: .681; "-" for NaN."""
+    """Format a score with three decimals and no leading zero, as in the paper: .681; "-" for NaN."""
     if math.isnan(value):
         return "-"
     text = f"{value:.3f}"
@@ -90,7 +86,7 @@ def format_number(value: float) -> str:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """Format a score with its interval: .681 [.612 .743]; a narrow table breaks it before the bracket only."""
+    """Format a score with its interval, such as .681 [.612 .743], which may break before the bracket only."""
     value, low, high = (format_number(number) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}\N{NO-BREAK SPACE}{high}]"
 
@@ -99,7 +95,7 @@ def evaluation_table(evaluations: Sequence[Evaluation], title: str) -> Table:
     """Show protocols side by side: every score with its 95 % interval, and the image-blind baseline below."""
     columns = [(one, subset, one.scores(subset)) for one in evaluations for subset in one.subsets]
     figures = [column[2] for column in columns]
-    caption = "In brackets: 95 % interval. Blind: a predictor that never looks at the image."
+    caption = "In brackets: 95 % interval. Blind: baseline that does not use the image."
     table = Table(title=escape(title), caption=caption)
     for name in ("", *(_protocol_name(one, subset) for one, subset, _ in columns)):
         table.add_column(name)
@@ -121,14 +117,7 @@ def _protocol_name(evaluation: Evaluation, subset: Subset) -> str:
 
 
 def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, title: str, last: str = "pooled") -> Table:
-    """Show a row for each fold, their mean, and the score of all of them together, over all pixels.
-
-    Args:
-        folds: evaluation of each fold's model.
-        together: evaluation of the pooled predictions or of the ensemble; None for a single model.
-        title: title of the table.
-        last: name of the last row.
-    """
+    """Show a row for each fold, their mean, and `together` (pooled predictions, or ensemble) as the row `last`."""
     table = Table(title=escape(title), caption="95 % intervals in brackets, from resampling groups of samples")
     for name in ("", *(_SCORES[score] for score in _FOLD_SCORES)):
         table.add_column(name)
@@ -145,9 +134,9 @@ def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, tit
 
 
 def detections_table(detections: Detections) -> Table:
-    """Show scores by polygon: a row for each area class, one criterion below the other."""
+    """Show scores by polygon: for each criterion, a row for each area class."""
     names = ("found", "of mapped", "recall", "right", "of predicted", "precision", "F1")
-    caption = "By area: recall by that of the mapped landslide, precision by that of the predicted one."
+    caption = "Area classes: recall uses the area of the mapped landslide, precision that of the predicted one."
     table = new_table("Landslides as polygons", "", *names, caption=caption)
     for criterion, name in _CRITERIA.items():
         add_row(table, name, style="bold")
@@ -160,7 +149,7 @@ def detections_table(detections: Detections) -> Table:
 
 
 def report_tables(report: BundleReport) -> list[Table]:
-    """Show the protocols side by side, the folds of each protocol where they were evaluated, and the polygons."""
+    """Show the protocols side by side, then the folds of each protocol and the scores by polygon, if known."""
     name = report.info.name
     title = f"{name}: scores at the stored threshold {report.info.threshold:.3f}"
     tables = [evaluation_table([one.evaluation for one in report.results], title)]
@@ -232,7 +221,7 @@ def dataset_tables(report: DatasetReport) -> list[Table]:
     names = ("background over landslide pixels of", "ratio")
     ratios = new_table("Imbalance ratio (Eq. 3)", *names, title_justify="left")
     for name, ratio in content["imbalance_ratio"].items():
-        add_row(ratios, _RATIOS[name], _ratio(ratio))
+        add_row(ratios, _RATIOS.get(name, name.replace("_", " ")), _ratio(ratio))
     return [counts, samples, ratios, *_centre_table(report)]
 
 

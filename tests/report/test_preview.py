@@ -69,8 +69,8 @@ def near(picture, colour, reach=6):
 def in_picture(picture, info, gsd_m=None):
     """The part of the figure that shows the scene."""
     view = preview._view(info, Georeference.of(info, gsd_m))
-    top, left = round(preview._TITLE_IN * preview.DPI), round(preview._MARGIN_IN * preview.DPI)
-    height, width = round(view.height_in * preview.DPI), round(view.width_in * preview.DPI)
+    top, left = round(preview._TITLE_IN * preview.style.DPI), round(preview._MARGIN_IN * preview.style.DPI)
+    height, width = round(view.height_in * preview.style.DPI), round(view.width_in * preview.style.DPI)
     return picture[top : top + height, left : left + width], width / info.width
 
 
