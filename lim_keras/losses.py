@@ -1,8 +1,9 @@
 """Losses for landslide masks, with class weights by name and an ignore label.
 
 All losses take `y_true` (n, h, w) or (n, h, w, 1), with 1 landslide, 0 background and `ignore_value` unlabelled, and
-`y_pred` (n, h, w) or (n, h, w, 1): logits, or probabilities with `from_logits=False`. Ignored pixels have no cost and
-no gradient, even where the prediction is not finite. Other shapes raise DataError, arguments out of range ConfigError.
+`y_pred` (n, h, w) or (n, h, w, 1): logits, or probabilities with `from_logits=False`. Focal losses return costs
+(n, h, w). Ignored pixels have no cost and no gradient, even where the prediction is not finite. Other shapes raise
+DataError, arguments out of range ConfigError.
 """
 
 from __future__ import annotations
@@ -124,24 +125,16 @@ class MaskLoss(keras.losses.Loss):
         return costs * (ops.cast(ops.size(valid), self.dtype) / ops.maximum(ops.sum(valid), 1.0))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "from_logits": self.from_logits,
-            "ignore_value": self.ignore_value,
-            "dtype": self.dtype,
-        }
+        labels = {"from_logits": self.from_logits, "ignore_value": self.ignore_value}
+        return {**super().get_config(), **labels, "dtype": self.dtype}
 
 
 def _tversky_loss(
     target: Any, valid: Any, probability: Any, weights: tuple[float, float], smooth: float, overlap: Any = None
 ) -> Any:
-    """Return 1 - Tversky index of the landslide class over all labelled pixels of the batch, a scalar.
+    """Return 1 - Tversky index of the batch, a scalar; `weights`: of false positives and of false negatives.
 
-    Args:
-        target, valid, probability: (n, h, w).
-        weights: of false positives and false negatives.
-        smooth: pixels added to numerator and denominator.
-        overlap: true positive share of each pixel; None: the product of target and probability.
+    `overlap`: true positive share of each pixel; None: the product of target and probability.
     """
     true_positive = ops.sum(probability * target if overlap is None else overlap)
     false_positive = ops.sum(probability * valid) - true_positive
@@ -155,13 +148,12 @@ class BinaryFocalLoss(MaskLoss):
     """Focal loss with a weight for each class, averaged over the labelled pixels of the batch.
 
     A pixel costs `weight * (1 - p_t) ** gamma * -log(p_t)`, with the weight of its class and the probability p_t of
-    that class. It is computed from logits through softplus, so that it is finite and confidently wrong pixels have a
+    that class. The cost is computed from logits through softplus, so that it is finite and very wrong pixels have a
     gradient. A batch without labelled pixels costs 0. A `sample_weight` (n, 1, 1) or (n, h, w) multiplies the costs;
     the divisor stays the number of labelled pixels.
 
     Args:
-        landslide_weight: weight of landslide pixels, >= 0.
-        background_weight: weight of background pixels, >= 0.
+        landslide_weight, background_weight: weights of the pixels of each class, >= 0.
         gamma: focusing exponent, >= 0; 0 gives weighted cross-entropy.
         arguments: as in `MaskLoss`.
 
@@ -208,7 +200,6 @@ class BinaryFocalLoss(MaskLoss):
         return cls(**{**PRESETS[name], **arguments})
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return costs (n, h, w)."""
         return self._focal_costs(*self._pixels(y_true, y_pred))
 
     def _focal_costs(self, landslide: Any, valid: Any, prediction: Any) -> Any:
@@ -261,7 +252,6 @@ class FocalDiceLoss(BinaryFocalLoss):
         self.smooth = smooth
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return costs (n, h, w)."""
         landslide, valid, prediction = self._pixels(y_true, y_pred)
         dice = _tversky_loss(landslide, valid, self._probability(prediction), (0.5, 0.5), self.smooth)
         return self._focal_costs(landslide, valid, prediction) + self.dice_weight * dice
@@ -274,11 +264,11 @@ class FocalDiceLoss(BinaryFocalLoss):
 class DistillationLoss(FocalDiceLoss):
     """Focal and soft Dice loss with a target between the mask and a teacher's probability.
 
-    `y_true` (n, h, w, 2) holds the mask and the teacher's probability in 255ths. The target of a pixel is
-    t = (1 - teacher_weight) * mask + teacher_weight * teacher. It costs weight * |t - p| ** gamma * CE(t, p), with a
-    weight between those of the classes. The Dice overlap of a pixel is min(t, p): with t * p, pixels with t above half
-    the Dice coefficient would cost least at p = 1, and false alarms of the teacher would be learned. For targets 0 and
-    1 the loss equals `FocalDiceLoss`.
+    `y_true` (n, h, w, 2) holds the mask and 255 times the teacher's probability. The target of a pixel is
+    t = (1 - teacher_weight) * mask + teacher_weight * teacher. A pixel costs weight * |t - p| ** gamma * CE(t, p); its
+    weight is interpolated between those of the classes. The Dice overlap of a pixel is min(t, p). With the usual t * p,
+    pixels with t above half the Dice coefficient would cost least at p = 1, so that the student would learn the
+    teacher's false alarms. For targets 0 and 1 the loss equals `FocalDiceLoss`.
 
     Args:
         teacher_weight: share of the teacher in the target, 0..1.
@@ -314,7 +304,6 @@ class DistillationLoss(FocalDiceLoss):
         self.teacher_weight = teacher_weight
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return costs (n, h, w)."""
         planes = tuple(y_true.shape)
         if len(planes) != 4 or planes[-1] != 2:
             raise DataError(
@@ -344,8 +333,8 @@ class DistillationLoss(FocalDiceLoss):
 class TverskyLoss(MaskLoss):
     """1 - TP / (TP + false_positive_weight * FP + false_negative_weight * FN) of the landslide class.
 
-    TP, FP and FN are sums of probabilities over the labelled pixels of the whole batch, so that images without
-    landslides do not make the fraction 0 / 0. The result is a scalar, which a `sample_weight` scales.
+    TP, FP and FN are sums of probabilities over the labelled pixels of the whole batch, because the fraction is 0 / 0
+    for an image without landslides. The result is a scalar, which a `sample_weight` scales.
 
     Args:
         false_positive_weight: weight of background predicted as landslide, >= 0; higher values favour precision.
@@ -377,7 +366,6 @@ class TverskyLoss(MaskLoss):
         self.smooth = smooth
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of the batch, a scalar."""
         landslide, valid, prediction = self._pixels(y_true, y_pred)
         weights = self.false_positive_weight, self.false_negative_weight
         return _tversky_loss(landslide, valid, self._probability(prediction), weights, self.smooth)
@@ -408,5 +396,4 @@ class SoftDiceLoss(TverskyLoss):
         super().__init__(0.5, 0.5, smooth, **arguments)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {name: config[name] for name in config if not name.startswith("false_")}
+        return {name: value for name, value in super().get_config().items() if not name.startswith("false_")}

@@ -22,7 +22,7 @@ Count = float | np.integer[Any] | np.floating[Any]
 def formulae(xp: Any, tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, Any]:
     """Compute SCORES from counts of one shape with `xp` (numpy or keras.ops).
 
-    A fraction 0 / 0 is 1 where no pixel is wrong, else 0; without pixels all scores are NaN.
+    A fraction 0 / 0 is 1 if no pixel is wrong, else 0. Without pixels all scores are NaN.
 
     Source: accuracy, recall, f1 and miou (over two classes) are Eq. 6-9 of Chen et al. 2022; mcc is the correlation of
     truth and prediction (Matthews 1975).
@@ -34,7 +34,7 @@ def formulae(xp: Any, tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, Any]:
         return xp.where(whole > 0, part / xp.where(whole > 0, whole, 1.0), empty)
 
     iou_landslide, iou_background = ratio(tp, tp + fp + fn), ratio(tn, tn + fp + fn)
-    # Paired so that a perfect prediction has exact roots, and an mcc of exactly 1.
+    # In these pairs the roots of a perfect prediction are exact, so that its mcc is exactly 1.
     spread = xp.sqrt((tp + fp) * (tp + fn)) * xp.sqrt((tn + fp) * (tn + fn))
     values = {
         "accuracy": ratio(tp + tn, total),
@@ -87,7 +87,6 @@ def probability_histogram(
     """Count background and landslide pixels by probability.
 
     Bin k holds k / (bins - 1) <= probability < (k + 1) / (bins - 1) in float32, the last bin only probability 1.
-    Histograms of parts of a scene add up to the histogram of the scene.
 
     Args:
         probability: any shape, 0..1; any value where the mask is `ignore_value`.
@@ -181,15 +180,7 @@ class Estimate:
 
 
 def count(landslide: ArrayLike, mask: ArrayLike) -> Confusion:
-    """Count the pixels of a prediction against a mask.
-
-    Args:
-        landslide: any shape, bool: pixels predicted as landslide.
-        mask: the same shape; 1 landslide, 0 background, others ignored.
-
-    Raises:
-        DataError: shapes differ.
-    """
+    """Compare predicted landslide pixels (bool) with a mask of one shape: 1 landslide, 0 background, others ignored."""
     called, labels = np.asarray(landslide, bool), np.asarray(mask)
     if called.shape != labels.shape:
         raise DataError(f"Expected `landslide` and `mask` of one shape. Received: {called.shape} and {labels.shape}")
@@ -199,27 +190,23 @@ def count(landslide: ArrayLike, mask: ArrayLike) -> Confusion:
 
 
 def pool(confusions: Iterable[Confusion]) -> Confusion:
-    """Sum the counts, so that every pixel has the same weight."""
+    """Add the counts, so that every pixel has the same weight."""
     return sum(confusions, start=Confusion())
 
 
 def estimate(
     confusions: Sequence[Confusion], groups: Sequence[str], draws: int = 1000, seed: int = 2022
 ) -> dict[str, Estimate]:
-    """Pooled scores with 95 % bootstrap intervals over groups.
+    """Compute pooled scores with 95 % bootstrap intervals over groups.
 
-    As many groups as there are get drawn with replacement, and their counts are pooled; the interval holds the middle
-    95 % of the draws (Efron's percentile interval). Samples that share ground need one group, else the interval is too
-    narrow.
+    Each draw takes as many groups as there are, with replacement, and pools their counts. The interval holds the middle
+    95 % of the draws (Efron's percentile interval). Samples that show the same ground need one group, else the interval
+    is too narrow.
 
     Args:
-        confusions: one for each sample.
+        confusions: one for each sample, at least one.
         groups: group of each sample; a sample with group "" is a group of its own.
-        draws: number of resamples.
-        seed: seed of the resamples.
-
-    Raises:
-        DataError: lengths differ, or there is no sample.
+        draws, seed: number and seed of the draws.
     """
     if not confusions or len(confusions) != len(groups):
         raise DataError(

@@ -35,12 +35,9 @@ class Calibration:
 
     Args:
         temperature: > 0; above 1 for an overconfident network.
-        bias: below 0 for a network that saw a larger share of landslides in training than the ground has.
+        bias: below 0 for a network whose training tiles had a larger share of landslides than the ground has.
 
     Source: Platt 1999; Guo et al. 2017, "On Calibration of Modern Neural Networks".
-
-    Raises:
-        ConfigError: a temperature that is not > 0, or a bias that is not finite.
     """
 
     temperature: float = 1.0
@@ -92,15 +89,7 @@ class ProbabilityHistogram:
             )
 
     def add(self, probability: ArrayLike, mask: ArrayLike) -> None:
-        """Count pixels.
-
-        Args:
-            probability: any shape, 0..1.
-            mask: the same shape; 1 landslide, 0 background, others ignored.
-
-        Raises:
-            DataError: shapes differ, or a probability is not in 0..1.
-        """
+        """Count pixels of a probability 0..1 and a mask of one shape: 1 landslide, 0 background, others ignored."""
         values, labels = np.asarray(probability, np.float32), np.asarray(mask)
         if values.shape != labels.shape:
             raise DataError(
@@ -110,8 +99,8 @@ class ProbabilityHistogram:
             chosen = values[labels == label]
             if chosen.size and not (chosen.min() >= 0 and chosen.max() <= 1):
                 raise DataError(
-                    "Invalid value for argument `probability`. Expected numbers within 0..1. Received: "
-                    f"values from {chosen.min()} to {chosen.max()}"
+                    "Invalid value for argument `probability`. Expected numbers within 0..1. "
+                    f"Received: {chosen.min()} to {chosen.max()}"
                 )
             self.counts[label] += np.bincount(np.searchsorted(_EDGES, chosen, side="right"), minlength=BINS)
 
@@ -125,16 +114,9 @@ class ProbabilityHistogram:
         return float(self.counts[1].sum() / max(self.counts.sum(), 1))
 
     def at_share(self, landslide_share: float) -> "ProbabilityHistogram":
-        """Weight background pixels so that the histogram has another landslide share.
-
-        Args:
-            landslide_share: above 0, below 1.
+        """Weight background pixels so that the histogram has another landslide share, between 0 and 1.
 
         Source: Saerens et al. 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities".
-
-        Raises:
-            ConfigError: the share is out of range.
-            DataError: landslide or background pixels are missing.
         """
         self.require_both_classes()
         if not 0 < landslide_share < 1:
@@ -194,7 +176,7 @@ class ProbabilityHistogram:
         self._require_pixels()
         for label, name in enumerate(("background", "landslide")):
             if not self.counts[label].any():
-                raise DataError(f"Predictions hold no {name} pixel. Expected both classes, to fit a threshold to.")
+                raise DataError(f"Predictions hold no {name} pixel. Expected both classes, to fit a threshold.")
 
 
 def pool_histograms(histograms: Iterable[ProbabilityHistogram]) -> ProbabilityHistogram:
@@ -203,13 +185,7 @@ def pool_histograms(histograms: Iterable[ProbabilityHistogram]) -> ProbabilityHi
 
 
 def fit_calibration(histogram: ProbabilityHistogram) -> Calibration:
-    """Fit temperature (0.05..20) and bias by least log loss.
-
-    Source: Platt 1999; Guo et al. 2017.
-
-    Raises:
-        DataError: landslide or background pixels are missing.
-    """
+    """Fit temperature (0.05..20) and bias by least log loss; see `Calibration`."""
     histogram.require_both_classes()
     # The logarithm keeps the temperature positive; the loss has one minimum.
     found = minimize(
@@ -223,13 +199,9 @@ def fit_calibration(histogram: ProbabilityHistogram) -> Calibration:
 
 
 def best_threshold(histogram: ProbabilityHistogram, calibration: Calibration = UNCALIBRATED) -> tuple[float, float]:
-    """Find the threshold of calibrated probabilities with the highest landslide F1.
+    """Return the threshold of calibrated probabilities with the highest landslide F1, and that F1.
 
-    Returns:
-        Threshold and its F1. Of a range of equally good thresholds, without pixels between them, the middle one.
-
-    Raises:
-        DataError: landslide or background pixels are missing.
+    Where a range of thresholds has this F1, the middle of the range is taken.
     """
     histogram.require_both_classes()
     f1 = np.asarray(scores(*histogram.confusions())["f1"])

@@ -21,8 +21,8 @@ AREA_CLASSES = {"small": (0.0, 1_000.0), "medium": (1_000.0, 10_000.0), "large":
 class DetectionScore:
     """Counts of polygons by one criterion, and their ratios; NaN where nothing was counted.
 
-    truth: mapped landslides; found: those that a prediction meets. predicted: predicted landslides; right: those that
-    meet a mapped one.
+    truth: mapped landslides. found: mapped landslides with a matching prediction. predicted: predicted landslides.
+    right: predicted landslides with a matching mapped one.
     """
 
     truth: int
@@ -58,8 +58,8 @@ class DetectionScore:
 class Detections:
     """Scores by "all" and, where areas are known, by the names of AREA_CLASSES.
 
-    iou_50: a predicted and a mapped landslide are a pair if their IoU is at least 0.5; each belongs to one pair at
-    most. any_overlap: landslides that share any area meet; touching is not enough.
+    iou_50: a predicted and a mapped landslide match if their IoU is at least 0.5; each one has at most one match.
+    any_overlap: landslides match if they share area; a common border is not enough.
 
     In an area class, recall counts mapped landslides by their own area, and precision counts predicted ones by theirs.
     """
@@ -76,18 +76,13 @@ class Detections:
 
 
 def match_polygons(
-    mapped: NDArray[Any],
-    predicted: NDArray[Any],
-    mapped_m2: NDArray[np.float64],
-    predicted_m2: NDArray[np.float64],
+    mapped: NDArray[Any], predicted: NDArray[Any], mapped_m2: NDArray[np.float64], predicted_m2: NDArray[np.float64]
 ) -> Detections:
-    """Compare mapped and predicted landslides.
-
-    Pairs are taken greedily by falling IoU, because mapped landslides may overlap each other.
+    """Match mapped and predicted landslides, by falling IoU, because mapped landslides may overlap each other.
 
     Args:
         mapped, predicted: valid single polygons (n,) and (m,), in one planar coordinate system.
-        mapped_m2, predicted_m2: their areas (n,) and (m,), m2; with NaN among them there are no area classes.
+        mapped_m2, predicted_m2: their areas (n,) and (m,), m2; if one is NaN, there are no area classes.
     """
     pairs, iou = _overlaps(mapped, predicted)
     areas = mapped_m2, predicted_m2

@@ -19,12 +19,7 @@ def everywhere(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class ImageBlindMask:
-    """Mean mask of training tiles and its best threshold.
-
-    Attributes:
-        mean_mask: (height, width) float32, share of tiles with a landslide at each position, 0..1.
-        threshold: landslide where the mean mask is >= this.
-    """
+    """Mean mask of training tiles (height, width), 0..1; positions with a mean >= threshold count as landslide."""
 
     mean_mask: NDArray[np.float32]
     threshold: float
@@ -38,10 +33,7 @@ class ImageBlindMask:
         Args:
             mean_mask: (height, width), 0..1.
             masks: {0, 1, 255}, of any size; every pixel has the same weight.
-            size: resize masks to size x size first, as the tiles of the evaluation are; None: native size.
-
-        Raises:
-            DataError: the masks hold no landslide or no background pixel.
+            size: resize masks to size x size first, as the evaluation resizes tiles; None: native size.
         """
         histogram = ProbabilityHistogram()
         for mask in masks:
@@ -55,7 +47,7 @@ class ImageBlindMask:
         return _resized(self.mean_mask, shape) >= np.float32(self.threshold)
 
     def write(self, path: Path) -> None:
-        """Store as `baseline.npz` of a bundle."""
+        """Write `baseline.npz` of a bundle."""
         with path.open("wb") as file:
             np.savez_compressed(file, mean_mask=self.mean_mask, threshold=np.float64(self.threshold))
 

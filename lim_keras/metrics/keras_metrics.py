@@ -61,7 +61,6 @@ class _ConfusionMetric(keras.metrics.Metric):
         self.counts = self.add_variable((4,), "zeros", dtype="float64", name="counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add the pixels of a batch."""
         landslide, valid, prediction = _pixels(y_true, y_pred, self.ignore_value)
         weights = _weights(valid, sample_weight)
         found = ops.where(ops.greater_equal(prediction, self._cut), weights, 0.0)
@@ -73,12 +72,8 @@ class _ConfusionMetric(keras.metrics.Metric):
         return formulae(ops, *(self.counts[k] for k in range(4)))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold,
-            "from_logits": self.from_logits,
-            "ignore_value": self.ignore_value,
-            "name": self.name,
-        }
+        labels = {"from_logits": self.from_logits, "ignore_value": self.ignore_value}
+        return {"threshold": self.threshold, **labels, "name": self.name}
 
 
 @keras.saving.register_keras_serializable("lim_keras")
@@ -115,7 +110,6 @@ class AllScores(_ConfusionMetric):
         self.prefix = prefix
 
     def result(self) -> dict[str, Any]:
-        """Return scalars by name."""
         return {self.prefix + name: value for name, value in self._scores().items()}
 
     def get_config(self) -> dict[str, Any]:
@@ -123,7 +117,7 @@ class AllScores(_ConfusionMetric):
 
 
 class _Score(_ConfusionMetric):
-    """Base of metrics that return one score; several of them are faster as `AllScores`."""
+    """Base of metrics that return one score; for several scores, `AllScores` is faster."""
 
     score: ClassVar[str]
 
@@ -133,7 +127,6 @@ class _Score(_ConfusionMetric):
         super().__init__(threshold, from_logits, ignore_value, name or self.score)
 
     def result(self) -> Any:
-        """Return the score, a scalar."""
         return self._scores()[self.score]
 
 
@@ -220,11 +213,7 @@ class AveragePrecision(keras.metrics.Metric):
     """
 
     def __init__(
-        self,
-        from_logits: bool = True,
-        ignore_value: int = 255,
-        bins: int = BINS,
-        name: str = "average_precision",
+        self, from_logits: bool = True, ignore_value: int = 255, bins: int = BINS, name: str = "average_precision"
     ) -> None:
         if not isinstance(bins, int) or bins < 2:
             raise ConfigError(f"Invalid value for argument `bins`. Expected an integer >= 2. Received: bins={bins!r}")
@@ -235,7 +224,6 @@ class AveragePrecision(keras.metrics.Metric):
         self.histogram = self.add_variable((2, bins), "zeros", dtype="float64", name="histogram")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add the pixels of a batch."""
         landslide, valid, prediction = _pixels(y_true, y_pred, self.ignore_value)
         probability = ops.sigmoid(prediction) if self.from_logits else ops.clip(prediction, 0.0, 1.0)
         steps = ops.cast(ops.floor(probability * (self.bins - 1)), "int32")
