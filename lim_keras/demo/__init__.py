@@ -42,13 +42,7 @@ Say = Callable[[list[Any]], None]
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Result of the demo.
-
-    Attributes:
-        folder: all files.
-        f1: landslide F1 of the ensemble, over all pixels of the tiles of the second world.
-        seconds: duration.
-    """
+    """Folder, duration, and landslide F1 of the ensemble over all pixels of the tiles of the second world."""
 
     folder: Path
     f1: float
@@ -56,16 +50,7 @@ class DemoResult:
 
 
 def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
-    """Make two worlds, train five folds on tiles of the first, evaluate and map the second with their ensemble.
-
-    Args:
-        folder: folder of all files; an interrupted demo continues.
-        say: receives tables and lines as the demo proceeds.
-        jobs: folds trained at a time.
-
-    Raises:
-        DataError: the folder holds other files.
-    """
+    """Make two worlds, train five folds on tiles of the first, evaluate and map the second with their ensemble."""
     started = time.monotonic()
     _check_folder(folder)
     say([heading("1. A synthetic world", ": mountains, fields, roads, and landslides on the slopes")])
@@ -141,7 +126,7 @@ def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
 
 
 def _draw_scene(folder: Path, threshold: float) -> Path:
-    """Draw the second world, its probability map, and where the map is right and wrong."""
+    """Draw the second world, its probability map, and right and wrong pixels."""
     files = folder / "world" / "unseen"
     scene, truth = read_image(files / "scene.tif"), read_image(files / "labels.tif")[..., 0]
     probability = read_image(folder / "inventory" / "scene_probability.tif")[..., 0]

@@ -194,19 +194,12 @@ _HALF_WIDTH = (0.65, 1.0, 0.85, 0.55, 0.75, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Landslides:
-    """Layers of the landslides, each (size, size).
+    """Layers of the landslides, each (size, size)."""
 
-    Attributes:
-        instances: uint16, 0 on stable ground, k on the k-th landslide.
-        along: float32, position along the path from head (0) to toe (1).
-        across: float32, signed distance to the middle line, metres.
-        inside: float32, distance to the outline, metres, positive inside.
-    """
-
-    instances: NDArray[np.uint16]
-    along: Field
-    across: Field
-    inside: Field
+    instances: NDArray[np.uint16]  # 0 on stable ground, k on the k-th landslide
+    along: Field  # position along the path from head (0) to toe (1)
+    across: Field  # signed distance to the middle line, metres
+    inside: Field  # distance to the outline, metres, positive inside
 
     @property
     def count(self) -> int:

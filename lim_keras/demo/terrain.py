@@ -18,11 +18,7 @@ _FILTERED_STD = 0.282
 
 
 def smooth_noise(rng: np.random.Generator, size: int, wavelength: float) -> Field:
-    """Return a (size, size) field of about zero mean and unit variance, with bumps `wavelength` pixels apart.
-
-    White noise on a lattice of a quarter of the wavelength is filtered and interpolated, so that the statistics hold
-    where the wavelength exceeds the image.
-    """
+    """Return a (size, size) field of about zero mean and unit variance, with bumps `wavelength` pixels apart."""
     step = max(wavelength / 4, 1.0)
     nodes = int(np.ceil(size / step)) + 4
     lattice = rng.standard_normal((nodes, nodes)).astype(np.float32)
@@ -43,10 +39,7 @@ def fractal_noise(
 
 
 def scattered_points(rng: np.random.Generator, size: int, spacing: float) -> tuple[Labels, Field]:
-    """Scatter points about `spacing` pixels apart; return number and distance (pixels) of the nearest, (size, size).
-
-    Points are jittered off a square lattice, so that they neither cluster nor align.
-    """
+    """Scatter points about `spacing` pixels apart; return number and distance (pixels) of the nearest, (size, size)."""
     nodes = int(np.ceil(size / spacing))
     corner = np.stack(np.meshgrid(np.arange(nodes), np.arange(nodes)), -1).reshape(-1, 2)
     points = ((corner + rng.uniform(0.05, 0.95, corner.shape)) * spacing).astype(int)
@@ -79,7 +72,7 @@ _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) !=
 
 
 def erode(heights: Field, outlet: NDArray[np.bool_], steps: int, rate: float, rounding: float = 0.35) -> Field:
-    """Raise the ground by one per step and let water that runs to the outlet erode it.
+    """Raise the ground by one in each step, let water that runs to the outlet erode it, and return heights (h, w).
 
     Source: implicit scheme for dh/dt = U - K A^0.5 S of Braun and Willett 2013, solved as a sparse system.
 
@@ -87,11 +80,8 @@ def erode(heights: Field, outlet: NDArray[np.bool_], steps: int, rate: float, ro
         heights: (h, w) initial heights; small noise decides the course of the valleys.
         outlet: (h, w) cells of the river, which stay at height 0.
         steps: number of uplifts.
-        rate: erosion K of a stream that drains one cell; it grows with the square root of the drained area.
+        rate: erosion K of a stream that drains one cell.
         rounding: standard deviation, in cells, of the Gaussian that models soil creep in each step.
-
-    Returns:
-        (h, w) heights in units of one uplift.
     """
     ground = np.where(outlet, 0, heights).astype(np.float64)
     for _ in range(steps):
@@ -135,18 +125,11 @@ FLOOR_M, BASE_M = 130.0, 900.0
 
 @dataclass(frozen=True, slots=True)
 class Terrain:
-    """Ground before the landslides.
+    """Ground before the landslides: layers (size, size), and the ground sample distance in metres."""
 
-    Attributes:
-        dem: (size, size) float32, metres above the sea.
-        river_m: (size, size) float32, distance to the middle of the river, metres.
-        bank: (size, size) float32, positive on one side of the river and negative on the other.
-        gsd_m: ground sample distance, metres.
-    """
-
-    dem: Field
-    river_m: Field
-    bank: Field
+    dem: Field  # metres above the sea
+    river_m: Field  # distance to the middle of the river, metres
+    bank: Field  # positive on one side of the river, negative on the other
     gsd_m: float
 
 
@@ -196,10 +179,7 @@ def slope_deg(dem: Field, gsd_m: float, smoothing_m: float = 0.0) -> Field:
 
 
 def hillshade(dem: Field, gsd_m: float, azimuth_deg: float = 315.0, altitude_deg: float = 48.0) -> Field:
-    """Return the illumination relative to flat ground: 1 on flat ground, 0 in shadow.
-
-    The sun stands in the north-west, as on maps, where relief is read correctly.
-    """
+    """Return the illumination by a sun in the north-west, relative to flat ground (1); 0 in shadow."""
     along_x, along_y = gradient(dem)
     azimuth, altitude = np.radians(azimuth_deg), np.radians(altitude_deg)
     # Rows run south, so the northward component of the sun has a negative row direction.

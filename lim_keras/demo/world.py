@@ -26,7 +26,7 @@ MIN_SIZE = 256
 # Area for one landslide by default: about 4 % of the ground becomes scars.
 _HECTARES_PER_LANDSLIDE = 14.0
 
-# Part of a landslide that its tile shows at least, and attempts to find room for a tile.
+# Smallest share of a landslide that its tile shows, and attempts to find room for a tile.
 _MIN_SHARE, _TRIES = 1 / 3, 400
 
 Slices = tuple[slice, slice]
@@ -148,25 +148,18 @@ def cut_tiles(
     seed: int = 2022,
     prefix: str = "",
 ) -> list[str]:
-    """Write GeoTIFF tiles that do not overlap, as landslide/{image,mask} and non-landslide/image.
+    """Write GeoTIFF tiles that do not overlap, as landslide/{image,mask} and non-landslide/image; return their ids.
 
     Args:
         world: world to cut from.
         folder: folder to write to; worlds with different prefixes may share it.
-        landslide: number of tiles with a landslide, each another one. Masks are 0 and 255.
+        landslide: number of tiles with a landslide, no two with the same one. Masks are 0 and 255.
         non_landslide: number of tiles without a landslide pixel.
         sides: smallest and largest height and width, pixels.
-        centred: True cuts each landslide tile around its landslide, as in published data sets. False lets the landslide
-            lie anywhere in it, with at least a third of it inside.
+        centred: True cuts each landslide tile around its landslide, as in published data sets. False puts the landslide
+            anywhere in the tile, with at least a third of it inside.
         seed: equal worlds and seeds give equal tiles.
         prefix: beginning of every tile id.
-
-    Returns:
-        Tile ids (file stems), landslide tiles first.
-
-    Raises:
-        ConfigError: `sides` is out of range.
-        DataError: the world has no room for so many tiles.
     """
     if not 8 <= sides[0] <= sides[1] <= world.size:
         raise ConfigError(
@@ -187,7 +180,7 @@ def cut_tiles(
 def _landslide_boxes(
     rng: np.random.Generator, world: World, taken: NDArray[np.bool_], sides: tuple[int, int], centred: bool
 ) -> Iterator[Slices]:
-    """Yield one box for each landslide with room for it, in random order, and mark it in `taken`."""
+    """Yield a box for each landslide that has room for one, in random order, and mark it in `taken`."""
     outlines = find_objects(world.instances)
     for index in rng.permutation(len(outlines)):
         pixels = np.argwhere(world.instances[outlines[index]] == index + 1)
@@ -240,7 +233,7 @@ def _is_free(box: Slices, taken: NDArray[np.bool_]) -> bool:
 def _check_room(kind: str, found: int, wanted: int, size: int) -> None:
     if found < wanted:
         raise DataError(
-            f"A world of {size} x {size} pixels has room for {found} {kind} tiles. Expected {wanted}. Make a larger "
+            f"Expected {wanted} {kind} tiles. A world of {size} x {size} pixels has room for {found}. Make a larger "
             "world, smaller `sides` or fewer tiles."
         )
 

@@ -29,26 +29,18 @@ from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
 from lim_keras.metrics.image_blind import ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
 
-_FLOAT32_POLICY = {
-    "module": "keras",
-    "class_name": "DTypePolicy",
-    "config": {"name": "float32"},
-    "registered_name": None,
-}
+_FLOAT32 = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
 
 _REDUCED_PRECISION = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 
 class FoldGraph(tf.Module):
-    """One model's probabilities as a TensorFlow function that keeps the variables of the Keras model only.
+    """Calibrated probability of one model as a TensorFlow function; only the model's variables are exported.
 
     Args:
         model: functional Keras model, image (n, h, w, bands) -> logits (n, h, w, 1), of any dtype policy.
         calibration: of its logits.
         half: store kernels as float16.
-
-    Raises:
-        BundleError: the model has other outputs, or a kernel exceeds float16.
     """
 
     def __init__(self, model: keras.Model, calibration: Calibration = UNCALIBRATED, half: bool = False) -> None:
@@ -75,12 +67,7 @@ class FoldGraph(tf.Module):
 class EnsembleGraph(tf.Module):
     """Mean probability, spread and votes of the folds as one TensorFlow function.
 
-    Args:
-        folds: graphs of the folds, at least one, all of as many bands.
-        threshold: a fold votes for landslide where its probability >= threshold, 0..1.
-
-    Raises:
-        BundleError: no folds, folds of different bands, or a threshold outside 0..1.
+    A fold votes for landslide where its probability >= `threshold`, 0..1.
     """
 
     def __init__(self, folds: Sequence[FoldGraph], threshold: float) -> None:
@@ -98,8 +85,8 @@ class EnsembleGraph(tf.Module):
     def _combine(self, image: Any) -> dict[str, Any]:
         outputs: list[Any] = []
         for fold in self.folds:
-            # Run folds one after the other, so that the features of one are in memory. The identity is what is
-            # waited for: TensorFlow inlines the call itself and would not wait for it.
+            # Run one fold at a time, to hold the features of one in memory. TensorFlow inlines the call and would not
+            # wait for it, but it waits for the identity.
             with tf.control_dependencies(outputs[-1:]):
                 outputs.append(tf.identity(fold.probability(image)["probability"]))
         folds = tf.stack(outputs)
@@ -114,7 +101,7 @@ def _image_function(compute: Any, bands: int) -> Any:
     shape = (None, None, None, bands)
 
     def checked(image: Any) -> dict[str, Any]:
-        # Sessions do not check the signature; a convolution would take twice the bands as two groups.
+        # Sessions do not check the signature, and a convolution reads twice the bands as two groups.
         outputs: dict[str, Any] = compute(tf.ensure_shape(image, shape))
         return outputs
 
@@ -146,10 +133,7 @@ def _half_size(weight: Any) -> Any:
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
-    """Return the same functional model in float32, with copies of the weights.
-
-    A mixed-precision graph would carry its casts to every machine that serves it, also to CPUs without bfloat16.
-    """
+    """Return the model in float32, with copies of its weights, because servers may have no bfloat16."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for nested models, whose configurations hold no policy
     try:
@@ -168,7 +152,7 @@ def _in_float32(config: Any) -> Any:
     """Replace every reduced-precision dtype policy and dtype in a Keras configuration, at any depth."""
     if isinstance(config, Mapping):
         if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in _REDUCED_PRECISION:
-            return _FLOAT32_POLICY
+            return _FLOAT32
         return {key: _float32_dtype(value) if key == "dtype" else _in_float32(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
         return type(config)(_in_float32(value) for value in config)
@@ -188,21 +172,10 @@ def export_models(
     half: bool = False,
     dtype: str = "float32",
 ) -> FoldGraph | EnsembleGraph:
-    """Write `fold_<k>/1/` for each model and, for two or more, `ensemble/1/` into `folder`.
+    """Write `fold_<k>/1/` for each model and, for two or more, `ensemble/1/` into the folder of a bundle.
 
-    Args:
-        models: one per fold, as in `FoldGraph`.
-        folder: of the bundle.
-        calibration: of the logits.
-        threshold: as in `EnsembleGraph`.
-        half: store kernels as float16.
-        dtype: of the images; uint8 images may also come as PNG or JPEG files.
-
-    Returns:
-        The graph that predicts: the ensemble, or the only model.
-
-    Warns:
-        LimKerasWarning: the file system has no hard links, so the ensemble keeps copies of the variables.
+    Models, `calibration`, `half` and `threshold` are as in `FoldGraph` and `EnsembleGraph`. Bundles of uint8 images
+    (`dtype`) also take PNG and JPEG files. Returns the graph that predicts: the ensemble, or the only model.
     """
     graphs = [FoldGraph(model, calibration, half) for model in models]
     paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
@@ -225,7 +198,7 @@ def _save(graph: FoldGraph | EnsembleGraph, folder: Path, dtype: str) -> None:
 
 
 class _FilePerFold(tf.train.experimental.ShardingCallback):
-    """Write the weights of each fold to a file of their own; TensorFlow's description of the objects gets another."""
+    """Write one file for the weights of each fold, and one for TensorFlow's description of the objects."""
 
     @property
     def description(self) -> str:
@@ -277,18 +250,12 @@ def write_bundle(
     baseline: ImageBlindMask | None = None,
     half: bool = False,
 ) -> BundleInfo:
-    """Export models as the bundle `path`, atomically; an older bundle there is replaced.
+    """Export models, one per fold, as the bundle `path`, atomically; an older bundle there is replaced.
 
-    Args:
-        path: `exported_models/<name>`.
-        facts: what training knows of the models.
-        models: one per fold, images (n, h, w, bands) -> logits (n, h, w, 1).
-        baseline: image-blind mask of the training tiles.
-        half: store kernels as float16, for files of half the size.
+    `baseline`: image-blind mask of the training tiles. `half`: store kernels as float16.
 
     Raises:
-        BundleError: no models, models that do not fit `facts`, kernels beyond float16, or a folder at `path` that is no
-            bundle.
+        BundleError: models that do not fit `facts`, kernels beyond float16, or a folder at `path` that is no bundle.
     """
     bands = sorted({int(model.input_shape[-1]) for model in models})
     if bands != [facts.bands]:
@@ -296,9 +263,8 @@ def write_bundle(
     check_bundle_folder(path)
     with atomic_folder(path) as folder:
         calibration = Calibration(facts.temperature, facts.bias)
-        graph = export_models(
-            models, folder, calibration=calibration, threshold=facts.threshold, half=half, dtype=facts.dtype
-        )
+        threshold, dtype = facts.threshold, facts.dtype
+        graph = export_models(models, folder, calibration=calibration, threshold=threshold, half=half, dtype=dtype)
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         write_pair(folder, facts, graph)
@@ -308,18 +274,14 @@ def write_bundle(
 
 
 def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
-    """Store a synthetic image and the probability that the graph of the ensemble, or of the only model, gives it."""
+    """Store a synthetic image and the probability that `graph` gives it."""
     image = synthetic_image(facts)
     batch = tf.constant(image[np.newaxis].astype(np.float32))
     np.savez(folder / PAIR_FILE, image=image, probability=graph.probability(batch)["probability"].numpy()[0, ..., 0])
 
 
 def synthetic_image(facts: ModelFacts) -> NDArray[Any]:
-    """Make an image of waves, a patch and noise in the range of the training tiles.
-
-    Returns:
-        (64, 64, bands) of the model's dtype, the same in every call.
-    """
+    """Make an image (64, 64, bands) of waves, a patch and noise in the range of the training tiles, always the same."""
     rows, columns = np.mgrid[0:_SIZE, 0:_SIZE] / (_SIZE - 1)
     patch = np.where((rows - 0.4) ** 2 + (columns - 0.6) ** 2 < 0.06, 1.5, 0.0)
     shape = np.sin(6 * rows) + np.cos(9 * columns) + patch
@@ -331,17 +293,13 @@ def synthetic_image(facts: ModelFacts) -> NDArray[Any]:
 
 def _describe(folder: Path, facts: ModelFacts, models: Sequence[keras.Model]) -> BundleInfo:
     fields = [receptive_field(model, facts.stride) for model in models]
+    libraries = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return BundleInfo(
         **dict(facts),
         lim_keras_version=__version__,
         created=datetime.now(UTC),
-        versions={
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
+        versions={"python": platform.python_version(), **libraries},
         folds=len(models),
         halo=max(field.halo for field in fields),
         bytes_per_pixel=max(field.bytes_per_pixel for field in fields),

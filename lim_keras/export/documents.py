@@ -28,17 +28,11 @@ _CLASSES = [
     {"value": 1, "name": "landslide", "description": "Landslide", "color_hint": "D03020"},
 ]
 
-_NO_TERMS = "Not recorded. Ask whoever trained this model what the training data allow before you publish or sell."
+_NO_TERMS = "Not recorded. Before you publish or sell results, ask the authors of this model for these terms."
 
 
 def write_documents(folder: Path, info: BundleInfo) -> BundleInfo:
-    """Write or replace the model card and the STAC item of a bundle.
-
-    Call it whenever files of the bundle or values in `info` have changed, before `info.write`.
-
-    Returns:
-        `info` with both files recorded.
-    """
+    """Write model card and STAC item of a bundle, and return `info` with both files recorded, for `info.write`."""
     item = json.dumps(describe_model(info), indent=2, allow_nan=False) + "\n"
     written = [write_text(folder / CARD_FILE, model_card(info)), write_text(folder / STAC_FILE, item)]
     return info.model_copy(update={"files": info.files | {path.name: FileRecord.of(path) for path in written}})
@@ -97,10 +91,7 @@ def _other_inputs(info: BundleInfo) -> str:
 
 
 def describe_model(info: BundleInfo) -> dict[str, Any]:
-    """Describe a bundle as a STAC 1.1 item with the MLM extension 1.5.
-
-    Values that model.json does not hold are left out. Paths are relative to the bundle.
-    """
+    """Describe a bundle as a STAC 1.1 item with the MLM extension 1.5, as far as model.json knows its values."""
     item = pystac.Item(
         info.name,
         geometry=None,
@@ -172,11 +163,7 @@ def _input(info: BundleInfo) -> dict[str, Any]:
             f"the graph. Any height and width; trained on {info.sampling.get('size', 'unknown')} px."
         ),
         "bands": _band_names(info),
-        "input": {
-            "shape": [-1, -1, -1, info.bands],
-            "dim_order": ["batch", "height", "width", "bands"],
-            "data_type": "float32",
-        },
+        "input": _array("bands", info.bands, "float32"),
         "value_scaling": None,
         "resize_type": None,
     }
@@ -193,29 +180,19 @@ def _outputs(info: BundleInfo) -> list[dict[str, Any]]:
 
 
 def _output(name: str, description: str, dtype: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "description": description,
-        "tasks": [_TASK],
-        "result": {
-            "shape": [-1, -1, -1, 1],
-            "dim_order": ["batch", "height", "width", "channel"],
-            "data_type": dtype,
-        },
-    }
+    return {"name": name, "description": description, "tasks": [_TASK], "result": _array("channel", 1, dtype)}
+
+
+def _array(last: str, length: int, dtype: str) -> dict[str, Any]:
+    shape, order = [-1, -1, -1, length], ["batch", "height", "width", last]
+    return {"shape": shape, "dim_order": order, "data_type": dtype}
 
 
 def _hyperparameters(info: BundleInfo) -> dict[str, Any]:
     # The path of the encoder's weights is private; `mlm:pretrained_source` names the file.
     model = {key: value for key, value in info.model.items() if key != "encoder_weights"}
-    return {
-        "model": model,
-        "sampling": info.sampling,
-        "threshold": info.threshold,
-        "temperature": info.temperature,
-        "bias": info.bias,
-        "config_hash": info.config_hash,
-    }
+    calibration = {"threshold": info.threshold, "temperature": info.temperature, "bias": info.bias}
+    return {"model": model, "sampling": info.sampling, **calibration, "config_hash": info.config_hash}
 
 
 def _assets(info: BundleInfo) -> dict[str, pystac.Asset]:

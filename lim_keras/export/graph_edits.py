@@ -21,15 +21,10 @@ _DEPTH_OFFSET = 24  # byte of a PNG that holds the bits per sample
 
 
 def decode_encoded_images(image_bytes: Any, bands: int) -> Any:
-    """Decode PNG and JPEG files inside a graph.
+    """Decode PNG and JPEG files (n,) inside a graph to (n, height, width, bands) uint8; bands 1, 3 or 4.
 
-    Args:
-        image_bytes: (n,) strings, n >= 1.
-        bands: 1, 3 or 4.
-
-    Returns:
-        (n, height, width, bands) uint8. The graph fails on an empty batch, other or damaged files, PNGs of 16 bits,
-        another number of channels, and images of different sizes.
+    The graph fails on an empty batch, other or damaged files, PNGs of 16 bits, another number of channels, and images
+    of different sizes.
     """
     count = tf.size(image_bytes)
     say = tf.debugging.Assert(count > 0, [f"{IMAGE_BYTES}: expected at least one PNG or JPEG file. Received: none"])
@@ -63,7 +58,7 @@ def _decode(content: Any, bands: int) -> Any:
 
 
 def _check_file(content: Any) -> list[Any]:
-    """Require a JPEG or a PNG of at most eight bits: the decoder would take other formats, and cut off bits."""
+    """Require a JPEG, or a PNG of at most eight bits: TensorFlow decodes other formats, and cuts 16 bits to 8."""
     png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
     jpeg = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
     length = tf.strings.length(content)
@@ -83,12 +78,7 @@ _LARGEST = 127  # largest signed eight-bit weight; converters use a range symmet
 
 @contextmanager
 def rounded_depthwise_kernels(models: Sequence[Any]) -> Iterator[None]:
-    """Round depthwise kernels of loaded SavedModels by `rounded_keeping_sums` during the block.
-
-    Args:
-        models: loaded SavedModels. Kernels (height, width, channels, 1) of more than one pixel and more than one
-            channel count as depthwise, as TensorFlow lays them out.
-    """
+    """Round depthwise kernels of loaded SavedModels by `rounded_keeping_sums` during the block."""
     kernels = [
         variable
         for model in models
@@ -112,11 +102,8 @@ def _is_depthwise(shape: tuple[int, ...]) -> bool:
 def rounded_keeping_sums(kernel: NDArray[Any]) -> NDArray[np.float32]:
     """Round weights to multiples of 1/127 of each channel's largest weight, and keep each channel's sum.
 
-    Where the nearest multiples change a channel's sum by more than half a step, the weights closest to the middle
-    between two multiples go to the other one. The largest weight stays, because it defines the step.
-
-    Args:
-        kernel: (height, width, channels, 1).
+    Where nearest multiples change a channel's sum by more than half a step, the weights that lie closest to the middle
+    of two multiples are rounded to the other one. `kernel` is (height, width, channels, 1).
     """
     weights = kernel.astype(np.float64).reshape(-1, kernel.shape[2])
     step = np.abs(weights).max(axis=0) / _LARGEST
@@ -140,12 +127,7 @@ _VERSION = 3  # version of DEQUANTIZE that takes float16
 
 
 def halve_large_constants(content: bytes, least: int = LARGE) -> bytes:
-    """Store the large float32 constants of a .tflite file as float16; LiteRT widens them when it loads the file.
-
-    Args:
-        content: a float32 file.
-        least: smallest number of elements of a constant that is halved.
-    """
+    """Store float32 constants of at least `least` elements as float16; LiteRT widens them when it loads the file."""
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     code = len(model.operatorCodes)
     for graph in model.subgraphs:

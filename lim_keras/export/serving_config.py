@@ -18,7 +18,7 @@ CONTAINER_PATH = "/models"
 
 _TEMPLATES = ("batching.config", "monitoring.config", "compose.yaml")
 
-# Without characters that YAML, docker compose ($) or its short mount syntax (:) interpret.
+# No characters that YAML, docker compose ($) or its short mount syntax (:) interpret.
 _BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
 
 _HEAD = "# Written by `lim-keras export --serving`, which moves versions and labels and keeps all other entries.\n"
@@ -26,13 +26,7 @@ _HEAD = "# Written by `lim-keras export --serving`, which moves versions and lab
 
 @dataclass(frozen=True)
 class Served:
-    """Versions of a bundle that a repository serves.
-
-    Args:
-        stable, canary: versions with these labels.
-        loaded: versions that the server holds in memory.
-        base_path: folder of the models as the server sees it.
-    """
+    """Labelled and loaded versions of a bundle in a repository, and the repository's folder as the server sees it."""
 
     stable: int
     canary: int
@@ -41,12 +35,7 @@ class Served:
 
 
 def check_base_path(path: str) -> str:
-    """Return a base path without its last slash.
-
-    Raises:
-        BundleError: neither an absolute path below / nor an address such as gs://bucket/models, or with characters that
-            compose.yaml cannot hold.
-    """
+    """Return a base path without its last slash, if compose.yaml can hold it; raise BundleError otherwise."""
     base = path.rstrip("/")
     if not _is_base_path(base):
         raise BundleError(
@@ -62,11 +51,10 @@ def _is_base_path(base: str) -> bool:
 
 
 def templates(model: str, base_path: str) -> dict[str, str]:
-    """Return the files that are written once, because users may tune them, by name.
+    """Return the files that users may edit, by name: an export writes them only if they are missing.
 
-    Args:
-        model: its health is checked by compose.yaml.
-        base_path: mount point of the repository; an address is replaced by `/models`.
+    `model`: name of the model whose health compose.yaml checks. `base_path`: mount point of the repository; an address
+    is replaced by `/models`.
     """
     folder = files("lim_keras.export") / "templates"
     texts = {name: (folder / name).read_text(encoding="utf-8") for name in _TEMPLATES}
@@ -76,11 +64,7 @@ def templates(model: str, base_path: str) -> dict[str, str]:
 
 
 def serving_messages(name: str) -> Any:
-    """Import a module of tensorflow-serving-api.
-
-    Raises:
-        BundleError: it is not installed.
-    """
+    """Import a module of tensorflow-serving-api; raise BundleError if that is not installed."""
     try:
         return import_module(f"tensorflow_serving.{name}")
     except ImportError as error:
@@ -91,11 +75,7 @@ def serving_messages(name: str) -> Any:
 
 
 def read_models(path: Path, models: Sequence[str]) -> Served | None:
-    """Read the entries of a bundle's models in models.config; None if there is no such file.
-
-    Raises:
-        BundleError: the file cannot be read, lacks one of the models, or its entries differ.
-    """
+    """Read the common entry of a bundle's models in models.config; None if there is no such file."""
     if not path.exists():
         return None
     found = {entry.name: entry for entry in _parse(path).model_config_list.config}

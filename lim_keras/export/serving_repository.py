@@ -39,16 +39,7 @@ _LARGEST = 256  # largest side of a warm-up image, pixels
 
 
 def write_warmup(folder: Path, facts: ModelFacts, model: str) -> Path:
-    """Write one warm-up request for each signature into an existing folder.
-
-    Args:
-        folder: `<version>/assets.extra`.
-        facts: of the bundle; the image has the size of its training windows.
-        model: name of the model on the server.
-
-    Raises:
-        BundleError: the file cannot be written.
-    """
+    """Write one warm-up request for each signature into `<version>/assets.extra`; `model`: its name on the server."""
     logs = serving_messages("apis.prediction_log_pb2")
     path = folder / WARMUP_FILE
     image = _warmup_image(facts)
@@ -83,7 +74,7 @@ def _request(image: NDArray[Any], model: str, signature: str) -> Any:
 
 @dataclass(frozen=True)
 class ServingExport:
-    """Result of an export: models and their versions, and the version that was added; None: only labels moved."""
+    """Result of an export: models, their versions, and the added version; None if only labels moved."""
 
     folder: Path
     models: tuple[str, ...]
@@ -94,22 +85,7 @@ class ServingExport:
 def export_serving(
     bundle: StrPath, folder: StrPath, base_path: str | None = None, promote: bool = False
 ) -> ServingExport:
-    """Add a version of every model of a bundle to a TensorFlow Serving repository, which is made if it is missing.
-
-    Args:
-        bundle: `exported_models/<name>`.
-        folder: the repository.
-        base_path: folder of the repository as the server sees it; None: as in its models.config;
-            `/models` in a new repository.
-        promote: make the newest version stable. If that is this bundle, no version is added.
-
-    Raises:
-        BundleError: the bundle is damaged, the repository serves another one, lies in a bundle, or cannot be read or
-            written, or tensorflow-serving-api is missing.
-
-    Warns:
-        LimKerasWarning: the stable version does not exist.
-    """
+    """Add a version of a bundle's models to the repository `folder`; arguments as in `lim_keras.export_serving`."""
     bundle, folder = Path(bundle), Path(folder)
     info = BundleInfo.read(bundle)
     try:
@@ -131,7 +107,7 @@ def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None,
         return ServingExport(folder, tuple(models), served, None)
     version = _next_version(folder, models, before)
     stable = version if promote or before is None else before.stable
-    # A label moves only to a loaded version, so the former stable version stays until the next export or promotion.
+    # A server moves a label only to a loaded version, so the former stable version stays loaded until the next export.
     loaded = sorted({stable, version} if before is None else {before.stable, version})
     served = Served(stable, version, tuple(loaded), base)
     with _new_version(bundle, folder, info, models, version):
@@ -197,10 +173,7 @@ def _files(info: BundleInfo, source: str) -> list[str]:
 
 
 def _next_version(folder: Path, models: Iterable[str], before: Served | None) -> int:
-    """Return the version after the highest of any model, so that leftovers of a killed export are not reused.
-
-    Versions in models.config count even if their folder was deleted: a new one would be served at once.
-    """
+    """Return the version after the highest one of any model, be it on the disk or in models.config only."""
     there = [path.name for model in models for path in (folder / model).glob("*") if path.name.isdecimal()]
     named = () if before is None else before.loaded
     return max([*map(int, there), *named], default=0) + 1
@@ -259,7 +232,7 @@ def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> Non
 
 
 def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
-    """Read model.json of the stable version; empty if it was deleted, so that clients keep the one they have."""
+    """Return model.json of the stable version by name; nothing if it was deleted: clients keep the file they have."""
     place = folder / model / str(version)
     try:
         return {INFO_FILE: (place / EXTRA / INFO_FILE).read_text(encoding="utf-8")}

@@ -26,14 +26,7 @@ _SEED = 2022
 
 
 class OneWindow(tf.Module):
-    """SavedModels of the folds as one function of one window.
-
-    Args:
-        models: loaded SavedModels, one per fold.
-        tile: height and width of the window, pixels; None: any.
-        bands: of the image.
-        dtype: of its pixels.
-    """
+    """Loaded SavedModels, one per fold, as one function of a window of `tile` x `tile` pixels (None: any size)."""
 
     def __init__(self, models: Sequence[Any], tile: int | None, bands: int, dtype: str) -> None:
         super().__init__()
@@ -43,9 +36,7 @@ class OneWindow(tf.Module):
 
     def _run(self, image: Any) -> dict[str, Any]:
         pixels = tf.cast(image, tf.float32)
-        outputs: list[Any] = []
-        for model in self.models:
-            outputs.append(model.signatures[SIGNATURE](image=pixels)["probability"])
+        outputs = [model.signatures[SIGNATURE](image=pixels)["probability"] for model in self.models]
         if len(outputs) == 1:
             return {PROBABILITY: outputs[0]}
         folds = tf.concat(outputs, axis=-1)
@@ -98,17 +89,7 @@ def _as_inputs(windows: Sequence[NDArray[Any]]) -> Iterator[list[NDArray[np.floa
 
 
 def calibration_windows(tiles: TileSet, gsd_m: float | None, tile: int, count: int) -> list[NDArray[Any]]:
-    """Cut calibration windows from training tiles, half of them around landslides.
-
-    Args:
-        tiles: training tiles.
-        gsd_m: ground sample distance of training, metres.
-        tile: height and width of a window, pixels.
-        count: number of windows.
-
-    Raises:
-        DataError: no landslide tile among them.
-    """
+    """Cut `count` windows of `tile` x `tile` pixels from training tiles, half of them around landslides."""
     sampler = WindowSampler(TileStore(tiles, gsd_m, gsd_m, cache="recent"), tile, count, _SEED, landslide_share=0.5)
     return [sampler.example(0, position)[0] for position in range(count)]
 
@@ -149,7 +130,7 @@ class Tally:
         return self.confusion.scores()[name] if self.confusion.pixels else None
 
     def measured(self, variant: Variant, side: int, reference: Tally) -> Measured:
-        """Return the figures, and whether they are within the variant's limit. `side` of the windows, pixels."""
+        """Return the figures, and whether they are within the variant's limit; `side`: of the windows, pixels."""
         iou, known = self.score("iou_landslide"), reference.score("iou_landslide")
         within: bool | None
         if variant in MAX_DIFFERENCE:
@@ -179,17 +160,9 @@ def compare(
     side: int,
     threshold: float,
 ) -> tuple[Tally, dict[Variant, Tally]]:
-    """Compare files with the SavedModel on the same windows.
+    """Compare files with the SavedModel (`reference`) on the same windows; return the tallies of both.
 
-    Args:
-        reference: the SavedModel, images (n, h, w, bands) -> probability (n, h, w).
-        models: the files.
-        windows: images and masks; those smaller than `side` are padded for prediction and scored without the padding.
-        side: height and width of every input, pixels.
-        threshold: probability >= threshold is landslide.
-
-    Returns:
-        Sums of the SavedModel, and those of each file.
+    Windows smaller than `side` x `side` pixels are padded for prediction and scored without the padding.
     """
     expected_tally, tallies = Tally(), {variant: Tally() for variant in models}
     for image, mask in windows:

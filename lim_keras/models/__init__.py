@@ -17,7 +17,7 @@ __all__ = ["build_model", "network_stride"]
 
 
 def network_stride(input_reduction: int = 1) -> int:
-    """Return the stride of a network, pixels: shifts by multiples of it leave its predictions unchanged."""
+    """Return the stride of a network, pixels: predictions follow an image that is shifted by a multiple of it."""
     return STRIDE * input_reduction
 
 
@@ -40,8 +40,8 @@ def build_model(
         bands: number of image bands; the first three are red, green, blue.
         encoder_weights: "imagenet", a local weights file, or "none".
         decoder_channels: channels of the decoder.
-        input_reduction: 1, 2 or 4; the image is averaged over squares of this side before the encoder, and the logits
-            are enlarged to its size. 2 covers four times the ground for the same computation.
+        input_reduction: 1, 2 or 4: side of the squares that the image is averaged over before the encoder; the logits
+            are enlarged to the image's size. 2 covers four times the ground at the same cost.
         dropout: share of decoder channels dropped before the score during training.
         value_range: (low, high) of each band in raw digital numbers, mapped to 0..255; None for 8-bit images.
 

@@ -57,18 +57,10 @@ _WIDEST = 8
 def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
     """Build U-Net's expanding path (Ronneberger et al. 2015): upsample by 2, concatenate the skip, convolve twice.
 
-    Stages have `channels` channels at 1/1 and 1/2, and twice as many at each coarser scale, up to 8 x `channels`.
-    Upsampling is bilinear. Skips are batch-normalised, because VGG16 features are in the hundreds and would dominate
-    the upsampled map. There is no skip at 1/1, because the encoder's finest map is at 1/2. The scored features are not
-    rectified (see `score`).
-
-    Args:
-        features: five maps, finest first, at 1/2 .. 1/32.
-        channels: channels of the two finest stages.
-        dropout: share of channels dropped before the score.
-
-    Returns:
-        Logits (n, h, w, 1) at the encoder's input resolution.
+    Arguments and result are as in `decode_fcn`. Stages have `channels` channels at 1/1 and 1/2, and twice as many at
+    each coarser scale, up to 8 x `channels`. Upsampling is bilinear. Skips are batch-normalised, because VGG16 features
+    are in the hundreds and would dominate the upsampled map. There is no skip at 1/1, because the encoder's finest map
+    is at 1/2. The scored features are not rectified (see `score`).
     """
     x = None
     for scale in reversed(range(len(features))):
@@ -102,9 +94,8 @@ _SCALES = 5
 class MaxUnpool(keras.layers.Layer):
     """Put each value where 2 x 2 max pooling of the reference has its maximum, and zeros elsewhere.
 
-    Of equal maxima the first in row order is taken, as for pooling indices. The positions are found by comparison
-    rather than by `max_pool_with_argmax` and scatter, so that TensorFlow Lite runs the layer. The reference gets no
-    gradient.
+    The first of equal maxima in row order counts, as for pooling indices. Positions are found by comparison
+    in place of `max_pool_with_argmax`, so that LiteRT runs the layer. The reference gets no gradient.
     """
 
     def call(self, values: Any, reference: Any) -> Any:
@@ -129,20 +120,12 @@ class MaxUnpool(keras.layers.Layer):
 def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
     """Build SegNet's decoder (Badrinarayanan et al. 2017): unpool by the encoder's positions, convolve twice.
 
-    A max-pooling encoder gives pooling positions from 1/16 to 1/1. For one with strided convolutions (MobileNetV2),
-    each unpooling uses the position of the maximum in every 2 x 2 block of the encoder's map at that scale, and the
-    step to 1/1, where the encoder has no map, is bilinear. Only positions pass from encoder to decoder. Unpooling works
-    channel by channel, so that the decoder has the encoder's channels. Every stage has two convolutions; SegNet has two
-    or three. The last one is not rectified (see `score`).
-
-    Args:
-        features: five maps, finest first, at 1/2 .. 1/32; for a max-pooling encoder followed by the five maps before
-            pooling, at 1/1 .. 1/16.
-        channels: channels of the last stage.
-        dropout: share of channels dropped before the score.
-
-    Returns:
-        Logits (n, h, w, 1) at the encoder's input resolution.
+    Arguments and result are as in `decode_fcn`; for a max-pooling encoder, `features` holds the five maps before
+    pooling, at 1/1 .. 1/16, after the five. They give the positions from 1/16 to 1/1. For an encoder with strided
+    convolutions (MobileNetV2), each unpooling uses the position of the maximum in every 2 x 2 block of the encoder's
+    map at that scale, and the step to 1/1, where the encoder has no map, is bilinear. Unpooling works channel by
+    channel, so that stages have the encoder's channels; the last one has `channels`. Every stage has two convolutions;
+    SegNet has two or three. The last one is not rectified (see `score`).
     """
     pooled, references = features[:_SCALES], list(features[_SCALES:]) or [None, *features[: _SCALES - 1]]
     x = pooled[-1]
@@ -168,12 +151,7 @@ def _double(x: Any, reference: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decoder of a network.
-
-    Attributes:
-        decode: features, channels, dropout -> logits, as `decode_fcn`.
-        unpools: takes the encoder's maps before pooling as well, where it has any.
-    """
+    """Function that builds a decoder, as `decode_fcn`; `unpools`: it uses the encoder's maps before pooling."""
 
     decode: Callable[[Sequence[Any], int, float], Any]
     unpools: bool = False

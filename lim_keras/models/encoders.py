@@ -41,13 +41,10 @@ def build_encoder(
 
     Args:
         name: key of `ENCODERS`.
-        bands: number of image bands; the first three are red, green, blue. With more, the first ImageNet kernel is
-            widened (see `widen_kernel`).
+        bands: number of image bands; the first three are red, green, blue. For other numbers than three, the first
+            ImageNet kernel is adapted (see `widen_kernel`).
         weights: "imagenet" (downloaded by Keras), a local weights file of keras.applications without top, or "none".
-        before_pooling: return the five maps before max pooling as well, after the five; SegNet needs them.
-
-    Raises:
-        ModelError: unknown name, weights that do not fit, or an encoder without max pooling with `before_pooling`.
+        before_pooling: append the five maps before max pooling, which SegNet needs.
     """
     _check_name(name)
     if bands < 1:
@@ -70,13 +67,9 @@ def _check_name(name: str) -> None:
 
 
 def freeze_scales(encoder: keras.Model, scales: int) -> None:
-    """Freeze the layers that compute the finest `scales` feature maps, which saves their gradients.
+    """Freeze the layers of the finest `scales` feature maps, 0 (train all) to 5 (train none).
 
-    They are the slowest ones and find edges and colours, which need the least training.
-
-    Args:
-        encoder: model of `build_encoder`.
-        scales: 0 (train all) to 5 (train none).
+    These layers take the most time, and find edges and colours, which need the least training.
     """
     if not scales:
         return
@@ -108,19 +101,18 @@ def _mobilenetv2(bands: int, weights: str | Path | None, before_pooling: bool) -
     base = _with_fused_normalisation(_pretrained(keras.applications.MobileNetV2, bands, weights, "Conv1"))
     image = keras.Input((None, None, bands), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="normalise")(image)
-    features = keras.Model(
-        base.input, [base.get_layer(layer).output for layer in _MOBILENETV2_FEATURES], name="mobilenetv2"
-    )(x)
+    outputs = [base.get_layer(layer).output for layer in _MOBILENETV2_FEATURES]
+    features = keras.Model(base.input, outputs, name="mobilenetv2")(x)
     return keras.Model(image, features, name="encoder")
 
 
 def _with_fused_normalisation(base: keras.Model) -> keras.Model:
-    """Copy a network with fused batch normalisation and a momentum for short trainings."""
+    """Copy a network with fused batch normalisation, at a momentum for short trainings."""
 
     def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
         if not isinstance(layer, keras.layers.BatchNormalization):
             return layer.__class__.from_config(layer.get_config())
-        # With the 0.999 of keras.applications, some thousand steps would end with ImageNet's statistics.
+        # At the 0.999 of keras.applications, ImageNet's statistics would remain after some thousand steps.
         return FusedBatchNormalization.from_config(layer.get_config() | {"momentum": 0.97})
 
     network = keras.models.clone_model(base, clone_function=copied)
@@ -184,10 +176,9 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
 
 
 def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:
-    """Widen a kernel (kh, kw, 3, filters) to (kh, kw, bands, filters).
+    """Adapt a kernel (kh, kw, 3, filters) to (kh, kw, bands, filters).
 
-    Additional bands get the mean of the three colour kernels; all are multiplied by 3 / bands, so that activations keep
-    their magnitude.
+    Additional bands get the mean of the three colour kernels. All are scaled by 3 / bands, to keep the activations.
     """
     mean = kernel.mean(axis=2, keepdims=True)
     wide = np.concatenate([kernel, np.repeat(mean, max(bands - 3, 0), axis=2)], axis=2)[:, :, :bands]
@@ -196,11 +187,9 @@ def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encoder of a network.
+    """Function of bands, weights (None: random) and `before_pooling` that builds an encoder.
 
-    Attributes:
-        build: bands, weights (None: random), whether to return maps before pooling -> model, as `build_encoder`.
-        pools: halves its maps by max pooling.
+    `pools`: it halves its maps by max pooling.
     """
 
     build: Callable[[int, str | Path | None, bool], keras.Model]

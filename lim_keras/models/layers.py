@@ -12,12 +12,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class BandRange(keras.layers.Layer):
-    """Map raw digital numbers of each band linearly to 0..255, the range that encoders expect.
-
-    Args:
-        low: raw value of each band that becomes 0.
-        high: raw value of each band that becomes 255.
-    """
+    """Map raw digital numbers of each band linearly from `low`..`high` to 0..255, the range that encoders expect."""
 
     def __init__(self, low: Sequence[float], high: Sequence[float], **kwargs: Any) -> None:
         # With autocast, Keras would cast images to the compute type before `call`.
@@ -26,22 +21,20 @@ class BandRange(keras.layers.Layer):
         self.high = [float(value) for value in high]
 
     def call(self, images: Any) -> Any:
-        """Scale raw numbers (n, h, w, bands); values inside the range become 0..255."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        # In float32 under every policy: bfloat16 has too few digits for reflectance x 10000.
+        # Compute in float32 under every policy: bfloat16 has too few digits for reflectance x 10000.
         scaled = (tf.cast(images, tf.float32) - low) * (255.0 / (high - low))
         return tf.cast(scaled, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class PadToMultiple(keras.layers.Layer):
-    """Repeat the last row and column until height and width, both >= 1, are multiples of the network's stride.
+    """Pad height and width, both >= 1, to multiples of the network's stride with copies of the last row and column.
 
-    Edge values and not zeros, because training shows no black margins.
+    Zeros would be black margins, which training images do not have.
     """
 
     def __init__(self, multiple: int, **kwargs: Any) -> None:
@@ -67,7 +60,6 @@ class PadToMultiple(keras.layers.Layer):
         return (input_shape[0], *rounded, input_shape[3])
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), "multiple": self.multiple}
 
 
@@ -95,8 +87,8 @@ class CropLike(keras.layers.Layer):
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation over the last axis that trains with TensorFlow's fused kernel.
 
-    Keras computes moments, scaling, shift and their gradients as separate operations over the feature map, which is
-    slow on CPUs. Results differ by rounding only; inference is that of Keras.
+    Keras computes moments, scale, shift and their gradients in separate operations, which is slow on CPUs. Results
+    differ by rounding only. Inference is that of Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -130,9 +122,6 @@ class BilinearUpsampling(keras.layers.Layer):
 
     Keras 3 `UpSampling2D` fails in graph mode with unknown height and width. The transposed convolution with bilinear
     weights of Shelhamer et al. 2017 (4.1) is much slower, because its dense kernel multiplies all pairs of channels.
-
-    Args:
-        factor: size of the result over size of the map.
     """
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
@@ -152,7 +141,6 @@ class BilinearUpsampling(keras.layers.Layer):
         return (input_shape[0], *sides, input_shape[3])
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), "factor": self.factor}
 
 
@@ -164,8 +152,8 @@ def upsample(features: Any, factor: int, name: str) -> Any:
 def project(features: Any, channels: int, name: str) -> Any:
     """Project (n, h, w, any) to (n, h, w, channels) by 1 x 1 convolution and batch normalisation.
 
-    Without normalisation, VGG16 features, which are in the hundreds, would dominate the deeper scales. The momentum of
-    0.9 suits short trainings; with Keras's 0.99 the running statistics converge too slowly.
+    Without normalisation, VGG16 features, which are in the hundreds, would dominate the coarser scales. Keras's
+    momentum of 0.99 is too slow for short trainings.
     """
     x = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_conv")(features)
     return FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
@@ -174,9 +162,7 @@ def project(features: Any, channels: int, name: str) -> Any:
 def score(features: Any, name: str = "score") -> Any:
     """Score (n, h, w, c) as logits (n, h, w, 1); the initial weights are zero, so that all probabilities start at 0.5.
 
-    Args:
-        features: normalised and not rectified. With features >= 0, the many background pixels would turn every weight
-            negative, and a pixel whose features are all 0 would have the largest logit and no gradient.
-        name: name of the layer.
+    Features must be normalised and not rectified. With features >= 0, the many background pixels would make every
+    weight negative, and a pixel with features of 0 would have the largest logit and no gradient.
     """
     return keras.layers.Conv2D(1, 1, kernel_initializer="zeros", name=name)(features)

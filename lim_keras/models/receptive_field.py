@@ -27,9 +27,9 @@ class ReceptiveField:
     """Context and memory that a network needs.
 
     Attributes:
-        halo: pixels on each side of a core that influence its prediction, for cores that start and end at multiples of
-            the stride; with such a halo, a core is predicted as in the whole scene.
-        bytes_per_pixel: peak memory of float32 feature maps over the pixels of the image.
+        halo: pixels on each side of a core that influence its prediction. With this halo, a core that starts and ends
+            at multiples of the stride is predicted as in the whole scene.
+        bytes_per_pixel: peak bytes of float32 feature maps, for each pixel of the image.
     """
 
     halo: int
@@ -43,20 +43,15 @@ class _Step:
     kind: str
     config: Mapping[str, Any]
     inputs: tuple[str, ...]
-    channels: tuple[int, ...]
-    """Channels of each input."""
+    channels: tuple[int, ...]  # of each input
     output: str
 
 
 def receptive_field(model: keras.Model, stride: int) -> ReceptiveField:
-    """Compute halo and memory of a functional model from an image to a map of the same size.
-
-    Args:
-        model: network of `build_model`.
-        stride: stride of the network, pixels (`network_stride`).
+    """Compute halo and memory of a network of `build_model` with `network_stride` pixels of stride.
 
     Raises:
-        ModelError: a layer with unknown receptive field.
+        ModelError: a layer has an unknown receptive field.
     """
     steps, outputs = _expand(model.get_config(), [_IMAGE], "")
     halo = max(_halo(steps, outputs[0], stride, axis) for axis in (0, 1))
@@ -86,7 +81,7 @@ def _expand(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tupl
 
 
 def _listed(layers: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    """Add the list that Keras leaves out around a single input or output."""
+    """Return a list also for a single input or output, for which Keras writes none."""
     return [layers] if isinstance(layers[0], str) else layers
 
 
@@ -103,7 +98,7 @@ def _tensors(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _halo(steps: Sequence[_Step], output: str, stride: int, axis: int) -> int:
-    """Return how many pixels beyond positions 0..stride-1 influence their prediction, on the farther side."""
+    """Return how many pixels beyond positions 0..stride-1 influence their prediction: the maximum of both sides."""
     seen: dict[str, _Interval] = {output: (0, stride - 1)}
     for step in reversed(steps):
         if step.output not in seen:
@@ -146,7 +141,7 @@ def _size_and_stride(step: _Step, axis: int) -> tuple[int, int]:
 
 
 def _peak_bytes(steps: Sequence[_Step]) -> float:
-    """Return the peak bytes of feature maps over the pixels of the image, for steps executed one by one."""
+    """Return the peak bytes of feature maps for each pixel of the image, if steps are executed one by one."""
     channels = {tensor: count for step in steps for tensor, count in zip(step.inputs, step.channels, strict=True)}
     last_use = {tensor: position for position, step in enumerate(steps) for tensor in step.inputs}
     scale: dict[str, Fraction] = {_IMAGE: Fraction(1)}

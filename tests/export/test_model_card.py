@@ -23,7 +23,7 @@ def test_sections_and_figures(bundle_path: Path) -> None:
     assert "Ground sample distance: 0.8 m." in card
     assert "landslide where it is >= 0.4500." in card
     assert "| 1 | 120 | 60 | 0 | 255 |" in card
-    for words in ("Bare soil", "Roads", "quarries", "overgrown", "Not recorded. Ask whoever trained"):
+    for words in ("Bare soil", "Roads", "quarries", "overgrown", "Not recorded. Before you publish"):
         assert words in card
     for call in (
         "lim-keras predict tiny",
