@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def public(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Raise ConfigError where arguments do not fit the signature, or `progress` is no `ProgressCallback`."""
+    """Decorate a function: raise ConfigError for arguments that do not fit its signature, or a bad `progress`."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -55,11 +55,7 @@ def _unknown(name: str, valid: list[str]) -> str:
 
 
 def as_path(name: str, value: StrPath) -> Path:
-    """Convert an argument to a path.
-
-    Raises:
-        ConfigError: it is something else.
-    """
+    """Convert an argument to a path; raise ConfigError for other types."""
     try:
         return Path(value)
     except TypeError:
@@ -67,7 +63,7 @@ def as_path(name: str, value: StrPath) -> Path:
 
 
 def check_count(**counts: object) -> None:
-    """Raise ConfigError for the first argument that is no whole number of at least 1."""
+    """Raise ConfigError for the first argument that is not a whole number >= 1."""
     for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"Invalid value for `{name}`. Expected a whole number >= 1. Received: {value!r}.")
@@ -81,12 +77,7 @@ def check_numbers(**numbers: object) -> None:
 
 
 def as_ids(name: str, value: TileIds | None) -> list[str] | None:
-    """Convert an argument to ids of tiles; a path is read.
-
-    Raises:
-        ConfigError: it is neither a path nor a sequence of text.
-        DataError: the file cannot be read or holds no id.
-    """
+    """Convert an argument to ids of tiles: read a file of them, or check a sequence of text."""
     from lim_keras.data.manifest import read_tile_ids
 
     if value is None:

@@ -44,11 +44,11 @@ def load_bundle(
             grpc://host:8500/NAME or http://host:8501/v1/models/NAME, each with /versions/3 or /labels/canary if wanted.
         fold: load this fold alone, counted from 0; None: the ensemble. For folders only.
         threads: threads of the LiteRT interpreter; None: one a core. For .tflite files only.
-        info: bundle (folder or model.json) of the model on the server. For servers only, as all that follow.
+        info: bundle (folder or model.json) of the model on the server. For servers only, like all that follow.
         request_mb: size of a request or an answer, MiB; None: 32 for REST, 64 for gRPC.
-        retries: attempts after the first if the server is away or busy; None: 5.
+        retries: attempts after the first one if the server cannot be reached or is busy; None: 5.
         timeout_s: seconds that a request may take; None: 120.
-        in_flight: requests at a time; None: 4.
+        in_flight: number of requests at a time; None: 4.
 
     Returns:
         A model with `info` (its model.json), `predict(images)` and `predict_all(images)`: images (n, height, width,
@@ -57,7 +57,7 @@ def load_bundle(
     Raises:
         BundleError: a file is missing or damaged, or the server has another model.
         ConfigError: an argument does not belong to this kind of model.
-        ServerError: the server is away or refuses.
+        ServerError: the server cannot be reached, or refuses.
 
     Examples:
         >>> bundle = lk.load_bundle("exported_models/bijie_edge")
@@ -128,13 +128,13 @@ def bundle_info(bundle: StrPath) -> BundleInfo:
 
 @public
 def verify_bundle(bundle: StrPath) -> list[str]:
-    """Check every file of a bundle, every model's signature, and the answer to a stored image.
+    """Check every file of a bundle, the signature of every model, and the prediction of a stored image.
 
     Args:
         bundle: folder of the bundle.
 
     Returns:
-        One line for each difference from what was exported; empty if there is none.
+        One line for each difference from the exported bundle; empty if there is none.
 
     Raises:
         BundleError: model.json is missing or damaged.
@@ -164,12 +164,12 @@ def export_litert(
 
     Args:
         bundle: folder of the bundle.
-        variants: kinds of numbers: "float32", "float16", "dynamic", "int8", one or several.
+        variants: number types, one or several of "float32", "float16", "dynamic" and "int8".
         tile: height and width of the input, pixels; None: any.
         fold: export this fold alone, counted from 0; None: the ensemble as one file.
-        tiles: folder of tiles, or a tiles.csv: int8 is calibrated on them, and every file is tested on them.
+        tiles: folder of tiles, or a tiles.csv, to calibrate int8 and to test every file; int8 needs them.
         tile_ids: ids of the tiles to test on; None: the test tiles, else all that were not trained on.
-        allow_drop: keep files that differ from the SavedModel beyond the limit of their kind.
+        allow_drop: keep files that differ from the SavedModel by more than the limit of their number type.
         out: folder of the files; None: `tflite` in the bundle.
         threads: threads of the interpreter in the comparison; None: one a core.
 
@@ -223,8 +223,7 @@ def export_serving(
     Args:
         bundle: folder of the bundle.
         repository: folder of the repository; it is made if it does not exist.
-        base_path: folder of the repository as the server sees it; None: as in its models.config;
-            /models in a new repository.
+        base_path: folder of the repository as the server sees it; None: as in its models.config, or /models.
         promote: make the newest version stable. If that is this bundle, no version is added.
 
     Raises:

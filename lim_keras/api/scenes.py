@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     Bands: TypeAlias = Sequence[int | str]
     Nodata: TypeAlias = float | Literal["file", "none"]
 
-_NUMBERS = (
-    *("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg"),
-    *("gsd_m", "memory", "tile"),
-)
+_NUMBERS = ("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m", "memory", "tile")
 
 
 @public
@@ -67,18 +64,18 @@ def predict_scene(
 ) -> ScenePrediction:
     """Map the landslides of one scene.
 
-    A scene that was mapped with the same arguments is not mapped again, and an interrupted one continues.
+    Called again with the same arguments, a finished scene is not mapped again, and an interrupted one continues.
 
     Args:
-        bundle: loaded model, or what `load_bundle` takes.
+        bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
         scene: raster of any size: path, URL, GDAL name, or open rasterio dataset.
         out: folder of the results.
         threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
-        min_area_m2: landslides of a smaller area are left out, m2.
+        min_area_m2: smallest area of a landslide, m2; smaller ones are left out.
         fill_holes_m2: holes up to this area are filled, m2.
-        simplify_m: tolerance of simplified outlines, m; 0 keeps the edges of pixels.
+        simplify_m: tolerance of simplified outlines, m; 0: outlines follow the edges of pixels.
         dem: elevation model of any CRS and resolution, in metres or feet; slopes are measured on it.
-        min_slope_deg: landslides of a lower mean slope are flagged, degrees; needs `dem`.
+        min_slope_deg: smallest mean slope of a landslide, degrees; those below it are flagged; needs `dem`.
         drop_flat: leave flagged landslides out; needs `min_slope_deg`.
         probability: data type of the probability map: "percent" (uint8, 0 to 100) or "float32".
         spread: add the standard deviation of the folds to the probability map as its second band.
@@ -86,12 +83,11 @@ def predict_scene(
         parquet: write the inventory as GeoParquet, too.
         bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all.
         scale: raw values that become the lowest and the highest value of the model's data type.
-        nodata: value of pixels without data, "none", or "file": as the file says.
-        gsd_m: ground sample distance of a scene whose file does not say, metres.
-        resample: resample the scene to the ground sample distance of the bundle if they differ by more than a
-            factor of 1.5.
+        nodata: value of pixels without data, "none", or "file": the value that the file declares.
+        gsd_m: ground sample distance of a scene whose file does not hold it, metres.
+        resample: resample the scene to the ground sample distance of the bundle if they differ by a factor above 1.5.
         tta: average over the eight symmetries of each window; takes eight times as long.
-        memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of what is free.
+        memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.
         tile: height and width of a window, pixels; None: as the memory allows.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
@@ -149,10 +145,10 @@ def predict_scenes(
     """Map the landslides of many scenes; one that cannot be used does not stop the others.
 
     Args:
-        bundle: loaded model, or what `load_bundle` takes.
+        bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
         scenes: rasters and folders of rasters, or one of them.
         out: folder of the results.
-        threshold: as for `predict_scene`, and so are all arguments up to `tile`.
+        threshold: this argument and all others up to `tile` are as for `predict_scene`.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene; None: a bar on a terminal.
 
@@ -206,16 +202,16 @@ def evaluate(
 
     Args:
         bundle: folder of a bundle, or the loaded bundle.
-        tiles: tiles, or where they are, see `read_tiles`; None: evaluate on the scene alone.
+        tiles: tiles, or their path, see `read_tiles`; None: evaluate on the scene alone.
         tile_ids: ids of the tiles to evaluate on, or a file of them; None: the test tiles, else all that were not
             trained on.
         scene: raster to evaluate on; needs `truth`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
         windows: number of random windows.
-        bootstrap: resamples behind each 95 % interval.
+        bootstrap: number of resamples for each 95 % interval.
         each_fold: evaluate each fold's model alone, too.
-        bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`. `tta` holds for tiles
-            and windows, too.
+        bands: this argument and all others up to `tile` are as for `predict_scene`. `tta` applies to tiles and windows,
+            too.
         json_file: JSON file for all scores.
         figures: folder for pictures of the best and the worst samples.
         progress: receives the progress of each protocol; None: a bar on a terminal.
@@ -288,11 +284,11 @@ def evaluate_scene(
     """Map a scene and compare it with mapped landslides, pixel by pixel and polygon by polygon.
 
     Args:
-        bundle: loaded model, or what `load_bundle` takes.
+        bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
         scene: raster of any size, as for `predict_scene`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
-        bootstrap: resamples behind each 95 % interval.
-        bands: how the scene is read, as for `predict_scene`; so are all arguments up to `tile`.
+        bootstrap: number of resamples for each 95 % interval.
+        bands: this argument and all others up to `tile` are as for `predict_scene`.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
     Returns:
@@ -340,14 +336,14 @@ def _progress(progress: ProgressCallback | None) -> ProgressCallback:
 
 
 def _map_options(given: dict[str, Any]) -> MapOptions:
-    """Take the options of the maps out of the arguments of a function."""
+    """Build the options of the maps from the arguments of a public function."""
     from lim_keras.inference.predict_maps import MapOptions
 
     return MapOptions(**_known(MapOptions, given))
 
 
 def _predict_options(given: dict[str, Any]) -> PredictOptions:
-    """Take the options of a prediction out of the arguments of a function."""
+    """Build the options of a prediction from the arguments of a public function."""
     from lim_keras.inventory.landslides import PredictOptions
 
     if given["probability"] not in ("percent", "float32"):
@@ -360,7 +356,7 @@ def _predict_options(given: dict[str, Any]) -> PredictOptions:
 
 
 def _known(options: type[MapOptions], given: dict[str, Any]) -> dict[str, Any]:
-    """Take the fields of an options class out of the arguments of a function, and check their types."""
+    """Return the arguments of a public function that are fields of an options class, with their types checked."""
     from lim_keras.bundle.protocol import parse_memory
 
     known = {field.name: given[field.name] for field in fields(options) if field.name in given}

@@ -33,10 +33,10 @@ def load_config(path: StrPath, overrides: str | Sequence[str] = ()) -> RunConfig
 
     Args:
         path: YAML file.
-        overrides: `key=value`, or several, such as "training.epochs=3"; of one key, the last wins.
+        overrides: one `key=value` or several, such as "training.epochs=3"; the last value of a key counts.
 
     Raises:
-        ConfigError: unknown keys or invalid values; the message names each with what was expected.
+        ConfigError: unknown keys or invalid values; the message lists them all.
 
     Examples:
         >>> config = lk.load_config("configs/bijie_edge.yaml", ["training.epochs=3"])
@@ -80,14 +80,14 @@ def dataset_report(
     """Count tiles and pixels, and measure imbalance and centre bias.
 
     Args:
-        tiles: tiles, or where they are; see `read_tiles`.
+        tiles: tiles, or their path; see `read_tiles`.
         size: side that masks are resized to before counting, pixels.
         augmentation: "paper", "dihedral" or "none"; the counts after augmentation depend on it.
         json_file: JSON file for all counts and ratios.
         progress: receives the progress of reading tiles; None: a bar on a terminal.
 
     Returns:
-        The figures; `to_dict()` gives them all.
+        All counts and ratios; `to_dict()` returns them for JSON.
 
     Raises:
         DataError: bad tiles, or none.
@@ -112,11 +112,11 @@ def find_overlaps(tiles: Tiles, *, progress: ProgressCallback | None = None) -> 
     Tiles with a georeference are compared by their outlines, the others by their pixels (a minute for 2,000 tiles).
 
     Args:
-        tiles: tiles of one ground sample distance, or where they are; see `read_tiles`.
+        tiles: tiles of one ground sample distance, or their path; see `read_tiles`.
         progress: receives the progress; None: bars on a terminal.
 
     Returns:
-        Pairs of ids with the shared part of the smaller tile's area, 0 to 1, in the order of the tiles.
+        Pairs of ids, each with the overlap over the area of the smaller tile, 0 to 1, in the order of the tiles.
 
     Raises:
         DataError: a tile cannot be read.
@@ -155,7 +155,7 @@ def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]],
 
 
 def as_tiles(tiles: Tiles, progress: ProgressCallback | None) -> TileSet:
-    """Read tiles where they are given by a path."""
+    """Return tiles as they are, or read them from a path."""
     from lim_keras.data.tiles import TileSet
 
     return tiles if isinstance(tiles, TileSet) else read_tiles(as_path("tiles", tiles), progress=progress)
@@ -181,15 +181,15 @@ def fit(
 
     Args:
         config: configuration, or its YAML file.
-        tiles: tiles, or where they are; see `read_tiles`.
-        test_ids: ids of tiles that no model may see, or a file of them; None: no test tiles.
+        tiles: tiles, or their path; see `read_tiles`.
+        test_ids: ids of the tiles that are kept out of training, or a file of them; None: no test tiles.
         validation_ids: ids of the tiles that choose epoch and threshold, or a file of them; None:
             `training.validation_fraction` of the tiles, whole groups.
-        run: run folder; None: runs/NAME, as the configuration is named.
+        run: run folder; None: runs/NAME, with the name of the configuration.
         export: folder of the bundle; None: exported_models/NAME.
         encoder_weights: "imagenet", "none" or a file; None: as the configuration says.
-        start_from: bundle of one model whose weights training starts from; it must not have seen test or validation
-            tiles.
+        start_from: bundle of one model whose weights training starts from; it must not have been trained on test or
+            validation tiles.
         on_result: called with the scores before the bundle is loaded.
         progress: receives the progress; None: a bar on a terminal, a line an epoch elsewhere.
 
@@ -237,13 +237,14 @@ def cross_validate(
 
     Args:
         config: configuration, or its YAML file.
-        tiles: tiles, or where they are; see `read_tiles`.
-        test_ids: ids of tiles that no model may see, or a file of them; None: no test tiles.
-        run: run folder; None: runs/NAME, as the configuration is named.
+        tiles: tiles, or their path; see `read_tiles`.
+        test_ids: ids of the tiles that are kept out of training, or a file of them; None: no test tiles.
+        run: run folder; None: runs/NAME, with the name of the configuration.
         export: folder of the bundle; None: exported_models/NAME.
         jobs: folds trained at a time.
         encoder_weights: "imagenet", "none" or a file; None: as the configuration says.
-        start_from: bundle of one model whose weights each fold starts from; it must not have seen any tile of the run.
+        start_from: bundle of one model whose weights each fold starts from; it must not have been trained on any tile
+            of the run.
         on_result: called with the scores before the bundle is loaded.
         progress: receives the number of finished folds; None: a bar on a terminal, a line an epoch elsewhere.
 
@@ -252,7 +253,7 @@ def cross_validate(
 
     Raises:
         ConfigError, DataError, LeakError: as for `fit`.
-        TrainingError: the run folder holds another run, or folds failed; the others are kept.
+        TrainingError: the run folder holds another run, or folds failed; finished folds are kept.
 
     Examples:
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
@@ -291,15 +292,15 @@ def distill(
     Args:
         teacher: folder of a bundle that `cross_validate` exported.
         config: configuration, or its YAML file; its section `distillation` weights the teacher.
-        tiles: tiles, or where they are; see `read_tiles`.
-        test_ids: as for `fit`, and so are all arguments that follow.
+        tiles: tiles, or their path; see `read_tiles`.
+        test_ids: this argument and all that follow are as for `fit`.
 
     Returns:
         The loaded bundle.
 
     Raises:
-        BundleError: the teacher takes other images, or does not know which fold has not seen a tile.
-        ConfigError: the sampling or augmentation does not allow a teacher.
+        BundleError: the teacher takes other images, or does not record which tiles each fold was trained on.
+        ConfigError: distillation does not support the configured sampling or augmentation.
         DataError, LeakError, TrainingError: as for `fit`.
 
     Examples:
@@ -322,7 +323,7 @@ def distill(
 def _inputs(
     config: Config, tiles: Tiles, export: StrPath | None, progress: ProgressCallback | None
 ) -> tuple[RunConfig, TileSet]:
-    """Check and read what a run is made of, before TensorFlow is imported."""
+    """Check and read configuration and tiles of a run, before TensorFlow is imported."""
     require_tensorflow()
     from lim_keras.bundle.info import check_bundle_folder
     from lim_keras.config import RunConfig
