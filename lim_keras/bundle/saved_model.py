@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,8 @@ class Bundle:
     """
 
     path: Path
-    info: BundleInfo
-    saved_model: Any
+    info: BundleInfo = field(repr=False)
+    saved_model: Any = field(repr=False)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide.

@@ -196,8 +196,8 @@ def _labels(values: Array, ignore: Ignore, valid: Valid | None, mask: Path) -> L
     if not known.all():
         unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
         lossy = mask.suffix.lower() in (".jpg", ".jpeg")
-        hint = " JPEG blurs labels: save masks as PNG or TIFF." if lossy else ""
-        raise DataError(f"{mask}: expected a mask of 0 and 1, or 0 and 255. Received the values {unknown}.{hint}")
+        hint = "JPEG blurs labels: save masks as PNG or TIFF." if lossy else "Save landslide as 1, background as 0."
+        raise DataError(f"{mask}: expected a mask of 0 and 1, or 0 and 255. Received the values {unknown}. {hint}")
     if ignore == "255":
         return _ignore_invalid(is_1.astype(np.uint8), ~is_255)
     if is_1.any() and is_255.any():

@@ -203,7 +203,7 @@ def test_masks_of_both_1_and_255_need_ignore(manifest):
 
 @pytest.mark.parametrize("value", [2, 127, 254])
 def test_unknown_values(manifest, value):
-    with pytest.raises(DataError, match=f"Received the values {value}\\."):
+    with pytest.raises(DataError, match=f"Received the values {value}\\. Save landslide as 1"):
         manifest((HALF * value, "255"))
 
 
