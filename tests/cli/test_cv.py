@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from lim_keras.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +22,7 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_failing_fold_is_named_and_trained_again_alone(workplace, lim_keras):
+def test_a_failing_fold_is_named_and_trained_again_alone(workplace, lim_keras, monkeypatch):
     run = workplace / "runs" / "tiny"
     damaged = run / "fold_1" / "checkpoints"
     damaged.mkdir(parents=True)
@@ -53,6 +56,7 @@ def test_a_failing_fold_is_named_and_trained_again_alone(workplace, lim_keras):
         "stac-item.json",
         "verify.npz",
     }
+    assert set(json.loads((bundle / "model.json").read_text())["held_out"].values()) == {0, 1}
     summary = json.loads((run / "cv.json").read_text())
     names = sorted(sample["name"] for sample in summary["pooled_out_of_fold"]["samples"])
     assert names == sorted(f"{kind}_{n}" for kind in ("ls", "nls") for n in range(4))
@@ -61,8 +65,9 @@ def test_a_failing_fold_is_named_and_trained_again_alone(workplace, lim_keras):
 
     # nothing is left to train: the result is made again from what is there
     both = written(run / "fold_0") | written(run / "fold_1")
-    again = lim_keras(*CV)
-    assert again.returncode == 0 and again.stdout == done.stdout
+    monkeypatch.chdir(workplace)
+    again = CliRunner().invoke(main, CV)
+    assert again.exit_code == 0 and again.stdout == done.stdout
     assert again.stderr == "finished before: fold 0, fold 1\n"
     assert written(run / "fold_0") | written(run / "fold_1") == both
 

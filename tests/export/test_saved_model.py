@@ -226,8 +226,8 @@ def halved(models: list[keras.Model], tmp_path_factory: pytest.TempPathFactory) 
     large = network(seed=9)
     variance = next(weight for weight in large.weights if weight.path.endswith("moving_variance"))
     variance.assign(variance * 0 + 1e6)
-    export_models([*models, large], path, calibration=Calibration(TEMPERATURE), threshold=THRESHOLD, half=True)
-    export_models([*models, large], path / "full", calibration=Calibration(TEMPERATURE), threshold=THRESHOLD)
+    export_models([models[0], large], path, calibration=Calibration(TEMPERATURE), threshold=THRESHOLD, half=True)
+    export_models([models[0], large], path / "full", calibration=Calibration(TEMPERATURE), threshold=THRESHOLD)
     return path
 
 
@@ -244,7 +244,7 @@ def test_half_size_takes_half_the_bytes(halved: Path, models: list[keras.Model])
     assert _disk_bytes(halved / "fold_0", halved / "ensemble") < 1.2 * (_disk_bytes(halved / "ensemble"))
 
 
-@pytest.mark.parametrize("name", ["fold_0", "fold_3", "ensemble"])
+@pytest.mark.parametrize("name", ["fold_0", "fold_1", "ensemble"])
 def test_half_size_answers_as_full_size(halved: Path, name: str) -> None:
     half, full = (_outputs(path / name / "1", images(33, 64)) for path in (halved, halved / "full"))
     difference = np.abs(half["probability"] - full["probability"]).max()

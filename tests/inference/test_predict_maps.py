@@ -25,14 +25,14 @@ def maps_of(model: Any, scene: Path, folder: Path, **options: Any) -> np.ndarray
         return file.read()
 
 
-SIZES = [(1, 1), (31, 33), (500, 700), (320, 320), (321, 320), (449, 641)]
+SIZES = [(1, 1), (31, 33), (320, 320), (321, 320)]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_tiled_equals_one_pass(tiny: Folds, write: Write, tmp_path: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "tile"), [*((size, 320) for size in SIZES), ((500, 700), 384), ((449, 641), 384)])
+def test_tiled_equals_one_pass(tiny: Folds, write: Write, tmp_path: Path, size: tuple[int, int], tile: int) -> None:
     image = texture(*size)
     scene = write("scene.tif", image)
-    tiled = maps_of(tiny, scene, tmp_path / "maps", tile=320, spread=True)
+    tiled = maps_of(tiny, scene, tmp_path / "maps", tile=tile, spread=True)
     whole = tiny.predict_all(image[np.newaxis])
     assert np.abs(tiled[0] - whole.probability[0]).max() < 1e-4
     assert np.abs(tiled[2] - whole.spread[0]).max() < 1e-4
@@ -152,7 +152,7 @@ def test_what_was_cut_off_goes_on_after_the_last_whole_row(write: Write, tmp_pat
 
 def test_symmetries_average_and_do_not_depend_on_windows(write: Write, tmp_path: Path) -> None:
     model = small_model()
-    image = texture(330, 401)
+    image = texture(330, 381)
     scene = write("scene.tif", image)
     tiled = maps_of(model, scene, tmp_path / "tiled", tile=320, tta=True)
     whole = maps_of(model, scene, tmp_path / "whole", tta=True)
