@@ -25,8 +25,7 @@ def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None
     """Compare a scene's bands and data type with those of a model.
 
     Args:
-        scene: open raster, with the bands that will be read.
-        model: description of the model.
+        scene: with the bands that will be read.
         scale: conversion of its values; None: none.
 
     Raises:
@@ -67,8 +66,6 @@ def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
 def gsd_ratio(path: Path | str, gsd_m: float | None, model: BundleInfo, *, resample: bool = False) -> float | None:
     """Divide a scene's ground sample distance by that of training; None if one of them is unknown.
 
-    resample: the scene will be warped to the distance of training.
-
     Warns:
         DomainWarning: they differ by more than a factor of GSD_TOLERANCE, or that of the scene is unknown.
     """
@@ -102,10 +99,8 @@ def _at_another_distance(ratio: float, resample: bool) -> str:
 def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
     """Choose the grid on which a scene is read; None: its own.
 
-    Args:
-        info: header of the scene, with its ground sample distance if that is known.
-        model: description of the model.
-        resample: warp the scene to the distance of training if the two differ by more than a factor of GSD_TOLERANCE.
+    With `resample`, the scene is warped to the ground sample distance of training if the two differ by more than a
+    factor of GSD_TOLERANCE.
 
     Raises:
         DataError: the scene is to be resampled, and one of the distances or its CRS is unknown.
@@ -126,11 +121,7 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
 
 
 def check_place(scene: RasterReader) -> None:
-    """Check that a scene's georeference can be used for its maps.
-
-    Warns:
-        DomainWarning: the scene has ground control points or rational polynomial coefficients (RPCs) only.
-    """
+    """Warn (DomainWarning) if a scene has only ground control points or rational polynomial coefficients (RPCs)."""
     if scene.needs_warping:
         warnings.warn(
             f"{scene.name}: only ground control points or RPCs say where it lies, so its maps and polygons will have "
@@ -141,11 +132,7 @@ def check_place(scene: RasterReader) -> None:
 
 
 def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
-    """Compare the mean of a few samples of a scene with that of the training tiles.
-
-    Warns:
-        DomainWarning: the means of a band differ by more than two standard deviations of training.
-    """
+    """Warn (DomainWarning) if a band's mean in a few samples is over two standard deviations from that of training."""
     if scale is not None:
         return
     height, width = scene.info.height, scene.info.width

@@ -1,8 +1,8 @@
-"""Files of the maps of a scene that is being predicted; a killed process cannot damage them.
+"""Map files of a scene during its prediction; a killed process cannot damage them.
 
-Each map is one sparse file of raw numbers, row by row. Values are stored plus one, so that the zeros of unwritten
-places mean "no data". A VRT beside the files lets GDAL read them as one raster with nodata -1. `state.json` holds the
-number of rows of windows that are complete.
+Each map is one sparse file of raw numbers, row by row. Values are stored plus one, so that zero, the value of unwritten
+pixels, means "no data". A VRT beside the files lets GDAL read them as one raster with nodata -1. `state.json` holds the
+number of complete rows of windows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from xml.sax.saxutils import escape
 
@@ -26,10 +25,8 @@ from lim_keras.raster.writer import MAP_NODATA
 
 STATE = "state.json"
 _MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
-_SYNC_BYTES = 32 * 2**20
-"""Bytes after which written files are synchronised with the disk; a larger step would stall the model."""
-_SMALLEST_FILE = 1024
-"""Bytes that GDAL needs to recognise a file as a raster."""
+_SYNC_BYTES = 32 * 2**20  # bytes between two synchronisations with the disk; a larger step would stall the model
+_SMALLEST_FILE = 1024  # bytes that GDAL needs to recognise a file as a raster
 _GDAL_TYPES = {"<f4": "Float32", "u1": "Byte"}
 
 
@@ -37,11 +34,11 @@ class Maps:
     """Writer of probability, votes and, if asked, spread of a scene; a context manager.
 
     Args:
-        folder: folder of the files. Files of an interrupted prediction with the same identity are continued.
         info: grid of the scene.
         spread: keep the standard deviation of the folds.
-        identity: digest of everything that decides the values; files of another identity are overwritten.
-        plan: layout of the windows; continued files keep their own.
+        identity: digest of everything that decides the values. Files in `folder` with the same identity are continued
+            and keep their plan; others are overwritten.
+        plan: layout of the windows.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.
@@ -51,9 +48,7 @@ class Maps:
         self._folder, self._info = folder, info
         self._names = [name for name in _MAPS if spread or name != "spread"]
         self._state: dict[str, Any] = {"identity": identity, "plan": dict(plan), "done": 0}
-        kept = self._kept_state()
-        if kept is not None:
-            self._state = kept
+        self._state = self._kept_state() or self._state
         self._files: dict[str, int] = {}
         self._unsynced = 0
 
@@ -69,9 +64,7 @@ class Maps:
             self._write_state()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._files.values():
             os.close(file)
         self._files = {}
@@ -134,16 +127,14 @@ class Maps:
             return None
         if not isinstance(state, dict) or not state.keys() >= self._state.keys():
             return None
-        there = all((self._folder / f"{name}.raw").exists() for name in self._names)
         same = state["identity"] == self._state["identity"]
-        return state if there and same else None
+        return state if same and all((self._folder / f"{name}.raw").exists() for name in self._names) else None
 
     def _write_state(self) -> None:
         write_text(self._folder / STATE, json.dumps(self._state))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise a DataError for errors of the system."""
         try:
             yield
         except (OSError, DataError) as error:
@@ -177,9 +168,8 @@ def _vrt(info: RasterInfo, names: list[str]) -> str:
         lines.append(f"<SRS>{escape(info.crs)}</SRS>")
     if info.transform is not None:
         a, b, c, d, e, f = tuple(info.transform)[:6]
-        lines.append(
-            "<GeoTransform>" + ", ".join(repr(float(value)) for value in (c, a, b, f, d, e)) + "</GeoTransform>"
-        )
+        numbers = ", ".join(repr(float(value)) for value in (c, a, b, f, d, e))
+        lines.append(f"<GeoTransform>{numbers}</GeoTransform>")
     for number, name in enumerate(names, start=1):
         lines += [
             f'<VRTRasterBand dataType="Float32" band="{number}">',

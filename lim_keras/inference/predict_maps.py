@@ -21,6 +21,9 @@ from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import Nodata, RasterReader
 from lim_keras.raster.windows import Box, Window, plan_windows, smallest_side
 
+_CELL = 64  # windows and valid regions start at multiples of this many pixels, and of the network's stride
+_STRIP, _COLUMNS = 16, 128  # rows and columns of cells that are read at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapOptions:
@@ -28,12 +31,11 @@ class MapOptions:
 
     Args:
         spread: also map the folds' standard deviation.
-        bands: bands to read, by number from 1 on, by description or colour; None: all.
+        bands: bands to read: numbers from 1 on, descriptions or colours; None: all.
         nodata: pixels without data.
         scale: raw values that become the lowest and the highest value of the model's data type; None: as they are.
-        gsd_m: ground sample distance of a scene whose file does not say it, metres.
-        resample: warp a scene to the ground sample distance of training where the two differ by more than a factor of
-            1.5.
+        gsd_m: ground sample distance, metres, of a scene whose file does not say it.
+        resample: warp a scene to the ground sample distance of training if the two differ by more than a factor of 1.5.
         tta: average over the eight symmetries of each window (test-time augmentation).
         memory: bytes that the process may take; None: a share of what is free.
         tile: side of a window, pixels; None: as the memory allows.
@@ -57,29 +59,16 @@ class MapOptions:
             raise ConfigError(f"Invalid value for `gsd_m`. Expected metres, more than 0. Received: {self.gsd_m}.")
 
 
-_STRIP = 16
-"""Rows of cells that are read at once."""
-
-_COLUMNS = 128
-"""Columns of cells that are read at once."""
-
-
 @dataclass(frozen=True)
 class ValidRegion:
-    """A connected part of a scene that holds data.
-
-    box: pixels, starting at multiples of `cell`. cells: (rows, columns) of the box, True inside the region.
-    """
+    """A connected part of a scene that holds data: its box, whose cells (rows, columns) are True inside the region."""
 
     box: Box
     cells: NDArray[np.bool_]
     cell: int
 
     def rows(self, size: int | tuple[int, int], halo: int) -> list[list[Window]]:
-        """Plan windows in the scene's coordinates, row by row; those without a valid pixel are left out.
-
-        size, halo: see `lim_keras.raster.windows.plan_windows`. Windows start on the grid of cells.
-        """
+        """Plan windows on the grid of cells, row by row; those without data are left out. See `plan_windows`."""
         rows: dict[int, list[Window]] = {}
         for window in plan_windows(self.box.height, self.box.width, size=size, halo=halo, multiple=self.cell):
             core = window.core
@@ -91,26 +80,20 @@ class ValidRegion:
 
 
 def find_valid_regions(scene: RasterReader, cell: int) -> list[ValidRegion]:
-    """Find the valid regions of a scene, from top to bottom.
-
-    Args:
-        scene: is read once, in strips, unless it is known to be valid everywhere.
-        cell: side of a cell, pixels, a multiple of the network's stride; regions are at least a cell apart.
-    """
+    """Find the valid regions of a scene, from top to bottom; they are at least a cell (`cell` pixels) apart."""
     height, width = scene.info.height, scene.info.width
     cells = np.concatenate(list(_cell_rows(scene, cell)))
     numbers, _ = ndimage.label(cells, np.ones((3, 3)))
     regions = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1):
-        box = Box(
-            rows.start * cell, columns.start * cell, min(rows.stop * cell, height), min(columns.stop * cell, width)
-        )
+        bottom, right = min(rows.stop * cell, height), min(columns.stop * cell, width)
+        box = Box(rows.start * cell, columns.start * cell, bottom, right)
         regions.append(ValidRegion(box, numbers[rows, columns] == number, cell))
     return regions
 
 
 def _cell_rows(scene: RasterReader, cell: int) -> Iterator[NDArray[np.bool_]]:
-    """Cells (rows, columns), strip by strip, True where one of their pixels holds data."""
+    """Yield strips of cells (rows, columns), True where one of their pixels holds data."""
     height, width = scene.info.height, scene.info.width
     for top in range(0, height, _STRIP * cell):
         bottom = min(top + _STRIP * cell, height)
@@ -127,10 +110,6 @@ def _cells(scene: RasterReader, box: Box, cell: int) -> NDArray[np.bool_]:
     return np.asarray(np.logical_or.reduceat(across, rows, axis=0), np.bool_)
 
 
-_CELL = 64
-"""Windows and valid regions start at multiples of this many pixels, and of the network's stride."""
-
-
 def predict_maps(
     model: SceneModel,
     scene: RasterReader,
@@ -143,10 +122,8 @@ def predict_maps(
     """Predict a scene into raw maps; only windows are in memory.
 
     Args:
-        model: model or ensemble.
-        scene: open raster, with the model's bands.
+        scene: with the model's bands.
         folder: folder of the maps; an interrupted prediction with the same identity is continued.
-        options: how the scene is cut and predicted.
         identity: digest of everything that decides the values.
         progress: receives the number of predicted pixels.
 
@@ -210,7 +187,7 @@ def _pixels(window: Window) -> int:
 
 
 def _window_size(model: SceneModel, regions: Sequence[ValidRegion], cell: int, options: MapOptions) -> list[int]:
-    """Rows and columns of the windows: as asked, or else as memory and model allow."""
+    """Return rows and columns of the windows: the side that the options give, or what memory and model allow."""
     info, side = model.info, options.tile
     fixed = getattr(model, "input_size", None)
     if fixed is not None and side not in (None, fixed):

@@ -29,12 +29,9 @@ _RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0
 
 @dataclass(frozen=True)
 class InputScaling:
-    """Conversion of a scene's values to those of a model.
+    """Conversion of a scene's values to those of a model, whose pixels have the data type `dtype`.
 
-    Args:
-        dtype: data type of the model's pixels.
-        fill: value of each band far from any data, in the model's values.
-        scale: raw values that become the lowest and the highest of the data type; None: as they are.
+    fill: value of each band far from any data, in the model's values. scale: None: values stay as they are.
     """
 
     dtype: str
@@ -64,10 +61,9 @@ class InputScaling:
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """Prediction for the core of a window.
+    """Prediction for the core of a window, in the scene's coordinates; `valid` is True where the scene holds data.
 
-    core: in the scene's coordinates. probability, spread, votes: (height, width) of the core, see `EnsemblePrediction`.
-    valid: True where the scene holds data.
+    Arrays are (height, width) of the core, see `EnsemblePrediction`.
     """
 
     core: Box
@@ -86,13 +82,9 @@ def predict_windows(
 ) -> Iterator[WindowPrediction]:
     """Predict windows one after another; the next one is read meanwhile.
 
-    Args:
-        predict: takes raw pixels (1, height, width, bands).
-        scene: open raster.
-        windows: each with the box of its valid region; pixels outside of the box are not used.
-        scaling: conversion of the scene's values.
-        in_flight: number of calls of `predict` at a time, in threads if it is more than 1. The order of the windows is
-            kept, and at most `in_flight` + 3 windows are in memory.
+    Each window comes with the box of its valid region; pixels outside of the box are not used. `predict` takes pixels
+    (1, height, width, bands). With `in_flight` above 1, threads make that many calls at a time; the order is kept, and
+    at most `in_flight` + 3 windows are in memory.
     """
 
     def load(item: tuple[Window, Box]) -> tuple[Window, NDArray[Any], NDArray[np.bool_]]:
@@ -132,10 +124,7 @@ def prefetched(
 
 
 class Background:
-    """Run calls one after another in a thread; at most one waits. A context manager.
-
-    An error in a call is raised by the next `run` or `finish`.
-    """
+    """Run calls one after another in a thread; at most one waits. The next `run` or `finish` raises its error."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -163,8 +152,7 @@ def with_tta(predict: PredictAll, stride: int) -> PredictAll:
     """Average predictions over eight symmetries: four rotations of the images and of their mirror images.
 
     Probability, spread and votes are means; votes are rounded. Images are first padded at the bottom and on the right,
-    by their last row and column, to multiples of `stride`. Turned images then meet the network's grid as before, and a
-    window is predicted as in the whole scene.
+    by their last row and column, to multiples of `stride`, so that turned images meet the network's grid as before.
     """
 
     def averaged(images: NDArray[Any]) -> EnsemblePrediction:

@@ -33,13 +33,9 @@ Source = TypeVar("Source")
 
 @dataclass(frozen=True)
 class Attribute(Generic[Source]):
-    """A column of the inventory.
+    """A column of the inventory; `compute` computes the values (n,) of all landslides.
 
-    Attributes:
-        name: name of the column.
-        unit: unit or range of the values; "" for true or false.
-        meaning: what it says of a landslide; NaN where it is unknown.
-        compute: computes the values (n,) of all landslides.
+    `unit` is the unit or range of the values, "" for true or false. `meaning` describes them; NaN is unknown.
     """
 
     name: str
@@ -53,7 +49,7 @@ class Outlines:
 
     def __init__(self, outlines: Polygons, ground: Georeference) -> None:
         self.area_m2, self.perimeter_m = _sizes(outlines, ground)
-        # A ratio needs no unit: the plane is in pixels where no metres are known.
+        # Ratios need no unit: without a ground sample distance, the plane is in pixels.
         self.plane, origin, degree = _local_planes(outlines, ground)
         centroids = np.asarray(shapely.get_coordinates(shapely.centroid(self.plane)), np.float64).reshape(-1, 2)
         self.longitude, self.latitude = (origin + centroids / degree).T
@@ -73,12 +69,9 @@ class Outlines:
 
 
 class Pixels:
-    """Statistics of layers over the pixels of n landslides.
+    """Statistics of layers over the pixels of n landslides, by name; a layer that is not read is unknown everywhere.
 
-    Attributes:
-        layers: statistics by name; a layer that was not read is unknown everywhere.
-        at_edge: (n,) whether the landslide reaches the outermost row or column of the scene.
-        folds: number of models that voted.
+    `at_edge` (n,) marks landslides that reach the outermost row or column of the scene; `folds` models voted.
     """
 
     def __init__(self, outlines: Polygons, scene: Box, folds: int) -> None:
@@ -103,8 +96,7 @@ class Pixels:
         return np.where(np.hypot(east, north) > _MIN_RESULTANT, direction, np.nan)
 
 
-# Shorter mean directions are rounding errors.
-_MIN_RESULTANT = 1e-6
+_MIN_RESULTANT = 1e-6  # a shorter mean direction is a rounding error
 
 OUTLINE_ATTRIBUTES: tuple[Attribute[Outlines], ...] = (
     Attribute("area_m2", "m²", "area without holes", lambda one: one.area_m2),
@@ -151,13 +143,8 @@ def pixel_attributes(
     Args:
         mask: the raster that was traced.
         outlines: result of `trace`, neither filled nor simplified.
-        maps: band 1 probability, band 2 (where there is one) votes of the folds; negative is no data. None: unknown.
-        folds: number of models that voted.
+        maps: band 1 probability, band 2 (if there is one) votes of the folds; negative is no data. None: unknown.
         terrain: slopes and elevations; None: no terrain attributes.
-        block: side of a block, pixels.
-
-    Raises:
-        DataError: a file is damaged, or the maps are not on the mask's grid.
     """
     with ExitStack() as stack:
         labels = stack.enter_context(RasterReader(mask))
@@ -174,12 +161,10 @@ def pixel_attributes(
 
 
 def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:
-    """Measure areas (n,) of single polygons in square metres, without their holes.
+    """Measure areas (n,) of single polygons in any CRS, in square metres, without their holes.
 
-    Args:
-        polygons: in any CRS.
-        gsd_m: metres of one unit of the coordinates, for polygons without a CRS or in a local one, whose areas are
-            planar; NaN where it is None.
+    `gsd_m`: metres of one unit of the coordinates, for polygons without a CRS or in a local one (planar areas); NaN
+    without it.
     """
     crs = "" if polygons.crs is None else polygons.crs.to_wkt()
     return _sizes(polygons.to_numpy(), Georeference(Affine.identity(), crs, gsd_m))[0]
@@ -202,13 +187,10 @@ def _sizes(outlines: Polygons, ground: Georeference) -> tuple[Floats, Floats]:
 
 
 def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, Floats, Floats]:
-    """Project each outline to metres east and north of its first vertex.
+    """Project each outline to metres east and north of its first vertex; landslides are small enough for a plane.
 
-    Landslides are small enough for a plane. Without a CRS, the plane is the scene's own.
-
-    Returns:
-        The outlines, longitude and latitude (n, 2) of the first vertices, and metres (n, 2) of a degree there, both NaN
-        without a CRS.
+    Returns the outlines, longitude and latitude (n, 2) of the first vertices, and metres (n, 2) of a degree there.
+    Without a CRS, the plane is the scene's own, and the other two are NaN.
     """
     points, owner = shapely.get_coordinates(outlines, return_index=True)
     if ground.to_degrees is None:
@@ -227,7 +209,7 @@ def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, F
 def _painted_blocks(
     labels: RasterReader, outlines: Polygons, block: int
 ) -> Iterator[tuple[Box, NDArray[np.int32], NDArray[np.bool_]]]:
-    """Yield the blocks that hold landslides, their numbers, and which pixels share a side with nodata."""
+    """Yield the blocks with landslides, the number of each pixel, and which pixels share a side with nodata."""
     scene, edges = labels.info.box, Edges(outlines)
     for (top, bottom), row in groupby(blocks(scene.height, scene.width, block), lambda box: (box.top, box.bottom)):
         near = edges.between(top, bottom)
@@ -289,7 +271,7 @@ class Statistics:
         self._lowest, self._highest = np.full(n, np.inf), np.full(n, -np.inf)
 
     def add(self, landslide: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Add pixels: (k,) their landslides, from 0 on, and (k,) their values."""
+        """Add values (k,) of pixels, and the indices (k,) of their landslides."""
         known = np.isfinite(values)
         landslide, values = landslide[known], values[known].astype(np.float64)
         if not landslide.size:
@@ -318,10 +300,7 @@ class Statistics:
 
 
 class Edges:
-    """Vertical edges of disjoint outlines, to paint the number of its landslide on each pixel.
-
-    Along a row of pixels, each edge enters or leaves its landslide. Numbers start at 1; 0 is background.
-    """
+    """Vertical edges of disjoint outlines, to paint pixels with the numbers of landslides, from 1 on; 0 is none."""
 
     def __init__(self, outlines: Polygons) -> None:
         rings, owner = shapely.get_rings(outlines, return_index=True)
@@ -332,7 +311,7 @@ class Edges:
         rows = np.sort(np.stack([start[edge, 1], end[edge, 1]], axis=-1), axis=-1)
         number = owner[ring[:-1][edge]]
         reach = shapely.bounds(outlines)[:, 2].astype(np.int64) if len(outlines) else np.zeros(0, np.int64)
-        # column, first row, row after the last, number, the landslide's own rightmost column
+        # Rows of the array: column, first row, row after the last, number, rightmost column of the landslide.
         self._edges = np.stack([start[edge, 0], rows[:, 0], rows[:, 1], number + 1, reach[number]]).astype(np.int64)
 
     def between(self, top: int, bottom: int) -> Edges:
@@ -345,8 +324,8 @@ class Edges:
     def paint(self, box: Box) -> NDArray[np.int32]:
         """Paint a box: (height, width) number of the landslide of each pixel.
 
-        Each edge toggles its number from its column on (exclusive or), so that nothing is left of a landslide after its
-        last edge. Edges to the left of the box count at its first column.
+        Along a row, each edge enters or leaves its landslide: it toggles the number from its column on (exclusive or).
+        Edges to the left of the box count at its first column.
         """
         column, first, after, number, _ = self._edges[:, (self._edges[0] < box.right) & (self._edges[4] > box.left)]
         first = np.maximum(first - box.top, 0)

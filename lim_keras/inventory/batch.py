@@ -25,7 +25,6 @@ class BatchResult:
     """Result of `predict_scenes`.
 
     Attributes:
-        predictions: a result for each scene that was mapped.
         failures: by scene, the reason why it could not be mapped.
         summary: the file `summary.json`.
     """
@@ -38,16 +37,15 @@ class BatchResult:
 def find_scenes(paths: Sequence[Path]) -> list[Path]:
     """List the scenes that files and folders name, each once; a folder's scenes are sorted by name.
 
-    Hidden files and results of earlier predictions in a folder are left out. A missing path is kept beside others that
-    exist, so that `predict_scenes` reports it and maps the rest.
+    Hidden files and results of earlier predictions in a folder are left out. A missing path is kept if others exist, so
+    that `predict_scenes` reports it and maps the rest.
 
     Raises:
-        DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes would write the same
-            files.
+        DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes have the same name.
     """
     found: dict[tuple[str, str], Path] = {}
     for scene in (scene for path in paths for scene in _scenes_at(path)):
-        # One file under two names is two scenes: links may be there to tell results apart.
+        # Links of other names to one file are scenes of their own: results are named after them.
         found.setdefault((os.path.realpath(scene), scene.stem), scene)
     scenes = list(found.values())
     there = [scene for scene in scenes if scene.exists() or is_remote(scene)]
@@ -73,7 +71,7 @@ def _scenes_at(path: Path) -> list[Path]:
         scenes = [one for one in inside if one.name not in written and not one.is_dir()]
     except OSError as error:
         raise DataError(
-            f"{path}: expected a raster or a folder of rasters. Received: what cannot be read ({error.strerror})."
+            f"{path}: cannot be read ({error.strerror}). Expected a raster or a folder of rasters."
         ) from error
     if not scenes:
         besides = " beside what `predict` wrote" if inside else ""
@@ -91,15 +89,12 @@ def predict_scenes(
     say: Callable[[str], object] = str,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
-    """Predict scenes as `predict_scene` does, and write `summary.json`, which holds the summaries of all of them.
+    """Predict scenes (see `find_scenes`) as `predict_scene` does, and write all summaries into `summary.json`.
 
     A scene that cannot be mapped does not stop the others.
 
     Args:
-        model: for example a loaded bundle.
-        scenes: rasters, see `find_scenes`.
         out_dir: folder of the results.
-        options: as for `predict_scene`, and so is `draw_preview`.
         draw_preview: draws the previews; None: there are none.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene.
@@ -141,10 +136,9 @@ class _Numbered:
 
 
 def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:
-    path = out_dir / "summary.json"
     content = {
         "scenes": len(predictions) + len(failures),
         "failed": {str(scene): reason for scene, reason in failures.items()},
         "predicted": [one.summary for one in predictions],
     }
-    return write_text(path, json.dumps(content, indent=2) + "\n")
+    return write_text(out_dir / "summary.json", json.dumps(content, indent=2) + "\n")

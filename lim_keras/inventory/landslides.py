@@ -34,7 +34,7 @@ class InventoryOptions:
     """Options for selecting landslides and drawing their outlines.
 
     Args:
-        min_area_m2: smaller landslides are left out. Filled holes count, and so does area that simplification takes.
+        min_area_m2: smaller landslides are left out; area is measured after holes are filled and outlines simplified.
         fill_holes_m2: holes up to this area are filled, math.inf: all. A landslide in a filled hole becomes part of the
             one around it.
         simplify_m: tolerance of outlines, metres, see `simplify`; about a pixel straightens staircases.
@@ -75,7 +75,7 @@ class InventoryOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(MapOptions, InventoryOptions):
-    """Options of `predict_scene`, those of its maps and of its inventory included.
+    """Options of `predict_scene`, with those of maps and inventory.
 
     Args:
         threshold: smallest probability of landslide; None: the bundle's.
@@ -102,12 +102,9 @@ _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_
 
 
 def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
-    """Hash everything that decides the files of a scene (SHA-256): scene, model and options.
+    """Hash scene, model and options (SHA-256), which decide the files of a scene.
 
     `of_maps`: hash only what decides the maps, from which the other files are made.
-
-    Raises:
-        DataError: the elevation model cannot be opened.
     """
     chosen, dem = settings(options), None if of_maps else options.dem
     if of_maps:
@@ -150,7 +147,7 @@ class Inventory:
 
     Attributes:
         frame: a row for each landslide, sorted by first pixel, row by row. Columns: `id` (1..n), those of
-            `lim_keras.inventory.attributes`, `below_min_slope` where a smallest slope is given, and `geometry`.
+            `lim_keras.inventory.attributes`, `below_min_slope` if a smallest slope is given, and `geometry`.
         crs: CRS of the scene, "" where there is none; outlines are then in pixels, (column, -row), as QGIS shows them.
         dropped_small: number of landslides below `min_area_m2`.
         dropped_flat: number of landslides that `drop_flat` left out.
@@ -183,12 +180,10 @@ def make_inventory(
 
     Args:
         mask: uint8 raster, 1 landslide, 0 background, 255 no data.
-        maps: raster on the mask's grid, band 1 probability, band 2 (where there is one) votes of the folds; negative is
-            no data. None: probabilities are unknown.
+        maps: see `pixel_attributes`; None: probabilities are unknown.
         folds: number of models that voted.
-        options: which landslides, and how their outlines are drawn.
         gsd_m: ground sample distance of a mask without a georeference, metres.
-        scene: what the mask was made of, for messages; None: the mask.
+        scene: scene of the mask, for messages; None: the mask.
 
     Raises:
         ConfigError: an option needs a ground sample distance.
@@ -223,12 +218,7 @@ def make_inventory(
 
 
 def check_inventory(scene: RasterInfo, options: InventoryOptions) -> None:
-    """Validate inventory options for a scene before prediction starts.
-
-    Raises:
-        ConfigError: an option needs a ground sample distance.
-        DataError: the elevation model cannot be used with this scene.
-    """
+    """Validate inventory options for a scene before prediction starts; errors as in `make_inventory`."""
     ground = Georeference.of(scene, scene.gsd_m)
     _check_metres(scene, ground, options)
     if options.dem is None:
@@ -257,7 +247,7 @@ def _draw(
 ) -> tuple[Polygons, Columns]:
     """Simplify the outlines, and add their attributes; small landslides are left out."""
     if options.simplify_m and ground.gsd_m is not None:
-        # Simplifying landslides that are too small anyway would take most of the time.
+        # Small landslides are dropped first, because simplifying them would take most of the time.
         outlines, measured = _measure(outlines, columns, ground, options)
         columns = {name: measured[name] for name in columns}
         outlines = simplify(outlines, options.simplify_m / ground.gsd_m)
@@ -267,13 +257,13 @@ def _draw(
 def _measure(
     outlines: Polygons, columns: Columns, ground: Georeference, options: InventoryOptions
 ) -> tuple[Polygons, Columns]:
-    """Add the attributes of the outlines; landslides of a known area below the smallest are left out."""
+    """Add the attributes of the outlines; leave out landslides whose area is known and below the smallest."""
     measured = outline_attributes(outlines, ground) | columns
     return _select(outlines, measured, ~(measured["area_m2"] < options.min_area_m2))
 
 
 def _flag_flat(outlines: Polygons, columns: Columns, options: InventoryOptions) -> tuple[Polygons, Columns, int]:
-    """Flag landslides below the smallest slope, and leave them out where asked; unknown slopes are not below."""
+    """Flag landslides below the smallest slope, and drop them if `drop_flat`; unknown slopes are not below."""
     if options.min_slope_deg is None:
         return outlines, columns, 0
     flat = columns["slope_mean_deg"] < options.min_slope_deg

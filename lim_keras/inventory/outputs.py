@@ -30,26 +30,18 @@ from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.writer import Counts
 
-# GeoPackages record their last change. A fixed time gives the same inventory the same bytes.
-_TIME = "2000-01-01T00:00:00.000Z"
+_TIME = "2000-01-01T00:00:00.000Z"  # recorded in GeoPackages, so that the same inventory gives the same bytes
 
 
 def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer: str = "landslides") -> Path:
-    """Write an inventory atomically, in the format of the file name's suffix.
+    """Write an inventory atomically, in the format of the suffix; the same inventory always gives the same bytes.
 
-    The same inventory always gives the same bytes. An inventory without landslides is written, too.
-
-    Args:
-        inventory: result of `make_inventory`.
-        path: .gpkg; .geojson, in longitude and latitude as RFC 7946 demands (in pixels where the scene has no CRS);
-            or .parquet (GeoParquet), which needs the extra `lim-keras[parquet]`. An empty GeoJSON has no columns.
-        layer: name of the layer in a GeoPackage, and of the collection in GeoJSON.
-
-    Returns:
-        The path.
+    An inventory without landslides is written, too; as GeoJSON, it has no columns. GeoJSON is in longitude and latitude
+    (RFC 7946), or in pixels if the scene has no CRS. `layer` is the name of the layer in a GeoPackage, and of the
+    collection in GeoJSON.
 
     Raises:
-        DataError: unknown suffix, the file cannot be written, or pyarrow is not installed.
+        DataError: the suffix is not .gpkg, .geojson or .parquet, the file cannot be written, or pyarrow is missing.
     """
     path = Path(path)
     write = _WRITERS.get(path.suffix.lower())
@@ -71,11 +63,8 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
 def write_style(path: str | os.PathLike[str]) -> Path:
     """Write the QGIS style of inventories: landslides coloured by their mean probability.
 
-    QGIS applies a .qml file to the GeoPackage or GeoJSON beside it that has the same name. A style stored inside a
-    GeoPackage is a second layer to GDAL, about which geopandas warns at every reading.
-
-    Raises:
-        DataError: the file cannot be written.
+    QGIS applies a .qml file to the GeoPackage or GeoJSON of the same name beside it. Inside a GeoPackage, a style would
+    be a second layer to GDAL, about which geopandas warns.
     """
     style = resources.files("lim_keras.inventory").joinpath("landslides.qml")
     return write_text(Path(path), style.read_text(encoding="utf-8"))
@@ -120,20 +109,14 @@ _WRITERS: dict[str, Callable[[Inventory, Path, str], None]] = {
 }
 
 _PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
-
 _POINTS_PER_SIDE = 20
-
 _POLYGONS = "Landslide polygons"
+_MASK = "Landslide mask: 1 landslide, 0 background, 255 no data"
 
 # Ending of a file to the key, title, media type and role of its asset.
 _ASSETS = {
     "probability.tif": ("probability", "Probability of landslide", pystac.MediaType.GEOTIFF, "data"),
-    "landslides.tif": (
-        "landslides",
-        "Landslide mask: 1 landslide, 0 background, 255 no data",
-        pystac.MediaType.GEOTIFF,
-        "data",
-    ),
+    "landslides.tif": ("landslides", _MASK, pystac.MediaType.GEOTIFF, "data"),
     "inventory.gpkg": ("inventory", _POLYGONS, pystac.MediaType.GEOPACKAGE, "data"),
     "inventory.geojson": ("inventory_geojson", _POLYGONS, pystac.MediaType.GEOJSON, "data"),
     "inventory.parquet": ("inventory_parquet", _POLYGONS, "application/vnd.apache.parquet", "data"),
@@ -204,17 +187,11 @@ def describe_inventory(
     folder: Path | None = None,
     bundle: Path | None = None,
 ) -> dict[str, Any]:
-    """Describe the inventory of a scene as a STAC item.
+    """Describe the inventory of a scene as a STAC item, in JSON values.
 
-    Args:
-        scene: header of the scene.
-        summary: content of `<scene>_summary.json`.
-        files: names or paths of the results, which lie beside the item.
-        folder: folder of the item, to link scene and model relative to it; None: absolute links.
-        bundle: folder of the model; None: unknown.
-
-    Returns:
-        The item as JSON values. Its datetime is the time of mapping, because that of the image is unknown.
+    The item's datetime is the time of mapping, because that of the image is unknown. `summary` is the content of
+    `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`,
+    or absolute without it.
     """
     name, footprint = PurePath(scene.path), _footprint(scene)
     created = datetime.fromisoformat(str(summary["created"]))
@@ -266,7 +243,7 @@ def _add_assets(item: pystac.Item, scene: RasterInfo, files: Sequence[str | Path
 
 
 def _href(path: Path | str, folder: Path | None) -> str:
-    """Link to a file, relative to a folder; a string is a URL or a GDAL name and stays as it is."""
+    """Return a link to a file, relative to a folder; a string is a URL or a GDAL name and stays as it is."""
     if isinstance(path, str) or folder is None:
         return path if isinstance(path, str) else path.resolve().as_posix()
     try:

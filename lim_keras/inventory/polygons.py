@@ -20,18 +20,12 @@ from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.vectorize import polygonize
 
-Polygons = NDArray[Any]
-"""shapely polygons, (n,)."""
-
+Polygons = NDArray[Any]  # shapely polygons, (n,)
 _BATCH = 256
 
 
 def read_mask_info(mask: Path) -> RasterInfo:
-    """Read the header of a landslide mask.
-
-    Raises:
-        DataError: unreadable, or not one band of uint8.
-    """
+    """Read the header of a landslide mask; a DataError if it is not one band of uint8."""
     info = read_info(mask)
     if info.bands != 1 or info.dtype != "uint8":
         raise DataError(
@@ -44,12 +38,7 @@ def read_mask_info(mask: Path) -> RasterInfo:
 def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
     """Outline the landslides of a mask: a polygon for each group of landslide pixels that share sides.
 
-    Returns:
-        Polygons in pixels, (column, row), and the first pixel (n, 2) of each: the leftmost of its topmost row. They are
-        sorted by it, row by row.
-
-    Raises:
-        DataError: the file cannot be opened, or holds values other than 0, 1 and 255.
+    Returns polygons in pixels, (column, row), and the first pixel (n, 2) of each, by which they are sorted row by row.
     """
     found = []
     with RasterReader(mask) as raster:
@@ -86,16 +75,9 @@ def place(outlines: Polygons, ground: Georeference) -> Polygons:
 def fill_holes(
     outlines: Polygons, seeds: NDArray[np.int64], limit_m2: float, ground: Georeference
 ) -> tuple[Polygons, NDArray[np.bool_]]:
-    """Fill holes up to a limit.
+    """Fill holes of outlines in pixels up to an area, math.inf: all. `seeds` holds a pixel (n, 2) of each outline.
 
-    Args:
-        outlines: in pixels.
-        seeds: a pixel (n, 2) of each, (column, row).
-        limit_m2: area of the largest hole to fill, m2; math.inf: all.
-        ground: georeference of the scene.
-
-    Returns:
-        The outlines, and which of them (n,) lie in a filled hole and so belong to another landslide now.
+    Returns the outlines, and which of them (n,) lie in a filled hole and so belong to another landslide now.
     """
     swallowed = np.zeros(len(outlines), np.bool_)
     rings, owner = shapely.get_rings(outlines, return_index=True)
@@ -113,15 +95,11 @@ def fill_holes(
 
 
 def simplify(outlines: Polygons, tolerance_px: float) -> Polygons:
-    """Remove vertices whose triangle with their neighbours is smaller than the square of a tolerance.
+    """Remove vertices whose triangle with their neighbours is smaller than the square of a tolerance, in pixels.
 
     This is the algorithm of Visvalingam and Whyatt (1993) on all outlines at once (GEOS 3.12): they stay valid, and
     outlines that meet do not overlap. Older versions of shapely and GEOS simplify each outline alone (Douglas and
     Peucker 1973), so that outlines that meet in a corner may overlap by less than the tolerance.
-
-    Args:
-        outlines: in pixels.
-        tolerance_px: pixels; much less than the size of a landslide.
     """
     if not len(outlines) or tolerance_px <= 0:
         return outlines
@@ -164,14 +142,9 @@ def ring_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[Floats
 
 
 def clean_polygons(geometries: geopandas.GeoSeries, name: str) -> geopandas.GeoSeries:
-    """Make geometries single, valid, two-dimensional polygons; everything else in them is left out.
+    """Make geometries of any kind single, valid, two-dimensional polygons; everything else in them is left out.
 
-    Args:
-        geometries: of any kind.
-        name: what they were read from, for the warning.
-
-    Warns:
-        LimKerasWarning: some were invalid and were repaired.
+    Warns (LimKerasWarning, with the `name` of their source) if some were invalid and were repaired.
     """
     shapes = shapely.force_2d(geometries.dropna().to_numpy())
     shapes = shapes[np.isfinite(shapely.bounds(shapes)).all(axis=-1)]  # empty, or beyond what the CRS can show

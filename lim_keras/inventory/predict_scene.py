@@ -31,10 +31,7 @@ from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
 # File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
 _NAME_BYTES, _PATH_BYTES = 220, 512
-
-# Length of what `atomic_file` adds to the name of a draft.
-_DRAFT_BYTES = 32
-
+_DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
 DrawPreview = Callable[..., object]
 """Draws a scene with its landslides into a file, as `lim_keras.report.preview.draw_preview` does."""
@@ -74,13 +71,10 @@ def predict_scene(
     """Map the landslides of one scene.
 
     Args:
-        model: for example a loaded bundle.
-        scene: raster of any size.
         out_dir: gets `<scene>_probability.tif`, `<scene>_landslides.tif`, `<scene>_inventory.gpkg`,
             `<scene>_inventory.qml` (QGIS style), `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`,
-            each atomically. A scene whose summary has the same options is not predicted again; one that was
-            interrupted is resumed.
-        options: how the scene is predicted, and which landslides the inventory holds.
+            each atomically. A scene whose summary has the same options is not predicted again; one that was interrupted
+            is resumed.
         draw_preview: draws the preview; None: there is none.
         progress: receives the number of predicted pixels.
 
@@ -210,21 +204,11 @@ class _SceneTask:
         """Write rasters, inventory and preview as drafts."""
         options, model, reader = self._options, self._model.info, self._reader
         probability, landslides, preview = map(self._draft, ("probability.tif", "landslides.tif", "preview.png"))
-        counts = write_rasters(
-            maps,
-            probability,
-            landslides,
-            threshold=model.threshold if options.threshold is None else options.threshold,
-            kind=options.probability,
-            spread=options.spread,
-        )
+        threshold = model.threshold if options.threshold is None else options.threshold
+        kind, spread = options.probability, options.spread
+        counts = write_rasters(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread)
         inventory = make_inventory(
-            landslides,
-            maps=maps,
-            folds=model.folds,
-            options=options,
-            gsd_m=reader.info.gsd_m,
-            scene=reader.path,
+            landslides, maps=maps, folds=model.folds, options=options, gsd_m=reader.info.gsd_m, scene=reader.path
         )
         kinds = dict.fromkeys(("gpkg", *options.formats))
         drafts = [write_inventory(inventory, self._draft(f"inventory.{kind}")) for kind in kinds]
@@ -236,9 +220,8 @@ class _SceneTask:
         return counts, inventory, [probability, landslides, *drafts]
 
     def _write_documents(self, summary: dict[str, Any], files: Sequence[str]) -> list[Path]:
-        item = describe_inventory(
-            self._reader.info, summary, files=files, folder=self._out, bundle=_bundle_folder(self._model)
-        )
+        info, bundle = self._reader.info, _bundle_folder(self._model)
+        item = describe_inventory(info, summary, files=files, folder=self._out, bundle=bundle)
         contents = {"stac.json": item, "summary.json": summary}
         return [_write_json(self._draft(ending), content) for ending, content in contents.items()]
 

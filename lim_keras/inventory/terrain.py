@@ -38,14 +38,10 @@ _METRES_OF_UNIT = {
     **dict.fromkeys(("us survey foot", "us survey feet", "us-ft", "ftus", "us_survey_foot"), 1200 / 3937),
 }
 
-# Void values that a file does not declare lie outside (-9999, -32768, 1e38); no landslide does.
+# Void values that a file does not declare lie outside of this range (-9999, -32768, 1e38).
 _LOWEST_M, _HIGHEST_M = -9000.0, 9000.0
-
-# Cells around a box: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding.
-_MARGIN = 4
-
-# Share of a scene that rounding of its corners may leave uncovered.
-_NEGLIGIBLE = 1e-4
+_MARGIN = 4  # cells around a box: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding
+_NEGLIGIBLE = 1e-4  # share of a scene that rounding of its corners may leave uncovered
 
 
 @dataclass(frozen=True)
@@ -66,13 +62,9 @@ class Terrain:
 def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) -> tuple[Elevations, Elevations]:
     """Compute slope and aspect from 3 x 3 neighbourhoods (Horn 1981, Proceedings of the IEEE 69(1)).
 
-    Args:
-        elevation: (height, width) metres; rows go from north to south, columns from west to east. NaN where unknown.
-        xres_m: metres across a cell, one number or (height, 1).
-        yres_m: metres down a cell, one number or (height, 1).
-
-    Returns:
-        Slope and aspect as in `Terrain`, NaN at the border and where the cell or a neighbour is NaN.
+    `elevation` (height, width) is in metres, north up; `xres_m` and `yres_m` are metres across and down a cell, one
+    number or (height, 1). Results are NaN at the border, and where the cell or a neighbour is NaN; units as in
+    `Terrain`.
     """
     height, width = elevation.shape
     slope, aspect = np.full((2, height, width), np.nan, np.float32)
@@ -94,12 +86,7 @@ def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) ->
 
 
 class _Dem:
-    """An elevation model, north up.
-
-    Args:
-        source: rasterio dataset of one band.
-        scaling: scale and offset of its values, and metres of their unit.
-    """
+    """Elevation model of one band, north up; `scaling` is scale and offset of its values, and metres of their unit."""
 
     def __init__(self, source: Any, scaling: tuple[float, float, float]) -> None:
         self.crs, self.transform, self.width, self.height = source.crs, source.transform, source.width, source.height
@@ -128,7 +115,7 @@ class TerrainReader:
     distance first. Cells are measured on the ellipsoid, row by row, so that a model in degrees needs no warping.
 
     Args:
-        dem: raster of one band; elevations in metres or, where its band or its vertical CRS says so, in feet.
+        dem: raster of one band; elevations in metres or, if its band or its vertical CRS says so, in feet.
         scene: header of a raster on the scene's grid.
 
     Attributes:
@@ -137,9 +124,6 @@ class TerrainReader:
     Raises (when entered):
         DataError: the scene has no CRS, the model is unreadable, without a CRS, of several bands or in an unknown unit,
             or it lies elsewhere.
-
-    Warns (when entered):
-        LimKerasWarning: the model covers a part of the scene only.
     """
 
     def __init__(self, dem: StrPath, scene: RasterInfo) -> None:
@@ -189,9 +173,8 @@ class TerrainReader:
         column, row = self._in_cells(np.array([[box.width / 2, box.height / 2]]))[0]
         if self._ground.gsd_m is None or not np.isfinite([column, row]).all():
             return 1
-        across, down, _ = dem.cells(
-            Box.sized(int(np.clip(row, 0, dem.height)), int(np.clip(column, 0, dem.width)), 1, 1)
-        )
+        top, left = int(np.clip(row, 0, dem.height)), int(np.clip(column, 0, dem.width))
+        across, down, _ = dem.cells(Box.sized(top, left, 1, 1))
         return max(1, int(self._ground.gsd_m / max(across[0, 0], down[0, 0]) + 1e-3))
 
     def read(self, box: Box) -> Terrain:
@@ -201,7 +184,7 @@ class TerrainReader:
             return Terrain(*np.full((3, box.height, box.width), np.nan, np.float32))
         layers = self._layers(part)
         smooth = self._sample(layers, part, box)
-        # Bilinear weights would extend the neighbours of a void into it.
+        # Bilinear interpolation would extend the neighbours of a void into it.
         smooth[np.isnan(self._sample(layers, part, box, nearest=True))] = np.nan
         elevation, slope, east, north = smooth
         level = (east == 0) & (north == 0)
@@ -248,7 +231,7 @@ class TerrainReader:
         if self.uncovered >= 1:
             raise DataError(
                 f"{self._path}: expected an elevation model of {self._scene.path}, but it lies elsewhere. Give one of "
-                "this ground, or mend the CRS of either."
+                "this area, or correct the CRS of either."
             )
         if self.uncovered > _NEGLIGIBLE:
             warnings.warn(
@@ -268,9 +251,9 @@ def _uncovered(outline: Floats, dem: _Dem) -> float:
 
 
 def _metres_of_unit(path: StrPath, source: Any) -> float:
-    """Find the unit of elevations: that of the band, else of the vertical axis of a compound CRS, else metres.
+    """Return the unit of elevations in metres: that of the band, else of a compound CRS's vertical axis, else metres.
 
-    On a grid in feet, heights are as often in feet as in metres, so a band without a unit is refused.
+    On a grid in feet, heights may be in feet or in metres, so a band without a unit is refused.
     """
     unit = (source.units[0] or "").strip()
     if unit.lower() in _METRES_OF_UNIT:

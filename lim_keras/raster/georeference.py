@@ -26,20 +26,16 @@ from lim_keras.raster.windows import Box
 Floats = NDArray[np.float64]
 
 ELLIPSOID = Geod(ellps="WGS84")
-
 _LONGITUDE_LATITUDE = "OGC:CRS84"
-
 _PROJECTION_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class RasterInfo:
-    """Header of a raster.
+    """Header of a raster: size in pixels, and number of the bands that are read (by default all but alpha).
 
     Attributes:
-        path: the file; a string where it is a URL or a GDAL name.
-        width, height: pixels.
-        bands: number of bands without alpha, or of the bands that were chosen.
+        path: of the file; a string where it is a URL or a GDAL name.
         dtype: NumPy name of the data type.
         crs: "" where there is none.
         transform: pixels to units of the CRS; None where there is none.
@@ -94,7 +90,7 @@ class Georeference:
 
     @classmethod
     def of(cls, info: RasterInfo, gsd_m: float | None = None) -> Georeference:
-        """Take the georeference of a raster. gsd_m: used where the raster has none of its own."""
+        """Take the georeference of a raster; `gsd_m` is used where the raster has none of its own."""
         if info.transform is None:
             return cls(Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "", gsd_m)
         return cls(info.transform, info.crs, info.gsd_m or gsd_m)
@@ -129,8 +125,8 @@ class Georeference:
         """Measure the pixels around points (n,) on the ellipsoid; needs `to_degrees`.
 
         Returns:
-            Metres across a pixel, metres down a pixel, and the azimuth in degrees, clockwise from north, of the way up
-            the columns. (n,) each, NaN where the CRS does not reach.
+            Metres across a pixel, metres down a pixel, and azimuth of the columns' upward direction in degrees,
+            clockwise from north. (n,) each, NaN outside the area of the CRS.
         """
         ends = ((columns - 0.5, rows), (columns + 0.5, rows), (columns, rows + 0.5), (columns, rows - 0.5))
         left, right, below, above = (self.degrees(np.stack(end, axis=-1)).T for end in ends)
@@ -140,7 +136,7 @@ class Georeference:
 
 
 def apply(transform: Affine, points: Floats) -> Floats:
-    """Transform points (n, 2). Written out, because the operators of affine 2 and affine 3 differ."""
+    """Transform points (n, 2); written out, because the operators of affine 2 and affine 3 differ."""
     return np.stack(_place(transform, points[:, 0], points[:, 1]), axis=-1)
 
 
@@ -158,7 +154,7 @@ def shifted(transform: Affine, column: float, row: float, step: float = 1) -> Af
 
 
 def border(box: Box, points: int = 32) -> Floats:
-    """Points (4 * points, 2) along the border of a box, (column, row): straight sides bend in another CRS."""
+    """Return points (4 * points, 2), (column, row), along the border of a box; its sides bend in another CRS."""
     along = np.arange(points) / points
     sides = ((along, 0 * along), (1 + 0 * along, along), (1 - along, 1 + 0 * along), (0 * along, 1 - along))
     unit = np.concatenate([np.stack(side, axis=-1) for side in sides])
@@ -166,10 +162,9 @@ def border(box: Box, points: int = 32) -> Floats:
 
 
 def metres_per_degree(latitude: Floats) -> Floats:
-    """Metres (n, 2) of a degree of longitude and of latitude at latitudes (n,).
+    """Metres (n, 2) of a degree of longitude and of latitude at latitudes (n,), on the WGS 84 ellipsoid.
 
-    Radii of curvature of the WGS 84 ellipsoid in the prime vertical and in the meridian (Snyder 1987, USGS Professional
-    Paper 1395, equations 4-18 and 4-20).
+    Radii of curvature by Snyder 1987, USGS Professional Paper 1395, equations 4-18 and 4-20.
     """
     flatten = 1 - ELLIPSOID.es * np.sin(np.radians(latitude)) ** 2
     across = ELLIPSOID.a / np.sqrt(flatten) * np.cos(np.radians(latitude))
@@ -178,11 +173,9 @@ def metres_per_degree(latitude: Floats) -> Floats:
 
 
 def ground_sample_distance(crs: Any, transform: Affine, width: int, height: int) -> float | None:
-    """Metres of a pixel at a raster's centre: in units of its CRS, unless the projection stretches the ground there.
+    """Metres of a pixel at a raster's centre; None without a CRS, or with a local one.
 
-    UTM is off by 0.04 % and keeps its round figures; Web Mercator is off by 1 / cos(latitude) and is measured.
-
-    crs: rasterio's. Returns None without a CRS, or with one that is local.
+    UTM is off by 0.04 %: its nominal figure is kept. Web Mercator stretches by 1 / cos(latitude) and is measured.
     """
     if not crs or not (crs.is_projected or crs.is_geographic):
         return None
@@ -196,7 +189,7 @@ def ground_sample_distance(crs: Any, transform: Affine, width: int, height: int)
 
 
 def _measured_gsd(crs: Any, transform: Affine, column: float, row: float) -> float | None:
-    """Square root of a pixel's area, its sides laid out in metres on the ellipsoid."""
+    """Measure the square root of a pixel's area on the ellipsoid, metres."""
     corners = [_place(transform, *point) for point in ((column, row), (column + 1, row), (column, row + 1))]
     try:
         longitudes, latitudes = transform_points(crs, _LONGITUDE_LATITUDE, *zip(*corners, strict=True))
@@ -209,14 +202,7 @@ def _measured_gsd(crs: Any, transform: Affine, column: float, row: float) -> flo
 
 
 def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
-    """Lay out the grid on which a scene has another ground sample distance.
-
-    A scene in degrees goes to the UTM zone of its centre.
-
-    Args:
-        info: of the scene.
-        gsd_m: its ground sample distance, metres.
-        wanted_m: ground sample distance of the grid, metres.
+    """Lay out the grid on which a scene of `gsd_m` has `wanted_m` (metres); for degrees, in the UTM zone of its centre.
 
     Raises:
         DataError: the scene has no CRS.
@@ -228,7 +214,7 @@ def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
         )
     crs = CRS.from_string(info.crs)
     target = crs if crs.is_projected else _utm_zone(info)
-    # A projection may stretch the ground and count in feet: the ratio of the two distances holds all the same.
+    # A projection may stretch the ground or use feet; the ratio of the two distances is the same there.
     step = math.sqrt(abs(info.transform.determinant)) * wanted_m / gsd_m if crs.is_projected else wanted_m
     corners = [_place(info.transform, column, row) for column in (0, info.width) for row in (0, info.height)]
     eastings, northings = zip(*corners, strict=True)
@@ -257,27 +243,15 @@ def _place(transform: Affine, column: Any, row: Any) -> tuple[Any, Any]:
 
 
 def on_grid(dataset: Any, grid: Grid, nodata: float | str) -> WarpedVRT:
-    """View a rasterio dataset on a grid, bilinearly; an alpha band says where it holds data.
-
-    nodata: see `lim_keras.raster.reader.Nodata`.
-    """
-    source: dict[str, float | None] = {} if nodata == "file" else {"src_nodata": None}
-    if isinstance(nodata, float):
-        source = {"src_nodata": nodata}
-    return WarpedVRT(
-        dataset,
-        crs=grid.crs,
-        transform=grid.transform,
-        width=grid.width,
-        height=grid.height,
-        resampling=Resampling.bilinear,
-        add_alpha=ColorInterp.alpha not in dataset.colorinterp,
-        **source,
-    )
+    """Warp a dataset to a grid, bilinearly; its alpha band marks pixels with data. nodata: see `reader.Nodata`."""
+    target = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
+    source: dict[str, Any] = {} if nodata == "file" else {"src_nodata": None if nodata == "none" else nodata}
+    add_alpha = ColorInterp.alpha not in dataset.colorinterp
+    return WarpedVRT(dataset, resampling=Resampling.bilinear, add_alpha=add_alpha, **target, **source)
 
 
 def north_up(dataset: Any) -> WarpedVRT:
-    """View one band north up, as float32 with NaN for no data; a raster that is north up keeps its pixels."""
+    """View one band north up, as float32 with NaN for no data; a band that is north up keeps its pixels."""
     matrix = dataset.transform
     kept = {"crs": dataset.crs, "dtype": "float32", "nodata": np.nan}
     if matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e:
@@ -288,15 +262,9 @@ def north_up(dataset: Any) -> WarpedVRT:
 
 def averaged(dataset: Any, step: int) -> WarpedVRT:
     """View the means of step x step pixels; NaN is no data."""
-    return WarpedVRT(
-        dataset,
-        crs=dataset.crs,
-        transform=shifted(dataset.transform, 0, 0, step),
-        width=-(-dataset.width // step),
-        height=-(-dataset.height // step),
-        resampling=Resampling.average,
-        nodata=np.nan,
-    )
+    target = {"crs": dataset.crs, "transform": shifted(dataset.transform, 0, 0, step)}
+    size = {"width": -(-dataset.width // step), "height": -(-dataset.height // step)}
+    return WarpedVRT(dataset, resampling=Resampling.average, nodata=np.nan, **target, **size)
 
 
 def as_float32(dataset: Any) -> WarpedVRT:
@@ -313,26 +281,12 @@ def resample(
     *,
     nearest: bool = False,
 ) -> NDArray[np.float32]:
-    """Bring layers (n, height, width) to another grid, bilinearly; NaN is no data.
+    """Warp layers (n, height, width), each with its own gaps, bilinearly or to the nearest pixel; NaN is no data.
 
-    Args:
-        layers: each has its own gaps.
-        source: CRS and transform of the layers.
-        target: CRS and transform of the result.
-        shape: rows and columns of the result.
-        nearest: take the nearest pixel instead.
+    source, target: CRS and transform. shape: rows and columns of the result.
     """
     found = np.full((len(layers), *shape), np.nan, np.float32)
-    reproject(
-        layers,
-        found,
-        src_crs=source[0],
-        src_transform=source[1],
-        src_nodata=np.nan,
-        dst_crs=target[0],
-        dst_transform=target[1],
-        dst_nodata=np.nan,
-        resampling=Resampling.nearest if nearest else Resampling.bilinear,
-        UNIFIED_SRC_NODATA="NO",
-    )
+    grids = {"src_crs": source[0], "src_transform": source[1], "dst_crs": target[0], "dst_transform": target[1]}
+    gaps = {"src_nodata": np.nan, "dst_nodata": np.nan, "UNIFIED_SRC_NODATA": "NO"}
+    reproject(layers, found, resampling=Resampling.nearest if nearest else Resampling.bilinear, **grids, **gaps)
     return found

@@ -23,19 +23,15 @@ from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
-
 Format = Literal["png", "jpeg", "tiff"]
-
+IMAGE_DTYPES = ("uint8", "uint16", "float32")
 _SIGNATURES: dict[bytes, Format] = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
 }
-
 _GREY = ("1", "L", "LA", "I", "I;16")
-
-_PNG_DEPTH_AT = 24  # the byte behind signature, chunk length and name, width and height
-
+_PNG_DEPTH_AT = 24  # byte after signature, chunk length and name, width and height
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 
 
@@ -52,11 +48,7 @@ class Header:
 
 
 def file_format(path: Path) -> Format:
-    """Tell `"png"`, `"jpeg"` or `"tiff"` by the first bytes, because names are often wrong.
-
-    Raises:
-        DataError: the file cannot be opened, is empty, or is none of the three.
-    """
+    """Tell `"png"`, `"jpeg"` or `"tiff"` by the first bytes, because names are often wrong."""
     try:
         with path.open("rb") as stream:
             start = stream.read(8)
@@ -78,17 +70,13 @@ def read_header(path: Path, kind: Format) -> Header:
 def decode(path: Path, kind: Format) -> tuple[Header, Array, Array | None]:
     """Read header, pixels (height, width, bands) in RGB order, and alpha (height, width) or None.
 
-    EXIF orientation is not applied: an image and its mask stay aligned as they are stored.
-
-    Raises:
-        DataError: the file is truncated or damaged, or of a kind that is not supported. JPEG has no checksums: damage
-            inside its scan, with nothing lost, is not found.
+    EXIF orientation is not applied: an image and its mask stay aligned as they are stored. JPEG has no checksums:
+    damage inside its scan is not found if no byte is missing.
     """
     data = path.read_bytes()
     with _opened(path, kind) as image:
         header = _header(image, path)
-        # Pillow accepts files without their last bytes, and JPEGs that go on with zeros. Its stream stands on the scan,
-        # behind a thumbnail with an end marker of its own.
+        # Pillow accepts truncated files. Its stream stands at the scan, after a thumbnail with its own end marker.
         end = _PNG_END if kind == "png" else _JPEG_END
         if image.fp is None or data.find(end, image.fp.tell()) < 0:
             raise DataError(f"{path}: the file is truncated: it ends before its last pixel. Replace it.")
@@ -113,15 +101,10 @@ def _split(pixels: Array, header: Header) -> tuple[Array, Array | None]:
 
 @contextmanager
 def _opened(path: Path, kind: Format) -> Iterator[ImageFile]:
-    """Open by the plugins themselves: `PIL.Image.open` refuses large images."""
-    with _explained(path), PngImageFile(path) if kind == "png" else JpegImageFile(path) as image:
-        yield image
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
+    """Open with the format's plugin, because `PIL.Image.open` refuses large images; raise a DataError for damage."""
     try:
-        yield
+        with PngImageFile(path) if kind == "png" else JpegImageFile(path) as image:
+            yield image
     except (OSError, SyntaxError, ValueError, IndexError, struct.error, cv2.error) as error:
         raise DataError(f"{path}: the file is truncated or damaged ({error}). Replace it.") from error
 
@@ -144,11 +127,6 @@ def _header(image: ImageFile, path: Path) -> Header:
     return Header(*image.size, bands, dtype, nodata, palette)
 
 
-Array_images = NDArray[Any]
-
-IMAGE_DTYPES = ("uint8", "uint16", "float32")
-
-
 def read_info(path: str | os.PathLike[str]) -> RasterInfo:
     """Read the header of a PNG, JPEG or TIFF file, without its pixels.
 
@@ -164,7 +142,7 @@ def read_info(path: str | os.PathLike[str]) -> RasterInfo:
     return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
 
 
-def read_image(path: str | os.PathLike[str]) -> Array_images:
+def read_image(path: str | os.PathLike[str]) -> Array:
     """Read an image (height, width, bands) in its own dtype: uint8, uint16 or float32; PNG and JPEG in RGB order.
 
     Raises:
@@ -189,7 +167,7 @@ def read_image(path: str | os.PathLike[str]) -> Array_images:
 def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     """Read which pixels (height, width) hold data: by nodata value, internal mask, alpha, and finite in every band.
 
-    True everywhere where the file marks nothing. With a nodata value, a pixel is absent if every band holds it.
+    With a nodata value, a pixel lacks data if every band holds that value.
     """
     path = Path(path)
     kind = file_format(path)
@@ -204,10 +182,10 @@ def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     return np.ones(pixels.shape[:2], dtype=np.bool_)
 
 
-def read_labels(path: str | os.PathLike[str]) -> Array_images:
+def read_labels(path: str | os.PathLike[str]) -> Array:
     """Read the label values (height, width) of a mask, in any dtype: one band, or three equal ones; alpha is left out.
 
-    A palette PNG gives the grey of its colours where they are grey, and the palette's indices where they are not.
+    A palette PNG gives the grey of its colours if all are grey, else the palette's indices.
 
     Raises:
         DataError: unreadable, truncated, or a colour image.
@@ -227,11 +205,10 @@ def read_labels(path: str | os.PathLike[str]) -> Array_images:
     return np.ascontiguousarray(bands[..., 0])
 
 
-def fill_invalid(image: Array_images, valid: NDArray[np.bool_]) -> Array_images:
-    """Set pixels without data to each band's mean over the others (0 where there are none).
+def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
+    """Set pixels without data (height, width) of an image to each band's mean over the others; 0 if there are none.
 
     A nodata value such as -9999 or NaN would otherwise reach the pixels around it through the receptive field.
-    image: (height, width, bands). valid: (height, width).
     """
     if valid.all():
         return image
@@ -254,10 +231,10 @@ def _check_alpha(dataset: Any, path: Path) -> None:
         )
 
 
-def _is_grey(palette: Array_images) -> bool:
-    """Tell whether colours are labels. Where the first two are the same colour only the indices are."""
+def _is_grey(palette: Array) -> bool:
+    """Return whether colours are grey labels; if the first two are the same colour, only the indices are labels."""
     return _equal_bands(palette) and not np.array_equal(palette[:1], palette[1:2])
 
 
-def _equal_bands(bands: Array_images) -> bool:
+def _equal_bands(bands: Array) -> bool:
     return all(np.array_equal(bands[..., 0], bands[..., band]) for band in range(1, bands.shape[-1]))

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 import cv2
@@ -27,24 +26,16 @@ from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distan
 from lim_keras.raster.windows import Box, blocks
 
 Pixels = NDArray[Any]
-
 Mask = NDArray[np.bool_]
 
 Nodata = float | Literal["file", "none"]
 """Pixels without data: those of a value, those that the file marks (nodata value, mask, alpha), or none."""
 
-NO_LABEL = 255
-"""Value of a mask's pixels without a label."""
-
-FILL_REACH = 256
-"""Pixels without data show their nearest pixel with data up to this distance, in pixels."""
-
+NO_LABEL = 255  # value of a mask's pixels without a label
+FILL_REACH = 256  # largest distance, pixels, at which a pixel without data gets its nearest pixel with data
 _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
-
 _CACHE_BYTES = 128 * 2**20
-
 _OVERVIEW_BLOCK = 2048
-
 _opening = threading.Lock()
 
 
@@ -56,9 +47,9 @@ class RasterReader:
     Args:
         source: path, URL (`https://`, `s3://`, `file://`, ...), GDAL name (`/vsi...`), or an open rasterio dataset or
             reader, which is shared and stays open.
-        bands: bands to read, by number from 1 on, by description or, without one, by colour; None: all but alpha.
+        bands: bands to read: numbers from 1 on, descriptions or, without one, colours; None: all but alpha.
         nodata: which pixels hold no data.
-        gsd_m: ground sample distance in metres of a raster that does not say its own.
+        gsd_m: ground sample distance in metres, for a raster without its own.
         grid: read the raster warped to this grid, bilinearly.
 
     Raises:
@@ -92,9 +83,7 @@ class RasterReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -173,12 +162,8 @@ class RasterReader:
     def filled(self, box: Box, around: Box, beyond: ArrayLike) -> tuple[Pixels, Mask]:
         """Read pixels of a box with gaps filled, and a mask (height, width) of those that hold data.
 
-        A filled pixel depends on the pixels within FILL_REACH alone, not on the box that is read.
-
-        Args:
-            box: what to read.
-            around: pixels outside of this box are not used.
-            beyond: value of each band farther than FILL_REACH from any data.
+        A filled pixel depends on the pixels inside `around` within FILL_REACH alone, not on the box. Farther from any
+        data, it gets `beyond`, a value for each band.
         """
         pixels, valid = self.image(box)
         if valid.all():
@@ -192,12 +177,9 @@ class RasterReader:
 
         Overviews of the file are used. Blocks are read one by one, whole rows where the file is stored in rows.
 
-        Args:
-            longest: pixels; a smaller raster keeps its size.
-            bands: numbers of bands of the file; None: those of the reader.
-
         Returns:
-            (height, width, bands), and a mask (height, width) of the pixels with data by the file's own marks.
+            Pixels (height, width, bands) of the file's bands with these numbers (None: those of the reader), and a mask
+            (height, width) of the pixels that the file marks as data.
         """
         source, bands = self._file, list(bands or self.bands)
         factor = max(max(source.width, source.height) / longest, 1.0)
@@ -318,11 +300,10 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 
 def _gdal_name(source: str | os.PathLike[str]) -> str:
-    """Convert a source to the name by which GDAL opens it."""
     if not isinstance(source, str | os.PathLike):
         raise ConfigError(f"Expected a path, a URL or an open raster. Received: {source!r}.")
     name = os.fspath(source)
-    if not isinstance(source, str):  # `Path` leaves one slash of a URL's two or, without a host, three
+    if not isinstance(source, str):  # `Path` merges the slashes of a URL into one
         name = re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", name)
         name = re.sub(r"^file://(?=[^/])", "file:///", name)
     if not is_remote(name) and not Path(name).exists():
@@ -331,11 +312,7 @@ def _gdal_name(source: str | os.PathLike[str]) -> str:
 
 
 def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
-    """Open a rasterio dataset; rasters without a georeference are opened without a warning.
-
-    Raises:
-        DataError: a raster to be read is damaged.
-    """
+    """Open a rasterio dataset without NotGeoreferencedWarning; a damaged one that is to be read raises a DataError."""
     # Warning filters are global: one thread at a time may change them.
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -356,23 +333,15 @@ def explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def gdal_settings() -> rasterio.Env:
-    """GDAL settings: all cores for coding blocks, and a small cache; GDAL's own takes 5 % of the machine's memory."""
+    """GDAL settings: all cores for coding blocks, and a small cache (GDAL's default is 5 % of the memory)."""
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS")
 
 
 def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:
-    """Give pixels without data the values of a nearest pixel with data, so that the data's edge has no contrast.
+    """Fill pixels without data from their nearest pixel with data, so that the edge of the data has no contrast.
 
-    The distance is exact to within 4 % (OpenCV's distance transform, ten times as fast as an exact one).
-
-    Args:
-        image: (height, width, bands).
-        valid: (height, width), True where there is data.
-        reach: farther than this from any data, in pixels, `beyond` is shown instead.
-        beyond: value of each band; needed with a finite reach, and where no pixel holds data.
-
-    Raises:
-        ValueError: no pixel holds data, and there is no `beyond`.
+    Distances are exact to within 4 % (OpenCV's distance transform). Farther than `reach` pixels from any data, and
+    where no pixel holds data, a pixel gets `beyond`, a value for each band.
     """
     if valid.all():
         return image

@@ -16,18 +16,15 @@ from lim_keras.raster.georeference import as_float32, shifted
 from lim_keras.raster.reader import RasterReader, explained
 from lim_keras.raster.windows import Box
 
-_WIDE_TYPES = ("uint32", "int64", "uint64")
-"""Data types that rasterio does not polygonise."""
+_WIDE_TYPES = ("uint32", "int64", "uint64")  # rasterio does not polygonise them
 
 
 def polygonize(raster: RasterReader) -> Iterator[tuple[Any, float]]:
-    """Outline groups of pixels of one value that share sides, and give each outline with its value; 0 is left out.
+    """Yield the outline and the value of each group of pixels of one value that share sides; 0 is left out.
 
     GDAL gets the band itself, not an array, and reads it line by line: memory grows with the polygons, not with the
-    pixels. Groups are 4-connected, because outlines through a corner that two pixels share are no valid polygons.
-
-    Returns:
-        shapely polygons in units of the raster's CRS, or in pixels (column, row) where it has no transform.
+    pixels. Groups are 4-connected, because outlines through a corner that two pixels share are not valid polygons.
+    Outlines are shapely polygons in units of the raster's CRS, or in pixels (column, row) if it has no transform.
 
     Raises:
         DataError: the file is damaged.
@@ -48,7 +45,7 @@ def _polygonize(dataset: Any) -> Iterator[tuple[Any, float]]:
 
 
 def polygonize_array(values: NDArray[Any], transform: Affine) -> Iterator[tuple[Any, float]]:
-    """As `polygonize`, of an array (height, width)."""
+    """Yield outlines and values as `polygonize` does, of an array (height, width)."""
     yield from _outlines(shapes(values, mask=values > 0, connectivity=4, transform=transform))
 
 
@@ -57,10 +54,7 @@ def _outlines(found: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]
 
 
 def rasterize_box(polygons: Any, box: Box, transform: Affine) -> NDArray[np.uint8]:
-    """Draw polygons on a box of a grid: (height, width), 1 where they hold a pixel's centre, else 0.
-
-    transform: of the grid, pixels to units of the polygons.
-    """
+    """Draw polygons (in the grid's CRS) on a box of a grid: 1 where they hold a pixel's centre, else 0."""
     mask = np.zeros((box.height, box.width), np.uint8)
     if len(polygons):
         rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top))

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-BLOCK = 1024
-"""Side of a block, pixels."""
+BLOCK = 1024  # side of a block, pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +92,16 @@ def plan_windows(
     prediction. A scene that fits into one window needs no halo.
 
     Args:
-        height: rows of the scene.
-        width: columns of the scene.
-        size: largest number of rows and columns of a read box, in pixels; limits the memory of a prediction.
+        height, width: of the scene, pixels.
+        size: largest number of rows and columns of a read box, pixels; limits the memory of a prediction.
         halo: pixels read beyond the core on every side, rounded up to `multiple`.
-        multiple: all boxes start at multiples of this number of pixels.
+        multiple: grid that all boxes start on, pixels.
 
     Raises:
         ValueError: a value is not positive, or `size` leaves no core between two halos.
     """
-    for name, value, least in (
-        ("height", height, 1),
-        ("width", width, 1),
-        ("halo", halo, 0),
-        ("multiple", multiple, 1),
-    ):
+    bounds = {"height": (height, 1), "width": (width, 1), "halo": (halo, 0), "multiple": (multiple, 1)}
+    for name, (value, least) in bounds.items():
         if value < least:
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected an integer >= {least}. Received: {name}={value}"

@@ -25,8 +25,7 @@ from lim_keras.raster.windows import BLOCK, Box, blocks
 
 ProbabilityType = Literal["percent", "float32"]
 
-MAP_NODATA = -1.0
-"""Nodata of probability, votes and spread as float32."""
+MAP_NODATA = -1.0  # of probability, votes and spread as float32
 
 
 @dataclass(frozen=True)
@@ -80,22 +79,13 @@ def _as_bands(path: Path, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _array_profile(bands: NDArray[Any], compress: str) -> dict[str, Any]:
-    """Creation options. ALPHA=NO, because GDAL calls the fourth of four uint8 bands alpha."""
+    """Return creation options; ALPHA=NO, because GDAL calls the fourth of four uint8 bands alpha."""
     count, height, width = bands.shape
     rgb = bands.dtype == np.uint8 and count == 3
-    options: dict[str, Any] = {
-        "driver": "GTiff",
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": bands.dtype.name,
-        "compress": compress,
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-        "bigtiff": "IF_SAFER",
-        "photometric": "RGB" if rgb else "MINISBLACK",
-    }
+    pixels = {"count": count, "height": height, "width": width, "dtype": bands.dtype.name}
+    layout = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "IF_SAFER"}
+    options: dict[str, Any] = pixels | layout
+    options |= {"compress": compress, "photometric": "RGB" if rgb else "MINISBLACK"}
     if compress.lower() in ("deflate", "lzw", "zstd"):
         options["predictor"] = 3 if bands.dtype.kind == "f" else 2
     return options | ({} if rgb or count == 1 else {"alpha": "NO"})
@@ -104,19 +94,12 @@ def _array_profile(bands: NDArray[Any], compress: str) -> dict[str, Any]:
 def maps_on_scene(vrt: Path, scene: RasterReader) -> Path:
     """Warp the maps of a resampled scene back to the scene's grid, bilinearly and block by block.
 
-    Two warps move the edge of the data by up to a pixel of the coarser grid. The result still holds values exactly
-    where the scene holds data: pixels that were lost show the nearest predicted one, and 0 farther than
-    `lim_keras.raster.reader.FILL_REACH` from any.
-
-    Args:
-        vrt: of `lim_keras.inference.maps.Maps`.
-        scene: on its own grid; with a transform.
-
-    Returns:
-        A file beside `vrt` with the same bands, float32 with nodata -1.
+    Two warps move the edge of the data by up to a pixel of the coarser grid, so lost pixels are filled
+    (`RasterReader.filled`, 0 beyond): the result holds values exactly where the scene holds data. It is a file beside
+    `vrt` (of `lim_keras.inference.maps.Maps`) with the same bands, float32 with nodata -1.
 
     Raises:
-        DataError: the file cannot be written, or the scene cannot be read.
+        DataError: the file cannot be written, or the scene cannot be read or has no transform.
     """
     path, info = vrt.with_name("maps_on_scene.tif"), scene.info
     if info.transform is None:
@@ -150,11 +133,11 @@ def write_rasters(
     """Write the probability map and the landslide mask as Cloud Optimized GeoTIFFs, block by block.
 
     Args:
-        maps: on the scene's grid: `lim_keras.inference.maps.Maps`, or of `maps_on_scene`.
-        probability: file to write: uint8 percent with nodata 255, or float32 with nodata -1.
+        maps: on the scene's grid, of `lim_keras.inference.maps.Maps` or `maps_on_scene`.
+        probability: file to write: uint8 percent with nodata 255, or float32 with nodata -1, as `kind` says.
         landslides: file to write: uint8, 1 where the probability is at least the threshold, 0 elsewhere, nodata 255.
         threshold: 0..1.
-        kind: of the probability map.
+        kind: data type of the probability map.
         spread: add the folds' standard deviation as a second band of the probability map.
 
     Raises:
@@ -199,10 +182,7 @@ def _write_drafts(
 
 
 def copy_blocks(source: Path, target: Path, change: Callable[[Box, NDArray[Any]], NDArray[Any]]) -> Path:
-    """Copy a raster of one band block by block, each changed on the way.
-
-    change: called with a box and its values (height, width).
-    """
+    """Copy a raster of one band; `change` gets each box and its values (height, width) and returns the new values."""
     with open_dataset(source) as read, open_dataset(target, "w", **read.profile | {"driver": "GTiff"}) as written:
         for box in blocks(read.height, read.width):
             window = _window(box)
@@ -217,24 +197,13 @@ def _shown(values: NDArray[np.float32], valid: NDArray[np.bool_], kind: Probabil
 
 
 def _profile_like(source: Any) -> dict[str, Any]:
-    """Creation options of a draft on the grid of a rasterio dataset."""
+    """Return creation options of a draft on the grid of a rasterio dataset."""
     place = {} if source.crs is None and source.transform.is_identity else {"transform": source.transform}
     if source.crs is not None:
         place["crs"] = source.crs
-    return {
-        "driver": "GTiff",
-        "width": source.width,
-        "height": source.height,
-        "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
-        "compress": "zstd",
-        "zstd_level": 1,
-        "sparse_ok": True,
-        "bigtiff": "if_safer",
-        "interleave": "band",
-        **place,
-    }
+    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True, "bigtiff": "if_safer"}
+    coding = {"driver": "GTiff", "compress": "zstd", "zstd_level": 1, "interleave": "band"}
+    return {"width": source.width, "height": source.height, **layout, **coding, **place}
 
 
 def _window(box: Box) -> RasterWindow:
@@ -255,6 +224,6 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except (RasterioError, OSError) as error:
         raise DataError(
-            f"{folder}: the maps cannot be written ({error.__cause__ or error}). What is predicted is kept: make room "
-            "or mend the folder, and give the same command again."
+            f"{folder}: the maps cannot be written ({error.__cause__ or error}). What is predicted is kept: free disk "
+            "space or repair the folder, and run the same command again."
         ) from error
