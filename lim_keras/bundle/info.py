@@ -28,24 +28,17 @@ from lim_keras.files import check_replaceable, write_text
 from lim_keras.metrics.binary import Estimate
 
 FORMAT = 1
-
-INFO_FILE = "model.json"
-
-STAC_FILE, STAC_VERSION = "stac-item.json", "1.1.0"
-
+INFO_FILE, STAC_FILE = "model.json", "stac-item.json"
 ENSEMBLE, VERSION = "ensemble", "1"
-"""Folder of the SavedModel of all folds, and of the version below each model's folder, as TensorFlow Serving needs."""
+"""Folder of the SavedModel of all folds, and folder of the version inside each model's, as TensorFlow Serving needs."""
 
-INFO_BYTES = 64 * 2**20
-"""Largest model.json that is read; a million tile ids take half of it."""
-
+INFO_BYTES = 64 * 2**20  # largest model.json that is read; a million tile ids take half of it
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
 _PIXELS = 2**20  # largest halo and stride that is accepted
 
 
 def _null_is_nan(value: Any) -> Any:
-    """Read null as NaN, which JSON does not have: a score that is not defined."""
+    """Read null, which stands for an undefined score, as NaN, because JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: math.nan if number is None else number for key, number in value.items()}
     return value
@@ -80,11 +73,7 @@ def is_bundle_name(name: str) -> bool:
 
 
 def check_bundle_folder(path: Path) -> None:
-    """Refuse a folder that a bundle cannot be exported to.
-
-    Raises:
-        BundleError: the folder's name is no name of a bundle, or it holds other files.
-    """
+    """Raise a BundleError for a folder whose name is not a bundle's, or that holds other files."""
     if not is_bundle_name(path.name):
         raise BundleError(
             f"{path}: expected a folder's name of letters, digits, `.`, `_` and `-`, which becomes the bundle's name. "
@@ -122,12 +111,7 @@ class FileRecord(Part):
 
 
 class LiteRtFigures(Part):
-    """Comparison of a .tflite file with its SavedModel; fields as in `lim_keras.bundle.litert`.
-
-    Args:
-        bytes: size of the file.
-        saved_model_f1, saved_model_iou: scores of the SavedModel on the same windows.
-    """
+    """Comparison of a .tflite file of `bytes` with its SavedModel; fields as in `lim_keras.bundle.litert`."""
 
     bytes: int = Field(ge=0)
     tile: int | None = Field(ge=1)
@@ -158,13 +142,11 @@ class ModelFacts(Part):
         temperature, bias: calibration of the logits; the exported graphs contain it.
         metrics: scores by what they were measured on, such as {"out_of_fold": {"f1": Estimate(...)}}.
         config_hash: `RunConfig.digest` of the run.
-        training_tiles: ids of the tiles that some fold was trained on.
-        test_tiles: ids of the tiles that no fold was trained on.
+        training_tiles, test_tiles: ids of the tiles that some fold, and that no fold was trained on.
         held_out: fold that was not trained on a tile, 0..folds - 1, by tile id. Empty in older bundles.
         started_from: name and configuration hash of the bundle that training started from, or "". Its tiles are among
             training_tiles.
-        data_terms: terms of use of the training data, or "".
-        data_link: web page of the training data, or "".
+        data_terms, data_link: terms of use and web page of the training data, or "".
     """
 
     name: str = Field(pattern=_NAME)
@@ -245,8 +227,8 @@ class BundleInfo(ModelFacts):
         """Read model.json of the folder `bundle`.
 
         Raises:
-            BundleError: the file is missing, too large or not valid, has another format, or names a file outside of
-                the bundle.
+            BundleError: the file is missing, too large, not valid, of another format, or names a file outside the
+                bundle.
         """
         path = bundle / INFO_FILE
         try:
@@ -263,11 +245,7 @@ class BundleInfo(ModelFacts):
             raise BundleError(f"{path}: not a valid bundle description. {problems(error)}") from None
 
     def check_files(self, bundle: Path, folder: str) -> None:
-        """Compare the files below `folder` with their records.
-
-        Raises:
-            BundleError: a file is missing or changed, or none is recorded.
-        """
+        """Compare the files below `folder` with their records; a BundleError for a missing, changed or unknown one."""
         records = [name for name in self.files if name.startswith(f"{folder}/")]
         if not records:
             raise BundleError(f"{bundle / folder}: not part of this bundle, which has {self.folds} fold(s).")
@@ -275,7 +253,7 @@ class BundleInfo(ModelFacts):
             self.check_file(bundle, name)
 
     def check_file(self, bundle: Path, name: str) -> None:
-        """Compare one file with its record. `name` is its path inside the bundle; errors as in `check_files`."""
+        """Compare one file, by its path inside the bundle, with its record; errors as in `check_files`."""
         path, record = bundle / name, self.files[name]
         repair = "Copy the bundle again from where it was exported."
         if not path.is_file():

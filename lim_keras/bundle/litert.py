@@ -20,6 +20,7 @@ from lim_keras.bundle.protocol import (
     checked_answers,
     checked_images,
     choose_window,
+    rounded_up,
 )
 from lim_keras.bundle.trust import read_json
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
@@ -27,12 +28,10 @@ from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
 
 INDEX_FILE = "tflite.json"
-
 PROBABILITY, FOLDS = "probability", "folds"
 """Outputs of a file: the mean over the folds and, for an ensemble, each fold's own in the last axis."""
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
-
 _GRID = 64
 _TEST_SIDE = 512
 
@@ -61,7 +60,7 @@ class LiteRtFile(Part):
     Args:
         source: SavedModel it was made from, such as "ensemble".
         tile: height and width of its input, pixels; None: any.
-        halo: border of each window that is discarded, pixels; below the halo of the bundle, maps are approximate.
+        halo: border of each window that is discarded, pixels; below the bundle's halo, maps are approximate.
         input: data type of its input.
     """
 
@@ -76,11 +75,9 @@ class LiteRtFile(Part):
 
 
 class LiteRtIndex(Part):
-    """Contents of tflite.json.
+    """Contents of tflite.json: `model` is model.json of the bundle without its tile ids and figures.
 
-    Args:
-        model: model.json of the bundle without its tile ids and figures.
-        reference: scores of each SavedModel on the same windows.
+    `reference` holds the scores of each SavedModel on the same windows.
     """
 
     format: Literal[1] = 1
@@ -94,11 +91,7 @@ class LiteRtIndex(Part):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read tflite.json of a folder.
-
-        Raises:
-            BundleError: it is missing or not valid.
-        """
+        """Read tflite.json of a folder; a BundleError if it is missing or not valid."""
         path = folder / INDEX_FILE
         try:
             text, _ = read_json(path, INFO_BYTES)
@@ -120,13 +113,13 @@ def window_grid(info: BundleInfo) -> int:
 
 def comparison_side(info: BundleInfo) -> int:
     """Return the side of the windows, pixels, that a file of any input size is tested on."""
-    return _rounded_up(_TEST_SIDE, window_grid(info))
+    return rounded_up(_TEST_SIDE, window_grid(info))
 
 
 def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
-    """Return the halo, pixels, for windows of an input size.
+    """Return the halo, pixels, for windows of an input size (None: any).
 
-    It is exact if the input has any size (None) or leaves a core between two halos, else a quarter of the input.
+    It is exact if the input has any size or leaves a core between two halos, else a quarter of the input.
 
     Raises:
         DataError: the size is not a multiple of the network's grid.
@@ -142,11 +135,7 @@ def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
 
 
 def warn_if_approximate(name: str, info: BundleInfo, input_size: int | None, halo: int) -> None:
-    """Warn if windows with this halo do not give the map of the whole scene.
-
-    Warns:
-        LimKerasWarning: the halo is smaller than the network's.
-    """
+    """Warn (LimKerasWarning) if windows with this halo do not give the map of the whole scene."""
     if halo < info.halo:
         warnings.warn(
             f"{name}: its windows of {input_size} px keep a halo of {halo} px, but the network needs {info.halo} px. "
@@ -157,15 +146,11 @@ def warn_if_approximate(name: str, info: BundleInfo, input_size: int | None, hal
 
 
 class LiteRtModel:
-    """A .tflite file as `SceneModel`.
+    """A .tflite file as `SceneModel`; `input_size` is height and width of its input in pixels, or None for any.
 
     Args:
         info: of its bundle, with the file's own halo and number of folds.
-        path: the file.
         threads: of the interpreter; None: one per core that this process may use.
-
-    Attributes:
-        input_size: height and width of its input, pixels; None: any.
 
     Raises:
         BundleError: LiteRT is not installed, or the file cannot be loaded or has other inputs or outputs.
@@ -195,11 +180,9 @@ class LiteRtModel:
         return self.predict_all(images).probability
 
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
-        """Predict probability, spread and votes.
+        """Predict probability, spread and votes of images (n, height, width, bands), raw digital numbers of any size.
 
-        Args:
-            images: (n, height, width, bands) raw digital numbers of any height and width. For a file of one input size
-                they are cut into windows, the last ones padded by repeating their edge.
+        For a file of one input size, images are cut into windows, the last ones padded by repeating their edge.
 
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
@@ -258,11 +241,7 @@ def padded(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
-    """Load a .tflite file by the tflite.json beside it.
-
-    Args:
-        path: the file.
-        threads: of the interpreter; None: one per core that this process may use.
+    """Load a .tflite file by the tflite.json beside it; `threads` as in `LiteRtModel`.
 
     Raises:
         BundleError: one of the two files is missing, damaged or not of this export.
@@ -298,7 +277,3 @@ def _runner(path: Path, threads: int) -> Any:
         return Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
     except (ValueError, RuntimeError) as error:
         raise BundleError(f"{path}: LiteRT cannot load this file ({error}). Export it again.") from error
-
-
-def _rounded_up(size: int, step: int) -> int:
-    return -(-size // step) * step

@@ -56,7 +56,7 @@ class SizingModel(SceneModel, Protocol):
     """Model that chooses its window size itself, because it needs other memory than TensorFlow or has one size."""
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
-        """Return rows and columns of a window; arguments as in `lim_keras.bundle.protocol.choose_window`."""
+        """Return rows and columns of a window; arguments as in the function `choose_window`."""
         ...
 
 
@@ -71,11 +71,7 @@ class RemoteModel(SizingModel, Protocol):
 
 
 def checked_images(images: Any, bands: int) -> NDArray[Any]:
-    """Return images as an array (n, height, width, bands).
-
-    Raises:
-        DataError: another number of dimensions or bands, or no pixels.
-    """
+    """Return images as an array; a DataError if it is not (n, height, width, bands) or has no pixels."""
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[-1] != bands or 0 in array.shape:
         raise DataError(
@@ -88,13 +84,10 @@ def checked_images(images: Any, bands: int) -> NDArray[Any]:
 def checked_answers(
     answers: Mapping[str, NDArray[Any]], shape: tuple[int, ...], folds: int, source: str
 ) -> dict[str, NDArray[Any]]:
-    """Check a model's outputs and drop their last axis.
+    """Check a model's outputs (n, height, width, 1) by name, and drop their last axis.
 
-    Args:
-        answers: outputs by name, each (n, height, width, 1).
-        shape: (n, height, width) of the images.
-        folds: of the model, the largest number of votes.
-        source: what answered, for the message.
+    `shape` is (n, height, width) of the images, `folds` the largest number of votes; `source` names the model in
+    errors.
 
     Raises:
         BundleError: an output has another shape, or values that are not finite or out of range.
@@ -111,14 +104,9 @@ def checked_answers(
     return {name: values[..., 0] for name, values in answers.items()}
 
 
-SIGNATURE = "serving_default"
-"""image (n, height, width, bands) float32 -> outputs."""
-
-ENCODED = "encoded"
-"""image_bytes (n,) string, contents of PNG or JPEG files -> the same outputs."""
-
-IMAGE_BYTES = "image_bytes"
-"""Input of `encoded`; an object {"b64": "..."} in JSON."""
+SIGNATURE = "serving_default"  # image (n, height, width, bands) float32 -> outputs
+ENCODED = "encoded"  # image_bytes (n,) string, contents of PNG or JPEG files -> the same outputs
+IMAGE_BYTES = "image_bytes"  # input of `encoded`; an object {"b64": "..."} in JSON
 
 
 def takes_encoded_images(bands: int, dtype: str) -> bool:
@@ -134,14 +122,7 @@ def signature_names(bands: int, dtype: str) -> list[str]:
 def signature_differences(model: Any, name: str, bands: int, ensemble: bool) -> list[str]:
     """Compare a signature of a loaded SavedModel with that of an export.
 
-    Args:
-        model: loaded SavedModel.
-        name: of the signature.
-        bands: of its images.
-        ensemble: whether it has the outputs of an ensemble.
-
-    Returns:
-        One line for inputs and one for outputs, if they differ.
+    Returns one line for inputs and one for outputs, if they differ. An ensemble also has the outputs spread and votes.
     """
     if name not in model.signatures:
         return [f"expected the signature {name}. Received: {sorted(model.signatures)}"]
@@ -167,36 +148,21 @@ def _specs(tensors: dict[str, Any]) -> dict[str, tuple[tuple[int | None, ...], s
 
 
 _RUNTIME_BYTES = 855e6  # memory of TensorFlow and the geographic libraries without a network
-
 _GRAPH_BYTES = 60  # memory per byte of a graph's file, besides the variables
-
-LITERT_RUNTIME_BYTES = 400e6
-"""Memory of LiteRT, the geographic libraries and the networks of a file before the first window."""
-
-FREE_SHARE = 0.4
-"""Share of the free memory that a prediction takes by default."""
-
+LITERT_RUNTIME_BYTES = 400e6  # memory of LiteRT, the geographic libraries and a file's networks before the first window
+FREE_SHARE = 0.4  # share of the free memory that a prediction takes by default
+# Idle memory between feature maps of several sizes, as a share of the maps: the allocator doubles its regions.
 _GAP_SHARE = 0.65
-"""Idle memory between feature maps of several sizes, as a share of the maps: the allocator doubles its regions."""
-
+# Smallest idle memory: the C library keeps free blocks that are too small to return to the system.
 _KEPT_BYTES = 250 * 2**20
-"""Smallest idle memory: the C library keeps free blocks that are too small to return to the system."""
-
 _KEPT_SHARE = 2.5  # upper bound of the kept blocks as a share of the feature maps, for small windows
-
 _FOLD_PIXEL_BYTES = 8  # memory of each fold's prediction per pixel: float32, alone and stacked
-
-_ENOUGH_OVERLAP = 1.25  # windows grow no further once at most this many pixels are computed per pixel that is kept
-
+_ENOUGH_OVERLAP = 1.25  # computed pixels per pixel that is kept, below which larger windows are of no use
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes of "2G", "1500M", "1.5 GiB" or a plain number.
-
-    Raises:
-        ConfigError: not such a size.
-    """
+    """Return the bytes of "2G", "1500M", "1.5 GiB" or a plain number; a ConfigError for anything else."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if match is None:
         raise ConfigError(f"Invalid value for `memory`. Expected a size such as 2G. Received: {text!r}.")
@@ -211,10 +177,9 @@ def free_memory() -> int:
 def choose_window(
     info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float | None = None
 ) -> tuple[int, int]:
-    """Choose rows and columns of a window.
+    """Choose rows and columns of a window, in pixels.
 
     Args:
-        info: of the model.
         height, width: of the scene, pixels; a narrow scene gets longer windows of its own width.
         memory: bytes that the whole process may take.
         multiple: grid that windows start on, pixels.
@@ -247,24 +212,24 @@ def tensorflow_bytes(info: BundleInfo) -> float:
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
     """Return the pixels of the smallest window of a scene: the whole scene, or a core between two halos."""
     least = smallest_side(halo, multiple)
-    return min(least, _rounded_up(height, multiple)) * min(least, _rounded_up(width, multiple))
+    return min(least, rounded_up(height, multiple)) * min(least, rounded_up(width, multiple))
 
 
 def shape_window(halo: int, height: int, width: int, pixels: float, multiple: int) -> tuple[int, int]:
     """Choose rows and columns of a window of at most `pixels`, which must be at least `smallest_window`."""
     stride, least = multiple, smallest_side(halo, multiple)
     # A square window of side w computes (w / (w - 2 margin))^2 pixels per pixel kept.
-    margin = _rounded_up(halo, stride)
+    margin = rounded_up(halo, stride)
     enough = max(2 * margin / (1 - _ENOUGH_OVERLAP**-0.5), 2048)
     side = min(math.sqrt(pixels), enough)
-    rows, columns = min(_rounded_up(height, stride), side), min(_rounded_up(width, stride), side)
+    whole = rounded_up(height, stride), rounded_up(width, stride)
+    rows, columns = min(whole[0], side), min(whole[1], side)
     if columns < side:
-        rows = min(side * side / columns, _rounded_up(height, stride))
+        rows = min(side * side / columns, whole[0])
     elif rows < side:
-        columns = min(side * side / rows, _rounded_up(width, stride))
-    return max(_rounded_down(rows, stride), min(least, _rounded_up(height, stride))), max(
-        _rounded_down(columns, stride), min(least, _rounded_up(width, stride))
-    )
+        columns = min(side * side / rows, whole[1])
+    rows, columns = rows // stride * stride, columns // stride * stride
+    return int(max(rows, min(least, whole[0]))), int(max(columns, min(least, whole[1])))
 
 
 def window_bytes(info: BundleInfo, pixels: float) -> float:
@@ -278,7 +243,7 @@ def window_bytes(info: BundleInfo, pixels: float) -> float:
 
 
 def window_pixels(info: BundleInfo, memory: float) -> float:
-    """Return the most pixels of a window in so many bytes: the inverse of `window_bytes`."""
+    """Return the largest number of pixels of a window whose `window_bytes` fit into `memory`."""
     maps, held = info.bytes_per_pixel, _held_per_pixel(info)
     small = max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
     return min(small, memory / ((1 + _GAP_SHARE) * maps + held))
@@ -291,9 +256,6 @@ def _held_per_pixel(info: BundleInfo) -> float:
     return images + outputs
 
 
-def _rounded_up(size: float, step: int) -> int:
+def rounded_up(size: float, step: int) -> int:
+    """Return the next multiple of `step`."""
     return math.ceil(size / step) * step
-
-
-def _rounded_down(size: float, step: int) -> int:
-    return int(size // step) * step

@@ -27,7 +27,8 @@ from lim_keras.errors import BundleError
 from lim_keras.files import StrPath
 from lim_keras.metrics.image_blind import ImageBlindMask
 
-_PB_FILE = "saved_model.pb"
+_PB_FILE, BASELINE_FILE = "saved_model.pb", "baseline.npz"
+_BASELINE_BYTES = 64 * 2**20
 
 _STATE = frozenset(
     {
@@ -54,11 +55,7 @@ _UNREADABLE = (
 
 
 def load_graph(folder: Path, made_with: str) -> Any:
-    """Load a SavedModel whose graph only computes.
-
-    Args:
-        folder: of a SavedModel whose files are as recorded.
-        made_with: version of TensorFlow that wrote it, for the message.
+    """Load a SavedModel whose graph only computes; `made_with` is its version of TensorFlow, for the message.
 
     Raises:
         BundleError: the graph has other operations, or TensorFlow cannot load it.
@@ -110,33 +107,18 @@ def _stays_inside(name: str, saves: bool = False) -> bool:
     return name in _NAMES_ONLY or not any(part in name for part in _OUTSIDE)
 
 
-BASELINE_FILE = "baseline.npz"
-
-_BASELINE_BYTES = 64 * 2**20
-
-
 @dataclass(frozen=True)
 class Bundle:
-    """Loaded bundle.
-
-    Args:
-        path: folder of the bundle.
-        info: its model.json.
-        saved_model: the SavedModel that TensorFlow loaded.
-    """
+    """Loaded bundle: its folder, its model.json, and the SavedModel that TensorFlow loaded."""
 
     path: Path
     info: BundleInfo = field(repr=False)
     saved_model: Any = field(repr=False)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Predict the probability of landslide.
+        """Predict the probability of landslide (n, height, width), float32, 0 to 1.
 
-        Args:
-            images: (n, height, width, bands) raw digital numbers, any height and width from 1 on.
-
-        Returns:
-            (n, height, width) float32, 0 to 1.
+        `images` are raw digital numbers (n, height, width, bands), of any height and width from 1 on.
 
         Raises:
             DataError: images of another number of dimensions or bands, or without pixels.
@@ -155,11 +137,7 @@ class Bundle:
         return EnsemblePrediction(probability, np.zeros(probability.shape, np.float32), votes)
 
     def baseline(self) -> ImageBlindMask | None:
-        """Read the image-blind mask of the training tiles; None if the bundle has none.
-
-        Raises:
-            BundleError: its file is missing or damaged.
-        """
+        """Read the image-blind mask of the training tiles; None if it has none; errors as in `read_baseline`."""
         if BASELINE_FILE not in self.info.files:
             return None
         self.info.check_file(self.path, BASELINE_FILE)
@@ -173,11 +151,7 @@ class Bundle:
 
 
 def read_baseline(path: Path) -> ImageBlindMask:
-    """Read the image-blind mask of a bundle.
-
-    Raises:
-        BundleError: the file is missing, damaged or does not hold the two arrays.
-    """
+    """Read the image-blind mask of a bundle; a BundleError if its file is missing, damaged or of other arrays."""
     mean_mask, threshold = read_arrays(path, ("mean_mask", "threshold"), _BASELINE_BYTES)
     floats = {mean_mask.dtype.kind, threshold.dtype.kind} == {"f"}
     if mean_mask.ndim != 2 or not mean_mask.size or threshold.ndim or not floats:

@@ -1,4 +1,4 @@
-"""Read files from elsewhere safely: JSON and arrays."""
+"""Read JSON and arrays from untrusted files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,11 @@ _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tok
 
 
 def read_json(path: Path, limit: int) -> tuple[str, Any]:
-    """Read a JSON file; return its text and its value.
-
-    Args:
-        path: a plain file, or a link to one in its own folder.
-        limit: largest size, bytes.
+    """Read a JSON file of at most `limit` bytes; return its text and its value.
 
     Raises:
         FileNotFoundError: there is no such file.
-        BundleError: the file is no plain file, a link out of its folder, too large, or not JSON (NaN is not).
+        BundleError: the file is not a plain file, a link out of its folder, too large, or not JSON (NaN is not).
     """
     if not path.exists():
         raise FileNotFoundError(path)
@@ -52,12 +48,7 @@ def _refuse(name: str) -> Any:
 
 
 def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]:
-    """Read arrays of an .npz file, in the order of their names.
-
-    Args:
-        path: the file.
-        names: of the arrays.
-        limit: largest size of all its arrays, unpacked, bytes.
+    """Read arrays of an .npz file, in the order of their names; all its arrays may take `limit` bytes, unpacked.
 
     Raises:
         BundleError: the file is missing, damaged or too large, or lacks an array.

@@ -17,19 +17,15 @@ from lim_keras.errors import BundleError
 from lim_keras.files import StrPath
 
 PAIR_FILE = "verify.npz"
-
-TOLERANCE = 1e-4
-"""Largest difference of a probability: processors and TensorFlow versions sum in another order."""
-
+TOLERANCE = 1e-4  # largest difference of a probability: processors and TensorFlow versions sum in another order
 _CHANGED = (
-    "{}: what it says is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
+    "{}: its content is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
 )
-
 _PAIR_BYTES = 16 * 2**20  # 64 x 64 float32 pixels of a thousand bands
 
 
 def verify_bundle(path: StrPath) -> list[str]:
-    """Compare a bundle with its model.json. Models with changed files are not loaded.
+    """Compare a bundle with its model.json; models with changed files are not loaded.
 
     Returns:
         One line for each difference; empty if the bundle is unchanged.
@@ -40,12 +36,9 @@ def verify_bundle(path: StrPath) -> list[str]:
     path = Path(path)
     info = BundleInfo.read(path)
     damaged = {name: line for name in sorted(info.files) if (line := _file_difference(info, path, name))}
-    changed = [] if info.sha256 == info.digest() else [_CHANGED.format(path / INFO_FILE)]
-    lines = [
-        *changed,
-        *damaged.values(),
-        *(f"{path / name}: not recorded in {INFO_FILE}." for name in _unrecorded(path, info)),
-    ]
+    lines = [] if info.sha256 == info.digest() else [_CHANGED.format(path / INFO_FILE)]
+    lines += damaged.values()
+    lines += (f"{path / name}: not recorded in {INFO_FILE}." for name in _unrecorded(path, info))
     predicts, *others = model_folders(info.folds)
     for folder in (predicts, *others):
         if not any(name.startswith(f"{folder}/") for name in info.files):
@@ -100,7 +93,7 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
     return [
         f"{file}: the model's answer differs from that of the export by {difference:.2g} (> {TOLERANCE:g}, {name})."
         for name, difference in differences.items()
-        if not difference <= TOLERANCE  # nan is a difference, too
+        if not difference <= TOLERANCE  # NaN counts as a difference
     ]
 
 

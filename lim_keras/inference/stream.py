@@ -152,7 +152,8 @@ def with_tta(predict: PredictAll, stride: int) -> PredictAll:
     """Average predictions over eight symmetries: four rotations of the images and of their mirror images.
 
     Probability, spread and votes are means; votes are rounded. Images are first padded at the bottom and on the right,
-    by their last row and column, to multiples of `stride`, so that turned images meet the network's grid as before.
+    by their last row and column, to multiples of `stride`, so that rotated images have the same alignment with the
+    network's grid as the whole scene.
     """
 
     def averaged(images: NDArray[Any]) -> EnsemblePrediction:

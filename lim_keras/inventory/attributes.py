@@ -163,8 +163,8 @@ def pixel_attributes(
 def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:
     """Measure areas (n,) of single polygons in any CRS, in square metres, without their holes.
 
-    `gsd_m`: metres of one unit of the coordinates, for polygons without a CRS or in a local one (planar areas); NaN
-    without it.
+    Without a CRS, or in a local one, areas are planar: `gsd_m` is the metres of one unit of the coordinates (None:
+    NaN).
     """
     crs = "" if polygons.crs is None else polygons.crs.to_wkt()
     return _sizes(polygons.to_numpy(), Georeference(Affine.identity(), crs, gsd_m))[0]

@@ -34,7 +34,7 @@ class InventoryOptions:
     """Options for selecting landslides and drawing their outlines.
 
     Args:
-        min_area_m2: smaller landslides are left out; area is measured after holes are filled and outlines simplified.
+        min_area_m2: smaller landslides are left out, before and after simplification; filled holes count as area.
         fill_holes_m2: holes up to this area are filled, math.inf: all. A landslide in a filled hole becomes part of the
             one around it.
         simplify_m: tolerance of outlines, metres, see `simplify`; about a pixel straightens staircases.

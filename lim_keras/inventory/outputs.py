@@ -253,7 +253,7 @@ def _href(path: Path | str, folder: Path | None) -> str:
 
 
 def _footprint(scene: RasterInfo) -> BaseGeometry | None:
-    """Outline of the raster in degrees, cut at the antimeridian; None where its position is unknown."""
+    """Return the outline of the raster in degrees, cut at the antimeridian; None where its position is unknown."""
     ground = Georeference.of(scene)
     if ground.to_degrees is None:
         return None
@@ -279,7 +279,7 @@ def _cut(points: Any) -> BaseGeometry:
 
 
 def _bbox(footprint: BaseGeometry) -> list[float]:
-    """West, south, east, north; west > east where the antimeridian lies between (RFC 7946, 5.2)."""
+    """Return west, south, east, north; west > east where the antimeridian lies between (RFC 7946, 5.2)."""
     if footprint.geom_type == "MultiPolygon":
         west, east = footprint.geoms
         return [west.bounds[0], footprint.bounds[1], east.bounds[2], footprint.bounds[3]]

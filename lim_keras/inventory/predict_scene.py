@@ -242,7 +242,7 @@ class _SceneTask:
 
 
 def _bundle_folder(model: SceneModel) -> Path | None:
-    """Folder that holds a model's files and its STAC item; None where there is none."""
+    """Return the folder that holds a model's files and its STAC item; None where there is none."""
     path = getattr(model, "path", None)
     folders = () if path is None else (path, *path.parents[:2])  # a LiteRT file lies in <bundle>/tflite
     return next((folder for folder in folders if (folder / STAC_FILE).is_file()), None)

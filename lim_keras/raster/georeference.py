@@ -162,7 +162,7 @@ def border(box: Box, points: int = 32) -> Floats:
 
 
 def metres_per_degree(latitude: Floats) -> Floats:
-    """Metres (n, 2) of a degree of longitude and of latitude at latitudes (n,), on the WGS 84 ellipsoid.
+    """Compute the metres (n, 2) of a degree of longitude and of latitude at latitudes (n,), on the WGS 84 ellipsoid.
 
     Radii of curvature by Snyder 1987, USGS Professional Paper 1395, equations 4-18 and 4-20.
     """
@@ -173,9 +173,10 @@ def metres_per_degree(latitude: Floats) -> Floats:
 
 
 def ground_sample_distance(crs: Any, transform: Affine, width: int, height: int) -> float | None:
-    """Metres of a pixel at a raster's centre; None without a CRS, or with a local one.
+    """Compute the metres of a pixel at a raster's centre; None without a CRS, or with a local one.
 
-    UTM is off by 0.04 %: its nominal figure is kept. Web Mercator stretches by 1 / cos(latitude) and is measured.
+    The nominal distance is kept if it is off by less than 1 %, as in UTM. In Web Mercator, which stretches by 1 /
+    cos(latitude), the distance is measured.
     """
     if not crs or not (crs.is_projected or crs.is_geographic):
         return None

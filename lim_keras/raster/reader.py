@@ -245,7 +245,7 @@ class RasterReader:
             )
         if dtypes[0].startswith("complex"):
             raise DataError(
-                f"{self.name}: expected real numbers. Received: {dtypes[0]}, as radar images have it before they are "
+                f"{self.name}: expected real numbers. Received: {dtypes[0]}, as in radar images before they are "
                 "processed. Make a file of amplitudes, and give that."
             )
         return dtypes[0]
@@ -333,7 +333,7 @@ def explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def gdal_settings() -> rasterio.Env:
-    """GDAL settings: all cores for coding blocks, and a small cache (GDAL's default is 5 % of the memory)."""
+    """Return GDAL settings: all cores for coding, and a small cache (GDAL's default is 5 % of the memory)."""
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS")
 
 

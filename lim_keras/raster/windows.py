@@ -117,7 +117,7 @@ def plan_windows(
 
 
 def smallest_side(halo: int, multiple: int) -> int:
-    """Smallest side of a window, in pixels, that leaves a core between two halos."""
+    """Return the smallest side of a window, in pixels, that leaves a core between two halos."""
     return 2 * (-(-halo // multiple) * multiple) + multiple
 
 

@@ -31,20 +31,13 @@ from lim_keras.serving.transport import MEBIBYTE, RetryPolicy, ServedSignature, 
 
 __all__ = ["RetryPolicy", "ServerAddress", "ServerModel", "ServerOptions", "connect"]
 
-_ENVELOPE_BYTES = 4096  # upper limit of what a message holds beside pixels
+_ENVELOPE_BYTES = 4096  # upper bound of what a message holds besides pixels
 _RUNTIME_BYTES = 400e6  # Python and the geographic libraries
 
 
 @dataclass(frozen=True)
 class ServerModel(AbstractContextManager["ServerModel"]):
-    """Model on a server, as a context manager; `connect` makes it.
-
-    Args:
-        info: bundle of the model.
-        transport: connection to the server.
-        retry: retries of a request.
-        in_flight: requests at a time.
-    """
+    """Model on a server, with at most `in_flight` requests at a time; a context manager. `connect` makes it."""
 
     info: BundleInfo
     transport: RestTransport | GrpcTransport
@@ -112,7 +105,8 @@ class ServerModel(AbstractContextManager["ServerModel"]):
 def connect(bundle: str | os.PathLike[str], server: str, *, options: ServerOptions | None = None) -> ServerModel:
     """Connect to a bundle's model on a server.
 
-    All requests go to the version that answers here: a version rolled out later does not change half of a scene.
+    All requests go to the version that answers here, so that a version rolled out later does not change half of a
+    scene.
 
     Args:
         bundle: folder of the bundle, or its model.json; nothing else of it is read.
@@ -144,7 +138,7 @@ def _output_names(info: BundleInfo) -> tuple[str, ...]:
 
 
 def _check_signature(served: ServedSignature, info: BundleInfo, address: ServerAddress) -> None:
-    """Compare the served signature with the bundle; raise BundleError if an input or output is another."""
+    """Raise a BundleError if an input or output of the served signature is not the bundle's."""
     image, names = transport.tensor_text("DT_FLOAT", (-1, -1, -1, info.bands)), _output_names(info)
     if served.inputs.get(transport.INPUT) != image or not set(names) <= set(served.outputs):
         raise BundleError(

@@ -15,16 +15,12 @@ from lim_keras.errors import ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.transport import ServedSignature, ServerAddress, ServerOptions, printable
 
+# By data type: NumPy's name of it in `tensor_content`, and the field that may hold the numbers instead.
 _NUMBERS = {"DT_FLOAT": ("<f4", "float_val"), "DT_INT32": ("<i4", "int_val"), "DT_INT64": ("<i8", "int64_val")}
-"""By data type: NumPy's name of it in `tensor_content`, and the field that may hold the numbers instead."""
 
 
 class GrpcTransport:
-    """Requests to one model over one gRPC channel. Each call is one attempt; several threads may call.
-
-    Raises:
-        ServerError: tensorflow-serving-api is not installed.
-    """
+    """Requests to one model over one gRPC channel. Each call is one attempt; several threads may call."""
 
     def __init__(self, address: ServerAddress, info: BundleInfo, options: ServerOptions) -> None:
         self.address, self.limit, self._timeout_s = address, options.message_limit(address), options.timeout_s
@@ -94,7 +90,7 @@ class GrpcTransport:
             raise transport.status_error(self.address, error.code().name, error.details() or "") from error
 
     def _array(self, name: str, output: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Read an output's numbers; allocate only after their count is known to be the one asked for."""
+        """Read an output's numbers; check their count before memory is allocated."""
         tensor, count = self._tensor(output), int(np.prod(shape))
         kind, field = _NUMBERS.get(tensor.split(" ")[0], ("<f4", "float_val"))
         content, values = output.tensor_content, getattr(output, field)

@@ -78,7 +78,7 @@ class RestTransport:
             raise ServerError(f"{url}: expected {expected}. Received: {received}.") from error
 
     async def _exchange(self, url: str, body: bytes | None) -> tuple[int, bytes]:
-        """Send a request; return the status and the first bytes of the answer, at most one more than allowed."""
+        """Send a request; return the status, and the answer up to one byte more than allowed."""
         answer, method = bytearray(), "POST" if body else "GET"
         async with asyncio.timeout(self._timeout_s), self._client.stream(method, url, content=body) as response:
             most = self.limit + 1 if response.status_code == 200 else 2**16
@@ -91,18 +91,14 @@ class RestTransport:
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Start the thread of all HTTP requests: asyncio can end a request at any moment, blocking sockets cannot."""
+    """Start the thread of all HTTP requests: unlike blocking sockets, asyncio can end a request at any moment."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
     return loop
 
 
 def encode(images: NDArray[Any]) -> bytes:
-    """Encode images (n, height, width, bands) as a request, in the fewest digits that keep float32 exact.
-
-    Raises:
-        DataError: a number is not finite, which JSON cannot hold.
-    """
+    """Encode images (n, height, width, bands) as a request, in the fewest digits that keep float32 exact."""
     values = images if images.dtype.name in ("uint8", "uint16") else images.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError("Invalid value for argument `images`. Expected finite numbers. Received: NaN or infinity")
@@ -140,10 +136,10 @@ def _numbers(values: Any) -> NDArray[Any]:
 
 
 def _pixel_bytes(info: BundleInfo) -> tuple[int, int]:
-    """Bound what a pixel takes in JSON, and in memory while its answer is decoded.
+    """Bound the bytes of a pixel in JSON, and in memory while its answer is decoded.
 
     A pixel is `[255,255,255],` in a request and `[0.123456789], ` for each output in an answer. The brackets of a row
-    of pixels count as one byte a pixel, which holds for windows of 64 px and more.
+    count as one byte a pixel, which holds for windows of 64 px and more.
     """
     digits = [_ANSWER_DIGITS] if info.folds == 1 else [_ANSWER_DIGITS, _ANSWER_DIGITS, len(str(info.folds))]
     message = max(info.bands * (_DIGITS[info.dtype] + 1) + 3, sum(digits) + 5 * len(digits))
@@ -157,7 +153,7 @@ def _tensor(content: Mapping[str, Any]) -> str:
 
 
 def _message(body: bytes) -> str:
-    """Find the server's words in the body of an error."""
+    """Return the server's text in the body of an error."""
     try:
         words = json.loads(body)["error"]
     except _MALFORMED:

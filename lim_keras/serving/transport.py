@@ -51,11 +51,7 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse an address such as `http://host:8501/v1/models/NAME` or `grpc://host:8500/NAME/versions/3`.
-
-        Raises:
-            ServerError: another scheme, no host, another path, or a user, query or fragment, which are not supported.
-        """
+        """Parse `http://host:8501/v1/models/NAME`, `grpc://host:8500/NAME` etc.; a ServerError for anything else."""
         found = _ADDRESS.fullmatch(text)
         if found is None:
             raise ServerError(
@@ -117,11 +113,7 @@ class RetryPolicy:
     longest_s: float = 30.0
 
     def call(self, request: Callable[[], _Answer]) -> _Answer:
-        """Call `request` until it succeeds.
-
-        Raises:
-            ServerError: another error than UnavailableError, or UnavailableError in every attempt.
-        """
+        """Call `request` until it succeeds; raise its error, or a ServerError after the last attempt."""
         attempt = 0
         while True:
             try:

@@ -249,7 +249,7 @@ def test_model_json_that_says_something_else(copied: Path, change: dict[str, Any
     values = json.loads((copied / "model.json").read_text())
     (copied / "model.json").write_text(json.dumps(values | change))
     (line,) = verify_bundle(copied)
-    assert line.startswith(f"{copied}/model.json: what it says is not what was exported")
+    assert line.startswith(f"{copied}/model.json: its content is not what was exported")
 
 
 class Reaching(tf.Module):
