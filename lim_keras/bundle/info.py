@@ -83,7 +83,7 @@ def check_bundle_folder(path: Path) -> None:
 
 
 class Part(BaseModel):
-    """Strict, frozen part of a JSON file."""
+    """Base class of the parts of a JSON file, strict and frozen."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -142,7 +142,7 @@ class ModelFacts(Part):
         temperature, bias: calibration of the logits; the exported graphs contain it.
         metrics: scores by what they were measured on, such as {"out_of_fold": {"f1": Estimate(...)}}.
         config_hash: `RunConfig.digest` of the run.
-        training_tiles, test_tiles: ids of the tiles that some fold, and that no fold was trained on.
+        training_tiles, test_tiles: ids of the tiles that any fold was trained on, and of those that none was.
         held_out: fold that was not trained on a tile, 0..folds - 1, by tile id. Empty in older bundles.
         started_from: name and configuration hash of the bundle that training started from, or "". Its tiles are among
             training_tiles.

@@ -254,7 +254,7 @@ def _open_maps(maps: Path, labels: RasterReader) -> RasterReader:
 def _read_labels(labels: RasterReader, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Read which pixels (height, width) are landslide, and which share a side with a pixel without data."""
     around = box.grown(1, labels.info.box)
-    rows = 1 - box.top + around.top, 1 - around.bottom + box.bottom  # that the scene lacks
+    rows = 1 - box.top + around.top, 1 - around.bottom + box.bottom  # rows beyond the scene's border
     columns = 1 - box.left + around.left, 1 - around.right + box.right
     found = np.pad(labels.pixels(around)[..., 0], (rows, columns))
     gap = found == NO_LABEL

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import ConfigError, DataError, LimKerasWarning
+from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.inventory.attributes import Columns, outline_attributes, pixel_attributes
@@ -97,7 +97,7 @@ class PredictOptions(MapOptions, InventoryOptions):
             raise ConfigError(f"Invalid value for `threshold`. Expected 0..1. Received: {self.threshold}.")
 
 
-# summary.json keeps the names that its first readers know.
+# summary.json keeps the former names of these options, for programs that read it.
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
 
 
@@ -223,11 +223,6 @@ def check_inventory(scene: RasterInfo, options: InventoryOptions) -> None:
     _check_metres(scene, ground, options)
     if options.dem is None:
         return
-    if not ground.crs:
-        raise DataError(
-            f"{scene.path}: has no coordinate reference system, so its position in {options.dem} is unknown. Give it "
-            "one (`gdal_translate -a_srs ... -a_ullr ...`), or leave `dem` out."
-        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LimKerasWarning)  # `make_inventory` warns of what the model does not cover
         with TerrainReader(options.dem, scene):

@@ -136,7 +136,8 @@ class TerrainReader:
     def __enter__(self) -> Self:
         if not self._ground.crs:
             raise DataError(
-                f"{self._scene.path}: expected a scene with a CRS to find its place in {self._path}, but it has none."
+                f"{self._scene.path}: has no coordinate reference system, so its position in {self._path} is unknown. "
+                "Give it one (`gdal_translate -a_srs ... -a_ullr ...`), or leave `dem` out."
             )
         with ExitStack() as stack:
             self._open(stack)

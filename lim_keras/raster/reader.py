@@ -104,7 +104,7 @@ class RasterReader:
 
     @property
     def fingerprint(self) -> list[int]:
-        """Numbers that change with the content: size and time of a local file, else size in pixels and bands."""
+        """Numbers that change with the content: size and time of a local file, else width, height and bands."""
         try:
             status = Path(self.name).stat()
         except OSError:

@@ -81,7 +81,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         Raises:
             DataError: wrong number of dimensions or bands, or no pixels.
             ConfigError: the images do not fit into a message.
-            ServerError: the server stays away, refuses, or its answer is not a prediction.
+            ServerError: the server does not answer, refuses, or its answer is not a prediction.
         """
         array = checked_images(images, self.info.bands)
         count, height, width, _ = array.shape

@@ -43,7 +43,7 @@ class RestTransport:
             limits=httpx.Limits(max_connections=options.in_flight, max_keepalive_connections=options.in_flight),
             trust_env=False,
         )
-        # Decoding holds Python's lock: one answer at a time is as fast, and takes the memory of one.
+        # Decoding holds Python's global lock: one answer at a time is as fast, and takes less memory.
         self._loop, self._decoding = _event_loop(), threading.Lock()
         self.close = weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.aclose(), _event_loop()))
 

@@ -1,4 +1,4 @@
-"""What is refused before a scene is predicted."""
+"""Options and elevation models that are refused before a scene is predicted."""
 
 import math
 import re

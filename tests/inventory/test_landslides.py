@@ -168,7 +168,7 @@ def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
     path = write_mask([[0, 1]], crs="", transform=None)
     with pytest.raises(ConfigError, match=r"^valley.tif: its ground sample distance is unknown"):
         make_inventory(path, options=InventoryOptions(min_area_m2=1), scene=Path("valley.tif"))
-    with pytest.raises(DataError, match=r"^valley.tif: expected a scene with a CRS"):
+    with pytest.raises(DataError, match=r"^valley.tif: has no coordinate reference system"):
         make_inventory(path, options=InventoryOptions(dem=tmp_path / "dem.tif"), scene=Path("valley.tif"))
 
 

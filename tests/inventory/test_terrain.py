@@ -307,7 +307,7 @@ def test_dem_without_crs_or_with_bands(tmp_path, scene):
 
 def test_scene_without_crs(tmp_path):
     scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((4, 4), np.uint8)))
-    with pytest.raises(DataError, match=r"scene.tif: expected a scene with a CRS"):
+    with pytest.raises(DataError, match=r"scene.tif: has no coordinate reference system"):
         TerrainReader(write_dem(tmp_path), scene).__enter__()
 
 
