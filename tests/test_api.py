@@ -110,6 +110,10 @@ def test_missing_and_wrong_arguments():
         lk.bundle_info(3)
     with pytest.raises(lk.ConfigError, match=r"`bundle`. Expected a path. Received: 3"):
         lk.predict_scene(3, "scene.tif", "out")
+    with pytest.raises(lk.ConfigError, match=r"`scenes`. Expected a path. Received: 3"):
+        lk.predict_scenes("bundle", 3, "out")
+    with pytest.raises(lk.ConfigError, match=r"`scenes`. Expected at least one raster or folder. Received: none"):
+        lk.predict_scenes("bundle", [], "out")
     with pytest.raises(lk.ConfigError, match=r"`tile_ids`. Expected a file or ids of tiles. Received: 3"):
         lk.evaluate("bundle", "tiles", tile_ids=3)
     with pytest.raises(lk.ConfigError, match="`scene` and `truth` belong together"):
@@ -133,6 +137,8 @@ def test_missing_and_wrong_arguments():
         (Path(__file__), {}, lk.BundleError, "expected the folder of a bundle, or a .tflite file"),
         ("absent.tflite", {}, lk.BundleError, "tflite.json: not found"),
         ("absent", {}, lk.BundleError, "absent"),
+        ("absent", {"fold": "a"}, lk.ConfigError, "`fold`. Expected a whole number >= 0. Received: 'a'"),
+        ("absent.tflite", {"threads": 0}, lk.ConfigError, "`threads`. Expected a whole number >= 1. Received: 0"),
     ],
 )
 def test_load_bundle_says_what_it_takes(bundle, keywords, error, said):

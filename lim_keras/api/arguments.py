@@ -62,11 +62,11 @@ def as_path(name: str, value: StrPath) -> Path:
         raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: {value!r}.") from None
 
 
-def check_count(**counts: object) -> None:
-    """Raise ConfigError for the first argument that is not a whole number >= 1."""
+def check_count(*, least: int = 1, **counts: object) -> None:
+    """Raise ConfigError for the first argument that is not a whole number >= `least`."""
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"Invalid value for `{name}`. Expected a whole number >= 1. Received: {value!r}.")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"Invalid value for `{name}`. Expected a whole number >= {least}. Received: {value!r}.")
 
 
 def check_numbers(**numbers: object) -> None:

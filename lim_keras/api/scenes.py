@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, check_numbers, public
@@ -168,8 +169,7 @@ def predict_scenes(
     from lim_keras.inventory.batch import predict_scenes as predict
     from lim_keras.report.preview import draw_preview
 
-    wanted = [scenes] if isinstance(scenes, str | PathLike) else list(scenes)
-    found = find_scenes([as_path("scenes", one) for one in wanted])
+    found = find_scenes(_scene_paths(scenes))
     folder = as_path("out", out)
     model, shown = _model(bundle), _progress(progress)
     return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)
@@ -327,6 +327,15 @@ def _raster(name: str, source: RasterSource) -> RasterSource:
         f"Invalid value for `{name}`. Expected a path, URL or open rasterio dataset. Received: "
         f"{type(source).__name__}. For an array, call `predict(images)` of the loaded bundle."
     )
+
+
+def _scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path]:
+    if isinstance(scenes, str | PathLike) or not isinstance(scenes, Iterable):
+        return [as_path("scenes", scenes)]
+    paths = [as_path("scenes", one) for one in scenes]
+    if not paths:
+        raise ConfigError("Invalid value for `scenes`. Expected at least one raster or folder. Received: none.")
+    return paths
 
 
 def _progress(progress: ProgressCallback | None) -> ProgressCallback:
