@@ -92,6 +92,26 @@ def _write_png(
     return path
 
 
+LONGEST = (
+    "tests/demo/test_demo.py",
+    "tests/cli/test_predict.py",
+    "tests/test_api.py",
+    "tests/cli/test_cv.py",
+    "tests/training/test_resume.py",
+    "tests/training/test_fit.py",
+    "tests/training/test_cross_validation.py",
+    "tests/edge/test_edge.py",
+    "tests/inference/test_predict_maps.py",
+    "tests/export/test_saved_model.py",
+)
+"""Files that take longest. Begun first, none of them is left to one process while the other is done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parents[1] / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def write_picture() -> Callable[..., Path]:
     return _write_picture

@@ -457,11 +457,6 @@ def test_tensorflows_own_tool_runs_what_is_served(repository: Path, tmp_path: Pa
     place, (request, _) = repository / "tiny_ensemble" / "1", requests(repository / "tiny_ensemble" / "1")
     np.save(tmp_path / "image.npy", tf.make_ndarray(request.inputs["image"]))
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
-    shown = subprocess.run(
-        [*tool, "show", "--dir", str(place), "--tag_set", "serve", "--signature_def", "encoded"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert "inputs['image_bytes'] tensor_info: dtype: DT_STRING shape: (-1)" in " ".join(shown.split())
     run = ["run", "--dir", str(place), "--tag_set", "serve", "--signature_def", "serving_default"]
     run += ["--inputs", f"image={tmp_path / 'image.npy'}", "--outdir", str(tmp_path)]
     subprocess.run([*tool, *run], capture_output=True, text=True, check=True)

@@ -24,11 +24,18 @@ from lim_keras.training.run import Run
 OFFSETS = {0: 0.0, 1: -1.0}
 
 
-@pytest.fixture
-def teacher(tmp_path, brightness, tiles):
-    """teacher(**changes): a bundle of two folds, even and odd tiles held out; fold 1 is less often sure."""
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory, brightness, tiles):
+    """teacher(**changes): a bundle of two folds, even and odd tiles held out; fold 1 is less often sure. Read only."""
+    written = {}
 
     def make(**changes):
+        key = repr(changes)
+        if key not in written:
+            written[key] = write(tmp_path_factory.mktemp("exported_models") / "teacher", changes)
+        return written[key]
+
+    def write(path, changes):
         known = [name for name in tiles.ids if not name.endswith("5")]
         facts = {
             "name": "teacher",
@@ -47,7 +54,6 @@ def teacher(tmp_path, brightness, tiles):
             "test_tiles": ("ls_5", "nls_5"),
             "held_out": {name: int(name[-1]) % 2 for name in known},
         } | changes
-        path = tmp_path / "teacher"
         write_bundle(path, ModelFacts(**facts), [brightness(offset) for offset in OFFSETS.values()])
         return path
 

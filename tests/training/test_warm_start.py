@@ -31,16 +31,23 @@ def network(seed=1):
     return model
 
 
-@pytest.fixture
-def bundle(tmp_path):
-    """bundle(models=1, seed=1, **facts): the path of one."""
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """bundle(models=1, seed=1, half=False, **facts): the path of one; read only."""
+    written = {}
 
-    def write(models=1, seed=1, **facts):
+    def write(path, models=1, seed=1, half=False, **facts):
         described = model_facts(name="before", **{"model": NETWORK, "training_tiles": ("elsewhere_1",), **facts})
-        write_bundle(tmp_path / "before", described, [network(seed + number) for number in range(models)])
-        return tmp_path / "before"
+        write_bundle(path, described, [network(seed + number) for number in range(models)], half=half)
+        return path
 
-    return write
+    def make(**wanted):
+        key = repr(wanted)
+        if key not in written:
+            written[key] = write(tmp_path_factory.mktemp("exported_models") / "before", **wanted)
+        return written[key]
+
+    return make
 
 
 @pytest.fixture
@@ -66,14 +73,12 @@ def test_a_model_starts_at_the_bundles_weights(fit, bundle):
     # tiles of the first model are training tiles of the second as well
     assert set(info.training_tiles) == {"elsewhere_1"} | {f"{kind}_{n}" for kind in ("ls", "nls") for n in (0, 2, 3, 4)}
     assert info.started_from.startswith("before (")
-    assert f"started at the weights of {info.started_from}" in (run.folder / "bundle" / "README.md").read_text()
+    assert f"started from the weights of {info.started_from}" in (run.folder / "bundle" / "README.md").read_text()
 
 
-def test_half_size_weights(fit, bundle, tmp_path):
-    path = bundle()
-    write_bundle(path, model_facts(name="before", model=NETWORK), [network()], half=True)
+def test_half_size_weights(fit, bundle):
     run = fit()
-    prepare_warm_start(run, path)
+    prepare_warm_start(run, bundle(half=True))
     for ours, theirs in zip(warm_start_weights(run.folder), network().get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
