@@ -335,10 +335,7 @@ def _inputs(
 
 
 def _train(
-    run: Run,
-    encoder_weights: str | None,
-    progress: ProgressCallback | None,
-    distillation: Distillation | None = None,
+    run: Run, encoder_weights: str | None, progress: ProgressCallback | None, distillation: Distillation | None = None
 ) -> None:
     load_tensorflow()
     from lim_keras.training.cross_validation import train_fold

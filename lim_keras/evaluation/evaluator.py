@@ -30,12 +30,7 @@ SIDE = 4096
 
 
 def tile_predictions(
-    predict: Predict,
-    store: TileStore,
-    *,
-    size: int | None = None,
-    blind: ImageBlindMask | None = None,
-    batch: int = 8,
+    predict: Predict, store: TileStore, *, size: int | None = None, blind: ImageBlindMask | None = None, batch: int = 8
 ) -> Iterator[Prediction]:
     """Predict whole tiles, as in the paper.
 

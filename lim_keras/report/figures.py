@@ -233,7 +233,7 @@ def _draw_scale(axes: Axes, width: int, height: int, gsd_m: float) -> None:
     halo = [withStroke(linewidth=4, foreground="white")]
     axes.plot((left, right), (level, level), color=style.INK, linewidth=2.5, path_effects=halo)
     middle = (left + right) / 2
-    text = {"color": style.INK, "fontsize": style.LABEL_PT, "ha": "center"}
+    text: dict[str, Any] = {"color": style.INK, "fontsize": style.LABEL_PT, "ha": "center"}
     axes.text(middle, level - 0.02 * height, label, path_effects=halo, **text)
 
 

@@ -284,7 +284,7 @@ def _draw_scale(strip: Axes, view: _View, level: float) -> float:
 def _draw_north(strip: Axes, x: float, level: float) -> None:
     arrow = [(x - 0.08, level - 0.13), (x, level + 0.1), (x + 0.08, level - 0.13), (x, level - 0.07)]
     strip.add_patch(Polygon(arrow, facecolor=style.INK, edgecolor=style.INK, linewidth=0.5))
-    text = {"size": style.SMALL_PT, "color": style.INK, "weight": "bold"}
+    text: dict[str, Any] = {"size": style.SMALL_PT, "color": style.INK, "weight": "bold"}
     strip.text(x, level + 0.12, "N", ha="center", va="bottom", **text)
 
 
