@@ -61,7 +61,7 @@ def test_every_function_of_the_api_is_public_and_documented():
         function = getattr(api, name)
         words = inspect.getdoc(function)
         for argument in inspect.signature(function).parameters:
-            assert f"{argument}:" in words or "so are all arguments" in words, (name, argument)
+            assert f"{argument}:" in words or "this argument and all others" in words, (name, argument)
         assert "Raises:" in words and "Args:" in words, name
 
 

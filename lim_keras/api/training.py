@@ -293,7 +293,7 @@ def distill(
         teacher: folder of a bundle that `cross_validate` exported.
         config: configuration, or its YAML file; its section `distillation` weights the teacher.
         tiles: tiles, or their path; see `read_tiles`.
-        test_ids: this argument and all that follow are as for `fit`.
+        test_ids: this argument and all others are as for `fit`.
 
     Returns:
         The loaded bundle.

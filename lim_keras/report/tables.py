@@ -135,7 +135,7 @@ def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, tit
 
 def detections_table(detections: Detections) -> Table:
     """Show scores by polygon: for each criterion, a row for each area class."""
-    names = ("found", "of mapped", "recall", "right", "of predicted", "precision", "F1")
+    names = ("found", "mapped", "recall", "correct", "predicted", "precision", "F1")
     caption = "Area classes: recall uses the area of the mapped landslide, precision that of the predicted one."
     table = new_table("Landslides as polygons", "", *names, caption=caption)
     for criterion, name in _CRITERIA.items():
@@ -199,7 +199,7 @@ def _scene_cells(one: ScenePrediction) -> list[str]:
         "" if area is None else f"{area / 1e4:,.2f}",
         "" if valid is None else f"{valid / 1e6:,.3f}",
         f"{summary['megapixels_per_second']:.2f}",
-        "there already" if one.was_there else f"{summary['seconds']['all']:.0f}",
+        "already mapped" if one.was_there else f"{summary['seconds']['all']:.0f}",
     ]
 
 
