@@ -246,7 +246,7 @@ def _place(transform: Affine, column: Any, row: Any) -> tuple[Any, Any]:
 def on_grid(dataset: Any, grid: Grid, nodata: float | str) -> WarpedVRT:
     """Warp a dataset to a grid, bilinearly; its alpha band marks pixels with data. nodata: see `reader.Nodata`."""
     target = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-    source: dict[str, Any] = {} if nodata == "file" else {"src_nodata": None if nodata == "none" else nodata}
+    source: dict[str, Any] = {} if nodata == "file" else {"src_nodata": nodata if isinstance(nodata, float) else None}
     add_alpha = ColorInterp.alpha not in dataset.colorinterp
     return WarpedVRT(dataset, resampling=Resampling.bilinear, add_alpha=add_alpha, **target, **source)
 

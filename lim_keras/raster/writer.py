@@ -224,6 +224,6 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except (RasterioError, OSError) as error:
         raise DataError(
-            f"{folder}: the maps cannot be written ({error.__cause__ or error}). What is predicted is kept: free disk "
+            f"{folder}: the maps cannot be written ({error.__cause__ or error}). The prediction is kept: free disk "
             "space or repair the folder, and run the same command again."
         ) from error
