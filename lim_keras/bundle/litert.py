@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -148,6 +149,8 @@ def warn_if_approximate(name: str, info: BundleInfo, input_size: int | None, hal
 class LiteRtModel:
     """A .tflite file as `SceneModel`; `input_size` is height and width of its input in pixels, or None for any.
 
+    Threads that share a model take turns, because an interpreter holds one image at a time.
+
     Args:
         info: of its bundle, with the file's own halo and number of folds.
         threads: of the interpreter; None: one per core that this process may use.
@@ -158,6 +161,7 @@ class LiteRtModel:
 
     def __init__(self, info: BundleInfo, path: Path, threads: int | None = None) -> None:
         self.info, self.path = info, path
+        self._lock = threading.Lock()
         self._runner = _runner(path, threads or usable_cores())
         ((self._name, self._input),) = self._runner.get_input_details().items()
         self._outputs = self._runner.get_output_details()
@@ -206,7 +210,8 @@ class LiteRtModel:
 
     def run(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return each fold's probability (height, width, folds) for an image (height, width, bands) of input size."""
-        outputs = self._runner(**{self._name: self._raw(image)})
+        with self._lock:
+            outputs = self._runner(**{self._name: self._raw(image)})
         name = FOLDS if FOLDS in outputs else PROBABILITY
         folds = _dequantized(outputs[name][0], self._outputs[name])
         shape = (*image.shape[:2], self.info.folds)

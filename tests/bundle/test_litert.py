@@ -1,6 +1,9 @@
 """LiteRT models as models for scenes: windows of any or of one size, padding, numbers of eight bits."""
 
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,28 @@ class Runner:
 def model(monkeypatch: pytest.MonkeyPatch, runner: Runner, halo: int = 64) -> LiteRtModel:
     monkeypatch.setattr(litert, "_runner", lambda path, threads: runner)
     return LiteRtModel(constant_model().info.model_copy(update={"halo": halo}), Path("x.tflite"))
+
+
+class OneAtATime(Runner):
+    """Like an interpreter: its input is shared, and calls that overlap answer for each other's image."""
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        self.shared = image
+        time.sleep(0.05)
+        return super().__call__(self.shared)
+
+
+def test_threads_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = model(monkeypatch, OneAtATime(None))
+    images = [np.full((1, 8, 8, 3), value, np.uint8) for value in (0, 64, 128, 192)]
+    ready = threading.Barrier(len(images))
+
+    def predict(image: np.ndarray) -> float:
+        ready.wait()
+        return float(shared.predict(image).mean())
+
+    with ThreadPoolExecutor(len(images)) as pool:
+        assert list(pool.map(predict, images)) == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("side", [256, None])
