@@ -100,7 +100,8 @@ class RasterReader:
     @property
     def stem(self) -> str:
         """Name of the file without its folder and its suffix."""
-        return PurePosixPath(re.sub(r"[?#].*$", "", self.name) if is_remote(self.name) else self.name).stem
+        # in a URL, `!` stands before the name in an archive, `?` and `#` after the path
+        return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", self.name) if is_remote(self.name) else self.name).stem
 
     @property
     def fingerprint(self) -> list[int]:
@@ -284,6 +285,8 @@ def _dataset(source: RasterSource, stack: ExitStack) -> Any:
     if isinstance(source, RasterReader):
         return source._file
     if isinstance(source, rasterio.DatasetBase):
+        if source.closed:
+            raise DataError(f"{source.name}: this dataset is closed. Open it again, or give its path.")
         return source
     return stack.enter_context(open_dataset(_gdal_name(source)))
 

@@ -301,8 +301,9 @@ def test_a_scene_in_memory_and_in_an_archive(scene: Path, tmp_path: Path) -> Non
         check_same(reader, scene)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(scene, "scene.tif")
-    with RasterReader(f"/vsizip/{tmp_path}/a.zip/scene.tif") as reader:
-        check_same(reader, scene)
+    for name in (f"/vsizip/{tmp_path}/a.zip/scene.tif", f"zip://{tmp_path}/a.zip!scene.tif"):
+        with RasterReader(name) as reader:
+            check_same(reader, scene)
 
 
 def test_an_open_dataset_stays_open(scene: Path) -> None:
@@ -314,6 +315,8 @@ def test_an_open_dataset_stays_open(scene: Path) -> None:
             reader.pixels()
         with WarpedVRT(dataset, crs="EPSG:4326") as warped, RasterReader(warped) as reader:
             assert reader.info.crs == "EPSG:4326" and reader.name == str(scene)
+    with pytest.raises(DataError, match=r"scene\.tif: this dataset is closed"):
+        RasterReader(dataset)
 
 
 def test_a_reader_is_shared(scene: Path) -> None:
