@@ -93,7 +93,14 @@ def test_an_unknown_name():
         ({"memory": "lots"}, "`memory`. Expected a size such as 2G"),
         ({"bands": "3,2,1"}, "`bands`. Expected a sequence"),
         ({"scale": (0, 1, 2)}, r"`scale`. Expected \(lowest, highest\)"),
+        ({"scale": ("dark", "bright")}, "`scale`. Expected a number. Received: 'dark'"),
         ({"nodata": "zero"}, "`nodata`. Expected a number"),
+        ({"nodata": None}, "`nodata`. Expected a number. Received: None"),
+        ({"min_area_m2": None}, "`min_area_m2`. Expected a number. Received: None"),
+        ({"bands": ()}, "`bands`. Expected a sequence"),
+        ({"bands": (1.0, 2, 3)}, "`bands`. Expected a whole number >= 1. Received: 1.0"),
+        ({"memory": -5}, "`memory`. Expected a whole number >= 1. Received: -5"),
+        ({"tile": 1500.5}, "`tile`. Expected a whole number >= 1. Received: 1500.5"),
         ({"probability": "int8"}, "`probability`. Expected percent or float32"),
         ({"progress": print}, "`progress`. Expected an object with the methods `begin` and `advance`"),
     ],
@@ -110,10 +117,13 @@ def test_missing_and_wrong_arguments():
         lk.bundle_info(3)
     with pytest.raises(lk.ConfigError, match=r"`bundle`. Expected a path. Received: 3"):
         lk.predict_scene(3, "scene.tif", "out")
-    with pytest.raises(lk.ConfigError, match=r"`scenes`. Expected a path. Received: 3"):
-        lk.predict_scenes("bundle", 3, "out")
+    for wrong in (3, None):
+        with pytest.raises(lk.ConfigError, match=f"`scenes`. Expected a path. Received: {wrong}"):
+            lk.predict_scenes("bundle", wrong, "out")
     with pytest.raises(lk.ConfigError, match=r"`scenes`. Expected at least one raster or folder. Received: none"):
         lk.predict_scenes("bundle", [], "out")
+    with pytest.raises(lk.ConfigError, match=r"`bundle`. Expected a path without null characters"):
+        lk.bundle_info("a\0b")
     with pytest.raises(lk.ConfigError, match=r"`tile_ids`. Expected a file or ids of tiles. Received: 3"):
         lk.evaluate("bundle", "tiles", tile_ids=3)
     with pytest.raises(lk.ConfigError, match="`scene` and `truth` belong together"):
@@ -242,6 +252,11 @@ def test_predict_scene(bundle, scene, tmp_path):
     assert again.was_there and len(again.inventory) == 1
     with rasterio.open(scene) as opened:
         assert len(lk.predict_scene(loaded, opened, tmp_path / "other", bands=[3, 2, 1], nodata=0).inventory) == 2
+    # numbers of NumPy are the same arguments
+    given = {"min_area_m2": np.float32(100), "geojson": np.True_, "tta": np.False_}
+    assert lk.predict_scene(loaded, scene, tmp_path / "out", **given).was_there
+    given = {"bands": np.array([3, 2, 1]), "nodata": np.uint8(0), "tile": np.int64(256), "scale": np.array([0, 255])}
+    assert len(lk.predict_scene(loaded, scene, tmp_path / "other", **given, threshold=np.float32(0.5)).inventory) == 2
     with pytest.raises(lk.ConfigError, match=r"`scene`. Expected a path, URL or open rasterio dataset. Received: int"):
         lk.predict_scene(loaded, 3, tmp_path / "out")
 

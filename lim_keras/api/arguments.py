@@ -7,9 +7,9 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath
@@ -57,23 +57,67 @@ def _unknown(name: str, valid: list[str]) -> str:
 def as_path(name: str, value: StrPath) -> Path:
     """Convert an argument to a path; raise ConfigError for other types."""
     try:
-        return Path(value)
+        path = Path(value)
     except TypeError:
         raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: {value!r}.") from None
+    if "\0" in str(path):
+        raise ConfigError(f"Invalid value for `{name}`. Expected a path without null characters. Received: {value!r}.")
+    return path
 
 
-def check_count(*, least: int = 1, **counts: object) -> None:
-    """Raise ConfigError for the first argument that is not a whole number >= `least`."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"Invalid value for `{name}`. Expected a whole number >= {least}. Received: {value!r}.")
+def as_count(name: str, value: object, *, least: int = 1) -> int:
+    """Convert an argument to an int; raise ConfigError if it is not a whole number >= `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"Invalid value for `{name}`. Expected a whole number >= {least}. Received: {value!r}.")
+    return int(value)
 
 
-def check_numbers(**numbers: object) -> None:
-    """Raise ConfigError for the first argument that is neither None nor a number."""
-    for name, value in numbers.items():
-        if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
-            raise ConfigError(f"Invalid value for `{name}`. Expected a number. Received: {value!r}.")
+def as_number(name: str, value: object) -> float:
+    """Convert an argument to a float; raise ConfigError if it is not a number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ConfigError(f"Invalid value for `{name}`. Expected a number. Received: {value!r}.")
+    return float(value)
+
+
+def _as_bands(name: str, value: Any) -> tuple[int | str, ...]:
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        bands = tuple(one if isinstance(one, str) else as_count(name, one) for one in value)
+        if bands:
+            return bands
+    raise ConfigError(f"Invalid value for `{name}`. Expected a sequence, such as (3, 2, 1). Received: {value!r}.")
+
+
+def _as_scale(name: str, value: Any) -> tuple[float, ...]:
+    ends = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
+    if len(ends) != 2:
+        raise ConfigError(f"Invalid value for `{name}`. Expected (lowest, highest). Received: {value!r}.")
+    return tuple(as_number(name, one) for one in ends)
+
+
+def _as_nodata(name: str, value: Any) -> float | str:
+    return value if isinstance(value, str) and value in ("file", "none") else as_number(name, value)
+
+
+def _as_memory(name: str, value: Any) -> int:
+    from lim_keras.bundle.protocol import parse_memory
+
+    return parse_memory(value) if isinstance(value, str) else as_count(name, value)
+
+
+def _as_flag(name: str, value: Any) -> bool:
+    return bool(value)
+
+
+CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
+    **dict.fromkeys(("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m"), as_number),
+    **dict.fromkeys(("drop_flat", "spread", "resample", "tta"), _as_flag),
+    "bands": _as_bands,
+    "scale": _as_scale,
+    "nodata": _as_nodata,
+    "memory": _as_memory,
+    "tile": as_count,
+}
+"""Conversions of arguments that say how a scene is mapped; numbers of NumPy become Python's, which JSON can hold."""
 
 
 def as_ids(name: str, value: TileIds | None) -> list[str] | None:

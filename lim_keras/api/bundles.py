@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, public
+from lim_keras.api.arguments import TileIds, as_count, as_ids, as_path, public
 from lim_keras.errors import BundleError, ConfigError
 from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
@@ -72,12 +72,9 @@ def load_bundle(
     _refuse("a bundle on the disk", info=info, **remote)
     if path.is_file() or path.suffix == ".tflite":
         _refuse("a file", fold=fold)
-        if threads is not None:
-            check_count(threads=threads)
-        return _load_file(path, threads)
+        return _load_file(path, None if threads is None else as_count("threads", threads))
     _refuse("the folder of a bundle", threads=threads)
-    if fold is not None:
-        check_count(least=0, fold=fold)
+    fold = None if fold is None else as_count("fold", fold, least=0)
     load_tensorflow()
     from lim_keras.bundle.saved_model import load_bundle as load
 

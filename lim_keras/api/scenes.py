@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, check_numbers, public
+from lim_keras.api.arguments import CONVERSIONS, TileIds, as_count, as_ids, as_path, public
 from lim_keras.api.bundles import load_bundle
 from lim_keras.api.training import as_tiles
 from lim_keras.errors import ConfigError
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     Model: TypeAlias = SceneModel | StrPath
     Bands: TypeAlias = Sequence[int | str]
     Nodata: TypeAlias = float | Literal["file", "none"]
-
-_NUMBERS = ("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m", "memory", "tile")
 
 
 @public
@@ -321,7 +319,7 @@ def _model(bundle: Model) -> SceneModel:
 
 
 def _raster(name: str, source: RasterSource) -> RasterSource:
-    if isinstance(source, str | PathLike) or hasattr(source, "crs"):
+    if (isinstance(source, str | PathLike) and source != "") or hasattr(source, "crs"):
         return source
     raise ConfigError(
         f"Invalid value for `{name}`. Expected a path, URL or open rasterio dataset. Received: "
@@ -365,31 +363,16 @@ def _predict_options(given: dict[str, Any]) -> PredictOptions:
 
 
 def _known(options: type[MapOptions], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a public function that are fields of an options class, with their types checked."""
-    from lim_keras.bundle.protocol import parse_memory
-
+    """Return the arguments of a public function that are fields of an options class, converted to their types."""
     known = {field.name: given[field.name] for field in fields(options) if field.name in given}
-    if isinstance(known["memory"], str):
-        known["memory"] = parse_memory(known["memory"])
-    for name in ("bands", "scale"):
-        if known[name] is not None:
-            known[name] = _as_tuple(name, known[name])
-    if known["nodata"] not in ("file", "none"):
-        check_numbers(nodata=known["nodata"])
-        known["nodata"] = float(known["nodata"])
-    check_numbers(**{name: value for name, value in known.items() if name in _NUMBERS})
+    optional = {field.name for field in fields(options) if field.default is None}
+    for name, value in known.items():
+        if name in CONVERSIONS and not (value is None and name in optional):
+            known[name] = CONVERSIONS[name](name, value)
     return known
 
 
-def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable) or (name == "scale" and len(tuple(value)) != 2):
-        expected = "a sequence, such as (3, 2, 1)" if name == "bands" else "(lowest, highest)"
-        raise ConfigError(f"Invalid value for `{name}`. Expected {expected}. Received: {value!r}.")
-    return tuple(value)
-
-
 def _settings(windows: int, bootstrap: int) -> EvaluationSection:
-    check_count(windows=windows, bootstrap=bootstrap)
     from lim_keras.config import EvaluationSection
 
-    return EvaluationSection(windows=windows, bootstrap=bootstrap)
+    return EvaluationSection(windows=as_count("windows", windows), bootstrap=as_count("bootstrap", bootstrap))

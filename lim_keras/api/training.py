@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lim_keras.api.arguments import TileIds, as_ids, as_path, check_count, public
+from lim_keras.api.arguments import TileIds, as_count, as_ids, as_path, public
 from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
@@ -96,7 +96,7 @@ def dataset_report(
     Examples:
         >>> lk.dataset_report("bijie_tiles.csv").imbalance.ratios
     """
-    check_count(size=size)
+    size = as_count("size", size)
     from lim_keras.data.dataset_report import DatasetReport
 
     report = DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
@@ -147,7 +147,7 @@ def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]],
         >>> lk.run_demo("demo").f1
     """
     folder = as_path("out", out)
-    check_count(jobs=jobs)
+    jobs = as_count("jobs", jobs)
     load_tensorflow()
     from lim_keras.demo import run_demo as run
 
@@ -258,7 +258,7 @@ def cross_validate(
     Examples:
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
     """
-    check_count(jobs=jobs)
+    jobs = as_count("jobs", jobs)
     settings, known = _inputs(config, tiles, export, progress)
     from lim_keras.training.run import begin_cross_validation
 
