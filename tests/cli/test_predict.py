@@ -341,7 +341,7 @@ def test_a_mosaic_that_is_mostly_empty_costs_what_its_pieces_cost(
 @pytest.mark.parametrize("kernels", ["0", "1"], ids=["eigen", "onednn"])
 def test_an_ensemble_keeps_to_its_memory(ensemble: Path, tmp_path: Path, kernels: str) -> None:
     """Its folds once computed side by side, and took 1.2 times of what was allowed."""
-    scene = write_scene(tmp_path / "scene.tif", 2048, 3000)
+    scene = write_scene(tmp_path / "scene.tif", 1792, 2048)
     command = [sys.executable, "-c", PEAK_MEMORY, "predict", str(ensemble), str(scene)]
     command += ["--out", str(tmp_path / "maps"), "--memory", "1800M"]
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": kernels}
