@@ -183,7 +183,7 @@ def models() -> list[Any]:
 def bundle_path(models: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read only: tests that change files copy it."""
     from lim_keras.export.bundle import write_bundle
-    from lim_keras.metrics.image_blind import ImageBlindMask
+    from lim_keras.metrics.calibration import ImageBlindMask
     from tests.export.conftest import facts
 
     path = tmp_path_factory.mktemp("exported_models") / "tiny"

@@ -8,8 +8,7 @@ import pytest
 import rasterio
 
 from lim_keras.bundle.litert import load_litert
-from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.bundle.verify import verify_bundle
+from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.config import EvaluationSection
 from lim_keras.evaluation.scene import evaluate_scene
 from lim_keras.inventory.landslides import PredictOptions

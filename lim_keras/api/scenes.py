@@ -8,8 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from lim_keras.api.arguments import CONVERSIONS, TileIds, as_count, as_ids, as_path, public
-from lim_keras.api.bundles import load_bundle
+from lim_keras.api.bundles import CONVERSIONS, TileIds, as_count, as_ids, as_path, load_bundle, public
 from lim_keras.api.training import as_tiles
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, make_folder, prepare_file

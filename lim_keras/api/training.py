@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lim_keras.api.arguments import TileIds, as_count, as_ids, as_path, public
+from lim_keras.api.bundles import TileIds, as_count, as_ids, as_path, public
 from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 

@@ -250,8 +250,7 @@ def export(
 
 
 def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:
-    from lim_keras.report.bundle_tables import litert_table
-    from lim_keras.report.tables import print_result
+    from lim_keras.report.tables import litert_table, print_result
 
     result = api.export_litert(bundle, variants, **options)
     print_result([litert_table(result.figures, result.refused), f"folder: {result.folder}"])
@@ -263,8 +262,7 @@ def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> N
 
 
 def _export_serving(bundle: Path, repository: Path, base_path: str | None, promote: bool) -> None:
-    from lim_keras.report.bundle_tables import serving_table
-    from lim_keras.report.tables import print_result
+    from lim_keras.report.tables import print_result, serving_table
 
     result = api.export_serving(bundle, repository, base_path=base_path, promote=promote)
     done = "labels moved" if result.added is None else f"version {result.added} added"
@@ -278,8 +276,7 @@ def _export_serving(bundle: Path, repository: Path, base_path: str | None, promo
 @click.argument("bundle", type=NEW_FOLDER)
 def info(bundle: Path) -> None:
     """Print what BUNDLE (exported_models/NAME) records: model, data, scores and files. No model is loaded."""
-    from lim_keras.report.bundle_tables import info_tables
-    from lim_keras.report.tables import print_result
+    from lim_keras.report.tables import info_tables, print_result
 
     print_result(info_tables(api.bundle_info(bundle)))
 

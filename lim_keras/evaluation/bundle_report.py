@@ -18,8 +18,8 @@ from lim_keras.errors import BundleError, ConfigError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles, read_matching_tiles
 from lim_keras.evaluation.scene import evaluate_scene
 from lim_keras.files import StrPath, make_folder, write_text
+from lim_keras.inference.maps import with_tta
 from lim_keras.inference.predict_maps import MapOptions
-from lim_keras.inference.stream import with_tta
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
 

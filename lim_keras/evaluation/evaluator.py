@@ -21,7 +21,7 @@ from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, ProtocolName, Sample, evaluate_side_by_side
 from lim_keras.files import StrPath
 from lim_keras.metrics.binary import count
-from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
+from lim_keras.metrics.calibration import ImageBlindMask, everywhere
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.windows import plan_windows
 

@@ -30,8 +30,8 @@ from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.polygons import clean_polygons, cut_polygons
+from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, match_polygons
-from lim_keras.metrics.image_blind import everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Georeference, RasterInfo, apply, same_crs
 from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource, gdal_settings

@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from lim_keras import __version__
 from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, check_bundle_folder, fold_name
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
-from lim_keras.bundle.saved_model import BASELINE_FILE
-from lim_keras.bundle.verify import PAIR_FILE
+from lim_keras.bundle.saved_model import BASELINE_FILE, PAIR_FILE
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.documents import write_documents
 from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.files import atomic_folder
-from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
-from lim_keras.metrics.image_blind import ImageBlindMask
+from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
 
 _FLOAT32 = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}

@@ -11,7 +11,7 @@ import numpy as np
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, DataError, DomainWarning
-from lim_keras.inference.stream import ValueScale
+from lim_keras.inference.maps import ValueScale
 from lim_keras.raster.georeference import Grid, RasterInfo, grid_with_gsd
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box

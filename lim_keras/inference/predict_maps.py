@@ -15,8 +15,15 @@ from scipy import ndimage
 
 from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel, choose_window, free_memory
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.inference.maps import Maps
-from lim_keras.inference.stream import Background, InputScaling, ValueScale, WindowPrediction, predict_windows, with_tta
+from lim_keras.inference.maps import (
+    Background,
+    InputScaling,
+    Maps,
+    ValueScale,
+    WindowPrediction,
+    predict_windows,
+    with_tta,
+)
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import Nodata, RasterReader
 from lim_keras.raster.windows import Box, Window, plan_windows, smallest_side

@@ -20,8 +20,7 @@ from lim_keras.data.tiles import TileStore
 from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.evaluation.evaluator import sheet_predictions, tile_predictions
-from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
-from lim_keras.metrics.image_blind import everywhere
+from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
 from lim_keras.tensorflow_import import load_tensorflow

@@ -19,7 +19,7 @@ from lim_keras.data.sampling import Example, Sampler
 from lim_keras.data.tiles import TileSet, TileStore, resample
 from lim_keras.errors import BundleError, ConfigError, LeakError
 from lim_keras.evaluation.evaluator import sheet_predictions
-from lim_keras.inference.stream import with_tta
+from lim_keras.inference.maps import with_tta
 from lim_keras.metrics.keras_metrics import AllScores
 from lim_keras.training.run import HELD_OUT, Run
 

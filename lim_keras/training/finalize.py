@@ -19,8 +19,7 @@ from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
 from lim_keras.export.bundle import write_bundle
 from lim_keras.files import write_text
-from lim_keras.metrics.calibration import best_threshold, fit_calibration, pool_histograms
-from lim_keras.metrics.image_blind import ImageBlindMask
+from lim_keras.metrics.calibration import ImageBlindMask, best_threshold, fit_calibration, pool_histograms
 from lim_keras.models import network_stride
 from lim_keras.report.figures import training_curves
 from lim_keras.training.cross_validation import read_out_of_fold

@@ -12,11 +12,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from lim_keras.bundle.info import BandStatistics, FileRecord
-from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.bundle.verify import verify_bundle
+from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.errors import BundleError
 from lim_keras.export.bundle import synthetic_image, write_bundle
-from lim_keras.metrics.image_blind import ImageBlindMask
+from lim_keras.metrics.calibration import ImageBlindMask
 from tests.export.conftest import constant, edit, facts
 
 VARIABLES = "ensemble/1/variables/variables.data-00000-of-00004"

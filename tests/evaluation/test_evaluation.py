@@ -9,7 +9,7 @@ import pytest
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate, pool_evaluations
 from lim_keras.metrics.binary import Confusion
-from lim_keras.metrics.image_blind import everywhere
+from lim_keras.metrics.calibration import everywhere
 
 
 def predicted(name: str, kind: str, probability: object, mask: object, group: str = "") -> Prediction:

@@ -14,7 +14,7 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.evaluation.evaluator import Evaluator, Gallery, ProtocolResult, choose_tiles
 from lim_keras.metrics.binary import count
-from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
+from lim_keras.metrics.calibration import ImageBlindMask, everywhere
 
 SETTINGS = EvaluationSection(windows=12, bootstrap=40)
 

@@ -10,7 +10,7 @@ from rasterio import Affine
 from lim_keras.errors import ConfigError
 from lim_keras.evaluation.evaluation import evaluate
 from lim_keras.evaluation.evaluator import tile_predictions, window_predictions
-from lim_keras.metrics.image_blind import ImageBlindMask
+from lim_keras.metrics.calibration import ImageBlindMask
 
 TRANSFORM = Affine(0.8, 0, 5e5, 0, -0.8, 3e6)
 

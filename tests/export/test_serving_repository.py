@@ -22,13 +22,13 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from lim_keras.bundle.info import BandStatistics
-from lim_keras.bundle.verify import verify_bundle
+from lim_keras.bundle.saved_model import verify_bundle
 from lim_keras.errors import BundleError, LimKerasWarning
-from lim_keras.export import serving_config
 from lim_keras.export import serving_repository as serving
+from lim_keras.export import serving_repository as serving_config
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.serving_repository import MODELS_FILE, export_serving, write_warmup
-from lim_keras.report.bundle_tables import serving_table
+from lim_keras.report.tables import serving_table
 from tests.export.conftest import constant, facts
 from tests.export.serving_protos import MESSAGES
 

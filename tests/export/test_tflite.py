@@ -11,8 +11,7 @@ from click.testing import CliRunner
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.litert import LiteRtIndex, load_litert
-from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.bundle.verify import verify_bundle
+from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.cli import main
 from lim_keras.errors import BundleError, ConfigError, DataError, LimKerasWarning
 from lim_keras.export.bundle import write_bundle

@@ -9,8 +9,7 @@ import pytest
 import rasterio
 
 from lim_keras.errors import DataError
-from lim_keras.inference.maps import Maps
-from lim_keras.inference.stream import WindowPrediction
+from lim_keras.inference.maps import Maps, WindowPrediction
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
 from lim_keras.raster.windows import Box

@@ -8,8 +8,7 @@ import rasterio
 from rasterio import Affine
 
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.inference.maps import Maps
-from lim_keras.inference.stream import WindowPrediction
+from lim_keras.inference.maps import Maps, WindowPrediction
 from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_info

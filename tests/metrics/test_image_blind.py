@@ -9,7 +9,7 @@ import pytest
 from lim_keras.bundle.saved_model import read_baseline
 from lim_keras.errors import BundleError, DataError
 from lim_keras.metrics.binary import count, pool
-from lim_keras.metrics.image_blind import ImageBlindMask, everywhere
+from lim_keras.metrics.calibration import ImageBlindMask, everywhere
 
 
 def test_threshold_by_hand() -> None:

@@ -13,9 +13,8 @@ from rich.table import Table
 from lim_keras.bundle.info import LiteRtFigures
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate, pool_evaluations
 from lim_keras.metrics.binary import Estimate
+from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, DetectionScore
-from lim_keras.metrics.image_blind import everywhere
-from lim_keras.report.bundle_tables import litert_markdown, litert_table
 from lim_keras.report.tables import (
     detections_table,
     evaluation_table,
@@ -23,6 +22,8 @@ from lim_keras.report.tables import (
     format_estimate,
     format_number,
     heading,
+    litert_markdown,
+    litert_table,
     print_result,
 )
 
