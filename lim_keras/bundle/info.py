@@ -1,14 +1,20 @@
-"""Schema of `model.json`, the description of a bundle; reading, writing and checks of files."""
+"""Bundle description `model.json`, and safe reading of bundle files."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
-from collections.abc import Mapping
+import tokenize
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Annotated, Any, Literal, Self
+from typing import IO, Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -22,18 +28,86 @@ from pydantic import (
 )
 
 from lim_keras import __version__
-from lim_keras.bundle.trust import read_json
 from lim_keras.errors import BundleError
 from lim_keras.files import check_replaceable, write_text
 from lim_keras.metrics.binary import Estimate
 
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
+
+
+def read_json(path: Path, limit: int) -> tuple[str, Any]:
+    """Read a JSON file of at most `limit` bytes; return its text and its value.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BundleError: the file is not a plain file, a link out of its folder, too large, or not JSON (NaN is not).
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
+    if not path.is_file():
+        raise BundleError(f"{path}: expected a plain file. Received: a folder, a pipe or a device.")
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise BundleError(f"{path}: a link that leaves the bundle, to {path.resolve()}. Copy the file itself.")
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise BundleError(f"{path}: expected at most {limit} bytes. Received: {path.stat().st_size} bytes.")
+        text = content.decode("utf-8")
+        return text, json.loads(text, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: damaged, expected a JSON object ({error}). Export the bundle again.") from error
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]:
+    """Read arrays of an .npz file, in the order of their names; all its arrays may take `limit` bytes, unpacked.
+
+    Raises:
+        BundleError: the file is missing, damaged or too large, or lacks an array.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            if size > limit:
+                raise ValueError(f"at most {limit} bytes of arrays, received {size}")
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    _check_header(member, archive.getinfo(f"{name}.npy").file_size)
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except _DAMAGED as error:
+        raise BundleError(
+            f"{path}: damaged, expected an archive of the arrays {' and '.join(names)} ({error}). "
+            "Export the bundle again."
+        ) from error
+
+
+def _check_header(member: IO[bytes], size: int) -> None:
+    """Refuse a header that asks for more bytes than the file holds, which NumPy would allocate first."""
+    version = npy.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of format {version}")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(member)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"an array of shape {shape} and type {dtype} in {size} bytes")
+
+
 FORMAT = 1
+
 INFO_FILE, STAC_FILE = "model.json", "stac-item.json"
+
 ENSEMBLE, VERSION = "ensemble", "1"
 """Folder of the SavedModel of all folds, and folder of the version inside each model's, as TensorFlow Serving needs."""
 
 INFO_BYTES = 64 * 2**20  # largest model.json that is read; a million tile ids take half of it
+
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
 _PIXELS = 2**20  # largest halo and stride that is accepted
 
 

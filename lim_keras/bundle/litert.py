@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems
+from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems, read_json
 from lim_keras.bundle.protocol import (
     LITERT_RUNTIME_BYTES,
     EnsemblePrediction,
@@ -23,7 +23,6 @@ from lim_keras.bundle.protocol import (
     choose_window,
     rounded_up,
 )
-from lim_keras.bundle.trust import read_json
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side

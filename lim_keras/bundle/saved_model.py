@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, fold_name, model_folders
+from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, fold_name, model_folders, read_arrays
 from lim_keras.bundle.protocol import (
     ENCODED,
     SIGNATURE,
@@ -24,7 +24,6 @@ from lim_keras.bundle.protocol import (
     signature_differences,
     signature_names,
 )
-from lim_keras.bundle.trust import read_arrays
 from lim_keras.errors import BundleError
 from lim_keras.files import StrPath
 from lim_keras.metrics.calibration import ImageBlindMask

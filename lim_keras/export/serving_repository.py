@@ -30,7 +30,28 @@ STABLE, CANARY = "stable", "canary"
 
 CONTAINER_PATH = "/models"
 
-_TEMPLATES = ("batching.config", "monitoring.config", "compose.yaml")
+_BATCHING = """\
+# For --enable_batching --batching_parameters_file=.../batching.config: requests that wait are computed together.
+# Use it only if all clients send images of one height and width: a batch of mixed sizes fails for every request in it,
+# and padding (pad_variable_length_inputs) would change the answers. On a CPU one image uses all cores, so batches are
+# small and wait for one millisecond only. A request of more than max_batch_size images is refused.
+max_batch_size { value: 4 }
+allowed_batch_sizes: 1
+allowed_batch_sizes: 2
+allowed_batch_sizes: 4
+batch_timeout_micros { value: 1000 }
+max_enqueued_batches { value: 64 }
+num_batch_threads { value: 2 }
+pad_variable_length_inputs: false
+"""
+
+_MONITORING = """\
+# For --monitoring_config_file: metrics for Prometheus at the REST port.
+prometheus_config {
+  enable: true
+  path: "/monitoring/prometheus/metrics"
+}
+"""
 
 # No characters that YAML, docker compose ($) or its short mount syntax (:) interpret.
 _BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
@@ -70,11 +91,10 @@ def templates(model: str, base_path: str) -> dict[str, str]:
     `model`: name of the model whose health compose.yaml checks. `base_path`: mount point of the repository; an address
     is replaced by `/models`.
     """
-    folder = files("lim_keras.export") / "templates"
-    texts = {name: (folder / name).read_text(encoding="utf-8") for name in _TEMPLATES}
     mount = base_path if base_path.startswith("/") else CONTAINER_PATH
-    texts["compose.yaml"] = texts["compose.yaml"].format(mount=mount, models=MODELS_FILE, name=model)
-    return texts
+    compose = (files("lim_keras.export") / "templates" / "compose.yaml").read_text(encoding="utf-8")
+    compose = compose.format(mount=mount, models=MODELS_FILE, name=model)
+    return {"compose.yaml": compose, "batching.config": _BATCHING, "monitoring.config": _MONITORING}
 
 
 def serving_messages(name: str) -> Any:
