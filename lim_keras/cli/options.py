@@ -86,7 +86,8 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]
         try:
             return self._parse(value)
         except (ValueError, LimKerasError) as error:
-            self.fail(str(error), param, ctx)
+            named = f"Invalid value for `{param.name}`. " if param else ""  # click names the option itself
+            self.fail(str(error).removeprefix(named), param, ctx)
 
 
 def _nodata(text: str) -> float | str:

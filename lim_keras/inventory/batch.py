@@ -102,7 +102,7 @@ def predict_scenes(
     Raises:
         DataError: `out_dir` cannot be made, or `summary.json` cannot be written.
     """
-    make_folder(out_dir)
+    make_folder(out_dir, "out")
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
     for number, scene in enumerate(scenes, start=1):

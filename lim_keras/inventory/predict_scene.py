@@ -143,7 +143,7 @@ class _SceneTask:
         with self._recorded_warnings():
             check_inventory(info, options)
             grid = reading_grid(info, self._model.info, options.resample)
-        make_folder(self._out)
+        make_folder(self._out, "out")
         maps, windows = self._predict(grid, progress)
         laps.append(time.monotonic())
         if grid is not None:

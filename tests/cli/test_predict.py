@@ -160,7 +160,7 @@ def test_a_scene_that_ends_too_soon_is_named_and_leaves_no_results(bundle: Path,
         (["--scale", "5"], "such as 0,3000"),
         (["--scale", "9,3"], "LOW < HIGH"),
         (["--nodata", "zero"], "neither `nan` nor `none`"),
-        (["--memory", "lots"], "such as 2G"),
+        (["--memory", "lots"], "'--memory': Expected a size such as 2G"),
         (["--min-slope", "15"], "Give --dem"),
         (["--threshold", "1.5"], "0<=x<=1"),
         (["--drop-flat"], "needs --min-slope"),
@@ -251,7 +251,7 @@ def test_results_that_have_no_place(bundle: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif")
     done = run(bundle, scene, "--out", scene / "out")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
-    assert done.stderr == f"Error: {scene}/out: cannot be made (Not a directory). Give another folder.\n"
+    assert done.stderr == f"Error: {scene}/out: cannot be made (Not a directory). Give another folder as --out.\n"
     assert done.stdout == ""
 
 
