@@ -142,6 +142,8 @@ def test_missing_and_wrong_arguments():
     ("bundle", "keywords", "error", "said"),
     [
         ("grpc://host/m", {}, lk.ConfigError, "expected `info`"),
+        ("http://host/v1/models/m", {"info": "b", "timeout_s": "5"}, lk.ConfigError, "`timeout_s`. Expected a number"),
+        ("http://host/v1/models/m", {"info": "b", "in_flight": 1.5}, lk.ConfigError, "`in_flight`. Expected a whole"),
         ("http://host/v1/models/m", {"fold": 0}, lk.ConfigError, "`fold`: not for the address of a server"),
         ("exported", {"retries": 3, "info": "b"}, lk.ConfigError, "`info`, `retries`: not for a bundle on the disk"),
         (Path(__file__), {}, lk.BundleError, "expected the folder of a bundle, or a .tflite file"),

@@ -193,7 +193,8 @@ def load_bundle(
     remote = {name: value for name, value in remote.items() if value is not None}
     if isinstance(bundle, str) and bundle.startswith(_SCHEMES):
         _refuse("the address of a server", fold=fold, threads=threads)
-        return _connect(bundle, info, remote)
+        whole = {name: as_count(name, remote[name], least=0) for name in ("retries", "in_flight") if name in remote}
+        return _connect(bundle, info, {name: as_number(name, value) for name, value in remote.items()} | whole)
     path = as_path("bundle", bundle)
     _refuse("a bundle on the disk", info=info, **remote)
     if path.is_file() or path.suffix == ".tflite":
