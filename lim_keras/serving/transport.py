@@ -121,7 +121,8 @@ class RetryPolicy:
             except UnavailableError as error:
                 if attempt == self.retries:
                     attempts = f"{attempt + 1} attempts" if attempt else "one attempt"
-                    raise ServerError(f"{error} Gave up after {attempts}; raise `retries` for more.") from error
+                    reason = str(error).rstrip(".")
+                    raise ServerError(f"{reason}. Gave up after {attempts}; raise `retries` for more.") from error
             time.sleep(min(self.longest_s, self.first_s * 2.0 ** min(attempt, 60)) * random.uniform(0.5, 1))
             attempt += 1
 
@@ -148,7 +149,7 @@ def printable(words: object) -> str:
 
 def status_error(address: ServerAddress, code: str, words: str) -> ServerError:
     """Make the error for a status of HTTP or gRPC other than success, with the server's words."""
-    text = f"{address}: the server answers {code}: {printable(words) or 'nothing'}"
+    text = f"{address}: the server answers {code}: {printable(words) or 'without a message'}"
     if code == "413" or "larger than max" in words:  # gRPC's words beside RESOURCE_EXHAUSTED; waiting does not help
         return ServerError(f"{text} `request_mb` does not fit: raise it, or lower it below the server's limit.")
     if code in _BUSY:
