@@ -494,7 +494,7 @@ def test_a_server_s_words_are_fit_for_a_terminal(server: ModelServer, bundles: P
         (b'{"error": {"a": 1}}', r'500: \{"error": \{"a": 1\}\}$'),
         (b'{"error": "\\ud800"}', r"500: \\ud800$"),
         (b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}", r'500: \{"error": \[+$'),
-        (b"", "500: nothing$"),
+        (b"", "500: without a message$"),
         (b"a" * 2**24, "500: a{500}$"),
     ],
     ids=["html", "object", "surrogate", "nested", "nothing", "long"],
