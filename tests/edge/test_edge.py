@@ -52,7 +52,7 @@ def scene(tmp_path: Path) -> Path:
 def test_tensorflow_is_not_there(edge_python: Path, tmp_path: Path) -> None:
     program = """
 import importlib.util, json, pathlib, lim_keras
-from lim_keras.inference import predict_scene
+import lim_keras.api.scenes, lim_keras.inventory.predict_scene
 names = "tensorflow", "keras", "tensorboard", "ai_edge_litert", "rasterio"
 there = {name: importlib.util.find_spec(name) is not None for name in names}
 print(json.dumps(there | {"package": str(pathlib.Path(lim_keras.__file__).resolve())}))
