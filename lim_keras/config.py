@@ -217,8 +217,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Args:
         path: the file.
-        overrides: `key=value` each, a dotted key and a YAML value, such as "sampling.scale_jitter=[0.8, 1.2]"; of one
-            key, the last wins.
+        overrides: `key=value` each, a dotted key and a YAML value, such as "sampling.scale_jitter=[0.8, 1.2]"; the
+            last override of a key counts.
 
     Raises:
         ConfigError: one line for each problem, with its source, key, expected value and received value.
@@ -245,7 +245,7 @@ def fields(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tup
 
 
 class _ConfigLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys and reads 1e-3, a text in YAML 1.1, as a number."""
+    """SafeLoader that refuses repeated keys and reads 1e-3 as a number; YAML 1.1 reads it as text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -338,7 +338,7 @@ def _describe(key: str, problem: ErrorDetails) -> str:
 
 
 def _unknown(key: str) -> str:
-    """Name the nearest key by its dotted name, else by its last word, which may be in another section."""
+    """Suggest the key of the nearest dotted name, else of the nearest last word in any section."""
     valid = [name for name, _ in fields()]
     nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.75)
     if not nearest:

@@ -1,4 +1,4 @@
-"""Load, describe, verify and export models; check arguments."""
+"""Public functions on bundles (load, describe, verify, export), and argument checks of all public functions."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def predict_scene(
 ) -> ScenePrediction:
     """Map the landslides of one scene.
 
-    Called again with the same arguments, a finished scene is not mapped again, and an interrupted one continues.
+    A repeated call with the same arguments keeps a finished scene and continues an interrupted one.
 
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
@@ -80,9 +80,9 @@ def predict_scene(
         geojson: write the inventory as GeoJSON, too.
         parquet: write the inventory as GeoParquet, too.
         bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all.
-        scale: raw values that become the lowest and the highest value of the model's data type.
+        scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
         nodata: value of pixels without data, "none", or "file": the value that the file declares.
-        gsd_m: ground sample distance of a scene whose file does not hold it, metres.
+        gsd_m: ground sample distance of a scene whose file does not record it, metres.
         resample: resample the scene to the ground sample distance of the bundle if they differ by a factor above 1.5.
         tta: average over the eight symmetries of each window; takes eight times as long.
         memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.

@@ -1,4 +1,4 @@
-"""Bundle description `model.json`, and safe reading of bundle files."""
+"""Bundle description `model.json`, names of bundle folders, and size-limited readers of JSON and .npz files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model protocols, model outputs, SavedModel signatures and window sizes."""
+"""Protocols of scene models, checks of images and outputs, SavedModel signatures, and window sizes by memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load and verify the SavedModels of a bundle."""
+"""SavedModels of a bundle: load, predict and verify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command `lim-keras`; the module of a command is imported only when it is called, so that help is quick."""
+"""Command `lim-keras`. The module of a command is imported on its first call, so that help is quick."""
 
 import importlib
 import warnings
@@ -36,7 +36,7 @@ _INTERRUPTED = 130  # exit code of programs ended by Ctrl-C: 128 + SIGINT
 
 
 class _Commands(click.Group):
-    """Group that imports its commands when they are called, and shows errors and warnings of the package as lines."""
+    """Group of commands, each imported on call. It prints errors and warnings of the package as one line each."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

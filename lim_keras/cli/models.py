@@ -66,7 +66,7 @@ def _server(text: str) -> str:
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Tolerance of simplified outlines, m; neighbours keep their common edges.",
+    help="Tolerance of outline simplification, m; common edges of neighbours stay common.",
 )
 @click.option(
     "--min-slope",
@@ -91,17 +91,15 @@ def _server(text: str) -> str:
 @click.option(
     "--server",
     type=Parsed("URL", _server),
-    help="Predict on a TensorFlow Serving server: http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, each with "
-    "/versions/3 or /labels/canary if wanted. Of BUNDLE only model.json is read.",
+    help="Predict on a TensorFlow Serving server: http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME; either may "
+    "end with /versions/3 or /labels/canary. Only model.json of BUNDLE is read.",
 )
 @click.option(
     "--request-mb",
     type=click.FloatRange(0.01),
     help="Largest size of a request or an answer, MiB [default: 32 for REST, 64 for gRPC].",
 )
-@click.option(
-    "--retries", type=click.IntRange(0), help="Attempts after the first if the server is away or busy [default: 5]."
-)
+@click.option("--retries", type=click.IntRange(0), help="Further attempts if the server is away or busy [default: 5].")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0.001), help="Seconds that a request may take [default: 120]."
 )
@@ -139,7 +137,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     "--tiles",
     "tile_ids",
     type=FILE,
-    help="File with the ids of tiles to evaluate on, one a line [default: the test tiles, else all not trained on].",
+    help="File of tile ids to evaluate on, one a line [default: test tiles, else all tiles not used in training].",
 )
 @click.option("--scene", type=FILE, help="Scene to evaluate on, a GeoTIFF; needs --truth.")
 @click.option(
@@ -151,7 +149,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
 )
 @click.option("--windows", type=click.IntRange(1), default=400, show_default=True, help="Number of random windows.")
 @click.option(
-    "--bootstrap", type=click.IntRange(1), default=1000, show_default=True, help="Resamples behind each 95 % interval."
+    "--bootstrap", type=click.IntRange(1), default=1000, show_default=True, help="Resamples for each 95 % interval."
 )
 @click.option("--each-fold", is_flag=True, help="Evaluate each fold's model alone, too.")
 @scene_options
@@ -205,20 +203,18 @@ def _variants(text: str) -> tuple[str, ...]:
     "--tiles",
     "tile_ids",
     type=FILE,
-    help="File with the ids of the tiles to test on, one a line [default: the test tiles, else all not trained on].",
+    help="File of tile ids to test on, one a line [default: test tiles, else all tiles not used in training].",
 )
 @click.option("--allow-drop", is_flag=True, help="Keep files that differ from the SavedModel by more than their limit.")
 @click.option("--out", type=NEW_FOLDER, help="Folder of the LiteRT files [default: BUNDLE/tflite].")
-@click.option("--threads", type=click.IntRange(1), help="Threads of LiteRT in the test [default: one a core].")
+@click.option("--threads", type=click.IntRange(1), help="LiteRT threads in the test [default: one per core].")
 @click.option(
     "--serving",
     "repository",
     type=NEW_FOLDER,
-    help="Model repository of TensorFlow Serving to which a version of the bundle is added.",
+    help="TensorFlow Serving model repository; the bundle is added as a new version.",
 )
-@click.option(
-    "--base-path", help="Folder of --serving as the server sees it [default: as before; /models in a new repository]."
-)
+@click.option("--base-path", help="Path of the --serving folder on the server [default: unchanged; /models if new].")
 @click.option("--promote", is_flag=True, help="Make the newest version in --serving stable.")
 def export(
     bundle: Path,
@@ -242,7 +238,7 @@ def export(
         refuse_without("--tflite", _OF_TFLITE)
     if repository is None:
         refuse_without("--serving", ("base_path", "promote"))
-    # The repository comes last: it gets one more version at each call, while files are replaced.
+    # The repository comes last: a repeated call replaces files, but adds one more version.
     if variants is not None:
         _export_litert(bundle, variants, **litert)
     if repository is not None:
@@ -286,8 +282,8 @@ def info(bundle: Path) -> None:
 def verify(bundle: Path) -> None:
     """Check BUNDLE (exported_models/NAME): every file, every model's signature, and the answer to a stored image.
 
-    Each difference is a line on standard error; the exit code is 1 if there is one. Graphs are run only if their files
-    are as recorded.
+    Each difference is one line on standard error. Any difference gives exit code 1. Graphs run only if their files
+    match the record.
     """
     differences = api.verify_bundle(bundle)
     for line in differences:

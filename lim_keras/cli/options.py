@@ -1,4 +1,4 @@
-"""Options shared by commands, their click types, and errors in terms of options."""
+"""Shared options and click types of the commands, and error messages that name options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARGUMENT = re.compile(r"(?<!column )(?<!key )(?<!output )`(\w+)`")
 
 
 class Command(click.Command):
-    """Command whose parameters have the names of the API's arguments, and whose errors name options instead."""
+    """Command that replaces argument names of the API by option names in error messages."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -52,7 +52,7 @@ def _label(parameter: click.Parameter) -> str:
 
 
 def refuse_without(option: str, names: Collection[str]) -> None:
-    """Refuse options of the running command that have an effect only together with another one.
+    """Refuse options of the running command that need another, missing option.
 
     Args:
         option: the option that is missing, for the message.
@@ -69,11 +69,11 @@ def refuse_without(option: str, names: Collection[str]) -> None:
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]
-    """Option value that a function reads.
+    """Click type of a value that a function parses.
 
     Args:
-        name: form of the value in help texts.
-        parse: raises ValueError or LimKerasError, whose message is shown, for text that is no such value.
+        name: placeholder of the value in help texts.
+        parse: converts the text. For invalid text it raises ValueError or LimKerasError; the message is shown.
     """
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -127,31 +127,31 @@ READING = ("bands", "scale", "nodata", "gsd_m", "resample", "tta", "memory", "ti
 
 
 def scene_options(command: Function) -> Function:
-    """Add the options that say how scenes are read and predicted."""
+    """Add the options for reading and predicting scenes."""
     return _add(
         command,
         click.option(
             "--bands",
             type=Parsed("B,B,...", _bands),
-            help="Bands to read, by number from 1, description or colour, in the bundle's order [default: all].",
+            help="Bands to read, in the bundle's order: numbers from 1, descriptions or colours [default: all].",
         ),
         click.option(
             "--scale",
             type=Parsed("LOW,HIGH", _scale),
-            help="Raw values that become the lowest and the highest value of the model's data type.",
+            help="Map raw values LOW..HIGH to the full range of the model's data type [default: no scaling].",
         ),
         click.option(
             "--nodata",
             type=Parsed("VALUE", _nodata),
             metavar="VALUE|nan|none",
             default="file",
-            help="Value of pixels without data [default: as the file says].",
+            help="Value of pixels without data [default: as the file declares].",
         ),
         click.option(
             "--gsd",
             "gsd_m",
             type=click.FloatRange(0, min_open=True),
-            help="Ground sample distance in metres of scenes whose file does not say it.",
+            help="Ground sample distance, metres, of scenes whose files do not record it.",
         ),
         click.option(
             "--resample",
@@ -164,7 +164,7 @@ def scene_options(command: Function) -> Function:
         click.option(
             "--memory",
             type=Parsed("SIZE", _memory),
-            help="Memory that the process may take, such as 4G [default: 40 % of what is free].",
+            help="Largest memory of the process, such as 4G [default: 40 % of the free memory].",
         ),
         click.option(
             "--tile",
@@ -183,19 +183,22 @@ def run_options(command: Function) -> Function:
             "--data", "tiles", required=True, type=TILES, help="Tiles: a folder or a tiles.csv.", metavar="PATH"
         ),
         click.option(
-            "--test", "test_ids", type=FILE, help="File with the ids of tiles that no model may see, one a line."
+            "--test",
+            "test_ids",
+            type=FILE,
+            help="File with the ids of the test tiles, one a line. They train no model.",
         ),
         click.option(
             "--encoder-weights",
             metavar="FILE",
-            help="Weights of the encoder: a file, `imagenet` or `none` [default: as the configuration says].",
+            help="Weights of the encoder: a file, `imagenet` or `none` [default: model.encoder_weights].",
         ),
         click.option(
             "--start-from",
             metavar="BUNDLE",
             type=FOLDER,
-            help="Bundle of one model whose weights training starts from; it must not have seen any test or "
-            "validation tile.",
+            help="Bundle of one model: training starts from its weights. It must not have been trained on test or "
+            "validation tiles.",
         ),
         click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
         click.option(
@@ -221,8 +224,8 @@ def validation_option(command: Function) -> Function:
             "--val",
             "validation_ids",
             type=FILE,
-            help="File with the ids of the validation tiles, one a line [default: about "
-            "training.validation_fraction of the tiles; groups stay whole].",
+            help="File with the ids of the validation tiles, one a line [default: a random share of "
+            "training.validation_fraction; groups stay whole].",
         ),
     )
 

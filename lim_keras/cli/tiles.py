@@ -26,14 +26,14 @@ def data() -> None:
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="Side to which masks are resized before counting, pixels.",
+    help="Height and width of the resized masks that are counted, pixels.",
 )
 @click.option(
     "--augmentation",
     type=click.Choice(["paper", "dihedral", "none"]),
     default="paper",
     show_default=True,
-    help="Augmentation of the second count.",
+    help="Augmentation for the counts after augmentation.",
 )
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all counts and ratios.")
 def stats(tiles: Path, size: int, augmentation: Literal["paper", "dihedral", "none"], json_file: Path | None) -> None:

@@ -19,7 +19,7 @@ _GAMMA = (0.7, 1.5)
 _NOISE_STD = 8.0 / 255.0
 _NOISE_SIDE = 1024
 _MAX_CV2_PIXEL_BYTES = 32
-"""`cv2.transpose` takes no larger pixels."""
+"""Largest pixel that `cv2.transpose` takes, bytes."""
 
 _FLIPS = {1: 0, 2: -1, 3: 1, 4: 1, 5: -1, 6: 0}
 """Flip code of OpenCV by symmetry, after a transposition for odd ones; 0 and 7 need no flip."""
@@ -59,7 +59,7 @@ def build_augmentation(
 def paper_recipe(
     image: np.ndarray, mask: np.ndarray, recipe: int, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply recipe 0..3 of Fig. 6 of Chen et al. 2022. The paper gives no strengths; these are ours.
+    """Apply recipe 0..3 of Fig. 6 of Chen et al. 2022. The paper gives no strengths; this package sets them.
 
     0: nothing; 1: left-right flip and 3 x 3 mean filter; 2: up-down flip and random gamma; 3: both flips and noise.
     """
@@ -175,5 +175,5 @@ def _add_noise(
 
 
 def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Convert, rounding where the type holds whole numbers."""
+    """Convert values to a data type; round them for integer types."""
     return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)

@@ -1,4 +1,4 @@
-"""Tiles that show the same ground: by outline where tiles are georeferenced, by pixels otherwise."""
+"""Overlaps between tiles: found by outline for georeferenced tiles, by pixels for others."""
 
 import hashlib
 from collections import Counter
@@ -23,18 +23,18 @@ from lim_keras.raster.images import read_image, read_info
 Array = npt.NDArray[Any]
 Shift = tuple[int, int]
 
-# Neighbours that share an edge overlap by rounding only.
+# Smallest common share of area: tiles with only a common edge may overlap by rounding.
 _MIN_SHARE = 1e-3
 
-# Pixels: a smaller rectangle cannot be told from other ground.
+# Smallest side and area of a common rectangle, pixels: smaller ones are ambiguous.
 _MIN_SIDE, _MIN_AREA = 16, 600
 
-# SIFT runs at half size, where the noise of single pixels is gone, unless a side is below this (too few keypoints).
+# SIFT runs at half size, which removes pixel noise. Tiles with a side below this have too few keypoints for that.
 _SMALL_SIDE = 200
 _CONTRAST = 0.02
 _PIXELS_PER_KEYPOINT, _MIN_KEYPOINTS = 300, 130
 
-# Approximate nearest neighbours: per keypoint, trees of the forest, leaves checked, keypoints of one query.
+# Approximate nearest-neighbour search: neighbours per keypoint, trees, leaves checked, keypoints per query.
 _NEIGHBOURS, _TREES, _CHECKS, _CHUNK = 8, 4, 32, 20_000
 
 # Squared distances between square-rooted SIFT descriptors of unit sum: below the first, one match proves a shift;
@@ -46,7 +46,7 @@ _SHIFTS_PER_PAIR = 6
 # The same pixels after two JPEG encodings correlate better than this; different ground does not.
 _MIN_CORRELATION = 0.9
 
-# Pixels: error of a shift from half-size keypoints.
+# Largest error of a shift from half-size keypoints, pixels.
 _SLACK = 2
 
 # Standard deviation, in grey levels, below which a rectangle has no texture to compare.
@@ -66,7 +66,7 @@ def find_overlaps(tiles: TileSet, *, progress: ProgressCallback | None = None) -
     """Find tiles that show the same ground.
 
     Georeferenced tiles are compared by outline, the others by pixels: SIFT keypoints propose shifts between two tiles,
-    and correlation at a shift decides. Of several tiles of equal pixels, each is listed with the one before it.
+    and correlation at a shift decides. Each of several identical tiles is paired with the one before it.
 
     Args:
         tiles: tiles of one ground sample distance.
@@ -137,7 +137,7 @@ def read_footprints(tiles: Sequence[Tile]) -> dict[str, Polygon]:
 
 
 def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, str, float]]:
-    """Return each two ids whose outlines overlap, and the common area over the area of the smaller tile."""
+    """Return pairs of ids whose outlines overlap, with common area / area of the smaller tile."""
     ids, outlines = list(footprints), list(footprints.values())
     found: list[tuple[str, str, float]] = []
     if not outlines:
@@ -151,7 +151,7 @@ def overlapping_footprints(footprints: dict[str, Polygon]) -> list[tuple[str, st
 
 
 def _pixel_overlaps(tiles: Sequence[Tile], progress: ProgressCallback | None) -> Iterator[tuple[int, int, float]]:
-    """Yield positions of two tiles with common pixels, and the common area over the area of the smaller tile."""
+    """Yield positions of each pair of tiles with common pixels, and common area / area of the smaller tile."""
     with ThreadPoolExecutor() as pool:
         described = pool.map(_describe, tiles)
         found = list(track(described, "finding keypoints", len(tiles), progress, "tiles"))
@@ -181,7 +181,7 @@ def _describe(tile: Tile) -> tuple[_Keypoints, bytes]:
 
 
 def _gray(tile: Tile) -> Array:
-    """Return the mean of the first three bands as (height, width) uint8; other types are stretched to percentiles."""
+    """Return the mean of the first three bands, (height, width) uint8; other types are scaled by percentiles 1, 99."""
     image = read_image(tile.image)[..., :3]
     mean = image.astype(np.float32).mean(axis=2)
     if image.dtype != np.uint8:
@@ -205,7 +205,7 @@ def _find_keypoints(gray: Array) -> _Keypoints:
     if min(gray.shape) < _MIN_SIDE:  # SIFT of OpenCV fails on tiny images
         return nothing
     shrink = 1 if min(gray.shape) < _SMALL_SIDE else 2
-    # Whole multiples, so that the half-size grid lies on the full one exactly.
+    # Crop to even sides, so that each half-size pixel covers whole pixels.
     height, width = (side - side % shrink for side in gray.shape)
     small = cv2.resize(gray[:height, :width], (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
     sift = cv2.SIFT.create(contrastThreshold=_CONTRAST)
@@ -219,7 +219,7 @@ def _find_keypoints(gray: Array) -> _Keypoints:
 
 
 def _upright(points: Sequence[cv2.KeyPoint]) -> list[cv2.KeyPoint]:
-    """Drop the orientations and the duplicates that differ in them; strongest first."""
+    """Remove orientations, and the duplicates that result; return the strongest keypoint first."""
     strongest = sorted(points, key=lambda point: (-point.response, point.pt, point.size))
     distinct = {(*point.pt, point.size): point for point in strongest}
     return [cv2.KeyPoint(x, y, size, 0.0, point.response, point.octave) for (x, y, size), point in distinct.items()]
@@ -228,7 +228,7 @@ def _upright(points: Sequence[cv2.KeyPoint]) -> list[cv2.KeyPoint]:
 def _propose_shifts(
     tiles: Sequence[_Keypoints], progress: ProgressCallback | None
 ) -> dict[tuple[int, int], list[Shift]]:
-    """Propose shifts for each two tiles with matching keypoints, those with most matches first.
+    """Propose shifts for each pair of tiles with matching keypoints, most matches first.
 
     Returns:
         Shifts (dx, dy) by pair (i, j), i < j: pixel (x, y) of tile i is pixel (x + dx, y + dy) of tile j.

@@ -24,7 +24,7 @@ def training_batches(
         sampler: source of the examples.
         batch_size: examples in a batch.
         steps_per_epoch: batches in an epoch.
-        epochs: number of the epoch to stop before.
+        epochs: number of all epochs, those before `first_epoch` included.
         first_epoch: number of the first epoch, counted from 0.
         workers: threads that draw examples.
 
@@ -32,7 +32,7 @@ def training_batches(
         Dataset of images (n, s, s, bands) in their data type and labels uint8: a mask (n, s, s, 1), or (n, s, s,
         planes) where the examples of the sampler have planes.
     """
-    # The workers are the parallelism: threads of OpenCV would take cores from the training step.
+    # The workers run in parallel already: threads of OpenCV would take cores from the training step.
     cv2.setNumThreads(1)
     image, mask = sampler.example(first_epoch, 0)
     shape = mask.shape if mask.ndim == 3 else (*mask.shape, 1)
@@ -57,7 +57,7 @@ def training_batches(
 def sheet_batches(
     store: TileStore, size: int, batch_size: int, seed: int, *, sheet_side: int = 4096
 ) -> tf.data.Dataset:
-    """Yield validation windows that label every tile pixel once, among other tiles.
+    """Yield validation windows of tiles laid edge to edge; every tile pixel is labelled once.
 
     Args:
         store: validation tiles.

@@ -32,12 +32,12 @@ class Sampler(Protocol):
 
 
 class WindowSampler:
-    """Square windows with a landslide at any position, cut by an edge, or absent.
+    """Square windows in which a landslide is at any position, cut by an edge, or absent.
 
     A random pixel of a random tile (of a landslide tile: a landslide pixel) lands on a random pixel of the window. If
     the tile is larger than the window, the window is moved inside the tile. Otherwise, and with probability `paste` in
-    any case, other tiles fill the rest. They are drawn by the same rule as the first, so a seam tells nothing about
-    the tiles beside it.
+    any case, other tiles fill the rest. They are drawn by the same rule as the first, so a seam does not reveal
+    the label.
 
     Args:
         store: tiles to draw from.
@@ -139,7 +139,7 @@ def _inside(start: int, side: int, edge: int) -> int:
 
 
 class ResizedSampler:
-    """Whole tiles resized to a square, as in the paper. Each epoch shows every tile once, in an order of its own.
+    """Whole tiles resized to a square, as in the paper. Each epoch shows every tile once, in a new random order.
 
     With the augmentation "paper" a landslide tile gives four examples, itself and the three recipes of Fig. 6 of Chen
     et al. 2022. Otherwise each tile is one example.
@@ -320,7 +320,7 @@ def _shelves(positions: list[int], sizes: Sequence[tuple[int, int]], side: int) 
 def render(sheet: Sheet, get: Callable[[int], Example], seed: int = 0) -> Example:
     """Draw a sheet: image (height, width, bands) and mask (height, width) uint8 {0, 1, 255}.
 
-    Gaps are filled with cuts of the same tiles and labelled ignore.
+    Gaps are filled with cuts of the same tiles and labelled 255 (ignored).
     """
     positions = list(sheet.boxes)
     first, _ = get(positions[0])
@@ -338,8 +338,8 @@ def render(sheet: Sheet, get: Callable[[int], Example], seed: int = 0) -> Exampl
 def windows_of(image: np.ndarray, mask: np.ndarray, size: int) -> Iterator[Example]:
     """Cut a sheet into windows of `size` x `size` that label every pixel once.
 
-    The last windows of a row or column are moved inside, and pixels of earlier windows ignored in them. A sheet smaller
-    than a window is mirrored, and the mirror image ignored.
+    The last window of a row or column is moved inside the sheet; its pixels that an earlier window holds are ignored. A
+    sheet smaller than a window is extended by its mirror image, which is ignored.
     """
     short = [max(0, size - edge) for edge in image.shape[:2]]
     if any(short):

@@ -18,7 +18,7 @@ _LOW, _HIGH = 0.5, 99.5  # percentiles
 
 @dataclass(frozen=True, slots=True)
 class TileStatistics:
-    """One value for each band, in raw digital numbers.
+    """Statistics of each band over the training tiles, in raw digital numbers.
 
     Attributes:
         dtype: data type of the images.

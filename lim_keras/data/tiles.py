@@ -49,7 +49,7 @@ class Tile:
         gsd_m: ground sample distance, metres; None if unknown.
         crs: coordinate reference system; "" if unknown.
         landslide_px, valid_px: numbers of landslide pixels and of labelled pixels.
-        ignore: pixels without label: "" none, "255" that mask value, "nodata" those that mask or image mark as absent.
+        ignore: pixels without a label: "" none, "255" mask value 255, "nodata" nodata pixels of mask or image.
     """
 
     tile_id: str
@@ -136,7 +136,7 @@ class TileSet(Sequence[Tile]):
         return replace(self, tiles=tuple(tile for tile in self.tiles if tile.kind == kind))
 
     def check_known(self, ids: Iterable[str]) -> list[str]:
-        """Return the ids as a list. Raises DataError that lists unknown ids."""
+        """Return the ids as a list. Raises DataError with the list of unknown ids."""
         ids = list(ids)
         unknown = [tile_id for tile_id in dict.fromkeys(ids) if tile_id not in self._by_id]
         raise_problems(self.root, [f"no tile has the id {tile_id!r}." for tile_id in unknown])
@@ -304,8 +304,8 @@ def _size_bytes(arrays: Iterable[Array]) -> int:
 def resample(image: Array, mask: Labels, size: tuple[int, int]) -> tuple[Array, Labels]:
     """Resize image (h, w, bands) and mask (h, w) to `size` (height, width), pixels.
 
-    Images by area averaging where they shrink and bilinearly where they grow. Masks by nearest neighbour, so that no
-    label is interpolated.
+    Images that shrink are averaged by area; images that grow are interpolated bilinearly. Masks take the nearest
+    neighbour, so that no label is interpolated.
     """
     if image.shape[:2] == size:
         return image, mask

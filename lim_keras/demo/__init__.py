@@ -42,7 +42,7 @@ Say = Callable[[list[Any]], None]
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Folder, duration, and landslide F1 of the ensemble over all pixels of the tiles of the second world."""
+    """Folder, duration, and landslide F1 of the ensemble on all pixels of the second world's tiles."""
 
     folder: Path
     f1: float

@@ -39,9 +39,9 @@ FLAT_DEG, TERRACED_DEG = 9.0, 20.0
 
 
 def paint_cover(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> NDArray[np.bool_]:
-    """Paint all land cover; return (size, size) bool, ground in use without landslides: farmland, road, houses."""
+    """Paint all land cover; return (size, size) bool, ground closed to landslides: farmland, road, houses."""
     slope = slope_deg(terrain.dem, terrain.gsd_m, smoothing_m=12)
-    # Slope of the surroundings: there are no fields on the top of a ridge.
+    # Average the slope over the surroundings: flat ridge tops get no fields.
     slope = np.asarray(cv2.GaussianBlur(slope, (0, 0), 22 / terrain.gsd_m), np.float32)
     _paint_shrub(rng, canvas, terrain.gsd_m)
     _paint_forest(rng, canvas, slope, terrain.gsd_m)

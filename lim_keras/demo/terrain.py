@@ -1,4 +1,4 @@
-"""Terrain of the synthetic world, and its image."""
+"""Noise, terrain, canvas and camera image of the synthetic world."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def smooth_noise(rng: np.random.Generator, size: int, wavelength: float) -> Fiel
 def fractal_noise(
     rng: np.random.Generator, size: int, wavelength: float, octaves: int = 4, persistence: float = 0.5
 ) -> Field:
-    """Sum octaves of `smooth_noise` to unit variance, each with half the wavelength and `persistence` the amplitude."""
+    """Sum octaves of `smooth_noise` to unit variance; each halves the wavelength and multiplies by `persistence`."""
     weights = persistence ** np.arange(octaves)
     layers = (weight * smooth_noise(rng, size, wavelength / 2**octave) for octave, weight in enumerate(weights))
     return np.asarray(sum(layers) / np.sqrt(np.sum(weights**2)), np.float32)

@@ -23,7 +23,7 @@ from lim_keras.raster.writer import write_raster
 CRS = "EPSG:32648"
 MIN_SIZE = 256
 
-# Area for one landslide by default: about 4 % of the ground becomes scars.
+# Default area per landslide: landslides then cover about 4 % of the ground.
 _HECTARES_PER_LANDSLIDE = 14.0
 
 # Smallest share of a landslide that its tile shows, and attempts to find room for a tile.
@@ -153,7 +153,7 @@ def cut_tiles(
     Args:
         world: world to cut from.
         folder: folder to write to; worlds with different prefixes may share it.
-        landslide: number of tiles with a landslide, no two with the same one. Masks are 0 and 255.
+        landslide: number of tiles with a landslide, each cut for a different landslide. Masks are 0 and 255.
         non_landslide: number of tiles without a landslide pixel.
         sides: smallest and largest height and width, pixels.
         centred: True cuts each landslide tile around its landslide, as in published data sets. False puts the landslide

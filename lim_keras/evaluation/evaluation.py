@@ -154,7 +154,7 @@ def evaluate_side_by_side(
     draws: int = 1000,
     seed: int = 2022,
 ) -> list[Evaluation]:
-    """Score several predictors at one threshold; `predictions` holds, for each sample, one of each predictor.
+    """Score several predictors at one threshold; each item of `predictions` is one sample, predicted by each of them.
 
     Args:
         threshold: a pixel with probability >= threshold is landslide, 0..1.

@@ -75,7 +75,7 @@ def evaluate_scene(
 ) -> SceneResult:
     """Map a scene and compare it with its truth, on the scene's own grid and at the model's threshold.
 
-    Pixels without data or without a label do not count. Predicted polygons are those that an inventory has. `truth` and
+    Pixels without data or without a label do not count. Predicted polygons are made as for an inventory. `truth` and
     errors are as in `lim_keras.evaluate_scene`.
     """
     options, truth, threshold = options or MapOptions(), Path(truth), model.info.threshold
@@ -109,7 +109,7 @@ def _predict(
 
 
 def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -> Path:
-    """Write the landslide mask; pixels without a label are ignored, as a landslide there is neither right nor wrong."""
+    """Write the landslide mask; pixels without a label are ignored, because they cannot be scored."""
     mask = folder / "landslides.tif"
     write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
     return copy_blocks(
@@ -174,8 +174,8 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
 
     Args:
         path: polygons (VECTOR_SUFFIXES) in any CRS, which are cut at the scene's edge; for a scene without CRS, GeoJSON
-            with coordinates (column, -row). Or a label raster: 1 landslide, 0 background, no label see `unlabelled`.
-            It has the scene's grid, or no georeference and the scene's size. Pixels that share an edge are one
+            with coordinates (column, -row). Or a label raster: 1 landslide, 0 background, else see `unlabelled`. It
+            has the scene's grid, or the scene's size and no georeference. Landslide pixels that share an edge are one
             landslide.
         like: header of the scene.
 
@@ -195,7 +195,7 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
 
 
 def rasterise_block(truth: GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[np.uint8]:
-    """Draw the polygons of `read_truth` on a box of the scene: 1 where one holds the centre of a pixel, else 0."""
+    """Draw the polygons of `read_truth` on a box of the scene: 1 if a polygon holds the pixel's centre, else 0."""
     transform = Georeference.of(like).transform
     near = truth.geometry.iloc[truth.sindex.query(_outline(box, transform), predicate="intersects")]
     return rasterize_box(near, box, transform)

@@ -91,7 +91,7 @@ def _other_inputs(info: BundleInfo) -> str:
 
 
 def describe_model(info: BundleInfo) -> dict[str, Any]:
-    """Describe a bundle as a STAC 1.1 item with the MLM extension 1.5, as far as model.json knows its values."""
+    """Describe a bundle as a STAC 1.1 item with the MLM extension 1.5, from the values in model.json."""
     item = pystac.Item(
         info.name,
         geometry=None,

@@ -1,4 +1,4 @@
-"""Edit graphs and .tflite files: decode PNG and JPEG, round depthwise kernels, halve constants."""
+"""Edits of graphs and .tflite files: PNG and JPEG decoding, rounded depthwise kernels, float16 constants."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _decode(content: Any, bands: int) -> Any:
 
 
 def _check_file(content: Any) -> list[Any]:
-    """Require a JPEG, or a PNG of at most eight bits: TensorFlow decodes other formats, and cuts 16 bits to 8."""
+    """Require a JPEG, or a PNG of at most eight bits: TensorFlow would also decode others, and cut 16 bits to 8."""
     png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
     jpeg = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
     length = tf.strings.length(content)
@@ -102,8 +102,8 @@ def _is_depthwise(shape: tuple[int, ...]) -> bool:
 def rounded_keeping_sums(kernel: NDArray[Any]) -> NDArray[np.float32]:
     """Round weights to multiples of 1/127 of each channel's largest weight, and keep each channel's sum.
 
-    Where nearest multiples change a channel's sum by more than half a step, the weights that lie closest to the middle
-    of two multiples are rounded to the other one. `kernel` is (height, width, channels, 1).
+    If the nearest multiples change a channel's sum by more than half a step, the weights closest to the middle between
+    two multiples are rounded the other way. `kernel` is (height, width, channels, 1).
     """
     weights = kernel.astype(np.float64).reshape(-1, kernel.shape[2])
     step = np.abs(weights).max(axis=0) / _LARGEST
@@ -120,7 +120,7 @@ def rounded_keeping_sums(kernel: NDArray[Any]) -> NDArray[np.float32]:
 
 
 LARGE = 10_000
-"""Smallest number of elements of a constant that is halved."""
+"""Smallest number of elements of a constant that is stored as float16."""
 
 _NO_DATA = 0  # the first buffer of a .tflite file is empty
 _VERSION = 3  # version of DEQUANTIZE that takes float16
@@ -142,7 +142,7 @@ def halve_large_constants(content: bytes, least: int = LARGE) -> bytes:
 
 
 def _constants(graph: Any) -> dict[int, list[int]]:
-    """Return the numbers of the tensors of each buffer."""
+    """Return the numbers of the tensors, by buffer."""
     tensors = defaultdict(list)
     for number, tensor in enumerate(graph.tensors):
         tensors[tensor.buffer].append(number)
@@ -156,7 +156,7 @@ def _is_large(buffer: Any, tensors: list[Any], least: int) -> bool:
 
 
 def _widen(model: Any, graph: Any, tensors: list[int], buffer: int, code: int) -> list[Any]:
-    """Halve a buffer and return the operators that widen it for its tensors."""
+    """Store a buffer as float16 and return the operators that convert it to float32 for its tensors."""
     half = np.frombuffer(bytes(model.buffers[buffer].data), np.float32).astype(np.float16)
     model.buffers[buffer].data = np.frombuffer(half.tobytes(), np.uint8)
     operators = []

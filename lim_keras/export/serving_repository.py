@@ -1,4 +1,4 @@
-"""Export a model repository for TensorFlow Serving."""
+"""Model repository for TensorFlow Serving: versions, labels, configuration files and warm-up requests."""
 
 from __future__ import annotations
 

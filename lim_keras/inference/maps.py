@@ -1,4 +1,4 @@
-"""Stream windows through a model into the maps of a scene."""
+"""Prediction of windows, test-time augmentation, and the resumable map files of a scene."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Item = TypeVar("_Item")
 _Loaded = TypeVar("_Loaded")
 
 PredictAll = Callable[[NDArray[Any]], EnsemblePrediction]
-"""Raw pixels (n, height, width, bands) to their prediction."""
+"""Function from raw pixels (n, height, width, bands) to their prediction."""
 
 ValueScale = tuple[float, float]
 """Raw values (low, high) that become the lowest and the highest value of the model's data type."""
@@ -39,9 +39,9 @@ _RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0
 
 @dataclass(frozen=True)
 class InputScaling:
-    """Conversion of a scene's values to those of a model, whose pixels have the data type `dtype`.
+    """Conversion of a scene's values to the data type `dtype` and the range of a model.
 
-    fill: value of each band far from any data, in the model's values. scale: None: values stay as they are.
+    fill: value of each band far from any data, after the conversion. scale: see `ValueScale`; None: no scaling.
     """
 
     dtype: str
@@ -49,7 +49,7 @@ class InputScaling:
     scale: ValueScale | None = None
 
     def load(self, scene: RasterReader, window: Window, around: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read the pixels (height, width, bands) of a window with gaps filled, and where its core holds data."""
+        """Read the pixels (height, width, bands) of a window, gaps filled, and the valid pixels of its core, bool."""
         pixels, valid = scene.filled(window.read, around, self._raw_fill())
         return self._scaled(pixels), valid[window.inner.slices]
 
@@ -90,7 +90,7 @@ def predict_windows(
     scaling: InputScaling,
     in_flight: int = 1,
 ) -> Iterator[WindowPrediction]:
-    """Predict windows one after another; the next one is read meanwhile.
+    """Predict windows in order; a thread reads the next one.
 
     Each window comes with the box of its valid region; pixels outside of the box are not used. `predict` takes pixels
     (1, height, width, bands). With `in_flight` above 1, threads make that many calls at a time; the order is kept, and
@@ -134,7 +134,7 @@ def prefetched(
 
 
 class Background:
-    """Run calls one after another in a thread; at most one waits. The next `run` or `finish` raises its error."""
+    """Run one call at a time in a thread. `run` and `finish` wait for the last call and raise its error."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -147,7 +147,7 @@ class Background:
         self._pool.shutdown()
 
     def run(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """Start a call when the last one is done."""
+        """Wait for the last call, then start this one."""
         self.finish()
         self._last = self._pool.submit(call, *arguments)
 
@@ -199,13 +199,13 @@ _GDAL_TYPES = {"<f4": "Float32", "u1": "Byte"}
 
 
 class Maps:
-    """Writer of probability, votes and, if asked, spread of a scene; a context manager.
+    """Context manager that writes the maps of a scene: probability, votes and, if `spread`, spread.
 
     Args:
         info: grid of the scene.
         spread: keep the standard deviation of the folds.
-        identity: digest of everything that decides the values. Files in `folder` with the same identity are continued
-            and keep their plan; others are overwritten.
+        identity: hash of all inputs of the maps. Files in `folder` with the same identity are continued and keep their
+            plan; others are overwritten.
         plan: layout of the windows.
 
     Raises:
@@ -239,7 +239,7 @@ class Maps:
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """Layout of the windows, as it was when the folder was made."""
+        """Layout of the windows, as the folder records it."""
         plan: Mapping[str, Any] = self._state["plan"]
         return plan
 
@@ -317,7 +317,7 @@ class Maps:
 
 def _write_all(file: int, data: memoryview, place: int) -> None:
     written = os.pwrite(file, data, place)
-    while written < len(data):  # a nearly full disk takes a part; the next call raises
+    while written < len(data):  # a nearly full disk may write a part; the next call raises
         written += os.pwrite(file, data[written:], place + written)
 
 

@@ -1,4 +1,4 @@
-"""Predict the maps of a scene, resumable window by window."""
+"""Prediction of a scene's maps: options, regions with data, window sizes; interrupted predictions resume."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class MapOptions:
     """Options for reading, cutting and predicting a scene.
 
     Args:
-        spread: also map the folds' standard deviation.
+        spread: also map the standard deviation of the folds.
         bands: bands to read: numbers from 1 on, descriptions or colours; None: all.
-        nodata: pixels without data.
-        scale: raw values that become the lowest and the highest value of the model's data type; None: as they are.
-        gsd_m: ground sample distance, metres, of a scene whose file does not say it.
+        nodata: value of pixels without data.
+        scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
+        gsd_m: ground sample distance, metres, of a scene whose file does not record it.
         resample: warp a scene to the ground sample distance of training if the two differ by more than a factor of 1.5.
         tta: average over the eight symmetries of each window (test-time augmentation).
-        memory: bytes that the process may take; None: a share of what is free.
+        memory: bytes that the process may take; None: a share of the free memory.
         tile: side of a window, pixels; None: as the memory allows.
 
     Raises:
@@ -68,7 +68,7 @@ class MapOptions:
 
 @dataclass(frozen=True)
 class ValidRegion:
-    """A connected part of a scene that holds data: its box, whose cells (rows, columns) are True inside the region."""
+    """Connected region of a scene with data: its box, and the box's cells (rows, columns), True inside the region."""
 
     box: Box
     cells: NDArray[np.bool_]
@@ -126,12 +126,12 @@ def predict_maps(
     identity: str = "",
     progress: ProgressCallback | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Predict a scene into raw maps; only windows are in memory.
+    """Predict the raw maps of a scene; memory holds windows only.
 
     Args:
-        scene: with the model's bands.
+        scene: reader of the model's bands.
         folder: folder of the maps; an interrupted prediction with the same identity is continued.
-        identity: digest of everything that decides the values.
+        identity: hash of all inputs of the maps.
         progress: receives the number of predicted pixels.
 
     Returns:

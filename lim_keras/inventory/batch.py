@@ -25,7 +25,7 @@ class BatchResult:
     """Result of `predict_scenes`.
 
     Attributes:
-        failures: by scene, the reason why it could not be mapped.
+        failures: reason of each failure, by scene.
         summary: the file `summary.json`.
     """
 
@@ -35,7 +35,7 @@ class BatchResult:
 
 
 def find_scenes(paths: Sequence[Path]) -> list[Path]:
-    """List the scenes that files and folders name, each once; a folder's scenes are sorted by name.
+    """List the scenes of files and folders, each once; a folder's scenes are sorted by name.
 
     Hidden files and results of earlier predictions in a folder are left out. A missing path is kept if others exist, so
     that `predict_scenes` reports it and maps the rest.
@@ -45,7 +45,7 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
     """
     found: dict[tuple[str, str], Path] = {}
     for scene in (scene for path in paths for scene in _scenes_at(path)):
-        # Links of other names to one file are scenes of their own: results are named after them.
+        # Links with different names to one file are different scenes, because results have their names.
         found.setdefault((os.path.realpath(scene), scene.stem), scene)
     scenes = list(found.values())
     there = [scene for scene in scenes if scene.exists() or is_remote(scene)]

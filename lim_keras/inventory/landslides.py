@@ -1,4 +1,4 @@
-"""Landslide table from a mask raster, and the options of a prediction."""
+"""Landslide inventory of a mask raster; options of a prediction, and the hash that identifies its files."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class InventoryOptions:
 
     Args:
         min_area_m2: smaller landslides are left out, before and after simplification; filled holes count as area.
-        fill_holes_m2: holes up to this area are filled, math.inf: all. A landslide in a filled hole becomes part of the
-            one around it.
-        simplify_m: tolerance of outlines, metres, see `simplify`; about a pixel straightens staircases.
+        fill_holes_m2: holes up to this area are filled; math.inf fills all. A landslide in a filled hole becomes part
+            of the landslide around it.
+        simplify_m: tolerance of outline simplification, metres (`simplify`); about a pixel removes pixel steps.
         dem: elevation model, for slopes.
         min_slope_deg: landslides of a smaller mean slope are marked as `below_min_slope`; needs `dem`.
-        drop_flat: leave these out; needs `min_slope_deg`.
+        drop_flat: leave out the marked landslides; needs `min_slope_deg`.
 
     Raises:
         ConfigError: a value out of range, or one that needs another.
@@ -102,9 +102,9 @@ _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_
 
 
 def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
-    """Hash scene, model and options (SHA-256), which decide the files of a scene.
+    """Compute the SHA-256 of all inputs of a scene's files: scene, model and options.
 
-    `of_maps`: hash only what decides the maps, from which the other files are made.
+    `of_maps`: hash only the inputs of the maps; options for the other files are left out.
     """
     chosen, dem = settings(options), None if of_maps else options.dem
     if of_maps:
@@ -153,7 +153,7 @@ class Inventory:
         dropped_flat: number of landslides that `drop_flat` left out.
         swallowed: number of landslides in filled holes of others.
         uncovered: share of the scene outside the elevation model; None without one.
-        unknown_slope: number of landslides in `frame` of unknown slope; None without an elevation model.
+        unknown_slope: number of landslides in `frame` whose slope is unknown; None without an elevation model.
     """
 
     frame: geopandas.GeoDataFrame
@@ -252,13 +252,13 @@ def _draw(
 def _measure(
     outlines: Polygons, columns: Columns, ground: Georeference, options: InventoryOptions
 ) -> tuple[Polygons, Columns]:
-    """Add the attributes of the outlines; leave out landslides whose area is known and below the smallest."""
+    """Add the attributes of the outlines; leave out landslides with a known area below `min_area_m2`."""
     measured = outline_attributes(outlines, ground) | columns
     return _select(outlines, measured, ~(measured["area_m2"] < options.min_area_m2))
 
 
 def _flag_flat(outlines: Polygons, columns: Columns, options: InventoryOptions) -> tuple[Polygons, Columns, int]:
-    """Flag landslides below the smallest slope, and drop them if `drop_flat`; unknown slopes are not below."""
+    """Flag landslides below the smallest slope, and drop them if `drop_flat`. Unknown slopes get no flag."""
     if options.min_slope_deg is None:
         return outlines, columns, 0
     flat = columns["slope_mean_deg"] < options.min_slope_deg

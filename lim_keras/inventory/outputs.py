@@ -1,4 +1,4 @@
-"""Files of a mapped scene: inventory, summary and STAC item."""
+"""Inventory files, QGIS style, summary and STAC item of a mapped scene."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
 def write_style(path: str | os.PathLike[str]) -> Path:
     """Write the QGIS style of inventories: landslides coloured by their mean probability.
 
-    QGIS applies a .qml file to the GeoPackage or GeoJSON of the same name beside it. Inside a GeoPackage, a style would
-    be a second layer to GDAL, about which geopandas warns.
+    QGIS applies a .qml file to the GeoPackage or GeoJSON of the same name beside it. A style inside a
+    GeoPackage would be a second layer for GDAL, and geopandas would warn.
     """
     style = resources.files("lim_keras.inventory").joinpath("landslides.qml")
     return write_text(Path(path), style.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def write_style(path: str | os.PathLike[str]) -> Path:
 
 def _write_geopackage(inventory: Inventory, path: Path, layer: str) -> None:
     with _fixed_time():
-        # Newer versions of the format make the GDAL of older QGIS installations warn.
+        # GDAL of older QGIS versions warns about newer versions of the format.
         _write(inventory, path, layer, driver="GPKG", VERSION="1.2")
 
 
@@ -113,7 +113,7 @@ _POINTS_PER_SIDE = 20
 _POLYGONS = "Landslide polygons"
 _MASK = "Landslide mask: 1 landslide, 0 background, 255 no data"
 
-# Ending of a file to the key, title, media type and role of its asset.
+# File ending: key, title, media type and role of the asset.
 _ASSETS = {
     "probability.tif": ("probability", "Probability of landslide", pystac.MediaType.GEOTIFF, "data"),
     "landslides.tif": ("landslides", _MASK, pystac.MediaType.GEOTIFF, "data"),
@@ -137,8 +137,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Collect counts, areas, settings, versions and times: the content of `<scene>_summary.json`.
 
-    Areas are None without a ground sample distance. `run` holds "windows", the layout of the windows, and "seconds" by
-    part of the work, with "predict" among them.
+    Areas are None without a ground sample distance. `run` holds "windows", the layout of the windows, and "seconds",
+    the duration of "predict" and of other steps.
     """
     frame, seconds = inventory.frame, run["seconds"]
     area = float(frame["area_m2"].sum(skipna=False)) if len(frame) else 0.0
@@ -165,7 +165,7 @@ def summarise(
 
 
 def _left_out(inventory: Inventory) -> dict[str, Any]:
-    """Count landslides that were left out, by reason, and those of unknown slope; None without the option."""
+    """Count landslides left out, by reason, and those of unknown slope; None if the option was not given."""
     frame = inventory.frame
     return {
         "left_out": {
@@ -189,7 +189,7 @@ def describe_inventory(
 ) -> dict[str, Any]:
     """Describe the inventory of a scene as a STAC item, in JSON values.
 
-    The item's datetime is the time of mapping, because that of the image is unknown. `summary` is the content of
+    The item's datetime is the time of mapping, because the image's is unknown. `summary` is the content of
     `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`,
     or absolute without it.
     """

@@ -34,7 +34,7 @@ _NAME_BYTES, _PATH_BYTES = 220, 512
 _DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
 DrawPreview = Callable[..., object]
-"""Draws a scene with its landslides into a file, as `lim_keras.report.preview.draw_preview` does."""
+"""Function that draws a scene with its landslides into a file, such as `lim_keras.report.preview.draw_preview`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ScenePrediction:
         scene: the raster; a string where it is a URL or a GDAL name.
         files: what was written.
         summary: content of `<scene>_summary.json`.
-        was_there: the files are of an earlier call with the same options.
+        was_there: an earlier call with the same options wrote the files.
     """
 
     scene: Path | str
@@ -55,7 +55,7 @@ class ScenePrediction:
 
     @cached_property
     def inventory(self) -> geopandas.GeoDataFrame:
-        """Landslides, a row each, read from the GeoPackage when they are first asked for."""
+        """Landslides, one row each, read from the GeoPackage on first access."""
         return geopandas.read_file(next(file for file in self.files if file.suffix == ".gpkg"))
 
 
@@ -136,7 +136,7 @@ class _SceneTask:
         return ScenePrediction(self._reader.path, files, summary, was_there=True) if same else None
 
     def run(self, progress: ProgressCallback | None) -> ScenePrediction:
-        """Predict the maps, derive everything else from them, and move the files to their places."""
+        """Predict the maps, make all other files from them, and move the files to their final paths."""
         laps = [time.monotonic()]
         info, options = self._reader.info, self._options
         self._check_lengths()
@@ -178,7 +178,7 @@ class _SceneTask:
 
     @contextmanager
     def _recorded_warnings(self) -> Iterator[None]:
-        """Record warnings for the summary, and issue them when the block ends, even by an error."""
+        """Record warnings for the summary. Issue them at the end of the block, also after an error."""
         caught: list[warnings.WarningMessage] = []
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -190,7 +190,7 @@ class _SceneTask:
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
     def _predict(self, grid: Grid | None, progress: ProgressCallback | None) -> tuple[Path, dict[str, Any]]:
-        """Predict the maps; returns them and the layout of the windows."""
+        """Predict the maps; return their VRT and the layout of the windows."""
         options, model = self._options, self._model
         with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
             with self._recorded_warnings():
@@ -226,7 +226,7 @@ class _SceneTask:
         return [_write_json(self._draft(ending), content) for ending, content in contents.items()]
 
     def _put_in_place(self, drafts: Sequence[Path]) -> tuple[Path, ...]:
-        """Move all drafts to their places, the summary last: a scene without one is not finished."""
+        """Move all drafts to their final paths, the summary last: it marks the scene as finished."""
         last = self._path("summary.json")
         before = {name for name in read_summary(last).get("files", ()) if Path(name).name == name}
         stale = {name for name in before if name.startswith(self._path("").name)} - {one.name for one in drafts}

@@ -86,7 +86,7 @@ def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) ->
 
 
 class _Dem:
-    """Elevation model of one band, north up; `scaling` is scale and offset of its values, and metres of their unit."""
+    """Elevation model of one band, north up; `scaling`: scale and offset of its values, and their unit in metres."""
 
     def __init__(self, source: Any, scaling: tuple[float, float, float]) -> None:
         self.crs, self.transform, self.width, self.height = source.crs, source.transform, source.width, source.height
@@ -119,11 +119,11 @@ class TerrainReader:
         scene: header of a raster on the scene's grid.
 
     Attributes:
-        uncovered: share of the scene's area outside the model, 0..1; known once entered.
+        uncovered: share of the scene's area outside the model, 0..1; set on entry.
 
-    Raises (when entered):
+    Raises (on entry):
         DataError: the scene has no CRS, the model is unreadable, without a CRS, of several bands or in an unknown unit,
-            or it lies elsewhere.
+            or it does not overlap the scene.
     """
 
     def __init__(self, dem: StrPath, scene: RasterInfo) -> None:
@@ -185,7 +185,7 @@ class TerrainReader:
             return Terrain(*np.full((3, box.height, box.width), np.nan, np.float32))
         layers = self._layers(part)
         smooth = self._sample(layers, part, box)
-        # Bilinear interpolation would extend the neighbours of a void into it.
+        # Keep voids: bilinear interpolation fills them from their neighbours.
         smooth[np.isnan(self._sample(layers, part, box, nearest=True))] = np.nan
         elevation, slope, east, north = smooth
         level = (east == 0) & (north == 0)
@@ -200,7 +200,7 @@ class TerrainReader:
             return resample(layers, source, target, (box.height, box.width), nearest=nearest)
 
     def _layers(self, part: Box) -> Elevations:
-        """Read elevation, slope, and east and north part of the aspect, which unlike the angle can be averaged."""
+        """Read elevation, slope, and aspect as east and north components, because angles cannot be interpolated."""
         elevation = self._dem.read(part)
         across, down, azimuth = self._dem.cells(part)
         slope, aspect = slope_aspect(elevation, across, down)
@@ -244,7 +244,7 @@ class TerrainReader:
 
 
 def _uncovered(outline: Floats, dem: _Dem) -> float:
-    """Compute the share of an outline (n, 2), in cells of a model, that lies outside of it."""
+    """Compute the share of an outline (n, 2), in cells of an elevation model, outside the model."""
     if not np.isfinite(outline).all():
         return 1.0
     scene: Any = shapely.Polygon(outline)

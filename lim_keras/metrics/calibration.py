@@ -1,4 +1,4 @@
-"""Threshold, calibration and the image-blind baseline."""
+"""Probability histograms, calibration, choice of the threshold, and the image-blind baseline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Pictures of data, training and results."""
+"""Figures, previews, tables and progress bars."""

@@ -1,4 +1,4 @@
-"""Train one model: network, optimizer, precision, batches and checkpoints."""
+"""Training of one model: precision, optimizer, sampler, loss and fit; prediction with the trained model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lim_keras.training.run import Run
 from lim_keras.training.warm_start import warm_start_weights
 
 FILE = "precision.txt"
-"""In a fold's folder: the policy chosen for "auto", so that a resumed training keeps it on another machine."""
+"""File in a fold's folder with the policy chosen for "auto"; a resumed training keeps it on another machine."""
 
 _REDUCED, _FULL = "mixed_bfloat16", "float32"
 
@@ -61,7 +61,7 @@ def choose_precision(asked: str, folder: Path) -> str:
 
 
 def seconds_of_convolution(dtype: str) -> float:
-    """Measure a 3 x 3 convolution of 64 channels with its gradient; return the best of three times, seconds."""
+    """Time a 3 x 3 convolution of 64 channels and its gradient; return the shortest of three times, seconds."""
     # A size that keeps a GPU busy would take a CPU too long.
     side = 512 if tf.config.list_physical_devices("GPU") else 32
     images = tf.zeros((1, side, side, 64), dtype)
@@ -85,7 +85,7 @@ def seconds_of_convolution(dtype: str) -> float:
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Build layers with a dtype policy while the block runs."""
+    """Set the Keras dtype policy during the block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -175,12 +175,12 @@ def train_model(
 ) -> Path:
     """Train the model of one fold and write its best weights as `model.keras` (float32) into the fold's folder.
 
-    The folder also gets `history.csv` (one line an epoch), `checkpoints/` and `tensorboard/`. A killed training resumes
-    to the history of an uninterrupted one; a finished training is left as it is.
+    The folder also gets `history.csv` (one line an epoch), `checkpoints/` and `tensorboard/`. A resumed training
+    gives the history of an uninterrupted one; a finished training is not repeated.
 
     Args:
         run: configuration, tiles and folder.
-        fold: fold whose tiles choose the epoch; the model is trained on `run.training_tiles(fold)`.
+        fold: fold whose tiles select the best epoch; the model is trained on `run.training_tiles(fold)`.
         encoder_weights: "imagenet", "none" or a file; None: as configured.
         distillation: predictions of a teacher for the training tiles; None: train on the masks alone.
         progress: receives the number of images seen; None: bar on a terminal, one line an epoch elsewhere.
@@ -209,7 +209,7 @@ def train_model(
 
 def _initial_model(run: Run, encoder_weights: str | None) -> keras.Model:
     start = warm_start_weights(run.folder)
-    # A warm start sets all weights, so that the encoder's need not be downloaded.
+    # A warm start sets all weights: the encoder needs no weights of its own.
     model = _network(run, NO_WEIGHTS if start else encoder_weights or run.config.model.encoder_weights)
     if start:
         model.set_weights(start)
@@ -360,7 +360,7 @@ class Predictor:
             logits = tf.cast(model(images, training=False), tf.float32)[..., 0]
             return tf.sigmoid(calibration.logit(logits))
 
-        # One trace for images of all sizes, made here: TensorFlow would warn of repeated tracing.
+        # Trace once for all image sizes: TensorFlow warns about repeated tracing.
         any_size = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)
         self._forward = tf.function(forward, autograph=False).get_concrete_function(any_size)
         self._model = model  # the concrete function does not keep the variables alive

@@ -24,7 +24,7 @@ START = "start"
 """Folder in the run folder: `weights.npz`, in the order of the network, and `start.json`, a `WarmStart`."""
 
 _FREE = ("encoder_weights", "dropout")
-"""Keys of section `model` on which the shapes of the weights do not depend."""
+"""Keys of section `model` that do not change the shapes of the weights."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class WarmStart:
     Attributes:
         name, config_hash: of its bundle.
         training_tiles: ids of the tiles that it was trained on.
-        weights: SHA-256 over the records of its variable files; a model trained again has the same `config_hash`.
+        weights: SHA-256 over the hashes of its variable files; `config_hash` is the same for a repeated training.
     """
 
     name: str
