@@ -1,6 +1,6 @@
 """Landslide inventory maps from optical imagery with imbalanced samples, on Keras 3.
 
-Public names are imported when they are first used: `import lim_keras as lk` takes no time and needs no TensorFlow.
+Public names are imported on first use, so `import lim_keras as lk` is fast and needs no TensorFlow.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ _PLACES = {
     "assign_folds": "data.folds",
     "build_model": "models",
 }
-"""Modules of public names; all others are in `lim_keras.api` or `lim_keras.errors`."""
+"""Module of each public name that is not in `lim_keras.api` or `lim_keras.errors`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ class DataError(LimKerasError):
 
 
 class LeakError(DataError):
-    """A test tile would enter training, or overlapping tiles would stand on both sides of a split."""
+    """A test tile would enter training, or overlapping tiles would be on both sides of a split."""
 
 
 class ConfigError(LimKerasError):

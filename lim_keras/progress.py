@@ -41,7 +41,7 @@ class ProgressCallback(Protocol):
 def track(
     items: Iterable[Item], label: str, total: int, progress: ProgressCallback | None, unit: str = ""
 ) -> Iterator[Item]:
-    """Yield the items; each one is a step of a task of `progress`."""
+    """Yield the items and count each one as a finished step of a task."""
     if progress is None:
         yield from items
         return

@@ -24,7 +24,7 @@ def require_tensorflow() -> None:
     Raises:
         TensorFlowMissingError: it is not installed.
     """
-    with suppress(ModuleNotFoundError):  # what an import hook raises
+    with suppress(ModuleNotFoundError):  # an import hook may raise it
         if importlib.util.find_spec("tensorflow") is not None:
             return
     raise TensorFlowMissingError(
@@ -34,14 +34,14 @@ def require_tensorflow() -> None:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow and drop the messages that its C++ part writes to standard error meanwhile.
+    """Import TensorFlow and drop the start-up messages that its C++ code writes to standard error.
 
-    It takes seconds: check arguments first. Other output is passed on.
+    The import takes seconds, so check arguments first. Other output is passed on.
 
     Raises:
         TensorFlowMissingError: it is not installed. A broken installation raises its own ImportError.
     """
-    # 3: only fatal messages; errors are raised, too, and a missing GPU is no error.
+    # 3: log fatal messages only. Errors also raise exceptions, and a missing GPU is not an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""Public functions on bundles (load, describe, verify, export), and argument checks of all public functions."""
+"""Public functions on bundles (load, describe, verify, export), and argument checks shared by all public functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 TileIds = StrPath | Iterable[str]
-"""Ids of tiles, or a file of them: a text file with one id a line, or a tiles.csv."""
+"""Tile ids, or the path of a file that lists them: a text file with one id per line, or a tiles.csv."""
 
 Parameters = ParamSpec("Parameters")
 
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 def public(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorate a function: raise ConfigError for arguments that do not fit its signature, or a bad `progress`."""
+    """Make a function raise ConfigError if arguments do not fit its signature, or `progress` is not a callback."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -131,11 +131,11 @@ CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     "memory": _as_memory,
     "tile": as_count,
 }
-"""Conversions of arguments that say how a scene is mapped; numbers of NumPy become Python's, which JSON can hold."""
+"""Conversions of prediction arguments by name. NumPy numbers become Python numbers, so that JSON can store them."""
 
 
 def as_ids(name: str, value: TileIds | None) -> list[str] | None:
-    """Convert an argument to ids of tiles: read a file of them, or check a sequence of text."""
+    """Convert an argument to tile ids: read them from a file, or check that every item is a string."""
     from lim_keras.data.manifest import read_tile_ids
 
     if value is None:
@@ -166,19 +166,19 @@ def load_bundle(
     """Load an exported model: SavedModels, a LiteRT file, or a model on a server.
 
     Args:
-        bundle: folder of a bundle, a .tflite file of it, or an address of TensorFlow Serving such as
-            grpc://host:8500/NAME or http://host:8501/v1/models/NAME, each with /versions/3 or /labels/canary if wanted.
+        bundle: folder of a bundle, a .tflite file, or an address of TensorFlow Serving: grpc://host:8500/NAME or
+            http://host:8501/v1/models/NAME. Append /versions/3 or /labels/canary to the address to choose a version.
         fold: load this fold alone, counted from 0; None: the ensemble. For folders only.
-        threads: threads of the LiteRT interpreter; None: one a core. For .tflite files only.
-        info: bundle (folder or model.json) of the model on the server. For servers only, like all that follow.
-        request_mb: size of a request or an answer, MiB; None: 32 for REST, 64 for gRPC.
-        retries: attempts after the first one if the server cannot be reached or is busy; None: 5.
-        timeout_s: seconds that a request may take; None: 120.
-        in_flight: number of requests at a time; None: 4.
+        threads: number of threads of the LiteRT interpreter; None: one per core. For .tflite files only.
+        info: bundle (folder or model.json) that the server runs. This and all following arguments are for servers only.
+        request_mb: largest size of a request or an answer, MiB; None: 32 for REST, 64 for gRPC.
+        retries: number of further attempts if the server cannot be reached or is busy; None: 5.
+        timeout_s: time limit of a request, seconds; None: 120.
+        in_flight: largest number of simultaneous requests; None: 4.
 
     Returns:
-        A model with `info` (its model.json), `predict(images)` and `predict_all(images)`: images (n, height, width,
-        bands) of raw numbers of any size to probabilities (n, height, width) from 0 to 1.
+        A model with `info` (its model.json), `predict(images)` and `predict_all(images)`. Images are raw digital
+        numbers (n, height, width, bands) of any size. Probabilities are (n, height, width), from 0 to 1.
 
     Raises:
         BundleError: a file is missing or damaged, or the server has another model.
@@ -231,14 +231,14 @@ def _connect(address: str, info: StrPath | None, options: dict[str, Any]) -> Ser
     from lim_keras.serving import ServerOptions, connect
 
     if address.startswith("grpc:"):
-        with suppress(ImportError):  # the client says what is missing
+        with suppress(ImportError):  # the client reports the missing package
             load_tensorflow()
     return connect(as_path("info", info), address, options=ServerOptions(**options))
 
 
 @public
 def bundle_info(bundle: StrPath) -> BundleInfo:
-    """Read the model.json of a bundle: model, data, scores, files. No model is loaded.
+    """Read model.json of a bundle (model, data, scores, files) without loading a model.
 
     Args:
         bundle: folder of the bundle.
@@ -295,14 +295,14 @@ def export_litert(
         variants: number types, one or several of "float32", "float16", "dynamic" and "int8".
         tile: height and width of the input, pixels; None: any.
         fold: export this fold alone, counted from 0; None: the ensemble as one file.
-        tiles: folder of tiles, or a tiles.csv, to calibrate int8 and to test every file; int8 needs them.
-        tile_ids: ids of the tiles to test on; None: the test tiles, else all that were not trained on.
+        tiles: folder of tiles, or a tiles.csv. Tiles test every file and calibrate int8, which requires them.
+        tile_ids: ids of the tiles to test on; None: the test tiles, or all tiles outside training if there are none.
         allow_drop: keep files that differ from the SavedModel by more than the limit of their number type.
         out: folder of the files; None: `tflite` in the bundle.
-        threads: threads of the interpreter in the comparison; None: one a core.
+        threads: number of interpreter threads in the comparison; None: one per core.
 
     Returns:
-        The files with their measurements, and the names of refused ones, which were not kept.
+        The files with their measurements, and the names of the files that were refused and not kept.
 
     Raises:
         BundleError: the bundle cannot be read, or LiteRT cannot run a file.
@@ -351,11 +351,11 @@ def export_serving(
     Args:
         bundle: folder of the bundle.
         repository: folder of the repository; it is made if it does not exist.
-        base_path: folder of the repository as the server sees it; None: as in its models.config, or /models.
-        promote: make the newest version stable. If that is this bundle, no version is added.
+        base_path: path of the repository on the server; None: the path in models.config, else /models.
+        promote: label the newest version stable. If the newest version already is this bundle, no version is added.
 
     Raises:
-        BundleError: the bundle is damaged, the repository holds another one, or it cannot be written.
+        BundleError: the bundle is damaged, the repository holds another bundle, or the repository cannot be written.
 
     Warns:
         LimKerasWarning: the stable version no longer exists.

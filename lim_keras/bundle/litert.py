@@ -29,7 +29,7 @@ from lim_keras.raster.windows import plan_windows, smallest_side
 
 INDEX_FILE = "tflite.json"
 PROBABILITY, FOLDS = "probability", "folds"
-"""Outputs of a file: the mean over the folds and, for an ensemble, each fold's own in the last axis."""
+"""Names of a file's outputs: the mean over the folds and, for an ensemble, the probability of each fold (last axis)."""
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 _GRID = 64
@@ -39,8 +39,8 @@ _TEST_SIDE = 512
 class Measured(Part):
     """Comparison of a LiteRT file with its SavedModel on `windows` test windows of `side` x `side` pixels.
 
-    Times are of the machine that exported, scores None without labelled tiles, and differences those of probabilities.
-    `within` says whether the requirement `limit` is met; None: not measured.
+    Times were measured on the exporting machine. Scores are None without labelled tiles. Differences are differences of
+    probabilities. `within` says whether the file meets the requirement `limit`; None: not measured.
     """
 
     windows: int
@@ -58,10 +58,10 @@ class LiteRtFile(Part):
     """Record of one .tflite file.
 
     Args:
-        source: SavedModel it was made from, such as "ensemble".
-        tile: height and width of its input, pixels; None: any.
-        halo: border of each window that is discarded, pixels; below the bundle's halo, maps are approximate.
-        input: data type of its input.
+        source: SavedModel that the file was converted from, such as "ensemble".
+        tile: height and width of the input, pixels; None: any.
+        halo: discarded border of each window, pixels; if it is smaller than the bundle's halo, maps are approximate.
+        input: data type of the input.
     """
 
     record: FileRecord
@@ -75,7 +75,7 @@ class LiteRtFile(Part):
 
 
 class LiteRtIndex(Part):
-    """Contents of tflite.json: `model` is model.json of the bundle without its tile ids and figures.
+    """Contents of tflite.json: `model` is the bundle's model.json without tile ids, LiteRT entries and digest.
 
     `reference` holds the scores of each SavedModel on the same windows.
     """
@@ -107,19 +107,19 @@ class LiteRtIndex(Part):
 
 
 def window_grid(info: BundleInfo) -> int:
-    """Return the grid of windows, pixels: input sizes and halos are multiples of it."""
+    """Return the step of the window grid, pixels; input sizes and halos are multiples of it."""
     return math.lcm(_GRID, info.stride)
 
 
 def comparison_side(info: BundleInfo) -> int:
-    """Return the side of the windows, pixels, that a file of any input size is tested on."""
+    """Return the side, pixels, of the test windows for a file that takes any input size."""
     return rounded_up(_TEST_SIDE, window_grid(info))
 
 
 def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
-    """Return the halo, pixels, for windows of an input size (None: any).
+    """Return the halo, pixels, for windows of an input size (None: any size).
 
-    It is exact if the input has any size or leaves a core between two halos, else a quarter of the input.
+    Return the bundle's exact halo if two halos leave a core in the window, else at most a quarter of the input size.
 
     Raises:
         DataError: the size is not a multiple of the network's grid.
@@ -135,7 +135,7 @@ def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
 
 
 def warn_if_approximate(name: str, info: BundleInfo, input_size: int | None, halo: int) -> None:
-    """Warn (LimKerasWarning) if windows with this halo do not give the map of the whole scene."""
+    """Warn (LimKerasWarning) if this halo is too small for windows to give the same map as the whole scene."""
     if halo < info.halo:
         warnings.warn(
             f"{name}: its windows of {input_size} px keep a halo of {halo} px, but the network needs {info.halo} px. "
@@ -146,13 +146,13 @@ def warn_if_approximate(name: str, info: BundleInfo, input_size: int | None, hal
 
 
 class LiteRtModel:
-    """A .tflite file as `SceneModel`; `input_size` is height and width of its input in pixels, or None for any.
+    """A .tflite file as a `SceneModel`. `input_size`: height and width of the input, pixels; None: any size.
 
     Threads that share a model take turns, because an interpreter holds one image at a time.
 
     Args:
-        info: of its bundle, with the file's own halo and number of folds.
-        threads: of the interpreter; None: one per core that this process may use.
+        info: description of the bundle, with this file's halo and number of folds.
+        threads: number of interpreter threads; None: one per core that this process may use.
 
     Raises:
         BundleError: LiteRT is not installed, or the file cannot be loaded or has other inputs or outputs.
@@ -185,11 +185,11 @@ class LiteRtModel:
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Predict probability, spread and votes of images (n, height, width, bands), raw digital numbers of any size.
 
-        For a file of one input size, images are cut into windows, the last ones padded by repeating their edge.
+        If the file has a fixed input size, images are cut into windows; the last ones are padded with edge values.
 
         Raises:
-            DataError: images of another number of dimensions or bands, or without pixels.
-            BundleError: the answer has another size, or is no probability.
+            DataError: `images` has the wrong number of dimensions or bands, or no pixels.
+            BundleError: the file's output has a wrong size, or is not a probability.
         """
         array = checked_images(images, self.info.bands)
         folds = np.stack([self._folds(image) for image in array])
@@ -220,7 +220,7 @@ class LiteRtModel:
         return folds
 
     def _raw(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Convert pixels to the type of the input, and to its scale if it is quantised."""
+        """Convert pixels to the data type of the input, and quantise them if the input is quantised."""
         dtype, (scale, zero) = np.dtype(self._input["dtype"]), self._input["quantization"]
         values = image[np.newaxis]
         if scale:
@@ -245,10 +245,10 @@ def padded(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
-    """Load a .tflite file by the tflite.json beside it; `threads` as in `LiteRtModel`.
+    """Load a .tflite file, described by tflite.json in the same folder; `threads` as in `LiteRtModel`.
 
     Raises:
-        BundleError: one of the two files is missing, damaged or not of this export.
+        BundleError: one of the two files is missing or damaged, or they come from different exports.
 
     Warns:
         LimKerasWarning: the file's windows are too small for exact maps.

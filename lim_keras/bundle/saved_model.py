@@ -42,10 +42,10 @@ _STATE = frozenset(
 """Stateful operations that stay inside the graph: variables, and calls of its functions."""
 
 _CHECKPOINT = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2"})
-"""Operations of the two checkpoint functions of every SavedModel, which loading does not call."""
+"""Operations in the two checkpoint functions of every SavedModel; loading does not call these functions."""
 
 _OUTSIDE = ("Dataset", "File", "LoadAndRemap", "PyFunc", "Reader", "Snapshot", "Xla")
-"""Parts of names of stateless operations that reach out of the graph or run other programs."""
+"""Name parts of stateless operations that access files or run code outside the graph."""
 
 _NAMES_ONLY = frozenset({"ShardedFilename", "ShardedFilespec"})
 
@@ -53,14 +53,14 @@ _UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, DecodeError, LookupError, OSError, RuntimeError),
     *(TypeError, ValueError, tf.errors.OpError),
 )
-"""Errors of TensorFlow for files that it cannot load."""
+"""Errors that TensorFlow raises for files that it cannot load."""
 
 
 def load_graph(folder: Path, made_with: str) -> Any:
-    """Load a SavedModel whose graph only computes; `made_with` is its version of TensorFlow, for the message.
+    """Load a SavedModel if its graph only computes. `made_with`: TensorFlow version of the export, for the error text.
 
     Raises:
-        BundleError: the graph has other operations, or TensorFlow cannot load it.
+        BundleError: the graph has operations that do more than compute, or TensorFlow cannot load it.
     """
     try:
         saved = saved_model_pb2.SavedModel.FromString((folder / _PB_FILE).read_bytes())
@@ -79,10 +79,10 @@ def load_graph(folder: Path, made_with: str) -> Any:
 
 
 def _foreign(graph: Any) -> Iterator[str]:
-    """Yield the names of operations that a graph and its functions may not have."""
+    """Yield the names of forbidden operations in a graph and its functions."""
     functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
     saving = {name for name, nodes in functions.items() if any(node.op in _CHECKPOINT for node in nodes)}
-    # A saving function must not be callable, neither by an object nor by another function.
+    # A function may save only if no object and no other function can call it.
     callable_names = set(graph.object_graph_def.concrete_functions)
     for name, nodes in functions.items():
         callable_names.update(called for node in nodes for called in _called(node) if called != name)
@@ -120,11 +120,11 @@ class Bundle:
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), float32, 0 to 1.
 
-        `images` are raw digital numbers (n, height, width, bands), of any height and width from 1 on.
+        `images` are raw digital numbers (n, height, width, bands); height and width are at least 1.
 
         Raises:
-            DataError: images of another number of dimensions or bands, or without pixels.
-            BundleError: the model's output has another shape or values out of range.
+            DataError: `images` has the wrong number of dimensions or bands, or no pixels.
+            BundleError: the model's output has a wrong shape or values out of range.
         """
         probability: NDArray[np.float32] = self._run(images)["probability"]
         return probability
@@ -139,7 +139,7 @@ class Bundle:
         return EnsemblePrediction(probability, np.zeros(probability.shape, np.float32), votes)
 
     def baseline(self) -> ImageBlindMask | None:
-        """Read the image-blind mask of the training tiles; None if it has none; errors as in `read_baseline`."""
+        """Read the image-blind mask of the training tiles; None if there is none. For errors, see `read_baseline`."""
         if BASELINE_FILE not in self.info.files:
             return None
         self.info.check_file(self.path, BASELINE_FILE)
@@ -153,7 +153,7 @@ class Bundle:
 
 
 def read_baseline(path: Path) -> ImageBlindMask:
-    """Read the image-blind mask of a bundle; a BundleError if its file is missing, damaged or of other arrays."""
+    """Read the image-blind mask of a bundle; raise BundleError if its file is missing, damaged or has wrong arrays."""
     mean_mask, threshold = read_arrays(path, ("mean_mask", "threshold"), _BASELINE_BYTES)
     floats = {mean_mask.dtype.kind, threshold.dtype.kind} == {"f"}
     if mean_mask.ndim != 2 or not mean_mask.size or threshold.ndim or not floats:
@@ -188,17 +188,17 @@ def load_bundle(path: StrPath, fold: int | None = None) -> Bundle:
 
 PAIR_FILE = "verify.npz"
 
-TOLERANCE = 1e-4  # largest difference of a probability: processors and TensorFlow versions sum in another order
+TOLERANCE = 1e-4  # allowed probability difference: the order of sums depends on processor and TensorFlow version
 
 _CHANGED = (
     "{}: its content is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
 )
 
-_PAIR_BYTES = 16 * 2**20  # 64 x 64 float32 pixels of a thousand bands
+_PAIR_BYTES = 16 * 2**20  # upper limit: 64 x 64 float32 pixels with 1,000 bands
 
 
 def verify_bundle(path: StrPath) -> list[str]:
-    """Compare a bundle with its model.json; models with changed files are not loaded.
+    """Compare a bundle with its model.json; do not load models whose files have changed.
 
     Returns:
         One line for each difference; empty if the bundle is unchanged.

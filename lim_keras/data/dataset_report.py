@@ -1,8 +1,8 @@
 """Dataset report: tile counts, imbalance ratios and centre bias.
 
-Imbalance is counted on resized masks, as in Chen et al. 2022 (Eq. 1-3, Table 2), for all tiles, for landslide tiles,
-and after augmentation. Centre bias is how far landslide positions in tiles depart from uniform: tiles cut around their
-landslide let a mask score well that never sees the image.
+Imbalance ratios are computed on resized masks, as in Chen et al. 2022 (Eq. 1-3, Table 2), for all tiles, for landslide
+tiles, and after augmentation. Centre bias is how far landslide positions in tiles depart from uniform. If tiles are cut
+around their landslides, a mask that ignores the image can score well.
 """
 
 import json
@@ -24,12 +24,12 @@ from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import write_text
 
 SAMPLES_PER_LANDSLIDE_TILE: dict[AugmentationName, int] = {"paper": PAPER_RECIPES, "dihedral": 1, "none": 1}
-"""Samples that a landslide tile gives in an epoch."""
+"""Number of samples per landslide tile in an epoch."""
 
 UNIFORM_STD = 1 / math.sqrt(12)
-"""Standard deviation of a uniform position in 0..1."""
+"""Standard deviation of a position that is uniformly distributed in 0..1."""
 
-# Folds of the held-out F1 of the image-blind mask.
+# Number and seed of the folds for the held-out F1 of the image-blind mask.
 _FOLDS, _SEED = 5, 2022
 
 _NO_LANDSLIDE = "No mask holds a landslide pixel, so there is no position to learn. Give tiles with landslides."
@@ -107,7 +107,7 @@ def measure_imbalance(
 
     Args:
         masks: kind and mask (height, width) {0, 1, 255} of every tile.
-        size: masks are resized to size x size by nearest neighbour first, pixels.
+        size: side, pixels, that masks are resized to (nearest neighbour) before counting.
         augmentation: "paper" makes four samples of each landslide tile (Fig. 6).
 
     Raises:
@@ -137,8 +137,8 @@ class CentroidSpread:
 
     Attributes:
         tiles: number of tiles with a landslide.
-        mean_x, mean_y: 0..1 of the tile's width and height; 0.5 without bias.
-        std_x, std_y: in the same unit; `UNIFORM_STD` without bias.
+        mean_x, mean_y: mean position, as a fraction of the tile's width and height; 0.5 without bias.
+        std_x, std_y: standard deviation in the same unit; `UNIFORM_STD` without bias.
     """
 
     tiles: int
@@ -150,13 +150,13 @@ class CentroidSpread:
 
 @dataclass(frozen=True, slots=True)
 class CentreBias:
-    """Positions of landslides, and F1 of the image-blind mask: the mean of the masks, cut at a threshold.
+    """Positions of landslides, and F1 of the image-blind mask, which is the mean mask cut at a threshold.
 
     Attributes:
         spread: positions of the centroids.
-        threshold, f1: cut of highest landslide F1 on the tiles that the mean mask was made from.
-        held_out_f1: F1 of blind masks on tiles of other folds; None without folds.
-        everywhere_f1: F1 of calling every pixel landslide: what a blind mask reaches without bias.
+        threshold, f1: threshold with the highest landslide F1 on the tiles of the mean mask, and that F1.
+        held_out_f1: F1 of image-blind masks, each on the fold that it was not made from; None without folds.
+        everywhere_f1: F1 if every pixel is predicted as landslide. Without bias, an image-blind mask scores the same.
     """
 
     spread: CentroidSpread
@@ -168,7 +168,7 @@ class CentreBias:
 
 @dataclass(frozen=True, slots=True)
 class _Occupancy:
-    """Number of tiles that are landslide, and that are labelled, at each position (size, size)."""
+    """Number of tiles with landslide, and of tiles with a label, at each position (size, size)."""
 
     landslide: Counts
     labelled: Counts
@@ -190,7 +190,7 @@ class _Occupancy:
         return (self.landslide / np.maximum(self.labelled, 1)).astype(np.float32)
 
     def best_cut(self) -> tuple[float, float]:
-        """Return the threshold of highest F1, and that F1; every distinct value of the mean mask is tried."""
+        """Return the threshold with the highest F1 among all distinct values of the mean mask, and that F1."""
         truth = int(self.landslide.sum())
         if not truth:
             raise DataError(_NO_LANDSLIDE)
@@ -209,8 +209,8 @@ def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int]
 
     Args:
         masks: (height, width) {0, 1, 255}.
-        size: masks are compared at size x size, pixels.
-        folds: fold of each mask; blind masks of the other folds are scored on it.
+        size: side, pixels, that masks are resized to before the comparison.
+        folds: fold of each mask. The image-blind mask made from the other folds is scored on each fold.
 
     Raises:
         DataError: no mask holds a landslide pixel, or one fold holds all of them.
@@ -295,7 +295,7 @@ class DatasetReport:
         return cls(tiles, imbalance, bias)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every figure, ready for JSON; a ratio without landslide pixels is None."""
+        """Return all numbers in a form that JSON can store; a ratio without landslide pixels is None."""
         report = self.imbalance
         return {
             "data": str(self.tiles.root),

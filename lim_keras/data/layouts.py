@@ -1,7 +1,7 @@
 """Layouts of labelled tiles on disk: find the tiles, then check every file.
 
-To read another layout, write a function from a path to candidates and messages, and add it to `LAYOUTS`. A layout whose
-masks are no raster files converts them to PNG or GeoTIFF masks of 0, 1 and 255 first.
+To read another layout, write a function that takes a path and returns candidates and messages, and add it to `LAYOUTS`.
+If the masks of the layout are not raster files, convert them first to PNG or GeoTIFF with the values 0, 1 and 255.
 """
 
 import os
@@ -24,7 +24,7 @@ from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
 
 Found = tuple[list[Candidate], list[str]]
-"""Tiles that a layout lists, and messages about files that do not pair."""
+"""Tiles that a layout lists, and messages about problems with its files."""
 
 _MANIFEST = "tiles.csv"
 _READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
@@ -34,12 +34,12 @@ _USABLE_ID = re.compile(r"[^\s#./\\]([^\n\r/\\]*[^\s/\\])?")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One arrangement of tiles.
+    """Arrangement of tile files on disk.
 
     Attributes:
-        description: for the error that no layout matches.
-        matches: whether a path holds this layout.
-        find: list the tiles of such a path.
+        description: text for the error message when no layout matches.
+        matches: function that tells whether a path holds this layout.
+        find: function that lists the tiles of such a path.
     """
 
     description: str
@@ -55,11 +55,10 @@ def read_tiles(
     Args:
         path: a manifest (.csv) or a folder.
         progress: receives the number of checked tiles.
-        decode: False trusts the pixel counts of a manifest and reads only the headers of its images; for files that
-            were checked before.
+        decode: if False, trust the manifest's pixel counts and read image headers only, for files checked before.
 
     Raises:
-        DataError: no layout matches, or one error that lists the first 20 bad files and counts the rest.
+        DataError: no layout matches, or files are bad; the error lists the first 20 bad files and counts the rest.
     """
     path = Path(path)
     if not path.exists():
@@ -86,7 +85,7 @@ def _has_kind_folders(path: Path) -> bool:
 
 
 def _find_bijie(folder: Path) -> Found:
-    """List the tiles of landslide/{image,mask} and non-landslide/{image,mask}, as the Bijie data set is published."""
+    """List the tiles of landslide/{image,mask} and non-landslide/{image,mask}, the layout of the Bijie data set."""
     candidates, problems = [], []
     for kind in get_args(Kind):
         part = folder / kind
@@ -140,7 +139,7 @@ def _contents(folder: Path) -> str:
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Return image files by stem, sorted by name, without hidden files and other types; and messages."""
+    """Return image files by stem, sorted by name, and messages about image types that are not read."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     problems = []
     for path in sorted(folder.iterdir()):

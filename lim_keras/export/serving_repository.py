@@ -53,7 +53,7 @@ prometheus_config {
 }
 """
 
-# No characters that YAML, docker compose ($) or its short mount syntax (:) interpret.
+# Exclude characters that have a meaning in YAML, in docker compose ($) or in its short mount syntax (:).
 _BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
 
 _HEAD = "# Written by `lim-keras export --serving`, which moves versions and labels and keeps all other entries.\n"
@@ -61,7 +61,7 @@ _HEAD = "# Written by `lim-keras export --serving`, which moves versions and lab
 
 @dataclass(frozen=True)
 class Served:
-    """Labelled and loaded versions of a bundle in a repository, and the repository's folder as the server sees it."""
+    """Labelled and loaded versions of a bundle in a repository, and the repository's path on the server."""
 
     stable: int
     canary: int
@@ -70,7 +70,7 @@ class Served:
 
 
 def check_base_path(path: str) -> str:
-    """Return a base path without its last slash, if compose.yaml can hold it; raise BundleError otherwise."""
+    """Return a base path without its trailing slash; raise BundleError if compose.yaml cannot hold it."""
     base = path.rstrip("/")
     if not _is_base_path(base):
         raise BundleError(
@@ -86,10 +86,10 @@ def _is_base_path(base: str) -> bool:
 
 
 def templates(model: str, base_path: str) -> dict[str, str]:
-    """Return the files that users may edit, by name: an export writes them only if they are missing.
+    """Return the text of each file that users may edit, by name; an export writes only files that are missing.
 
-    `model`: name of the model whose health compose.yaml checks. `base_path`: mount point of the repository; an address
-    is replaced by `/models`.
+    `model`: name of the model whose health compose.yaml checks. `base_path`: mount point of the repository; for an
+    address, the mount point is `/models`.
     """
     mount = base_path if base_path.startswith("/") else CONTAINER_PATH
     compose = (files("lim_keras.export") / "templates" / "compose.yaml").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def serving_messages(name: str) -> Any:
 
 
 def read_models(path: Path, models: Sequence[str]) -> Served | None:
-    """Read the common entry of a bundle's models in models.config; None if there is no such file."""
+    """Read the settings that all models of a bundle share in models.config; None if the file does not exist."""
     if not path.exists():
         return None
     found = {entry.name: entry for entry in _parse(path).model_config_list.config}
@@ -144,7 +144,7 @@ def _served(entry: Any, path: Path) -> Served:
 
 
 def models_text(path: Path, models: Sequence[str], served: Served) -> str:
-    """Return models.config with these models and all other entries of the file at `path`."""
+    """Return the text of models.config: the entries of these models, and all other entries of the file at `path`."""
     config = _parse(path) if path.exists() else serving_messages("config.model_server_config_pb2").ModelServerConfig()
     entries = {entry.name: entry for entry in config.model_config_list.config}
     for name in models:
@@ -209,7 +209,7 @@ def _request(image: NDArray[Any], model: str, signature: str) -> Any:
 
 @dataclass(frozen=True)
 class ServingExport:
-    """Result of an export: models, their versions, and the added version; None if only labels moved."""
+    """Result of an export: models, their versions, and the added version (None if only labels moved)."""
 
     folder: Path
     models: tuple[str, ...]
@@ -251,7 +251,7 @@ def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None,
 
 
 def served_models(info: BundleInfo) -> dict[str, str]:
-    """Map names of models on a server to their folders in the bundle; the one that predicts comes first."""
+    """Map model names on the server to folders in the bundle; the model that predicts comes first."""
     folders = model_folders(info.folds)
     if info.folds == 1:
         return {info.name: folders[0]}
@@ -308,7 +308,7 @@ def _files(info: BundleInfo, source: str) -> list[str]:
 
 
 def _next_version(folder: Path, models: Iterable[str], before: Served | None) -> int:
-    """Return the version after the highest one of any model, be it on the disk or in models.config only."""
+    """Return 1 + the highest version of any model, on disk or in models.config."""
     there = [path.name for model in models for path in (folder / model).glob("*") if path.name.isdecimal()]
     named = () if before is None else before.loaded
     return max([*map(int, there), *named], default=0) + 1
@@ -358,7 +358,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> None:
-    """Write the files that clients read, models.config last; keep templates that exist."""
+    """Write the files that clients read, models.config last; keep existing templates."""
     first = next(iter(models))
     texts = {name: text for name, text in templates(first, served.base_path).items() if not (folder / name).exists()}
     texts |= _stable_info(folder, first, served.stable)
@@ -367,7 +367,7 @@ def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> Non
 
 
 def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
-    """Return model.json of the stable version by name; nothing if it was deleted: clients keep the file they have."""
+    """Return model.json of the stable version by file name; empty if it was deleted, so that the old file stays."""
     place = folder / model / str(version)
     try:
         return {INFO_FILE: (place / EXTRA / INFO_FILE).read_text(encoding="utf-8")}
@@ -382,7 +382,7 @@ def _stable_info(folder: Path, model: str, version: int) -> dict[str, str]:
 
 
 def _replace_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write all files beside their places, then replace them in their order."""
-    with ExitStack() as stack:  # leaves the files in reverse order
+    """Write all files under temporary names, then replace the old files in the given order."""
+    with ExitStack() as stack:  # closes the files in reverse order
         for name, text in reversed(list(texts.items())):
             stack.enter_context(atomic_file(folder / name)).write_text(text, encoding="utf-8")

@@ -26,7 +26,7 @@ _SEED = 2022
 
 
 class OneWindow(tf.Module):
-    """Loaded SavedModels, one per fold, as one function of a window of `tile` x `tile` pixels (None: any size)."""
+    """One function that runs SavedModels, one per fold, on a window of `tile` x `tile` pixels (None: any size)."""
 
     def __init__(self, models: Sequence[Any], tile: int | None, bands: int, dtype: str) -> None:
         super().__init__()
@@ -54,17 +54,17 @@ def convert(
 
     Args:
         models: loaded SavedModels, one per fold.
-        variant: float32; float16: large constants in half precision; dynamic: weights of eight bits; int8: eight bits
-            throughout, input and output included.
+        variant: number type: float32, float16 (large constants in half precision), dynamic (8-bit weights), or int8
+            (8-bit weights, activations and output).
         tile: height and width of the input, pixels; None: any.
-        info: of the bundle.
-        calibration: windows (h, w, bands), of the input's size if it has one, which set the scales of int8.
+        info: description of the bundle.
+        calibration: windows (h, w, bands) that set the scales of int8; of the input size if that is fixed.
     """
-    # The converter quantises float inputs only; it then makes the input eight bits itself.
+    # The converter quantises float inputs only, so the graph of int8 has a float input.
     graph = OneWindow(models, tile, info.bands, "float32" if variant == "int8" else input_type(info))
     rounded = rounded_depthwise_kernels(models) if variant == "int8" else nullcontext()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), rounded:
-        warnings.simplefilter("ignore")  # the converter's remarks on itself
+        warnings.simplefilter("ignore")  # warnings about the converter's own code
         tf.saved_model.save(graph, folder, signatures={SIGNATURE: graph.run})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if variant in ("dynamic", "int8"):
@@ -79,7 +79,7 @@ def convert(
 
 
 def input_type(info: BundleInfo) -> Literal["uint8", "float32"]:
-    """Return the input type of a file: uint8 as the bundle, else float32, which holds uint16 exactly."""
+    """Return the input type of a file: uint8 for a uint8 bundle, else float32, which represents uint16 exactly."""
     return "uint8" if info.dtype == "uint8" else "float32"
 
 
@@ -95,10 +95,10 @@ def calibration_windows(tiles: TileSet, gsd_m: float | None, tile: int, count: i
 
 
 MAX_DIFFERENCE: dict[Variant, float] = {"float32": 1e-5, "float16": 2e-3}
-"""Largest allowed difference of a probability from the SavedModel's."""
+"""Largest allowed difference between the probabilities of a file and its SavedModel."""
 
 MAX_IOU_LOSS = 0.01
-"""Largest allowed loss of landslide IoU for files of eight bits."""
+"""Largest allowed loss of landslide IoU for 8-bit files (dynamic and int8)."""
 
 Window = tuple[NDArray[Any], NDArray[np.uint8]]
 """Image (h, w, bands) and mask (h, w) of 0, 1 and 255."""
@@ -130,7 +130,7 @@ class Tally:
         return self.confusion.scores()[name] if self.confusion.pixels else None
 
     def measured(self, variant: Variant, side: int, reference: Tally) -> Measured:
-        """Return the figures, and whether they are within the variant's limit; `side`: of the windows, pixels."""
+        """Return the measurements, and whether they meet the variant's limit. `side`: side of the windows, pixels."""
         iou, known = self.score("iou_landslide"), reference.score("iou_landslide")
         within: bool | None
         if variant in MAX_DIFFERENCE:
@@ -168,7 +168,7 @@ def compare(
     for image, mask in windows:
         height, width = mask.shape
         shown = padded(image, side)
-        if not expected_tally.windows:  # the first run packs weights and starts threads
+        if not expected_tally.windows:  # not timed: the first run packs weights and starts threads
             for model in models.values():
                 model.run(shown)
         expected = reference(shown[np.newaxis])[0, :height, :width]
@@ -184,7 +184,7 @@ def compare(
 
 
 def tile_windows(tiles: TileSet, gsd_m: float | None, side: int) -> Iterator[Window]:
-    """Yield tiles at the ground sample distance of training, cut into pieces of at most `side` pixels."""
+    """Yield tiles at the training ground sample distance, cut into pieces of at most `side` x `side` pixels."""
     store = TileStore(tiles, gsd_m, gsd_m, cache="none")
     for position in range(len(store)):
         image, mask = store.get(position)
@@ -195,7 +195,7 @@ def tile_windows(tiles: TileSet, gsd_m: float | None, side: int) -> Iterator[Win
 
 
 def random_windows(bands: int, high: float, side: int) -> Iterator[Window]:
-    """Yield unlabelled random pixels 0..high, which compare the arithmetic only."""
+    """Yield windows of random pixels 0..high without labels; they compare arithmetic, not scores."""
     rng = np.random.default_rng(0)
     for _ in range(_RANDOM_WINDOWS):
         image = rng.uniform(0, high, (side, side, bands))

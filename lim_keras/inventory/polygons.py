@@ -25,7 +25,7 @@ _BATCH = 256
 
 
 def read_mask_info(mask: Path) -> RasterInfo:
-    """Read the header of a landslide mask; a DataError if it is not one band of uint8."""
+    """Read the header of a landslide mask; raise DataError if it is not one band of uint8."""
     info = read_info(mask)
     if info.bands != 1 or info.dtype != "uint8":
         raise DataError(
@@ -36,9 +36,9 @@ def read_mask_info(mask: Path) -> RasterInfo:
 
 
 def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
-    """Outline the landslides of a mask: a polygon for each group of landslide pixels that share sides.
+    """Outline the landslides of a mask: one polygon for each group of landslide pixels that share sides.
 
-    Returns polygons in pixels, (column, row), and the first pixel (n, 2) of each, by which they are sorted row by row.
+    Returns polygons in pixels, (column, row), and the first pixel (n, 2) of each, both in row order of the first pixel.
     """
     found = []
     with RasterReader(mask) as raster:
@@ -75,9 +75,9 @@ def place(outlines: Polygons, ground: Georeference) -> Polygons:
 def fill_holes(
     outlines: Polygons, seeds: NDArray[np.int64], limit_m2: float, ground: Georeference
 ) -> tuple[Polygons, NDArray[np.bool_]]:
-    """Fill holes of outlines in pixels up to an area, math.inf: all. `seeds` holds a pixel (n, 2) of each outline.
+    """Fill holes up to `limit_m2` (math.inf: all) in outlines given in pixels. `seeds`: a pixel (n, 2) of each outline.
 
-    Returns the outlines, and which of them (n,) lie in a filled hole and so belong to another landslide now.
+    Returns the outlines, and a mask (n,) of those that lie in a filled hole and thus belong to the landslide around it.
     """
     swallowed = np.zeros(len(outlines), np.bool_)
     rings, owner = shapely.get_rings(outlines, return_index=True)
@@ -95,11 +95,11 @@ def fill_holes(
 
 
 def simplify(outlines: Polygons, tolerance_px: float) -> Polygons:
-    """Remove vertices whose triangle with their neighbours is smaller than the square of a tolerance, in pixels.
+    """Remove vertices whose triangle with the two neighbours has an area below `tolerance_px` ** 2.
 
-    This is the algorithm of Visvalingam and Whyatt (1993) on all outlines at once (GEOS 3.12): they stay valid, and
-    outlines that meet do not overlap. Older versions of shapely and GEOS simplify each outline alone (Douglas and
-    Peucker 1973), so that outlines that meet in a corner may overlap by less than the tolerance.
+    Source: Visvalingam and Whyatt 1993. GEOS 3.12 simplifies all outlines at once: they stay valid and do not overlap.
+    Older versions of shapely and GEOS simplify each outline alone (Douglas and Peucker 1973). Then, outlines that meet
+    in a corner may overlap by less than the tolerance.
     """
     if not len(outlines) or tolerance_px <= 0:
         return outlines
@@ -114,8 +114,8 @@ def simplify(outlines: Polygons, tolerance_px: float) -> Polygons:
 def _apart(outlines: Polygons) -> list[NDArray[np.int64]]:
     """Group the indices of outlines into batches that do not touch each other.
 
-    The time of GEOS grows with the square of a batch. A simplified outline stays within its bounds, so only outlines
-    whose bounds touch, directly or through others, belong together.
+    The run time of GEOS grows with the square of the batch size. A simplified outline stays within its bounding box, so
+    only outlines whose boxes touch, directly or through other boxes, must be in one batch.
     """
     boxes = shapely.box(*shapely.bounds(outlines).T)
     first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
@@ -142,12 +142,12 @@ def ring_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[Floats
 
 
 def clean_polygons(geometries: geopandas.GeoSeries, name: str) -> geopandas.GeoSeries:
-    """Make geometries of any kind single, valid, two-dimensional polygons; everything else in them is left out.
+    """Convert geometries to single, valid, two-dimensional polygons; drop everything else, such as lines.
 
-    Warns (LimKerasWarning, with the `name` of their source) if some were invalid and were repaired.
+    Warns (LimKerasWarning) if invalid polygons were repaired; the warning gives `name` as their source.
     """
     shapes = shapely.force_2d(geometries.dropna().to_numpy())
-    shapes = shapes[np.isfinite(shapely.bounds(shapes)).all(axis=-1)]  # empty, or beyond what the CRS can show
+    shapes = shapes[np.isfinite(shapely.bounds(shapes)).all(axis=-1)]  # not finite: empty or outside the CRS
     invalid = ~shapely.is_valid(shapes)
     if invalid.any():
         shapes[invalid] = shapely.make_valid(shapes[invalid])
@@ -157,7 +157,7 @@ def clean_polygons(geometries: geopandas.GeoSeries, name: str) -> geopandas.GeoS
 
 
 def cut_polygons(polygons: geopandas.GeoSeries, area: Any) -> geopandas.GeoSeries:
-    """Cut polygons at an area, a polygon or multi-polygon in their CRS; returns single polygons."""
+    """Clip polygons to an area, a polygon or multi-polygon in the same CRS; return single polygons."""
     shapely.prepare(area)
     shapes = np.array(polygons)
     across = ~shapely.covers(area, shapes)
@@ -166,6 +166,6 @@ def cut_polygons(polygons: geopandas.GeoSeries, area: Any) -> geopandas.GeoSerie
 
 
 def _parts(shapes: NDArray[Any]) -> NDArray[Any]:
-    """Take single polygons out of geometries, twice because a collection may hold multi-polygons."""
+    """Split geometries into single polygons; split twice, because a collection may hold multi-polygons."""
     parts = shapely.get_parts(shapely.get_parts(shapes))
     return np.asarray(parts[shapely.area(parts) > 0])

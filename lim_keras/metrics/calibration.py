@@ -31,7 +31,7 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-# float32 as predictions are, so that `probability >= threshold` selects the pixels of the same bins.
+# float32, like predictions, so that `probability >= threshold` selects whole bins.
 _EDGES = _sigmoid(_CUTS).astype(np.float32)
 
 
@@ -41,7 +41,7 @@ class Calibration:
 
     Args:
         temperature: > 0; above 1 for an overconfident network.
-        bias: below 0 for a network whose training tiles had a larger share of landslides than the ground has.
+        bias: below 0 if the training tiles have a larger landslide share than the mapped terrain.
 
     Source: Platt 1999; Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
@@ -95,7 +95,7 @@ class ProbabilityHistogram:
             )
 
     def add(self, probability: ArrayLike, mask: ArrayLike) -> None:
-        """Count pixels of a probability 0..1 and a mask of one shape: 1 landslide, 0 background, others ignored."""
+        """Count pixels of probabilities 0..1 and a mask of equal shape: 1 landslide, 0 background, others ignored."""
         values, labels = np.asarray(probability, np.float32), np.asarray(mask)
         if values.shape != labels.shape:
             raise DataError(
@@ -111,7 +111,7 @@ class ProbabilityHistogram:
             self.counts[label] += np.bincount(np.searchsorted(_EDGES, chosen, side="right"), minlength=BINS)
 
     def __add__(self, other: "ProbabilityHistogram") -> "ProbabilityHistogram":
-        """Add the counts of two."""
+        """Add the counts of two histograms."""
         return ProbabilityHistogram(self.counts + other.counts)
 
     @property
@@ -120,7 +120,7 @@ class ProbabilityHistogram:
         return float(self.counts[1].sum() / max(self.counts.sum(), 1))
 
     def at_share(self, landslide_share: float) -> "ProbabilityHistogram":
-        """Weight background pixels so that the histogram has another landslide share, between 0 and 1.
+        """Reweight background pixels so that the landslide share becomes `landslide_share`, between 0 and 1.
 
         Source: Saerens et al. 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities".
         """
@@ -141,7 +141,7 @@ class ProbabilityHistogram:
         return float(loss.sum() / self.counts.sum())
 
     def average_precision(self) -> float:
-        """Compute average precision over all bin edges, which calibration does not change; NaN without landslides."""
+        """Compute average precision over all bin edges; calibration does not change it. NaN without landslides."""
         return average_precision_of(self.counts)
 
     def confusions(self) -> NDArray[np.int64]:
@@ -186,14 +186,14 @@ class ProbabilityHistogram:
 
 
 def pool_histograms(histograms: Iterable[ProbabilityHistogram]) -> ProbabilityHistogram:
-    """Add histograms."""
+    """Add histograms into one."""
     return sum(histograms, start=ProbabilityHistogram())
 
 
 def fit_calibration(histogram: ProbabilityHistogram) -> Calibration:
-    """Fit temperature (0.05..20) and bias by least log loss; see `Calibration`."""
+    """Fit the temperature (0.05..20) and bias that minimise the log loss; see `Calibration`."""
     histogram.require_both_classes()
-    # The logarithm keeps the temperature positive; the loss has one minimum.
+    # Fit log(temperature), which keeps the temperature positive. The loss has one minimum.
     found = minimize(
         lambda x: histogram.log_loss(Calibration(float(np.exp(x[0])), float(x[1]))),
         x0=(0.0, 0.0),
@@ -207,7 +207,7 @@ def fit_calibration(histogram: ProbabilityHistogram) -> Calibration:
 def best_threshold(histogram: ProbabilityHistogram, calibration: Calibration = UNCALIBRATED) -> tuple[float, float]:
     """Return the threshold of calibrated probabilities with the highest landslide F1, and that F1.
 
-    Where a range of thresholds has this F1, the middle of the range is taken.
+    If a range of thresholds has this F1, the middle of the range is returned.
     """
     histogram.require_both_classes()
     f1 = np.asarray(scores(*histogram.confusions())["f1"])
@@ -234,7 +234,7 @@ class ImageBlindMask:
     def fit(
         cls, mean_mask: NDArray[np.floating[Any]], masks: Iterable[NDArray[np.uint8]], size: int | None = None
     ) -> Self:
-        """Choose the threshold of highest landslide F1 over training masks.
+        """Choose the threshold with the highest landslide F1 over training masks.
 
         Args:
             mean_mask: (height, width), 0..1.
@@ -259,7 +259,7 @@ class ImageBlindMask:
 
 
 def _resized(mean_mask: NDArray[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Resize bilinearly; a mean of masks is smooth, so that shrinking needs no filter."""
+    """Resize bilinearly; a mean mask is smooth, so shrinking it needs no filter."""
     height, width = shape
     resized = cv2.resize(mean_mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.clip(resized, 0, 1)

@@ -1,7 +1,7 @@
 """Keras metrics for landslide masks.
 
-`y_true` and `y_pred` are as for the losses. A `sample_weight` (n,), (n, 1, 1), (n, h, w) or (n, h, w, 1) multiplies the
-counts of pixels.
+`y_true` and `y_pred` have the same shapes as for the losses. A `sample_weight` (n,), (n, 1, 1), (n, h, w) or
+(n, h, w, 1) multiplies the pixel counts.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class AllScores(_ConfusionMetric):
     """All scores of `binary.SCORES` from one confusion matrix.
 
     `model.compile(metrics=[AllScores()])` logs `accuracy`, `precision`, `recall`, `f1`, `iou_landslide`,
-    `iou_background`, `miou` and `mcc`, and each with `val_`. The variable `counts` holds tp, fp, fn, tn.
+    `iou_background`, `miou` and `mcc`, and the same with prefix `val_`. The variable `counts` holds tp, fp, fn, tn.
 
     Args:
         threshold: a pixel is landslide where its probability is >= threshold, 0 < threshold < 1.
@@ -227,7 +227,7 @@ class AveragePrecision(keras.metrics.Metric):
         landslide, valid, prediction = _pixels(y_true, y_pred, self.ignore_value)
         probability = ops.sigmoid(prediction) if self.from_logits else ops.clip(prediction, 0.0, 1.0)
         steps = ops.cast(ops.floor(probability * (self.bins - 1)), "int32")
-        # Ignored pixels go to an additional bin: without sample weights, bincount then needs no weights.
+        # An additional bin counts ignored pixels, so that bincount needs no weights without sample weights.
         steps = ops.where(valid, steps + self.bins * ops.cast(landslide, "int32"), 2 * self.bins)
         weights = None if sample_weight is None else ops.reshape(_weights(valid, sample_weight), (-1,))
         counts = ops.bincount(ops.reshape(steps, (-1,)), weights=weights, minlength=2 * self.bins + 1)

@@ -59,8 +59,8 @@ def decode_unet(features: Sequence[Any], channels: int, dropout: float = 0.0) ->
 
     Arguments and result are as in `decode_fcn`. Stages have `channels` channels at 1/1 and 1/2, and twice as many at
     each coarser scale, up to 8 x `channels`. Upsampling is bilinear. Skips are batch-normalised, because VGG16 features
-    are in the hundreds and would dominate the upsampled map. There is no skip at 1/1, because the encoder's finest map
-    is at 1/2. The scored features are not rectified (see `score`).
+    reach values in the hundreds and would dominate the upsampled map. There is no skip at 1/1, because the encoder's
+    finest map is at 1/2. The scored features are not rectified (see `score`).
     """
     x = None
     for scale in reversed(range(len(features))):
@@ -92,10 +92,10 @@ _SCALES = 5
 
 @keras.saving.register_keras_serializable(package="lim_keras")
 class MaxUnpool(keras.layers.Layer):
-    """Put each value where 2 x 2 max pooling of the reference has its maximum, and zeros elsewhere.
+    """Put each value at the position of the maximum in its 2 x 2 block of the reference, and zeros elsewhere.
 
-    The first of equal maxima in row order counts, as for pooling indices. Positions are found by comparison
-    in place of `max_pool_with_argmax`, so that LiteRT runs the layer. The reference gets no gradient.
+    If maxima are equal, the first one in row order counts, as in pooling indices. The layer finds positions by
+    comparison, not by `max_pool_with_argmax`, so that LiteRT can run it. The reference gets no gradient.
     """
 
     def call(self, values: Any, reference: Any) -> Any:
@@ -120,12 +120,12 @@ class MaxUnpool(keras.layers.Layer):
 def decode_segnet(features: Sequence[Any], channels: int, dropout: float = 0.0) -> Any:
     """Build SegNet's decoder (Badrinarayanan et al. 2017): unpool by the encoder's positions, convolve twice.
 
-    Arguments and result are as in `decode_fcn`; for a max-pooling encoder, `features` holds the five maps before
-    pooling, at 1/1 .. 1/16, after the five. They give the positions from 1/16 to 1/1. For an encoder with strided
-    convolutions (MobileNetV2), each unpooling uses the position of the maximum in every 2 x 2 block of the encoder's
-    map at that scale, and the step to 1/1, where the encoder has no map, is bilinear. Unpooling works channel by
-    channel, so that stages have the encoder's channels; the last one has `channels`. Every stage has two convolutions;
-    SegNet has two or three. The last one is not rectified (see `score`).
+    Arguments and result are as in `decode_fcn`. For a max-pooling encoder, `features` also holds the five maps before
+    pooling, at 1/1 .. 1/16, which give the positions. For an encoder with strided convolutions (MobileNetV2), each
+    unpooling uses the position of the maximum in every 2 x 2 block of the encoder's map at that scale. The step to 1/1,
+    where this encoder has no map, is bilinear. Unpooling works channel by channel, so each stage has as many channels
+    as the encoder at that scale; the last stage has `channels`. Every stage has two convolutions; in the paper, some
+    have three. The last convolution is not rectified (see `score`).
     """
     pooled, references = features[:_SCALES], list(features[_SCALES:]) or [None, *features[: _SCALES - 1]]
     x = pooled[-1]
@@ -151,7 +151,7 @@ def _double(x: Any, reference: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Function that builds a decoder, as `decode_fcn`; `unpools`: it uses the encoder's maps before pooling."""
+    """Function that builds a decoder, like `decode_fcn`. `unpools`: it uses the encoder's maps before pooling."""
 
     decode: Callable[[Sequence[Any], int, float], Any]
     unpools: bool = False

@@ -88,11 +88,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation over the last axis that trains with TensorFlow's fused kernel.
 
     Keras computes moments, scale, shift and their gradients in separate operations, which is slow on CPUs. Results
-    differ by rounding only. Inference is that of Keras.
+    differ from Keras by rounding only. Inference runs the code of Keras.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalise (n, h, w, c); with a mask, as Keras does."""
+        """Normalise (n, h, w, c); with a mask, run the code of Keras."""
         if not (training and self.trainable) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         pixels = tf.convert_to_tensor(inputs)
@@ -152,8 +152,8 @@ def upsample(features: Any, factor: int, name: str) -> Any:
 def project(features: Any, channels: int, name: str) -> Any:
     """Project (n, h, w, any) to (n, h, w, channels) by 1 x 1 convolution and batch normalisation.
 
-    Without normalisation, VGG16 features, which are in the hundreds, would dominate the coarser scales. Keras's
-    momentum of 0.99 is too slow for short trainings.
+    Without normalisation, VGG16 features, which have values in the hundreds, would dominate the coarser scales. The
+    default momentum of Keras, 0.99, is too slow for short training runs.
     """
     x = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_conv")(features)
     return FusedBatchNormalization(momentum=0.9, name=f"{name}_bn")(x)

@@ -35,12 +35,12 @@ class RasterInfo:
     """Header of a raster: size in pixels, and number of the bands that are read (by default all but alpha).
 
     Attributes:
-        path: of the file; a string where it is a URL or a GDAL name.
+        path: path of the file; a string for a URL or a GDAL name.
         dtype: NumPy name of the data type.
-        crs: "" where there is none.
-        transform: pixels to units of the CRS; None where there is none.
-        gsd_m: ground sample distance, metres (side of a square as large as a pixel); None where it is unknown.
-        nodata: value of pixels without data; None where the file names none.
+        crs: coordinate reference system; "" if there is none.
+        transform: affine transform from pixels to units of the CRS; None if there is none.
+        gsd_m: ground sample distance, metres (side of a square with the area of a pixel); None if unknown.
+        nodata: value of pixels without data; None if the file sets none.
     """
 
     path: Path | str
@@ -79,9 +79,9 @@ class Georeference:
     """Position of a scene's pixels; a point is (column, row), counted from the upper left corner.
 
     Attributes:
-        transform: pixels to units of the CRS; (column, -row) for a scene without a georeference, as QGIS shows it.
-        crs: "" where there is none.
-        gsd_m: ground sample distance in metres; None where it is unknown.
+        transform: from pixels to units of the CRS; to (column, -row) for a scene without a georeference, as in QGIS.
+        crs: coordinate reference system; "" if there is none.
+        gsd_m: ground sample distance in metres; None if unknown.
     """
 
     transform: Affine
@@ -90,14 +90,14 @@ class Georeference:
 
     @classmethod
     def of(cls, info: RasterInfo, gsd_m: float | None = None) -> Georeference:
-        """Take the georeference of a raster; `gsd_m` is used where the raster has none of its own."""
+        """Take the georeference of a raster; `gsd_m` is used if the raster has no ground sample distance."""
         if info.transform is None:
             return cls(Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "", gsd_m)
         return cls(info.transform, info.crs, info.gsd_m or gsd_m)
 
     @cached_property
     def to_degrees(self) -> Transformer | None:
-        """CRS to longitude and latitude (WGS 84); None without a CRS, or with one that is local."""
+        """Transformer from the CRS to longitude and latitude (WGS 84); None without a CRS or with a local CRS."""
         if not self.crs:
             return None
         try:
@@ -107,7 +107,7 @@ class Georeference:
 
     @property
     def scale_m(self) -> float:
-        """Metres of one unit of the coordinates, for a scene without longitude and latitude; NaN where unknown."""
+        """Metres per coordinate unit, for a scene without longitude and latitude; NaN if unknown."""
         return math.nan if self.gsd_m is None else self.gsd_m / math.sqrt(abs(self.transform.determinant))
 
     def place(self, points: Floats) -> Floats:
@@ -125,8 +125,8 @@ class Georeference:
         """Measure the pixels around points (n,) on the ellipsoid; needs `to_degrees`.
 
         Returns:
-            Metres across a pixel, metres down a pixel, and azimuth of the columns' upward direction in degrees,
-            clockwise from north. (n,) each, NaN outside the area of the CRS.
+            Width and height of a pixel, metres, and azimuth of the image's upward direction, degrees clockwise from
+            north. Each is (n,), NaN outside the area of the CRS.
         """
         ends = ((columns - 0.5, rows), (columns + 0.5, rows), (columns, rows + 0.5), (columns, rows - 0.5))
         left, right, below, above = (self.degrees(np.stack(end, axis=-1)).T for end in ends)
@@ -136,7 +136,7 @@ class Georeference:
 
 
 def apply(transform: Affine, points: Floats) -> Floats:
-    """Transform points (n, 2); written out, because the operators of affine 2 and affine 3 differ."""
+    """Transform points (n, 2) without the operators of affine, which differ between affine 2 and affine 3."""
     return np.stack(_place(transform, points[:, 0], points[:, 1]), axis=-1)
 
 
@@ -154,7 +154,7 @@ def shifted(transform: Affine, column: float, row: float, step: float = 1) -> Af
 
 
 def border(box: Box, points: int = 32) -> Floats:
-    """Return points (4 * points, 2), (column, row), along the border of a box; its sides bend in another CRS."""
+    """Return points (4 * points, 2), (column, row), along the border of a box, as its sides bend in another CRS."""
     along = np.arange(points) / points
     sides = ((along, 0 * along), (1 + 0 * along, along), (1 - along, 1 + 0 * along), (0 * along, 1 - along))
     unit = np.concatenate([np.stack(side, axis=-1) for side in sides])
@@ -162,9 +162,9 @@ def border(box: Box, points: int = 32) -> Floats:
 
 
 def metres_per_degree(latitude: Floats) -> Floats:
-    """Compute the metres (n, 2) of a degree of longitude and of latitude at latitudes (n,), on the WGS 84 ellipsoid.
+    """Compute the metres (n, 2) per degree of longitude and per degree of latitude at latitudes (n,), WGS 84 ellipsoid.
 
-    Radii of curvature by Snyder 1987, USGS Professional Paper 1395, equations 4-18 and 4-20.
+    Source: radii of curvature, Snyder 1987, USGS Professional Paper 1395, equations 4-18 and 4-20.
     """
     flatten = 1 - ELLIPSOID.es * np.sin(np.radians(latitude)) ** 2
     across = ELLIPSOID.a / np.sqrt(flatten) * np.cos(np.radians(latitude))
@@ -173,10 +173,10 @@ def metres_per_degree(latitude: Floats) -> Floats:
 
 
 def ground_sample_distance(crs: Any, transform: Affine, width: int, height: int) -> float | None:
-    """Compute the metres of a pixel at a raster's centre; None without a CRS, or with a local one.
+    """Compute the ground sample distance, metres, at a raster's centre; None without a CRS or with a local CRS.
 
-    The nominal distance is kept if it is off by less than 1 %, as in UTM. In Web Mercator, which stretches by 1 /
-    cos(latitude), the distance is measured.
+    Return the pixel size in the CRS if it differs by less than 1 % from the distance measured on the ellipsoid, as in
+    UTM. Otherwise return the measured distance, as in Web Mercator, which stretches by 1 / cos(latitude).
     """
     if not crs or not (crs.is_projected or crs.is_geographic):
         return None
@@ -203,7 +203,7 @@ def _measured_gsd(crs: Any, transform: Affine, column: float, row: float) -> flo
 
 
 def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
-    """Lay out the grid on which a scene of `gsd_m` has `wanted_m` (metres); for degrees, in the UTM zone of its centre.
+    """Compute the grid that resamples a scene from `gsd_m` to `wanted_m`, metres; a scene in degrees goes to UTM.
 
     Raises:
         DataError: the scene has no CRS.
@@ -215,7 +215,7 @@ def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
         )
     crs = CRS.from_string(info.crs)
     target = crs if crs.is_projected else _utm_zone(info)
-    # A projection may stretch the ground or use feet; the ratio of the two distances is the same there.
+    # A projection may stretch the ground or use feet, but it does not change the ratio of the distances.
     step = math.sqrt(abs(info.transform.determinant)) * wanted_m / gsd_m if crs.is_projected else wanted_m
     corners = [_place(info.transform, column, row) for column in (0, info.width) for row in (0, info.height)]
     eastings, northings = zip(*corners, strict=True)
@@ -232,7 +232,7 @@ def _utm_zone(info: RasterInfo) -> CRS:
 
 
 def same_crs(one: str, other: str) -> bool:
-    """Compare two CRS strings; "" is none."""
+    """Return whether two strings mean the same CRS; "" is no CRS."""
     return one == other or bool(one and other and CRS.from_user_input(one) == CRS.from_user_input(other))
 
 
@@ -252,7 +252,7 @@ def on_grid(dataset: Any, grid: Grid, nodata: float | str) -> WarpedVRT:
 
 
 def north_up(dataset: Any) -> WarpedVRT:
-    """View one band north up, as float32 with NaN for no data; a band that is north up keeps its pixels."""
+    """View one band north up, as float32 with NaN for no data; a band that is already north up is not resampled."""
     matrix = dataset.transform
     kept = {"crs": dataset.crs, "dtype": "float32", "nodata": np.nan}
     if matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e:

@@ -29,10 +29,10 @@ Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
 Nodata = float | Literal["file", "none"]
-"""Pixels without data: those of a value, those that the file marks (nodata value, mask, alpha), or none."""
+"""Pixels without data: those with this value, those that the file marks (nodata value, mask, alpha), or none."""
 
-NO_LABEL = 255  # value of a mask's pixels without a label
-FILL_REACH = 256  # largest distance, pixels, at which a pixel without data gets its nearest pixel with data
+NO_LABEL = 255  # mask value of pixels without a label
+FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
 _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
 _CACHE_BYTES = 128 * 2**20
 _OVERVIEW_BLOCK = 2048
@@ -47,14 +47,14 @@ class RasterReader:
     Args:
         source: path, URL (`https://`, `s3://`, `file://`, ...), GDAL name (`/vsi...`), or an open rasterio dataset or
             reader, which is shared and stays open.
-        bands: bands to read: numbers from 1 on, descriptions or, without one, colours; None: all but alpha.
-        nodata: which pixels hold no data.
+        bands: numbers (from 1) or names (description, else colour) of the bands to read; None: all but alpha.
+        nodata: definition of pixels without data, see `Nodata`.
         gsd_m: ground sample distance in metres, for a raster without its own.
         grid: read the raster warped to this grid, bilinearly.
 
     Raises:
-        ConfigError: `source` is something else.
-        DataError: the raster cannot be opened, holds no such band, or the bands are complex or of several data types.
+        ConfigError: `source` has another type.
+        DataError: the raster cannot be opened or has no such band, or the bands are complex or differ in data type.
     """
 
     name: str
@@ -88,24 +88,24 @@ class RasterReader:
 
     def close(self) -> None:
         """Close what this reader opened."""
-        with self._lock:  # a thread that reads ahead may be in the middle of a window
+        with self._lock:  # another thread may be reading a window
             self._closed = True
             self._stack.close()
 
     @property
     def path(self) -> Path | str:
-        """Path of the file; a string where it is a URL or a GDAL name."""
+        """Path of the file; a string for a URL or a GDAL name."""
         return self.name if is_remote(self.name) else Path(self.name)
 
     @property
     def stem(self) -> str:
         """Name of the file without its folder and its suffix."""
-        # in a URL, `!` stands before the name in an archive, `?` and `#` after the path
+        # In a URL, `!` separates an archive from the file in it; `?` and `#` end the path.
         return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", self.name) if is_remote(self.name) else self.name).stem
 
     @property
     def fingerprint(self) -> list[int]:
-        """Numbers that change with the content: size and time of a local file, else width, height and bands."""
+        """Numbers that change with the content: size and change time of a local file, else width, height and bands."""
         try:
             status = Path(self.name).stat()
         except OSError:
@@ -119,7 +119,7 @@ class RasterReader:
 
     @property
     def has_palette(self) -> bool:
-        """Whether the file holds indices of a palette, and no other band but alpha."""
+        """Whether the file holds palette indices and no other band, except alpha."""
         kinds = set(self._file.colorinterp)
         return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
 
@@ -130,26 +130,26 @@ class RasterReader:
 
     @cached_property
     def everywhere_valid(self) -> bool:
-        """Whether every pixel is known to hold data, without reading."""
+        """Whether the file's header shows that every pixel holds data."""
         if np.dtype(self.info.dtype).kind == "f" or self.dataset is not self._file:
             return False
         flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
         return self._nodata == "none" or (self._nodata == "file" and all(MaskFlags.all_valid in one for one in flags))
 
     def on_grid(self, grid: Grid) -> RasterReader:
-        """Share the open file, warped to a grid; close it before this reader."""
+        """Return a reader of the same open file, warped to a grid; close it before this reader."""
         return RasterReader(self, bands=self.bands, nodata=self._nodata, grid=grid)
 
     def pixels(self, box: Box | None = None) -> Pixels:
         """Read pixels (height, width, bands) of a box, or of the whole raster, as they are stored."""
         box = box or self.info.box
         pixels = np.empty((box.height, box.width, len(self.bands)), self.info.dtype)
-        # GDAL interleaves the bands while it reads; doing so afterwards would take a second copy.
+        # GDAL interleaves the bands while it reads; interleaving them afterwards would need a second copy.
         self._read(self.dataset.read, box, indexes=self.bands, out=np.moveaxis(pixels, -1, 0))
         return pixels
 
     def image(self, box: Box | None = None) -> tuple[Pixels, Mask]:
-        """Read pixels, and a mask (height, width) of those that hold data, all of them finite."""
+        """Read pixels, and a mask (height, width) of those that hold data; pixels with data are finite."""
         box = box or self.info.box
         pixels = self.pixels(box)
         return pixels, self._valid(box, pixels)
@@ -163,8 +163,8 @@ class RasterReader:
     def filled(self, box: Box, around: Box, beyond: ArrayLike) -> tuple[Pixels, Mask]:
         """Read pixels of a box with gaps filled, and a mask (height, width) of those that hold data.
 
-        A filled pixel depends on the pixels inside `around` within FILL_REACH alone, not on the box. Farther from any
-        data, it gets `beyond`, a value for each band.
+        A filled pixel depends only on pixels of `around` within FILL_REACH of it, not on the box. A pixel farther than
+        FILL_REACH from any data gets `beyond`, one value per band.
         """
         pixels, valid = self.image(box)
         if valid.all():
@@ -179,7 +179,7 @@ class RasterReader:
         Overviews of the file are used. Blocks are read one by one, whole rows where the file is stored in rows.
 
         Returns:
-            Pixels (height, width, bands) of the file's bands with these numbers (None: those of the reader), and a mask
+            Pixels (height, width, bands) of the bands numbered `bands` (None: the reader's bands), and a mask
             (height, width) of the pixels that the file marks as data.
         """
         source, bands = self._file, list(bands or self.bands)
@@ -214,7 +214,7 @@ class RasterReader:
         return info if grid is None else replace(info, **vars(grid))
 
     def _check_bands(self, wanted: Sequence[int | str] | None) -> None:
-        """Set `bands`: numbers from 1 on. A band's name is its description or else its colour, in any case."""
+        """Set `bands`: numbers from 1. The name of a band is its description, else its colour; case does not matter."""
         file = self._file
         if file.count == 0:
             raise DataError(
@@ -253,7 +253,7 @@ class RasterReader:
 
     def _valid(self, box: Box, pixels: Pixels | None) -> Mask:
         valid: Mask = np.ones((box.height, box.width), np.bool_)
-        if self.dataset is not self._file:  # a mask made of alpha exists for whole numbers only
+        if self.dataset is not self._file:  # warped: GDAL makes a mask of alpha for integer types only
             alpha = self.dataset.colorinterp.index(ColorInterp.alpha) + 1
             valid = self._read(self.dataset.read, box, indexes=alpha) > 0
         elif self._nodata == "file" and not self.everywhere_valid:
@@ -292,13 +292,13 @@ def _dataset(source: RasterSource, stack: ExitStack) -> Any:
 
 
 def _name(dataset: Any) -> str:
-    while hasattr(dataset, "src_dataset"):  # a WarpedVRT is no file
+    while hasattr(dataset, "src_dataset"):  # a WarpedVRT is not a file
         dataset = dataset.src_dataset
     return str(dataset.name)
 
 
 def is_remote(name: str | os.PathLike[str]) -> bool:
-    """Tell a URL or a GDAL name from the path of a local file."""
+    """Return whether a name is a URL or a GDAL name, not the path of a local file."""
     return _REMOTE.match(os.fspath(name)) is not None
 
 
@@ -315,7 +315,7 @@ def _gdal_name(source: str | os.PathLike[str]) -> str:
 
 
 def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
-    """Open a rasterio dataset without NotGeoreferencedWarning; a damaged one that is to be read raises a DataError."""
+    """Open a rasterio dataset without NotGeoreferencedWarning; in mode "r", raise DataError if it is damaged."""
     # Warning filters are global: one thread at a time may change them.
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -327,7 +327,7 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
 
 @contextmanager
 def explained(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise a DataError for an error of rasterio."""
+    """Convert errors of rasterio to DataError."""
     try:
         yield
     except RasterioError as error:
@@ -343,8 +343,8 @@ def gdal_settings() -> rasterio.Env:
 def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:
     """Fill pixels without data from their nearest pixel with data, so that the edge of the data has no contrast.
 
-    Distances are exact to within 4 % (OpenCV's distance transform). Farther than `reach` pixels from any data, and
-    where no pixel holds data, a pixel gets `beyond`, a value for each band.
+    Distances are exact to within 4 % (OpenCV's distance transform). A pixel farther than `reach` pixels from any data
+    gets `beyond`, one value per band. If no pixel holds data, all pixels get `beyond`.
     """
     if valid.all():
         return image

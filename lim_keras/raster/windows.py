@@ -87,12 +87,12 @@ def plan_windows(
     """Cut a scene into windows with a halo, row by row.
 
     Cores do not overlap and cover every pixel once. A read box is its core and the halo around it, cut at the scene's
-    edge. Every read starts at a multiple of `multiple`. If that is a multiple of the network's stride, pooling falls on
-    the same pixels in a window as in the whole scene; with a halo of at least the receptive field, both give the same
-    prediction. A scene that fits into one window needs no halo.
+    edge. Every read starts at a multiple of `multiple`. If `multiple` is a multiple of the network's stride,
+    pooling falls on the same pixels in a window as in the whole scene. If the halo is at least the receptive field as
+    well, both give the same prediction. A scene that fits into one window needs no halo.
 
     Args:
-        height, width: of the scene, pixels.
+        height, width: size of the scene, pixels.
         size: largest number of rows and columns of a read box, pixels; limits the memory of a prediction.
         halo: pixels read beyond the core on every side, rounded up to `multiple`.
         multiple: grid that all boxes start on, pixels.

@@ -28,7 +28,7 @@ from lim_keras.report import style
 
 LONGEST_PX = 1440
 SMALL_PX = 10
-"""Landslides smaller than this in the picture, in pixels, get a ring instead of an outline."""
+"""Size, pixels of the picture, below which a landslide gets a ring instead of an outline."""
 
 _RGB = (1, 2, 3)
 _PERCENTILES = (2, 98)
@@ -71,14 +71,14 @@ def draw_preview(
     title: str = "",
     gsd_m: float | None = None,
 ) -> Path:
-    """Draw a scene with its landslides outlined, small ones ringed, and with scale bar and legend.
+    """Draw a scene with outlines of its landslides (rings around small ones), a scale bar and a legend.
 
     The scene is averaged to 1,440 pixels on its longer side. Types other than uint8 are stretched from the 2nd to the
     98th percentile. Pixels without data are light grey.
 
     Args:
         scene: raster, see `lim_keras.raster.reader.RasterReader`.
-        inventory: polygons, coloured by the column `probability_mean` and summed by `area_m2` if it has them.
+        inventory: polygons. If present, the column `probability_mean` gives colours, `area_m2` the total area.
         path: file of the figure, .png, .svg or .pdf.
         bands: one (grey) or three band numbers, counted from 1; a scene of one or two bands is drawn in grey.
         title: title of the figure; "": name of the scene.
@@ -116,7 +116,7 @@ def _view(info: RasterInfo, georeference: Georeference) -> _View:
 
 
 def _pixel_sides(info: RasterInfo, georeference: Georeference) -> tuple[float, float] | None:
-    """Return width and height of the centre pixel in metres; in degrees, they differ."""
+    """Return width and height of the centre pixel in metres; they differ if the CRS is in degrees."""
     if georeference.to_degrees is None:
         return None if georeference.gsd_m is None else (georeference.gsd_m, georeference.gsd_m)
     sides = georeference.pixel_sides(np.array([info.width / 2]), np.array([info.height / 2]))
@@ -150,7 +150,7 @@ def _read_picture(scene: RasterReader, bands: Sequence[int]) -> tuple[NDArray[np
 def _outlines(
     inventory: geopandas.GeoDataFrame, georeference: Georeference
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return shapes (n,) in pixels of the scene and their probabilities (n,), NaN if unknown; the highest last."""
+    """Return shapes (n,) in pixels of the scene and probabilities (n,), NaN if unknown, in ascending order."""
     if not len(inventory):
         return np.zeros(0, object), np.zeros(0)
     geometry = inventory.geometry

@@ -1,4 +1,4 @@
-"""Style of all figures: colours, fonts and axes; and their atomic saving."""
+"""Style of figures (colours, fonts, axes) and atomic saving of figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lim_keras.files import atomic_file, make_folder
 DPI = 120
 INK, MUTED, GRID = "#22272e", "#6b7280", "#e3e6ea"
 ACCENT = "#0072b2"
-# Hues of Okabe and Ito, for any colour vision; folds beyond the seventh begin again.
+# Colours of Okabe and Ito, safe for colour-blind readers. The eighth fold has the colour of the first.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
 # Overlay colours: they differ from each other in lightness and hue, and from forest and soil.
 TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = "#38a3f5", "#ffe14d", "#d5285a"
@@ -56,7 +56,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def as_written() -> dict[str, Any]:
-    """Return text options for file names and other words of the user: no math between $ signs, and CJK fonts."""
+    """Return text options for text of the user, such as file names: no math between $ signs, and CJK fonts."""
     installed = {font.name for font in fontManager.ttflist}
     return {"parse_math": False, "fontfamily": ["sans-serif", *(name for name in _CJK_FONTS if name in installed)]}
 
@@ -93,7 +93,7 @@ def headline(figure: Figure, text: str) -> Text:
 
 
 def save(figure: Figure, path: str | PathLike[str]) -> Path:
-    """Write a .png, .svg or .pdf file atomically; raise DataError for another name."""
+    """Write a .png, .svg or .pdf file atomically; raise DataError for another suffix."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")
@@ -106,5 +106,5 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
 
 
 def round_length(longest: float) -> float:
-    """Return the greatest length of 1, 2 or 5 times a power of ten that is at most `longest`."""
+    """Return the largest length <= `longest` that is 1, 2 or 5 times a power of ten."""
     return max(length for power in range(-3, 8) for step in (1, 2, 5) if (length := step * 10.0**power) <= longest)

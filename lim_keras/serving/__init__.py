@@ -31,13 +31,13 @@ from lim_keras.serving.transport import MEBIBYTE, RetryPolicy, ServedSignature, 
 
 __all__ = ["RetryPolicy", "ServerAddress", "ServerModel", "ServerOptions", "connect"]
 
-_ENVELOPE_BYTES = 4096  # upper bound of what a message holds besides pixels
-_RUNTIME_BYTES = 400e6  # Python and the geographic libraries
+_ENVELOPE_BYTES = 4096  # upper bound of the part of a message that is not pixels
+_RUNTIME_BYTES = 400e6  # memory of Python and the geographic libraries
 
 
 @dataclass(frozen=True)
 class ServerModel(AbstractContextManager["ServerModel"]):
-    """Model on a server, with at most `in_flight` requests at a time; a context manager. `connect` makes it."""
+    """Model on a server with at most `in_flight` simultaneous requests; a context manager. `connect` creates it."""
 
     info: BundleInfo
     transport: RestTransport | GrpcTransport
@@ -49,18 +49,18 @@ class ServerModel(AbstractContextManager["ServerModel"]):
 
     @property
     def window_pixels(self) -> int:
-        """Pixels of a window that fit into a message."""
+        """Largest number of window pixels that fits into a message."""
         return max(self.transport.limit - _ENVELOPE_BYTES, 0) // self.transport.message_bytes
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
         """Choose rows and columns of windows: one fits into a message, and `in_flight` of them fit into `memory` bytes.
 
         Raises:
-            ConfigError: the smallest exact window does not fit; the message says which limit would do.
+            ConfigError: the smallest exact window does not fit; the error says which limit is needed.
         """
         smallest = smallest_window(self.info.halo, height, width, multiple)
         self._check_pixels(smallest, f"windows that leave a core between two halos of {self.info.halo} px")
-        # A request under way: its message, a copy of it, and the answer.
+        # Each request in progress holds its message, a copy of it, and the answer.
         each = self.transport.decoding_bytes + (self.in_flight + 1) * 3 * self.transport.message_bytes
         pixels = (memory - _RUNTIME_BYTES) / each
         if pixels < smallest:
@@ -79,7 +79,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         """Predict images (n, height, width, bands) in one request, with retries.
 
         Raises:
-            DataError: wrong number of dimensions or bands, or no pixels.
+            DataError: `images` has the wrong number of dimensions or bands, or no pixels.
             ConfigError: the images do not fit into a message.
             ServerError: the server does not answer, refuses, or its answer is not a prediction.
         """
@@ -105,8 +105,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
 def connect(bundle: str | os.PathLike[str], server: str, *, options: ServerOptions | None = None) -> ServerModel:
     """Connect to a bundle's model on a server.
 
-    All requests go to the version that answers here, so that a version rolled out later does not change half of a
-    scene.
+    All later requests go to the version that answers here, so that a new version cannot change half of a scene.
 
     Args:
         bundle: folder of the bundle, or its model.json; nothing else of it is read.
@@ -114,9 +113,9 @@ def connect(bundle: str | os.PathLike[str], server: str, *, options: ServerOptio
         options: limits of requests.
 
     Raises:
-        BundleError: model.json is missing or damaged, or the server has no such model, or a model with other
+        BundleError: model.json is missing or damaged, the server has no such model, or the server's model has other
             bands or outputs.
-        ServerError: the address is invalid, the server is away, or gRPC is not installed.
+        ServerError: the address is invalid, the server cannot be reached, or gRPC is not installed.
     """
     path, address, options = Path(bundle), ServerAddress.parse(server), options or ServerOptions()
     if path.is_file() and path.name != INFO_FILE:
@@ -138,7 +137,7 @@ def _output_names(info: BundleInfo) -> tuple[str, ...]:
 
 
 def _check_signature(served: ServedSignature, info: BundleInfo, address: ServerAddress) -> None:
-    """Raise a BundleError if an input or output of the served signature is not the bundle's."""
+    """Raise BundleError if an input or output of the served signature differs from the bundle."""
     image, names = transport.tensor_text("DT_FLOAT", (-1, -1, -1, info.bands)), _output_names(info)
     if served.inputs.get(transport.INPUT) != image or not set(names) <= set(served.outputs):
         raise BundleError(
@@ -149,7 +148,7 @@ def _check_signature(served: ServedSignature, info: BundleInfo, address: ServerA
 
 
 def _prediction(outputs: Mapping[str, NDArray[Any]], shape: tuple[int, ...], info: BundleInfo) -> EnsemblePrediction:
-    """Check outputs (n, height, width, 1) and make a prediction of them; a single model votes by its threshold."""
+    """Convert checked outputs (n, height, width, 1) to a prediction; the threshold gives the vote of a single model."""
     names = _output_names(info)
     if not set(names) <= set(outputs) or (VOTES in names and outputs[VOTES].dtype.kind == "f"):
         received = printable({name: values.dtype.name for name, values in outputs.items()})

@@ -22,16 +22,16 @@ from lim_keras.serving import transport
 from lim_keras.serving.transport import ServedSignature, ServerAddress, ServerOptions, UnavailableError, printable
 
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-_DIGITS = {"uint8": 3, "uint16": 5, "float32": 15}  # at most; -1.23456789e-38 is the longest float32
+_DIGITS = {"uint8": 3, "uint16": 5, "float32": 15}  # most characters of a number, such as -1.23456789e-38
 _ANSWER_DIGITS = 14
-_OBJECT_BYTES = 146  # an answer's number in Python: a list, a float, two references to them, and an array's element
-_LARGEST_INTEGER = 2**24  # TensorFlow Serving refuses an integer from here on where a float32 is expected
+_OBJECT_BYTES = 146  # memory of one number: a list, a float, a reference to each, and an array element
+_LARGEST_INTEGER = 2**24  # TensorFlow Serving refuses integers >= this value for a float32 input
 
 _T = TypeVar("_T")
 
 
 class RestTransport:
-    """Requests to one model over HTTP, on kept connections. Each call is one attempt; several threads may call."""
+    """HTTP requests to one model over persistent connections. Each call is one attempt; several threads may call."""
 
     def __init__(self, address: ServerAddress, info: BundleInfo, options: ServerOptions) -> None:
         self.address, self.limit, self._timeout_s = address, options.message_limit(address), options.timeout_s
@@ -43,7 +43,7 @@ class RestTransport:
             limits=httpx.Limits(max_connections=options.in_flight, max_keepalive_connections=options.in_flight),
             trust_env=False,
         )
-        # Decoding holds Python's global lock: one answer at a time is as fast, and takes less memory.
+        # Decoding holds Python's global lock, so decoding one answer at a time is as fast and needs less memory.
         self._loop, self._decoding = _event_loop(), threading.Lock()
         self.close = weakref.finalize(self, lambda: asyncio.run_coroutine_threadsafe(client.aclose(), _event_loop()))
 
@@ -64,7 +64,7 @@ class RestTransport:
             raise UnavailableError(f"{self.address}: no answer (timed out after {self._timeout_s:g} s).") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = printable(str(error) or type(error).__name__)
-            lasting = isinstance(error, httpx.InvalidURL) or "[SSL:" in reason  # such as an unknown certificate
+            lasting = isinstance(error, httpx.InvalidURL) or "[SSL:" in reason  # a retry cannot help
             raise (ServerError if lasting else UnavailableError)(f"{self.address}: no answer ({reason}).") from error
         if status != 200:
             raise transport.status_error(self.address, str(status), _message(answer))
@@ -78,7 +78,7 @@ class RestTransport:
             raise ServerError(f"{url}: expected {expected}. Received: {received}.") from error
 
     async def _exchange(self, url: str, body: bytes | None) -> tuple[int, bytes]:
-        """Send a request; return the status, and the answer up to one byte more than allowed."""
+        """Send a request; return the status, and the answer, read at most one byte beyond the limit."""
         answer, method = bytearray(), "POST" if body else "GET"
         async with asyncio.timeout(self._timeout_s), self._client.stream(method, url, content=body) as response:
             most = self.limit + 1 if response.status_code == 200 else 2**16
@@ -91,7 +91,7 @@ class RestTransport:
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Start the thread of all HTTP requests: unlike blocking sockets, asyncio can end a request at any moment."""
+    """Start the thread of all HTTP requests. Unlike blocking sockets, asyncio can cancel a request at any time."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
     return loop
@@ -119,7 +119,7 @@ def _decode_signature(body: bytes) -> ServedSignature:
 
 
 def decode(body: bytes) -> dict[str, NDArray[Any]]:
-    """Decode the outputs of an answer by name; the server does not name a model's only output."""
+    """Decode the outputs of an answer by name; if a model has only one output, the answer does not name it."""
     rows = json.loads(body)["predictions"]
     if not isinstance(rows[0], Mapping):
         return {PROBABILITY: _numbers(rows)}
@@ -127,7 +127,7 @@ def decode(body: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _numbers(values: Any) -> NDArray[Any]:
-    """Convert nested lists to int64 or float64; an array of text would give each element the longest one's size."""
+    """Convert nested lists to int64 or float64, through objects: a text array would waste memory."""
     objects = np.array(values, dtype=object)
     kinds = set(map(type, objects.flat))
     if not kinds <= {int, float}:
@@ -136,10 +136,10 @@ def _numbers(values: Any) -> NDArray[Any]:
 
 
 def _pixel_bytes(info: BundleInfo) -> tuple[int, int]:
-    """Bound the bytes of a pixel in JSON, and in memory while its answer is decoded.
+    """Return upper bounds of the bytes per pixel: in JSON, and in memory while an answer is decoded.
 
-    A pixel is `[255,255,255],` in a request and `[0.123456789], ` for each output in an answer. The brackets of a row
-    count as one byte a pixel, which holds for windows of 64 px and more.
+    A pixel is `[255,255,255],` in a request and `[0.123456789], ` for each output in an answer. One more byte per pixel
+    is enough for the brackets of rows in windows of 64 px and more.
     """
     digits = [_ANSWER_DIGITS] if info.folds == 1 else [_ANSWER_DIGITS, _ANSWER_DIGITS, len(str(info.folds))]
     message = max(info.bands * (_DIGITS[info.dtype] + 1) + 3, sum(digits) + 5 * len(digits))

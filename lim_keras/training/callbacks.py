@@ -30,7 +30,7 @@ _PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3
 
 @dataclass
 class Progress:
-    """State of a training after an epoch; `state.json`, which is written after the weights and so commits them.
+    """State of training after an epoch, in `state.json`. The file is written after the weights: they are then complete.
 
     seeds: state of the random generators inside the model (dropout), which Keras does not save with the weights.
     """
@@ -50,8 +50,8 @@ class Progress:
 class Validation(keras.callbacks.Callback):
     """Log `val_loss`, `val_f1`, `val_threshold` and `val_average_precision` after each epoch.
 
-    `val_f1` is the landslide F1 over all validation pixels at their best threshold, `val_threshold`: at a fixed 0.5 the
-    class weights would decide which epoch is best.
+    `val_f1` is the landslide F1 over all validation pixels at `val_threshold`, the threshold of highest F1. With a
+    fixed threshold of 0.5, the class weights would decide which epoch is best.
     """
 
     def __init__(self, batches: tf.data.Dataset, loss: BinaryFocalLoss) -> None:
@@ -95,8 +95,8 @@ class Validation(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Save weights, optimizer, best weights and history after every epoch.
 
-    Files are written under the name of their epoch, then `state.json` is replaced, then older files are deleted: a kill
-    at any moment leaves one complete state.
+    Files are written under the name of their epoch, then `state.json` is replaced, then older files are deleted. If the
+    process is killed at any moment, one complete state is left.
     """
 
     def __init__(self, folder: Path, patience: int | None = None, plateau: bool = False) -> None:
@@ -137,7 +137,7 @@ class Checkpoints(keras.callbacks.Callback):
         return self._folder / f"latest_{self.progress.epoch:04d}.weights.h5"
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Start the epoch's clock."""
+        """Start the timer of the epoch."""
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -191,13 +191,13 @@ def history_csv(history: list[dict[str, float]]) -> str:
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Report images seen, loss and validation F1; a `ProgressBar` without a terminal prints one line an epoch.
+    """Report images seen, loss and validation F1; a `ProgressBar` without a terminal prints one line per epoch.
 
     Args:
-        label: what is trained, such as "fold 2".
+        label: name of the model, such as "fold 2".
         settings: epochs and batch size.
-        steps: steps of an epoch.
-        progress: receiver.
+        steps: number of steps in an epoch.
+        progress: receiver of the reports.
     """
 
     def __init__(self, label: str, settings: TrainingSection, steps: int, progress: ProgressCallback) -> None:

@@ -27,7 +27,7 @@ TEACHER = "teacher"
 """Folder of the teacher's predictions in the run folder."""
 
 _HIGHEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""Value that stands for probability 1 in a band of each data type."""
+"""Band value of probability 1 for each data type."""
 
 _STEPS = 255
 
@@ -39,8 +39,8 @@ class Distillation:
     """Predictions of a teacher.
 
     Attributes:
-        folder: holds `<tile>.npy`, the teacher's probability (height, width) uint8 in 255ths.
-        weight: share of the teacher in the target, 0..1.
+        folder: holds `<tile>.npy`, the teacher's probability x 255, (height, width) uint8.
+        weight: weight of the teacher in the target, 0..1.
     """
 
     folder: Path
@@ -50,8 +50,8 @@ class Distillation:
 def prepare_distillation(run: Run, teacher: str | os.PathLike[str]) -> Distillation:
     """Predict the run's training tiles with the teacher and store the probabilities in the run folder.
 
-    Each tile is predicted on sheets (`sheet_predictions`) by the fold model that was not trained on it; tiles that no
-    fold was trained on are predicted by the ensemble. Stored predictions are kept.
+    The fold model that was not trained on a tile predicts it, on sheets (`sheet_predictions`). The ensemble predicts
+    tiles that no fold model was trained on. Predictions that are already stored are reused.
 
     Args:
         run: run of one model, trained on windows.
@@ -59,7 +59,7 @@ def prepare_distillation(run: Run, teacher: str | os.PathLike[str]) -> Distillat
 
     Raises:
         ConfigError: `sampling.mode` or `augmentation` does not allow distillation.
-        BundleError: the teacher takes other images, or does not say which fold has not seen a tile.
+        BundleError: the teacher takes other images, is a single model, or trained all its folds on a tile.
         LeakError: the teacher was trained on a test tile of the run.
     """
     teacher = Path(teacher)
@@ -110,7 +110,7 @@ def _check_teacher(run: Run, info: BundleInfo, teacher: Path, tiles: TileSet) ->
 
 
 def _by_fold(info: BundleInfo, tiles: TileSet) -> dict[int | None, list[str]]:
-    """Group tile ids by the fold that was not trained on them; None: no fold was, so the ensemble predicts."""
+    """Group tile ids by the fold that was not trained on them; None: no fold was trained on them."""
     groups: dict[int | None, list[str]] = {}
     for name in tiles.ids:
         groups.setdefault(info.held_out.get(name), []).append(name)
@@ -135,7 +135,7 @@ def _store_predictions(run: Run, predict: Predict, tiles: TileSet, folder: Path)
 class DistillationStore(TileStore):
     """Tiles with the teacher's probability as an additional band, in the images' data type.
 
-    As a band it is cut, pasted, resized and rotated with the pixels.
+    As a band, the probability is cut, pasted, resized and rotated together with the pixels.
 
     Args:
         tiles: training tiles.
@@ -157,7 +157,7 @@ class DistillationStore(TileStore):
 
 
 class DistillationSampler:
-    """Examples of a `DistillationStore`: image (s, s, bands) and labels (s, s, 2) uint8, mask and teacher."""
+    """Examples of a `DistillationStore`: image (s, s, bands) and uint8 labels (s, s, 2): mask and teacher."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.size = sampler.size

@@ -29,7 +29,7 @@ HELD_OUT = 0
 """Fold number of the validation tiles in a run of one model; its training tiles have no fold."""
 
 RUNS = Path("runs")
-"""Parent of run folders whose path is not given."""
+"""Parent folder of runs for which no path is given."""
 
 _ONE_SCALE = 1.01
 """Largest ratio between ground sample distances that count as equal."""
@@ -41,9 +41,9 @@ class Run:
 
     Attributes:
         folder: the run folder.
-        config: configuration, overrides applied.
+        config: configuration with overrides applied.
         tiles: all tiles, test tiles included.
-        folds: fold from which a tile is held out, `TEST` for test tiles. Tiles that every model may see are missing.
+        folds: fold whose model is not trained on a tile; `TEST` for test tiles. Tiles that train all models are absent.
         statistics: band statistics of all tiles but the test tiles.
     """
 
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def held_out_folds(self) -> list[int]:
-        """Folds that a model is trained for: all of a cross-validation, `HELD_OUT` of a single fit."""
+        """Folds to train a model for: all folds of a cross-validation, `HELD_OUT` for a run of one model."""
         return sorted(set(self.folds.values()) - {TEST})
 
     @property
@@ -97,9 +97,9 @@ class Run:
 
     @property
     def gsd_m(self) -> float | None:
-        """Ground sample distance of the models' input, metres; None where it is unknown or differs between tiles.
+        """Ground sample distance of the models' input, metres; None if unknown.
 
-        It is `sampling.gsd_m`, else that of the tiles' files; `gsd_m` stands in for files without one.
+        It is `sampling.gsd_m` if set, else the distance common to all tiles (`gsd_m` for files without), else `gsd_m`.
         """
         config = self.config
         if config.sampling.gsd_m is not None:
@@ -113,7 +113,7 @@ class Run:
     def landslide_share(self) -> float:
         """Share of landslide pixels among labelled pixels of all but the test tiles.
 
-        Pixels are weighted by their ground area; where tiles are resized to one size, every tile has the same weight.
+        Pixels are weighted by their ground area. If tiles are resized to one size, every tile has the same weight.
         """
         tiles = [tile for tile in self.seen_tiles if tile.valid_px]
         if self.config.sampling.mode == "resized":
@@ -132,7 +132,7 @@ class Run:
 
     @property
     def test_tiles(self) -> TileSet | None:
-        """Test tiles, which no model has seen; None where there are none."""
+        """Test tiles, which no model is trained on; None if there are none."""
         return self._select(lambda fold: fold == TEST) if TEST in self.folds.values() else None
 
     def _select(self, wanted: Callable[[int | None], bool]) -> TileSet:
@@ -167,8 +167,8 @@ def begin_fit(
         config: configuration of the run.
         tiles: all tiles, test and validation tiles included.
         run: run folder; None: runs/<name>.
-        test_ids: ids of tiles that no model may see.
-        validation_ids: ids of tiles that choose epoch and threshold; None: `training.validation_fraction` of the tiles.
+        test_ids: ids of tiles that no model is trained on.
+        validation_ids: ids of tiles that select epoch and threshold; None: `training.validation_fraction` of the tiles.
 
     Raises:
         DataError: unknown ids, or no landslide tile among the validation or the training tiles.
