@@ -1,4 +1,4 @@
-"""`python -m lim_keras` is `lim-keras`."""
+"""Entry point of `python -m lim_keras`, the same command as `lim-keras`."""
 
 from lim_keras.cli import main
 

@@ -13,19 +13,19 @@ from pathlib import Path
 from lim_keras.errors import BundleError, DataError
 
 StrPath = str | os.PathLike[str]
-"""Path of a public function."""
+"""Type of path arguments of public functions."""
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a draft path beside `path`; the draft replaces `path` when the block ends without an error.
+    """Yield a draft path beside `path`; the draft replaces `path` when the block ends without an error.
 
-    The draft has the same suffix, because GDAL and matplotlib choose a format by it, and a name of its own for each
-    process and thread, which holds the end of a long name only. A reader sees the old file or the new one. After an
-    error the draft and its journal are deleted.
+    The draft keeps the suffix, because GDAL and matplotlib choose the format by it. Its name is unique for each process
+    and thread, and holds only the end of a long file name. A reader sees either the old file or the new file. After an
+    error, the draft and its SQLite journal are deleted.
 
     Raises:
-        DataError: an OSError came up in the block or while replacing.
+        DataError: the block or the replacement raised an OSError.
     """
     draft = path.with_name(f".{path.stem[-32:]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
     try:
@@ -49,10 +49,10 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def make_folder(folder: Path, argument: str = "") -> None:
-    """Make a folder and those above it. `argument` names, in the error, what to change.
+    """Make a folder and its parent folders. The error asks the user to change `argument`.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,10 +61,10 @@ def make_folder(folder: Path, argument: str = "") -> None:
 
 
 def prepare_file(path: Path, argument: str = "") -> None:
-    """Make the folders above a file and check that it can be written. `argument` names, in the error, what to change.
+    """Make the parent folders of a file and check that it can be written. The error asks the user to change `argument`.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     probe = path.with_name(f".{path.name}.partial")
     try:
@@ -89,7 +89,7 @@ def check_replaceable(path: Path, marker: str) -> None:
         marker: a file that every folder of its kind holds.
 
     Raises:
-        BundleError: the folder is neither empty nor holds the marker.
+        BundleError: the folder holds files, but not the marker.
     """
     if path.is_dir() and not (path / marker).exists() and any(path.iterdir()):
         raise BundleError(
@@ -100,13 +100,13 @@ def check_replaceable(path: Path, marker: str) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; it replaces `path` when the block ends without an error.
+    """Yield an empty draft folder beside `path`; it replaces `path` when the block ends without an error.
 
-    A folder that is already at `path` stays readable until then, and after an error or a kill. The next write deletes
-    the draft of a killed process. If `path` is a link, its target is replaced.
+    An existing folder stays readable until the replacement, and is kept after an error or a kill. The next write
+    deletes the draft of a killed process. If `path` is a link, its target is replaced.
 
     Raises:
-        BundleError: a file is in the way, `path` does not end in a name, or the folder beside it cannot be made.
+        BundleError: `path` is a file or does not end in a name, or the draft folder cannot be made.
     """
     if path.name in ("", ".."):
         raise BundleError(f"{path}: expected a folder's name at the end, because the folder is replaced as a whole.")
@@ -115,7 +115,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         if path.exists() and not path.is_dir():
             raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
-        if previous.exists() and not path.exists():  # killed between the two renames below
+        if previous.exists() and not path.exists():  # a process was killed between the two renames below
             previous.rename(path)
         for left_over in (draft, previous):
             shutil.rmtree(left_over, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Losses for landslide masks, with class weights by name and an ignore label.
+"""Losses for landslide masks, with a named weight for each class and an ignore label.
 
 All losses take `y_true` (n, h, w) or (n, h, w, 1), with 1 landslide, 0 background and `ignore_value` unlabelled, and
 `y_pred` (n, h, w) or (n, h, w, 1): logits, or probabilities with `from_logits=False`. Focal losses return costs
@@ -62,7 +62,7 @@ def without_channel(name: str, values: Any) -> Any:
 
 
 def same_shape(truth: Any, prediction: Any) -> None:
-    """Raise DataError where two (n, h, w) shapes differ in a known length; they would broadcast otherwise."""
+    """Raise DataError if two (n, h, w) shapes differ in a known length, because they would broadcast."""
     pairs = zip(truth.shape, prediction.shape, strict=True)
     if any(None not in pair and pair[0] != pair[1] for pair in pairs):
         raise DataError(
@@ -77,10 +77,10 @@ class MaskLoss(keras.losses.Loss):
     Args:
         from_logits: `y_pred` is logits. Prefer logits: probabilities that float32 rounds to 0 or 1 lose their gradient.
         ignore_value: label of unlabelled pixels.
-        reduction: "sum_over_batch_size", the mean over labelled pixels, or another reduction of `keras.losses.Loss`,
+        reduction: "sum_over_batch_size" (the mean over labelled pixels) or another reduction of `keras.losses.Loss`,
             such as "sum" or None.
         name: name of the loss in logs.
-        dtype: type of the computation, whatever the precision of the model.
+        dtype: data type of the computation, independent of the model's precision.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class MaskLoss(keras.losses.Loss):
                 "Invalid value for argument `ignore_value`. Expected a label other than 0 (background) and 1 "
                 f"(landslide). Received: ignore_value={ignore_value}"
             )
-        # Keras would number the default names of several losses.
+        # Keras would append numbers to repeated default names.
         super().__init__(name or re.sub("(?<!^)(?=[A-Z])", "_", type(self).__name__).lower(), reduction, dtype)
         self.from_logits = from_logits
         self.ignore_value = ignore_value
@@ -132,7 +132,7 @@ class MaskLoss(keras.losses.Loss):
 def _tversky_loss(
     target: Any, valid: Any, probability: Any, weights: tuple[float, float], smooth: float, overlap: Any = None
 ) -> Any:
-    """Return 1 - Tversky index of the batch, a scalar; `weights`: of false positives and of false negatives.
+    """Return 1 - Tversky index of the batch, a scalar; `weights`: weights of false positives and false negatives.
 
     `overlap`: true positive share of each pixel; None: the product of target and probability.
     """
@@ -147,8 +147,8 @@ def _tversky_loss(
 class BinaryFocalLoss(MaskLoss):
     """Focal loss with a weight for each class, averaged over the labelled pixels of the batch.
 
-    A pixel costs `weight * (1 - p_t) ** gamma * -log(p_t)`, with the weight of its class and the probability p_t of
-    that class. The cost is computed from logits through softplus, so that it is finite and very wrong pixels have a
+    A pixel costs `weight * (1 - p_t) ** gamma * -log(p_t)`: `weight` is the weight of its class, and `p_t` is the
+    probability of that class. Softplus computes the cost from logits, so that it is finite and very wrong pixels have a
     gradient. A batch without labelled pixels costs 0. A `sample_weight` (n, 1, 1) or (n, h, w) multiplies the costs;
     the divisor stays the number of labelled pixels.
 
@@ -265,8 +265,8 @@ class DistillationLoss(FocalDiceLoss):
     """Focal and soft Dice loss with a target between the mask and a teacher's probability.
 
     `y_true` (n, h, w, 2) holds the mask and 255 times the teacher's probability. The target of a pixel is
-    t = (1 - teacher_weight) * mask + teacher_weight * teacher. A pixel costs weight * |t - p| ** gamma * CE(t, p); its
-    weight is interpolated between those of the classes. The Dice overlap of a pixel is min(t, p). With the usual t * p,
+    t = (1 - teacher_weight) * mask + teacher_weight * teacher. A pixel costs weight * |t - p| ** gamma * CE(t, p); the
+    weight is interpolated between the class weights. The Dice overlap of a pixel is min(t, p). With the usual t * p,
     pixels with t above half the Dice coefficient would cost least at p = 1, so that the student would learn the
     teacher's false alarms. For targets 0 and 1 the loss equals `FocalDiceLoss`.
 
@@ -321,7 +321,7 @@ class DistillationLoss(FocalDiceLoss):
     def _soft_costs(self, target: Any, valid: Any, prediction: Any) -> Any:
         logit = self._logit(prediction)
         cross_entropy = ops.softplus(logit) - target * logit
-        # A power of 0 has no gradient.
+        # The floor avoids a power of 0, whose gradient may not be finite.
         focus = ops.power(ops.maximum(ops.abs(target - ops.sigmoid(logit)), _PROBABILITY_FLOOR), self.gamma)
         return self._over_labelled(self._class_weight(target, valid) * focus * cross_entropy, valid)
 
@@ -333,8 +333,8 @@ class DistillationLoss(FocalDiceLoss):
 class TverskyLoss(MaskLoss):
     """1 - TP / (TP + false_positive_weight * FP + false_negative_weight * FN) of the landslide class.
 
-    TP, FP and FN are sums of probabilities over the labelled pixels of the whole batch, because the fraction is 0 / 0
-    for an image without landslides. The result is a scalar, which a `sample_weight` scales.
+    TP, FP and FN are sums of probabilities over the labelled pixels of the whole batch, because the fraction of one
+    image without landslides can be 0 / 0. The result is a scalar; a `sample_weight` scales it.
 
     Args:
         false_positive_weight: weight of background predicted as landslide, >= 0; higher values favour precision.

@@ -1,4 +1,4 @@
-"""Read configurations and tiles, report on tiles, train models, and run the demo."""
+"""Public functions on configurations, tiles and training, and the demo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_config(path: StrPath, overrides: str | Sequence[str] = ()) -> RunConfig
 
     Args:
         path: YAML file.
-        overrides: one `key=value` or several, such as "training.epochs=3"; the last value of a key counts.
+        overrides: one or more `key=value` strings, such as "training.epochs=3"; the last value of a key applies.
 
     Raises:
         ConfigError: unknown keys or invalid values; the message lists them all.
@@ -51,12 +51,12 @@ def read_tiles(path: StrPath, *, progress: ProgressCallback | None = None) -> Ti
     """Read labelled tiles and check every file.
 
     Args:
-        path: a manifest (tiles.csv, or a folder with one), or a folder with landslide/ and non-landslide/, or with
-            images/ and masks/.
+        path: a manifest tiles.csv, a folder that contains one, a folder with landslide/ and non-landslide/, or a folder
+            with images/ and masks/.
         progress: receives the progress of the check; None: a bar on a terminal.
 
     Raises:
-        DataError: one error that lists every bad file.
+        DataError: files are missing or invalid; the message lists them all.
 
     Examples:
         >>> tiles = lk.read_tiles("bijie_tiles.csv")
@@ -81,16 +81,16 @@ def dataset_report(
 
     Args:
         tiles: tiles, or their path; see `read_tiles`.
-        size: side that masks are resized to before counting, pixels.
+        size: height and width to which masks are resized before they are counted, pixels.
         augmentation: "paper", "dihedral" or "none"; the counts after augmentation depend on it.
-        json_file: JSON file for all counts and ratios.
+        json_file: JSON file to write all counts and ratios to; None: no file.
         progress: receives the progress of reading tiles; None: a bar on a terminal.
 
     Returns:
         All counts and ratios; `to_dict()` returns them for JSON.
 
     Raises:
-        DataError: bad tiles, or none.
+        DataError: tiles are invalid, or there are none.
         ConfigError: unknown augmentation.
 
     Examples:
@@ -109,14 +109,14 @@ def dataset_report(
 def find_overlaps(tiles: Tiles, *, progress: ProgressCallback | None = None) -> list[Overlap]:
     """Find tiles that show the same ground.
 
-    Tiles with a georeference are compared by their outlines, the others by their pixels (a minute for 2,000 tiles).
+    Georeferenced tiles are compared by their outlines; other tiles are compared by their pixels, which takes longer.
 
     Args:
-        tiles: tiles of one ground sample distance, or their path; see `read_tiles`.
+        tiles: tiles with the same ground sample distance, or their path; see `read_tiles`.
         progress: receives the progress; None: bars on a terminal.
 
     Returns:
-        Pairs of ids, each with the overlap over the area of the smaller tile, 0 to 1, in the order of the tiles.
+        Pairs of tile ids in tile order, each with the overlap as a share of the smaller tile's area, 0 to 1.
 
     Raises:
         DataError: a tile cannot be read.
@@ -133,15 +133,15 @@ def find_overlaps(tiles: Tiles, *, progress: ProgressCallback | None = None) -> 
 
 @public
 def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]], None] | None = None) -> DemoResult:
-    """Make a synthetic world, train five small models on its tiles, evaluate and map a second world.
+    """Train five small models on tiles of a synthetic world, then evaluate them on a second world and map it.
 
     Args:
         out: folder of all results; an interrupted demo continues.
-        jobs: folds trained at a time.
-        say: called with tables and lines of text as the demo proceeds; None: nothing is printed.
+        jobs: number of folds trained in parallel.
+        say: callback that receives lists of tables and text lines during the demo; None: nothing is printed.
 
     Raises:
-        DataError: the folder holds something that is not a demo.
+        DataError: the folder holds files that do not belong to a demo.
 
     Examples:
         >>> lk.run_demo("demo").f1
@@ -177,21 +177,21 @@ def fit(
 ) -> Bundle:
     """Train one model, choose its threshold on the validation tiles, score it on the test tiles, and export it.
 
-    Called again with the same arguments, a run that was interrupted continues after its last complete epoch.
+    A repeated call with the same arguments continues an interrupted run after its last complete epoch.
 
     Args:
         config: configuration, or its YAML file.
         tiles: tiles, or their path; see `read_tiles`.
-        test_ids: ids of the tiles that are kept out of training, or a file of them; None: no test tiles.
-        validation_ids: ids of the tiles that choose epoch and threshold, or a file of them; None:
-            `training.validation_fraction` of the tiles, whole groups.
-        run: run folder; None: runs/NAME, with the name of the configuration.
+        test_ids: ids of the tiles to keep out of training, or a file of these ids; None: no test tiles.
+        validation_ids: ids of the tiles used to choose epoch and threshold, or a file of these ids; None: a share
+            `training.validation_fraction` of the tiles, with groups kept whole.
+        run: run folder; None: runs/NAME, where NAME is `name` in the configuration.
         export: folder of the bundle; None: exported_models/NAME.
-        encoder_weights: "imagenet", "none" or a file; None: as the configuration says.
-        start_from: bundle of one model whose weights training starts from; it must not have been trained on test or
-            validation tiles.
-        on_result: called with the scores before the bundle is loaded.
-        progress: receives the progress; None: a bar on a terminal, a line an epoch elsewhere.
+        encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
+        start_from: single-model bundle that supplies the initial weights; test and validation tiles must not be among
+            its training tiles.
+        on_result: callback that receives the scores before the bundle is loaded.
+        progress: receives the progress; None: a bar on a terminal, otherwise one line per epoch.
 
     Returns:
         The loaded bundle.
@@ -231,22 +231,22 @@ def cross_validate(
 ) -> Bundle:
     """Train k models by stratified, grouped cross-validation, and export them with their ensemble (FCN-FLK).
 
-    Threshold and temperature come from out-of-fold predictions. Each fold is trained in a process of its own. Called
-    again with the same arguments, only unfinished folds are trained. A script must guard the call with
-    `if __name__ == "__main__":`, as the processes import it.
+    Threshold and temperature are fitted to out-of-fold predictions. A repeated call with the same arguments trains only
+    unfinished folds. Each fold is trained in its own process. The processes import the calling script, so a script must
+    guard the call with `if __name__ == "__main__":`.
 
     Args:
         config: configuration, or its YAML file.
         tiles: tiles, or their path; see `read_tiles`.
-        test_ids: ids of the tiles that are kept out of training, or a file of them; None: no test tiles.
-        run: run folder; None: runs/NAME, with the name of the configuration.
+        test_ids: ids of the tiles to keep out of training, or a file of these ids; None: no test tiles.
+        run: run folder; None: runs/NAME, where NAME is `name` in the configuration.
         export: folder of the bundle; None: exported_models/NAME.
-        jobs: folds trained at a time.
-        encoder_weights: "imagenet", "none" or a file; None: as the configuration says.
-        start_from: bundle of one model whose weights each fold starts from; it must not have been trained on any tile
-            of the run.
-        on_result: called with the scores before the bundle is loaded.
-        progress: receives the number of finished folds; None: a bar on a terminal, a line an epoch elsewhere.
+        jobs: number of folds trained in parallel.
+        encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
+        start_from: single-model bundle that supplies the initial weights of each fold; tiles of the run must not be
+            among its training tiles.
+        on_result: callback that receives the scores before the bundle is loaded.
+        progress: receives the number of finished folds; None: a bar on a terminal, otherwise one line per epoch.
 
     Returns:
         The loaded ensemble.
@@ -291,7 +291,7 @@ def distill(
 
     Args:
         teacher: folder of a bundle that `cross_validate` exported.
-        config: configuration, or its YAML file; its section `distillation` weights the teacher.
+        config: configuration, or its YAML file; its section `distillation` sets the weight of the teacher.
         tiles: tiles, or their path; see `read_tiles`.
         test_ids: this argument and all others are as for `fit`.
 
@@ -299,7 +299,7 @@ def distill(
         The loaded bundle.
 
     Raises:
-        BundleError: the teacher takes other images, or does not record which tiles each fold was trained on.
+        BundleError: bands or data type of teacher and tiles differ, or the teacher lacks the training tiles by fold.
         ConfigError: distillation does not support the configured sampling or augmentation.
         DataError, LeakError, TrainingError: as for `fit`.
 
@@ -323,7 +323,7 @@ def distill(
 def _inputs(
     config: Config, tiles: Tiles, export: StrPath | None, progress: ProgressCallback | None
 ) -> tuple[RunConfig, TileSet]:
-    """Check and read configuration and tiles of a run, before TensorFlow is imported."""
+    """Read and check the configuration and tiles of a run before TensorFlow is imported."""
     require_tensorflow()
     from lim_keras.bundle.info import check_bundle_folder
     from lim_keras.config import RunConfig

@@ -40,7 +40,7 @@ def read_json(path: Path, limit: int) -> tuple[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BundleError: the file is not a plain file, a link out of its folder, too large, or not JSON (NaN is not).
+        BundleError: not a plain file, a link to a file outside its folder, too large, or not JSON (which has no NaN).
     """
     if not path.exists():
         raise FileNotFoundError(path)
@@ -64,7 +64,7 @@ def _refuse(name: str) -> Any:
 
 
 def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[Any]]:
-    """Read arrays of an .npz file, in the order of their names; all its arrays may take `limit` bytes, unpacked.
+    """Read the arrays `names` of an .npz file, in this order; all its arrays may unpack to at most `limit` bytes.
 
     Raises:
         BundleError: the file is missing, damaged or too large, or lacks an array.
@@ -87,7 +87,7 @@ def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[An
 
 
 def _check_header(member: IO[bytes], size: int) -> None:
-    """Refuse a header that asks for more bytes than the file holds, which NumPy would allocate first."""
+    """Refuse a header that declares more bytes than the file holds, because NumPy allocates them before it reads."""
     version = npy.read_magic(member)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"an array of format {version}")
@@ -102,9 +102,9 @@ FORMAT = 1
 INFO_FILE, STAC_FILE = "model.json", "stac-item.json"
 
 ENSEMBLE, VERSION = "ensemble", "1"
-"""Folder of the SavedModel of all folds, and folder of the version inside each model's, as TensorFlow Serving needs."""
+"""Folder of the ensemble, and version folder inside each model folder, which TensorFlow Serving requires."""
 
-INFO_BYTES = 64 * 2**20  # largest model.json that is read; a million tile ids take half of it
+INFO_BYTES = 64 * 2**20  # largest model.json that is read; one million tile ids take about half
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -112,18 +112,18 @@ _PIXELS = 2**20  # largest halo and stride that is accepted
 
 
 def _null_is_nan(value: Any) -> Any:
-    """Read null, which stands for an undefined score, as NaN, because JSON has no NaN."""
+    """Convert null to NaN. Undefined scores are stored as null, because JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: math.nan if number is None else number for key, number in value.items()}
     return value
 
 
 Scores = dict[str, Annotated[Estimate, BeforeValidator(_null_is_nan)]]
-"""Value and 95 % interval by name of the score (f1, miou, ...)."""
+"""Value and 95 % interval of each score, by score name (f1, miou, ...)."""
 
 
 def _inside(path: str) -> str:
-    """Accept only a path that stays inside the folder it is joined to, on every system."""
+    """Return a relative path; raise ValueError if it could leave its folder on any operating system."""
     parts = path.split("/")
     if "\\" in path or "\0" in path or PureWindowsPath(path).anchor or {"", ".", ".."} & set(parts):
         raise ValueError(f"{path!r} leaves the bundle or is no plain path inside it")
@@ -136,18 +136,18 @@ def fold_name(fold: int) -> str:
 
 
 def model_folders(folds: int) -> list[str]:
-    """List the folders of a bundle's SavedModels; the one that predicts comes first."""
+    """List the SavedModel folders of a bundle; the model used for prediction comes first."""
     names = [fold_name(fold) for fold in range(folds)]
     return [f"{name}/{VERSION}" for name in ([ENSEMBLE, *names] if folds > 1 else names)]
 
 
 def is_bundle_name(name: str) -> bool:
-    """Return whether a folder's name may be the name of a bundle."""
+    """Return whether a folder name is a valid bundle name."""
     return re.match(_NAME, name) is not None
 
 
 def check_bundle_folder(path: Path) -> None:
-    """Raise a BundleError for a folder whose name is not a bundle's, or that holds other files."""
+    """Raise BundleError if the folder name is not a valid bundle name, or the folder holds files but no bundle."""
     if not is_bundle_name(path.name):
         raise BundleError(
             f"{path}: expected a folder's name of letters, digits, `.`, `_` and `-`, which becomes the bundle's name. "
@@ -157,7 +157,7 @@ def check_bundle_folder(path: Path) -> None:
 
 
 class Part(BaseModel):
-    """Base class of the parts of a JSON file, strict and frozen."""
+    """Strict, immutable base class of the records in a JSON file."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -185,7 +185,7 @@ class FileRecord(Part):
 
 
 class LiteRtFigures(Part):
-    """Comparison of a .tflite file of `bytes` with its SavedModel; fields as in `lim_keras.bundle.litert`."""
+    """Size of a .tflite file and its comparison with the SavedModel; fields as in `lim_keras.bundle.litert`."""
 
     bytes: int = Field(ge=0)
     tile: int | None = Field(ge=1)
@@ -203,23 +203,23 @@ class LiteRtFigures(Part):
 
 
 class ModelFacts(Part):
-    """Facts about the models that training knows.
+    """Model facts that the training run supplies.
 
     Args:
         name: name of the bundle's folder.
         model, sampling: sections of the run's configuration.
-        bands, dtype: of the images that the models take.
+        bands, dtype: number of bands and data type of the input images.
         gsd_m: ground sample distance of the images, metres; None: unknown.
-        stride: windows start at multiples of it, pixels (`lim_keras.models.network_stride`).
-        statistics: of each band over the training tiles.
-        threshold: probability >= threshold is landslide.
-        temperature, bias: calibration of the logits; the exported graphs contain it.
-        metrics: scores by what they were measured on, such as {"out_of_fold": {"f1": Estimate(...)}}.
+        stride: step of the grid on which windows start, pixels (`lim_keras.models.network_stride`).
+        statistics: statistics of each band over the training tiles.
+        threshold: a pixel with probability >= threshold is landslide.
+        temperature, bias: calibration of the logits; the exported graphs already apply it.
+        metrics: scores by data set, such as {"out_of_fold": {"f1": Estimate(...)}}.
         config_hash: `RunConfig.digest` of the run.
-        training_tiles, test_tiles: ids of the tiles that any fold was trained on, and of those that none was.
-        held_out: fold that was not trained on a tile, 0..folds - 1, by tile id. Empty in older bundles.
-        started_from: name and configuration hash of the bundle that training started from, or "". Its tiles are among
-            training_tiles.
+        training_tiles, test_tiles: ids of tiles used to train at least one fold, and ids of test tiles.
+        held_out: for each tile id, the fold 0..folds - 1 that was not trained on the tile. Empty in older bundles.
+        started_from: name and configuration hash of the bundle that supplied the initial weights, or "".
+            `training_tiles` includes the training tiles of that bundle.
         data_terms, data_link: terms of use and web page of the training data, or "".
     """
 
@@ -254,15 +254,15 @@ class BundleInfo(ModelFacts):
     """Contents of model.json.
 
     Args:
-        format: layout of the bundle; readers refuse another one.
+        format: number of the bundle format; readers refuse any other number.
         lim_keras_version, created: version and time of the export.
-        versions: of Python and the libraries that exported.
+        versions: versions of Python and of the libraries used for the export.
         folds: number of `fold_<k>` folders.
-        halo: receptive field beyond a pixel, pixels (`lim_keras.models.receptive_field`).
-        bytes_per_pixel: peak size of the feature maps per pixel of a window.
-        files: record of every file but model.json, by its path inside the bundle.
-        litert: figures of the .tflite files among them. Empty in older bundles.
-        sha256: digest of everything else in model.json; "" before it is written.
+        halo: context around a core that influences its prediction, pixels (`lim_keras.models.receptive_field`).
+        bytes_per_pixel: peak memory of the feature maps for each pixel of a window, bytes.
+        files: size and digest of every file except model.json, by its path inside the bundle.
+        litert: measurements of each .tflite file, by its path inside the bundle. Empty in older bundles.
+        sha256: digest of all other values in model.json; "" before it is written.
     """
 
     format: Literal[1] = 1
@@ -287,7 +287,7 @@ class BundleInfo(ModelFacts):
         return self
 
     def digest(self) -> str:
-        """Return the SHA-256 of all values but `sha256`."""
+        """Return the SHA-256 of all values except `sha256`."""
         others = self.model_copy(update={"sha256": ""})
         return hashlib.sha256(others.model_dump_json().encode()).hexdigest()
 
@@ -319,7 +319,7 @@ class BundleInfo(ModelFacts):
             raise BundleError(f"{path}: not a valid bundle description. {problems(error)}") from None
 
     def check_files(self, bundle: Path, folder: str) -> None:
-        """Compare the files below `folder` with their records; a BundleError for a missing, changed or unknown one."""
+        """Raise BundleError if a recorded file below `folder` is missing or changed, or if none is recorded there."""
         records = [name for name in self.files if name.startswith(f"{folder}/")]
         if not records:
             raise BundleError(f"{bundle / folder}: not part of this bundle, which has {self.folds} fold(s).")
@@ -327,7 +327,7 @@ class BundleInfo(ModelFacts):
             self.check_file(bundle, name)
 
     def check_file(self, bundle: Path, name: str) -> None:
-        """Compare one file, by its path inside the bundle, with its record; errors as in `check_files`."""
+        """Raise BundleError if the file `name`, a path inside the bundle, is missing or differs from its record."""
         path, record = bundle / name, self.files[name]
         repair = "Copy the bundle again from where it was exported."
         if not path.is_file():

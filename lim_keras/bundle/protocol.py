@@ -16,10 +16,10 @@ from lim_keras.errors import BundleError, ConfigError, DataError
 from lim_keras.raster.windows import smallest_side
 
 PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
-"""Outputs of an exported model; a single fold has the first only."""
+"""Output names of an exported model; a model of a single fold has only the first."""
 
 Predict = Callable[[NDArray[Any]], NDArray[np.floating[Any]]]
-"""Raw pixels (n, height, width, bands) to the probability of landslide (n, height, width), 0..1."""
+"""Function from raw pixels (n, height, width, bands) to landslide probability (n, height, width), 0..1."""
 
 _ROUNDING = 1e-5
 
@@ -39,7 +39,7 @@ class EnsemblePrediction(NamedTuple):
 
 
 class SceneModel(Protocol):
-    """Model that scenes can be predicted with, such as `lim_keras.bundle.saved_model.Bundle`."""
+    """Model for the prediction of scenes, such as `lim_keras.bundle.saved_model.Bundle`."""
 
     @property
     def info(self) -> BundleInfo:
@@ -47,13 +47,13 @@ class SceneModel(Protocol):
         ...
 
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
-        """Predict images (n, height, width, bands) of raw digital numbers, of any height and width from 1 on."""
+        """Predict images (n, height, width, bands) of raw digital numbers; height and width are at least 1."""
         ...
 
 
 @runtime_checkable
 class SizingModel(SceneModel, Protocol):
-    """Model that chooses its window size itself, because it needs other memory than TensorFlow or has one size."""
+    """Model that chooses its own window size: its memory is not that of TensorFlow, or its window size is fixed."""
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
         """Return rows and columns of a window; arguments as in the function `choose_window`."""
@@ -62,16 +62,16 @@ class SizingModel(SceneModel, Protocol):
 
 @runtime_checkable
 class RemoteModel(SizingModel, Protocol):
-    """Model on another machine; `predict_all` may be called from threads."""
+    """Model on another machine; several threads may call `predict_all` at the same time."""
 
     @property
     def in_flight(self) -> int:
-        """Number of calls of `predict_all` that may run at a time."""
+        """Largest number of concurrent calls of `predict_all`."""
         ...
 
 
 def checked_images(images: Any, bands: int) -> NDArray[Any]:
-    """Return images as an array; a DataError if it is not (n, height, width, bands) or has no pixels."""
+    """Return images as an array; raise DataError if its shape is not (n, height, width, bands) or contains 0."""
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[-1] != bands or 0 in array.shape:
         raise DataError(
@@ -86,17 +86,17 @@ def checked_answers(
 ) -> dict[str, NDArray[Any]]:
     """Check a model's outputs (n, height, width, 1) by name, and drop their last axis.
 
-    `shape` is (n, height, width) of the images, `folds` the largest number of votes; `source` names the model in
+    `shape`: (n, height, width) of the images. `folds`: largest valid number of votes. `source`: name of the model in
     errors.
 
     Raises:
-        BundleError: an output has another shape, or values that are not finite or out of range.
+        BundleError: an output has the wrong shape, or values that are out of range or not finite.
     """
     for name, values in answers.items():
         if values.shape != (*shape, 1):
             raise BundleError(f"{source}: expected output `{name}` of shape {(*shape, 1)}. Received: {values.shape}")
         largest = folds if name == VOTES else 1
-        if not (values.min() >= -_ROUNDING and values.max() <= largest + _ROUNDING):  # NaN is neither
+        if not (values.min() >= -_ROUNDING and values.max() <= largest + _ROUNDING):  # False for NaN
             raise BundleError(
                 f"{source}: expected output `{name}` within 0..{largest}. Received: {values.min()}.."
                 f"{values.max()}. The model is not trained, or the images hold values that are not finite."
@@ -110,7 +110,7 @@ IMAGE_BYTES = "image_bytes"  # input of `encoded`; an object {"b64": "..."} in J
 
 
 def takes_encoded_images(bands: int, dtype: str) -> bool:
-    """Return whether PNG and JPEG files can hold the images, so that a model has the signature `encoded`."""
+    """Return whether PNG or JPEG files can hold the images; only then a model has the signature `encoded`."""
     return dtype == "uint8" and bands in (1, 3, 4)
 
 
@@ -120,9 +120,9 @@ def signature_names(bands: int, dtype: str) -> list[str]:
 
 
 def signature_differences(model: Any, name: str, bands: int, ensemble: bool) -> list[str]:
-    """Compare a signature of a loaded SavedModel with that of an export.
+    """Compare a signature of a loaded SavedModel with the signature that an export writes.
 
-    Returns one line for inputs and one for outputs, if they differ. An ensemble also has the outputs spread and votes.
+    Returns one line for each difference, in inputs or in outputs. Ensembles also have the outputs spread and votes.
     """
     if name not in model.signatures:
         return [f"expected the signature {name}. Received: {sorted(model.signatures)}"]
@@ -148,21 +148,21 @@ def _specs(tensors: dict[str, Any]) -> dict[str, tuple[tuple[int | None, ...], s
 
 
 _RUNTIME_BYTES = 855e6  # memory of TensorFlow and the geographic libraries without a network
-_GRAPH_BYTES = 60  # memory per byte of a graph's file, besides the variables
+_GRAPH_BYTES = 60  # bytes of memory for each byte of a graph file, without the variables
 LITERT_RUNTIME_BYTES = 400e6  # memory of LiteRT, the geographic libraries and a file's networks before the first window
-FREE_SHARE = 0.4  # share of the free memory that a prediction takes by default
-# Idle memory between feature maps of several sizes, as a share of the maps: the allocator doubles its regions.
+FREE_SHARE = 0.4  # default share of the free memory for a prediction
+# Idle memory between feature maps of different sizes, as a share of the maps: the allocator doubles its regions.
 _GAP_SHARE = 0.65
 # Smallest idle memory: the C library keeps free blocks that are too small to return to the system.
 _KEPT_BYTES = 250 * 2**20
 _KEPT_SHARE = 2.5  # upper bound of the kept blocks as a share of the feature maps, for small windows
-_FOLD_PIXEL_BYTES = 8  # memory of each fold's prediction per pixel: float32, alone and stacked
-_ENOUGH_OVERLAP = 1.25  # computed pixels per pixel that is kept, below which larger windows are of no use
+_FOLD_PIXEL_BYTES = 8  # bytes per pixel and fold: a float32 prediction and its copy in the stack of folds
+_ENOUGH_OVERLAP = 1.25  # ratio of computed to kept pixels; below it, larger windows gain little
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes of "2G", "1500M", "1.5 GiB" or a plain number; a ConfigError for anything else."""
+    """Convert "2G", "1500M", "1.5 GiB" or a plain number to bytes; raise ConfigError for any other text."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if match is None:
         raise ConfigError(f"Invalid value for `memory`. Expected a size such as 2G. Received: {text!r}.")
@@ -170,7 +170,7 @@ def parse_memory(text: str) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes that a prediction takes by default."""
+    """Return the default memory of a prediction, bytes: FREE_SHARE of the free memory."""
     return int(psutil.virtual_memory().available * FREE_SHARE)
 
 
@@ -180,10 +180,10 @@ def choose_window(
     """Choose rows and columns of a window, in pixels.
 
     Args:
-        height, width: of the scene, pixels; a narrow scene gets longer windows of its own width.
-        memory: bytes that the whole process may take.
-        multiple: grid that windows start on, pixels.
-        runtime: bytes taken before the first window; None: those of TensorFlow and the networks.
+        height, width: size of the scene, pixels; in a narrow scene, windows have its width and more rows.
+        memory: bytes that the whole process may use.
+        multiple: step of the grid on which windows start, pixels.
+        runtime: bytes in use before the first window; None: the estimate for TensorFlow and the networks.
 
     Raises:
         DataError: too little memory for the smallest window with a core between two halos.
@@ -202,7 +202,7 @@ def choose_window(
 
 
 def tensorflow_bytes(info: BundleInfo) -> float:
-    """Estimate the bytes of TensorFlow and a bundle's networks before the first window."""
+    """Estimate the memory of TensorFlow and a bundle's networks before the first window, bytes."""
     folder = "ensemble/" if info.folds > 1 else "fold_0/"
     sizes = {name: record.bytes for name, record in info.files.items() if name.startswith(folder)}
     graphs = sum(size for name, size in sizes.items() if name.endswith(".pb"))
@@ -210,7 +210,7 @@ def tensorflow_bytes(info: BundleInfo) -> float:
 
 
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
-    """Return the pixels of the smallest window of a scene: the whole scene, or a core between two halos."""
+    """Return the number of pixels of the smallest window: the whole scene, or a core between two halos."""
     least = smallest_side(halo, multiple)
     return min(least, rounded_up(height, multiple)) * min(least, rounded_up(width, multiple))
 
@@ -233,7 +233,7 @@ def shape_window(halo: int, height: int, width: int, pixels: float, multiple: in
 
 
 def window_bytes(info: BundleInfo, pixels: float) -> float:
-    """Estimate the bytes of a prediction beyond the runtime: feature maps, idle memory, images and outputs.
+    """Estimate the memory of a prediction besides the runtime, bytes: feature maps, idle memory, images, outputs.
 
     bytes = maps + max(min(2.5 maps, 250 MiB), 0.65 maps) + held, where maps and held are proportional to `pixels`.
     """

@@ -1,6 +1,6 @@
 """Labelled tiles: layouts, manifest, folds, sampling, augmentation and reports.
 
-Public names are imported when they are first used; only the `tf.data` batches need TensorFlow.
+Public names are imported on first use; only the `tf.data` batches need TensorFlow.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -52,9 +52,9 @@ def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
 def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
     """Choose validation tiles: stratified by kind, groups kept whole.
 
-    The tiles are split into n folds, of which k are taken; k / n is the closest fraction with n <= 5, or 1 / n for
-    fractions below 1 / 5. The folds taken are those whose landslide pixels are spread most evenly over groups, so that
-    no single large landslide decides on epoch and threshold.
+    The tiles are split into n folds, and k folds are chosen. k / n is the closest fraction with n <= 5, or 1 / n if
+    `fraction` is below 1 / 5. In the chosen folds, the largest group holds the smallest share of the landslide pixels,
+    so that no single large landslide determines epoch and threshold.
 
     Args:
         tiles: tiles without the test tiles.
@@ -83,10 +83,10 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
 
 
 def audit_leaks(train: TileSet, test: TileSet) -> None:
-    """Check that no test tile is a training tile: by id, resolved image path, SHA-256 of the image, and group.
+    """Check that no test tile and training tile share an id, a resolved image path, an image SHA-256 or a group.
 
     Raises:
-        LeakError: lists the first 20 pairs and counts the rest.
+        LeakError: tiles share one of these; the message lists the first 20 pairs and counts the rest.
     """
     keys: dict[str, Callable[[Tile], Hashable]] = {
         "id": lambda tile: tile.tile_id,
@@ -108,7 +108,7 @@ def audit_leaks(train: TileSet, test: TileSet) -> None:
 
 
 class _ContentKey:
-    """SHA-256 of an image file, or "" without reading it if no file of the other side has its length."""
+    """SHA-256 of an image file; "" if only one of the two sets has files of its size, without reading the file."""
 
     def __init__(self, train: TileSet, test: TileSet) -> None:
         self._sizes = {tile.image.stat().st_size for tile in train} & {tile.image.stat().st_size for tile in test}
@@ -121,7 +121,7 @@ class _ContentKey:
 
 
 def _groups(tiles: TileSet) -> list[str]:
-    # A tile without a group is a group of its own; the prefix separates it from a group named like its id.
+    # A tile without a group is its own group; the prefix prevents a clash between its id and a group name.
     return [f"group {tile.group}" if tile.group else f"tile {tile.tile_id}" for tile in tiles]
 
 

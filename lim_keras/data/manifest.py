@@ -22,7 +22,7 @@ Rows = list[tuple[int, dict[str, str]]]
 
 
 class Candidate(BaseModel):
-    """A tile before its files are checked: fields as in `Tile`, None where the source gives no value; and its fold."""
+    """Tile before the check of its files, and its fold. Fields as in `Tile`; None: the source gives no value."""
 
     tile_id: str
     image: Path
@@ -45,7 +45,7 @@ class Candidate(BaseModel):
 def read_candidates(path: Path) -> tuple[list[Candidate], list[str]]:
     """Read the tiles of a manifest without opening their files.
 
-    Relative paths start at the folder of the manifest. Unknown columns are skipped.
+    Relative paths are resolved from the manifest's folder. Unknown columns are skipped.
 
     Returns:
         The candidates, and one message for each bad line.
@@ -66,7 +66,7 @@ def read_folds(path: str | os.PathLike[str]) -> dict[str, int]:
     """Read the column `fold` of a manifest.
 
     Returns:
-        Fold by tile id: 0, 1, ... for folds, -1 for test tiles. Tiles with an empty cell are left out.
+        Fold by tile id: 0, 1, ... for folds, -1 for test tiles. Tiles with an empty cell are omitted.
 
     Raises:
         DataError: not a readable manifest, no column `fold`, or a fold is not a whole number >= -1.
@@ -81,13 +81,13 @@ def read_folds(path: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def read_tile_ids(path: str | os.PathLike[str]) -> list[str]:
-    """Read tile ids from a text file (one id a line, `#` starts a comment line) or from a tiles.csv.
+    """Read tile ids from a text file (one id per line, `#` starts a comment line) or from a tiles.csv.
 
     Returns:
         Each id once, in the order of the file.
 
     Raises:
-        DataError: unreadable, without ids, or a table without the column tile_id.
+        DataError: the file is unreadable, holds no ids, or is a table without the column tile_id.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv":
@@ -107,15 +107,15 @@ def read_tile_ids(path: str | os.PathLike[str]) -> list[str]:
 
 
 def write_manifest(tiles: TileSet, path: str | os.PathLike[str], folds: Mapping[str, int] | None = None) -> None:
-    """Write a tiles.csv that `read_tiles` reads. Files in its folder get relative paths, others absolute ones.
+    """Write a tiles.csv for `read_tiles`. Paths below its folder are written as relative, other paths as absolute.
 
     Args:
         tiles: tiles to write.
         path: file to write.
-        folds: fold by tile id (-1: test tile), written as the column `fold`; None for no such column.
+        folds: fold by tile id (-1: test tile), written as the column `fold`; None: no column `fold`.
 
     Raises:
-        DataError: a fold of an unknown tile, or the file cannot be written.
+        DataError: `folds` names an unknown tile, or the file cannot be written.
     """
     path = Path(path)
     tiles.check_known(folds or ())
@@ -177,7 +177,7 @@ def _read_rows(path: Path) -> Rows:
 def _candidate(row: Mapping[str, str], folder: Path) -> Candidate:
     cells = {name: cell for name, cell in row.items() if cell and name in Candidate.model_fields}
     cells |= {name: str(folder / cells[name]) for name in ("image", "mask") if name in cells}
-    if cells.get("ignore") == "255.0":  # pandas writes a column of numbers with empty cells as floats
+    if cells.get("ignore") == "255.0":  # pandas writes integers as floats in a column with empty cells
         cells["ignore"] = "255"
     return Candidate.model_validate({"tile_id": "", **cells})
 

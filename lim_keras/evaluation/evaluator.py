@@ -35,11 +35,11 @@ def tile_predictions(
     """Predict whole tiles, as in the paper.
 
     Args:
-        predict: raw pixels (n, h, w, bands) to probability (n, h, w).
+        predict: function from raw pixels (n, h, w, bands) to landslide probability (n, h, w).
         store: tiles at the ground sample distance of training.
-        size: resize tiles to size x size first, as for a model trained on resized tiles; None: native size.
-        blind: mean mask of the training tiles; None: the baseline is landslide everywhere.
-        batch: most tiles in a call of `predict`; neighbours of different sizes do not share a call.
+        size: height and width to which tiles are resized, for models trained on resized tiles; None: native size.
+        blind: baseline, the mean mask of the training tiles; None: the baseline is landslide everywhere.
+        batch: largest number of tiles per call of `predict`; all tiles of a call have the same size.
     """
     for sample, probability in _predicted(predict, _tiles(store, size), batch):
         shape = sample.mask.shape
@@ -55,7 +55,7 @@ def _tiles(store: TileStore, size: int | None) -> Iterator[Sample]:
 
 
 def window_predictions(predict: Predict, source: SheetWindows, *, batch: int = 8) -> Iterator[Prediction]:
-    """Predict windows; each one is a group of its own, because it may show parts of several tiles."""
+    """Predict windows. Each window is its own group, because it may show parts of several tiles."""
     for sample, probability in _predicted(predict, _windows(source), batch):
         yield Prediction(sample, probability, everywhere(sample.mask.shape))
 
@@ -101,13 +101,13 @@ def sheet_predictions(
 ) -> Iterator[Prediction]:
     """Lay tiles edge to edge on sheets, predict the sheets in windows with a halo, and cut the tiles out again.
 
-    The model sees a tile as part of a scene: the landslide lies anywhere in the window, among other ground. Threshold
-    and temperature are fitted on these predictions because they are used on scenes.
+    Each tile is predicted as part of a scene: its landslide lies anywhere in a window, beside other ground. Threshold
+    and temperature are fitted to these predictions, because both are applied to scenes.
 
     Args:
-        predict: raw pixels (n, h, w, bands) to probability (n, h, w).
+        predict: function from raw pixels (n, h, w, bands) to landslide probability (n, h, w).
         store: held-out tiles at the ground sample distance of training.
-        seed: of the order of tiles on the sheets.
+        seed: seed of the tile order on the sheets.
         tile, halo, multiple: see `plan_windows`.
     """
     sizes = [store.size(position) for position in range(len(store))]
@@ -125,11 +125,11 @@ class SheetWindows:
     """Square windows at random positions of the sheets.
 
     A window that crosses the edge of a sheet continues at the opposite edge, so that every pixel appears equally often.
-    In a window that is larger than the sheet, pixels that repeat are labelled ignore. The number of windows on a sheet
+    In a window larger than its sheet, repeated pixels are labelled ignore. The number of windows on a sheet
     is proportional to its area. Windows are sorted by sheet, so that memory holds one sheet at a time.
 
-    `store`: tiles at the ground sample distance of training. `size`: height and width of a window, pixels. `seed`: of
-    the order of tiles on the sheets and of the positions of windows.
+    `store`: tiles at the ground sample distance of training. `size`: height and width of a window, pixels. `seed`: seed
+    of the tile order on the sheets and of the window positions.
     """
 
     def __init__(self, store: TileStore, size: int, count: int, seed: int) -> None:
@@ -177,10 +177,10 @@ DEFAULTS = EvaluationSection()
 
 
 class Gallery:
-    """The `most` best and worst samples of a stream of predictions.
+    """Best and worst samples of a stream of predictions, at most `most` of each.
 
     Best: highest F1 among samples with landslides. Worst: most wrong pixels, because the pooled F1,
-    2 tp / (2 tp + fp + fn), falls with their number. Of samples with equal ranks, the first is kept.
+    2 tp / (2 tp + fp + fn), falls with their number. Among samples of equal rank, the first is kept.
     """
 
     def __init__(self, threshold: float, most: int = 5) -> None:
@@ -244,13 +244,13 @@ class ProtocolResult:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A predictor, and the settings of its training that its evaluation needs.
+    """Evaluation of a predictor under the settings of its training.
 
     Args:
-        predict: raw pixels (n, h, w, bands) to probability (n, h, w). With several predictors (folds of an ensemble),
-            their mean is evaluated, and each one alone.
+        predict: function from raw pixels (n, h, w, bands) to landslide probability (n, h, w). Several functions are the
+            folds of an ensemble: their mean and each fold are evaluated.
         threshold: a pixel with probability >= threshold is landslide.
-        mode, size: section `sampling` of the configuration.
+        mode, size: values in section `sampling` of the configuration.
         gsd_m: ground sample distance of training, metres; None: tiles are not resampled.
         blind: mean mask of the training tiles.
         settings: numbers of windows and of bootstrap draws.
@@ -300,7 +300,7 @@ class Evaluator:
 
 
 def _with_mean(folds: Sequence[Iterable[Prediction]]) -> Iterator[tuple[Prediction, ...]]:
-    """Yield, for each sample, the mean of the folds and each fold; of a single predictor, its prediction only."""
+    """Yield for each sample the mean prediction, then that of each fold; for one predictor, only its prediction."""
     for predictions in zip(*folds, strict=True):
         if len(predictions) == 1:
             yield predictions
@@ -318,7 +318,7 @@ def _watched(gallery: Gallery, side_by_side: Iterable[tuple[Prediction, ...]]) -
 def choose_tiles(
     tiles: TileSet, wanted: Sequence[str] | None, *, test: Sequence[str] = (), training: Sequence[str] = ()
 ) -> TileSet:
-    """Choose the tiles to evaluate on: the wanted ids, else the run's test tiles, else all that were not trained on.
+    """Choose the tiles to evaluate on: the wanted ids, else the test tiles, else all tiles not used in training.
 
     Raises:
         DataError: a wanted id is not in `tiles`, or no tile is left.
@@ -347,7 +347,7 @@ def choose_tiles(
 def read_matching_tiles(
     tiles: TileSet | StrPath, info: BundleInfo, progress: ProgressCallback | None = None
 ) -> TileSet:
-    """Read tiles, and raise DataError unless they have the bands and the data type of a bundle's images."""
+    """Read tiles; raise DataError if their number of bands or data type differs from that of a bundle's images."""
     known = tiles if isinstance(tiles, TileSet) else read_tiles(tiles, progress)
     if (known.bands, known.dtype) != (info.bands, info.dtype):
         raise DataError(

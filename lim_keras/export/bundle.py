@@ -37,7 +37,7 @@ class FoldGraph(tf.Module):
 
     Args:
         model: functional Keras model, image (n, h, w, bands) -> logits (n, h, w, 1), of any dtype policy.
-        calibration: of its logits.
+        calibration: calibration of the model's logits.
         half: store kernels as float16.
     """
 
@@ -54,7 +54,7 @@ class FoldGraph(tf.Module):
         stored = list(zip(network.weights, self.weights, strict=True)) if half else []
 
         def probability(image: Any) -> dict[str, Any]:
-            # The network reads the casts in place of its own variables, which are then not exported.
+            # The network computes with the float32 casts, so that its own variables are not exported.
             with keras.StatelessScope([(weight, tf.cast(kept, tf.float32)) for weight, kept in stored]):
                 logits = network(image, training=False)
             return {"probability": tf.sigmoid(calibration.logit(logits))}
@@ -83,8 +83,8 @@ class EnsembleGraph(tf.Module):
     def _combine(self, image: Any) -> dict[str, Any]:
         outputs: list[Any] = []
         for fold in self.folds:
-            # Run one fold at a time, to hold the features of one in memory. TensorFlow inlines the call and would not
-            # wait for it, but it waits for the identity.
+            # Run the folds one after another, so that memory holds the features of one fold only. The dependency is on
+            # an identity operation, because TensorFlow inlines the call.
             with tf.control_dependencies(outputs[-1:]):
                 outputs.append(tf.identity(fold.probability(image)["probability"]))
         folds = tf.stack(outputs)
@@ -99,7 +99,7 @@ def _image_function(compute: Any, bands: int) -> Any:
     shape = (None, None, None, bands)
 
     def checked(image: Any) -> dict[str, Any]:
-        # Sessions do not check the signature, and a convolution reads twice the bands as two groups.
+        # Sessions do not check shapes, and a convolution would accept twice the bands as two groups.
         outputs: dict[str, Any] = compute(tf.ensure_shape(image, shape))
         return outputs
 
@@ -131,7 +131,7 @@ def _half_size(weight: Any) -> Any:
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
-    """Return the model in float32, with copies of its weights, because servers may have no bfloat16."""
+    """Return a float32 copy of the model, because servers may not support bfloat16."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for nested models, whose configurations hold no policy
     try:
@@ -172,8 +172,8 @@ def export_models(
 ) -> FoldGraph | EnsembleGraph:
     """Write `fold_<k>/1/` for each model and, for two or more, `ensemble/1/` into the folder of a bundle.
 
-    Models, `calibration`, `half` and `threshold` are as in `FoldGraph` and `EnsembleGraph`. Bundles of uint8 images
-    (`dtype`) also take PNG and JPEG files. Returns the graph that predicts: the ensemble, or the only model.
+    Models, `calibration`, `half` and `threshold` are as in `FoldGraph` and `EnsembleGraph`. Models of uint8 images
+    (`dtype`) with 1, 3 or 4 bands also take PNG and JPEG files. Returns the graph of the ensemble or of the only model.
     """
     graphs = [FoldGraph(model, calibration, half) for model in models]
     paths = [folder / fold_name(fold) / VERSION for fold in range(len(graphs))]
@@ -213,7 +213,7 @@ class _FilePerFold(tf.train.experimental.ShardingCallback):
 
 
 def _share_variables(ensemble: Path, folds: Sequence[Path]) -> None:
-    """Replace each variable file of the ensemble that equals one of a fold by a hard link to it."""
+    """Replace ensemble variable files by hard links to fold variable files with the same content."""
     stored = [file for fold in folds for file in sorted((fold / "variables").glob("*.data-*"))]
     for file in sorted((ensemble / "variables").glob("*.data-*")):
         twin = next((other for other in stored if filecmp.cmp(file, other, shallow=False)), None)
@@ -248,12 +248,12 @@ def write_bundle(
     baseline: ImageBlindMask | None = None,
     half: bool = False,
 ) -> BundleInfo:
-    """Export models, one per fold, as the bundle `path`, atomically; an older bundle there is replaced.
+    """Export one model per fold as the bundle `path`. The write is atomic and replaces an older bundle.
 
     `baseline`: image-blind mask of the training tiles. `half`: store kernels as float16.
 
     Raises:
-        BundleError: models that do not fit `facts`, kernels beyond float16, or a folder at `path` that is no bundle.
+        BundleError: models do not fit `facts`, a kernel value exceeds float16, or `path` is a folder of other files.
     """
     bands = sorted({int(model.input_shape[-1]) for model in models})
     if bands != [facts.bands]:
@@ -272,14 +272,14 @@ def write_bundle(
 
 
 def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
-    """Store a synthetic image and the probability that `graph` gives it."""
+    """Store a synthetic image and the probability that `graph` predicts, for later verification of the bundle."""
     image = synthetic_image(facts)
     batch = tf.constant(image[np.newaxis].astype(np.float32))
     np.savez(folder / PAIR_FILE, image=image, probability=graph.probability(batch)["probability"].numpy()[0, ..., 0])
 
 
 def synthetic_image(facts: ModelFacts) -> NDArray[Any]:
-    """Make an image (64, 64, bands) of waves, a patch and noise in the range of the training tiles, always the same."""
+    """Make the fixed image (64, 64, bands) of waves, a patch and noise, in the value range of the training tiles."""
     rows, columns = np.mgrid[0:_SIZE, 0:_SIZE] / (_SIZE - 1)
     patch = np.where((rows - 0.4) ** 2 + (columns - 0.6) ** 2 < 0.06, 1.5, 0.0)
     shape = np.sin(6 * rows) + np.cos(9 * columns) + patch

@@ -59,7 +59,7 @@ class LiteRtOptions:
 
 @dataclass(frozen=True)
 class LiteRtExport:
-    """Result of a LiteRT export: every file that was made, names of the refused ones, scores of the SavedModel."""
+    """Result of a LiteRT export: every converted file, names of the refused files, scores of the SavedModel."""
 
     folder: Path
     files: Mapping[str, LiteRtFile]
@@ -68,14 +68,14 @@ class LiteRtExport:
 
     @property
     def figures(self) -> dict[str, LiteRtFigures]:
-        """Measurements of every file, as model.json holds them."""
+        """Measurements of every file, as stored in model.json."""
         return {name: _figures(file, self.reference) for name, file in self.files.items()}
 
 
 def export_litert(bundle: StrPath, options: LiteRtOptions) -> LiteRtExport:
-    """Convert a bundle to .tflite files, compare each with the SavedModel, and keep those within their limit.
+    """Convert a bundle to .tflite files, compare each with the SavedModel, and keep files within their error limit.
 
-    Files in `<bundle>/tflite` become part of the bundle: model.json, model card and STAC item are written anew.
+    Files in `<bundle>/tflite` become part of the bundle: its model.json, model card and STAC item are rewritten.
     """
     export = _Export.prepare(Path(bundle), options)
     folder = options.out or export.bundle / FOLDER
@@ -135,7 +135,7 @@ def _convert(export: _Export, drafts: Mapping[Variant, Path]) -> None:
 
 
 def _training_tiles(tiles: TileSet, export: _Export) -> TileSet:
-    """Select training tiles of the bundle, else all tiles that are not for the comparison."""
+    """Select the training tiles of the bundle; if there are none, all tiles that are not in the comparison."""
     tests = {*(export.options.tile_ids or ()), *export.info.test_tiles}
     trained = [one for one in tiles.ids if one in set(export.info.training_tiles) - tests]
     chosen = trained or [one for one in tiles.ids if one not in tests]
@@ -175,7 +175,7 @@ def _windows(export: _Export) -> Iterator[Window]:
 
 
 def _keep(export: _Export, result: LiteRtExport, partial: Path) -> None:
-    """Move files within their limit to their place and into tflite.json, which keeps others of the same bundle."""
+    """Move accepted files to their folder and list them in tflite.json, beside earlier files of this bundle."""
     folder, info = result.folder, export.info
     before = _read_index(folder, info)
     kept = {name: file for name, file in result.files.items() if name not in result.refused}
@@ -185,14 +185,14 @@ def _keep(export: _Export, result: LiteRtExport, partial: Path) -> None:
         return
     known = {} if before is None else {name: file for name, file in before.files.items() if name not in result.files}
     references = {} if before is None else before.reference
-    # tflite.json repeats neither figures nor tile ids, which are half of model.json.
+    # Omit figures and tile ids: model.json holds them, and they are half of its size.
     described = info.model_copy(update={"litert": {}, "sha256": "", **_NO_TILES})
     references = {**references, export.source: result.reference}
     LiteRtIndex(model=described, reference=references, files={**known, **kept}).write(folder)
 
 
 def _read_index(folder: Path, info: BundleInfo) -> LiteRtIndex | None:
-    """Read tflite.json of an earlier export of the same SavedModels."""
+    """Read tflite.json; None unless it is from an export of the same SavedModels."""
     try:
         index = LiteRtIndex.read(folder)
     except BundleError:
@@ -206,7 +206,7 @@ def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
 
 
 def _record(export: _Export, result: LiteRtExport) -> None:
-    """Record the files of this export in the bundle, under the bundle's present name, if they lie in its folder."""
+    """Add files inside the bundle to model.json, and set the bundle's name to the present name of its folder."""
     bundle, info, folder = export.bundle, export.info, export.bundle / FOLDER
     if result.folder.resolve() != folder.resolve():
         return
@@ -222,7 +222,7 @@ def _record(export: _Export, result: LiteRtExport) -> None:
 
 
 def _known_figures(index: LiteRtIndex | None, info: BundleInfo, result: LiteRtExport) -> dict[str, LiteRtFigures]:
-    """Return figures of every file in tflite.json; earlier files keep theirs, which other windows gave."""
+    """Return figures of every file in tflite.json; earlier files keep their figures, measured on other windows."""
     if index is None:
         return {}
     figures = {}

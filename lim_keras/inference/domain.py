@@ -25,12 +25,12 @@ def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None
     """Compare a scene's bands and data type with those of a model.
 
     Args:
-        scene: with the bands that will be read.
-        scale: conversion of its values; None: none.
+        scene: scene, opened with the bands to read.
+        scale: raw values (low, high) to convert to the range of the data type; None: no conversion.
 
     Raises:
         ConfigError: `scale` is not (low, high) with low < high.
-        DataError: a palette, another number of bands, or another data type and no `scale`.
+        DataError: the scene has a palette or another number of bands, or another data type without `scale`.
     """
     info = scene.info
     _check_bands(scene, model)
@@ -64,10 +64,10 @@ def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
 
 
 def gsd_ratio(path: Path | str, gsd_m: float | None, model: BundleInfo, *, resample: bool = False) -> float | None:
-    """Divide a scene's ground sample distance by that of training; None if one of them is unknown.
+    """Return the scene's ground sample distance divided by that of training; None if either is unknown.
 
     Warns:
-        DomainWarning: they differ by more than a factor of GSD_TOLERANCE, or that of the scene is unknown.
+        DomainWarning: the two differ by more than a factor of GSD_TOLERANCE, or the scene's distance is unknown.
     """
     if model.gsd_m is None or gsd_m is None:
         if model.gsd_m is not None and not resample:  # `reading_grid` raises an error if it resamples
@@ -97,7 +97,7 @@ def _at_another_distance(ratio: float, resample: bool) -> str:
 
 
 def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
-    """Choose the grid on which a scene is read; None: its own.
+    """Choose the grid on which a scene is read; None: the scene's own grid.
 
     With `resample`, the scene is warped to the ground sample distance of training if the two differ by more than a
     factor of GSD_TOLERANCE.
@@ -106,7 +106,7 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
         DataError: the scene is to be resampled, and one of the distances or its CRS is unknown.
 
     Warns:
-        DomainWarning: as `gsd_ratio`.
+        DomainWarning: as in `gsd_ratio`.
     """
     ratio = gsd_ratio(info.path, info.gsd_m, model, resample=resample)
     if not resample:
@@ -132,7 +132,7 @@ def check_place(scene: RasterReader) -> None:
 
 
 def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
-    """Warn (DomainWarning) if a band's mean in a few samples is over two standard deviations from that of training."""
+    """Warn (DomainWarning) if a band's sampled mean is over two training standard deviations off its training mean."""
     if scale is not None:
         return
     height, width = scene.info.height, scene.info.width

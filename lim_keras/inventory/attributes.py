@@ -1,7 +1,7 @@
-"""Attributes of landslides: every column of the inventory, in the order of the tables below.
+"""Landslide attributes: the columns of the inventory, in the order of the tables below.
 
-A new attribute is a new row of a table. Its function takes the outlines as they are drawn (`Outlines`), or statistics
-of the pixels of each landslide (`Pixels`), which `_read_layers` reads.
+A new attribute is a new row of a table. Its function takes the drawn outlines (`Outlines`) or the pixel statistics of
+each landslide (`Pixels`). `_read_layers` reads the pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Source = TypeVar("Source")
 
 @dataclass(frozen=True)
 class Attribute(Generic[Source]):
-    """A column of the inventory; `compute` computes the values (n,) of all landslides.
+    """Column of the inventory; `compute` returns the values (n,) of all landslides.
 
     `unit` is the unit or range of the values, "" for true or false. `meaning` describes them; NaN is unknown.
     """
@@ -45,7 +45,7 @@ class Attribute(Generic[Source]):
 
 
 class Outlines:
-    """Measures of outlines in pixels, (n,) each; NaN where there is neither a CRS nor a ground sample distance."""
+    """Measures (n,) of outlines in pixel coordinates; NaN if neither CRS nor ground sample distance is known."""
 
     def __init__(self, outlines: Polygons, ground: Georeference) -> None:
         self.area_m2, self.perimeter_m = _sizes(outlines, ground)
@@ -62,16 +62,16 @@ class Outlines:
         return np.asarray(4 * np.pi * area / perimeter**2, np.float64)
 
     def elongation(self) -> Floats:
-        """Long over short side of the smallest rotated rectangle."""
+        """Long side over short side of the smallest enclosing rotated rectangle."""
         corners = shapely.get_coordinates(shapely.oriented_envelope(self.plane)).reshape(-1, 5, 2)
         sides = np.hypot(*np.moveaxis(np.diff(corners[:, :3], axis=1), -1, 0))
         return np.asarray(sides.max(axis=1) / sides.min(axis=1), np.float64)
 
 
 class Pixels:
-    """Statistics of layers over the pixels of n landslides, by name; a layer that is not read is unknown everywhere.
+    """Statistics of each layer, by name, over the pixels of n landslides; NaN for layers that are not read.
 
-    `at_edge` (n,) marks landslides that reach the outermost row or column of the scene; `folds` models voted.
+    `at_edge` (n,) marks landslides that reach the outermost row or column of the scene; `folds`: number of models.
     """
 
     def __init__(self, outlines: Polygons, scene: Box, folds: int) -> None:
@@ -90,7 +90,7 @@ class Pixels:
         return self.layers["elevation"].highest - self.layers["elevation"].lowest
 
     def aspect(self) -> Floats:
-        """Mean direction of the slopes; unknown where all directions cancel out."""
+        """Mean downhill direction, degrees; NaN where the directions cancel out."""
         east, north = self.layers["east"].mean, self.layers["north"].mean
         direction = np.degrees(np.arctan2(east, north)) % 360
         return np.where(np.hypot(east, north) > _MIN_RESULTANT, direction, np.nan)
@@ -125,7 +125,7 @@ TERRAIN_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
 
 
 def outline_attributes(outlines: Polygons, ground: Georeference) -> Columns:
-    """Compute the attributes of outlines in pixels, (n,) each."""
+    """Compute the attributes (n,) of outlines in pixel coordinates."""
     return _compute(OUTLINE_ATTRIBUTES, Outlines(outlines, ground))
 
 
@@ -138,12 +138,12 @@ def pixel_attributes(
     terrain: TerrainReader | None = None,
     block: int = BLOCK,
 ) -> Columns:
-    """Compute the attributes that come from the pixels of each landslide, (n,) each. One block is in memory at a time.
+    """Compute the attributes (n,) from the pixels of each landslide, with one block in memory at a time.
 
     Args:
-        mask: the raster that was traced.
+        mask: raster whose landslides were traced.
         outlines: result of `trace`, neither filled nor simplified.
-        maps: band 1 probability, band 2 (if there is one) votes of the folds; negative is no data. None: unknown.
+        maps: raster of probability (band 1) and votes of the folds (optional band 2), negative without data; None: NaN.
         terrain: slopes and elevations; None: no terrain attributes.
     """
     with ExitStack() as stack:
@@ -163,8 +163,8 @@ def pixel_attributes(
 def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:
     """Measure areas (n,) of single polygons in any CRS, in square metres, without their holes.
 
-    Without a CRS, or in a local one, areas are planar: `gsd_m` is the metres of one unit of the coordinates (None:
-    NaN).
+    Without a CRS, or in a local CRS, areas are planar; `gsd_m` is the length of a coordinate unit, metres (None: areas
+    are NaN).
     """
     crs = "" if polygons.crs is None else polygons.crs.to_wkt()
     return _sizes(polygons.to_numpy(), Georeference(Affine.identity(), crs, gsd_m))[0]
@@ -189,8 +189,8 @@ def _sizes(outlines: Polygons, ground: Georeference) -> tuple[Floats, Floats]:
 def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, Floats, Floats]:
     """Project each outline to metres east and north of its first vertex; landslides are small enough for a plane.
 
-    Returns the outlines, longitude and latitude (n, 2) of the first vertices, and metres (n, 2) of a degree there.
-    Without a CRS, the plane is the scene's own, and the other two are NaN.
+    Returns the outlines, longitude and latitude (n, 2) of the first vertices, and metres per degree (n, 2) there.
+    Without a CRS, the outlines are in the scene's plane, and the other two results are NaN.
     """
     points, owner = shapely.get_coordinates(outlines, return_index=True)
     if ground.to_degrees is None:
@@ -209,14 +209,14 @@ def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, F
 def _painted_blocks(
     labels: RasterReader, outlines: Polygons, block: int
 ) -> Iterator[tuple[Box, NDArray[np.int32], NDArray[np.bool_]]]:
-    """Yield the blocks with landslides, the number of each pixel, and which pixels share a side with nodata."""
+    """Yield each block with landslides, its landslide numbers, and the mask of pixels that share a side with nodata."""
     scene, edges = labels.info.box, Edges(outlines)
     for (top, bottom), row in groupby(blocks(scene.height, scene.width, block), lambda box: (box.top, box.bottom)):
         near = edges.between(top, bottom)
         for box in row:
             numbers = near.paint(box)
             landslide, beside_nodata = _read_labels(labels, box)
-            # GDAL's polygonizer stops at damaged pixels without an error: what follows would be lost.
+            # GDAL's polygonizer stops at damaged pixels without an error, and later landslides would be lost.
             if not np.array_equal(numbers > 0, landslide):
                 raise DataError(
                     f"{labels.name}: its polygons are not those of its pixels; the file is damaged or changed."
@@ -252,7 +252,7 @@ def _open_maps(maps: Path, labels: RasterReader) -> RasterReader:
 
 
 def _read_labels(labels: RasterReader, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Read which pixels (height, width) are landslide, and which share a side with a pixel without data."""
+    """Read two masks (height, width): landslide pixels, and pixels that share a side with a pixel without data."""
     around = box.grown(1, labels.info.box)
     rows = 1 - box.top + around.top, 1 - around.bottom + box.bottom  # rows beyond the scene's border
     columns = 1 - box.left + around.left, 1 - around.right + box.right
@@ -263,7 +263,7 @@ def _read_labels(labels: RasterReader, box: Box) -> tuple[NDArray[np.bool_], NDA
 
 
 class Statistics:
-    """Sum, count, lowest and highest value over the pixels of each of n landslides; NaN is left out."""
+    """Sum, count, lowest and highest value over the pixels of each of n landslides; NaN values are skipped."""
 
     def __init__(self, n: int) -> None:
         self.total: Floats = np.zeros(n)
@@ -300,7 +300,7 @@ class Statistics:
 
 
 class Edges:
-    """Vertical edges of disjoint outlines, to paint pixels with the numbers of landslides, from 1 on; 0 is none."""
+    """Vertical edges of disjoint outlines, used to paint each pixel with its landslide number: 1 to n, 0 for none."""
 
     def __init__(self, outlines: Polygons) -> None:
         rings, owner = shapely.get_rings(outlines, return_index=True)
@@ -315,17 +315,17 @@ class Edges:
         self._edges = np.stack([start[edge, 0], rows[:, 0], rows[:, 1], number + 1, reach[number]]).astype(np.int64)
 
     def between(self, top: int, bottom: int) -> Edges:
-        """Select the edges that cross the rows from `top` to before `bottom`."""
+        """Select the edges that cross rows `top` to `bottom` - 1."""
         _, first, after, _, _ = self._edges
         part = Edges.__new__(Edges)
         part._edges = self._edges[:, (first < bottom) & (after > top)]
         return part
 
     def paint(self, box: Box) -> NDArray[np.int32]:
-        """Paint a box: (height, width) number of the landslide of each pixel.
+        """Return the landslide number of each pixel of a box, (height, width).
 
-        Along a row, each edge enters or leaves its landslide: it toggles the number from its column on (exclusive or).
-        Edges to the left of the box count at its first column.
+        Along a row, each edge enters or leaves its landslide: exclusive or switches the number on or off from that
+        column on. Edges to the left of the box are applied at its first column.
         """
         column, first, after, number, _ = self._edges[:, (self._edges[0] < box.right) & (self._edges[4] > box.left)]
         first = np.maximum(first - box.top, 0)

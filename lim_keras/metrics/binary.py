@@ -34,7 +34,7 @@ def formulae(xp: Any, tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, Any]:
         return xp.where(whole > 0, part / xp.where(whole > 0, whole, 1.0), empty)
 
     iou_landslide, iou_background = ratio(tp, tp + fp + fn), ratio(tn, tn + fp + fn)
-    # In these pairs the roots of a perfect prediction are exact, so that its mcc is exactly 1.
+    # With this pairing, the square roots of a perfect prediction are exact, and so is its mcc of 1.
     spread = xp.sqrt((tp + fp) * (tp + fn)) * xp.sqrt((tn + fp) * (tn + fn))
     values = {
         "accuracy": ratio(tp + tn, total),
@@ -86,11 +86,11 @@ def probability_histogram(
 ) -> NDArray[np.int64]:
     """Count background and landslide pixels by probability.
 
-    Bin k holds k / (bins - 1) <= probability < (k + 1) / (bins - 1) in float32, the last bin only probability 1.
+    Bin k holds k / (bins - 1) <= probability < (k + 1) / (bins - 1) in float32; the last bin holds only probability 1.
 
     Args:
-        probability: any shape, 0..1; any value where the mask is `ignore_value`.
-        mask: the same shape, 1 landslide, 0 background, `ignore_value` unlabelled.
+        probability: array of any shape, 0..1; values of unlabelled pixels are not used.
+        mask: array of the same shape, 1 landslide, 0 background, `ignore_value` unlabelled.
 
     Returns:
         (2, bins) int64: row 0 background, row 1 landslide.
@@ -122,7 +122,7 @@ def probability_histogram(
 
 
 def histogram_precision(xp: Any, background: Any, landslide: Any) -> Any:
-    """Compute average precision from counts by bin with `xp` (numpy or keras.ops)."""
+    """Compute average precision from pixel counts per bin with `xp` (numpy or keras.ops)."""
     found = xp.flip(xp.cumsum(xp.flip(landslide, 0), 0), 0)
     taken = found + xp.flip(xp.cumsum(xp.flip(background, 0), 0), 0)
     precision = found / xp.where(taken > 0, taken, 1)
@@ -149,7 +149,7 @@ def average_precision_of(histogram: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Numbers of pixels: true and false positives, false and true negatives; landslide is positive."""
+    """Pixel counts: true and false positives, false and true negatives; landslide is the positive class."""
 
     tp: int = 0
     fp: int = 0
@@ -157,7 +157,7 @@ class Confusion:
     tn: int = 0
 
     def __add__(self, other: Confusion) -> Confusion:
-        """Add the counts of two."""
+        """Add the counts of two confusion matrices."""
         return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
@@ -180,7 +180,7 @@ class Estimate:
 
 
 def count(landslide: ArrayLike, mask: ArrayLike) -> Confusion:
-    """Compare predicted landslide pixels (bool) with a mask of one shape: 1 landslide, 0 background, others ignored."""
+    """Count predicted landslide pixels (bool) against a mask: 1 landslide, 0 background, other labels ignored."""
     called, labels = np.asarray(landslide, bool), np.asarray(mask)
     if called.shape != labels.shape:
         raise DataError(f"Expected `landslide` and `mask` of one shape. Received: {called.shape} and {labels.shape}")
@@ -200,12 +200,12 @@ def estimate(
     """Compute pooled scores with 95 % bootstrap intervals over groups.
 
     Each draw takes as many groups as there are, with replacement, and pools their counts. The interval holds the middle
-    95 % of the draws (Efron's percentile interval). Samples that show the same ground need one group, else the interval
-    is too narrow.
+    95 % of the draws (Efron's percentile interval). Samples of the same ground must share a group, else the interval is
+    too narrow.
 
     Args:
-        confusions: one for each sample, at least one.
-        groups: group of each sample; a sample with group "" is a group of its own.
+        confusions: counts of each sample, at least one sample.
+        groups: group of each sample; a sample with group "" is its own group.
         draws, seed: number and seed of the draws.
     """
     if not confusions or len(confusions) != len(groups):

@@ -1,4 +1,4 @@
-"""Scores of landslides polygon by polygon."""
+"""Detection scores of landslide polygons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 IOU = 0.5
-"""Least intersection over union of a pair."""
+"""Smallest intersection over union of a matching pair."""
 
 AREA_CLASSES = {"small": (0.0, 1_000.0), "medium": (1_000.0, 10_000.0), "large": (10_000.0, math.inf)}
 """Bounds in m2; both bounds of the middle class belong to it."""
@@ -19,7 +19,7 @@ AREA_CLASSES = {"small": (0.0, 1_000.0), "medium": (1_000.0, 10_000.0), "large":
 
 @dataclass(frozen=True, slots=True)
 class DetectionScore:
-    """Counts of polygons by one criterion, and their ratios; NaN where nothing was counted.
+    """Polygon counts under one matching criterion, and their ratios; a ratio over 0 polygons is NaN.
 
     truth: mapped landslides. found: mapped landslides with a matching prediction. predicted: predicted landslides.
     right: predicted landslides with a matching mapped one.
@@ -42,21 +42,21 @@ class DetectionScore:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 where one is 0 and the other is not defined."""
+        """Harmonic mean of precision and recall; 0 if either is 0, even if the other is NaN."""
         precision, recall = self.precision, self.recall
         if precision == 0 or recall == 0:
             return 0.0
         return 2 * precision * recall / (precision + recall)
 
     def to_dict(self) -> dict[str, int | float | None]:
-        """Return counts and ratios ready for JSON: None for a ratio that is not defined."""
+        """Return counts and ratios for JSON, with None in place of NaN."""
         ratios = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         return asdict(self) | {name: None if math.isnan(value) else value for name, value in ratios.items()}
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Scores by "all" and, where areas are known, by the names of AREA_CLASSES.
+    """Scores under two criteria, for "all" polygons and, if areas are known, for each of AREA_CLASSES.
 
     iou_50: a predicted and a mapped landslide match if their IoU is at least 0.5; each one has at most one match.
     any_overlap: landslides match if they share area; a common border is not enough.
@@ -78,7 +78,7 @@ class Detections:
 def match_polygons(
     mapped: NDArray[Any], predicted: NDArray[Any], mapped_m2: NDArray[np.float64], predicted_m2: NDArray[np.float64]
 ) -> Detections:
-    """Match mapped and predicted landslides, by falling IoU, because mapped landslides may overlap each other.
+    """Match mapped and predicted landslides by decreasing IoU, because mapped landslides may overlap each other.
 
     Args:
         mapped, predicted: valid single polygons (n,) and (m,), in one planar coordinate system.
@@ -90,7 +90,7 @@ def match_polygons(
 
 
 def _overlaps(mapped: NDArray[Any], predicted: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return positions (k, 2) of polygons that share area, mapped before predicted, and their IoU (k,)."""
+    """Return index pairs (k, 2), mapped then predicted, of polygons that share area, and their IoU (k,)."""
     pairs = shapely.STRtree(predicted).query(mapped, predicate="intersects").T
     first, second = mapped[pairs[:, 0]], predicted[pairs[:, 1]]
     common = shapely.area(shapely.intersection(first, second))
@@ -100,7 +100,7 @@ def _overlaps(mapped: NDArray[Any], predicted: NDArray[Any]) -> tuple[NDArray[np
 
 
 def _best_pairs(pairs: NDArray[np.int64], iou: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return one-to-one pairs of at least IOU, the best first; among equals, the first mapped."""
+    """Return one-to-one pairs with an IoU of at least IOU, best first; ties go to the first mapped landslide."""
     taken: tuple[set[int], set[int]] = (set(), set())
     best = []
     for index in np.argsort(-iou, kind="stable"):

@@ -1,4 +1,4 @@
-"""Segmentation networks: functional Keras models from raw pixels of any size to logits of that size."""
+"""Segmentation networks: functional Keras models from raw images of any size to logits of the same size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["build_model", "network_stride"]
 
 
 def network_stride(input_reduction: int = 1) -> int:
-    """Return the stride of a network, pixels: predictions follow an image that is shifted by a multiple of it."""
+    """Return the stride of a network, pixels: an image shift by a multiple of it shifts the prediction equally."""
     return STRIDE * input_reduction
 
 
@@ -40,8 +40,8 @@ def build_model(
         bands: number of image bands; the first three are red, green, blue.
         encoder_weights: "imagenet", a local weights file, or "none".
         decoder_channels: channels of the decoder.
-        input_reduction: 1, 2 or 4: side of the squares that the image is averaged over before the encoder; the logits
-            are enlarged to the image's size. 2 covers four times the ground at the same cost.
+        input_reduction: 1, 2 or 4: factor by which averaging shrinks the image before the encoder; the logits are
+            enlarged to the image's size. With 2, the same computation covers four times the ground.
         dropout: share of decoder channels dropped before the score during training.
         value_range: (low, high) of each band in raw digital numbers, mapped to 0..255; None for 8-bit images.
 

@@ -1,4 +1,4 @@
-"""Encoders: Keras models from pixels 0..255 to five feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32.
+"""Encoders: Keras models from pixels 0..255 to feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image size.
 
 To add an encoder, write a function that builds it, list it in `ENCODERS` and add its name to `config.EncoderName`.
 """
@@ -41,9 +41,9 @@ def build_encoder(
 
     Args:
         name: key of `ENCODERS`.
-        bands: number of image bands; the first three are red, green, blue. For other numbers than three, the first
+        bands: number of image bands; the first three are red, green, blue. If the number is not three, the first
             ImageNet kernel is adapted (see `widen_kernel`).
-        weights: "imagenet" (downloaded by Keras), a local weights file of keras.applications without top, or "none".
+        weights: "imagenet" (Keras downloads them), a local keras.applications weights file without top, or "none".
         before_pooling: append the five maps before max pooling, which SegNet needs.
     """
     _check_name(name)
@@ -69,7 +69,7 @@ def _check_name(name: str) -> None:
 def freeze_scales(encoder: keras.Model, scales: int) -> None:
     """Freeze the layers of the finest `scales` feature maps, 0 (train all) to 5 (train none).
 
-    These layers take the most time, and find edges and colours, which need the least training.
+    These layers take the most time. They detect edges and colours, which need the least training.
     """
     if not scales:
         return
@@ -107,12 +107,12 @@ def _mobilenetv2(bands: int, weights: str | Path | None, before_pooling: bool) -
 
 
 def _with_fused_normalisation(base: keras.Model) -> keras.Model:
-    """Copy a network with fused batch normalisation, at a momentum for short trainings."""
+    """Copy a network; replace batch normalisation by the fused layer, with a momentum for short training."""
 
     def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
         if not isinstance(layer, keras.layers.BatchNormalization):
             return layer.__class__.from_config(layer.get_config())
-        # At the 0.999 of keras.applications, ImageNet's statistics would remain after some thousand steps.
+        # With the momentum 0.999 of keras.applications, ImageNet statistics would persist for thousands of steps.
         return FusedBatchNormalization.from_config(layer.get_config() | {"momentum": 0.97})
 
     network = keras.models.clone_model(base, clone_function=copied)
@@ -168,7 +168,7 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
         return application(include_top=False, weights=weights, input_shape=shape)
     try:
         with warnings.catch_warnings():
-            # Keras only warns where layers keep random weights.
+            # Keras only warns if layers keep random weights; turn this warning into an error.
             warnings.filterwarnings("error", "Skipping nested container")
             return application(include_top=False, weights=str(weights), input_shape=shape)
     except (ValueError, OSError, KeyError, UserWarning) as error:
@@ -178,7 +178,7 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
 def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:
     """Adapt a kernel (kh, kw, 3, filters) to (kh, kw, bands, filters).
 
-    Additional bands get the mean of the three colour kernels. All are scaled by 3 / bands, to keep the activations.
+    Additional bands get the mean of the three colour kernels. The factor 3 / bands keeps the scale of the activations.
     """
     mean = kernel.mean(axis=2, keepdims=True)
     wide = np.concatenate([kernel, np.repeat(mean, max(bands - 3, 0), axis=2)], axis=2)[:, :, :bands]
@@ -187,9 +187,9 @@ def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Function of bands, weights (None: random) and `before_pooling` that builds an encoder.
+    """Entry of `ENCODERS`; `build` takes bands, weights (None: random) and `before_pooling`.
 
-    `pools`: it halves its maps by max pooling.
+    `pools`: the encoder halves its maps by max pooling.
     """
 
     build: Callable[[int, str | Path | None, bool], keras.Model]
@@ -201,4 +201,4 @@ ENCODERS = {
     "mobilenetv2": Encoder(_mobilenetv2, pools=False),
     "small": Encoder(_small),
 }
-"""Encoders by name: the paper's, one for edge devices, and five convolutions for tests and the demo."""
+"""Encoders by name: that of the paper, one for edge devices, and a small one for tests and the demo."""

@@ -38,7 +38,7 @@ class ReceptiveField:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Node of the graph, with nested models expanded and tensors by name."""
+    """Node of the network graph. Nested models are expanded, and tensors are given by name."""
 
     kind: str
     config: Mapping[str, Any]
@@ -48,7 +48,7 @@ class _Step:
 
 
 def receptive_field(model: keras.Model, stride: int) -> ReceptiveField:
-    """Compute halo and memory of a network of `build_model` with `network_stride` pixels of stride.
+    """Compute halo and memory of a network built by `build_model`; `stride` is its `network_stride`, pixels.
 
     Raises:
         ModelError: a layer has an unknown receptive field.
@@ -81,7 +81,7 @@ def _expand(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tupl
 
 
 def _listed(layers: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    """Return a list also for a single input or output, for which Keras writes none."""
+    """Return a list of layers. Keras stores a single input or output layer without a list."""
     return [layers] if isinstance(layers[0], str) else layers
 
 
@@ -98,7 +98,7 @@ def _tensors(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _halo(steps: Sequence[_Step], output: str, stride: int, axis: int) -> int:
-    """Return how many pixels beyond positions 0..stride-1 influence their prediction: the maximum of both sides."""
+    """Return the number of pixels beyond 0..stride - 1 that influence the prediction there, on the larger side."""
     seen: dict[str, _Interval] = {output: (0, stride - 1)}
     for step in reversed(steps):
         if step.output not in seen:

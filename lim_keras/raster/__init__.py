@@ -1,1 +1,1 @@
-"""Rasters: the only package that imports rasterio."""
+"""Raster input and output. No other package imports rasterio."""

@@ -48,7 +48,7 @@ class Header:
 
 
 def file_format(path: Path) -> Format:
-    """Tell `"png"`, `"jpeg"` or `"tiff"` by the first bytes, because names are often wrong."""
+    """Detect the file format by the first bytes, because file names are often wrong."""
     try:
         with path.open("rb") as stream:
             start = stream.read(8)
@@ -70,20 +70,20 @@ def read_header(path: Path, kind: Format) -> Header:
 def decode(path: Path, kind: Format) -> tuple[Header, Array, Array | None]:
     """Read header, pixels (height, width, bands) in RGB order, and alpha (height, width) or None.
 
-    EXIF orientation is not applied: an image and its mask stay aligned as they are stored. JPEG has no checksums:
-    damage inside its scan is not found if no byte is missing.
+    EXIF orientation is ignored, so that an image and its mask stay aligned as stored. JPEG has no checksums, so damage
+    inside a complete scan is not detected.
     """
     data = path.read_bytes()
     with _opened(path, kind) as image:
         header = _header(image, path)
-        # Pillow accepts truncated files. Its stream stands at the scan, after a thumbnail with its own end marker.
+        # Pillow accepts truncated files. The search starts at the scan, after a thumbnail with its own end marker.
         end = _PNG_END if kind == "png" else _JPEG_END
         if image.fp is None or data.find(end, image.fp.tell()) < 0:
             raise DataError(f"{path}: the file is truncated: it ends before its last pixel. Replace it.")
         if kind == "jpeg":
             return header, np.array(image).reshape(header.height, header.width, -1), None
         image.verify()  # checksums of the chunks
-        # Pillow has no mode for 16 bits in three bands.
+        # OpenCV decodes the pixels, because Pillow has no mode for 16 bits in three bands.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise DataError(f"{path}: cannot be decoded; the file is damaged. Replace it.")
@@ -146,7 +146,7 @@ def read_image(path: str | os.PathLike[str]) -> Array:
     """Read an image (height, width, bands) in its own dtype: uint8, uint16 or float32; PNG and JPEG in RGB order.
 
     Raises:
-        DataError: unreadable, truncated, of another dtype, or a TIFF with a palette or with image data as alpha.
+        DataError: unreadable, truncated or of another dtype; or a TIFF has a palette or an image band tagged as alpha.
     """
     path = Path(path)
     kind = file_format(path)
@@ -165,7 +165,7 @@ def read_image(path: str | os.PathLike[str]) -> Array:
 
 
 def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
-    """Read which pixels (height, width) hold data: by nodata value, internal mask, alpha, and finite in every band.
+    """Read the mask (height, width) of pixels with data, from nodata value, internal mask, alpha and finite values.
 
     With a nodata value, a pixel lacks data if every band holds that value.
     """
@@ -183,12 +183,12 @@ def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
 
 
 def read_labels(path: str | os.PathLike[str]) -> Array:
-    """Read the label values (height, width) of a mask, in any dtype: one band, or three equal ones; alpha is left out.
+    """Read the labels (height, width) of a mask of one band or of equal bands, in any dtype; alpha is ignored.
 
-    A palette PNG gives the grey of its colours if all are grey, else the palette's indices.
+    In a palette PNG, the labels are the grey values if all colours are grey, else the palette indices.
 
     Raises:
-        DataError: unreadable, truncated, or a colour image.
+        DataError: the file is unreadable, truncated, or a colour image.
     """
     path = Path(path)
     kind = file_format(path)
@@ -206,9 +206,9 @@ def read_labels(path: str | os.PathLike[str]) -> Array:
 
 
 def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
-    """Set pixels without data (height, width) of an image to each band's mean over the others; 0 if there are none.
+    """Set pixels without data to the band's mean over `valid` (height, width) pixels; 0 if none is valid.
 
-    A nodata value such as -9999 or NaN would otherwise reach the pixels around it through the receptive field.
+    Otherwise a nodata value such as -9999 or NaN would change the predictions of neighbouring pixels.
     """
     if valid.all():
         return image
@@ -219,7 +219,7 @@ def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
 
 
 def _check_alpha(dataset: Any, path: Path) -> None:
-    """Refuse near infrared that is tagged as alpha, as many writers do with the fourth of four uint8 bands."""
+    """Refuse an image band tagged as alpha: many writers tag the fourth of four uint8 bands, often near infrared."""
     if not any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums):
         return
     index = dataset.colorinterp.index(ColorInterp.alpha) + 1
@@ -232,7 +232,7 @@ def _check_alpha(dataset: Any, path: Path) -> None:
 
 
 def _is_grey(palette: Array) -> bool:
-    """Return whether colours are grey labels; if the first two are the same colour, only the indices are labels."""
+    """Return whether the colours are grey labels; if the first two are equal, the indices are the labels."""
     return _equal_bands(palette) and not np.array_equal(palette[:1], palette[1:2])
 
 

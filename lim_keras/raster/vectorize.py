@@ -20,10 +20,10 @@ _WIDE_TYPES = ("uint32", "int64", "uint64")  # rasterio does not polygonise them
 
 
 def polygonize(raster: RasterReader) -> Iterator[tuple[Any, float]]:
-    """Yield the outline and the value of each group of pixels of one value that share sides; 0 is left out.
+    """Yield outline and value of each 4-connected group of pixels of equal value; value 0 is skipped.
 
-    GDAL gets the band itself, not an array, and reads it line by line: memory grows with the polygons, not with the
-    pixels. Groups are 4-connected, because outlines through a corner that two pixels share are not valid polygons.
+    GDAL reads the raster line by line, so that memory grows with the number of polygons, not with that of pixels.
+    8-connected groups are not used, because an outline through a shared corner is not a valid polygon.
     Outlines are shapely polygons in units of the raster's CRS, or in pixels (column, row) if it has no transform.
 
     Raises:
@@ -45,7 +45,7 @@ def _polygonize(dataset: Any) -> Iterator[tuple[Any, float]]:
 
 
 def polygonize_array(values: NDArray[Any], transform: Affine) -> Iterator[tuple[Any, float]]:
-    """Yield outlines and values as `polygonize` does, of an array (height, width)."""
+    """Yield outlines and values of an array (height, width), as `polygonize` does for a raster."""
     yield from _outlines(shapes(values, mask=values > 0, connectivity=4, transform=transform))
 
 
@@ -54,7 +54,7 @@ def _outlines(found: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]
 
 
 def rasterize_box(polygons: Any, box: Box, transform: Affine) -> NDArray[np.uint8]:
-    """Draw polygons (in the grid's CRS) on a box of a grid: 1 where they hold a pixel's centre, else 0."""
+    """Rasterize polygons (in the grid's CRS) in a box of a grid: 1 if a polygon contains the pixel centre, else 0."""
     mask = np.zeros((box.height, box.width), np.uint8)
     if len(polygons):
         rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top))

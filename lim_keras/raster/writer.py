@@ -25,12 +25,12 @@ from lim_keras.raster.windows import BLOCK, Box, blocks
 
 ProbabilityType = Literal["percent", "float32"]
 
-MAP_NODATA = -1.0  # of probability, votes and spread as float32
+MAP_NODATA = -1.0  # nodata value of float32 probability, votes and spread
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Number of pixels of a landslide mask."""
+    """Pixel counts of a landslide mask: landslides, pixels with data, all pixels."""
 
     landslide: int
     valid: int
@@ -47,9 +47,9 @@ def write_raster(
     valid: NDArray[np.bool_] | None = None,
     compress: str = "deflate",
 ) -> Path:
-    """Write (height, width) or (height, width, bands) as a tiled, compressed GeoTIFF, atomically.
+    """Write an array (height, width) or (height, width, bands) as a tiled, compressed GeoTIFF, atomically.
 
-    valid: (height, width), kept as internal mask. bool arrays become uint8.
+    `valid` (height, width) is written as the internal mask. A bool array is written as uint8.
 
     Raises:
         DataError: the name does not end in .tif or .tiff, the array is empty or not of 2 or 3 axes, or writing fails.
@@ -79,7 +79,7 @@ def _as_bands(path: Path, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _array_profile(bands: NDArray[Any], compress: str) -> dict[str, Any]:
-    """Return creation options; ALPHA=NO, because GDAL calls the fourth of four uint8 bands alpha."""
+    """Return creation options, with ALPHA=NO because GDAL tags the fourth of four uint8 bands as alpha."""
     count, height, width = bands.shape
     rgb = bands.dtype == np.uint8 and count == 3
     pixels = {"count": count, "height": height, "width": width, "dtype": bands.dtype.name}
@@ -94,9 +94,9 @@ def _array_profile(bands: NDArray[Any], compress: str) -> dict[str, Any]:
 def maps_on_scene(vrt: Path, scene: RasterReader) -> Path:
     """Warp the maps of a resampled scene back to the scene's grid, bilinearly and block by block.
 
-    Two warps move the edge of the data by up to a pixel of the coarser grid, so lost pixels are filled
-    (`RasterReader.filled`, 0 beyond): the result holds values exactly where the scene holds data. It is a file beside
-    `vrt` (of `lim_keras.inference.maps.Maps`) with the same bands, float32 with nodata -1.
+    The two warps shift the edge of the data by up to a pixel of the coarser grid. `RasterReader.filled` fills lost
+    pixels, so that the result holds values exactly where the scene holds data. The result is a float32 file with nodata
+    -1 and the same bands, beside `vrt` (from `lim_keras.inference.maps.Maps`).
 
     Raises:
         DataError: the file cannot be written, or the scene cannot be read or has no transform.
@@ -133,10 +133,10 @@ def write_rasters(
     """Write the probability map and the landslide mask as Cloud Optimized GeoTIFFs, block by block.
 
     Args:
-        maps: on the scene's grid, of `lim_keras.inference.maps.Maps` or `maps_on_scene`.
+        maps: raster on the scene's grid, from `lim_keras.inference.maps.Maps` or `maps_on_scene`.
         probability: file to write: uint8 percent with nodata 255, or float32 with nodata -1, as `kind` says.
         landslides: file to write: uint8, 1 where the probability is at least the threshold, 0 elsewhere, nodata 255.
-        threshold: 0..1.
+        threshold: smallest probability of a landslide pixel, 0..1.
         kind: data type of the probability map.
         spread: add the folds' standard deviation as a second band of the probability map.
 
@@ -175,7 +175,7 @@ def _write_drafts(
             valid = values[0] != MAP_NODATA
             mask = np.where(valid, values[0] >= threshold, NO_LABEL).astype(np.uint8)
             counts += ((mask == 1).sum(), valid.sum(), valid.size)
-            if valid.any() or not sparse:  # GDAL reads a block that is not written as nodata
+            if valid.any() or not sparse:  # GDAL reads an unwritten block as nodata
                 first.write(_shown(values, valid, kind), window=window)
                 second.write(mask, 1, window=window)
     return Counts(*(int(value) for value in counts))
@@ -219,7 +219,7 @@ def _write_cog(draft: Path, path: Path, overviews: str) -> None:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Raise a DataError for errors of GDAL and of the system."""
+    """Convert errors of GDAL and of the operating system to DataError."""
     try:
         yield
     except (RasterioError, OSError) as error:

@@ -40,9 +40,9 @@ FILL_SHARE, SATURATION, IGNORED_LIGHT = 0.72, 0.45, 0.45
 
 
 def training_curves(histories: Mapping[str, Any], path: str | PathLike[str]) -> Path:
-    """Draw loss and F1 over the epochs, one colour for each fold; training is dotted.
+    """Draw loss and F1 over the epochs, one colour for each fold; training curves are dotted.
 
-    `histories` holds columns by name of the fold: `loss` (required), `val_loss`, `f1` and `val_f1`.
+    `histories` holds, for each fold name, the columns `loss` (required), `val_loss`, `f1` and `val_f1`.
     """
     if not histories:
         raise DataError("Expected at least one history in `histories`. Received: none.")
@@ -86,7 +86,7 @@ def overlay_grid(
 
 
 def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> list[Path]:
-    """Write `<protocol>_best.png`, `<protocol>_worst.png` and `reliability.png`, each if there is data for it."""
+    """Write `<protocol>_best.png`, `<protocol>_worst.png` and `reliability.png`; skip figures without data."""
     folder = Path(folder)
     make_folder(folder)
     written = []
@@ -121,7 +121,7 @@ def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> P
 
 
 def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | PathLike[str]) -> Path:
-    """Draw reliability diagrams above the numbers of pixels; `curves` holds their bars by name."""
+    """Draw reliability curves above their pixel counts; `curves` holds the bars of each curve by name."""
     if not curves or not all(curves.values()):
         raise DataError("Expected curves with at least one bar in `curves`. Received: none.")
     figure = style.new_figure(5.4, 6.4)
@@ -200,7 +200,7 @@ def _colour(series: int) -> str:
 
 
 def _show(axes: Axes, picture: NDArray[np.uint8], title: str = "", size: tuple[int, int] | None = None) -> None:
-    """Draw a picture on axes in pixels of `size`, its width and height before it was shrunk."""
+    """Draw a picture; the axes count pixels of `size`, its width and height before shrinking."""
     width, height = size or (picture.shape[1], picture.shape[0])
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
     style.dress_picture(axes, title)
@@ -226,7 +226,7 @@ def _score_line(confusion: Confusion) -> str:
 
 
 def _draw_scale(axes: Axes, width: int, height: int, gsd_m: float) -> None:
-    """Draw a bar of a round length, at most a fifth of the scene, in the lower left corner."""
+    """Draw a scale bar of a round length, at most a fifth of the scene's width, in the lower left corner."""
     length_m = style.round_length(0.2 * width * gsd_m)
     label = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
     left, right, level = 0.04 * width, 0.04 * width + length_m / gsd_m, 0.96 * height

@@ -1,4 +1,4 @@
-"""Progress bar of a terminal."""
+"""Progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ProgressBar:
     """A `lim_keras.progress.ProgressCallback` that shows a bar on a terminal and nothing in a log.
 
     Args:
-        console: None: standard error.
-        terminal: False: no bar, not even on a terminal; None: as the console is.
+        console: console that shows the bar; None: standard error.
+        terminal: False: never a bar; True: always a bar; None: a bar if standard error is a terminal.
         transient: the bar disappears when its task ends.
     """
 
@@ -26,7 +26,7 @@ class ProgressBar:
 
     @property
     def visible(self) -> bool:
-        """Whether tasks get a bar."""
+        """True if tasks show a bar."""
         return self._console.is_terminal
 
     @contextmanager
@@ -45,13 +45,13 @@ class ProgressBar:
                 self._bar = None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count finished steps; an empty note keeps the last one."""
+        """Count finished steps; an empty note keeps the previous note."""
         if self._bar is not None:
             task = self._bar.tasks[0]
             self._bar.update(task.id, advance=count, note=note or task.fields["note"])
 
     def print(self, line: str) -> None:
-        """Print a line, above the bar where one is shown."""
+        """Print a line, above the bar if there is one."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Result tables for a terminal."""
+"""Result tables for the terminal and the model card."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def litert_table(files: Mapping[str, LiteRtFigures], refused: Collection[str] = 
 
 
 def litert_markdown(files: Mapping[str, LiteRtFigures]) -> str:
-    """Return the table of a model card; "" without files."""
+    """Return the LiteRT table of a model card, in Markdown; "" without files."""
     rows = [_litert_row(name, files[name]) for name in sorted(files)]
     if not rows:
         return ""
@@ -178,15 +178,15 @@ _RATIOS = {"all_tiles": "all tiles", "landslide_tiles": "landslide tiles only"}
 
 
 def print_result(parts: Sequence[Any]) -> None:
-    """Print tables and lines to standard output, without colour codes where that is a file."""
-    console = Console(highlight=False, emoji=False)  # a path may hold `:car:`
+    """Print tables and lines to standard output, without colour codes if that is not a terminal."""
+    console = Console(highlight=False, emoji=False)  # a path may contain `:car:`
     if not console.is_terminal:
         console = Console(highlight=False, emoji=False, width=_FILE_WIDTH)
     for part in parts:
         line = Text(part) if isinstance(part, str) else part
         if isinstance(line, Text):
             line.highlight_regex("^failed", "red")
-        console.print(line, soft_wrap=isinstance(line, Text))  # a path that is broken in two cannot be copied
+        console.print(line, soft_wrap=isinstance(line, Text))  # a wrapped path cannot be copied
 
 
 def heading(title: str, rest: str = "") -> Text:
@@ -203,7 +203,7 @@ def new_table(title: str, *columns: str, **options: Any) -> Table:
 
 
 def add_row(table: Table, *cells: str, style: str = "") -> None:
-    """Add a row of plain text: rich would take square brackets in a string for markup."""
+    """Add a row of plain text, because rich interprets square brackets in a string as markup."""
     table.add_row(*(Text(cell, style) for cell in cells))
 
 
@@ -216,7 +216,7 @@ def format_number(value: float) -> str:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """Format a score with its interval, such as .681 [.612 .743], which may break before the bracket only."""
+    """Format a score with its interval, such as .681 [.612 .743]; a line may break only before the bracket."""
     value, low, high = (format_number(number) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}\N{NO-BREAK SPACE}{high}]"
 
@@ -247,7 +247,7 @@ def _protocol_name(evaluation: Evaluation, subset: Subset) -> str:
 
 
 def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, title: str, last: str = "pooled") -> Table:
-    """Show a row for each fold, their mean, and `together` (pooled predictions, or ensemble) as the row `last`."""
+    """Show a row for each fold, a row of means, and `together` (pooled predictions or ensemble) as row `last`."""
     table = Table(title=escape(title), caption="95 % intervals in brackets, from resampling groups of samples")
     for name in ("", *(_SCORES[score] for score in _FOLD_SCORES)):
         table.add_column(name)

@@ -1,4 +1,4 @@
-"""Transport over TensorFlow Serving's gRPC API. Its messages need tensorflow-serving-api, which imports TensorFlow."""
+"""gRPC transport for TensorFlow Serving. It needs the package tensorflow-serving-api, which imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lim_keras.errors import ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.transport import ServedSignature, ServerAddress, ServerOptions, printable
 
-# By data type: NumPy's name of it in `tensor_content`, and the field that may hold the numbers instead.
+# For each data type: NumPy type of the bytes in `tensor_content`, and the field that may hold the numbers instead.
 _NUMBERS = {"DT_FLOAT": ("<f4", "float_val"), "DT_INT32": ("<i4", "int_val"), "DT_INT64": ("<i8", "int64_val")}
 
 
 class GrpcTransport:
-    """Requests to one model over one gRPC channel. Each call is one attempt; several threads may call."""
+    """Requests to one model over one gRPC channel. Each call is one attempt; threads may share the transport."""
 
     def __init__(self, address: ServerAddress, info: BundleInfo, options: ServerOptions) -> None:
         self.address, self.limit, self._timeout_s = address, options.message_limit(address), options.timeout_s
@@ -51,7 +51,7 @@ class GrpcTransport:
         self._stub = service.PredictionServiceStub(self._channel)
 
     def describe(self) -> ServedSignature:
-        """Request the signature: GetModelMetadata."""
+        """Request the model's signature (GetModelMetadata)."""
         request = self._metadata.GetModelMetadataRequest(metadata_field=["signature_def"])
         answer = self._request(self._stub.GetModelMetadata, request)
         signatures = self._metadata.SignatureDefMap()
@@ -66,7 +66,7 @@ class GrpcTransport:
         return ServedSignature(version, inputs, outputs)
 
     def predict(self, images: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        """Request the outputs, by name, of images (n, height, width, bands): Predict."""
+        """Request the outputs, by name, for images (n, height, width, bands) from the method Predict."""
         request = self._predict.PredictRequest()
         request.model_spec.signature_name = transport.SIGNATURE
         request.inputs[transport.INPUT].CopyFrom(self._tensorflow.make_tensor_proto(images, "float32"))
@@ -101,7 +101,7 @@ class GrpcTransport:
         return (np.frombuffer(content, kind) if content else np.fromiter(values, kind, count)).reshape(shape)
 
     def _tensor(self, one: Any) -> str:
-        """Describe what a TensorInfo or a TensorProto declares."""
+        """Return the declared type and shape of a TensorInfo or TensorProto as text."""
         types, shape = self._types.DataType, one.tensor_shape
         dtype = types.Name(one.dtype) if one.dtype in types.values() else f"data type {one.dtype}"
         return transport.tensor_text(dtype, None if shape.unknown_rank else [axis.size for axis in shape.dim])

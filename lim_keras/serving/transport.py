@@ -29,16 +29,16 @@ _Answer = TypeVar("_Answer")
 
 
 class UnavailableError(ServerError):
-    """The server is away or busy; a retry may succeed."""
+    """The server is unreachable or busy; a retry may succeed."""
 
 
 class RefusedError(ServerError):
-    """The server rejects the request or has no such model; a retry is of no use."""
+    """The server rejects the request or has no such model; a retry does not help."""
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Address of a served model; without version and label, the server takes the newest version."""
+    """Address of a served model; without version and label, the server uses the newest version."""
 
     base: str
     name: str
@@ -51,7 +51,7 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `http://host:8501/v1/models/NAME`, `grpc://host:8500/NAME` etc.; a ServerError for anything else."""
+        """Parse `http://host:8501/v1/models/NAME` or `grpc://host:8500/NAME`; raise ServerError for other text."""
         found = _ADDRESS.fullmatch(text)
         if found is None:
             raise ServerError(
@@ -65,7 +65,7 @@ class ServerAddress:
 
     @property
     def is_grpc(self) -> bool:
-        """Whether the protocol is gRPC, not REST."""
+        """True for gRPC, False for REST."""
         return self.base.startswith("grpc:")
 
     def __str__(self) -> str:
@@ -78,10 +78,10 @@ class ServerOptions:
     """Limits of requests to a server; a value out of range raises ConfigError.
 
     Args:
-        request_mb: size of a request or an answer, MiB, 2047 at most; None: 32 for REST, 64 for gRPC.
-        retries: attempts after the first, if the server is away or busy.
-        timeout_s: seconds that a request may take, from its connection to the last byte of its answer.
-        in_flight: requests at a time.
+        request_mb: size limit of a request or an answer, MiB, at most 2047; None: 32 for REST, 64 for gRPC.
+        retries: number of further attempts if the server is unreachable or busy.
+        timeout_s: time limit of a request, from its connection to the last byte of its answer, seconds.
+        in_flight: largest number of concurrent requests.
     """
 
     request_mb: float | None = None
@@ -96,16 +96,16 @@ class ServerOptions:
                 raise ConfigError(f"Invalid value for `{name}`. Expected {least} to {most}. Received: {given}")
 
     def message_limit(self, address: ServerAddress) -> int:
-        """Bytes that a request or an answer may take."""
+        """Return the size limit of a request or an answer, bytes."""
         return int((self.request_mb or (64 if address.is_grpc else 32)) * MEBIBYTE)
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Retries of requests to a server that is away or busy, for both protocols.
+    """Retries of requests to an unreachable or busy server, for both protocols.
 
-    Pauses double from `first_s` to `longest_s`, in seconds. Each is shortened at random by up to a half, so that many
-    clients do not return at the same moment.
+    Pauses double from `first_s` to `longest_s`, in seconds. Each pause is shortened at random by up to a half, so that
+    clients do not retry at the same moment.
     """
 
     retries: int = 5
@@ -136,21 +136,21 @@ class ServedSignature(NamedTuple):
 
 
 def tensor_text(dtype: str, shape: Iterable[Any] | None) -> str:
-    """Write a tensor's declared type and shape, such as `DT_FLOAT (-1, -1, -1, 3)`; -1 is any size."""
+    """Format a tensor's declared type and shape, such as `DT_FLOAT (-1, -1, -1, 3)`; -1 is any size."""
     return f"{dtype} {'of unknown shape' if shape is None else tuple(int(size) for size in shape)}"
 
 
 def printable(words: object) -> str:
-    """Shorten a server's text to one line, with unprintable characters escaped: they could control the terminal."""
+    """Shorten a server's text to one line; escape unprintable characters, because they could control the terminal."""
     line = " ".join(str(words)[: 4 * _QUOTED_CHARACTERS].split())
     escaped = (one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
     return f"{''.join(escaped):.{_QUOTED_CHARACTERS}}"
 
 
 def status_error(address: ServerAddress, code: str, words: str) -> ServerError:
-    """Make the error for a status of HTTP or gRPC other than success, with the server's words."""
+    """Make the error for an HTTP or gRPC status other than success, with the server's message."""
     text = f"{address}: the server answers {code}: {printable(words) or 'without a message'}"
-    if code == "413" or "larger than max" in words:  # gRPC's words beside RESOURCE_EXHAUSTED; waiting does not help
+    if code == "413" or "larger than max" in words:  # gRPC message of RESOURCE_EXHAUSTED; a retry does not help
         return ServerError(f"{text} `request_mb` does not fit: raise it, or lower it below the server's limit.")
     if code in _BUSY:
         return UnavailableError(text)

@@ -1,4 +1,4 @@
-"""Training of the folds of a run, one process each, and their out-of-fold predictions."""
+"""Training of the folds of a run, each in its own process, and their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 OUT_OF_FOLD = "out_of_fold"
 """In a fold's folder: `<tile>.npz` with `logit` (height, width) float16 and `mask` of each held-out tile."""
 
-_SMALLEST = 1e-6  # float32 has few steps between this and 1 - this; its logit is -14
+_SMALLEST = 1e-6  # probabilities are clipped to this and 1 - this, logits -14 and 14
 
 _KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or `jobs`."
 
 
 def predict_out_of_fold(run: Run, fold: int) -> None:
-    """Predict the held-out tiles of a fold with its model and store the logits; stored ones are kept.
+    """Predict the held-out tiles of a fold with its model and store the logits; stored logits are kept.
 
-    A model of windows predicts its tiles on sheets (`sheet_predictions`), which have the landslide share of the data. A
-    model of whole resized tiles predicts resized tiles.
+    A model trained on windows predicts tiles laid out on sheets (`sheet_predictions`), which keep the landslide share
+    of the data. A model trained on resized tiles predicts resized tiles.
     """
     import keras
 
@@ -63,7 +63,7 @@ def predict_out_of_fold(run: Run, fold: int) -> None:
         multiple = max(64, network_stride(run.config.model.input_reduction))
         predictions = sheet_predictions(predict, store, seed=seed, multiple=multiple)
     for prediction in predictions:
-        # Logits, because float16 would round probabilities near 1 to 1.
+        # Store logits, because float16 would round probabilities near 1 to 1.
         inside = np.clip(prediction.probability, _SMALLEST, 1 - _SMALLEST)
         logit = np.log(inside / (1 - inside)).astype(np.float16)
         np.savez(partial / f"{prediction.sample.name}.npz", logit=logit, mask=prediction.sample.mask)
@@ -85,20 +85,20 @@ def train_folds(
 ) -> None:
     """Train every unfinished fold, `jobs` of them at a time.
 
-    Each fold has a process of its own, because TensorFlow does not return memory. The processes are spawned: a script
-    that calls this needs `if __name__ == "__main__":`. Folds share the cores evenly. Where fewer than `jobs` are left
-    at the end, each gets more cores, except in deterministic runs, whose results depend on the number of threads.
+    Each fold has its own process, because TensorFlow does not release memory. The processes are spawned, so a calling
+    script needs `if __name__ == "__main__":`. Folds share the cores evenly. If fewer than `jobs` folds remain at the
+    end, each gets more cores, except in deterministic runs, whose results depend on the number of threads.
 
     Args:
         run: the run.
-        jobs: folds trained at a time.
-        encoder_weights: "imagenet", "none" or a file; None: as configured.
-        progress: receives the number of finished folds. Without it, a fold that trains alone shows a bar on a terminal;
-            otherwise each fold prints one line an epoch to standard error.
+        jobs: number of folds trained in parallel.
+        encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
+        progress: receives the number of finished folds. If it is None and `jobs` is 1, each fold shows a bar on a
+            terminal; otherwise each fold prints one line per epoch to standard error.
 
     Raises:
         ConfigError: `jobs` is below 1.
-        TrainingError: folds failed; the message names them. The others are finished and kept.
+        TrainingError: folds failed; the message names them. The other folds are finished and kept.
     """
     if jobs < 1:
         raise ConfigError(f"Invalid value for argument `jobs`. Expected a whole number >= 1. Received: {jobs}")
@@ -148,7 +148,7 @@ def train_fold(
 def _train_in_processes(
     run: Run, waiting: list[int], jobs: int, encoder_weights: str | None, *, bars: bool
 ) -> Generator[tuple[int, int]]:
-    """Yield (fold, exit code) of each process as it ends; stop those that run when the generator is closed."""
+    """Yield (fold, exit code) of each process as it ends; closing the generator stops the running processes."""
     running: dict[int, BaseProcess] = {}
     last = len(waiting) % jobs or jobs
     try:
@@ -167,7 +167,7 @@ def _train_in_processes(
 
 
 def _threads(processes: int) -> int:
-    """Threads of each of several processes; 0, TensorFlow's own choice, for a process alone."""
+    """Return the number of threads of each process; 0 (TensorFlow's default) for a single process."""
     return max(1, (os.cpu_count() or 1) // processes) if processes > 1 else 0
 
 
@@ -196,7 +196,7 @@ def _work(folder: Path, fold: int, encoder_weights: str | None, threads: int, ba
 
 
 def _end_with_parent() -> None:
-    """End this process when the parent is killed; otherwise the fold would be trained twice at the next call."""
+    """End this process when the parent is killed, so that the next call does not train the same fold twice."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -204,7 +204,7 @@ def _end_with_parent() -> None:
 
 
 def _ended(running: dict[int, BaseProcess]) -> dict[int, int]:
-    """Wait until a process has ended; remove all that have and return their exit codes by fold."""
+    """Wait until a process ends; remove all ended processes and return their exit codes by fold."""
     while all(process.is_alive() for process in running.values()):
         time.sleep(0.2)
     ended = [fold for fold, process in running.items() if not process.is_alive()]

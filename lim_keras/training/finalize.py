@@ -28,7 +28,7 @@ from lim_keras.training.run import TEST, Run
 from lim_keras.training.warm_start import WarmStart
 
 EXPORTS = Path("exported_models")
-"""Parent of bundles whose path is not given."""
+"""Default parent folder of bundles."""
 
 _BLIND_SIZE = 256
 
@@ -49,7 +49,7 @@ class RunResult:
 
 
 def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResult:
-    """Fit threshold and calibration, evaluate on the test tiles, export the bundle and draw the curves.
+    """Fit threshold and calibration, evaluate on the test tiles, export the bundle and draw the training curves.
 
     Args:
         run: a run with all folds finished.
@@ -72,8 +72,8 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
 def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> RunEvaluation:
     """Fit threshold and calibration on out-of-fold predictions, then score the test tiles at that threshold.
 
-    The histogram is weighted to the share of landslide pixels in all tiles but the test tiles: the few held-out tiles
-    of a single fit may have another share.
+    The histogram is reweighted to the share of landslide pixels in all tiles except the test tiles, because the few
+    held-out tiles of a single fit may have another share.
     """
     draws = run.config.evaluation.bootstrap
     raw = [evaluate(read_out_of_fold(run, fold), "windows", 0.5, draws=1) for fold in run.held_out_folds]
@@ -100,7 +100,7 @@ def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask 
 
 
 def blind_mask(run: Run) -> ImageBlindMask | None:
-    """Fit the image-blind mask to all landslide tiles but the test tiles; None where there is no landslide tile."""
+    """Fit the image-blind mask to all landslide tiles except the test tiles; None if there are no such tiles."""
     landslides = run.seen_tiles.of_kind("landslide")
     if not len(landslides):
         return None
@@ -146,7 +146,7 @@ def _facts(run: Run, evaluation: RunEvaluation, name: str) -> ModelFacts:
 
 
 def _training_ids(run: Run, start: WarmStart | None) -> tuple[str, ...]:
-    """Ids of tiles that some model of the run, or the model of its warm start, was trained on."""
+    """Return the ids of the training tiles of every model of the run and of its warm start."""
     seen = {name for fold in run.held_out_folds for name in run.training_tiles(fold).ids}
     ours = tuple(name for name in run.tiles.ids if name in seen)
     return ours if start is None else (*ours, *sorted(set(start.training_tiles) - set(ours)))
