@@ -320,7 +320,7 @@ def test_scenes_that_would_write_the_same_files(write: Write, tmp_path: Path) ->
     with pytest.raises(DataError, match="folder with rasters"):
         (tmp_path / "empty").mkdir()
         find_scenes([tmp_path / "empty"])
-    with pytest.raises(DataError, match=r"xxx: .* cannot be read \(File name too long\)"):
+    with pytest.raises(DataError, match=r"xxx: cannot be read \(File name too long\)"):
         find_scenes([tmp_path / ("x" * 300)])
 
 
