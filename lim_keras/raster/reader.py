@@ -119,18 +119,18 @@ class RasterReader:
 
     @property
     def has_palette(self) -> bool:
-        """Whether the file holds palette indices and no other band, except alpha."""
+        """True if the file holds palette indices and no other band, except alpha."""
         kinds = set(self._file.colorinterp)
         return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
 
     @property
     def needs_warping(self) -> bool:
-        """Whether the file has ground control points or rational polynomial coefficients only."""
+        """True if the file has only ground control points or rational polynomial coefficients."""
         return self.info.transform is None and bool(self._file.gcps[0] or self._file.rpcs)
 
     @cached_property
     def everywhere_valid(self) -> bool:
-        """Whether the file's header shows that every pixel holds data."""
+        """True if the header of the file shows that every pixel holds data."""
         if np.dtype(self.info.dtype).kind == "f" or self.dataset is not self._file:
             return False
         flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
