@@ -1,0 +1,142 @@
+"""One call at a time writes into a folder; the others say who works there, or wait."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lim_keras import lock
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.lock import folder_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lim_keras.lock import folder_lock
+with folder_lock(Path(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path):
+    """A process that holds the lock of the folder."""
+    call = [sys.executable, "-c", HOLD, "work", str(tmp_path)]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_lock_leaves_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        with folder_lock(tmp_path):
+            assert [path.name for path in tmp_path.iterdir()] == [".lim-keras.lock"]
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), folder_lock(tmp_path):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_call_says_who_works_there(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    expected = rf"{tmp_path}: in use by process {other.pid} on {os.uname().nodename} \(-c work\), {since}\. "
+    cure = "Wait for its end, give `wait`, or give another folder as `out`."
+    with pytest.raises(DataError, match=expected + cure), folder_lock(tmp_path, argument="out"):
+        pass
+    (tmp_path / "link").symlink_to(tmp_path)  # the same folder by another path
+    with pytest.raises(DataError, match=f"process {other.pid}"), folder_lock(tmp_path / "link"):
+        pass
+    with folder_lock(tmp_path, entry="bundle"):  # another thing in the folder
+        pass
+
+
+def test_a_killed_holder_frees_the_lock(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (tmp_path / ".lim-keras.lock").exists()
+    again = pytest.raises(DataError, match=f"process {os.getpid()}, another thread of this")
+    with folder_lock(tmp_path), again, folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_waiting_for_another_process(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    timer = threading.Timer(0.5, other.kill)
+    timer.start()
+    start = time.monotonic()
+    waits = pytest.warns(LimKerasWarning, match=f"waiting for the end of process {other.pid}")
+    with waits, folder_lock(tmp_path, wait=True):
+        assert time.monotonic() - start > 0.4
+
+
+@pytest.mark.filterwarnings("ignore::lim_keras.errors.LimKerasWarning")
+def test_many_threads_hold_it_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_POLL_S", 0.001)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            with folder_lock(tmp_path, wait=True):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 60 and max(most) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_lock_of_a_dead_call_holds_does_not_matter(tmp_path: Path) -> None:
+    for content in (b"", b"{", b"\xff" * 5000, b'{"process": 1}'):
+        (tmp_path / ".lim-keras.lock").write_bytes(content)
+        with folder_lock(tmp_path):
+            assert str(os.getpid()) in (tmp_path / ".lim-keras.lock").read_text()
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lim-keras.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(DataError, match="cannot be locked"), folder_lock(tmp_path):
+        pass
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / ".lim-keras.lock").unlink()
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(lock.os, "open", refuse)
+    cure = "Repair the folder, free disk space, or give another folder as `out`"
+    refused = pytest.raises(DataError, match=rf"cannot be locked for writing \(Read-only file system\). {cure}")
+    with refused, folder_lock(tmp_path, argument="out"):
+        pass
+
+
+def test_without_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "out").mkdir()
+    native = lock._lock
+
+    def locks_below_tmp(file: int) -> bool:
+        if Path(f"/proc/self/fd/{file}").readlink().parent != tmp_path / "tmp":
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return native(file)
+
+    monkeypatch.setattr(lock, "_lock", locks_below_tmp)
+    with pytest.warns(LimKerasWarning, match="out: its file system has no locks"), folder_lock(tmp_path / "out"):
+        assert list((tmp_path / "out").iterdir()) == []
+        with pytest.raises(DataError, match=f"in use by process {os.getpid()}"), folder_lock(tmp_path / "out"):
+            pass
+    assert list((tmp_path / "tmp").iterdir()) == []
