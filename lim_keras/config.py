@@ -202,9 +202,13 @@ class RunConfig(Section):
             raise _problem("sampling.size", message, self.sampling.size)
         return self
 
+    def to_yaml(self) -> str:
+        """Return all keys, defaults included, as YAML; `load_config` reads back an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
     def write(self, path: Path) -> None:
-        """Write all keys, defaults included, as YAML; `load_config` reads back an equal object."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        """Write `to_yaml`."""
+        write_text(path, self.to_yaml())
 
     def digest(self) -> str:
         """Return the SHA-256 of all values as 64 hexadecimal digits, whatever the layout of the file."""

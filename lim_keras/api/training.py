@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lim_keras.api.bundles import TileIds, as_count, as_ids, as_path, public
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lim_keras.progress import ProgressCallback
     from lim_keras.training.distillation import Distillation
     from lim_keras.training.finalize import RunResult
+    from lim_keras.training.record import Sources
     from lim_keras.training.run import Run
 
     Config: TypeAlias = RunConfig | StrPath
@@ -209,7 +211,8 @@ def fit(
     from lim_keras.training.run import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
-    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated)
+    sources = _sources(settings, encoder_weights, start_from)
+    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated, sources=sources)
     _warm_start(prepared, start_from)
     _train(prepared, encoder_weights, progress)
     return _finish(prepared, export, on_result)
@@ -262,7 +265,8 @@ def cross_validate(
     settings, known = _inputs(config, tiles, export, progress)
     from lim_keras.training.run import begin_cross_validation
 
-    prepared = begin_cross_validation(settings, known, run=run, test_ids=as_ids("test_ids", test_ids) or ())
+    tested, sources = as_ids("test_ids", test_ids) or (), _sources(settings, encoder_weights, start_from)
+    prepared = begin_cross_validation(settings, known, run=run, test_ids=tested, sources=sources)
     _warm_start(prepared, start_from)
     from lim_keras.training.cross_validation import train_folds
 
@@ -311,7 +315,8 @@ def distill(
     from lim_keras.training.run import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
-    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated)
+    sources = _sources(settings, encoder_weights, start_from, ensemble)
+    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated, sources=sources)
     _warm_start(prepared, start_from)
     load_tensorflow()
     from lim_keras.training.distillation import prepare_distillation
@@ -332,6 +337,15 @@ def _inputs(
     if export is not None:
         check_bundle_folder(as_path("export", export))
     return settings, as_tiles(tiles, progress)
+
+
+def _sources(
+    config: RunConfig, encoder_weights: str | None, start_from: StrPath | None, teacher: Path | None = None
+) -> Sources:
+    from lim_keras.training.record import Sources
+
+    start = None if start_from is None else as_path("start_from", start_from)
+    return Sources.read(config, encoder_weights=encoder_weights, start_from=start, teacher=teacher)
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt,
 
 from lim_keras.data.tiles import Ignore, Kind, Tile, TileSet, raise_problems
 from lim_keras.errors import DataError
-from lim_keras.files import atomic_file, prepare_file
+from lim_keras.files import prepare_file, write_text
 
 _COLUMNS = tuple(field.name for field in fields(Tile))
 _REQUIRED = ("tile_id", "image")
@@ -118,14 +119,20 @@ def write_manifest(tiles: TileSet, path: str | os.PathLike[str], folds: Mapping[
         DataError: `folds` names an unknown tile, or the file cannot be written.
     """
     path = Path(path)
-    tiles.check_known(folds or ())
+    text = manifest_text(tiles, path.parent, folds)
     prepare_file(path)
+    write_text(path, text)
+
+
+def manifest_text(tiles: TileSet, folder: Path, folds: Mapping[str, int] | None = None) -> str:
+    """Return the text of a tiles.csv in `folder`; arguments and errors as in `write_manifest`."""
+    tiles.check_known(folds or ())
     columns = [*_COLUMNS, "fold"] if folds is not None else _COLUMNS
-    folder = path.parent.absolute()
-    with atomic_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(_row(tile, folder) | {"fold": (folds or {}).get(tile.tile_id, "")} for tile in tiles)
+    text, folder = io.StringIO(), folder.absolute()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(_row(tile, folder) | {"fold": (folds or {}).get(tile.tile_id, "")} for tile in tiles)
+    return text.getvalue()
 
 
 def _row(tile: Tile, folder: Path) -> dict[str, Any]:

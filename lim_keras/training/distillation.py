@@ -21,10 +21,7 @@ from lim_keras.errors import BundleError, ConfigError, LeakError
 from lim_keras.evaluation.evaluator import sheet_predictions
 from lim_keras.inference.maps import with_tta
 from lim_keras.metrics.keras_metrics import AllScores
-from lim_keras.training.run import HELD_OUT, Run
-
-TEACHER = "teacher"
-"""Folder of the teacher's predictions in the run folder."""
+from lim_keras.training.run import HELD_OUT, TEACHER, Run
 
 _HIGHEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """Band value of probability 1 for each data type."""

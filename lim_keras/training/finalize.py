@@ -24,7 +24,7 @@ from lim_keras.models import network_stride
 from lim_keras.report.figures import training_curves
 from lim_keras.training.cross_validation import read_out_of_fold
 from lim_keras.training.fit import MODEL, Predictor
-from lim_keras.training.run import TEST, Run
+from lim_keras.training.run import CURVES, SUMMARIES, TEST, Run
 from lim_keras.training.warm_start import WarmStart
 
 EXPORTS = Path("exported_models")
@@ -57,15 +57,17 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
 
     Raises:
         DataError: the held-out tiles hold no landslide or no background pixel.
+        TrainingError: tiles changed since the run began.
     """
     models = [keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False) for fold in run.held_out_folds]
     blind = blind_mask(run)
     evaluation = evaluate_run(run, models, blind)
+    run.check_tiles()
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     write_bundle(path, _facts(run, evaluation, path.name), models, blind, half=run.config.export.half_size)
-    summary = "cv.json" if len(models) > 1 else "fit.json"
+    summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, json.dumps(_summary(run, evaluation), indent=2))
-    training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / "curves.png")
+    training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)
     return RunResult(run.folder, path, evaluation)
 
 

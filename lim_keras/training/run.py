@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from lim_keras.config import RunConfig, Section, fields, load_config
+from lim_keras.data.contents import tile_contents
 from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
 from lim_keras.data.layouts import read_tiles
-from lim_keras.data.manifest import read_folds, write_manifest
+from lim_keras.data.manifest import manifest_text, read_folds
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, LeakError, TrainingError
-from lim_keras.files import write_text
+from lim_keras.errors import DataError, LeakError, LimKerasWarning, TrainingError
+from lim_keras.files import make_folder, write_text
+from lim_keras.ownership import check_replaceable_files, file_hash
+from lim_keras.training.record import RECORD, RunRecord, Sources
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
+
+START, TEACHER, CURVES = "start", "teacher", "curves.png"
+"""Names in the run folder: weights of a warm start (`weights.npz`, in the order of the network, and `start.json`),
+predictions of a teacher, and the training curves."""
+
+SUMMARIES = ("cv.json", "fit.json")
+"""Files of the scores of a cross-validation and of a single model, in the run folder."""
 
 TEST = -1
 """Fold number of test tiles."""
@@ -54,25 +66,65 @@ class Run:
     statistics: TileStatistics
 
     @classmethod
-    def open(cls, folder: Path, config: RunConfig, tiles: TileSet, folds: Mapping[str, int]) -> Run:
+    def open(
+        cls,
+        folder: Path,
+        config: RunConfig,
+        tiles: TileSet,
+        folds: Mapping[str, int],
+        sources: Sources | None = None,
+    ) -> Run:
         """Create the run folder, or resume the run that it holds.
 
         Raises:
-            TrainingError: the folder holds a run with another configuration, other tiles or other folds.
+            TrainingError: the folder holds a run with another configuration, other folds, tiles whose files have
+                changed, or other weights; or it holds files of the user that the run would replace.
         """
+        contents = tile_contents(tiles)
         if (folder / STATISTICS).exists():
-            begun = cls.load(folder)
-            _check_same(begun, config, folds)
-            return begun
-        folder.mkdir(parents=True, exist_ok=True)
-        config.write(folder / CONFIG)
-        write_manifest(tiles, folder / TILES, dict(folds))
+            return cls._resume(folder, config, tiles, folds, RunRecord({}, contents, sources))
+        return cls._begin(folder, config, tiles, folds, RunRecord({}, contents, sources))
+
+    @classmethod
+    def _begin(
+        cls, folder: Path, config: RunConfig, tiles: TileSet, folds: Mapping[str, int], record: RunRecord
+    ) -> Run:
+        begun = RunRecord.read(folder)
+        _check_free(folder, begun)
         known = TileStatistics.measure(
             tiles.subset([name for name in tiles.ids if folds.get(name) != TEST]), config.seed
         )
-        # Written last: it marks a complete run folder.
-        write_text(folder / STATISTICS, json.dumps(known.to_dict(), indent=2))
+        make_folder(folder, "run")
+        for name in () if begun is None else begun.files:  # of a call that was killed while it began
+            (folder / name).unlink(missing_ok=True)
+        texts = {
+            CONFIG: config.to_yaml(),
+            TILES: manifest_text(tiles, folder, dict(folds)),
+            STATISTICS: json.dumps(known.to_dict(), indent=2),  # written last: it marks a complete run folder
+        }
+        digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+        replace(record, files=digests).write(folder)
+        for name, text in texts.items():
+            write_text(folder / name, text)
         return cls(folder, config, tiles, dict(folds), known)
+
+    @classmethod
+    def _resume(
+        cls, folder: Path, config: RunConfig, tiles: TileSet, folds: Mapping[str, int], present: RunRecord
+    ) -> Run:
+        record = RunRecord.read(folder)
+        if record is not None:
+            record.check_files(folder)
+        _check_same(folder, config, folds)
+        if record is None:
+            _adopt(folder, present)
+            return cls.load(folder)
+        record.check_sources(folder, present.sources)
+        record.check_tiles(folder, tiles, present.tiles)
+        begun = cls.load(folder)
+        if [(one.image, one.mask) for one in begun.tiles] != [(one.image, one.mask) for one in tiles]:
+            record.check_tiles(folder, begun.tiles, tile_contents(begun.tiles))
+        return begun
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -80,6 +132,12 @@ class Run:
         folds = read_folds(folder / TILES)
         statistics = TileStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
         return cls(folder, load_config(folder / CONFIG), read_tiles(folder / TILES, decode=False), folds, statistics)
+
+    def check_tiles(self) -> None:
+        """Raise TrainingError if files of the tiles changed since the run began, for example while it trained."""
+        record = RunRecord.read(self.folder)
+        if record is not None:
+            record.check_tiles(self.folder, self.tiles, tile_contents(self.tiles))
 
     def fold_folder(self, fold: int) -> Path:
         """Folder with history, checkpoints, model and out-of-fold predictions of one fold."""
@@ -139,17 +197,38 @@ class Run:
         return self.tiles.subset([name for name in self.tiles.ids if wanted(self.folds.get(name))])
 
 
-def _check_same(begun: Run, config: RunConfig, folds: Mapping[str, int]) -> None:
-    if begun.config != config:
+def _check_free(folder: Path, begun: RunRecord | None) -> None:
+    """Refuse a folder with files that a run would replace and that no earlier call wrote."""
+    names = (CONFIG, TILES, STATISTICS, RECORD, START, TEACHER, CURVES, *SUMMARIES, "fold_*")
+    there = [path.name for name in names for path in sorted(folder.glob(name))]
+    ours = {} if begun is None else {**begun.files, RECORD: file_hash(folder / RECORD)}
+    check_replaceable_files(folder, there, ours, argument="run")
+
+
+def _adopt(folder: Path, present: RunRecord) -> None:
+    """Record the files of a run of an earlier version, which kept no record."""
+    warnings.warn(
+        f"{folder}: the run was begun by an earlier version, which did not record the contents of tiles. Changes of "
+        "tiles since then are not noticed; later ones are.",
+        LimKerasWarning,
+        stacklevel=4,
+    )
+    digests = {name: file_hash(folder / name) for name in (CONFIG, TILES, STATISTICS)}
+    replace(present, files=digests).write(folder)
+
+
+def _check_same(folder: Path, config: RunConfig, folds: Mapping[str, int]) -> None:
+    begun = load_config(folder / CONFIG)
+    if begun != config:
         values = {key: attrgetter(key) for key, field in fields() if not isinstance(field.default, Section)}
-        differing = [key for key, value in values.items() if value(begun.config) != value(config)]
+        differing = [key for key, value in values.items() if value(begun) != value(config)]
         raise TrainingError(
-            f"{begun.folder} holds a run of another configuration; {', '.join(differing)} differ. "
+            f"{folder} holds a run of another configuration; {', '.join(differing)} differ. "
             "Give another folder as `run`, or the same settings."
         )
-    if dict(begun.folds) != dict(folds):
+    if read_folds(folder / TILES) != dict(folds):
         raise TrainingError(
-            f"{begun.folder} holds a run on other tiles or folds. Give another folder as `run`, or the same data."
+            f"{folder} holds a run on other tiles or folds. Give another folder as `run`, or the same data."
         )
 
 
@@ -160,6 +239,7 @@ def begin_fit(
     run: str | os.PathLike[str] | None = None,
     test_ids: Collection[str] = (),
     validation_ids: Collection[str] | None = None,
+    sources: Sources | None = None,
 ) -> Run:
     """Create or resume a run of one model.
 
@@ -169,6 +249,7 @@ def begin_fit(
         run: run folder; None: runs/<name>.
         test_ids: ids of tiles that no model is trained on.
         validation_ids: ids of tiles that select epoch and threshold; None: `training.validation_fraction` of the tiles.
+        sources: weights that the run uses; None: a resumed run is not compared with them.
 
     Raises:
         DataError: unknown ids, or no landslide tile among the validation or the training tiles.
@@ -182,16 +263,21 @@ def begin_fit(
         held_out = set(validation_ids)
         _check_validation(tiles.subset(held_out), rest, folds)
     folds |= dict.fromkeys(sorted(held_out), HELD_OUT)
-    return _open(run, config, tiles, folds)
+    return Run.open(_folder(run, config), config, tiles, folds, sources)
 
 
 def begin_cross_validation(
-    config: RunConfig, tiles: TileSet, *, run: str | os.PathLike[str] | None = None, test_ids: Collection[str] = ()
+    config: RunConfig,
+    tiles: TileSet,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    test_ids: Collection[str] = (),
+    sources: Sources | None = None,
 ) -> Run:
     """Create or resume a run of `config.folds` models; arguments and errors as in `begin_fit`."""
     rest, folds = _set_test_apart(tiles, test_ids)
     folds |= assign_folds(rest, config.folds, config.seed)
-    return _open(run, config, tiles, folds)
+    return Run.open(_folder(run, config), config, tiles, folds, sources)
 
 
 def _set_test_apart(tiles: TileSet, test_ids: Collection[str]) -> tuple[TileSet, dict[str, int]]:
@@ -215,5 +301,5 @@ def _check_validation(validation: TileSet, rest: TileSet, test: Collection[str])
             raise DataError(f"Expected landslide tiles among {name}. Received: none in {len(tiles)}")
 
 
-def _open(run: str | os.PathLike[str] | None, config: RunConfig, tiles: TileSet, folds: dict[str, int]) -> Run:
-    return Run.open(RUNS / config.name if run is None else Path(run), config, tiles, folds)
+def _folder(run: str | os.PathLike[str] | None, config: RunConfig) -> Path:
+    return RUNS / config.name if run is None else Path(run)

@@ -18,10 +18,7 @@ from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import ModelSection
 from lim_keras.errors import BundleError, LeakError, TrainingError
 from lim_keras.files import write_text
-from lim_keras.training.run import Run
-
-START = "start"
-"""Folder in the run folder: `weights.npz`, in the order of the network, and `start.json`, a `WarmStart`."""
+from lim_keras.training.run import START, Run
 
 _FREE = ("encoder_weights", "dropout")
 """Keys of section `model` that do not change the shapes of the weights."""

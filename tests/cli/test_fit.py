@@ -25,7 +25,7 @@ def test_from_tiles_to_a_bundle(workplace, lim_keras, monkeypatch):
     assert len(done.stderr.splitlines()) == 1  # nothing of TensorFlow's, no warnings
     run, bundle = workplace / "runs" / "tiny", workplace / "exported_models" / "tiny"
     assert {path.name for path in run.iterdir()} == {
-        *("config.yaml", "tiles.csv", "statistics.json", "fold_0", "fit.json", "curves.png"),
+        *("config.yaml", "tiles.csv", "statistics.json", "run.json", "fold_0", "fit.json", "curves.png"),
     }
     assert {path.name for path in bundle.iterdir()} == {
         "fold_0",
@@ -48,6 +48,18 @@ def test_from_tiles_to_a_bundle(workplace, lim_keras, monkeypatch):
     other = in_process(*FIT, "--run", str(run))
     assert other.exit_code == 1
     assert "holds a run of another configuration; training.epochs, training.tensorboard differ" in other.stderr
+
+    finished = {path: path.read_bytes() for path in workplace.glob("*s/tiny/**/*") if path.is_file()}
+    mask = workplace / "data" / "landslide" / "mask" / "ls_1.png"
+    mask.write_bytes((workplace / "data" / "landslide" / "mask" / "ls_2.png").read_bytes())
+    image = workplace / "data" / "landslide" / "image" / "ls_1.png"
+    image.write_bytes((workplace / "data" / "landslide" / "image" / "ls_2.png").read_bytes())
+    corrected = in_process(*FIT, "--set", "training.epochs=1", "--set", "training.tensorboard=true")
+    assert corrected.exit_code == 1 and len(corrected.stderr.splitlines()) == 1
+    assert f"{image.relative_to(workplace)}, {mask.relative_to(workplace)}. Give another folder as --run" in (
+        corrected.stderr
+    )
+    assert {path: path.read_bytes() for path in workplace.glob("*s/tiny/**/*") if path.is_file()} == finished
 
 
 @pytest.mark.parametrize(
