@@ -12,11 +12,13 @@ import numpy as np
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, DataError, DomainWarning
 from lim_keras.inference.maps import ValueScale
-from lim_keras.raster.georeference import Grid, RasterInfo, grid_with_gsd
+from lim_keras.raster.georeference import Grid, RasterInfo, pixel_shape
 from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.resampling import grid_with_gsd
 from lim_keras.raster.windows import Box
 
 GSD_TOLERANCE = 1.5
+STRETCH_TOLERANCE = 1.2
 _BRIGHTNESS_TOLERANCE = 2.0
 _SAMPLES, _SAMPLE = 5, 256
 
@@ -96,19 +98,39 @@ def _at_another_distance(ratio: float, resample: bool) -> str:
     return f"{size} `resample` warps the scene to that distance."
 
 
+def is_stretched(info: RasterInfo, *, resample: bool = False) -> bool:
+    """Return whether a scene's pixels are far from squares on the ground; False where their size is unknown.
+
+    Warns:
+        DomainWarning: they are: one direction is magnified by more than STRETCH_TOLERANCE times the other.
+    """
+    shape = pixel_shape(info)
+    if shape is None or shape.stretch <= STRETCH_TOLERANCE:
+        return False
+    cure = "The scene is warped to square pixels." if resample else "`resample` warps the scene to square pixels."
+    warnings.warn(
+        f"{info.path}: a pixel is {shape.width_m:.3g} m wide and {shape.height_m:.3g} m high on the ground, so "
+        f"landslides appear stretched by {shape.stretch:.2g}:1, but the model was trained on square pixels. {cure}",
+        DomainWarning,
+        stacklevel=2,
+    )
+    return True
+
+
 def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | None:
     """Choose the grid on which a scene is read; None: the scene's own grid.
 
-    With `resample`, the scene is warped to the ground sample distance of training if the two differ by more than a
-    factor of GSD_TOLERANCE.
+    With `resample`, the scene is warped to square pixels of the ground sample distance of training if the two distances
+    differ by more than a factor of GSD_TOLERANCE, or if its pixels are not square (`is_stretched`).
 
     Raises:
         DataError: the scene is to be resampled, and one of the distances or its CRS is unknown.
 
     Warns:
-        DomainWarning: as in `gsd_ratio`.
+        DomainWarning: as in `gsd_ratio` and `is_stretched`.
     """
     ratio = gsd_ratio(info.path, info.gsd_m, model, resample=resample)
+    stretched = is_stretched(info, resample=resample)
     if not resample:
         return None
     if ratio is None or model.gsd_m is None or info.gsd_m is None:
@@ -116,7 +138,7 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
             f"{info.path}: `resample` needs the ground sample distances of the scene and of the bundle. "
             f"Received: {info.gsd_m} m and {model.gsd_m} m. Give that of the scene as `gsd_m`."
         )
-    near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE
+    near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE and not stretched
     return None if near else grid_with_gsd(info, info.gsd_m, model.gsd_m)
 
 

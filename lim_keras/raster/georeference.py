@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Geod, Transformer
@@ -17,10 +18,9 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
-from lim_keras.errors import DataError
 from lim_keras.raster.windows import Box
 
 Floats = NDArray[np.float64]
@@ -97,10 +97,15 @@ class Georeference:
 
     @cached_property
     def to_degrees(self) -> Transformer | None:
-        """Transformer from the CRS to longitude and latitude (WGS 84); None without a CRS or with a local CRS."""
+        """Transformer from the CRS to longitude and latitude (WGS 84); None without a CRS or off the earth's surface.
+
+        A local (engineering) CRS, a CRS of another planet and a geocentric CRS give no longitude and latitude.
+        """
         if not self.crs:
             return None
         try:
+            if pyproj.CRS.from_user_input(self.crs).is_geocentric:
+                return None
             return Transformer.from_crs(self.crs, _LONGITUDE_LATITUDE, always_xy=True)
         except ProjError:
             return None
@@ -173,62 +178,87 @@ def metres_per_degree(latitude: Floats) -> Floats:
 
 
 def ground_sample_distance(crs: Any, transform: Affine, width: int, height: int) -> float | None:
-    """Compute the ground sample distance, metres, at a raster's centre; None without a CRS or with a local CRS.
+    """Compute the ground sample distance, metres, at a raster's centre; None without a CRS or where it is unknown.
 
     Return the pixel size in the CRS if it differs by less than 1 % from the distance measured on the ellipsoid, as in
     UTM. Otherwise return the measured distance, as in Web Mercator, which stretches by 1 / cos(latitude).
     """
-    if not crs or not (crs.is_projected or crs.is_geographic):
+    if not crs:
         return None
-    nominal = None
-    if crs.is_projected:
-        nominal = math.sqrt(abs(transform.determinant)) * crs.linear_units_factor[1]
-    measured = _measured_gsd(crs, transform, width / 2, height / 2)
+    sides = ground_sides(crs, transform, width / 2, height / 2)
+    measured = None if sides is None else math.sqrt(_area(sides))
+    nominal = math.sqrt(abs(transform.determinant)) * crs.linear_units_factor[1] if crs.is_projected else None
     if nominal and (measured is None or abs(measured / nominal - 1) < _PROJECTION_TOLERANCE):
         return float(nominal)
     return measured
 
 
-def _measured_gsd(crs: Any, transform: Affine, column: float, row: float) -> float | None:
-    """Measure the square root of a pixel's area on the ellipsoid, metres."""
+@dataclass(frozen=True)
+class PixelShape:
+    """Shape of a pixel on the ground.
+
+    Attributes:
+        width_m, height_m: lengths of its sides, metres.
+        stretch: ratio, >= 1, of the largest to the smallest magnification of the ground: 1 for a square, the ratio of
+            the sides for a rectangle.
+    """
+
+    width_m: float
+    height_m: float
+    stretch: float
+
+
+def pixel_shape(info: RasterInfo) -> PixelShape | None:
+    """Measure the pixel at a raster's centre; None where its size on the ground is unknown."""
+    if info.transform is None:
+        return None
+    crs = CRS.from_string(info.crs) if info.crs else None
+    sides = None if crs is None else ground_sides(crs, info.transform, info.width / 2, info.height / 2)
+    if sides is None:
+        sides = axes(info.transform) * Georeference.of(info).scale_m
+    if not np.isfinite(sides).all():
+        return None
+    width, height = np.hypot(*sides.T)
+    largest, smallest = np.linalg.svd(sides, compute_uv=False)
+    return PixelShape(float(width), float(height), float(largest / smallest))
+
+
+def ground_sides(crs: Any, transform: Affine, column: float, row: float) -> Floats | None:
+    """Measure the sides of the pixel at a point: vectors (2, 2) across and down, metres east and north.
+
+    In a local CRS they are metres along its axes. None outside the area of the CRS, and in a geocentric CRS.
+    """
+    if not (crs.is_projected or crs.is_geographic):
+        unit = _local_unit(crs)
+        return None if unit is None else axes(transform) * unit
     corners = [_place(transform, *point) for point in ((column, row), (column + 1, row), (column, row + 1))]
     try:
         longitudes, latitudes = transform_points(crs, _LONGITUDE_LATITUDE, *zip(*corners, strict=True))
     except RasterioError:
         return None
-    degrees = np.stack([longitudes, latitudes], axis=-1)
-    (x1, y1), (x2, y2) = (degrees[1:] - degrees[0]) * metres_per_degree(degrees[:1, 1])
-    area = abs(x1 * y2 - y1 * x2)
-    return math.sqrt(area) if math.isfinite(area) and area > 0 else None
+    if not np.isfinite([longitudes, latitudes]).all():
+        return None
+    start = [longitudes[0]] * 2, [latitudes[0]] * 2
+    azimuth, _, metres = ELLIPSOID.inv(*start, longitudes[1:], latitudes[1:])
+    angle = np.radians(azimuth)
+    sides = np.stack([np.sin(angle), np.cos(angle)], axis=-1) * np.reshape(metres, (2, 1))
+    return sides if _area(sides) > 0 else None
 
 
-def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
-    """Compute the grid that resamples a scene from `gsd_m` to `wanted_m`, metres; a scene in degrees goes to UTM.
-
-    Raises:
-        DataError: the scene has no CRS.
-    """
-    if not info.crs or info.transform is None:
-        raise DataError(
-            f"{info.path}: cannot be resampled to {wanted_m:.3g} m, as it has no coordinate reference system. Give it "
-            "one (`gdal_translate -a_srs ... -a_ullr ...`)."
-        )
-    crs = CRS.from_string(info.crs)
-    target = crs if crs.is_projected else _utm_zone(info)
-    # A projection may stretch the ground or use feet, but it does not change the ratio of the distances.
-    step = math.sqrt(abs(info.transform.determinant)) * wanted_m / gsd_m if crs.is_projected else wanted_m
-    corners = [_place(info.transform, column, row) for column in (0, info.width) for row in (0, info.height)]
-    eastings, northings = zip(*corners, strict=True)
-    bounds = min(eastings), min(northings), max(eastings), max(northings)
-    left, bottom, right, top = transform_bounds(crs, target, *bounds)
-    width, height = max(1, round((right - left) / step)), max(1, round((top - bottom) / step))
-    return Grid(target.to_string(), Affine(step, 0, left, 0, -step, top), width, height, wanted_m)
+def _area(sides: Floats) -> float:
+    (a, b), (c, d) = sides
+    return float(abs(a * d - b * c))
 
 
-def _utm_zone(info: RasterInfo) -> CRS:
-    longitude, latitude = info.place(info.width / 2, info.height / 2) or (0.0, 0.0)
-    zone = min(int((longitude + 180) // 6) % 60 + 1, 60)
-    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
+def axes(transform: Affine) -> Floats:
+    """Return the vectors (2, 2) from a pixel to the next one across and down, in units of the CRS."""
+    return np.array([[transform.a, transform.d], [transform.b, transform.e]])
+
+
+def _local_unit(crs: Any) -> float | None:
+    """Return metres per unit of a local (engineering) CRS; None for another kind of CRS."""
+    local = pyproj.CRS.from_wkt(crs.to_wkt())
+    return float(local.axis_info[0].unit_conversion_factor) if local.is_engineering and local.axis_info else None
 
 
 def same_crs(one: str, other: str) -> bool:

@@ -14,10 +14,11 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from lim_keras.bundle.info import BandStatistics
 from lim_keras.errors import ConfigError, DataError, DomainWarning
-from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio
-from lim_keras.raster.georeference import grid_with_gsd
+from lim_keras.inference.domain import check_brightness, check_place, check_scene, gsd_ratio, reading_grid
+from lim_keras.raster.georeference import pixel_shape
 from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.resampling import grid_with_gsd
 
 from .conftest import Write, constant_model
 
@@ -132,6 +133,63 @@ def test_the_grid_holds_a_scene_that_is_not_north_up(write: Write, axes: Affine,
     for column, row in ((0, 0), (200, 0), (0, 100), (200, 100)):
         inside = ~grid.transform @ (place @ (column, row))
         assert -1 <= inside[0] <= grid.width + 1 and -1 <= inside[1] <= grid.height + 1
+
+
+AT_180 = [
+    ("EPSG:32760", Affine(2, 0, 819_000, 0, -2, 8_118_000)),  # UTM 60S: 180 degrees east lies at its middle
+    ("EPSG:4326", Affine(1e-4, 0, 179.99, 0, -1e-4, 60)),
+    ("EPSG:4326", Affine(1e-4, 0, -180.01, 0, -1e-4, 60)),
+    ("EPSG:4326", Affine(1e-4, 0, 185, 0, -1e-4, 60)),
+    ("EPSG:4326", Affine(1e-4, 0, 359.99, 0, -1e-4, 60)),
+    ("EPSG:3857", Affine(4, 0, 20_037_108, 0, -4, 8_399_700)),
+    ("EPSG:4087", Affine(4, 0, 20_037_108, 0, -4, 6_679_100)),  # degrees drawn as metres of the equator
+]
+
+
+@pytest.mark.parametrize(("crs", "transform"), AT_180)
+def test_the_grid_of_a_scene_across_the_antimeridian(write: Write, crs: str, transform: Affine) -> None:
+    path = write("s.tif", np.full((200, 200, 3), 50, np.uint8), crs=crs, transform=transform)
+    with RasterReader(path) as scene:
+        assert scene.info.gsd_m is not None and scene.info.gsd_m < 10
+        grid = grid_with_gsd(scene.info, scene.info.gsd_m, 5.0)
+        with scene.on_grid(grid) as warped:
+            # Nothing of the scene is lost, and it is as large as on the ground.
+            assert warped.info.height * warped.info.width < 1.2 * (200 * scene.info.gsd_m / 5) ** 2
+            assert warped.valid().mean() > 0.9
+        shape = pixel_shape(replace(scene.info, **vars(grid)))
+    assert shape is not None
+    assert (shape.width_m, shape.height_m) == pytest.approx((5, 5), rel=0.01)
+
+
+@pytest.mark.parametrize(("crs", "corner"), [("EPSG:3031", 0.0), ("EPSG:4326", 89.999)])
+def test_the_grid_of_a_scene_at_a_pole(write: Write, crs: str, corner: float) -> None:
+    transform = Affine(3.6, 0, -180, 0, -1e-5 if corner else -3.6, corner or 180)
+    info = read_info(write("s.tif", np.full((100, 100, 3), 50, np.uint8), crs=crs, transform=transform))
+    assert info.gsd_m is not None
+    grid = grid_with_gsd(info, info.gsd_m, 5.0)
+    assert 10 < grid.width < 200 and 10 < grid.height < 200
+
+
+def test_pixels_that_are_not_square_are_said_and_warped(write: Write) -> None:
+    # 1e-5 degrees at 60 N: 0.558 m across, 1.114 m down, and 0.79 m as the side of a square, near 0.8 m of training.
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 20, 0, -1e-5, 60.0005)}
+    info = read_info(write("s.tif", np.zeros((100, 200, 3), np.uint8), **place))
+    with pytest.warns(DomainWarning, match=r"s\.tif: a pixel is 0\.558 m wide and 1\.11 m high.*2:1.*`resample` warps"):
+        assert reading_grid(info, MODEL, resample=False) is None
+    with pytest.warns(DomainWarning, match=r"The scene is warped to square pixels\.$"):
+        grid = reading_grid(info, MODEL, resample=True)
+    assert grid is not None and grid.crs == "EPSG:32634"
+    # 200 x 0.558 m and 100 x 1.114 m in pixels of 0.8 m; UTM is turned by the meridian convergence of 0.9 degrees.
+    assert (grid.width, grid.height) == pytest.approx((140, 139), abs=4)
+
+
+@pytest.mark.parametrize("sides", [(0.8, 0.8), (0.75, 0.85)])
+def test_pixels_that_are_nearly_square_are_left_as_they_are(write: Write, sides: tuple[float, float]) -> None:
+    transform = Affine(sides[0], 0, 5e5, 0, -sides[1], 3e6)
+    info = read_info(write("s.tif", np.zeros((10, 10, 3), np.uint8), transform=transform))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert reading_grid(info, MODEL, resample=True) is None
 
 
 def test_a_scene_without_a_place_cannot_be_resampled(write: Write) -> None:

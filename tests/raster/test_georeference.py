@@ -1,8 +1,24 @@
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 from affine import Affine
+from pyproj import Transformer
+from rasterio.crs import CRS
 
-from lim_keras.raster.georeference import Georeference, apply, border, inverse, metres_per_degree, same_crs, shifted
+from lim_keras.raster.georeference import (
+    Georeference,
+    RasterInfo,
+    apply,
+    border,
+    ground_sample_distance,
+    inverse,
+    metres_per_degree,
+    pixel_shape,
+    same_crs,
+    shifted,
+)
 from lim_keras.raster.windows import Box
 
 SHEARED = Affine(2, 1, 100, 0.5, -3, 200)
@@ -54,3 +70,71 @@ def test_pixel_sides_and_north() -> None:
 )
 def test_same_crs(one: str, other: str, same: bool) -> None:
     assert same_crs(one, other) is same
+
+
+def centred(crs: str, longitude: float, latitude: float, axes: Affine, size: int = 100) -> Affine:
+    """Place size x size pixels around a position; `axes` says how a pixel lies."""
+    x, y = Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform(longitude, latitude)
+    return Affine.translation(x, y) @ axes @ Affine.translation(-size / 2, -size / 2)
+
+
+def distance(crs: str, transform: Affine) -> float | None:
+    return ground_sample_distance(CRS.from_user_input(crs), transform, 100, 100)
+
+
+@pytest.mark.parametrize("axes", [Affine.scale(2, -2), Affine.scale(2, 2), Affine.rotation(30) @ Affine.scale(2, -2)])
+@pytest.mark.parametrize(
+    ("crs", "latitude"),
+    [("EPSG:32760", -17), ("EPSG:32701", -17), ("EPSG:32660", 66), ("EPSG:32601", 66), ("EPSG:3460", -17)],
+)
+def test_pixels_across_the_antimeridian(crs: str, latitude: float, axes: Affine) -> None:
+    assert distance(crs, centred(crs, 180, latitude, axes)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("longitude", [-180, 0, 105, 179.999, 180, 185, 360])
+def test_pixels_in_degrees_are_as_large_at_every_longitude(longitude: float) -> None:
+    # At 60 N, a degree is 55,799.98 m across and 111,412.24 m down (a / sqrt(1 - e2 sin2) cos and its like, Snyder).
+    transform = Affine(1e-5, 0, longitude - 5e-4, 0, -1e-5, 60 + 5e-4)
+    assert distance("EPSG:4326", transform) == pytest.approx(math.sqrt(0.557999 * 1.114122), rel=1e-5)
+
+
+def test_pixels_of_a_mercator_map_and_of_polar_maps() -> None:
+    # Web Mercator stretches by 1 / cos 60 = 2, less what the ellipsoid's radii of curvature differ from its sphere.
+    for longitude in (0, 179.9999, -179.9999):
+        transform = centred("EPSG:3857", longitude, 60, Affine.scale(2, -2))
+        across, along = metres_per_degree(np.array([60.0]))[0] * 180 / math.pi / 6378137
+        assert distance("EPSG:3857", transform) == pytest.approx(2 * math.sqrt(across * along * 0.5), rel=1e-6)
+    # True scale at 71 S; at the pole k = (1 + sin 71) / 2 = 0.97276, so that 2 m of the map are 2.0560 m (sphere).
+    for crs in ("EPSG:3031", "EPSG:3995"):
+        assert distance(crs, Affine(2, 0, -100, 0, -2, 100)) == pytest.approx(2.0560, rel=1e-3)
+
+
+def test_pixels_of_a_local_crs() -> None:
+    for unit, metres in (('UNIT["metre",1]', 1.0), ('UNIT["foot",0.3048]', 0.3048)):
+        local = f'LOCAL_CS["site grid",{unit},AXIS["x",EAST],AXIS["y",NORTH]]'
+        assert distance(local, Affine(0.5, 0, 100, 0, -2, 100)) == pytest.approx(metres)  # sqrt(0.5 x 2)
+    assert distance("EPSG:4978", Affine(1, 0, 0, 0, -1, 0)) is None  # geocentric
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "shape"),
+    [
+        # At 60 N a degree of longitude is half as long as one of latitude: 55,799.98 to 111,412.24 m.
+        ("EPSG:4326", Affine(1e-5, 0, 179.9995, 0, -1e-5, 60.0005), (0.558, 1.11412, 1.9966)),
+        ("EPSG:32760", centred("EPSG:32760", 180, 0, Affine.rotation(30) @ Affine.scale(0.5, -1)), (0.5, 1, 2)),
+        # A shear of 45 degrees: [[1, 1], [0, 1]] magnifies by the golden ratio, 1.618, and by its inverse, 0.618.
+        ("EPSG:32648", Affine(1, 1, 5e5, 0, -1, 0), (1, math.sqrt(2), 2.618)),
+        ('LOCAL_CS["site",UNIT["metre",1]]', Affine(2, 0, 0, 0, 3, 0), (2, 3, 1.5)),
+    ],
+)
+def test_shape_of_a_pixel(crs: str, transform: Affine, shape: tuple[float, float, float]) -> None:
+    found = pixel_shape(RasterInfo(Path("s.tif"), 100, 100, 3, "uint8", crs, transform, 1.0, None))
+    assert found is not None
+    np.testing.assert_allclose([found.width_m, found.height_m, found.stretch], shape, rtol=2e-3)
+
+
+def test_shape_without_a_crs_is_that_of_the_transform() -> None:
+    # Sides of 1 : 4 and an area of 9 m2: 1.5 and 6 m.
+    found = pixel_shape(RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "", Affine(1, 0, 0, 0, -4, 0), 3.0, None))
+    assert found is not None and (found.width_m, found.height_m, found.stretch) == pytest.approx((1.5, 6, 4))
+    assert pixel_shape(RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "", None, 3.0, None)) is None
