@@ -342,9 +342,9 @@ def _bias_figures(bias: CentreBias) -> dict[str, Any]:
 
 
 def _resized_masks(tiles: TileSet, size: int) -> dict[str, Labels]:
-    # Tiles without labels share one mask, and their images are not opened.
+    # Tiles that are background everywhere share one mask, and their images are not opened.
     background = np.zeros((size, size), np.uint8)
-    labelled = {tile.tile_id for tile in tiles if tile.mask is not None or tile.ignore == "nodata"}
+    labelled = {tile.tile_id for tile in tiles if tile.mask is not None or tile.valid_px < tile.width * tile.height}
     return {
         tile.tile_id: resize_mask(read_tile(tile)[1], size) if tile.tile_id in labelled else background
         for tile in tiles

@@ -6,6 +6,7 @@ If the masks of the layout are not raster files, convert them first to PNG or Ge
 
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 
 from lim_keras.data.manifest import Candidate, read_candidates
 from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Tile, TileSet, raise_problems, read_pair
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
@@ -28,7 +29,11 @@ Found = tuple[list[Candidate], list[str]]
 
 _MANIFEST = "tiles.csv"
 _READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-_NOT_READ = frozenset({".bmp", ".gif", ".webp", ".jp2", ".npy", ".npz", ".h5", ".img"})
+_NOT_READ = re.compile(
+    r"\.(avif|bmp|dng|ecw|exr|gif|h5|heic|heif|img|jfif|jp2|jpe|jxl|mat|nc|np[yz]|p[bgp]m|psd|sid|vrt|webp)"
+)
+_MOSTLY = 0.8
+"""Share of landslide in a mask above which it may be inverted."""
 _USABLE_ID = re.compile(r"[^\s#./\\]([^\n\r/\\]*[^\s/\\])?")
 
 
@@ -59,6 +64,9 @@ def read_tiles(
 
     Raises:
         DataError: no layout matches, or files are bad; the error lists the first 20 bad files and counts the rest.
+
+    Warns:
+        LimKerasWarning: masks look inverted, or tiles have no labelled pixel (only with `decode`).
     """
     path = Path(path)
     if not path.exists():
@@ -77,7 +85,26 @@ def read_tiles(
     failed = [result for result in results if isinstance(result, str)]
     raise_problems(path, [*problems, *_id_problems(candidates), *failed, *_mixed_types(passed)])
     root = path if path.is_dir() else path.parent
+    if decode:
+        _warn_of_labels(path, [result.tile for result in passed])
     return TileSet(root, tuple(result.tile for result in passed), passed[0].bands, passed[0].dtype)
+
+
+def _warn_of_labels(path: Path, tiles: Sequence[Tile]) -> None:
+    """Warn of masks that are valid but look wrong."""
+    inverted = [tile.tile_id for tile in tiles if tile.landslide_px > _MOSTLY * tile.valid_px]
+    empty = [tile.tile_id for tile in tiles if not tile.valid_px]
+    for ids, message in (
+        (
+            inverted,
+            f"more than {_MOSTLY:.0%} landslide. If they are inverted, write landslide as 255, background as 0.",
+        ),
+        (empty, "without a labelled pixel. Training and evaluation learn nothing from them: leave them out."),
+    ):
+        if ids:
+            listed = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+            text = f"{path}: {len(ids)} of {len(tiles)} tiles are {message} Tiles: {listed}."
+            warnings.warn(text, LimKerasWarning, stacklevel=3)
 
 
 def _has_kind_folders(path: Path) -> bool:
@@ -148,7 +175,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
             continue
         if suffix in _READ:
             found[path.stem].append(path)
-        elif suffix in _NOT_READ:
+        elif _NOT_READ.fullmatch(suffix):
             problems.append(f"{path}: files of {suffix} are not read. Convert it to PNG or TIFF.")
     return dict(found), problems
 

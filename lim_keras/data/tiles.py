@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import atomic_file
-from lim_keras.raster.images import fill_invalid, read_image, read_info, read_labels, read_valid
+from lim_keras.raster.georeference import RasterInfo, same_crs
+from lim_keras.raster.images import fill_invalid, read_image_and_valid, read_info, read_orientation, read_valid
+from lim_keras.raster.masks import is_lossy, read_labels
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.uint8]
@@ -49,7 +51,8 @@ class Tile:
         gsd_m: ground sample distance, metres; None if unknown.
         crs: coordinate reference system; "" if unknown.
         landslide_px, valid_px: numbers of landslide pixels and of labelled pixels.
-        ignore: pixels without a label: "" none, "255" mask value 255, "nodata" nodata pixels of mask or image.
+        ignore: pixels of the mask without a label: "" none, "255" those of value 255, "nodata" those that the mask
+            marks as no data or transparent. Pixels that the image marks so have no label in any case.
     """
 
     tile_id: str
@@ -148,36 +151,66 @@ def read_tile(tile: Tile) -> tuple[Array, Labels]:
 
     Returns:
         Image (height, width, bands) in its data type, and mask (height, width) uint8: 1 landslide, 0 background, 255
-        ignored. Where `ignore` is "nodata", absent image pixels hold the mean of their band.
+        ignored. Pixels without data in the image (nodata value, internal mask, transparent, NaN) are ignored, and hold
+        the mean of their band.
 
     Raises:
-        DataError: a file is unreadable, image and mask differ in size, or the mask holds unknown values.
+        DataError: a file is unreadable, image and mask differ in size, orientation or place, or the mask holds unknown
+            values or can be read in two ways.
     """
     return read_pair(tile.image, tile.mask, tile.ignore)
 
 
 def read_pair(image: Path, mask: Path | None, ignore: Ignore) -> tuple[Array, Labels]:
     """Read an image and its mask; see `read_tile`."""
-    pixels = read_image(image)
-    shape = (pixels.shape[0], pixels.shape[1])
-    valid = read_valid(image) if ignore == "nodata" else None
-    if valid is not None:
-        pixels = fill_invalid(pixels, valid)
-    elif pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise DataError(f'{image}: the image holds NaN or infinite values. Set ignore "nodata" for it in tiles.csv.')
+    pixels, valid = read_image_and_valid(image)
+    pixels = fill_invalid(pixels, valid)
     if mask is None:
-        return pixels, _ignore_invalid(np.zeros(shape, np.uint8), valid)
-    values = read_labels(mask)
-    if values.shape != shape:
+        return pixels, _ignore_invalid(np.zeros(valid.shape, np.uint8), valid)
+    _check_orientation(image, mask)
+    values = read_labels(mask, marked=ignore == "nodata")
+    if values.shape != valid.shape:
         raise DataError(
             f"{mask}: the mask is {values.shape[1]} x {values.shape[0]} pixels, "
-            f"but its image {image.name} is {shape[1]} x {shape[0]}."
+            f"but its image {image.name} is {valid.shape[1]} x {valid.shape[0]}."
         )
-    if valid is not None:
-        valid &= read_valid(mask)
+    _check_place(read_info(image), read_info(mask))
+    known = None
+    if ignore == "nodata":
+        known = read_valid(mask)
+        valid = valid & known
     elif ignore == "":
         _check_nodata_value(mask, values)
-    return pixels, _ignore_invalid(_labels(values, ignore, valid, mask), valid)
+    return pixels, _ignore_invalid(_labels(values, ignore, known, mask), valid)
+
+
+def _check_orientation(image: Path, mask: Path) -> None:
+    """Refuse a pair of two EXIF orientations, because it is not known which of them the labels were drawn on."""
+    turned, drawn = read_orientation(image), read_orientation(mask)
+    if turned != drawn:
+        raise DataError(
+            f"{image}: its EXIF orientation is {turned}, that of its mask {mask.name} is {drawn}. If the mask fits the "
+            "image as viewers show it, turn the pixels of the turned file "
+            '(`ImageOps.exif_transpose(Image.open("in.jpg")).save("out.png")`); if the mask fits the pixels as stored, '
+            'remove the orientation (`Image.fromarray(np.array(Image.open("in.jpg"))).save("out.png")`).'
+        )
+
+
+def _check_place(image: RasterInfo, mask: RasterInfo) -> None:
+    """Refuse a georeferenced mask that lies more than a pixel away from its image."""
+    if image.transform is None or mask.transform is None:
+        return
+    moved = [
+        np.hypot(*np.subtract(image.place(column, row), mask.place(column, row)))  # type: ignore[arg-type]
+        for column, row in ((0, 0), (image.width, 0), (0, image.height), (image.width, image.height))
+    ]
+    pixel = abs(image.transform.determinant) ** 0.5
+    if max(moved) > pixel or (image.crs and mask.crs and not same_crs(image.crs, mask.crs)):
+        raise DataError(
+            f"{mask.path}: the mask lies elsewhere than its image. Expected CRS {image.crs or None}, transform "
+            f"{tuple(image.transform[:6])}. Received: CRS {mask.crs or None}, transform {tuple(mask.transform[:6])}. "
+            "Warp the mask onto the grid of the image (nearest neighbour)."
+        )
 
 
 def _check_nodata_value(mask: Path, values: Array) -> None:
@@ -193,17 +226,30 @@ def _labels(values: Array, ignore: Ignore, valid: Valid | None, mask: Path) -> L
         values = np.where(valid, values, 0)
     is_1, is_255 = values == 1, values == 255
     known = is_1 | is_255 | (values == 0)
-    if not known.all():
-        unknown = ", ".join(f"{value:g}" for value in np.unique(values[~known])[:5])
-        lossy = mask.suffix.lower() in (".jpg", ".jpeg")
-        hint = "JPEG blurs labels: save masks as PNG or TIFF." if lossy else "Save landslide as 1, background as 0."
-        raise DataError(f"{mask}: expected a mask of 0 and 1, or 0 and 255. Received the values {unknown}. {hint}")
+    # JPEG may turn labels of 0 and 1 into other labels of 0 and 1.
+    if not known.all() or (is_1.any() and is_lossy(mask)):
+        raise DataError(_unknown_values(values, known, mask))
     if ignore == "255":
         return _ignore_invalid(is_1.astype(np.uint8), ~is_255)
     if is_1.any() and is_255.any():
-        raise DataError(f'{mask}: the mask holds both 1 and 255. If 255 is no label, set ignore "255" in tiles.csv.')
+        raise DataError(
+            f'{mask}: the mask holds both 1 and 255. If 255 is no label, set ignore "255" in tiles.csv, also for masks '
+            "of 0 and 255 alone, where 255 is otherwise landslide."
+        )
     labels: Labels = (is_1 | is_255).astype(np.uint8)
     return labels
+
+
+def _unknown_values(values: Array, known: Valid, mask: Path) -> str:
+    received = np.unique(values if known.all() else values[~known])[:5]
+    hint = "Save landslide as 1, background as 0."
+    nodata = read_info(mask).nodata
+    if is_lossy(mask):
+        hint = "JPEG blurs labels: save masks as PNG or TIFF."
+    elif np.isnan(received).any() or nodata in received.tolist():
+        hint = 'Where that means no label, set ignore "nodata" in tiles.csv.'
+    listed = ", ".join(f"{value:g}" for value in received)
+    return f"{mask}: expected a mask of 0 and 1, or 0 and 255. Received the values {listed}. {hint}"
 
 
 def _ignore_invalid(labels: Labels, valid: Valid | None) -> Labels:

@@ -1,11 +1,11 @@
-"""Read images and labels of tiles; check PNG and JPEG files."""
+"""Read images of tiles, and which of their pixels hold data; check PNG and JPEG files."""
 
 from __future__ import annotations
 
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,16 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from rasterio.enums import ColorInterp, MaskFlags
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import RasterInfo
-from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.reader import RasterReader, silenced
 
 Array = NDArray[Any]
 Format = Literal["png", "jpeg", "tiff"]
@@ -33,6 +35,10 @@ _SIGNATURES: dict[bytes, Format] = {
 _GREY = ("1", "L", "LA", "I", "I;16")
 _PNG_DEPTH_AT = 24  # byte after signature, chunk length and name, width and height
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
+_PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")
+_BIG_TIFF = (b"II+\0", b"MM\0+")
+_SOFT_SHARE = 0.1
+"""Largest share of partly transparent pixels in an alpha band; an image band tagged as alpha holds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,8 @@ def read_header(path: Path, kind: Format) -> Header:
 def decode(path: Path, kind: Format) -> tuple[Header, Array, Array | None]:
     """Read header, pixels (height, width, bands) in RGB order, and alpha (height, width) or None.
 
-    EXIF orientation is ignored, so that an image and its mask stay aligned as stored. JPEG has no checksums, so damage
-    inside a complete scan is not detected.
+    EXIF orientation is not applied; see `read_orientation`. JPEG has no checksums, so damage inside a complete scan is
+    not detected.
     """
     data = path.read_bytes()
     with _opened(path, kind) as image:
@@ -103,7 +109,9 @@ def _split(pixels: Array, header: Header) -> tuple[Array, Array | None]:
 def _opened(path: Path, kind: Format) -> Iterator[ImageFile]:
     """Open with the format's plugin, because `PIL.Image.open` refuses large images; raise a DataError for damage."""
     try:
-        with PngImageFile(path) if kind == "png" else JpegImageFile(path) as image:
+        with silenced(UserWarning):  # Pillow warns of damaged EXIF
+            image = PngImageFile(path) if kind == "png" else JpegImageFile(path)
+        with image:
             yield image
     except (OSError, SyntaxError, ValueError, IndexError, struct.error, cv2.error) as error:
         raise DataError(f"{path}: the file is truncated or damaged ({error}). Replace it.") from error
@@ -112,14 +120,22 @@ def _opened(path: Path, kind: Format) -> Iterator[ImageFile]:
 def _header(image: ImageFile, path: Path) -> Header:
     if image.mode not in (*_GREY, "P", "RGB", "RGBA"):
         found = f"{len(image.getbands())} bands ({image.mode})"
-        raise DataError(f"{path}: expected an image of 1 or 3 bands. Received: {found}. Convert it to RGB.")
+        raise DataError(
+            f"{path}: expected an image of 1 or 3 bands. Received: {found}. Convert it to RGB "
+            f"(`gdal_translate -b 1 -b 2 -b 3 {path.name} rgb.tif`)."
+        )
+    frames = getattr(image, "n_frames", 1)
+    if isinstance(image, PngImageFile) and frames > 1:
+        raise DataError(f"{path}: expected one image. Received: an animation of {frames} frames. Save one frame.")
     depth = 8
     if isinstance(image, PngImageFile):
         with path.open("rb") as stream:
             depth = stream.read(_PNG_DEPTH_AT + 1)[-1]
     bands = 1 if image.mode in _GREY else 3
     transparent = image.info.get("transparency")
-    nodata = float(transparent) if bands == 1 and depth >= 8 and isinstance(transparent, int) else None
+    nodata = None
+    if bands == 1 and isinstance(transparent, int):  # OpenCV spreads fewer than 8 bits over 0 to 255
+        nodata = float(transparent if depth >= 8 else transparent * 255 // (2**depth - 1))
     palette = None
     if image.mode == "P" and image.palette is not None:
         palette = np.frombuffer(bytes(image.palette.palette), np.uint8).reshape(-1, 3)
@@ -146,63 +162,72 @@ def read_image(path: str | os.PathLike[str]) -> Array:
     """Read an image (height, width, bands) in its own dtype: uint8, uint16 or float32; PNG and JPEG in RGB order.
 
     Raises:
-        DataError: unreadable, truncated or of another dtype; or a TIFF has a palette or an image band tagged as alpha.
+        DataError: unreadable, truncated or of another dtype; or a TIFF has a palette, several pages or an image band
+            tagged as alpha.
     """
     path = Path(path)
     kind = file_format(path)
     if kind != "tiff":
         return decode(path, kind)[1]
-    with RasterReader(path) as reader:
-        if reader.info.dtype not in IMAGE_DTYPES:
-            raise DataError(
-                f"{path}: expected an image of {', '.join(IMAGE_DTYPES)}, but it is {reader.info.dtype}. "
-                "Convert it (for example `gdal_translate -ot Float32`)."
-            )
-        if reader.has_palette:
-            raise DataError(f"{path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
-        _check_alpha(reader.dataset, path)
+    with _tile_reader(path) as reader:
         return reader.pixels()
 
 
-def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
-    """Read the mask (height, width) of pixels with data, from nodata value, internal mask, alpha and finite values.
+def read_image_and_valid(path: str | os.PathLike[str]) -> tuple[Array, NDArray[np.bool_]]:
+    """Read an image as `read_image` does, and the mask (height, width) of its pixels with data; see `read_valid`.
 
-    With a nodata value, a pixel lacks data if every band holds that value.
+    Raises:
+        DataError: as in `read_image`, or the alpha channel of a PNG looks like an image band.
     """
+    path = Path(path)
+    kind = file_format(path)
+    if kind == "tiff":
+        with _tile_reader(path) as reader:
+            return reader.image()
+    header, pixels, alpha = decode(path, kind)
+    if alpha is not None and _is_image_band(alpha):
+        raise DataError(
+            f"{path}: its alpha channel holds more than the values of a mask. If it is an image band, such as near "
+            "infrared, save the bands as a TIFF without alpha; if not, make alpha 0 or its largest value."
+        )
+    return pixels, _valid(header, pixels, alpha)
+
+
+def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    """Read the mask (height, width) of pixels with data, from nodata value, internal mask, alpha and finite values."""
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":
         with RasterReader(path) as reader:
             return reader.valid()
-    header, pixels, alpha = decode(path, kind)
-    if alpha is not None:
-        return np.asarray(alpha > 0, dtype=np.bool_)
-    if header.nodata is not None:
-        return np.asarray((pixels != header.nodata).any(axis=-1), dtype=np.bool_)
-    return np.ones(pixels.shape[:2], dtype=np.bool_)
+    return _valid(*decode(path, kind))
 
 
-def read_labels(path: str | os.PathLike[str]) -> Array:
-    """Read the labels (height, width) of a mask of one band or of equal bands, in any dtype; alpha is ignored.
+def read_orientation(path: str | os.PathLike[str]) -> int:
+    """Read the EXIF orientation of a PNG, JPEG or TIFF file: 1 as stored, to 8; viewers turn or flip the others.
 
-    In a palette PNG, the labels are the grey values if all colours are grey, else the palette indices.
-
-    Raises:
-        DataError: the file is unreadable, truncated, or a colour image.
+    Metadata that cannot be read count as 1, as in a viewer.
     """
     path = Path(path)
     kind = file_format(path)
-    if kind == "tiff":
-        with RasterReader(path) as reader:
-            bands = reader.pixels()
-    else:
-        header, bands, _ = decode(path, kind)
-        if header.palette is not None and not _is_grey(header.palette):
-            with RasterReader(path, bands=(1,)) as reader:
-                bands = reader.pixels()
-    if not _equal_bands(bands):
-        raise DataError(f"{path}: expected a mask of one band, but its {bands.shape[-1]} bands differ. Save it grey.")
-    return np.ascontiguousarray(bands[..., 0])
+    found: Any = 1
+    with suppress(DataError, OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error):
+        if kind == "tiff":
+            found = _tiff_orientation(path)
+        elif kind == "jpeg" or any(name in path.read_bytes() for name in _PNG_ORIENTATION):
+            with _opened(path, kind) as image, silenced(UserWarning):
+                found = image.getexif().get(Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
+
+
+def check_one_page(reader: RasterReader) -> None:
+    """Refuse a TIFF of several pages, because GDAL reads the first one only."""
+    pages = len(reader.dataset.subdatasets)
+    if pages > 1:
+        raise DataError(
+            f"{reader.name}: expected one image. Received: a TIFF of {pages} pages. Save the page that you need "
+            f"(`gdal_translate GTIFF_DIR:1:{reader.name} page.tif`)."
+        )
 
 
 def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
@@ -218,23 +243,52 @@ def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
     return filled
 
 
+@contextmanager
+def _tile_reader(path: Path) -> Iterator[RasterReader]:
+    """Open a TIFF as the image of a tile."""
+    with RasterReader(path) as reader:
+        if reader.info.dtype not in IMAGE_DTYPES:
+            raise DataError(
+                f"{path}: expected an image of {', '.join(IMAGE_DTYPES)}, but it is {reader.info.dtype}. "
+                "Convert it (for example `gdal_translate -ot Float32`)."
+            )
+        if reader.has_palette:
+            raise DataError(f"{path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
+        check_one_page(reader)
+        _check_alpha(reader.dataset, path)
+        yield reader
+
+
+def _valid(header: Header, pixels: Array, alpha: Array | None) -> NDArray[np.bool_]:
+    if alpha is not None:
+        return np.asarray(alpha > 0, dtype=np.bool_)
+    if header.nodata is not None:
+        return np.asarray((pixels != header.nodata).all(axis=-1), dtype=np.bool_)
+    return np.ones(pixels.shape[:2], dtype=np.bool_)
+
+
+def _tiff_orientation(path: Path) -> Any:
+    with path.open("rb") as stream, silenced(UserWarning):
+        start = stream.read(4)
+        directory = ImageFileDirectory_v2(start + stream.read(12 if start in _BIG_TIFF else 4))
+        stream.seek(directory.next)
+        directory.load(stream)
+    return directory.get(Base.Orientation, 1)
+
+
 def _check_alpha(dataset: Any, path: Path) -> None:
     """Refuse an image band tagged as alpha: many writers tag the fourth of four uint8 bands, often near infrared."""
-    if not any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums):
+    if ColorInterp.alpha not in dataset.colorinterp:
         return
     index = dataset.colorinterp.index(ColorInterp.alpha) + 1
-    alpha = dataset.read(index)
-    if not np.isin(alpha, (0, 1, np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1)).all():
+    if _is_image_band(dataset.read(index)):
         raise DataError(
             f"{path}: band {index} is tagged as alpha, but it holds more than the values of a mask. "
             f"If it is an image band, say so: `gdal_edit.py -colorinterp_{index} undefined {path.name}`."
         )
 
 
-def _is_grey(palette: Array) -> bool:
-    """Return whether the colours are grey labels; if the first two are equal, the indices are the labels."""
-    return _equal_bands(palette) and not np.array_equal(palette[:1], palette[1:2])
-
-
-def _equal_bands(bands: Array) -> bool:
-    return all(np.array_equal(bands[..., 0], bands[..., band]) for band in range(1, bands.shape[-1]))
+def _is_image_band(alpha: Array) -> bool:
+    """Return whether an alpha band (height, width) holds partly transparent pixels beyond the soft edge of a mask."""
+    opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1
+    return bool(np.isin(alpha, (0, 1, opaque), invert=True).mean() > _SOFT_SHARE)

@@ -316,13 +316,19 @@ def _gdal_name(source: str | os.PathLike[str]) -> str:
 
 def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
     """Open a rasterio dataset without NotGeoreferencedWarning; in mode "r", raise DataError if it is damaged."""
-    # Warning filters are global: one thread at a time may change them.
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with silenced(NotGeoreferencedWarning):
         if mode != "r":
             return rasterio.open(name, mode, **profile)
         with explained(os.fspath(name)):
             return rasterio.open(name, sharing=False)
+
+
+@contextmanager
+def silenced(category: type[Warning]) -> Iterator[None]:
+    """Silence warnings of a library. Filters are global: one thread at a time may change them."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 @contextmanager

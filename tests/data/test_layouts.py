@@ -10,7 +10,7 @@ from rasterio import Affine
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_folds, read_tile_ids, write_manifest
 from lim_keras.data.tiles import read_tile
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.raster.writer import write_raster
 
 GREY = np.full((8, 10, 3), 90, np.uint8)
@@ -185,7 +185,8 @@ def test_values_of_masks(manifest):
     full, ignored = np.full((8, 10), 255, np.uint8), np.where(HALF, 255, 0).astype(np.uint8)
     three = HALF.copy()
     three[0] = 255
-    tiles = manifest((HALF, ""), (HALF * 255, ""), (full, ""), (ignored, "255"), (three, "255"), (HALF, "nodata"))
+    with pytest.warns(LimKerasWarning, match=r"1 of 6 tiles are more than 80% landslide.* Tiles: t2\."):
+        tiles = manifest((HALF, ""), (HALF * 255, ""), (full, ""), (ignored, "255"), (three, "255"), (HALF, "nodata"))
     # half of 8 x 10 is 40; with the first row ignored 35 of 70 are landslide
     assert [tile.landslide_px for tile in tiles] == [40, 40, 80, 0, 35, 40]
     assert [tile.valid_px for tile in tiles] == [80, 80, 80, 40, 70, 80]
@@ -215,19 +216,16 @@ def test_jpeg_masks_are_refused(tmp_path, write_picture):
         read_tiles(tmp_path)
 
 
-def test_nodata_of_the_image_is_ignored_if_the_manifest_says_so(tmp_path, write_picture):
+def test_nodata_of_the_image_is_ignored(tmp_path, write_picture):
     image = np.full((8, 10, 2), 50, np.float32)
     image[:2], image[2, 0, 1] = -9999, np.nan
     write_raster(tmp_path / "i.tif", image, nodata=-9999)
     write_picture(tmp_path / "m.png", HALF)
     csv = tmp_path / "tiles.csv"
-    csv.write_text("tile_id,image,mask\na,i.tif,m.png\n")
-    with pytest.raises(DataError, match=r'holds NaN or infinite values\. Set ignore "nodata"'):
-        read_tiles(csv)
-    csv.write_text("tile_id,image,mask,ignore\na,i.tif,m.png,nodata\nb,i.tif,,nodata\n")
+    csv.write_text("tile_id,image,mask,ignore\na,i.tif,m.png,\nb,i.tif,,\nc,i.tif,m.png,nodata\nd,i.tif,m.png,255\n")
     tiles = read_tiles(csv)
     # 2 rows of 10 and one pixel are absent: 80 - 21 = 59; of the landslide's 40 pixels, 2 rows of 5 are: 30
-    assert [(tile.valid_px, tile.landslide_px) for tile in tiles] == [(59, 30), (59, 0)]
+    assert [(tile.valid_px, tile.landslide_px) for tile in tiles] == [(59, 30), (59, 0), (59, 30), (59, 30)]
     pixels, mask = read_tile(tiles["a"])
     assert (pixels == 50).all()  # the mean of what is present
     np.testing.assert_array_equal(mask == 255, ~np.isfinite(image).all(-1) | (image[..., 0] == -9999))

@@ -9,7 +9,7 @@ import pytest
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.raster.writer import write_raster
 
 
@@ -87,6 +87,7 @@ def test_a_band_of_one_value(tmp_path):
 
 
 def test_no_labelled_pixel(tmp_path):
-    read = tiles(tmp_path, two_values(np.uint8, 1, 2), mask=np.full((8, 10), 255, np.uint8), ignore="255")
+    with pytest.warns(LimKerasWarning, match="1 of 1 tiles are without a labelled pixel"):
+        read = tiles(tmp_path, two_values(np.uint8, 1, 2), mask=np.full((8, 10), 255, np.uint8), ignore="255")
     with pytest.raises(DataError, match="expected labelled pixels in the training tiles"):
         TileStatistics.measure(read)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from lim_keras.errors import DataError
-from lim_keras.raster.images import file_format, read_header, read_image, read_info, read_labels, read_valid
+from lim_keras.raster.images import file_format, read_header, read_image, read_info, read_valid
+from lim_keras.raster.masks import read_labels
 
 RGB = np.arange(24 * 30 * 3, dtype=np.uint32).reshape(24, 30, 3).astype(np.uint8)
 PLAIN = np.tile(np.uint8([10, 200]), (16, 15))

@@ -11,7 +11,8 @@ import rasterio
 from rasterio import Affine
 
 from lim_keras.errors import DataError
-from lim_keras.raster.images import fill_invalid, read_image, read_info, read_labels, read_valid
+from lim_keras.raster.images import fill_invalid, read_image, read_info, read_valid
+from lim_keras.raster.masks import read_labels
 from lim_keras.raster.writer import write_raster
 
 UTM = "EPSG:32648"
