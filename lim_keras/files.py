@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,20 +17,28 @@ StrPath = str | os.PathLike[str]
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a draft path beside `path`; the draft replaces `path` when the block ends without an error.
 
     The draft keeps the suffix, because GDAL and matplotlib choose the format by it. Its name is unique for each process
-    and thread, and holds only the end of a long file name. A reader sees either the old file or the new file. After an
-    error, the draft and its SQLite journal are deleted.
+    and thread, and holds only the end of a long file name. The draft is flushed to the disk and checked before it
+    replaces `path`, so a reader sees either the old file or the whole new file. After an error, the draft and its
+    SQLite journal are deleted.
+
+    Args:
+        check: reads the draft and raises an error if it is not whole.
 
     Raises:
-        DataError: the block or the replacement raised an OSError.
+        DataError: the block, the flush or the replacement raised an OSError, or the block wrote no file.
     """
     draft = path.with_name(f".{path.stem[-32:]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
     try:
         yield draft
+        flush(draft)
+        if check is not None:
+            check(draft)
         draft.replace(path)
+        flush_folder(path.parent)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}). Free disk space, or give another place."
@@ -41,10 +49,36 @@ def atomic_file(path: Path) -> Iterator[Path]:
                 left.unlink()
 
 
+def flush(path: Path) -> None:
+    """Write what the system still holds of a file to the disk.
+
+    Raises:
+        OSError: the disk is full or broken, or there is no file.
+    """
+    with path.open("rb" if os.name == "posix" else "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Write the names of a folder's files to the disk, where the system can."""
+    with suppress(OSError):
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file atomically and return `path`; errors as in `atomic_file`."""
-    with atomic_file(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+    """Write a text file atomically, read it again, and return `path`; errors as in `atomic_file`."""
+    content = text.encode()
+
+    def check(draft: Path) -> None:
+        if draft.read_bytes() != content:
+            raise OSError(errno.EIO, "the file does not hold what was written")
+
+    with atomic_file(path, check) as draft:
+        draft.write_bytes(content)
     return path
 
 
@@ -102,11 +136,12 @@ def check_replaceable(path: Path, marker: str) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty draft folder beside `path`; it replaces `path` when the block ends without an error.
 
-    An existing folder stays readable until the replacement, and is kept after an error or a kill. The next write
-    deletes the draft of a killed process. If `path` is a link, its target is replaced.
+    An existing folder stays readable until the replacement, and is kept after an error or a kill. All files are flushed
+    to the disk before the replacement. The next write deletes the draft of a killed process. If `path` is a link, its
+    target is replaced.
 
     Raises:
-        BundleError: `path` is a file or does not end in a name, or the draft folder cannot be made.
+        BundleError: `path` is a file or does not end in a name, or a folder or file cannot be made or flushed.
     """
     if path.name in ("", ".."):
         raise BundleError(f"{path}: expected a folder's name at the end, because the folder is replaced as a whole.")
@@ -124,10 +159,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
     try:
         yield draft
+        _put_in_place(draft, path, previous)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    if path.exists():
-        path.rename(previous)
-    draft.rename(path)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _put_in_place(draft: Path, path: Path, previous: Path) -> None:
+    """Flush a draft folder to the disk and rename it to `path`, and what is there to `previous`."""
+    try:
+        for file in (one for one in draft.rglob("*") if one.is_file() and not one.is_symlink()):
+            flush(file)
+        if path.exists():
+            path.rename(previous)
+        draft.rename(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        if previous.exists() and not path.exists():
+            previous.rename(path)
+        raise BundleError(
+            f"{path}: cannot be written ({error.strerror or error}). Free disk space, or give another folder."
+        ) from error

@@ -320,7 +320,7 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
         if mode != "r":
             return rasterio.open(name, mode, **profile)
         with explained(os.fspath(name)):
-            return rasterio.open(name, sharing=False)
+            return rasterio.open(name, sharing=False, **profile)
 
 
 @contextmanager

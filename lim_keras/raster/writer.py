@@ -14,18 +14,20 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
-from lim_keras.files import atomic_file
+from lim_keras.files import atomic_file, flush
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.reader import NO_LABEL, RasterReader, open_dataset
+from lim_keras.raster.verify import GDAL_ERRORS, Checksum, read_blocks, verify_raster
 from lim_keras.raster.windows import BLOCK, Box, blocks
 
 ProbabilityType = Literal["percent", "float32"]
 
 MAP_NODATA = -1.0  # nodata value of float32 probability, votes and spread
+
+_COG_BLOCK = 512  # side of the blocks of most Cloud Optimized GeoTIFFs, pixels
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def write_raster(
     `valid` (height, width) is written as the internal mask. A bool array is written as uint8.
 
     Raises:
-        DataError: the name does not end in .tif or .tiff, the array is empty or not of 2 or 3 axes, or writing fails.
+        DataError: the name does not end in .tif or .tiff, the array is empty or not of 2 or 3 axes, or the file cannot
+            be written or read again.
     """
     path = Path(path)
     bands = _as_bands(path, array)
@@ -60,11 +63,11 @@ def write_raster(
     profile = _array_profile(bands, compress) | {key: item for key, item in given.items() if item is not None}
     try:
         settings = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
-        with atomic_file(path) as draft, settings, open_dataset(draft, "w", **profile) as target:
+        with atomic_file(path, read_blocks) as draft, settings, open_dataset(draft, "w", **profile) as target:
             target.write(bands)
             if valid is not None:
                 target.write_mask(valid)
-    except (RasterioError, ValueError, TypeError) as error:
+    except (*GDAL_ERRORS, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be written ({error}).") from error
     return path
 
@@ -111,13 +114,18 @@ def maps_on_scene(vrt: Path, scene: RasterReader) -> Path:
         shown = {"count": source.count, "dtype": "float32", "nodata": MAP_NODATA}
         target = stack.enter_context(open_dataset(path, "w", **_profile_like(scene.dataset), **shown))
         target.descriptions = source.dataset.descriptions
-        beyond = np.zeros(source.count)
+        beyond, checksum = np.zeros(source.count), Checksum(BLOCK)
         for box in blocks(info.height, info.width, BLOCK):
             valid = scene.valid(box)
             if valid.any():
                 values, _ = warped.filled(box, info.box, beyond)
                 shown_values = np.where(valid, np.moveaxis(values, -1, 0), np.float32(MAP_NODATA))
                 target.write(shown_values, window=_window(box))
+            else:
+                shown_values = np.full((source.count, box.height, box.width), MAP_NODATA, np.float32)
+            checksum.add(shown_values)
+        stack.close()
+        verify_raster(path, checksum)
     return path
 
 
@@ -146,9 +154,10 @@ def write_rasters(
     drafts = [path.with_name(f".{path.stem}.draft.tif") for path in (probability, landslides)]
     try:
         with _explained(probability.parent):
-            counts = _write_drafts(maps, drafts, threshold=threshold, kind=kind, spread=spread)
-            _write_cog(drafts[0], probability, "AVERAGE")
-            _write_cog(drafts[1], landslides, "NEAREST")
+            checksums = (Checksum(BLOCK), Checksum(BLOCK))
+            counts = _write_drafts(maps, drafts, checksums, threshold=threshold, kind=kind, spread=spread)
+            _write_cog(drafts[0], probability, "AVERAGE", checksums[0])
+            _write_cog(drafts[1], landslides, "NEAREST", checksums[1])
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)
@@ -156,7 +165,13 @@ def write_rasters(
 
 
 def _write_drafts(
-    maps: Path, drafts: Sequence[Path], *, threshold: float, kind: ProbabilityType, spread: bool
+    maps: Path,
+    drafts: Sequence[Path],
+    checksums: Sequence[Checksum],
+    *,
+    threshold: float,
+    kind: ProbabilityType,
+    spread: bool,
 ) -> Counts:
     counts = np.zeros(3, np.int64)
     byte = {"dtype": "uint8", "nodata": NO_LABEL}
@@ -175,8 +190,11 @@ def _write_drafts(
             valid = values[0] != MAP_NODATA
             mask = np.where(valid, values[0] >= threshold, NO_LABEL).astype(np.uint8)
             counts += ((mask == 1).sum(), valid.sum(), valid.size)
+            shown_values = _shown(values, valid, kind)
+            for checksum, written in zip(checksums, (shown_values, mask), strict=True):
+                checksum.add(written)
             if valid.any() or not sparse:  # GDAL reads an unwritten block as nodata
-                first.write(_shown(values, valid, kind), window=window)
+                first.write(shown_values, window=window)
                 second.write(mask, 1, window=window)
     return Counts(*(int(value) for value in counts))
 
@@ -210,11 +228,45 @@ def _window(box: Box) -> RasterWindow:
     return RasterWindow(box.left, box.top, box.width, box.height)
 
 
-def _write_cog(draft: Path, path: Path, overviews: str) -> None:
-    """Convert a draft to a Cloud Optimized GeoTIFF."""
+def _write_cog(draft: Path, path: Path, overviews: str, checksum: Checksum) -> None:
+    """Convert a draft to a Cloud Optimized GeoTIFF, and compare its pixels with those that were meant."""
     options = {"compress": "deflate", "predictor": "yes", "overview_resampling": overviews, "bigtiff": "if_safer"}
-    with atomic_file(path) as partial:
-        rasterio.shutil.copy(draft, partial, driver="COG", blocksize=512, sparse_ok=True, **options)
+    with open_dataset(draft) as source:
+        pyramid = _pyramid(source.height, source.width)
+    partial = path.with_name(f".{path.stem}.cog.tif")
+    try:
+        rasterio.shutil.copy(draft, partial, driver="COG", sparse_ok=True, **pyramid, **options)
+        flush(partial)
+        verify_raster(partial, checksum)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _pyramid(height: int, width: int) -> dict[str, int]:
+    """Return the side of blocks and the number of overviews of a Cloud Optimized GeoTIFF.
+
+    Validators take a level above 512 px high and exactly one block wide for one that is not tiled. Another size of
+    blocks avoids such levels; where none does, the overviews end before them.
+    """
+    for block in (_COG_BLOCK, 256, 1024):
+        levels = _levels(height, width, block)
+        if not any(_looks_untiled(level, block) for level in levels):
+            return {"blocksize": block, "overview_count": len(levels) - 1}
+    levels = _levels(height, width, 256)
+    return {"blocksize": 256, "overview_count": [_looks_untiled(level, 256) for level in levels].index(True) - 1}
+
+
+def _levels(height: int, width: int, block: int) -> list[tuple[int, int]]:
+    """Return the sizes (height, width) of a raster and of GDAL's overviews, of which the last fits into one block."""
+    levels = [(height, width)]
+    while max(levels[-1]) > block:
+        levels.append((max(levels[-1][0] // 2, 1), max(levels[-1][1] // 2, 1)))
+    return levels
+
+
+def _looks_untiled(level: tuple[int, int], block: int) -> bool:
+    return level[0] > _COG_BLOCK and level[1] == block
 
 
 @contextmanager
@@ -222,8 +274,10 @@ def _explained(folder: Path) -> Iterator[None]:
     """Convert errors of GDAL and of the operating system to DataError."""
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
+        reason = getattr(error, "strerror", None) or error.__cause__ or error
+        reason = " ".join(str(reason).split())
         raise DataError(
-            f"{folder}: the maps cannot be written ({error.__cause__ or error}). The prediction is kept: free disk "
-            "space or repair the folder, and run the same command again."
+            f"{folder}: the maps cannot be written ({reason}). The prediction is kept: free disk space or repair the "
+            "folder, and run the same command again."
         ) from error

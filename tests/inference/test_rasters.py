@@ -1,16 +1,23 @@
 """What is handed over: Cloud Optimized GeoTIFFs on the scene's grid."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio import Affine
+from rio_cogeo import cog_validate
 
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.inference.maps import Maps, WindowPrediction
 from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import FILL_REACH, RasterReader
 from lim_keras.raster.windows import Box
@@ -21,7 +28,10 @@ from .conftest import Write, constant_model
 
 def made(folder: Path, scene: Path, probability: np.ndarray, valid: np.ndarray, spread: bool = False) -> Path:
     """Maps of a scene of one window, votes 2, spread 0.125."""
-    info = read_info(scene)
+    return made_of(read_info(scene), folder, probability, valid, spread)
+
+
+def made_of(info: RasterInfo, folder: Path, probability: np.ndarray, valid: np.ndarray, spread: bool) -> Path:
     piece = WindowPrediction(
         Box(0, 0, *probability.shape),
         probability.astype(np.float32),
@@ -111,6 +121,72 @@ def test_maps_of_a_resampled_scene_come_back(write: Write, tmp_path: Path) -> No
 def test_a_folder_that_cannot_be_written(example: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent: the maps cannot be written .* same command again"):
         write_rasters(example[0], tmp_path / "absent" / "p.tif", tmp_path / "absent" / "m.tif", threshold=0.5)
+
+
+# Height and width: halves of 512 px are one block wide at some level; tall, wide, tiny, whole and odd.
+SIZES = [(1, 1), (1, 2000), (512, 1), (2000, 2), (511, 511), (512, 512), (513, 513), (600, 512), (3000, 512)]
+SIZES += [(513, 1024), (2100, 1024), (2049, 1025), (600, 4096), (64, 8192), (8192, 256)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_strict_validator_accepts_every_size(size: tuple[int, int], tmp_path: Path) -> None:
+    height, width = size
+    info = RasterInfo("s", width, height, 3, "uint8", "EPSG:32648", Affine(0.8, 0, 5e5, 0, -0.8, 3e6), 0.8, None)
+    valid = np.ones(size, bool)
+    valid[: height // 2] = False
+    probability = np.full(size, 0.75)
+    for kind, spread in (("percent", False), ("float32", True)):
+        maps = made_of(info, tmp_path / kind, probability, valid, spread)
+        write_rasters(maps, tmp_path / "p.tif", tmp_path / "m.tif", threshold=0.5, kind=kind, spread=spread)
+        for name in ("p.tif", "m.tif"):
+            assert cog_validate(tmp_path / name, strict=True, quiet=True) == (True, [], [])
+            with rasterio.open(tmp_path / name) as file:
+                assert ((file.read(1) != file.nodata) == valid).all()
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to write beyond a size, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("missing", [1, 100, 9000, 60_000, 300_000])
+def test_a_file_that_lost_its_end_is_no_result(write: Write, tmp_path: Path, missing: int) -> None:
+    rng = np.random.default_rng(0)
+    scene = write("scene.tif", np.zeros((600, 700, 3), np.uint8))
+    maps = made(tmp_path / "maps", scene, rng.random((600, 700)), np.ones((600, 700), bool))
+    options: dict[str, Any] = {"threshold": 0.5, "kind": "float32"}
+    write_rasters(maps, tmp_path / "p.tif", tmp_path / "m.tif", **options)
+    whole = (tmp_path / "p.tif").read_bytes()
+    (tmp_path / "p.tif").unlink()
+    refused = pytest.raises(DataError, match=r"maps cannot be written .*is kept: free disk space")
+    with largest_file(len(whole) - missing), refused:
+        write_rasters(maps, tmp_path / "p.tif", tmp_path / "m.tif", **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif", "maps", "m.tif"}
+    write_rasters(maps, tmp_path / "p.tif", tmp_path / "m.tif", **options)
+    assert (tmp_path / "p.tif").read_bytes() == whole
+
+
+def test_a_file_that_holds_other_pixels_is_no_result(
+    example: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = rasterio.shutil.copy
+
+    def lossy(source: Path, target: Path, **options: Any) -> None:
+        """Lose a block of the draft, as a write that failed unnoticed does."""
+        with rasterio.open(source, "r+") as file:
+            file.write(np.full((1, 512, 512), file.nodata, np.uint8), window=((0, 512), (512, 1024)))
+        copy(source, target, **options)
+
+    monkeypatch.setattr("rasterio.shutil.copy", lossy)
+    with pytest.raises(DataError, match=r"maps cannot be written \(the file does not hold what was written\)"):
+        write_rasters(example[0], tmp_path / "p.tif", tmp_path / "m.tif", threshold=0.5)
+    assert not (tmp_path / "p.tif").exists()
 
 
 UTM_AXES = {
