@@ -49,7 +49,8 @@ def measure(options: argparse.Namespace, folder: Path, height: int, width: int) 
     from lim_keras.bundle.protocol import choose_window, free_memory, parse_memory
     from lim_keras.bundle.saved_model import load_bundle
     from lim_keras.inference.predict_maps import MapOptions, find_valid_regions, predict_maps
-    from lim_keras.raster.reader import RasterReader, gdal_settings
+    from lim_keras.raster.opening import gdal_settings
+    from lim_keras.raster.reader import RasterReader
 
     model = load_bundle(options.bundle)
     bands = model.info.bands

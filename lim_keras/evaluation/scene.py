@@ -25,7 +25,7 @@ from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate
 from lim_keras.evaluation.evaluator import DEFAULTS, Gallery
-from lim_keras.inference.domain import check_scene, reading_grid
+from lim_keras.inference.domain import check_pages, check_scene, check_validity, reading_grid
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import make_inventory
@@ -34,7 +34,8 @@ from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Georeference, RasterInfo, apply, same_crs
-from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource, gdal_settings
+from lim_keras.raster.opening import gdal_settings
+from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource
 from lim_keras.raster.vectorize import polygonize, rasterize_box
 from lim_keras.raster.windows import Box, blocks
 from lim_keras.raster.writer import copy_blocks, maps_on_scene, write_rasters
@@ -85,6 +86,8 @@ def evaluate_scene(
         RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m) as reader,
     ):
         check_scene(reader, model.info, options.scale)
+        check_pages(reader)
+        check_validity(reader)
         gsd_m, mapped = reader.info.gsd_m, read_truth(truth, reader.info)
         with _labels(truth, mapped, reader.info) as labels:
             maps = _predict(model, reader, Path(folder), options, progress)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +17,14 @@ from lim_keras.inference.maps import ValueScale
 from lim_keras.raster.georeference import Grid, RasterInfo, pixel_shape
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.resampling import grid_with_gsd
-from lim_keras.raster.windows import Box
+from lim_keras.raster.windows import BLOCK, Box, blocks
 
 GSD_TOLERANCE = 1.5
 STRETCH_TOLERANCE = 1.2
 _BRIGHTNESS_TOLERANCE = 2.0
 _SAMPLES, _SAMPLE = 5, 256
+_PARTLY = 0.001  # share of pixels with nodata in some bands only that is worth a warning
+_MASK_LIKE = 0.9  # share of the most frequent value above 0 in an alpha band that is a mask
 
 
 def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
@@ -153,17 +157,77 @@ def check_place(scene: RasterReader) -> None:
         )
 
 
+def check_pages(scene: RasterReader) -> None:
+    """Warn (DomainWarning) if a file holds several images, of which only the first is read."""
+    if len(scene.pages) > 1:
+        warnings.warn(
+            f"{scene.name}: holds {len(scene.pages)} images (pages), of which only the first is read. Give each of the "
+            f"others as a file of its own (`gdal_translate {scene.pages[1]} page_2.tif`).",
+            DomainWarning,
+            stacklevel=2,
+        )
+
+
+def check_validity(scene: RasterReader) -> dict[str, Any]:
+    """Describe which pixels of a scene hold data, for its summary; reads a scene with nodata values once.
+
+    Returns:
+        The rule (see `lim_keras.raster.validity.Validity.describe`), and `partly_nodata_pixels`: number of pixels that
+        hold no data only because some bands, but not all, hold their nodata value.
+
+    Warns:
+        DomainWarning: an alpha band does not look like a mask, or many dark or bright pixels count as no data.
+    """
+    for band in scene.validity.alpha:
+        _check_alpha(scene, band)
+    valid = partly = 0
+    if sum(value is not None for value in scene.validity.nodata) > 1:
+        for box in blocks(scene.info.height, scene.info.width, 2 * BLOCK):
+            counts = [int(part.sum()) for part in scene.image_marks(box)]
+            valid, partly = valid + counts[0], partly + counts[1]
+    if partly > _PARTLY * (valid + partly) and scene.validity.has_likely_values:
+        values = ", ".join(dict.fromkeys(f"{value:g}" for value in scene.validity.nodata if value is not None))
+        share = partly / (valid + partly)
+        warnings.warn(
+            f"{scene.name}: {partly:,} pixels ({share:.2%} of those with data) hold the nodata value {values} in some "
+            "bands only, as dark or saturated ground does. They count as no data. If they are ground, give `nodata` "
+            "none.",
+            DomainWarning,
+            stacklevel=2,
+        )
+    return {**scene.validity.describe(scene.nodata), "partly_nodata_pixels": partly}
+
+
+def _check_alpha(scene: RasterReader, band: int) -> None:
+    """Warn if an alpha band does not look like a mask, which has one value for data: it may be near infrared."""
+    sample = np.concatenate([scene.band(band, box).ravel()[::7] for box in _sample_boxes(scene)])
+    shown = sample[sample > 0]
+    if len(shown) and np.unique(shown, return_counts=True)[1].max() < _MASK_LIKE * len(shown):
+        warnings.warn(
+            f"{scene.name}: band {band} is tagged as alpha, but it does not look like a mask: its values vary. Pixels "
+            f"where it is 0 count as no data ({1 - len(shown) / len(sample):.2%} of a sample). If it is an image band, "
+            f"such as near infrared, give `bands` {','.join(map(str, scene.bands))} and `nodata` none.",
+            DomainWarning,
+            stacklevel=3,
+        )
+
+
+def _sample_boxes(scene: RasterReader) -> Iterator[Box]:
+    """Yield boxes spread over a scene."""
+    height, width = scene.info.height, scene.info.width
+    for top in np.linspace(0, max(height - _SAMPLE, 0), _SAMPLES, dtype=int):
+        for left in np.linspace(0, max(width - _SAMPLE, 0), _SAMPLES, dtype=int):
+            yield Box(int(top), int(left), min(int(top) + _SAMPLE, height), min(int(left) + _SAMPLE, width))
+
+
 def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
     """Warn (DomainWarning) if a band's sampled mean is over two training standard deviations off its training mean."""
     if scale is not None:
         return
-    height, width = scene.info.height, scene.info.width
     values = []
-    for top in np.linspace(0, max(height - _SAMPLE, 0), _SAMPLES, dtype=int):
-        for left in np.linspace(0, max(width - _SAMPLE, 0), _SAMPLES, dtype=int):
-            box = Box(int(top), int(left), min(int(top) + _SAMPLE, height), min(int(left) + _SAMPLE, width))
-            pixels, valid = scene.image(box)
-            values.append(pixels[valid][::7])
+    for box in _sample_boxes(scene):
+        pixels, valid = scene.image(box)
+        values.append(pixels[valid][::7])
     sample = np.concatenate(values)
     if not len(sample):
         return

@@ -15,7 +15,7 @@ from lim_keras.files import make_folder, write_text
 from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, predict_scene, read_summary
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.reader import is_remote
+from lim_keras.raster.opening import is_remote
 
 _ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 

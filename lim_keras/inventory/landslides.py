@@ -23,7 +23,8 @@ from lim_keras.inventory.attributes import Columns, outline_attributes, pixel_at
 from lim_keras.inventory.polygons import Polygons, fill_holes, place, read_mask_info, simplify, trace
 from lim_keras.inventory.terrain import TerrainReader
 from lim_keras.raster.georeference import Georeference, RasterInfo
-from lim_keras.raster.reader import RasterReader, gdal_settings
+from lim_keras.raster.opening import gdal_settings
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import ProbabilityType
 
 VectorFormat = Literal["gpkg", "geojson", "parquet"]

@@ -20,13 +20,21 @@ from lim_keras.bundle.info import STAC_FILE
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
-from lim_keras.inference.domain import check_brightness, check_place, check_scene, reading_grid
+from lim_keras.inference.domain import (
+    check_brightness,
+    check_pages,
+    check_place,
+    check_scene,
+    check_validity,
+    reading_grid,
+)
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.landslides import Inventory, PredictOptions, check_inventory, identity, make_inventory
 from lim_keras.inventory.outputs import describe_inventory, summarise, write_inventory, write_style
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Grid
-from lim_keras.raster.reader import RasterReader, RasterSource, gdal_settings
+from lim_keras.raster.opening import gdal_settings
+from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
 # File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
@@ -143,6 +151,9 @@ class _SceneTask:
         with self._recorded_warnings():
             check_inventory(info, options)
             grid = reading_grid(info, self._model.info, options.resample)
+            check_scene(self._reader, self._model.info, options.scale)
+            check_pages(self._reader)
+            validity = check_validity(self._reader)
         make_folder(self._out, "out")
         maps, windows = self._predict(grid, progress)
         laps.append(time.monotonic())
@@ -155,7 +166,7 @@ class _SceneTask:
         run = {"windows": windows, "seconds": seconds}
         summary = summarise(info, self._model.info, options=options, counts=counts, inventory=inventory, run=run)
         names = [*(draft.name for draft in drafts), self._path("stac.json").name]
-        summary |= {"warnings": self._warnings, "files": names, "identity": self._identity}
+        summary |= {"validity": validity, "warnings": self._warnings, "files": names, "identity": self._identity}
         drafts += self._write_documents(summary, [*names[:-1], self._path("summary.json").name])
         files = self._put_in_place(drafts)
         shutil.rmtree(self._work, ignore_errors=True)
@@ -194,7 +205,6 @@ class _SceneTask:
         options, model = self._options, self._model
         with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
             with self._recorded_warnings():
-                check_scene(reader, model.info, options.scale)
                 check_place(reader)
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._reader, model.info, options, of_maps=True)

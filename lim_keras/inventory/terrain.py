@@ -27,7 +27,8 @@ from lim_keras.raster.georeference import (
     resample,
     shifted,
 )
-from lim_keras.raster.reader import RasterReader, explained
+from lim_keras.raster.opening import explained
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
 Elevations = NDArray[np.float32]

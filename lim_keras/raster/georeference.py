@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
@@ -273,12 +273,10 @@ def _place(transform: Affine, column: Any, row: Any) -> tuple[Any, Any]:
     )
 
 
-def on_grid(dataset: Any, grid: Grid, nodata: float | str) -> WarpedVRT:
-    """Warp a dataset to a grid, bilinearly; its alpha band marks pixels with data. nodata: see `reader.Nodata`."""
+def on_grid(dataset: Any, grid: Grid) -> WarpedVRT:
+    """Warp a dataset to a grid, bilinearly; its last band is an alpha band that marks pixels with data."""
     target = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-    source: dict[str, Any] = {} if nodata == "file" else {"src_nodata": nodata if isinstance(nodata, float) else None}
-    add_alpha = ColorInterp.alpha not in dataset.colorinterp
-    return WarpedVRT(dataset, resampling=Resampling.bilinear, add_alpha=add_alpha, **target, **source)
+    return WarpedVRT(dataset, resampling=Resampling.bilinear, add_alpha=True, **target)
 
 
 def north_up(dataset: Any) -> WarpedVRT:

@@ -22,7 +22,8 @@ from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import RasterInfo
-from lim_keras.raster.reader import RasterReader, silenced
+from lim_keras.raster.opening import silenced
+from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
 Format = Literal["png", "jpeg", "tiff"]
@@ -194,7 +195,10 @@ def read_image_and_valid(path: str | os.PathLike[str]) -> tuple[Array, NDArray[n
 
 
 def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
-    """Read the mask (height, width) of pixels with data, from nodata value, internal mask, alpha and finite values."""
+    """Read the mask (height, width) of pixels with data, from nodata value, internal mask, alpha and finite values.
+
+    A pixel lacks data if one of its bands holds the nodata value; see `lim_keras.raster.validity.Validity`.
+    """
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":

@@ -5,38 +5,32 @@ from __future__ import annotations
 import os
 import re
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import cv2
 import numpy as np
 import rasterio
-from numpy.typing import ArrayLike, NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from numpy.typing import ArrayLike
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from lim_keras.errors import ConfigError, DataError
+from lim_keras.errors import DataError
+from lim_keras.raster.averages import Span, average
+from lim_keras.raster.diagnosis import unreadable
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
+from lim_keras.raster.opening import explained, gdal_name, gdal_settings, is_remote, open_dataset
+from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
 from lim_keras.raster.windows import Box, blocks
-
-Pixels = NDArray[Any]
-Mask = NDArray[np.bool_]
-
-Nodata = float | Literal["file", "none"]
-"""Pixels without data: those with this value, those that the file marks (nodata value, mask, alpha), or none."""
 
 NO_LABEL = 255  # mask value of pixels without a label
 FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
-_REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
-_CACHE_BYTES = 128 * 2**20
 _OVERVIEW_BLOCK = 2048
-_opening = threading.Lock()
 
 
 class RasterReader:
@@ -70,14 +64,18 @@ class RasterReader:
         gsd_m: float | None = None,
         grid: Grid | None = None,
     ) -> None:
-        self._nodata, self._gsd_m = nodata, gsd_m
+        self.nodata, self._gsd_m = nodata, gsd_m
         self._lock = source._lock if isinstance(source, RasterReader) else threading.Lock()
         with ExitStack() as stack:
             self._file: Any = _dataset(source, stack)
             self.name = source.name if isinstance(source, RasterReader) else _name(self._file)
             self._check_bands(bands)
-            self.dataset = self._file if grid is None else stack.enter_context(on_grid(self._file, grid, nodata))
             self.info = self._describe(grid)
+            self.validity = Validity.of(self._file, self.bands, nodata)
+            self.dataset, self._indexes = self._file, list(self.bands)
+            if grid is not None:
+                source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))
+                self.dataset = stack.enter_context(on_grid(source, grid))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -124,6 +122,11 @@ class RasterReader:
         return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
 
     @property
+    def pages(self) -> list[str]:
+        """GDAL names of the images in the file, overviews and masks left out; empty if there is only one."""
+        return list(self._file.subdatasets)
+
+    @property
     def needs_warping(self) -> bool:
         """True if the file has only ground control points or rational polynomial coefficients."""
         return self.info.transform is None and bool(self._file.gcps[0] or self._file.rpcs)
@@ -131,21 +134,18 @@ class RasterReader:
     @cached_property
     def everywhere_valid(self) -> bool:
         """True if the header of the file shows that every pixel holds data."""
-        if np.dtype(self.info.dtype).kind == "f" or self.dataset is not self._file:
-            return False
-        flags = [self._file.mask_flag_enums[band - 1] for band in self.bands]
-        return self._nodata == "none" or (self._nodata == "file" and all(MaskFlags.all_valid in one for one in flags))
+        return self.validity.everywhere and self.dataset is self._file
 
     def on_grid(self, grid: Grid) -> RasterReader:
         """Return a reader of the same open file, warped to a grid; close it before this reader."""
-        return RasterReader(self, bands=self.bands, nodata=self._nodata, grid=grid)
+        return RasterReader(self, bands=self.bands, nodata=self.nodata, grid=grid)
 
     def pixels(self, box: Box | None = None) -> Pixels:
         """Read pixels (height, width, bands) of a box, or of the whole raster, as they are stored."""
         box = box or self.info.box
         pixels = np.empty((box.height, box.width, len(self.bands)), self.info.dtype)
         # GDAL interleaves the bands while it reads; interleaving them afterwards would need a second copy.
-        self._read(self.dataset.read, box, indexes=self.bands, out=np.moveaxis(pixels, -1, 0))
+        self._read(self.dataset.read, box, indexes=self._indexes, out=np.moveaxis(pixels, -1, 0))
         return pixels
 
     def image(self, box: Box | None = None) -> tuple[Pixels, Mask]:
@@ -157,8 +157,20 @@ class RasterReader:
     def valid(self, box: Box | None = None) -> Mask:
         """Read which pixels (height, width) hold data."""
         box = box or self.info.box
-        needs_pixels = np.dtype(self.info.dtype).kind == "f" or isinstance(self._nodata, float)
-        return self._valid(box, self.pixels(box) if needs_pixels else None)
+        return self._valid(box, self.pixels(box) if self.validity.needs_pixels else None)
+
+    def image_marks(self, box: Box) -> tuple[Mask, Mask]:
+        """Read which pixels (height, width) hold data, and which do not only because of nodata in some, not all bands.
+
+        The reader must not be warped.
+        """
+        pixels, marks = self.pixels(box), list(self._marks(box))
+        partly = self.validity.partly(pixels) & self.validity.valid(pixels.shape[:2], None, marks)
+        return self.validity.valid(pixels.shape[:2], pixels, marks), partly
+
+    def band(self, number: int, box: Box) -> Pixels:
+        """Read a band (height, width) of the file, such as alpha; the reader must not be warped."""
+        return self._read(self._file.read, box, indexes=number)
 
     def filled(self, box: Box, around: Box, beyond: ArrayLike) -> tuple[Pixels, Mask]:
         """Read pixels of a box with gaps filled, and a mask (height, width) of those that hold data.
@@ -176,11 +188,12 @@ class RasterReader:
     def overview(self, longest: int, bands: Sequence[int] | None = None) -> tuple[Pixels, Mask]:
         """Read the raster reduced to `longest` pixels on its longer side, by averaging the pixels with data.
 
-        Overviews of the file are used. Blocks are read one by one, whole rows where the file is stored in rows.
+        Blocks are read one by one, whole rows where the file is stored in rows. Overviews of the file are used where
+        all pixels hold data.
 
         Returns:
             Pixels (height, width, bands) of the bands numbered `bands` (None: the reader's bands), and a mask
-            (height, width) of the pixels that the file marks as data.
+            (height, width) of the pixels of which at least half holds data.
         """
         source, bands = self._file, list(bands or self.bands)
         factor = max(max(source.width, source.height) / longest, 1.0)
@@ -190,18 +203,36 @@ class RasterReader:
         if source.block_shapes[0][1] >= source.width:
             rows, columns = rows * min(_OVERVIEW_BLOCK / source.width, 1), width
         pixels = np.zeros((height, width, len(bands)), source.dtypes[bands[0] - 1])
-        valid = np.zeros((height, width), np.bool_)
+        valid = np.ones((height, width), np.bool_)
         for box in blocks(height, width, (max(int(rows), 1), max(int(columns), 1))):
-            window = RasterWindow(box.left * across, box.top * down, box.width * across, box.height * down)
+            span = Span(box.top * down, box.left * across, box.bottom * down, box.right * across)
             shape = box.height, box.width
-            how = {"window": window, "resampling": Resampling.average}
-            with gdal_settings(), self._lock, explained(self.name):
-                part = source.read(bands, out_shape=(len(bands), *shape), **how)
-                valid[box.slices] = source.dataset_mask(out_shape=shape, **how) >= 128
-            pixels[box.slices] = np.moveaxis(part, 0, -1)
-        if pixels.dtype.kind == "f":
-            valid &= np.isfinite(pixels).all(axis=-1)
+            if self._unmarked:
+                pixels[box.slices] = self._reduced(span, shape, bands)
+            else:
+                pixels[box.slices], valid[box.slices] = self._averaged(span, shape, bands)
         return pixels, valid
+
+    @property
+    def _unmarked(self) -> bool:
+        """True if GDAL averages by the rule, because there is no mark that it could follow against the rule."""
+        return self.validity.everywhere and not is_marked(self._file)
+
+    def _reduced(self, span: Span, shape: tuple[int, int], bands: Sequence[int]) -> Pixels:
+        window = RasterWindow(span.left, span.top, span.right - span.left, span.bottom - span.top)
+        with gdal_settings(), self._lock, explained(self.name):
+            how = {"window": window, "resampling": Resampling.average}
+            return np.moveaxis(self._file.read(bands, out_shape=(len(bands), *shape), **how), 0, -1)
+
+    def _averaged(self, span: Span, shape: tuple[int, int], bands: Sequence[int]) -> tuple[Pixels, Mask]:
+        box = span.pixels(Box(0, 0, self._file.height, self._file.width))
+        with gdal_settings():
+            pixels = self._read_bands(box, self.bands)
+            valid = self.validity.valid(pixels.shape[:2], pixels, self._marks(box))
+            return average(pixels if bands == self.bands else self._read_bands(box, bands), valid, span, shape)
+
+    def _read_bands(self, box: Box, bands: Sequence[int]) -> Pixels:
+        return np.moveaxis(self._read(partial(self._file.read, list(bands)), box), 0, -1)
 
     def _describe(self, grid: Grid | None) -> RasterInfo:
         file, dtype = self._file, self._common_dtype()
@@ -252,17 +283,19 @@ class RasterReader:
         return dtypes[0]
 
     def _valid(self, box: Box, pixels: Pixels | None) -> Mask:
-        valid: Mask = np.ones((box.height, box.width), np.bool_)
-        if self.dataset is not self._file:  # warped: GDAL makes a mask of alpha for integer types only
-            alpha = self.dataset.colorinterp.index(ColorInterp.alpha) + 1
-            valid = self._read(self.dataset.read, box, indexes=alpha) > 0
-        elif self._nodata == "file" and not self.everywhere_valid:
-            valid = self._read(self.dataset.dataset_mask, box) > 0
-        if pixels is None:
-            return valid
-        if isinstance(self._nodata, float) and np.isfinite(self._nodata):
-            valid &= (pixels != self._nodata).any(axis=-1)
-        return valid & np.isfinite(pixels).all(axis=-1) if pixels.dtype.kind == "f" else valid
+        if self.dataset is self._file:
+            return self.validity.valid((box.height, box.width), pixels, self._marks(box))
+        alpha: Mask = self._read(self.dataset.read, box, indexes=self.dataset.count) > 0
+        if pixels is None or pixels.dtype.kind != "f":
+            return alpha
+        return alpha & np.isfinite(pixels).all(axis=-1)
+
+    def _marks(self, box: Box) -> Iterator[Pixels]:
+        """Read the alpha bands and masks that the rule of validity needs."""
+        for band in self.validity.alpha:
+            yield self.band(band, box)
+        for band in self.validity.masks:
+            yield self._read(self._file.read_masks, box, indexes=band)
 
     def _read(self, read: Callable[..., Pixels], box: Box, **options: Any) -> Pixels:
         try:
@@ -271,10 +304,7 @@ class RasterReader:
                     raise DataError(f"{self.name}: cannot be read any more, as it was closed. Open it again.")
                 return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
         except RasterioError as error:
-            raise DataError(
-                f"{self.name}: rows {box.top} to {box.bottom}, columns {box.left} to {box.right} cannot be read; "
-                f"the file is truncated or damaged ({error.__cause__ or error}). Replace it."
-            ) from error
+            raise DataError(unreadable(self.name, error)) from error
 
 
 RasterSource: TypeAlias = str | os.PathLike[str] | rasterio.DatasetBase | RasterReader
@@ -288,62 +318,13 @@ def _dataset(source: RasterSource, stack: ExitStack) -> Any:
         if source.closed:
             raise DataError(f"{source.name}: this dataset is closed. Open it again, or give its path.")
         return source
-    return stack.enter_context(open_dataset(_gdal_name(source)))
+    return stack.enter_context(open_dataset(gdal_name(source)))
 
 
 def _name(dataset: Any) -> str:
     while hasattr(dataset, "src_dataset"):  # a WarpedVRT is not a file
         dataset = dataset.src_dataset
     return str(dataset.name)
-
-
-def is_remote(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name is a URL or a GDAL name, not the path of a local file."""
-    return _REMOTE.match(os.fspath(name)) is not None
-
-
-def _gdal_name(source: str | os.PathLike[str]) -> str:
-    if not isinstance(source, str | os.PathLike):
-        raise ConfigError(f"Expected a path, a URL or an open raster. Received: {source!r}.")
-    name = os.fspath(source)
-    if not isinstance(source, str):  # `Path` merges the slashes of a URL into one
-        name = re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", name)
-        name = re.sub(r"^file://(?=[^/])", "file:///", name)
-    if not is_remote(name) and not Path(name).exists():
-        raise DataError(f"{name}: not found. Expected a raster, such as a GeoTIFF.")
-    return name
-
-
-def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
-    """Open a rasterio dataset without NotGeoreferencedWarning; in mode "r", raise DataError if it is damaged."""
-    with silenced(NotGeoreferencedWarning):
-        if mode != "r":
-            return rasterio.open(name, mode, **profile)
-        with explained(os.fspath(name)):
-            return rasterio.open(name, sharing=False, **profile)
-
-
-@contextmanager
-def silenced(category: type[Warning]) -> Iterator[None]:
-    """Silence warnings of a library. Filters are global: one thread at a time may change them."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore", category)
-        yield
-
-
-@contextmanager
-def explained(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Convert errors of rasterio to DataError."""
-    try:
-        yield
-    except RasterioError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(f"{name}: cannot be read; the file is truncated or damaged ({reason}). Replace it.") from error
-
-
-def gdal_settings() -> rasterio.Env:
-    """Return GDAL settings: all cores for coding, and a small cache (GDAL's default is 5 % of the memory)."""
-    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS")
 
 
 def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:

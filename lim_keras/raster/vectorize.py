@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
 
 from lim_keras.raster.georeference import as_float32, shifted
-from lim_keras.raster.reader import RasterReader, explained
+from lim_keras.raster.opening import explained
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
 _WIDE_TYPES = ("uint32", "int64", "uint64")  # rasterio does not polygonise them

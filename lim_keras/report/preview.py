@@ -77,7 +77,7 @@ def draw_preview(
     98th percentile. Pixels without data are light grey.
 
     Args:
-        scene: raster, see `lim_keras.raster.reader.RasterReader`.
+        scene: raster, see `lim_keras.raster.reader.RasterReader`; pixels without data are those of the reader.
         inventory: polygons. If present, the column `probability_mean` gives colours, `area_m2` the total area.
         path: file of the figure, .png, .svg or .pdf.
         bands: one (grey) or three band numbers, counted from 1; a scene of one or two bands is drawn in grey.
@@ -87,7 +87,7 @@ def draw_preview(
     Raises:
         DataError: the scene cannot be read, or has no such band.
     """
-    with RasterReader(scene, bands=(1,), gsd_m=gsd_m) as reader:
+    with _reader(scene, bands, gsd_m) as reader:
         view, name = _view(reader.info, Georeference.of(reader.info)), reader.stem
         picture, valid = _read_picture(reader, bands)
     shapes, probability = _outlines(inventory, view.georeference)
@@ -104,6 +104,15 @@ def draw_preview(
     if coloured:
         _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "mean probability")
     return style.save(figure, path)
+
+
+def _reader(scene: RasterSource, bands: Sequence[int], gsd_m: float | None) -> RasterReader:
+    """Open a scene so that the pixels without data are those of its maps."""
+    if isinstance(scene, RasterReader):
+        return RasterReader(scene, bands=scene.bands, nodata=scene.nodata, gsd_m=gsd_m)
+    with RasterReader(scene, bands=(1,)) as header:
+        shown = bands if all(1 <= band <= header.count for band in bands) else (1,)
+    return RasterReader(scene, bands=shown, gsd_m=gsd_m)
 
 
 def _view(info: RasterInfo, georeference: Georeference) -> _View:

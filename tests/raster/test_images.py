@@ -118,7 +118,7 @@ def test_nodata_value(tmp_path):
     array = np.uint8([[[0, 0], [0, 5]], [[5, 0], [5, 5]]])
     path = write_raster(tmp_path / "a.tif", array, nodata=0)
     assert read_info(path).nodata == 0
-    assert read_valid(path).tolist() == [[False, True], [True, True]]  # absent only where both bands are 0
+    assert read_valid(path).tolist() == [[False, False], [False, True]]  # absent where one of the bands is 0
 
 
 def test_nan_is_absent_tagged_or_not(tmp_path):

@@ -289,7 +289,7 @@ def test_a_scene_on_a_web_server(scene: Path) -> None:
                     check_same(reader, scene)
                     assert reader.info.path == f"{address}/scene.tif"
                     assert reader.fingerprint == [60, 40, 4]
-            with pytest.raises(DataError, match=rf"{address}/absent\.tif: cannot be read"):
+            with pytest.raises(DataError, match=rf"{address}/absent\.tif: is not there: the server answers 404"):
                 RasterReader(f"{address}/absent.tif")
         finally:
             server.terminate()

@@ -1,0 +1,119 @@
+"""Names of rasters, and opening them with GDAL."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.raster.diagnosis import missing_source, unreadable, unusable_path
+from lim_keras.raster.vrt import is_vrt
+
+_REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
+_SERVERS = r"(https?|ftp|s3|gs|az|adls?|abfs|oss|swift|w?e?b?hdfs)"
+_ARCHIVE = re.compile(r"/vsi(?:zip|gzip|tar|7z|rar|sparse|cached|curl_streaming)/(?=[^/])")
+_CACHE_BYTES = 128 * 2**20
+_CONNECT_S, _SILENCE_S = 30, 60
+_opening = threading.Lock()
+
+
+def is_remote(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name is a URL or a GDAL name, not the path of a local file."""
+    return _REMOTE.match(os.fspath(name)) is not None and not os.path.lexists(name)
+
+
+def gdal_name(source: str | os.PathLike[str]) -> str:
+    """Return the name by which GDAL opens a source.
+
+    Raises:
+        ConfigError: `source` is not a path.
+        DataError: there is no such local file, or it cannot be read.
+    """
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"Expected a path, a URL or an open raster. Received: {source!r}.")
+    name = os.fspath(source)
+    if not isinstance(name, str):
+        raise ConfigError(f"Expected a path as text. Received: {name!r}.")
+    if not isinstance(source, str):
+        name = _with_slashes(name)
+    if not is_remote(name) and (problem := unusable_path(Path(name))):
+        raise DataError(f"{name}: {problem}")
+    return name
+
+
+def _with_slashes(name: str) -> str:
+    """Restore slashes that `Path` merged: `https:/host` is `https://host`, `/vsizip/a.zip` may be `/vsizip//a.zip`."""
+    name = re.sub(rf"(?<![A-Za-z0-9]){_SERVERS}:/(?=[^/])", r"\1://", name)
+    name = re.sub(r"^file:/+(?=[^/])", "file:///", name)
+    if match := re.match(r"(zip|tar|gzip):/(?=[^/])", name):
+        inside = name[match.end() :]
+        return f"{match[1]}://{'' if _starts_with_file(inside) else '/'}{inside}"
+    match = _ARCHIVE.match(name)
+    inside = name[match.end() :] if match else ""
+    if match and not inside.startswith("vsi") and not _starts_with_file(inside) and _starts_with_file(f"/{inside}"):
+        return f"{match[0]}/{inside}"
+    return name
+
+
+def _starts_with_file(name: str) -> bool:
+    """Return whether a name, or what is before one of its slashes or `!`, is a file."""
+    ends = [match.start() for match in re.finditer(r"[/!]", name)] + [len(name)]
+    return any(Path(name[:end]).is_file() for end in ends)
+
+
+def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
+    """Open a rasterio dataset without NotGeoreferencedWarning.
+
+    Raises:
+        DataError: mode is "r", and GDAL cannot open the raster, or a source of a VRT is missing.
+    """
+    with silenced(NotGeoreferencedWarning):
+        if mode != "r":
+            return rasterio.open(name, mode, **profile)
+        with explained(os.fspath(name)), rasterio.Env(**_network_limits()):
+            dataset = rasterio.open(name, sharing=False, **profile)
+        if dataset.driver == "VRT" and is_vrt(Path(name)) and (problem := missing_source(Path(name))):
+            dataset.close()
+            raise DataError(f"{os.fspath(name)}: {problem}")
+        return dataset
+
+
+@contextmanager
+def silenced(category: type[Warning]) -> Iterator[None]:
+    """Silence warnings of a library. Filters are global: one thread at a time may change them."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextmanager
+def explained(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Convert errors of rasterio to DataError."""
+    try:
+        yield
+    except RasterioError as error:
+        raise DataError(unreadable(os.fspath(name), error)) from error
+
+
+def gdal_settings() -> rasterio.Env:
+    """Return GDAL settings: all cores for coding, and a small cache (GDAL's default is 5 % of the memory)."""
+    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS", **_network_limits())
+
+
+def _network_limits() -> dict[str, Any]:
+    """Return limits on waiting for a server that the environment does not set; GDAL has none."""
+    limits = {
+        "GDAL_HTTP_CONNECTTIMEOUT": _CONNECT_S,
+        "GDAL_HTTP_LOW_SPEED_TIME": _SILENCE_S,
+        "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    }
+    return {name: value for name, value in limits.items() if name not in os.environ}
