@@ -25,7 +25,8 @@ from lim_keras.inference.maps import (
     with_tta,
 )
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.reader import Nodata, RasterReader
+from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.validity import Nodata
 from lim_keras.raster.windows import Box, Window, plan_windows, smallest_side
 
 _CELL = 64  # windows and valid regions start at multiples of this many pixels, and of the network's stride

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import open_dataset
+from lim_keras.raster.opening import open_dataset
 from lim_keras.raster.windows import BLOCK, blocks
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
