@@ -33,17 +33,22 @@ def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
         ConfigError: `folds` is out of range.
         DataError: a kind has fewer tiles or groups than folds, or large groups leave a fold without tiles of a kind.
     """
+    return _assign(tiles, folds, seed, _fewer_folds)
+
+
+def _assign(tiles: TileSet, folds: int, seed: int, cure: Callable[[TileSet, int], str]) -> dict[str, int]:
+    """Assign tiles to folds; `cure` makes the advice of an error from the tiles and the largest number of folds."""
     if folds < 2:
         raise ConfigError(f"Invalid value for argument `folds`. Expected a whole number >= 2. Received: {folds}")
     kinds, groups = np.array([tile.kind for tile in tiles]), np.array(_groups(tiles))
-    _check_enough(tiles, kinds, groups, folds)
+    _check_enough(tiles, kinds, groups, folds, cure)
     assigned: dict[str, int] = {}
     for fold, (_, held_out) in enumerate(_split(kinds, groups, folds, seed)):
         missing = set(kinds) - set(kinds[held_out])
         if missing:
             raise DataError(
-                f"{tiles.root}: fold {fold} of {folds} gets no {missing.pop()} tile, because groups stay together; the "
-                f"largest group has {max(Counter(groups.tolist()).values())} tiles. Use fewer folds."
+                f"{tiles.root}: fold {fold} of {folds} gets no {missing.pop()} tile, because groups stay together; "
+                f"the largest group has {max(Counter(groups.tolist()).values())} tiles. {cure(tiles, folds - 1)}"
             )
         assigned |= {tiles[int(position)].tile_id: fold for position in held_out}
     return {tile_id: assigned[tile_id] for tile_id in tiles.ids}
@@ -73,7 +78,7 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
             f"Invalid value for argument `fraction`. Expected a number > 0 and <= 0.5. Received: {fraction}"
         )
     share = Fraction(fraction).limit_denominator(max(5, round(1 / fraction)))
-    assigned = assign_folds(tiles, share.denominator, seed)
+    assigned = _assign(tiles, share.denominator, seed, _other_validation)
     pixels: list[Counter[str]] = [Counter() for _ in range(share.denominator)]
     for tile, group in zip(tiles, _groups(tiles), strict=True):
         pixels[assigned[tile.tile_id]][group] += tile.landslide_px
@@ -132,13 +137,53 @@ def _split(kinds: Names, groups: Names, folds: int, seed: int) -> Iterator[tuple
     return splits
 
 
-def _check_enough(tiles: TileSet, kinds: Names, groups: Names, folds: int) -> None:
+def _check_enough(tiles: TileSet, kinds: Names, groups: Names, folds: int, cure: Callable[[TileSet, int], str]) -> None:
     if not len(tiles):
         raise DataError(f"{tiles.root}: expected tiles to make folds of. Received: none")
-    for kind in Counter(kinds.tolist()):
-        units = len(set(groups[kinds == kind]))
-        if units < folds:
-            raise DataError(
-                f"{tiles.root}: expected at least {folds} {kind} tiles of different groups, one for each fold. "
-                f"Received: {units}. Give more tiles, or fewer folds."
-            )
+    units = {kind: len(set(groups[kinds == kind])) for kind in Counter(kinds.tolist())}
+    kind, least = min(units.items(), key=lambda unit: unit[1])
+    if least < folds:
+        raise DataError(
+            f"{tiles.root}: expected at least {folds} {kind} tiles of different groups, because the tiles are split "
+            f"into {folds} parts. Received: {least}. {cure(tiles, least)}"
+        )
+
+
+def _fewer_folds(tiles: TileSet, most: int) -> str:
+    if most < 2:
+        return "Give more tiles of other groups."
+    return f"Give more tiles of other groups, or set the configuration's key folds to {most}."
+
+
+def _other_validation(tiles: TileSet, most: int) -> str:
+    if sum(tile.landslide_px > 0 for tile in tiles) < 2:
+        return "Give more tiles with landslides."
+    if most < 2:
+        return "Give more tiles of other groups, or choose the validation tiles as `validation_ids`."
+    return (
+        "Give more tiles of other groups, choose the validation tiles as `validation_ids`, or set the configuration's "
+        f"key training.validation_fraction to {1 / most:.2g}."
+    )
+
+
+def check_classes(tiles: TileSet, part: str, cure: str) -> None:
+    """Check that tiles hold landslide pixels and background pixels.
+
+    Args:
+        tiles: tiles of one side of a split.
+        part: its name, for the error, such as "the validation tiles".
+        cure: advice, for the error.
+
+    Raises:
+        DataError: there are no pixels of one class.
+    """
+    landslide = sum(tile.landslide_px for tile in tiles)
+    background = sum(tile.valid_px for tile in tiles) - landslide
+    if landslide and background:
+        return
+    missing = "landslide" if background else "background" if landslide else "labelled"
+    listed = ", ".join(tiles.ids[:_MAX_LISTED]) + (", ..." if len(tiles) > _MAX_LISTED else "")
+    raise DataError(
+        f"{tiles.root}: expected landslide and background pixels in {part}. Received: no {missing} pixel in "
+        f"{len(tiles)} tiles ({listed}). {cure}"
+    )

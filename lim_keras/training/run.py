@@ -15,7 +15,7 @@ import numpy as np
 
 from lim_keras.config import RunConfig, Section, fields, load_config
 from lim_keras.data.contents import tile_contents
-from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
+from lim_keras.data.folds import assign_folds, audit_leaks, check_classes, validation_split
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import manifest_text, read_folds
 from lim_keras.data.tile_statistics import TileStatistics
@@ -42,6 +42,14 @@ HELD_OUT = 0
 
 RUNS = Path("runs")
 """Parent folder of runs for which no path is given."""
+
+_LABEL = "In masks, landslide is 1 (or 255) and background is 0. Give tiles of both classes."
+_CHOOSE = "Choose other tiles as `validation_ids`, with both classes on both sides, or give more tiles with landslides."
+_MARK_EMPTY = (
+    "Give the kind non-landslide to tiles without landslide pixels, set the configuration's key folds to a lower "
+    "number, or give more tiles with landslides."
+)
+"""Cures of tiles without pixels of a class: in the whole set, on one side of a validation split, in a fold."""
 
 _ONE_SCALE = 1.01
 """Largest ratio between ground sample distances that count as equal."""
@@ -257,11 +265,14 @@ def begin_fit(
         TrainingError: the folder holds another run.
     """
     rest, folds = _set_test_apart(tiles, test_ids)
+    check_classes(rest, "the tiles", _LABEL)
     if validation_ids is None:
         held_out = set(validation_split(rest, config.training.validation_fraction, config.seed))
     else:
         held_out = set(validation_ids)
-        _check_validation(tiles.subset(held_out), rest, folds)
+        _check_validation(tiles.subset(held_out), folds)
+    check_classes(rest.subset(held_out), "the validation tiles", _CHOOSE)
+    check_classes(rest.without(held_out), "the tiles left for training", _CHOOSE)
     folds |= dict.fromkeys(sorted(held_out), HELD_OUT)
     return Run.open(_folder(run, config), config, tiles, folds, sources)
 
@@ -276,7 +287,13 @@ def begin_cross_validation(
 ) -> Run:
     """Create or resume a run of `config.folds` models; arguments and errors as in `begin_fit`."""
     rest, folds = _set_test_apart(tiles, test_ids)
-    folds |= assign_folds(rest, config.folds, config.seed)
+    check_classes(rest, "the tiles", _LABEL)
+    assigned = assign_folds(rest, config.folds, config.seed)
+    folds |= assigned
+    for fold in range(config.folds):
+        held_out = rest.subset([name for name, of in assigned.items() if of == fold])
+        check_classes(held_out, f"the tiles of each fold, fold {fold}", _MARK_EMPTY)
+        check_classes(rest.without(held_out.ids), f"the training tiles of each fold, fold {fold}", _MARK_EMPTY)
     return Run.open(_folder(run, config), config, tiles, folds, sources)
 
 
@@ -291,14 +308,10 @@ def _set_test_apart(tiles: TileSet, test_ids: Collection[str]) -> tuple[TileSet,
     return rest, dict.fromkeys(test.ids, TEST)
 
 
-def _check_validation(validation: TileSet, rest: TileSet, test: Collection[str]) -> None:
+def _check_validation(validation: TileSet, test: Collection[str]) -> None:
     both = sorted(set(test) & set(validation.ids))
     if both:
         raise LeakError(f"{len(both)} validation tiles are test tiles too, such as {', '.join(both[:20])}.")
-    training = rest.without(validation.ids)
-    for tiles, name in ((validation, "the validation tiles"), (training, "the tiles left for training")):
-        if not len(tiles.of_kind("landslide")):
-            raise DataError(f"Expected landslide tiles among {name}. Received: none in {len(tiles)}")
 
 
 def _folder(run: str | os.PathLike[str] | None, config: RunConfig) -> Path:

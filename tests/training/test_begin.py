@@ -1,6 +1,7 @@
 """Creating a run: held-out tiles, and lists of tiles that are refused."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -72,10 +73,80 @@ def test_every_tile_is_a_test_tile(tmp_path, config, tiles):
 @pytest.mark.parametrize(
     "names, part",
     [
-        (["nls_0", "nls_1"], r"the validation tiles\. Received: none in 2"),
-        ([f"ls_{n}" for n in range(6)], r"the tiles left for training\. Received: none in 6"),
+        (["nls_0", "nls_1"], r"the validation tiles\. Received: no landslide pixel in 2 tiles \(nls_0, nls_1\)"),
+        ([f"ls_{n}" for n in range(6)], r"the tiles left for training\. Received: no landslide pixel in 6 tiles \(nls"),
     ],
 )
 def test_validation_needs_landslides_on_both_sides(tmp_path, config, tiles, names, part):
-    with pytest.raises(DataError, match=rf"^Expected landslide tiles among {part}"):
+    with pytest.raises(DataError, match=rf"^{tiles.root}: expected landslide and background pixels in {part}"):
         begin_fit(config(), tiles, run=tmp_path / "r", validation_ids=names)
+
+
+def labelled(tiles, landslide, other, group=None, **changes):
+    """The first tiles of each kind, with these numbers of pixels or these groups."""
+    chosen = tiles.subset([*tiles.ids[:landslide], *tiles.ids[6 : 6 + other]])
+    group = group or (lambda number: "")
+    grouped = [replace(one, group=group(number)) for number, one in enumerate(chosen)]
+    return replace(chosen, tiles=tuple(replace(one, **changes) for one in grouped))
+
+
+NO_CLASS = "expected landslide and background pixels in the tiles. Received: no {} pixel in {} tiles"
+SPLIT = "expected at least 5 {} tiles of different groups, because the tiles are split into 5 parts. Received: {}. Give"
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ({"landslide": 0, "other": 6}, NO_CLASS.format("landslide", 6)),
+        ({"landslide": 6, "other": 6, "landslide_px": 0}, NO_CLASS.format("landslide", 12)),
+        ({"landslide": 6, "other": 0, "landslide_px": 9, "valid_px": 9}, NO_CLASS.format("background", 6)),
+        ({"landslide": 6, "other": 6, "landslide_px": 0, "valid_px": 0}, NO_CLASS.format("labelled", 12)),
+        ({"landslide": 1, "other": 0}, SPLIT.format("landslide", 1)),
+        ({"landslide": 2, "other": 2}, SPLIT.format("landslide", 2)),
+        ({"landslide": 6, "other": 4}, SPLIT.format("non-landslide", 4)),
+        ({"landslide": 6, "other": 6, "group": lambda number: "one"}, SPLIT.format("landslide", 1)),
+        ({"landslide": 6, "other": 6, "group": lambda number: f"{number % 2}"}, SPLIT.format("landslide", 2)),
+    ],
+)
+def test_sets_that_cannot_be_trained_on_are_refused_before_the_run_folder_is_made(tmp_path, config, tiles, of, message):
+    settings = config(folds=5, **{"training.validation_fraction": 0.2})
+    for begin in (begin_fit, begin_cross_validation):
+        with pytest.raises(DataError) as raised:
+            begin(settings, labelled(tiles, **of), run=tmp_path / "r")
+        assert f"{tiles.root}: {message}" in str(raised.value)
+        assert not (tmp_path / "r").exists()
+
+
+def test_the_cures_of_small_sets_work(tmp_path, config, tiles):
+    two = labelled(tiles, 2, 2)
+    with pytest.raises(DataError, match=r"key training\.validation_fraction to 0\.5\.$"):
+        begin_fit(config(), two, run=tmp_path / "r")
+    half = begin_fit(config(**{"training.validation_fraction": 0.5}), two, run=tmp_path / "half")
+    assert len(half.held_out_tiles(0)) == 2
+    begin_fit(config(), two, run=tmp_path / "chosen", validation_ids=["ls_0", "nls_0"])
+    three = labelled(tiles, 3, 4)
+    with pytest.raises(DataError, match=r"key training\.validation_fraction to 0\.33\.$"):
+        begin_fit(config(), three, run=tmp_path / "r")
+    third = begin_fit(config(**{"training.validation_fraction": 0.33}), three, run=tmp_path / "third")
+    assert {name[:2] for name in third.held_out_tiles(0).ids} == {"ls", "nl"}
+    with pytest.raises(DataError, match=r"set the configuration's key folds to 2\.$"):
+        begin_cross_validation(config(folds=5), two, run=tmp_path / "r")
+    assert begin_cross_validation(config(folds=2), two, run=tmp_path / "cv").held_out_folds == [0, 1]
+
+
+def test_landslide_pixels_in_few_tiles_of_kind_landslide(tmp_path, config, tiles):
+    def with_pixels(*names):
+        return replace(
+            tiles, tiles=tuple(one if one.tile_id in names else replace(one, landslide_px=0) for one in tiles)
+        )
+
+    with pytest.raises(DataError, match=r"no landslide pixel in .*Choose other tiles as `validation_ids`"):
+        begin_fit(config(), with_pixels("ls_3"), run=tmp_path / "r")
+    with pytest.raises(
+        DataError, match=r"each fold, fold \d\. Received: no landslide pixel .*Give the kind non-landsl"
+    ):
+        begin_cross_validation(config(folds=2), with_pixels("ls_3"), run=tmp_path / "r")
+    two = with_pixels("ls_3", "ls_4")
+    marked = tuple(one if one.landslide_px else replace(one, kind="non-landslide") for one in two)
+    begin_cross_validation(config(folds=2), replace(tiles, tiles=marked), run=tmp_path / "cv")
+    begin_fit(config(), two, run=tmp_path / "fit", validation_ids=["ls_3", "nls_0"])
