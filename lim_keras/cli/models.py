@@ -145,7 +145,8 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     "--labels",
     "truth",
     type=FILE,
-    help="Landslides of --scene: polygons, or a raster on its grid (1 landslide, 0 background, 255 no label).",
+    help="Landslides of --scene: polygons (GeoPackage, GeoJSON, Shapefile, KML, GML, ..., also in a .zip), or a raster "
+    "on its grid (1 landslide, 0 background, 255 no label).",
 )
 @click.option("--windows", type=click.IntRange(1), default=400, show_default=True, help="Number of random windows.")
 @click.option(

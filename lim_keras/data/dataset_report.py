@@ -327,6 +327,7 @@ def _kind_figures(tiles: TileSet) -> dict[str, Any]:
         "longest_side_px": max(sides, default=None),
         "landslide_px": sum(tile.landslide_px for tile in tiles),
         "labelled_px": sum(tile.valid_px for tile in tiles),
+        "ignored_px": sum(tile.width * tile.height - tile.valid_px for tile in tiles),
         "tiles_in_groups": sum(bool(tile.group) for tile in tiles),
     }
 

@@ -85,7 +85,9 @@ def test_pixels_of_the_image_without_data_are_ignored(tmp_path: Path, name: str,
     image, mask = read_tile(tiles[0])
     assert ((mask == 255) == ABSENT).all() and ((mask == 1) == (LABELS == 1) & ~ABSENT).all()
     assert len(np.unique(image[ABSENT].reshape(-1, image.shape[2]), axis=0)) == 1  # the mean of each band
-    counts = DatasetReport.measure(tiles, size=16).imbalance.before
+    report = DatasetReport.measure(tiles, size=16)
+    assert report.to_dict()["tiles"]["landslide"]["ignored_px"] == 64
+    counts = report.imbalance.before
     assert (counts.landslide_px, counts.background_px) == (16, 176)
     statistics = TileStatistics.measure(tiles)
     assert max(statistics.maximum) <= 90 and min(statistics.minimum) >= 0  # none of the key colour, none of -9999
