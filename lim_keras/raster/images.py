@@ -226,7 +226,7 @@ def read_orientation(path: str | os.PathLike[str]) -> int:
 
 def check_one_page(reader: RasterReader) -> None:
     """Refuse a TIFF of several pages, because GDAL reads the first one only."""
-    pages = len(reader.dataset.subdatasets)
+    pages = len(reader.pages)
     if pages > 1:
         raise DataError(
             f"{reader.name}: expected one image. Received: a TIFF of {pages} pages. Save the page that you need "
