@@ -85,17 +85,31 @@ class Pixels:
         """Mean share of the folds that voted for a landslide."""
         return self.layers["votes"].mean / self.folds
 
-    def elevation_range(self) -> Floats:
-        """Difference of highest and lowest elevation."""
-        return self.layers["elevation"].highest - self.layers["elevation"].lowest
+    def coverage(self, layer: str = "slope") -> Floats:
+        """Share of the pixels that have a value in a layer."""
+        return self.layers[layer].count / np.maximum(self.layers["beside_nodata"].count, 1)
+
+    def slope(self) -> Floats:
+        """Mean slope; NaN below `MIN_COVERAGE`."""
+        return np.where(self.coverage() >= MIN_COVERAGE, self.layers["slope"].mean, np.nan)
+
+    def lowest(self) -> Floats:
+        """Lowest elevation; NaN below `MIN_COVERAGE`."""
+        return np.where(self.coverage("elevation") >= MIN_COVERAGE, self.layers["elevation"].lowest, np.nan)
+
+    def highest(self) -> Floats:
+        """Highest elevation; NaN below `MIN_COVERAGE`."""
+        return np.where(self.coverage("elevation") >= MIN_COVERAGE, self.layers["elevation"].highest, np.nan)
 
     def aspect(self) -> Floats:
-        """Mean downhill direction, degrees; NaN where the directions cancel out."""
+        """Mean downhill direction, degrees; NaN where the directions cancel out, and where the slope is unknown."""
         east, north = self.layers["east"].mean, self.layers["north"].mean
         direction = np.degrees(np.arctan2(east, north)) % 360
-        return np.where(np.hypot(east, north) > _MIN_RESULTANT, direction, np.nan)
+        known = (np.hypot(east, north) > _MIN_RESULTANT) & (self.coverage() >= MIN_COVERAGE)
+        return np.where(known, direction, np.nan)
 
 
+MIN_COVERAGE = 0.5  # smallest share of a landslide's pixels from which its slope and elevations are taken
 _MIN_RESULTANT = 1e-6  # a shorter mean direction is a rounding error
 
 OUTLINE_ATTRIBUTES: tuple[Attribute[Outlines], ...] = (
@@ -116,11 +130,23 @@ PIXEL_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
 )
 
 TERRAIN_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
-    Attribute("slope_mean_deg", "degrees", "with `--dem`: mean slope", lambda one: one.layers["slope"].mean),
-    Attribute("elevation_min_m", "m", "with `--dem`: lowest elevation", lambda one: one.layers["elevation"].lowest),
-    Attribute("elevation_max_m", "m", "with `--dem`: highest elevation", lambda one: one.layers["elevation"].highest),
-    Attribute("elevation_range_m", "m", "with `--dem`: highest less lowest elevation", Pixels.elevation_range),
+    Attribute("slope_mean_deg", "degrees", "with `--dem`: mean slope", Pixels.slope),
+    Attribute("elevation_min_m", "m", "with `--dem`: lowest elevation", Pixels.lowest),
+    Attribute("elevation_max_m", "m", "with `--dem`: highest elevation", Pixels.highest),
+    Attribute(
+        "elevation_range_m",
+        "m",
+        "with `--dem`: highest less lowest elevation",
+        lambda one: one.highest() - one.lowest(),
+    ),
     Attribute("aspect_mean_deg", "degrees", "with `--dem`: mean downhill direction, 0 north, 90 east", Pixels.aspect),
+    Attribute("slope_coverage", "0..1", "with `--dem`: share of its pixels that have a slope", Pixels.coverage),
+    Attribute(
+        "slope_unknown",
+        "",
+        f"with `--dem`: `slope_coverage` is below {MIN_COVERAGE:g}",
+        lambda one: one.coverage() < MIN_COVERAGE,
+    ),
 )
 
 

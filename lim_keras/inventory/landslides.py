@@ -19,7 +19,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
-from lim_keras.inventory.attributes import Columns, outline_attributes, pixel_attributes
+from lim_keras.inventory.attributes import MIN_COVERAGE, Columns, outline_attributes, pixel_attributes
 from lim_keras.inventory.polygons import Polygons, fill_holes, place, read_mask_info, simplify, trace
 from lim_keras.inventory.terrain import TerrainReader
 from lim_keras.raster.georeference import Georeference, RasterInfo
@@ -212,6 +212,7 @@ def make_inventory(
     outlines, columns, flat = _flag_flat(outlines, columns, options)
     uncovered = unknown = None
     if terrain is not None:
+        _check_relief(terrain, options, shown)
         uncovered, unknown = terrain.uncovered, _count_unknown_slopes(columns, options, shown)
     numbers = {"id": np.arange(1, len(outlines) + 1, dtype=np.int64)}
     frame = geopandas.GeoDataFrame(numbers | columns, geometry=place(outlines, ground), crs=ground.crs or None)
@@ -267,14 +268,24 @@ def _flag_flat(outlines: Polygons, columns: Columns, options: InventoryOptions) 
     return *_select(outlines, columns | {"below_min_slope": flat}, ~dropped), int(dropped.sum())
 
 
+def _check_relief(terrain: TerrainReader, options: InventoryOptions, scene: RasterInfo) -> None:
+    """Warn if a smallest slope is compared with an elevation model without relief."""
+    if terrain.same is not None and options.min_slope_deg is not None:
+        warnings.warn(
+            f"{options.dem}: all of its elevations on {scene.path} are {terrain.same:g} m, so that every slope is 0 "
+            "degrees. Check that it is an elevation model of this area.",
+            LimKerasWarning,
+            stacklevel=3,
+        )
+
+
 def _count_unknown_slopes(columns: Columns, options: InventoryOptions, scene: RasterInfo) -> int:
-    slopes = columns["slope_mean_deg"]
-    unknown = int(np.isnan(slopes).sum())
+    unknown, count = int(columns["slope_unknown"].sum()), len(columns["slope_unknown"])
     if unknown:
         warnings.warn(
-            f"{options.dem}: has no slope for {unknown} of {len(slopes)} landslides on {scene.path}: it is void or "
-            "ends there. A smallest slope neither flags nor drops them. Fill the model (`gdal_fillnodata.py`), or give "
-            "one that covers them.",
+            f"{options.dem}: has no slope for {unknown} of {count} landslides on {scene.path}: it is void or ends "
+            f"below more than {1 - MIN_COVERAGE:.0%} of each. A smallest slope neither flags nor drops them. Fill the "
+            "model (`gdal_fillnodata.py`), or give one that covers them.",
             LimKerasWarning,
             stacklevel=3,
         )

@@ -5,24 +5,24 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import shapely
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import StrPath
+from lim_keras.inventory.dem import Dem, Elevations, Values, examine, horizontal_crs
 from lim_keras.raster.georeference import (
     Floats,
     Georeference,
     RasterInfo,
-    apply,
     averaged,
     border,
-    inverse,
     north_up,
     resample,
     shifted,
@@ -31,16 +31,6 @@ from lim_keras.raster.opening import explained
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
-Elevations = NDArray[np.float32]
-
-_METRES_OF_UNIT = {
-    **dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0),
-    **dict.fromkeys(("ft", "foot", "feet", "international foot"), 0.3048),
-    **dict.fromkeys(("us survey foot", "us survey feet", "us-ft", "ftus", "us_survey_foot"), 1200 / 3937),
-}
-
-# Void values that a file does not declare lie outside of this range (-9999, -32768, 1e38).
-_LOWEST_M, _HIGHEST_M = -9000.0, 9000.0
 _MARGIN = 4  # cells around a box: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding
 _NEGLIGIBLE = 1e-4  # share of a scene that rounding of its corners may leave uncovered
 
@@ -86,28 +76,6 @@ def slope_aspect(elevation: Elevations, xres_m: ArrayLike, yres_m: ArrayLike) ->
     return slope, aspect
 
 
-class _Dem:
-    """Elevation model of one band, north up; `scaling`: scale and offset of its values, and their unit in metres."""
-
-    def __init__(self, source: Any, scaling: tuple[float, float, float]) -> None:
-        self.crs, self.transform, self.width, self.height = source.crs, source.transform, source.width, source.height
-        self._reader, self._scaling = RasterReader(source), scaling
-        self._georeference = Georeference(self.transform, _horizontal(source.crs).to_wkt(), None)
-
-    def read(self, box: Box) -> Elevations:
-        """Read elevations (height, width) in metres, NaN where there is none."""
-        scale, offset, unit = self._scaling
-        metres = (self._reader.pixels(box)[..., 0].astype(np.float64) * scale + offset) * unit
-        known = (metres > _LOWEST_M) & (metres < _HIGHEST_M)
-        return np.where(known, metres, np.nan).astype(np.float32)
-
-    def cells(self, box: Box) -> list[Floats]:
-        """Measure the cells of each row: metres across, metres down and azimuth of the columns, (height, 1) each."""
-        rows = np.arange(box.top, box.bottom, dtype=np.float64) + 0.5
-        columns = np.full(len(rows), box.left + box.width / 2)
-        return [part[:, np.newaxis] for part in self._georeference.pixel_sides(columns, rows)]
-
-
 class TerrainReader:
     """Elevation, slope and aspect below boxes of a scene; a context manager.
 
@@ -121,17 +89,22 @@ class TerrainReader:
 
     Attributes:
         uncovered: share of the scene's area outside the model, 0..1; set on entry.
+        same: the only elevation below the scene, metres; None if they differ; set on entry.
 
     Raises (on entry):
         DataError: the scene has no CRS, the model is unreadable, without a CRS, of several bands or in an unknown unit,
-            or it does not overlap the scene.
+            it does not overlap the scene, or it is in degrees and the scene contains a pole.
+
+    Warns (on entry):
+        LimKerasWarning: the model does not cover the scene, or a value that may be an elevation is taken for voids.
     """
 
     def __init__(self, dem: StrPath, scene: RasterInfo) -> None:
         self._path, self._scene, self._ground = dem, scene, Georeference.of(scene)
         self.uncovered = 0.0
+        self.same: float | None = None
         self._stack = ExitStack()
-        self._dem: _Dem
+        self._dem: Dem
         self._to_dem: Transformer
 
     def __enter__(self) -> Self:
@@ -142,7 +115,6 @@ class TerrainReader:
             )
         with ExitStack() as stack:
             self._open(stack)
-            self.uncovered = _uncovered(self._to_cells(self._scene.box), self._dem)
             self._check_cover()
             self._stack = stack.pop_all()
         return self
@@ -152,22 +124,43 @@ class TerrainReader:
 
     def _open(self, stack: ExitStack) -> None:
         path = self._path
-        source = stack.enter_context(RasterReader(path, bands=(1,))).dataset
+        reader = stack.enter_context(RasterReader(path, bands=(1,)))
+        source = reader.dataset
         if source.crs is None or source.count != 1:
             raise DataError(
                 f"{path}: expected a georeferenced elevation model of one band. "
                 f"Received: {source.count} bands, CRS {source.crs}."
             )
-        scaling = source.scales[0], source.offsets[0], _metres_of_unit(path, source)
         try:
-            self._to_dem = Transformer.from_crs(self._ground.crs, _horizontal(source.crs), always_xy=True)
+            self._to_dem = Transformer.from_crs(self._ground.crs, horizontal_crs(source.crs), always_xy=True)
         except ProjError as error:
             raise DataError(f"{path}: its CRS and that of the scene cannot be brought together ({error}).") from error
+        values = self._examine(reader)
         with explained(path):
-            source = stack.enter_context(north_up(source))
-            self._dem = _Dem(source, scaling)
+            source = stack.enter_context(north_up(source, values.void))
+            self._dem = Dem(source, values)
             if (step := self._cells_per_pixel()) > 1:
-                self._dem = _Dem(stack.enter_context(averaged(source, step)), scaling)
+                self._dem = Dem(stack.enter_context(averaged(source, step)), values)
+
+    def _examine(self, reader: RasterReader) -> Values:
+        """Find out what the model's values mean, from those below the scene."""
+        self._dem = Dem(reader.dataset, Values(1.0, 0.0, 1.0))
+        if self._dem.around_pole(self._to_cells(self._scene.box)):
+            raise DataError(
+                f"{self._path}: is in degrees, but {self._scene.path} contains a pole. Warp the elevation model to the "
+                f"scene's CRS (`gdalwarp -t_srs {self._ground.crs}`)."
+            )
+        below = self._cells_below(self._scene.box)
+        values = examine(self._path, reader, [] if below is None else self._dem.pieces(below))
+        self.same = values.same
+        if values.surprising_void:
+            warnings.warn(
+                f"{self._path}: {values.void:g} is far from all other elevations of {self._scene.path}, so it is taken "
+                f"for no data. Say so in the file (`gdal_edit.py -a_nodata {values.void:g}`).",
+                LimKerasWarning,
+                stacklevel=5,
+            )
+        return values
 
     def _cells_per_pixel(self) -> int:
         """Count the model's cells along a side of a pixel at the scene's centre; 1 where the model is coarser."""
@@ -195,8 +188,10 @@ class TerrainReader:
 
     def _sample(self, layers: Elevations, part: Box, box: Box, *, nearest: bool = False) -> Elevations:
         """Interpolate layers (n, height, width) of a part of the model at the pixels of a box of the scene."""
-        source = self._dem.crs, shifted(self._dem.transform, part.left, part.top)
-        target = self._ground.crs, shifted(self._ground.transform, box.left, box.top)
+        transform = shifted(self._ground.transform, box.left, box.top)
+        longitude = transform.c if self._in_degrees else None
+        source = self._dem.crs, self._dem.transform_of(part, longitude)
+        target = self._ground.crs, transform
         with explained(self._path):
             return resample(layers, source, target, (box.height, box.width), nearest=nearest)
 
@@ -208,17 +203,14 @@ class TerrainReader:
         facing = np.radians(aspect + azimuth)
         return np.stack([elevation, slope, np.sin(facing), np.cos(facing)]).astype(np.float32)
 
+    @cached_property
+    def _in_degrees(self) -> bool:
+        return bool(CRS.from_user_input(self._ground.crs).is_geographic)
+
     def _cells_below(self, box: Box) -> Box | None:
         """Find the cells that a box of the scene needs; None outside the model."""
         points = self._to_cells(box)
-        if not np.isfinite(points).all():
-            return None
-        lowest = np.maximum(np.floor(points.min(axis=0)) - _MARGIN, 0).astype(int)
-        after = np.minimum(np.ceil(points.max(axis=0)) + _MARGIN, (self._dem.width, self._dem.height)).astype(int)
-        if (after <= lowest).any():
-            return None
-        (left, top), (right, bottom) = lowest.tolist(), after.tolist()
-        return Box(top, left, bottom, right)
+        return self._dem.clip(points, _MARGIN) if np.isfinite(points).all() else None
 
     def _to_cells(self, box: Box) -> Floats:
         """Convert the border of a box of the scene to points (n, 2) in cells of the model."""
@@ -226,10 +218,10 @@ class TerrainReader:
 
     def _in_cells(self, points: Floats) -> Floats:
         placed = self._ground.place(points)
-        x, y = self._to_dem.transform(placed[:, 0], placed[:, 1])
-        return apply(inverse(self._dem.transform), np.stack([x, y], axis=-1))
+        return self._dem.to_cells(*self._to_dem.transform(placed[:, 0], placed[:, 1]))
 
     def _check_cover(self) -> None:
+        self.uncovered = _uncovered(self._to_cells(self._scene.box), self._dem)
         if self.uncovered >= 1:
             raise DataError(
                 f"{self._path}: expected an elevation model of {self._scene.path}, but it lies elsewhere. Give one of "
@@ -244,39 +236,11 @@ class TerrainReader:
             )
 
 
-def _uncovered(outline: Floats, dem: _Dem) -> float:
+def _uncovered(outline: Floats, dem: Dem) -> float:
     """Compute the share of an outline (n, 2), in cells of an elevation model, outside the model."""
     if not np.isfinite(outline).all():
         return 1.0
-    scene: Any = shapely.Polygon(outline)
-    return float(1 - scene.intersection(shapely.box(0, 0, dem.width, dem.height)).area / scene.area)
-
-
-def _metres_of_unit(path: StrPath, source: Any) -> float:
-    """Return the unit of elevations in metres: that of the band, else of a compound CRS's vertical axis, else metres.
-
-    On a grid in feet, heights may be in feet or in metres, so a band without a unit is refused.
-    """
-    unit = (source.units[0] or "").strip()
-    if unit.lower() in _METRES_OF_UNIT:
-        return _METRES_OF_UNIT[unit.lower()]
-    if unit:
-        raise DataError(
-            f"{path}: expected elevations in metres or feet, but the band's unit is {unit!r}. Convert it, or say what "
-            "it is (`gdal_edit.py -units metre`)."
-        )
-    upward = [axis for axis in CRS.from_wkt(source.crs.to_wkt()).axis_info if axis.direction == "up"]
-    if upward:
-        return float(upward[0].unit_conversion_factor)
-    if source.crs.is_projected and source.crs.linear_units_factor[1] != 1:
-        raise DataError(
-            f"{path}: expected elevations of a known unit, but its grid is in {source.crs.linear_units_factor[0]} and "
-            "its band has no unit. Say what it is (`gdal_edit.py -units metre`, or `-units ft`)."
-        )
-    return 1.0
-
-
-def _horizontal(crs: Any) -> CRS:
-    """Return a CRS without its vertical part."""
-    whole = CRS.from_wkt(crs.to_wkt())
-    return whole.sub_crs_list[0] if whole.is_compound else whole
+    scene: Any = shapely.make_valid(shapely.Polygon(outline))
+    beyond = dem.width if dem.goes_round else 0
+    model = shapely.box(-beyond, 0, dem.width + beyond, dem.height)
+    return float(1 - scene.intersection(model).area / scene.area) if scene.area else 1.0

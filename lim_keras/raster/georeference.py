@@ -279,10 +279,15 @@ def on_grid(dataset: Any, grid: Grid) -> WarpedVRT:
     return WarpedVRT(dataset, resampling=Resampling.bilinear, add_alpha=True, **target)
 
 
-def north_up(dataset: Any) -> WarpedVRT:
-    """View one band north up, as float32 with NaN for no data; a band that is already north up is not resampled."""
+def north_up(dataset: Any, void: float | None = None) -> WarpedVRT:
+    """View one band north up, as float32 with NaN for no data; a band that is already north up is not resampled.
+
+    void: value without data that the file does not declare.
+    """
     matrix = dataset.transform
     kept = {"crs": dataset.crs, "dtype": "float32", "nodata": np.nan}
+    if void is not None and dataset.nodata is None:
+        kept["src_nodata"] = void
     if matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e:
         size = {"width": dataset.width, "height": dataset.height}
         return WarpedVRT(dataset, transform=matrix, resampling=Resampling.nearest, **size, **kept)

@@ -27,7 +27,10 @@ COLUMNS = [
     "touches_nodata",
     "touches_edge",
 ]
-TERRAIN = ["slope_mean_deg", "elevation_min_m", "elevation_max_m", "elevation_range_m", "aspect_mean_deg"]
+TERRAIN = [
+    *("slope_mean_deg", "elevation_min_m", "elevation_max_m", "elevation_range_m", "aspect_mean_deg"),
+    *("slope_coverage", "slope_unknown"),
+]
 
 
 @pytest.fixture
@@ -137,7 +140,9 @@ def test_flat_landslides_are_dropped_on_request(write_mask, mask, hill):
 def test_unknown_slope_is_not_below(write_mask, mask, tmp_path):
     # The model ends 30 m east of the scene's edge, its slopes 10 m before: those of the first landslide are all.
     transform = Affine(10, 0, 499_900, 0, -10, 3_000_100)
-    dem = write_raster(tmp_path / "dem.tif", np.full((30, 13), 500, np.float32), crs=UTM, transform=transform)
+    heights = np.full((30, 13), 500, np.float32)
+    heights[6] = 501  # north of the scene
+    dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform)
     options = InventoryOptions(dem=dem, min_slope_deg=10, drop_flat=True)
     with (
         pytest.warns(LimKerasWarning, match="does not cover 40"),
@@ -154,6 +159,7 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
     # Void below the first landslide (columns 5 to 15) alone, and level elsewhere; the smallest, of 1 m2, is left out.
     heights = np.full((60, 60), 500, np.float32)
     heights[:, :23] = -9999
+    heights[16, 23:] = 501  # north of the scene
     transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
     dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform, nodata=-9999)
     with pytest.warns(LimKerasWarning, match=r"has no slope for 1 of 3 landslides on valley.tif: it is void"):
@@ -162,6 +168,35 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
         )
     assert found.unknown_slope == 1 and found.uncovered == 0
     assert found.frame.slope_mean_deg.isna().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(("void_rows", "coverage"), [(14, 0.5), (15, 0.45), (24, 0.0)])
+def test_a_slope_from_a_small_part_of_a_landslide_is_unknown(write_mask, mask, tmp_path, void_rows, coverage):
+    # Cells of 1 m on the pixels, level, void above a row. The first landslide has rows 5 to 24; slopes begin a row
+    # below the void, so that of 20 rows 10, 9 or none have one.
+    heights = np.full((80, 70), 500, np.float32)
+    heights[72:] = 501  # south of the scene
+    heights[: 10 + void_rows] = np.nan
+    transform = Affine(1, 0, 500_000 - 10, 0, -1, 3_000_000 + 10)
+    dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform)
+    options = {"dem": dem, "min_slope_deg": 18}
+    with pytest.warns(LimKerasWarning, match=r"it is void or ends below more than 50% of each"):
+        found = make_inventory(write_mask(mask), options=InventoryOptions(**options))
+        kept = make_inventory(write_mask(mask), options=InventoryOptions(**options, drop_flat=True))
+    first = found.frame.iloc[0]
+    assert first.slope_coverage == pytest.approx(coverage) and first.slope_unknown == (coverage < 0.5)
+    assert math.isnan(first.slope_mean_deg) == (coverage < 0.5) and first.below_min_slope == (coverage >= 0.5)
+    # The second landslide, in rows 5 to 10, lies in the void; the others are flat.
+    assert found.unknown_slope == 1 + (coverage < 0.5)
+    assert len(kept.frame) == found.unknown_slope and kept.frame.slope_unknown.all()
+
+
+@pytest.mark.filterwarnings("default::lim_keras.errors.LimKerasWarning")
+def test_a_model_without_relief_is_said(write_mask, mask, tmp_path):
+    transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
+    dem = write_raster(tmp_path / "dem.tif", np.full((60, 60), 7, np.int16), crs=UTM, transform=transform)
+    with pytest.warns(LimKerasWarning, match=r"dem.tif: all of its elevations on .*mask.tif are 7 m"):
+        make_inventory(write_mask(mask), options=InventoryOptions(dem=dem, min_slope_deg=5))
 
 
 def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):

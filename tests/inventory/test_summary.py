@@ -43,6 +43,8 @@ def test_a_landslide_that_a_slope_left_out_is_not_silently_gone(
 ) -> None:
     # 40 x 50 px, all landslide, on level ground or in the void of a model
     heights = np.full((30, 30, 1), -9999 if void else 500, np.float32)
+    if not void:
+        heights[6] = 501  # north of the scene
     dem = write("dem.tif", heights, transform=Affine(8, 0, 5e5 - 80, 0, -8, 3e6 + 80), nodata=-9999)
     options = PredictOptions(dem=dem, min_slope_deg=30, drop_flat=True)
     scene = write("s.tif", np.full((40, 50, 3), 90, np.uint8))

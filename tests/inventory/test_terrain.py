@@ -236,6 +236,59 @@ def test_voids(tmp_path, scene, dtype, nodata):
     assert np.nanmax(np.abs(terrain.slope - 26.5651)) < (1 if dtype == np.int16 else 0.05)
 
 
+@pytest.mark.parametrize(
+    ("void", "scaling"),
+    [
+        (-9999.0, {"units": ("ft",)}),  # -3,048 m as feet
+        (-32768.0, {"scales": (0.1,)}),  # -3,277 m as tenths of a metre
+        (-9999.0, {"scales": (0.1,), "offsets": (500.0,)}),
+    ],
+)
+def test_undeclared_voids_of_scaled_values(tmp_path, scene, void, scaling):
+    transform = at(X - 300, Y + 300, 30)
+    values = elevations(UTM, transform, 30, 30)
+    values = (values - scaling.get("offsets", (0,))[0]) / scaling.get("scales", (1,))[0]
+    values = values / 0.3048 if "units" in scaling else values
+    values[10, 10] = void
+    dem = write_raster(tmp_path / "dem.tif", values.astype(np.float32), crs=UTM, transform=transform)
+    with rasterio.open(dem, "r+") as target:
+        for name, value in scaling.items():
+            setattr(target, name, value)
+    terrain = read(dem, scene)
+    assert np.isnan(terrain.elevation[:29, :29]).all() and np.nanmin(terrain.elevation) > 990
+
+
+@pytest.mark.parametrize("void", [0.0, -999.0, 9999.0])
+def test_a_value_far_from_all_others_is_taken_for_voids_with_a_warning(tmp_path, scene, void):
+    transform = at(X - 300, Y + 300, 30)
+    values = elevations(UTM, transform, 30, 30).astype(np.float32)
+    values[10, 10] = void
+    dem = write_raster(tmp_path / "dem.tif", values, crs=UTM, transform=transform)
+    with pytest.warns(LimKerasWarning, match=rf"dem.tif: {void:g} is far from all .*-a_nodata {void:g}"):
+        terrain = read(dem, scene)
+    unknown = np.zeros((160, 200), bool)
+    unknown[:60, :60] = True
+    np.testing.assert_array_equal(np.isnan(terrain.slope), unknown)
+    np.testing.assert_allclose(terrain.slope[~unknown], 26.5651, atol=0.05)
+
+
+def test_the_sea_is_no_void(tmp_path, scene):
+    # A beach: 0 m in the west, rising by 1 in 2 from there on.
+    heights = np.tile(np.maximum(np.arange(30) - 13, 0) * 15, (30, 1)).astype(np.float32)
+    dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=at(X - 300, Y + 300, 30))
+    terrain = read(dem, scene)
+    assert np.isfinite(terrain.slope).all() and terrain.slope[0, 0] == 0
+
+
+def test_voids_of_a_finer_model_are_not_averaged_with_heights(tmp_path, scene):
+    # Cells of 0.25 m: the mean of -9999 and three elevations around 1,000 m would be a depth of 1,750 m.
+    transform = at(X - 20, Y + 20, 0.25)
+    values = elevations(UTM, transform, 800, 960).astype(np.float32)
+    values[400::40, 400::40] = -9999
+    terrain = read(write_raster(tmp_path / "dem.tif", values, crs=UTM, transform=transform), scene)
+    assert np.nanmin(terrain.elevation) > 990 and np.nanmax(terrain.slope) < 35
+
+
 def test_level_ground_has_a_slope_and_no_aspect(tmp_path, scene):
     transform = at(X - 300, Y + 300, 30)
     terrain = read(write_raster(tmp_path / "dem.tif", np.full((30, 30), 7.0), crs=UTM, transform=transform), scene)
@@ -314,6 +367,75 @@ def test_scene_without_crs(tmp_path):
 def test_missing_dem(tmp_path, scene):
     with pytest.raises(DataError, match=r"none.tif: not found"):
         TerrainReader(tmp_path / "none.tif", scene).__enter__()
+
+
+# Across the antimeridian.
+
+FIJI = {"crs": "EPSG:32760", "transform": Affine(10, 0, 819_000, 0, -10, 8_118_000)}  # 200 x 160 pixels around 180 E
+
+
+def hillside(crs, longitudes, latitudes, step, spoken=0.0):
+    """A plane in degrees that rises by 20 degrees to the east; `spoken`: what the file adds to its longitudes."""
+    columns = np.arange(round((longitudes[1] - longitudes[0]) / step)) + 0.5
+    rows = np.arange(round((latitudes[1] - latitudes[0]) / step))
+    east = (columns * step + longitudes[0] - 180) * 106_487.7  # metres a degree at 17 S (Snyder 1987)
+    heights = np.tile(500 + np.tan(np.radians(20)) * east, (len(rows), 1)).astype(np.float32)
+    return heights, {"crs": crs, "transform": at(longitudes[0] + spoken, latitudes[1], step)}
+
+
+@pytest.mark.parametrize("spoken", [0.0, -360.0])
+@pytest.mark.parametrize(
+    "place",
+    [
+        FIJI,
+        {"crs": "EPSG:32701", "transform": Affine(10, 0, 179_600, 0, -10, 8_118_000)},
+        {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 179.99, 0, -1e-4, -16.99)},
+        {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, -180.01, 0, -1e-4, -16.99)},
+        {"crs": "EPSG:4269", "transform": Affine(1e-4, 0, -180.01, 0, -1e-4, -16.99)},
+    ],
+)
+def test_dem_in_degrees_across_the_antimeridian(tmp_path, place, spoken):
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), **place))
+    heights, where = hillside("EPSG:4326", (179.9, 180.1), (-17.1, -16.9), 5e-4, spoken)
+    dem = write_raster(tmp_path / "dem.tif", heights, **where)
+    terrain = read(dem, scene)
+    np.testing.assert_allclose(terrain.slope, 20, atol=0.1)
+    np.testing.assert_allclose(terrain.aspect, 270, atol=0.6)
+
+
+def test_dem_on_one_side_of_the_antimeridian(tmp_path):
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), **FIJI))
+    for longitudes, spoken in (((179.9, 180.0), 0.0), ((180.0, 180.1), -360.0)):
+        heights, where = hillside("EPSG:4326", longitudes, (-17.1, -16.9), 5e-4, spoken)
+        dem = write_raster(tmp_path / "dem.tif", heights, **where)
+        with pytest.warns(LimKerasWarning, match="does not cover"), TerrainReader(dem, scene) as terrain:
+            slope = terrain.read(scene.box).slope
+        assert 0.2 < terrain.uncovered < 0.8
+        known = np.isfinite(slope)
+        # A cell of 53 m at the model's edge has no slope.
+        assert known.mean() == pytest.approx(1 - terrain.uncovered, abs=0.06)
+        np.testing.assert_allclose(slope[known], 20, atol=0.1)
+
+
+def test_dem_around_the_earth(tmp_path):
+    # One row of degrees from -180 to 180: the scene needs its last and its first columns.
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), **FIJI))
+    step = 0.002
+    columns = np.arange(180_000) * step - 180 + step / 2
+    east = np.where(columns < 0, columns + 360, columns) - 180
+    row = np.where(abs(east) < 0.2, 500 + np.tan(np.radians(20)) * east * 106_487.7, 0).astype(np.float32)
+    dem = write_raster(tmp_path / "dem.tif", np.tile(row, (60, 1)), crs="EPSG:4326", transform=at(-180, -16.94, step))
+    terrain = read(dem, scene)
+    np.testing.assert_allclose(terrain.slope, 20, atol=0.1)
+
+
+def test_dem_in_degrees_at_a_pole_is_refused(tmp_path):
+    place = {"crs": "EPSG:3031", "transform": at(-1000, 800, 10)}
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), **place))
+    degrees = at(-180, -89.9, 1.0)
+    dem = write_raster(tmp_path / "dem.tif", np.zeros((1, 360), np.float32), crs="EPSG:4326", transform=degrees)
+    with pytest.raises(DataError, match=r"dem.tif: is in degrees, but .*scene.tif contains a pole.*-t_srs EPSG:3031"):
+        TerrainReader(dem, scene).__enter__()
 
 
 @pytest.mark.real_data
