@@ -8,14 +8,16 @@ real_data                           folder LIM_KERAS_DATA; skips without it
 models, bundle_path, copied         three small networks (tests/export/conftest.py), their bundle, and a copy of it
 
 To be imported: model_facts(**changes) and bundle_info(**changes), the contents of the model.json of a small model
-before and after export.
+before and after export; largest_file(size), in which writes beyond a size fail.
 """
 
 import os
+import resource
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,17 @@ def bundle_info(**changes: Any) -> BundleInfo:
         "files": {},
     }
     return BundleInfo.model_validate(_facts(exported | changes))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to write beyond a size, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _write_picture(path: Path, array: np.ndarray) -> Path:

@@ -27,6 +27,7 @@ from lim_keras.bundle.info import STAC_FILE, BundleInfo
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file, write_text
 from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
+from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.writer import Counts
 
@@ -48,14 +49,14 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
     if write is None:
         raise DataError(f"{path}: expected a name that ends in {', '.join(_WRITERS)}.")
     try:
-        with atomic_file(path) as draft:
+        with atomic_file(path, lambda draft: verify_vector(draft, len(inventory.frame))) as draft:
             write(inventory, draft, layer)
     except ImportError as error:
         raise DataError(
             f"{path}: GeoParquet needs pyarrow, which is not installed. Install the extra "
             "(`pip install lim-keras[parquet]`), or write .gpkg or .geojson."
         ) from error
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+    except VECTOR_ERRORS as error:
         raise DataError(f"{path}: cannot be written ({error}). Free disk space, or give another folder.") from error
     return path
 

@@ -1,8 +1,5 @@
 """What is handed over: Cloud Optimized GeoTIFFs on the scene's grid."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import FILL_REACH, RasterReader
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
+from tests.conftest import largest_file
 
 from .conftest import Write, constant_model
 
@@ -142,17 +140,6 @@ def test_a_strict_validator_accepts_every_size(size: tuple[int, int], tmp_path: 
             assert cog_validate(tmp_path / name, strict=True, quiet=True) == (True, [], [])
             with rasterio.open(tmp_path / name) as file:
                 assert ((file.read(1) != file.nodata) == valid).all()
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let the system refuse to write beyond a size, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("missing", [1, 100, 9000, 60_000, 300_000])

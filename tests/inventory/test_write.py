@@ -13,6 +13,8 @@ import pytest
 from lim_keras.errors import DataError
 from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.outputs import write_inventory, write_style
+from lim_keras.inventory.verify import verify_vector
+from tests.conftest import largest_file
 
 PIXELS = np.array([[1, 1, 0, 0], [1, 0, 0, 255], [0, 0, 1, 1]], np.uint8)
 
@@ -135,3 +137,26 @@ def test_other_endings_and_missing_folders(tmp_path, inventory):
     for name in ("a.gpkg", "a.geojson"):
         with pytest.raises(DataError, match="cannot be written"):
             write_inventory(inventory, tmp_path / "missing" / name)
+
+
+@pytest.mark.parametrize("missing", [3, 1000])
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
+def test_a_file_that_lost_its_end_is_no_result(tmp_path, inventory, suffix, missing):
+    whole = write_inventory(inventory, tmp_path / f"a{suffix}")
+    refused = pytest.raises(DataError, match=rf"b\{suffix}: cannot be written \(.*\)\. Free disk space")
+    with largest_file(whole.stat().st_size - missing), refused as error:
+        write_inventory(inventory, tmp_path / f"b{suffix}")
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [whole.name, "mask.tif"]
+    assert write_inventory(inventory, tmp_path / f"b{suffix}").read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
+def test_polygons_that_got_lost_are_noticed(tmp_path, inventory, nothing, suffix):
+    verify_vector(write_inventory(inventory, tmp_path / f"a{suffix}"), 2)
+    with pytest.raises(OSError, match="does not hold what was written"):
+        verify_vector(write_inventory(nothing, tmp_path / f"b{suffix}"), 2)
+    cut = tmp_path / f"c{suffix}"
+    cut.write_bytes((tmp_path / f"a{suffix}").read_bytes()[:-40])
+    with pytest.raises(OSError, match=r"cannot be read again|does not hold"):
+        verify_vector(cut, 2)

@@ -1,0 +1,125 @@
+"""Verify result files: read them again to their end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sqlite3
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyogrio  # type: ignore[import-untyped]
+import shapely
+from PIL import Image
+from pyogrio._err import CPLE_BaseError  # type: ignore[import-untyped]
+
+from lim_keras.raster.verify import read_blocks
+
+VECTOR_ERRORS = (
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FieldError,
+    pyogrio.errors.FeatureError,
+    pyogrio.errors.GeometryError,
+    CPLE_BaseError,
+)
+"""Errors that pyogrio raises. Those of GDAL that it does not convert have a family of their own."""
+
+_INDEXES = "SELECT table_name FROM gpkg_extensions WHERE extension_name = 'gpkg_rtree_index'"
+
+_UNREADABLE = "what was written cannot be read again"
+
+
+def verify_vector(path: Path, count: int | None = None) -> None:
+    """Check that a GeoPackage, GeoJSON or GeoParquet file can be read to its end.
+
+    With `count`, also check that it holds that number of features and, in a GeoPackage, their spatial index, if GDAL
+    makes one: it does so last.
+
+    Raises:
+        OSError: the file cannot be read, or lacks something.
+    """
+    try:
+        read = _VECTORS[path.suffix.lower()](path)
+        indexed = path.suffix.lower() != ".gpkg" or bool(_query(path, _INDEXES)) or not _gdal_makes_indexes()
+    except (*VECTOR_ERRORS, sqlite3.Error, ValueError) as error:
+        raise OSError(errno.EIO, _UNREADABLE) from error
+    if count is not None and not (read == count and indexed):
+        raise OSError(errno.EIO, "the file does not hold what was written")
+
+
+def verify_result(path: Path) -> None:
+    """Check that a result of `predict` can be read to its end, as its suffix says.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    check = _CHECKS.get(path.suffix.lower())
+    if check is not None:
+        check(path)
+
+
+def _count_in_geopackage(path: Path) -> int:
+    if _query(path, "PRAGMA quick_check(1)") != [("ok",)]:
+        raise ValueError("the database is damaged")
+    return _count_features(path)
+
+
+@cache
+def _gdal_makes_indexes() -> bool:
+    """Return whether GDAL makes spatial indexes here: the SQLite of TensorFlow, loaded first, has none."""
+    memory, point = BytesIO(), np.array([shapely.to_wkb(shapely.Point(0, 0))], object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # there is no CRS
+        pyogrio.raw.write(memory, point, [], [], layer="l", driver="GPKG", geometry_type="Point")
+    return b"gpkg_rtree_index" in memory.getvalue()
+
+
+def _query(path: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+        return database.execute(query).fetchall()
+
+
+def _count_features(path: Path) -> int:
+    return int(pyogrio.read_info(path, force_feature_count=True)["features"])
+
+
+def _count_in_parquet(path: Path) -> int:
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    with ParquetFile(path) as file:
+        return sum(batch.num_rows for batch in file.iter_batches())
+
+
+def _read_picture(path: Path) -> None:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (SyntaxError, ValueError) as error:  # what Pillow raises on damaged chunks
+        raise OSError(errno.EIO, _UNREADABLE) from error
+
+
+def _read_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise OSError(errno.EIO, _UNREADABLE) from error
+
+
+_VECTORS: dict[str, Callable[[Path], int]] = {
+    ".gpkg": _count_in_geopackage,
+    ".geojson": _count_features,
+    ".parquet": _count_in_parquet,
+}
+
+_CHECKS: dict[str, Callable[[Path], object]] = {
+    ".tif": read_blocks,
+    **dict.fromkeys(_VECTORS, verify_vector),
+    ".png": _read_picture,
+    ".json": _read_json,
+}
