@@ -12,7 +12,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio
+import pyogrio  # type: ignore[import-untyped]
 import shapely
 from affine import Affine
 from geopandas import GeoDataFrame, GeoSeries
@@ -171,13 +171,14 @@ def _find_layer(name: str, path: Path) -> str:
         )
     raise DataError(
         f"{path}: expected one layer with geometries. Received: {', '.join(layers)}. Save the layer of landslides as a "
-        f"file of its own (`ogr2ogr landslides.gpkg {path.name} {layers[0]}`)."
+        f"file of its own (`ogr2ogr {_mended(path)} {path} {layers[0]}`)."
     )
 
 
 def _cure(source: Source, error: Exception) -> str:
     if "WKB type" in str(error):
-        return f"Convert its geometries to polygons (`ogr2ogr -nlt MULTIPOLYGON polygons.gpkg {source.path.name}`)."
+        made = f"`ogr2ogr -nlt MULTIPOLYGON {_mended(source.path)} {source.path}`"
+        return f"Convert its geometries to polygons ({made})."
     if ".shx" in str(error):
         return "A Shapefile needs its .shx and .prj beside it: put them there."
     return f"Expected {FORMATS}."
@@ -219,16 +220,29 @@ def _to_scene(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSerie
     if polygons.crs is None:
         raise DataError(
             f"{source.path}: has no CRS, but the scene {like.path} is in {like.crs}. Give it one (a Shapefile needs "
-            f"its .prj beside it; for coordinates in the CRS of the scene `ogr2ogr -a_srs {like.crs} truth.gpkg "
-            f"{source.path.name}`)."
+            f"its .prj beside it; for coordinates in the CRS of the scene `ogr2ogr -a_srs {like.crs} "
+            f"{_mended(source.path)} {source.path}`)."
         )
     try:
-        placed = polygons.to_crs(like.crs)
+        placed = _joined_at_180(polygons).to_crs(like.crs)
     except ProjError as error:
         raise DataError(
             f"{source.path}: cannot be reprojected from {polygons.crs.name} to {like.crs} ({error})."
         ) from error
     return _nearest_turn(placed, like) if placed.crs.is_geographic else placed
+
+
+def _joined_at_180(polygons: GeoSeries) -> GeoSeries:
+    """Join the parts of polygons that were cut at 180 degrees, as GeoJSON (RFC 7946, 3.1.9) asks for."""
+    west, _, east, _ = polygons.bounds.to_numpy().T
+    cut = np.flatnonzero((west == -180) & (east == 180) & polygons.crs.is_geographic)
+    shapes = polygons.to_numpy().copy()
+    for index in cut:
+        parts = shapely.get_parts(shapes[index])
+        points, owner = shapely.get_coordinates(parts, return_index=True)
+        points[:, 0] += np.where(shapely.bounds(parts)[owner, 0] < 0, 360, 0)
+        shapes[index] = shapely.union_all(shapely.set_coordinates(parts, points))
+    return GeoSeries(shapes, crs=polygons.crs)
 
 
 def _nearest_turn(polygons: GeoSeries, like: RasterInfo) -> GeoSeries:
@@ -246,32 +260,38 @@ def _nearest_turn(polygons: GeoSeries, like: RasterInfo) -> GeoSeries:
 
 def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
     """Raise a DataError that names the mistake if polygons beside the scene would lie on it in another CRS or order."""
-    name, stated = source.path.name, "none" if polygons.crs is None else polygons.crs.name
+    path, mended = source.path, _mended(source.path)
+    stated = "none" if polygons.crs is None else polygons.crs.name
     if source.suffix in _GEOJSON and polygons.crs == _DEGREES:
         stated += " (the default of GeoJSON)"
     if not like.crs:
         if _lies_on(polygons, like, None, lambda points: points * (1, -1)):
-            raise DataError(f"{source.path}: expected coordinates (column, -row). Received: (column, row). Negate y.")
+            raise DataError(f"{path}: expected coordinates (column, -row). Received: (column, row). Negate y.")
         return
     for crs in dict.fromkeys((str(polygons.crs.to_wkt()), like.crs, _DEGREES)):
         called = "its CRS" if crs == polygons.crs.to_wkt() else crs
         if called != "its CRS" and _lies_on(polygons, like, crs, lambda points: points):
             raise DataError(
-                f"{source.path}: its CRS is {stated}, but its coordinates lie on the scene in {crs}. Name that CRS "
-                f"(`ogr2ogr -a_srs {crs} truth.gpkg {name}`)."
+                f"{path}: its CRS is {stated}, but its coordinates lie on the scene in {crs}. Name that CRS "
+                f"(`ogr2ogr -a_srs {crs} {mended} {path}`)."
             )
         if _lies_on(polygons, like, crs, lambda points: points[:, ::-1]):
             raise DataError(
-                f"{source.path}: its coordinates lie on the scene in {called} with x and y swapped, such as latitude "
-                f'before longitude. Swap them (`g = geopandas.read_file("{name}"); g.geometry = shapely.transform('
-                f'g.geometry, lambda p: p[:, ::-1]){_override(called)}; g.to_file("truth.gpkg")`).'
+                f"{path}: its coordinates lie on the scene in {called} with x and y swapped, such as latitude "
+                f'before longitude. Swap them (`g = geopandas.read_file("{path}"); g.geometry = shapely.transform('
+                f'g.geometry, lambda p: p[:, ::-1]){_override(called)}; g.to_file("{mended}")`).'
             )
     west, south, east, north = polygons.total_bounds
     if polygons.crs.is_geographic and (max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90):
         raise DataError(
-            f"{source.path}: its CRS is {stated}, but its coordinates are no degrees (x {west:g} to {east:g}, "
-            f"y {south:g} to {north:g}). Name their CRS (`ogr2ogr -a_srs EPSG:CODE truth.gpkg {name}`)."
+            f"{path}: its CRS is {stated}, but its coordinates are no degrees (x {west:g} to {east:g}, "
+            f"y {south:g} to {north:g}). Name their CRS (`ogr2ogr -a_srs EPSG:CODE {mended} {path}`)."
         )
+
+
+def _mended(path: Path) -> Path:
+    """Return the name of a file beside `path` that a command in an error message writes."""
+    return path.with_name(f"{path.stem}_mended.gpkg")
 
 
 def _override(called: str) -> str:

@@ -56,6 +56,8 @@ class Header:
 
 def file_format(path: Path) -> Format:
     """Detect the file format by the first bytes, because file names are often wrong."""
+    if path.exists() and not path.is_file():  # a folder, or a pipe, whose reading would not end
+        raise DataError(f"{path}: cannot be opened (it is not a regular file).")
     try:
         with path.open("rb") as stream:
             start = stream.read(8)

@@ -103,7 +103,7 @@ def test_archives_that_cannot_be_used(like: RasterInfo, tmp_path: Path) -> None:
         (
             "a.csv",
             'id,WKT\n1,"TIN(((0 0,1 0,1 1,0 0)))"\n',
-            r"a.csv: cannot be read as polygons .*ogr2ogr -nlt MULTIPOLYGON polygons.gpkg a.csv",
+            r"a.csv: cannot be read as polygons .*`ogr2ogr -nlt MULTIPOLYGON .*a_mended.gpkg .*a.csv`",
         ),
         ("a.tif", "text", r"a.tif: "),
     ],
@@ -239,6 +239,21 @@ def test_a_polygon_across_180_degrees(tmp_path: Path) -> None:
     frame(across, crs="EPSG:4326").to_file(tmp_path / "a.gpkg")
     truth = read_truth(tmp_path / "a.gpkg", like)
     assert truth.total_bounds.tolist() == pytest.approx([179.9, 0.2, 180.1, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [("EPSG:4326", Affine(0.1, 0, -180.5, 0, -0.1, 1)), ("EPSG:32660", Affine(11e3, 0, 8e5, 0, -11e3, 1.1e5))],
+)
+def test_a_polygon_that_was_cut_at_180_degrees_is_one_landslide(crs: str, transform: Affine, tmp_path: Path) -> None:
+    place = {"crs": crs, "transform": transform}
+    like = read_info(write_raster(tmp_path / "scene.tif", np.zeros((10, 10, 3), np.uint8), **place))
+    halves = MultiPolygon([box(179.9, 0.2, 180, 0.4), box(-180, 0.2, -179.9, 0.4)])
+    frame(halves, crs="EPSG:4326").to_file(tmp_path / "a.gpkg")
+    truth = read_truth(tmp_path / "a.gpkg", like)
+    assert len(truth) == 1
+    if crs == "EPSG:4326":
+        assert truth.total_bounds.tolist() == pytest.approx([-180.1, 0.2, -179.9, 0.4])
 
 
 def test_a_palette_that_shows_0_as_white_is_refused(like: RasterInfo, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import struct
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def test_png_of_a_colour_type_that_does_not_exist(tmp_path, write_png):
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match="damaged"):
         read_info(path)
+
+
+def test_pipe_in_place_of_a_file(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: cannot be opened \(it is not a regular file\)"):
+        read_image(tmp_path / "a.png")
 
 
 # Masks as labelling tools write them.
