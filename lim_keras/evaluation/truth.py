@@ -19,7 +19,8 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.vectors import FORMATS, Source, find_source, outline, read_polygons
 from lim_keras.inventory.polygons import clean_polygons, cut_polygons
 from lim_keras.raster.georeference import Georeference, RasterInfo, same_crs
-from lim_keras.raster.images import check_one_page
+from lim_keras.raster.images import check_one_page, read_orientation
+from lim_keras.raster.masks import is_lossy, is_masked
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.vectorize import polygonize, rasterize_box
 from lim_keras.raster.windows import Box, blocks
@@ -117,7 +118,7 @@ def _read_label_raster(source: Source, like: RasterInfo) -> list[Any]:
             f"{source.path}: cannot be read as polygons or as a label raster. Expected {FORMATS}."
         ) from error
     with raster:
-        check_one_page(raster)
+        _check_pixels(raster)
         unplaced = not raster.info.crs and raster.info.transform is None
         _check_grid(raster, like, unplaced)
         _check_palette(raster)
@@ -139,6 +140,25 @@ def _check_grid(raster: RasterReader, like: RasterInfo, unplaced: bool) -> None:
             f"{path}: lies on another grid than the scene {like.path}. Expected {like.width} x {like.height} px, CRS "
             f"{like.crs or None}, transform {tuple(transform[:6])}. Received: {found.width} x {found.height} px, CRS "
             f"{found.crs or None}, transform {tuple(received[:6])}. Warp it onto the scene's grid (nearest neighbour)."
+        )
+
+
+def _check_pixels(raster: RasterReader) -> None:
+    """Refuse labels that are not known as they are stored: other pages, a mask, JPEG, or turned by a viewer."""
+    check_one_page(raster)
+    if is_masked(raster):
+        raise DataError(
+            f"{raster.name}: has a mask. Expected 255 where there is no label (`gdalwarp -dstnodata 255 {raster.name} "
+            f"{raster.stem}_mended.tif`)."
+        )
+    if raster.dataset.driver not in ("GTiff", "PNG", "JPEG") or not Path(raster.name).is_file():
+        return
+    if is_lossy(Path(raster.name)):
+        raise DataError(f"{raster.name}: is compressed as JPEG, which changes labels. Save labels as PNG or TIFF.")
+    if (orientation := read_orientation(raster.name)) != 1:
+        raise DataError(
+            f"{raster.name}: has the EXIF orientation {orientation}, and the scene is read as stored. Turn the pixels "
+            "onto the scene, and save them without it."
         )
 
 

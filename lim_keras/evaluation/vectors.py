@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 import zipfile
 from collections import Counter
@@ -171,13 +172,13 @@ def _find_layer(name: str, path: Path) -> str:
         )
     raise DataError(
         f"{path}: expected one layer with geometries. Received: {', '.join(layers)}. Save the layer of landslides as a "
-        f"file of its own (`ogr2ogr {_mended(path)} {path} {layers[0]}`)."
+        f"file of its own (`ogr2ogr {_quoted(path)} {shlex.quote(layers[0])}`)."
     )
 
 
 def _cure(source: Source, error: Exception) -> str:
     if "WKB type" in str(error):
-        made = f"`ogr2ogr -nlt MULTIPOLYGON {_mended(source.path)} {source.path}`"
+        made = f"`ogr2ogr -nlt MULTIPOLYGON {_quoted(source.path)}`"
         return f"Convert its geometries to polygons ({made})."
     if ".shx" in str(error):
         return "A Shapefile needs its .shx and .prj beside it: put them there."
@@ -221,7 +222,7 @@ def _to_scene(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSerie
         raise DataError(
             f"{source.path}: has no CRS, but the scene {like.path} is in {like.crs}. Give it one (a Shapefile needs "
             f"its .prj beside it; for coordinates in the CRS of the scene `ogr2ogr -a_srs {like.crs} "
-            f"{_mended(source.path)} {source.path}`)."
+            f"{_quoted(source.path)}`)."
         )
     try:
         placed = _joined_at_180(polygons).to_crs(like.crs)
@@ -260,7 +261,7 @@ def _nearest_turn(polygons: GeoSeries, like: RasterInfo) -> GeoSeries:
 
 def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
     """Raise a DataError that names the mistake if polygons beside the scene would lie on it in another CRS or order."""
-    path, mended = source.path, _mended(source.path)
+    path, quoted = source.path, _quoted(source.path)
     stated = "none" if polygons.crs is None else polygons.crs.name
     if source.suffix in _GEOJSON and polygons.crs == _DEGREES:
         stated += " (the default of GeoJSON)"
@@ -273,25 +274,30 @@ def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
         if called != "its CRS" and _lies_on(polygons, like, crs, lambda points: points):
             raise DataError(
                 f"{path}: its CRS is {stated}, but its coordinates lie on the scene in {crs}. Name that CRS "
-                f"(`ogr2ogr -a_srs {crs} {mended} {path}`)."
+                f"(`ogr2ogr -a_srs {crs} {quoted}`)."
             )
         if _lies_on(polygons, like, crs, lambda points: points[:, ::-1]):
             raise DataError(
                 f"{path}: its coordinates lie on the scene in {called} with x and y swapped, such as latitude "
                 f'before longitude. Swap them (`g = geopandas.read_file("{path}"); g.geometry = shapely.transform('
-                f'g.geometry, lambda p: p[:, ::-1]){_override(called)}; g.to_file("{mended}")`).'
+                f'g.geometry, lambda p: p[:, ::-1]){_override(called)}; g.to_file("{_mended(path)}")`).'
             )
     west, south, east, north = polygons.total_bounds
     if polygons.crs.is_geographic and (max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90):
         raise DataError(
             f"{path}: its CRS is {stated}, but its coordinates are no degrees (x {west:g} to {east:g}, "
-            f"y {south:g} to {north:g}). Name their CRS (`ogr2ogr -a_srs EPSG:CODE {mended} {path}`)."
+            f"y {south:g} to {north:g}). Name their CRS (`ogr2ogr -a_srs EPSG:CODE {quoted}`)."
         )
 
 
 def _mended(path: Path) -> Path:
     """Return the name of a file beside `path` that a command in an error message writes."""
     return path.with_name(f"{path.stem}_mended.gpkg")
+
+
+def _quoted(path: Path) -> str:
+    """Return target and source of a command that mends a file."""
+    return f"{shlex.quote(str(_mended(path)))} {shlex.quote(str(path))}"
 
 
 def _override(called: str) -> str:

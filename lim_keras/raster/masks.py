@@ -62,6 +62,11 @@ def is_lossy(path: Path) -> bool:
         return reader.dataset.compression is Compression.jpeg
 
 
+def is_masked(reader: RasterReader) -> bool:
+    """Return whether an internal mask, a .msk file or alpha marks the pixels of a raster."""
+    return MaskFlags.per_dataset in reader.dataset.mask_flag_enums[reader.bands[0] - 1]
+
+
 def palette_labels(indices: Array, colours: Array, path: Path | str) -> Array:
     """Convert palette indices (height, width) to labels by the rule of `read_labels`; colours: (n, 3), RGB.
 
@@ -98,8 +103,7 @@ def _read_tiff(path: Path) -> tuple[Array, Array | None]:
                 bands = palette_labels(bands[..., 0], colours, path)[..., np.newaxis]
         if ColorInterp.alpha in dataset.colorinterp:
             return bands, dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1)
-        masked = MaskFlags.per_dataset in dataset.mask_flag_enums[reader.bands[0] - 1]
-        return bands, dataset.dataset_mask() if masked else None
+        return bands, dataset.dataset_mask() if is_masked(reader) else None
 
 
 def _check_marks(marks: Array, path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -260,3 +261,27 @@ def test_a_palette_that_shows_0_as_white_is_refused(like: RasterInfo, tmp_path: 
     Image.fromarray(np.eye(20, 30) > 0).save(tmp_path / "fax.tif", tiffinfo={262: 0})
     with pytest.raises(DataError, match=r"fax.tif: its palette shows 0 as white and 1 as black"):
         read_truth(tmp_path / "fax.tif", like)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.tif", {"tiffinfo": {0x0112: 3}}, "has the EXIF orientation 3"),
+        ("a.tif", {"save_all": True, "append_images": [Image.new("L", (30, 20))]}, "a TIFF of 2 pages"),
+        ("a.jpg", {"quality": 100}, "is compressed as JPEG, which changes labels"),
+    ],
+)
+def test_label_rasters_that_are_not_what_they_show(
+    name: str, options: dict[str, Any], message: str, like: RasterInfo, tmp_path: Path
+) -> None:
+    Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / name, **options)
+    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
+        read_truth(tmp_path / name, like)
+
+
+def test_a_label_raster_with_a_mask_is_refused(like: RasterInfo, tmp_path: Path) -> None:
+    place = {"crs": UTM, "transform": like.transform}
+    labels = np.eye(20, 30, dtype=np.uint8)
+    write_raster(tmp_path / "a.tif", labels, valid=labels > 0, **place)
+    with pytest.raises(DataError, match=r"a.tif: has a mask. Expected 255 where there is no label"):
+        read_truth(tmp_path / "a.tif", like)
