@@ -1,7 +1,7 @@
 # `make check` is everything that has to pass before a change is handed in; `make install` prepares .venv for it.
 BIN ?= .venv/bin
 
-.PHONY: check install lint test coverage docs
+.PHONY: check install lint test faults coverage docs
 
 check: lint test docs
 
@@ -18,6 +18,11 @@ lint:
 
 test:
 	$(BIN)/pytest -n 2
+
+# Kill commands, fill disks, feed hostile files: tests/faults. Another SEED makes other cases.
+SEED ?= 2022
+faults:
+	LIM_KERAS_FAULTS_SEED=$(SEED) $(BIN)/pytest -n 2 --dist=load -m faults tests/faults
 
 # All tests again with coverage, half as long again as without; fails below the share in pyproject.toml.
 coverage:

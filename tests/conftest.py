@@ -120,9 +120,22 @@ LONGEST = (
 """Files that take longest. Begun first, none of them is left to one process while the other is done."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _leave_out_faults(config, items)
     ranks = {Path(__file__).parents[1] / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def _leave_out_faults(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the fault harness but for its sample, unless `-m` names it."""
+    if "faults" in config.option.markexpr:
+        return
+    left_out = [
+        item for item in items if item.get_closest_marker("faults") and not item.get_closest_marker("faults_sample")
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

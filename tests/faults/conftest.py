@@ -1,0 +1,138 @@
+"""Fixtures and report of the fault harness (`make faults`).
+
+Every case draws from a generator of its own, made from the seed and the case's name. The seed is LIM_KERAS_FAULTS_SEED,
+or 2022; the report prints it, so that a failure can be repeated.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.faults.fault_server import FaultServer
+
+SEED = int(os.environ.get("LIM_KERAS_FAULTS_SEED", "2022"))
+
+PROJECT = Path(__file__).parents[2]
+
+
+CONFIG = """
+name: tiny
+model: {name: fcn, encoder: small, encoder_weights: none, decoder_channels: 4}
+sampling: {size: 32}
+training: {epochs: 3, steps_per_epoch: 2, batch_size: 2, tensorboard: false, validation_fraction: 0.5,
+           deterministic: true}
+folds: 2
+evaluation: {windows: 4, bootstrap: 20}
+"""
+
+_OUTCOMES = pytest.StashKey[Counter[tuple[str, str]]]()
+
+
+def generator(name: str) -> np.random.Generator:
+    """Return the random numbers of a case."""
+    return np.random.default_rng([SEED, zlib.crc32(name.encode())])
+
+
+def pytest_report_header() -> str:
+    return f"faults: LIM_KERAS_FAULTS_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how many cases of each kind ended in which way."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for report in (one for reports in terminalreporter.stats.values() for one in reports):
+        if getattr(report, "when", "") == "call":
+            counted.update((kind, f"failed ({end})" if report.failed else end) for kind, end in report.user_properties)
+    if not counted:
+        return
+    terminalreporter.section(f"faults, seed {SEED}")
+    for (kind, end), number in sorted(counted.items()):
+        terminalreporter.write_line(f"{number:5d}  {kind}: {end}")
+
+
+@pytest.fixture
+def ended(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """ended(kind, outcome): count a case in the report."""
+    return record_property
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[FaultServer]:
+    started = FaultServer()
+    yield started
+    started.close()
+
+
+def command_line(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `lim-keras` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lim_keras", *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        **options,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of commands: this package, one OpenMP thread."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
+
+
+def write_scene(path: Path, height: int = 160, width: int = 200, seed: int = 0, **profile: Any) -> Path:
+    """Write a georeferenced scene of three bands: noise, darker and brighter patches."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(40, 160, (3, height // 20 + 1, width // 20 + 1))
+    pixels = coarse.repeat(20, axis=1).repeat(20, axis=2)[:, :height, :width] + rng.integers(0, 40, (3, height, width))
+    options = {
+        **{"driver": "GTiff", "dtype": "uint8", "count": 3, "height": height, "width": width, "crs": "EPSG:32648"},
+        "transform": rasterio.Affine(0.8, 0, 530000, 0, -0.8, 3020000),
+        **{"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"},
+    }
+    with rasterio.open(path, "w", **(options | profile)) as raster:
+        raster.write(pixels.astype(np.uint8))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, bijie_folder: Callable[..., Path]) -> Path:
+    """A folder with data/, tiny.yaml, test.txt, area.tif, truth.tif, teacher/ (two folds) and single/ (one)."""
+    from lim_keras.export.bundle import write_bundle
+    from tests.conftest import model_facts
+    from tests.export.conftest import constant
+
+    place = tmp_path_factory.mktemp("trained")
+    bijie_folder(place / "data", 5, 5)
+    (place / "tiny.yaml").write_text(CONFIG)
+    (place / "test.txt").write_text("ls_4\nnls_4\n")
+    write_scene(place / "area.tif", 400, 640)
+    truth = np.zeros((400, 640), np.uint8)
+    truth[100:200, 100:200] = 1
+    with rasterio.open(place / "area.tif") as scene:
+        profile = scene.profile | {"count": 1}
+    with rasterio.open(place / "truth.tif", "w", **profile) as raster:
+        raster.write(truth, 1)
+    names = [f"{kind}_{number}" for kind in ("ls", "nls") for number in range(4)]
+    facts = model_facts(training_tiles=tuple(names), held_out={name: int(name[-1]) % 2 for name in names})
+    write_bundle(place / "teacher", facts.model_copy(update={"name": "teacher"}), [constant(-1.0), constant(1.0)])
+    write_bundle(place / "single", facts.model_copy(update={"name": "single", "held_out": {}}), [constant(-1.0)])
+    return place
+
+
+@pytest.fixture
+def workplace(trained: Path, tmp_path: Path) -> Path:
+    """A copy of `trained` that a case may change."""
+    return Path(shutil.copytree(trained, tmp_path / "work"))

@@ -1,0 +1,139 @@
+"""Fill the disk at random sizes, make room, and repeat the call."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.faults.cases import LITERT
+from tests.faults.completeness import differences, hashes, unreadable
+from tests.faults.conftest import PROJECT, command_line, environment, generator
+from tests.faults.outcome import check_error
+
+CALLS = {
+    "predict": ("predict", str(LITERT), "area.tif", "--out", "out/maps", "--geojson", "--probability", "float32"),
+    "export": ("export", "teacher", "--tflite", "float32,dynamic", "--data", "data", "--out", "out/tflite"),
+    "fit": ("fit", "tiny.yaml", "--data", "data", "--test", "test.txt", "--run", "out/run", "--export", "out/tiny"),
+    "evaluate": (
+        *("evaluate", "single", "--data", "data", "--windows", "4", "--bootstrap", "20"),
+        *("--json", "out/scores.json", "--figures", "out/figures"),
+    ),
+}
+
+CASES = {"predict": 8, "export": 4, "fit": 4, "evaluate": 4}
+"""Number of sizes of each command, 20 in all; the last one of each limits the size of single files instead."""
+
+SAMPLE = ("predict", 0)
+
+
+def cases() -> list:
+    made = []
+    for command, count in CASES.items():
+        for number in range(count):
+            marks = [pytest.mark.faults, pytest.mark.slow]
+            if (command, number) == SAMPLE:
+                marks.append(pytest.mark.faults_sample)
+            made.append(pytest.param(command, number, marks=marks, id=f"{command}-{number}"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """twins(command): the results of two calls with room enough."""
+    known: dict[str, tuple[Path, Path]] = {}
+
+    def run(command: str) -> tuple[Path, Path]:
+        if command not in known:
+            folders = []
+            for _ in range(2):
+                folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("twin") / "work"))
+                (folder / "out").mkdir()
+                ended = command_line(folder, *CALLS[command])
+                assert ended.returncode == 0, ended.stderr
+                folders.append(folder / "out")
+            known[command] = folders[0], folders[1]
+        return known[command]
+
+    return run
+
+
+def namespaces() -> bool:
+    """Tell whether this user may mount a tmpfs in a namespace of its own."""
+    try:
+        tried = subprocess.run(
+            ["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+        )
+    except OSError:
+        return False
+    return tried.returncode == 0
+
+
+@pytest.mark.parametrize(("command", "number"), cases())
+def test_full_disks_lose_nothing(command, number, workplace, tmp_path, twins, ended):
+    rng = generator(f"disk {command} {number}")
+    folders = twins(command)
+    files = [path.stat().st_size for path in folders[0].rglob("*") if path.is_file()]
+    out, bystanders = workplace / "out", hashes(workplace)
+    out.mkdir()
+    if number == CASES[command] - 1:
+        found = small_files(workplace, command, int(rng.uniform(0.02, 0.98) * max(files)))
+    else:
+        found = small_disk(workplace, tmp_path / "results", command, int(rng.uniform(0.02, 1.0) * sum(files)))
+        out.rmdir()
+        shutil.copytree(tmp_path / "results", out)
+    first, second = found["first"], found["second"]
+    if first["code"] == 0:
+        ended(f"full disk, {command}", "right result")
+    else:
+        check_error(first["code"], first["stdout"], first["stderr"])
+        ended(f"full disk, {command}", "one clear error, right result after room was made")
+    assert found["unreadable"] == []
+    assert second["code"] == 0, second["stderr"]
+    assert differences(out, folders) == []
+    assert hashes(workplace, without=("out",)) == bystanders
+
+
+def small_disk(folder: Path, results: Path, command: str, size: int) -> dict:
+    """Run a command twice with `out` on a tmpfs: of `size` bytes, then of plenty."""
+    if not namespaces():
+        pytest.skip("this user cannot mount a tmpfs in a namespace (unshare -Urm)")
+    call = [sys.executable, "-m", "lim_keras", *CALLS[command]]
+    script = [sys.executable, "-m", "tests.faults.tmpfs_calls", str(folder / "out"), str(size // 1024 + 4)]
+    done = subprocess.run(
+        ["unshare", "-Urm", *script, str(results), *call],
+        env=environment(),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def small_files(folder: Path, command: str, size: int) -> dict:
+    """Run a command twice: with a limit on the size of every file that it writes, then without."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    calls = []
+    for prepare in (limit, None):
+        done = command_line(folder, *CALLS[command], preexec_fn=prepare)
+        calls.append({"code": done.returncode, "stdout": done.stdout, "stderr": done.stderr})
+        if prepare:
+            problems = unreadable(folder / "out")
+    return {"first": calls[0], "second": calls[1], "unreadable": problems}
+
+
+def test_generator_of_a_case_is_its_own():
+    drawn = [generator(name).integers(2**62) for name in ("disk fit 0", "disk fit 1", "disk fit 0")]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert isinstance(drawn[0], np.int64)

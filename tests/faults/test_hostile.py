@@ -1,0 +1,112 @@
+"""Feed hostile files to the command line: the right result or one clear error, and nothing else touched."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from tests.faults import hostile_bundles, hostile_rasters, hostile_tables
+from tests.faults.cases import Assets, Case, Function
+from tests.faults.completeness import hashes, unreadable
+from tests.faults.conftest import command_line, generator
+from tests.faults.fault_server import FaultServer, Outcome
+from tests.faults.outcome import check_error
+
+CASES = [*hostile_rasters.cases(), *hostile_tables.cases(), *hostile_bundles.cases()]
+
+SAMPLE = 16
+"""Every n-th case also runs among all tests, and a third time in a process of its own."""
+
+SECONDS, MEMORY = 60, 3 * 2**30
+"""Limits of a case: time, and bytes that it may add."""
+
+RESIDENT = 2 * 2**30
+"""Largest memory in use at the end of a case, TensorFlow included, bytes."""
+
+
+def marked() -> list:
+    made = []
+    for number, case in enumerate(CASES):
+        marks = [pytest.mark.faults] + [pytest.mark.faults_sample] * (number % SAMPLE == 0)
+        made.append(pytest.param(case, marks=marks, id=f"{case.kind}: {case.name}"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def assets(trained: Path) -> Assets:
+    return Assets(trained / "data", trained / "single")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder between two others, with files that belong to nobody here."""
+    for folder in (tmp_path, tmp_path / "user" / "work", tmp_path / "user"):
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / "notes.txt").write_text("the user's own")
+        (folder / "tiles.csv.bak").write_text("kept")
+    (tmp_path / "user" / "work" / "maps").mkdir()
+    return tmp_path / "user" / "work"
+
+
+@pytest.mark.parametrize("case", marked())
+def test_hostile_file(case: Case, place: Path, assets: Assets, server: FaultServer, ended: Callable[..., None]):
+    call = case.make(place, generator(f"{case.kind} {case.name}"), assets)
+    before = hashes(place.parents[1], without=("user/work/out",))
+    if isinstance(call, Function):
+        outcome = server.function(place, call.name, *call.values, seconds=SECONDS, memory=MEMORY)
+    else:
+        outcome = server.call(place, *call, seconds=SECONDS, memory=MEMORY)
+    ended(f"hostile files, {case.kind}", "right result" if outcome.code == 0 else "one clear error")
+    check(case, outcome, place)
+    assert hashes(place.parents[1], without=("user/work/out",)) == before
+
+
+def check(case: Case, outcome: Outcome, place: Path) -> None:
+    assert not outcome.hang, f"no end after {SECONDS} s"
+    assert outcome.signal is None, f"ended by signal {outcome.signal}"
+    assert outcome.memory <= RESIDENT, f"{outcome.memory / 2**20:.0f} MiB in use"
+    assert (place / "planted").exists() is False
+    if outcome.code == 0:
+        assert case.fails is not True, f"accepted: {outcome.stdout[-1000:]}"
+        assert "Traceback" not in outcome.stderr
+        check_maps(place)
+    else:
+        assert case.fails is not False, outcome.stderr
+        check_error(outcome.code, outcome.stdout, outcome.stderr)
+    if (place / "out").exists():
+        assert unreadable(place / "out") == []
+
+
+def check_maps(place: Path) -> None:
+    """Check that maps have the size of their scene, and are among the files of the summary."""
+    for summary in (place / "out").glob("*_summary.json"):
+        files = json.loads(summary.read_text())["files"]
+        assert all((place / "out" / name).is_file() for name in files)
+        stem = summary.name.removesuffix("_summary.json")
+        scene = next(path for path in place.iterdir() if path.stem == stem and path.suffix in (".tif", ".png", ".jpg"))
+        with rasterio.open(scene) as raster, rasterio.open(place / "out" / f"{stem}_landslides.tif") as made:
+            assert raster.shape == made.shape
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(0, len(CASES), SAMPLE))
+def test_hostile_file_in_a_process_of_its_own(number: int, place: Path, assets: Assets, server: FaultServer):
+    case = CASES[number]
+    call = case.make(place, generator(f"{case.kind} {case.name}"), assets)
+    if isinstance(call, Function):
+        pytest.skip("a function of the package, not a command")
+    forked = server.call(place, *call, seconds=SECONDS, memory=MEMORY)
+    shutil.rmtree(place / "out", ignore_errors=True)
+    alone = command_line(place, *call)
+    assert alone.returncode == forked.code, alone.stderr
+    if alone.returncode:
+        check_error(alone.returncode, alone.stdout, alone.stderr)
+
+
+def test_there_are_200_cases():
+    assert len(CASES) >= 200
+    assert len({(case.kind, case.name) for case in CASES}) == len(CASES)

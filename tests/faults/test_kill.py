@@ -1,0 +1,157 @@
+"""Kill commands at random moments, look at what they left, and repeat them until they end."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.faults.cases import LITERT
+from tests.faults.completeness import differences, hashes, unreadable
+from tests.faults.conftest import environment, generator
+
+KILLS = 4
+"""Kills of a chain; its last call ends undisturbed."""
+
+CALLS = {
+    "predict": ("predict", str(LITERT), "area.tif", "--out", "out", "--geojson", "--probability", "float32"),
+    "export": ("export", "teacher", "--tflite", "float32,dynamic", "--data", "data", "--out", "out"),
+    "fit": ("fit", "tiny.yaml", "--data", "data", "--test", "test.txt", "--run", "out/run", "--export", "out/tiny"),
+    "cv": ("cv", "tiny.yaml", "--data", "data", "--test", "test.txt", "--run", "out/run", "--export", "out/tiny"),
+    "distill": (
+        *("distill", "teacher", "tiny.yaml", "--data", "data", "--test", "test.txt"),
+        *("--run", "out/run", "--export", "out/tiny"),
+    ),
+}
+
+CHAINS = {"predict": 10, "export": 4, "fit": 4, "cv": 4, "distill": 3}
+"""Number of chains of each command: 25 chains of 4 kills are 100 kills."""
+
+SAMPLE = ("predict", 0)
+
+_LIMIT_S = 600
+
+_STEP_S = 0.002
+
+
+class Call:
+    """A running command in a process of its own."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.folder, self.began = folder, time.monotonic()
+        self._errors = folder.parent / "errors.txt"
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lim_keras", *CALLS[command]],
+                cwd=folder,
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until(self, happened: Callable[[], bool]) -> None:
+        """Wait until something happened or the command ended."""
+        while self.running and not happened():
+            assert time.monotonic() - self.began < _LIMIT_S, "the command hangs"
+            time.sleep(_STEP_S)
+
+    def kill(self) -> bool:
+        """Kill the command; return False if it had ended before."""
+        self._process.kill()
+        return self._process.wait() == -signal.SIGKILL
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the command; return its exit code and its errors."""
+        return self._process.wait(timeout=_LIMIT_S), self._errors.read_text()
+
+
+@pytest.fixture(scope="session")
+def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path, float]]:
+    """twins(command): the undisturbed results of two calls, and the seconds from first file to end of the second."""
+    known: dict[str, tuple[Path, Path, float]] = {}
+
+    def run(command: str) -> tuple[Path, Path, float]:
+        if command not in known:
+            folders, seconds = [], 0.0
+            for _ in range(2):
+                folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("twin") / "work"))
+                call = Call(folder, command)
+                call.wait_until((folder / "out").exists)
+                began = time.monotonic()
+                code, errors = call.end()
+                assert code == 0, errors
+                seconds = time.monotonic() - began
+                folders.append(folder / "out")
+            known[command] = folders[0], folders[1], seconds
+        return known[command]
+
+    return run
+
+
+def moment(rng: np.random.Generator, call: Call, seconds: float, files: int) -> None:
+    """Wait for a random moment: of the whole call, of its work, or when the n-th file has got its final name."""
+    out, kind = call.folder / "out", rng.integers(4)
+    if kind == 0:
+        until = call.began + rng.uniform(0, 1.5 * seconds + 3)
+    elif kind == 1:
+        number = rng.integers(1, files + 1)
+        call.wait_until(lambda: out.is_dir() and _final(out) >= number)
+        until = time.monotonic() + rng.exponential(0.003)
+    else:
+        call.wait_until(out.exists)
+        until = time.monotonic() + rng.uniform(0, seconds)
+    call.wait_until(lambda: time.monotonic() >= until)
+
+
+def _final(out: Path) -> int:
+    return sum(not path.name.startswith(".") and ".partial" not in str(path) for path in out.rglob("*"))
+
+
+def cases() -> list:
+    made = []
+    for command, count in CHAINS.items():
+        for number in range(count):
+            marks = [pytest.mark.faults, pytest.mark.slow]
+            if (command, number) == SAMPLE:
+                marks.append(pytest.mark.faults_sample)
+            made.append(pytest.param(command, number, marks=marks, id=f"{command}-{number}"))
+    return made
+
+
+@pytest.mark.parametrize(("command", "number"), cases())
+def test_killed_calls_lose_nothing(command, number, workplace, twins, ended):
+    rng = generator(f"kill {command} {number}")
+    *folders, seconds = twins(command)
+    files = sum(1 for _ in folders[0].rglob("*"))
+    bystanders = hashes(workplace, without=("out",))
+    killed = 0
+    for _ in range(10 * KILLS):
+        call = Call(workplace, command)
+        moment(rng, call, seconds, files)
+        if not call.kill():  # it was done before the moment came
+            code, errors = call.end()
+            assert code == 0, errors
+            assert differences(workplace / "out", folders) == []
+            shutil.rmtree(workplace / "out")
+            continue
+        killed += 1
+        ended(f"kill -9 of {command}", "nothing lost")
+        assert unreadable(workplace / "out") == []
+        assert hashes(workplace, without=("out",)) == bystanders
+        if killed == KILLS:
+            break
+    code, errors = Call(workplace, command).end()
+    assert code == 0, errors
+    assert differences(workplace / "out", folders) == []
+    assert hashes(workplace, without=("out",)) == bystanders
+    left = [path for path in (workplace / "out").rglob("*") if path.name.startswith(".") and "partial" in path.name]
+    assert left == []
