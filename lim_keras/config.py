@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from lim_keras.errors import ConfigError
-from lim_keras.files import write_text
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.files import read_input, write_text
 
 ModelName = Literal["fcn", "fcn_fl", "unet", "segnet"]  # keys of `models.decoders.DECODERS`
 
@@ -37,6 +38,12 @@ Cache = Literal["memory", "disk", "none"]
 
 ENCODER_STRIDE = 32
 """Pixels of the encoder's input for one cell of its coarsest feature map."""
+
+
+_CONFIG_BYTES = 2**20  # largest configuration that is read
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 
 
 class Section(BaseModel):
@@ -274,18 +281,20 @@ def _parse_yaml(text: str, source: str) -> Any:
         place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
         raise ConfigError(f"{place}: {error.problem or error.context}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}.") from None
+        reason = " ".join(str(error).split()) or "nested too deeply"
+        raise ConfigError(f"{source}: not valid YAML: {reason}.") from None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"Cannot read the configuration {path}: {reason}.") from error
+        text = read_input(path, _CONFIG_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: not UTF-8 text.") from error
+    except DataError as error:
+        raise ConfigError(f"Cannot read the configuration {error}") from error
     values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys with values, such as `name: my_run`. Received: {values!r}.")
+        raise ConfigError(f"{path}: expected keys with values, such as `name: my_run`. Received: {_shown(values)}.")
     return values
 
 
@@ -295,13 +304,13 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise ConfigError(f"{source}: expected key=value, such as training.epochs=3. Received: {override!r}.")
+        raise ConfigError(f"{source}: expected key=value, such as training.epochs=3. Received: {_shown(override)}.")
     if key not in dict(fields()):
         raise ConfigError(f"{source}: {_unknown(key)}")
     section, _, leaf = key.rpartition(".")
     target = values.setdefault(section, {}) if section else values
     if not isinstance(target, dict):
-        raise ConfigError(f"{source}: `{section}` is no section of keys in the file. Received there: {target!r}.")
+        raise ConfigError(f"{source}: `{section}` is no section of keys in the file. Received there: {_shown(target)}.")
     target[leaf] = _parse_yaml(text, source)
     return key
 
@@ -338,7 +347,12 @@ def _describe(key: str, problem: ErrorDetails) -> str:
         message = "Input should be a list of two numbers"
     noun = " a number" if kind.startswith(("greater_than", "less_than")) else ""
     expected = message.replace("Input should be", f"Expected{noun}", 1)
-    return f"Invalid value for key `{key}`. {expected}{meaning}. Received: {received!r}."
+    return f"Invalid value for key `{key}`. {expected}{meaning}. Received: {_shown(received)}."
+
+
+def _shown(value: object) -> str:
+    """Show a value in at most some 200 characters: repeated YAML anchors can hold more than the memory."""
+    return _SHORT.repr(value)
 
 
 def _unknown(key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,6 +81,33 @@ def write_text(path: Path, text: str) -> Path:
     with atomic_file(path, check) as draft:
         draft.write_bytes(content)
     return path
+
+
+def read_input(path: Path, limit: int) -> bytes:
+    """Read a file of the user's of at most `limit` bytes. A pipe of the shell, `<(command)`, is read like a file.
+
+    Raises:
+        DataError: missing or unreadable, larger than `limit`, or a folder, device or pipe, which may never end.
+    """
+    check_plain(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
+    if len(content) > limit:
+        raise DataError(f"{path}: expected a file of at most {limit / 2**20:.0f} MiB. Received: a larger one.")
+    return content
+
+
+def check_plain(path: Path) -> None:
+    """Raise DataError for a folder, device or pipe; reading one may never end. Missing files and `<(command)` pass."""
+    with suppress(OSError, ValueError):
+        mode = path.stat().st_mode
+        of_shell = stat.S_ISFIFO(mode) and path.is_relative_to("/dev")
+        if not (stat.S_ISREG(mode) or of_shell):
+            kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
+            raise DataError(f"{path}: expected a file. Received: a {kind}.")
 
 
 def make_folder(folder: Path, argument: str = "") -> None:

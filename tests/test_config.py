@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -235,7 +237,7 @@ class TestFiles:
         assert refusal(path) == f"Cannot read the configuration {path}: No such file or directory."
 
     def test_folder(self, tmp_path):
-        assert refusal(tmp_path) == f"Cannot read the configuration {tmp_path}: Is a directory."
+        assert refusal(tmp_path) == f"Cannot read the configuration {tmp_path}: expected a file. Received: a folder."
 
     def test_not_text(self, tmp_path):
         path = tmp_path / "model.h5"
@@ -315,3 +317,27 @@ def _canonical(config: RunConfig) -> bytes:
         return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
 
     return json.dumps(ordered(json.loads(config.model_dump_json())), separators=(",", ":")).encode()
+
+    def test_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")  # nobody writes into it: reading would never end
+        assert refusal(tmp_path / "pipe").endswith("pipe: expected a file. Received: a pipe.")
+
+    def test_pipe_of_the_shell(self):
+        out, into = os.pipe()
+        os.write(into, b"name: piped\n")
+        os.close(into)
+        assert load_config(f"/dev/fd/{out}").name == "piped"
+        os.close(out)
+
+    def test_device_and_large_file(self, tmp_path):
+        assert refusal(Path("/dev/zero")).endswith("/dev/zero: expected a file. Received: a device.")
+        (tmp_path / "large.yaml").write_text("#" * (2**20 + 1))
+        assert refusal(tmp_path / "large.yaml").endswith("expected a file of at most 1 MiB. Received: a larger one.")
+
+    @pytest.mark.parametrize("text", ["{}", "name: {}", "name: a\nmodel: {}"])
+    def test_repeated_anchors_are_shown_short(self, write, text):
+        """Nine levels of ten references hold 10^9 values."""
+        levels = "".join(f"- &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in pairwise("abcdefghi"))
+        anchors = "anchors:\n- &a [x, x, x, x, x, x, x, x, x, x]\n" + levels
+        message = refusal(write(anchors + text.format("*i") + "\n" if text != "{}" else anchors[9:]))
+        assert len(message) < 1000

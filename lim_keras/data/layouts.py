@@ -34,7 +34,9 @@ _NOT_READ = re.compile(
 )
 _MOSTLY = 0.8
 """Share of landslide in a mask above which it may be inverted."""
-_USABLE_ID = re.compile(r"[^\s#./\\]([^\n\r/\\]*[^\s/\\])?")
+_USABLE_ID = re.compile(r"[^\s#./\\\x00-\x1f\x7f]([^\x00-\x1f\x7f/\\]*[^\s\x00-\x1f\x7f/\\])?")
+_ID_BYTES = 200
+"""Longest id: file systems allow names of 255 bytes, of which endings take some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +253,11 @@ def _id_problems(candidates: Sequence[Candidate]) -> list[str]:
         images[candidate.tile_id].append(candidate.image)
     problems = []
     for tile_id, (first, *others) in images.items():
-        if not _USABLE_ID.fullmatch(tile_id):
+        if not _USABLE_ID.fullmatch(tile_id) or len(os.fsencode(tile_id)) > _ID_BYTES:
             problems.append(
-                f"{first}: the tile id {tile_id!r} cannot be used. Ids name files and lines of lists: they must not be "
-                "empty, start with `#`, a dot or a blank, end with a blank, or hold a slash, backslash or line break."
+                f"{first}: the tile id {tile_id[:_ID_BYTES]!r} cannot be used. Ids name files and lines of lists: they "
+                "must not be empty, start with `#`, a dot or a blank, end with a blank, be longer than "
+                f"{_ID_BYTES} bytes, or hold a slash, backslash, line break or control character."
             )
         problems += [f"{path}: a second tile of the id {tile_id!r}, beside {first}." for path in others]
     return problems

@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt,
 
 from lim_keras.data.tiles import Ignore, Kind, Tile, TileSet, raise_problems
 from lim_keras.errors import DataError
-from lim_keras.files import prepare_file, write_text
+from lim_keras.files import check_plain, prepare_file, write_text
 
 _COLUMNS = tuple(field.name for field in fields(Tile))
 _REQUIRED = ("tile_id", "image")
@@ -91,6 +92,7 @@ def read_tile_ids(path: str | os.PathLike[str]) -> list[str]:
         DataError: the file is unreadable, holds no ids, or is a table without the column tile_id.
     """
     path = Path(path)
+    check_plain(path)
     if path.suffix.lower() == ".csv":
         rows = _read_table(path)
         if "tile_id" not in rows[0][1]:
@@ -147,6 +149,7 @@ def _portable(file: Path, folder: Path) -> str:
 
 def _read_table(path: Path) -> Rows:
     """Read a CSV file with a header; cells are stripped and blank lines skipped."""
+    check_plain(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True)
@@ -157,6 +160,11 @@ def _read_table(path: Path) -> Rows:
         raise DataError(f"{path}: expected a header line and one line for each tile. Found {len(lines)} line(s).")
     (_, header), *rest = lines
     problems = [
+        f"{path}, line {number}: expected text. Received a null byte."
+        for number, cells in lines
+        if any("\0" in cell for cell in cells)
+    ]
+    problems += [
         f"{path}, line {number}: expected {len(header)} cells. Received {len(cells)}."
         for number, cells in rest
         if len(cells) != len(header)
@@ -193,4 +201,4 @@ def _message(error: Any) -> str:
     column = error["loc"][0]
     if error["type"] == "missing":
         return f"the cell `{column}` is empty."
-    return f"{error['msg']} in the column `{column}`. Received {error['input']!r}."
+    return f"{error['msg']} in the column `{column}`. Received {reprlib.repr(error['input'])}."

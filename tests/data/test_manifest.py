@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -157,10 +158,25 @@ def test_bad_manifests(folder, lines, message):
         read(folder, *lines)
 
 
-@pytest.mark.parametrize("tile_id", ["", "#a", "a/b", "a\\b", "..", ".a"])
+@pytest.mark.parametrize("tile_id", ["", "#a", "a/b", "a\\b", "..", ".a", "a\x1b[2Jb", "\x07", "x" * 201])
 def test_unusable_ids(folder, tile_id):
     with pytest.raises(DataError, match="cannot be used"):
         read(folder, "tile_id,image", f"{tile_id},images/t_0.png")
+
+
+def test_null_bytes_pipes_and_long_cells(folder):
+    with pytest.raises(DataError, match="line 2: expected text. Received a null byte"):
+        read(folder, "tile_id,image", "a,images/t\0_0.png")
+    with pytest.raises(DataError, match="column `x`") as raised:
+        read(folder, "tile_id,image,x", f"a,images/t_0.png,{'y' * 5000}")
+    assert len(str(raised.value)) < 500
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(DataError, match="pipe: expected a file. Received: a pipe"):
+        read(folder, "tile_id,image", "a,pipe")
+    for name in ("list.csv", "list.txt"):
+        os.mkfifo(folder / name)
+        with pytest.raises(DataError, match="expected a file. Received: a pipe"):
+            read_tile_ids(folder / name)
 
 
 @pytest.mark.parametrize("content", [b"tile_id,image\n\xff,b\n", b'tile_id,image\n"a,b\n'])
