@@ -34,6 +34,7 @@ PROBABILITY, FOLDS = "probability", "folds"
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 _GRID = 64
 _TEST_SIDE = 512
+_LARGEST_SIDE = 2**14  # largest input that is accepted, pixels
 
 
 class Measured(Part):
@@ -162,15 +163,19 @@ class LiteRtModel:
         self.info, self.path = info, path
         self._lock = threading.Lock()
         self._runner = _runner(path, threads or usable_cores())
-        ((self._name, self._input),) = self._runner.get_input_details().items()
-        self._outputs = self._runner.get_output_details()
-        _, height, width, bands = self._input["shape_signature"]
-        if height != width or bands != info.bands or PROBABILITY not in self._outputs:
+        inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
+        shapes = [tuple(map(int, one["shape_signature"])) for one in inputs.values()]
+        square = {(1, side, side, info.bands) for side in (-1, *(shape[1] for shape in shapes if len(shape) == 4))}
+        if len(shapes) != 1 or not square.issuperset(shapes) or PROBABILITY not in self._outputs:
             raise BundleError(
-                f"{path}: expected square windows of {info.bands} bands and an output `{PROBABILITY}`. Received: "
-                f"{height} x {width} px, {bands} bands, outputs {', '.join(self._outputs)}"
+                f"{path}: expected one input (1, side, side, {info.bands}) and an output `{PROBABILITY}`. Received: "
+                f"inputs {shapes}, outputs {', '.join(self._outputs)}. Export it again."
             )
-        self.input_size = int(height) if height > 0 else None
+        ((self._name, self._input),) = inputs.items()
+        side = shapes[0][1]
+        if side == 0 or side > _LARGEST_SIDE:
+            raise BundleError(f"{path}: expected windows of at most {_LARGEST_SIDE} px. Received: {side} px.")
+        self.input_size = side if side > 0 else None
 
     def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
         """Return rows and columns of a window; arguments as in `lim_keras.bundle.protocol.choose_window`."""
@@ -209,8 +214,11 @@ class LiteRtModel:
 
     def run(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return each fold's probability (height, width, folds) for an image (height, width, bands) of input size."""
-        with self._lock:
-            outputs = self._runner(**{self._name: self._raw(image)})
+        try:
+            with self._lock:
+                outputs = self._runner(**{self._name: self._raw(image)})
+        except (RuntimeError, ValueError) as error:
+            raise _unusable(self.path, error) from error
         name = FOLDS if FOLDS in outputs else PROBABILITY
         folds = _dequantized(outputs[name][0], self._outputs[name])
         shape = (*image.shape[:2], self.info.folds)
@@ -280,4 +288,9 @@ def _runner(path: Path, threads: int) -> Any:
     try:
         return Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
     except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: LiteRT cannot load this file ({error}). Export it again.") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> BundleError:
+    reason = " ".join(str(error).split())
+    return BundleError(f"{path}: LiteRT cannot run this file ({reason}). Export it again.")

@@ -124,7 +124,7 @@ class Bundle:
 
         Raises:
             DataError: `images` has the wrong number of dimensions or bands, or no pixels.
-            BundleError: the model's output has a wrong shape or values out of range.
+            BundleError: the model cannot run, or its output has a wrong shape or values out of range.
         """
         probability: NDArray[np.float32] = self._run(images)["probability"]
         return probability
@@ -147,7 +147,16 @@ class Bundle:
 
     def _run(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         array = checked_images(images, self.info.bands)
-        outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
+        try:
+            outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
+        except tf.errors.ResourceExhaustedError as error:
+            raise BundleError(
+                f"{self.path}: the memory is too small for images of {array.shape[1]} x {array.shape[2]} px. For a "
+                "scene, give a smaller `memory` or `tile`."
+            ) from error
+        except tf.errors.OpError as error:
+            reason = error.message.strip().splitlines()[-1:]
+            raise BundleError(f"{self.path}: TensorFlow cannot run this model ({' '.join(reason)}).") from error
         answered = {name: output.numpy() for name, output in outputs.items()}
         return checked_answers(answered, array.shape[:3], self.info.folds, str(self.path))
 
@@ -278,6 +287,8 @@ def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
             f"{file}: expected an image (height, width, {bands}) and its probability (height, width). Received: "
             f"{image.dtype} {image.shape} and {probability.dtype} {probability.shape}"
         )
+    if not (np.isfinite(image).all() and np.isfinite(probability).all()):
+        raise BundleError(f"{file}: expected finite numbers. Received: NaN or infinite ones. Export the bundle again.")
     return image, probability
 
 

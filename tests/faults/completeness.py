@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -56,7 +57,7 @@ def _read_raster(path: Path) -> None:
 
 
 def _read_database(path: Path) -> None:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
     try:
         answer = connection.execute("PRAGMA integrity_check").fetchone()[0]
         tables = [row[0] for row in connection.execute("SELECT table_name FROM gpkg_contents")]
@@ -143,8 +144,9 @@ def hashes(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
 def differences(found: Path, twins: tuple[Path, Path]) -> list[str]:
     """Compare a folder of results with two undisturbed ones; return one line for each difference.
 
-    File names must be equal. A file that is equal in both twins must have these bytes. In a JSON file, values that are
-    equal in both twins must be found; values that differ between the twins (times, paths) may differ.
+    File names must be equal. A file that is equal in both twins must have these bytes. In tables and JSON files, values
+    that are equal in both twins must be found; values that differ between the twins (paths) may differ, and times,
+    sizes and hashes of files that hold times always may.
     """
     names, expected = set(final_files(found)), set(final_files(twins[0]))
     problems = [f"{name}: missing" for name in sorted(expected - names)]
@@ -153,23 +155,18 @@ def differences(found: Path, twins: tuple[Path, Path]) -> list[str]:
         content, one, other = ((folder / name).read_bytes() for folder in (found, *twins))
         if content in (one, other):
             continue
-        if one == other:
-            problems.append(f"{name}: other bytes than the undisturbed result")
-        elif name.suffix in (".json", ".geojson"):
-            values = (json.loads(text) for text in (content, one, other))
+        read = _VALUES.get(name.suffix)
+        if read is not None:
+            values = (read(folder / name) for folder in (found, *twins))
             problems += [f"{name}: {line}" for line in _other_values(*values)]
-        elif name.suffix == ".gpkg":
-            problems += [f"{name}: {line}" for line in _other_values(*map(_rows, (found / name, *_each(twins, name))))]
+        elif one == other:
+            problems.append(f"{name}: other bytes than the undisturbed result")
     return problems
-
-
-def _each(folders: tuple[Path, Path], name: Path) -> tuple[Path, Path]:
-    return folders[0] / name, folders[1] / name
 
 
 def _rows(path: Path) -> dict[str, list[Any]]:
     """Return all rows of the feature tables of a GeoPackage."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
     try:
         tables = [row[0] for row in connection.execute("SELECT table_name FROM gpkg_contents")]
         return {table: [list(row) for row in connection.execute(f'SELECT * FROM "{table}"')] for table in tables}
@@ -177,11 +174,28 @@ def _rows(path: Path) -> dict[str, list[Any]]:
         connection.close()
 
 
+def _cells(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+_VALUES: dict[str, Callable[[Path], Any]] = {
+    ".json": lambda path: json.loads(path.read_text()),
+    ".geojson": lambda path: json.loads(path.read_text()),
+    ".gpkg": _rows,
+    ".csv": _cells,
+}
+
+_VARYING = ("seconds", "created", "datetime", "updated", "bytes", "sha256", "file:size", "file:checksum")
+
+
 def _other_values(found: Any, one: Any, other: Any, key: str = "") -> Iterator[str]:
     if found in (one, other) or (one != other and not isinstance(one, dict | list)):
         return
     if isinstance(one, dict) and isinstance(found, dict) and isinstance(other, dict) and found.keys() == one.keys():
         for name in one:
+            if name in _VARYING:
+                continue
             yield from _other_values(found[name], one[name], other.get(name), f"{key}.{name}")
     elif isinstance(one, list) and isinstance(found, list) and isinstance(other, list) and len(found) == len(one):
         for number, (a, b, c) in enumerate(zip(found, one, other, strict=True)):

@@ -251,12 +251,12 @@ def _graph(name: str) -> Change:
     def write(bundle: Path, rng: np.random.Generator) -> None:
         import tensorflow as tf
 
-        harm = _HARM.get(name, lambda tf: None)
+        harm = _HARM.get(name, lambda tf, image: None)
 
         class Model(tf.Module):
             @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, name="image")])
             def serve(self, image: Any) -> dict[str, Any]:
-                done = harm(tf)
+                done = harm(tf, image)
                 zero = 0.0 if done is None else tf.cast(tf.size(done), tf.float32) * 0.0
                 answer = tf.sigmoid(tf.reduce_mean(image, -1, keepdims=True) / 100 - 2) + zero
                 if name == "not probabilities":
@@ -279,48 +279,52 @@ def _graph(name: str) -> Change:
     return write
 
 
-def _table(tf: Any) -> Any:
+def _table(tf: Any, image: Any) -> Any:
     table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
     values = {"filename": "/etc/passwd", "key_index": -2, "value_index": -1}
     tf.raw_ops.InitializeTableFromTextFileV2(table_handle=table, **values)
     return tf.raw_ops.LookupTableSizeV2(table_handle=table)
 
 
-def _written(tf: Any) -> None:
+def _written(tf: Any, image: Any) -> None:
     tf.raw_ops.WriteFile(filename="planted", contents="harm")
 
 
-def _saved(tf: Any) -> None:
+def _printed(tf: Any, image: Any) -> None:
+    tf.raw_ops.PrintV2(input="harm", output_stream="file://planted")
+
+
+def _saved(tf: Any, image: Any) -> None:
     tf.raw_ops.SaveV2(prefix="planted", tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(1.0)])
 
 
-def _called(tf: Any) -> Any:
+def _called(tf: Any, image: Any) -> Any:
     @tf.function
     def inner() -> Any:
         return tf.raw_ops.ReadFile(filename="/etc/passwd")
 
-    return tf.cond(tf.random.uniform(()) < 2.0, inner, lambda: tf.constant(""))
+    return tf.cond(tf.reduce_sum(image) >= 0, inner, lambda: tf.constant(""))
 
 
-def _huge(tf: Any) -> Any:
-    """Allocate 16 TB; the sizes are not constants, so that the graph stays small."""
-    side = tf.cast(tf.random.uniform((), 1.0, 1.1) * 2**21, tf.int32)
-    return tf.reduce_sum(tf.random.uniform((side, side)))
+def _huge(tf: Any, image: Any) -> Any:
+    """Allocate terabytes, of a size that only a run shows."""
+    side = tf.shape(image)[1] * 2**14
+    return tf.cumsum(tf.ones((side, side)))
 
 
-_HARM: dict[str, Callable[[Any], Any]] = {
-    "ReadFile": lambda tf: tf.raw_ops.ReadFile(filename="/etc/passwd"),
+_HARM: dict[str, Callable[[Any, Any], Any]] = {
+    "ReadFile": lambda tf, image: tf.raw_ops.ReadFile(filename="/etc/passwd"),
     "WriteFile": _written,
-    "MatchingFiles": lambda tf: tf.raw_ops.MatchingFiles(pattern="/etc/*"),
-    "EagerPyFunc": lambda tf: tf.py_function(lambda: 1.0, [], tf.float32),
-    "PyFunc": lambda tf: tf.numpy_function(lambda: np.float32(1), [], tf.float32),
-    "PrintV2": lambda tf: tf.raw_ops.PrintV2(input="harm", output_stream="file://planted"),
+    "MatchingFiles": lambda tf, image: tf.raw_ops.MatchingFiles(pattern="/etc/*"),
+    "EagerPyFunc": lambda tf, image: tf.py_function(lambda: 1.0, [], tf.float32),
+    "PyFunc": lambda tf, image: tf.numpy_function(lambda: np.float32(1), [], tf.float32),
+    "PrintV2": _printed,
     "InitializeTableFromTextFileV2": _table,
-    "TFRecordDataset": lambda tf: tf.data.TFRecordDataset("/etc/passwd").reduce(np.int64(0), lambda n, _: n + 1),
+    "TFRecordDataset": lambda tf, image: tf.data.TFRecordDataset("/etc/passwd").reduce(np.int64(0), lambda n, _: n + 1),
     "SaveV2": _saved,
     "hidden in a function": _called,
     "huge tensor": _huge,
-    "huge output": lambda tf: tf.zeros((1000, 1000, 64)),
+    "huge output": lambda tf, image: tf.zeros((1000, 1000, 64)),
 }
 
 _HARMLESS = ("huge tensor", "huge output", "not probabilities", "other signature")
@@ -372,7 +376,7 @@ def _operations(code: int, custom: str = "") -> Callable[[bytearray, np.random.G
         from ai_edge_litert import schema_py_generated as schema
         from flatbuffers import Builder
 
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        model = schema.ModelT.InitFromPackedBuf(bytes(content), 0)
         one = model.operatorCodes[0]
         one.builtinCode, one.deprecatedBuiltinCode = code, min(code, 127)
         one.customCode = custom.encode() if custom else None
@@ -390,7 +394,7 @@ def _inputs(shape: tuple[int, ...]) -> Callable[[bytearray, np.random.Generator]
         from ai_edge_litert import schema_py_generated as schema
         from flatbuffers import Builder
 
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        model = schema.ModelT.InitFromPackedBuf(bytes(content), 0)
         graph = model.subgraphs[0]
         tensor = graph.tensors[graph.inputs[0]]
         tensor.shape = tensor.shapeSignature = np.array(shape, np.int32)

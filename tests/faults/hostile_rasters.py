@@ -220,7 +220,7 @@ def _made_scene(content: str | bytes) -> Callable[[Path, np.random.Generator, As
 
 NAMES = (
     "two words and  blanks.tif",
-    "[bold red]area[/bold red].tif",
+    "[bold red]area[blink].tif",
     "quotes \" ' `.tif",
     "percent %s %d {0} {name}.tif",
     "line\nbreak.tif",
@@ -237,7 +237,7 @@ NAMES = (
 
 def _named(name: str) -> Callable[[Path, np.random.Generator, Assets], Call]:
     def make(folder: Path, rng: np.random.Generator, assets: Assets) -> Call:
-        write_scene(folder / name)
+        write_scene(folder / "area.tif").rename(folder / name)  # rasterio takes no names that are not UTF-8
         return (*PREDICT, name, "--out", "out", "--geojson", "--memory", "2G")
 
     return make
