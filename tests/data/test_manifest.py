@@ -165,17 +165,17 @@ def test_unusable_ids(folder, tile_id):
 
 
 def test_null_bytes_pipes_and_long_cells(folder):
-    with pytest.raises(DataError, match="line 2: expected text. Received a null byte"):
+    with pytest.raises(DataError, match=r"line 2: expected text\. Received a null byte"):
         read(folder, "tile_id,image", "a,images/t\0_0.png")
     with pytest.raises(DataError, match="column `x`") as raised:
         read(folder, "tile_id,image,x", f"a,images/t_0.png,{'y' * 5000}")
     assert len(str(raised.value)) < 500
     os.mkfifo(folder / "pipe")
-    with pytest.raises(DataError, match="pipe: expected a file. Received: a pipe"):
+    with pytest.raises(DataError, match=r"pipe: expected a file\. Received: a pipe"):
         read(folder, "tile_id,image", "a,pipe")
     for name in ("list.csv", "list.txt"):
         os.mkfifo(folder / name)
-        with pytest.raises(DataError, match="expected a file. Received: a pipe"):
+        with pytest.raises(DataError, match=r"expected a file\. Received: a pipe"):
             read_tile_ids(folder / name)
 
 

@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.faults.cases import LITERT
 from tests.faults.fault_server import FaultServer
 
 SEED = int(os.environ.get("LIM_KERAS_FAULTS_SEED", "2022"))
@@ -35,7 +38,29 @@ folds: 2
 evaluation: {windows: 4, bootstrap: 20}
 """
 
-_OUTCOMES = pytest.StashKey[Counter[tuple[str, str]]]()
+CALLS = {
+    "predict": ("predict", str(LITERT), "area.tif", "--out", "out/maps", "--geojson", "--probability", "float32"),
+    "export": ("export", "teacher", "--tflite", "float32,dynamic", "--data", "data", "--out", "out/tflite"),
+    "fit": ("fit", "tiny.yaml", "--data", "data", "--test", "test.txt", "--run", "out/run", "--export", "out/tiny"),
+    "cv": ("cv", "tiny.yaml", "--data", "data", "--test", "test.txt", "--run", "out/run", "--export", "out/tiny"),
+    "distill": (
+        *("distill", "teacher", "tiny.yaml", "--data", "data", "--test", "test.txt"),
+        *("--run", "out/run", "--export", "out/tiny"),
+    ),
+    "evaluate": (
+        *("evaluate", "single", "--data", "data", "--windows", "4", "--bootstrap", "20"),
+        *("--json", "out/scores.json", "--figures", "out/figures"),
+    ),
+}
+"""Commands that are killed or run out of room, in a copy of `trained`; all they write lies in the folder `out`."""
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Undisturbed results of two equal calls, and the seconds from the first file to the end."""
+
+    folders: tuple[Path, Path]
+    seconds: float
 
 
 def generator(name: str) -> np.random.Generator:
@@ -136,3 +161,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory, bijie_folder: Callable[...
 def workplace(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` that a case may change."""
     return Path(shutil.copytree(trained, tmp_path / "work"))
+
+
+@pytest.fixture(scope="session")
+def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Twins]:
+    """twins(command): the results of two undisturbed calls of one of `CALLS`."""
+    known: dict[str, Twins] = {}
+
+    def undisturbed(command: str) -> tuple[Path, float]:
+        folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("twin") / "work"))
+        began = time.time()
+        done = command_line(folder, *CALLS[command])
+        assert done.returncode == 0, done.stderr
+        ended = time.time()
+        first = min((path.stat().st_mtime for path in (folder / "out").rglob("*")), default=began)
+        return folder / "out", ended - max(began, first)
+
+    def run(command: str) -> Twins:
+        if command not in known:
+            (one, _), (other, seconds) = undisturbed(command), undisturbed(command)
+            known[command] = Twins((one, other), seconds)
+        return known[command]
+
+    return run

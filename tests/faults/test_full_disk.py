@@ -5,26 +5,14 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.faults.cases import LITERT
 from tests.faults.completeness import differences, hashes, unreadable
-from tests.faults.conftest import PROJECT, command_line, environment, generator
+from tests.faults.conftest import CALLS, PROJECT, command_line, environment, generator
 from tests.faults.outcome import check_error
-
-CALLS = {
-    "predict": ("predict", str(LITERT), "area.tif", "--out", "out/maps", "--geojson", "--probability", "float32"),
-    "export": ("export", "teacher", "--tflite", "float32,dynamic", "--data", "data", "--out", "out/tflite"),
-    "fit": ("fit", "tiny.yaml", "--data", "data", "--test", "test.txt", "--run", "out/run", "--export", "out/tiny"),
-    "evaluate": (
-        *("evaluate", "single", "--data", "data", "--windows", "4", "--bootstrap", "20"),
-        *("--json", "out/scores.json", "--figures", "out/figures"),
-    ),
-}
 
 CASES = {"predict": 8, "export": 4, "fit": 4, "evaluate": 4}
 """Number of sizes of each command, 20 in all; the last one of each limits the size of single files instead."""
@@ -43,26 +31,6 @@ def cases() -> list:
     return made
 
 
-@pytest.fixture(scope="session")
-def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
-    """twins(command): the results of two calls with room enough."""
-    known: dict[str, tuple[Path, Path]] = {}
-
-    def run(command: str) -> tuple[Path, Path]:
-        if command not in known:
-            folders = []
-            for _ in range(2):
-                folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("twin") / "work"))
-                (folder / "out").mkdir()
-                ended = command_line(folder, *CALLS[command])
-                assert ended.returncode == 0, ended.stderr
-                folders.append(folder / "out")
-            known[command] = folders[0], folders[1]
-        return known[command]
-
-    return run
-
-
 def namespaces() -> bool:
     """Tell whether this user may mount a tmpfs in a namespace of its own."""
     try:
@@ -77,7 +45,7 @@ def namespaces() -> bool:
 @pytest.mark.parametrize(("command", "number"), cases())
 def test_full_disks_lose_nothing(command, number, workplace, tmp_path, twins, ended):
     rng = generator(f"disk {command} {number}")
-    folders = twins(command)
+    folders = twins(command).folders
     files = [path.stat().st_size for path in folders[0].rglob("*") if path.is_file()]
     out, bystanders = workplace / "out", hashes(workplace)
     out.mkdir()

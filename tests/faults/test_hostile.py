@@ -17,7 +17,7 @@ from tests.faults.outcome import check_error
 
 CASES = [*hostile_rasters.cases(), *hostile_tables.cases(), *hostile_bundles.cases()]
 
-SAMPLE = 16
+SAMPLE = 23
 """Every n-th case also runs among all tests, and a third time in a process of its own."""
 
 SECONDS, MEMORY = 60, 3 * 2**30
