@@ -171,7 +171,7 @@ def test_null_bytes_pipes_and_long_cells(folder):
         read(folder, "tile_id,image,x", f"a,images/t_0.png,{'y' * 5000}")
     assert len(str(raised.value)) < 500
     os.mkfifo(folder / "pipe")
-    with pytest.raises(DataError, match=r"pipe: expected a file\. Received: a pipe"):
+    with pytest.raises(DataError, match="pipe: cannot be opened"):
         read(folder, "tile_id,image", "a,pipe")
     for name in ("list.csv", "list.txt"):
         os.mkfifo(folder / name)
