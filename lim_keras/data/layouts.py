@@ -116,6 +116,9 @@ def _has_kind_folders(path: Path) -> bool:
 def _find_bijie(folder: Path) -> Found:
     """List the tiles of landslide/{image,mask} and non-landslide/{image,mask}, the layout of the Bijie data set."""
     candidates, problems = [], []
+    for other in sorted(folder.iterdir()):
+        if other.name not in get_args(Kind) and (other / "image").is_dir():
+            problems.append(f"{other}: its tiles are not read. Rename it to landslide or non-landslide, or move it.")
     for kind in get_args(Kind):
         part = folder / kind
         if not part.is_dir():
@@ -177,6 +180,8 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
             continue
         if suffix in _READ:
             found[path.stem].append(path)
+        elif path.is_dir() and any(file.suffix.lower() in _READ for file in path.iterdir()):
+            problems.append(f"{path}: a folder of images, which are not read. Move them to {folder}, or elsewhere.")
         elif _NOT_READ.fullmatch(suffix):
             problems.append(f"{path}: files of {suffix} are not read. Convert it to PNG or TIFF.")
     return dict(found), problems
@@ -226,8 +231,8 @@ def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: i
         stated = getattr(candidate, name)
         if stated is not None and stated != value:
             raise DataError(
-                f"{candidate.image}: the manifest says {name} {stated}, its files hold {value}. "
-                f"They changed since it was written: correct or remove the column `{name}`."
+                f"{candidate.image}: the manifest says {name} {stated}, its files hold {value}. They changed since it "
+                f"was written, or pixels without data counted then: correct or remove the column `{name}`."
             )
     x, y = candidate.x, candidate.y
     if x is None and y is None:

@@ -211,10 +211,12 @@ def _only_polygons(geometries: GeoSeries, path: Path) -> GeoSeries:
 
 
 def _to_scene(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSeries:
+    if source.suffix in _GEOJSON and Georeference.of(like).to_degrees is None:
+        # GeoJSON cannot say that it has no CRS, or a local one: it is read as longitude and latitude.
+        return polygons.set_crs(like.crs or None, allow_override=True)
     if not like.crs:
-        # GeoJSON cannot say that it has no CRS: it is read as longitude and latitude.
-        if polygons.crs is None or source.suffix in _GEOJSON:
-            return polygons.set_crs(None, allow_override=True)
+        if polygons.crs is None:
+            return polygons
         raise DataError(
             f"{source.path}: has a CRS ({polygons.crs.name}), but the scene {like.path} has none. Georeference it."
         )
@@ -265,8 +267,8 @@ def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
     stated = "none" if polygons.crs is None else polygons.crs.name
     if source.suffix in _GEOJSON and polygons.crs == _DEGREES:
         stated += " (the default of GeoJSON)"
-    if not like.crs:
-        if _lies_on(polygons, like, None, lambda points: points * (1, -1)):
+    if Georeference.of(like).to_degrees is None:
+        if not like.crs and _lies_on(polygons, like, None, lambda points: points * (1, -1)):
             raise DataError(f"{path}: expected coordinates (column, -row). Received: (column, row). Negate y.")
         return
     for crs in dict.fromkeys((str(polygons.crs.to_wkt()), like.crs, _DEGREES)):

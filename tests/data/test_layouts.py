@@ -153,6 +153,16 @@ def test_two_files_for_one_tile(tmp_path, pairs_folder, write_picture):
         read_tiles(root)
 
 
+def test_folders_whose_images_would_be_lost(tmp_path, bijie_folder, write_picture):
+    root = bijie_folder(tmp_path, 1, 1)
+    write_picture(root / "non_landslide" / "image" / "a.png", GREY)
+    write_picture(root / "landslide" / "image" / "area_1" / "b.png", GREY)
+    (root / "landslide" / "image" / "notes").mkdir()
+    with pytest.raises(DataError, match=r"(?s)2 problems.*non_landslide: its tiles .*area_1: a folder of images") as e:
+        read_tiles(root)
+    assert "notes" not in str(e.value)
+
+
 def test_folder_in_place_of_a_file(tmp_path, pairs_folder):
     root = pairs_folder(tmp_path)
     (root / "images" / "t_0.png").unlink()

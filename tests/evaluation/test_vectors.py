@@ -218,6 +218,13 @@ def test_rows_that_grow_downwards(tmp_path: Path) -> None:
         read_truth(path, like)
 
 
+def test_geojson_of_a_scene_in_a_local_crs(tmp_path: Path) -> None:
+    place = {"crs": 'LOCAL_CS["site",UNIT["metre",1]]', "transform": Affine(2.0, 0, 100, 0, -2.0, 200)}
+    like = read_info(write_raster(tmp_path / "scene.tif", np.zeros((20, 30, 3), np.uint8), **place))
+    truth = read_truth(geojson(tmp_path / "a.geojson", frame(box(110, 180, 120, 190), crs=None)), like)
+    assert truth.area.tolist() == [100]
+
+
 def moved(by: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda points: points + (by, 0)  # noqa: RUF005
 
