@@ -14,7 +14,7 @@ import numpy as np
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, DataError, DomainWarning
 from lim_keras.inference.maps import ValueScale
-from lim_keras.raster.georeference import Grid, RasterInfo, pixel_shape
+from lim_keras.raster.georeference import Georeference, Grid, RasterInfo, fits_geotiff, name_of, pixel_shape
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.resampling import grid_with_gsd
 from lim_keras.raster.windows import BLOCK, Box, blocks
@@ -147,11 +147,32 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
 
 
 def check_place(scene: RasterReader) -> None:
-    """Warn (DomainWarning) if a scene has only ground control points or rational polynomial coefficients (RPCs)."""
+    """Check whether the position of a scene on the earth is known.
+
+    Raises:
+        DataError: a GeoTIFF cannot hold the scene's CRS, so that its maps would have no position.
+
+    Warns:
+        DomainWarning: the scene has only ground control points or rational polynomial coefficients (RPCs), or its CRS
+            has no longitude and latitude for it, as a local (engineering) CRS.
+    """
     if scene.needs_warping:
         warnings.warn(
             f"{scene.name}: only ground control points or RPCs say where it lies, so its maps and polygons will have "
             "no georeference. Warp it first (`gdalwarp -t_srs ... -tps`, or `-rpc`).",
+            DomainWarning,
+            stacklevel=2,
+        )
+    elif scene.info.crs and not fits_geotiff(scene.info.crs):
+        raise DataError(
+            f"{scene.name}: expected a CRS that a GeoTIFF can hold, as its maps are GeoTIFFs. Received: "
+            f"{name_of(scene.info.crs)}. Warp it first (`gdalwarp -t_srs EPSG:4326`, or to a CRS in metres)."
+        )
+    elif scene.info.crs and Georeference.of(scene.info).to_degrees is None:
+        areas = "are unknown; give `gsd_m`" if scene.info.gsd_m is None else "are measured in its plane"
+        warnings.warn(
+            f"{scene.name}: its CRS ({name_of(scene.info.crs)}) gives no longitude and latitude here. Landslides have "
+            f"none, a GeoJSON holds coordinates of that CRS, and areas {areas}.",
             DomainWarning,
             stacklevel=2,
         )

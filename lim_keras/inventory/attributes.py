@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lim_keras.errors import DataError
 from lim_keras.inventory.polygons import Polygons, ring_sizes
 from lim_keras.inventory.terrain import TerrainReader
-from lim_keras.raster.georeference import Floats, Georeference, metres_per_degree
+from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, metres_per_degree
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.windows import BLOCK, Box, blocks
 
@@ -52,7 +52,7 @@ class Outlines:
         # Ratios need no unit: without a ground sample distance, the plane is in pixels.
         self.plane, origin, degree = _local_planes(outlines, ground)
         centroids = np.asarray(shapely.get_coordinates(shapely.centroid(self.plane)), np.float64).reshape(-1, 2)
-        self.longitude, self.latitude = (origin + centroids / degree).T
+        self.longitude, self.latitude = _on_earth(centroids, origin, degree).T
 
     def compactness(self) -> Floats:
         """4 pi area / perimeter^2 (Polsby and Popper 1991)."""
@@ -110,6 +110,7 @@ class Pixels:
 
 
 MIN_COVERAGE = 0.5  # smallest share of a landslide's pixels from which its slope and elevations are taken
+_POLAR_DEGREES = 89.0  # latitude beyond which planes are azimuthal
 _MIN_RESULTANT = 1e-6  # a shorter mean direction is a rounding error
 
 OUTLINE_ATTRIBUTES: tuple[Attribute[Outlines], ...] = (
@@ -229,7 +230,22 @@ def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, F
     away = degrees - origin[owner]
     away[:, 0] = (away[:, 0] + 180) % 360 - 180
     metres = away * degree[owner]
+    polar = abs(origin[owner, 1]) > _POLAR_DEGREES
+    if polar.any():  # meridians meet, so that degrees do not span a plane
+        azimuth, _, distance = ELLIPSOID.inv(*origin[owner][polar].T, *degrees[polar].T)
+        metres[polar] = np.stack([distance * np.sin(np.radians(azimuth)), distance * np.cos(np.radians(azimuth))], -1)
     return shapely.transform(outlines, lambda _: metres), origin, degree
+
+
+def _on_earth(points: Floats, origin: Floats, degree: Floats) -> Floats:
+    """Convert points (n, 2) of `_local_planes`, one in each plane, to longitude and latitude."""
+    placed = np.asarray(origin + points / degree, np.float64)
+    polar = abs(origin[:, 1]) > _POLAR_DEGREES
+    if polar.any():
+        east, north = points[polar].T
+        azimuth, distance = np.degrees(np.arctan2(east, north)), np.hypot(east, north)
+        placed[polar] = np.stack(ELLIPSOID.fwd(*origin[polar].T, azimuth, distance)[:2], axis=-1)
+    return placed
 
 
 def _painted_blocks(

@@ -12,23 +12,21 @@ from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
+import geopandas
 import pyogrio  # type: ignore[import-untyped]
 import pystac
 import shapely
 from pyproj import CRS
 from pystac.extensions.projection import ProjectionExtension
-from shapely.affinity import translate
-from shapely.geometry.base import BaseGeometry
-from shapely.geometry.polygon import orient
 
 from lim_keras import __version__
 from lim_keras.bundle.info import STAC_FILE, BundleInfo
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file, write_text
+from lim_keras.inventory.antimeridian import bounding_box, cut_at_antimeridian, footprint, leaves_world, to_degrees
 from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
 from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
-from lim_keras.raster.georeference import Georeference, RasterInfo
+from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.writer import Counts
 
 _TIME = "2000-01-01T00:00:00.000Z"  # recorded in GeoPackages, so that the same inventory gives the same bytes
@@ -38,7 +36,8 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
     """Write an inventory atomically, in the format of the suffix; the same inventory always gives the same bytes.
 
     An inventory without landslides is written, too; as GeoJSON, it has no columns. GeoJSON is in longitude and latitude
-    (RFC 7946), or in pixels if the scene has no CRS. `layer` is the name of the layer in a GeoPackage, and of the
+    (RFC 7946), cut at the antimeridian. It is in pixels if the scene has no CRS, and in units of the CRS if that has no
+    longitude and latitude. `layer` is the name of the layer in a GeoPackage, and of the
     collection in GeoJSON.
 
     Raises:
@@ -74,23 +73,28 @@ def write_style(path: str | os.PathLike[str]) -> Path:
 def _write_geopackage(inventory: Inventory, path: Path, layer: str) -> None:
     with _fixed_time():
         # GDAL of older QGIS versions warns about newer versions of the format.
-        _write(inventory, path, layer, driver="GPKG", VERSION="1.2")
+        _write(inventory.frame, path, layer, driver="GPKG", VERSION="1.2")
 
 
 def _write_geojson(inventory: Inventory, path: Path, layer: str) -> None:
-    rfc = "YES" if inventory.crs else "NO"
-    _write(inventory, path, layer, driver="GeoJSON", RFC7946=rfc, SIGNIFICANT_FIGURES="10")
+    frame, degrees = inventory.frame, to_degrees(inventory.frame.geometry.to_numpy(), inventory.crs)
+    rfc, kind = "YES", "Polygon"
+    if degrees is None:
+        rfc, frame = "NO", frame.set_crs(None, allow_override=True)
+    elif (beyond := leaves_world(degrees)).any():
+        kind, frame = "Unknown", frame.set_geometry(cut_at_antimeridian(degrees, beyond), crs="OGC:CRS84")
+    _write(frame, path, layer, kind, driver="GeoJSON", RFC7946=rfc, SIGNIFICANT_FIGURES="10")
 
 
 def _write_parquet(inventory: Inventory, path: Path, layer: str) -> None:
     inventory.frame.to_parquet(path, index=False)
 
 
-def _write(inventory: Inventory, path: Path, layer: str, **options: str) -> None:
+def _write(frame: geopandas.GeoDataFrame, path: Path, layer: str, kind: str = "Polygon", **options: str) -> None:
     path.unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-        pyogrio.write_dataframe(inventory.frame, path, layer=layer, geometry_type="Polygon", **options)
+        pyogrio.write_dataframe(frame, path, layer=layer, geometry_type=kind, **options)
 
 
 @contextmanager
@@ -110,7 +114,6 @@ _WRITERS: dict[str, Callable[[Inventory, Path, str], None]] = {
 }
 
 _PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
-_POINTS_PER_SIDE = 20
 _POLYGONS = "Landslide polygons"
 _MASK = "Landslide mask: 1 landslide, 0 background, 255 no data"
 
@@ -194,12 +197,12 @@ def describe_inventory(
     `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`,
     or absolute without it.
     """
-    name, footprint = PurePath(scene.path), _footprint(scene)
+    name, area = PurePath(scene.path), footprint(scene)
     created = datetime.fromisoformat(str(summary["created"]))
     item = pystac.Item(
         id=f"{name.stem}_landslides",
-        geometry=None if footprint is None else shapely.geometry.mapping(footprint),
-        bbox=None if footprint is None else _bbox(footprint),
+        geometry=None if area is None else shapely.geometry.mapping(area),
+        bbox=None if area is None else bounding_box(area),
         datetime=created,
         properties={
             "title": f"Landslides in {name.name}",
@@ -251,37 +254,3 @@ def _href(path: Path | str, folder: Path | None) -> str:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive
         return path.resolve().as_posix()
-
-
-def _footprint(scene: RasterInfo) -> BaseGeometry | None:
-    """Return the outline of the raster in degrees, cut at the antimeridian; None where its position is unknown."""
-    ground = Georeference.of(scene)
-    if ground.to_degrees is None:
-        return None
-    width, height = scene.width, scene.height
-    ring = shapely.Polygon([(0, 0), (0, height), (width, height), (width, 0)])
-    points = ground.degrees(shapely.get_coordinates(shapely.segmentize(ring, max(width, height) / _POINTS_PER_SIDE)))
-    return _cut(points) if np.isfinite(points).all() else None
-
-
-def _cut(points: Any) -> BaseGeometry:
-    """Make a polygon of points (n, 2) in degrees; two where it crosses the antimeridian (RFC 7946, 3.1.9)."""
-    longitudes = points[:, 0]
-    crosses = np.ptp(longitudes) > 180
-    if crosses:
-        points = np.stack([np.where(longitudes < 0, longitudes + 360, longitudes), points[:, 1]], axis=-1)
-    around = shapely.Polygon(points)
-    if around.bounds[2] <= 180:
-        return orient(around)
-    west = around.intersection(shapely.box(-180, -90, 180, 90))
-    east = translate(around.intersection(shapely.box(180, -90, 540, 90)), -360)
-    parts = [orient(part) for part in (west, east) if part.geom_type == "Polygon" and part.area]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-def _bbox(footprint: BaseGeometry) -> list[float]:
-    """Return west, south, east, north; west > east where the antimeridian lies between (RFC 7946, 5.2)."""
-    if footprint.geom_type == "MultiPolygon":
-        west, east = footprint.geoms
-        return [west.bounds[0], footprint.bounds[1], east.bounds[2], footprint.bounds[3]]
-    return list(footprint.bounds)

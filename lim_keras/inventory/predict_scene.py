@@ -205,7 +205,7 @@ class _SceneTask:
         options, model = self._options, self._model
         with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
             with self._recorded_warnings():
-                check_place(reader)
+                check_place(self._reader)
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._reader, model.info, options, of_maps=True)
             return predict_maps(model, reader, self._work, options=options, identity=same, progress=progress)

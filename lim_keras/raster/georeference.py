@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.env import Env
+from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
-from rasterio.warp import transform as transform_points
 
 from lim_keras.raster.windows import Box
 
@@ -82,37 +82,38 @@ class Georeference:
         transform: from pixels to units of the CRS; to (column, -row) for a scene without a georeference, as in QGIS.
         crs: coordinate reference system; "" if there is none.
         gsd_m: ground sample distance in metres; None if unknown.
+        located: the CRS gives a position on the earth for the scene.
     """
 
     transform: Affine
     crs: str
     gsd_m: float | None
+    located: bool = True
 
     @classmethod
     def of(cls, info: RasterInfo, gsd_m: float | None = None) -> Georeference:
         """Take the georeference of a raster; `gsd_m` is used if the raster has no ground sample distance."""
         if info.transform is None:
             return cls(Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "", gsd_m)
-        return cls(info.transform, info.crs, info.gsd_m or gsd_m)
+        ground = cls(info.transform, info.crs, info.gsd_m or gsd_m)
+        centre = np.array([[info.width / 2, info.height / 2]])
+        located = ground.to_degrees is not None and bool(np.isfinite(ground.degrees(centre)).all())
+        return ground if located else replace(ground, located=False)
 
-    @cached_property
+    @property
     def to_degrees(self) -> Transformer | None:
         """Transformer from the CRS to longitude and latitude (WGS 84); None without a CRS or off the earth's surface.
 
         A local (engineering) CRS, a CRS of another planet and a geocentric CRS give no longitude and latitude.
         """
-        if not self.crs:
-            return None
-        try:
-            if pyproj.CRS.from_user_input(self.crs).is_geocentric:
-                return None
-            return Transformer.from_crs(self.crs, _LONGITUDE_LATITUDE, always_xy=True)
-        except ProjError:
-            return None
+        return _to_degrees(self.crs) if self.crs and self.located else None
 
     @property
     def scale_m(self) -> float:
         """Metres per coordinate unit, for a scene without longitude and latitude; NaN if unknown."""
+        unit = _local_unit(pyproj.CRS.from_user_input(self.crs)) if self.crs else None
+        if unit is not None:
+            return unit
         return math.nan if self.gsd_m is None else self.gsd_m / math.sqrt(abs(self.transform.determinant))
 
     def place(self, points: Floats) -> Floats:
@@ -229,17 +230,15 @@ def ground_sides(crs: Any, transform: Affine, column: float, row: float) -> Floa
     In a local CRS they are metres along its axes. None outside the area of the CRS, and in a geocentric CRS.
     """
     if not (crs.is_projected or crs.is_geographic):
-        unit = _local_unit(crs)
+        unit = _local_unit(pyproj.CRS.from_wkt(crs.to_wkt()))
         return None if unit is None else axes(transform) * unit
-    corners = [_place(transform, *point) for point in ((column, row), (column + 1, row), (column, row + 1))]
-    try:
-        longitudes, latitudes = transform_points(crs, _LONGITUDE_LATITUDE, *zip(*corners, strict=True))
-    except RasterioError:
+    ground = Georeference(transform, crs.to_wkt(), None)
+    if ground.to_degrees is None:
         return None
-    if not np.isfinite([longitudes, latitudes]).all():
+    corners = ground.degrees(np.array([(column, row), (column + 1, row), (column, row + 1)], np.float64))
+    if not np.isfinite(corners).all():
         return None
-    start = [longitudes[0]] * 2, [latitudes[0]] * 2
-    azimuth, _, metres = ELLIPSOID.inv(*start, longitudes[1:], latitudes[1:])
+    azimuth, _, metres = ELLIPSOID.inv(*corners[[0, 0]].T, *corners[1:].T)
     angle = np.radians(azimuth)
     sides = np.stack([np.sin(angle), np.cos(angle)], axis=-1) * np.reshape(metres, (2, 1))
     return sides if _area(sides) > 0 else None
@@ -255,10 +254,34 @@ def axes(transform: Affine) -> Floats:
     return np.array([[transform.a, transform.d], [transform.b, transform.e]])
 
 
-def _local_unit(crs: Any) -> float | None:
+@lru_cache(maxsize=64)
+def _to_degrees(crs: str) -> Transformer | None:
+    try:
+        if pyproj.CRS.from_user_input(crs).is_geocentric:
+            return None
+        return Transformer.from_crs(crs, _LONGITUDE_LATITUDE, always_xy=True)
+    except ProjError:
+        return None
+
+
+def _local_unit(crs: pyproj.CRS) -> float | None:
     """Return metres per unit of a local (engineering) CRS; None for another kind of CRS."""
-    local = pyproj.CRS.from_wkt(crs.to_wkt())
-    return float(local.axis_info[0].unit_conversion_factor) if local.is_engineering and local.axis_info else None
+    return float(crs.axis_info[0].unit_conversion_factor) if crs.is_engineering and crs.axis_info else None
+
+
+def name_of(crs: str) -> str:
+    """Return the name of a CRS."""
+    return str(pyproj.CRS.from_user_input(crs).name)
+
+
+def fits_geotiff(crs: str) -> bool:
+    """Return whether a GeoTIFF can hold a CRS; derived CRS, such as degrees with a rotated pole, do not fit."""
+    pixel = {"width": 1, "height": 1, "count": 1, "dtype": "uint8", "transform": Affine(1, 0, 9, 0, -1, 9)}
+    with Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as file:
+        with file.open(driver="GTiff", crs=CRS.from_user_input(crs), **pixel):
+            pass
+        with file.open() as back:
+            return back.crs is not None
 
 
 def same_crs(one: str, other: str) -> bool:

@@ -250,7 +250,7 @@ def _total_area(inventory: geopandas.GeoDataFrame, georeference: Georeference) -
         parts = parts[parts.geom_type == "Polygon"]
         area = float(polygon_areas_m2(parts, scale_m).sum())
     if math.isnan(area):
-        return f"{inventory.area.sum() / abs(georeference.transform.determinant):,.0f} px"
+        return f"{shapely.area(inventory.geometry.to_numpy()).sum() / abs(georeference.transform.determinant):,.0f} px"
     return f"{area / 1e6:,.3g} km²" if area >= 1e5 else f"{area:,.0f} m²"
 
 
