@@ -113,14 +113,14 @@ def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *,
         chosen = {name: chosen[name] for name in names if name in chosen}
     facts = {
         "scene": [PurePath(scene.name).name, *scene.fingerprint],
-        "bundle": [model.config_hash, sorted((name, record.sha256) for name, record in model.files.items())],
+        "bundle": model.digest(),
         "options": chosen,
         "dem": None if dem is None else _fingerprint(dem),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _fingerprint(raster: StrPath) -> list[int]:
+def _fingerprint(raster: StrPath) -> list[Any]:
     with RasterReader(raster) as reader:
         return reader.fingerprint
 

@@ -23,6 +23,7 @@ from rasterio.windows import Window as RasterWindow
 from lim_keras.errors import DataError
 from lim_keras.raster.averages import Span, average
 from lim_keras.raster.diagnosis import unreadable
+from lim_keras.raster.fingerprint import fingerprint
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
 from lim_keras.raster.opening import explained, gdal_name, gdal_settings, is_remote, open_dataset
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
@@ -101,14 +102,11 @@ class RasterReader:
         # In a URL, `!` separates an archive from the file in it; `?` and `#` end the path.
         return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", self.name) if is_remote(self.name) else self.name).stem
 
-    @property
-    def fingerprint(self) -> list[int]:
-        """Numbers that change with the content: size and change time of a local file, else width, height and bands."""
-        try:
-            status = Path(self.name).stat()
-        except OSError:
-            return [self._file.width, self._file.height, self._file.count]
-        return [status.st_size, status.st_mtime_ns]
+    @cached_property
+    def fingerprint(self) -> list[Any]:
+        """JSON values that change with the content; see `lim_keras.raster.fingerprint.fingerprint`."""
+        with self._lock, explained(self.name):
+            return fingerprint(self._file, self.name)
 
     @property
     def count(self) -> int:

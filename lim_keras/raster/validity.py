@@ -141,7 +141,8 @@ class Validity:
 
 def is_marked(dataset: Any) -> bool:
     """Return whether a dataset has a nodata value, a mask or an alpha band that GDAL follows."""
-    return any(flags != [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+    with_flags = any(flags != [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+    return with_flags or ColorInterp.alpha in dataset.colorinterp
 
 
 @contextmanager
