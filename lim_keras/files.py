@@ -139,25 +139,17 @@ def prepare_file(path: Path, argument: str = "") -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror}). {_advice('file', argument)}") from error
 
 
+def check_new_file(path: Path, argument: str) -> None:
+    """Raise DataError if something lies at a path. The error asks the user to change `argument`."""
+    if path.exists() or path.is_symlink():
+        raise DataError(
+            f"{path}: exists and would be replaced. Move it away, or give another file as `{argument}`. Nothing was "
+            "written."
+        )
+
+
 def _advice(kind: str, argument: str) -> str:
     return f"Give another {kind} as `{argument}`." if argument else f"Give another {kind}."
-
-
-def check_replaceable(path: Path, marker: str) -> None:
-    """Refuse to replace a folder of foreign files.
-
-    Args:
-        path: folder that will be written.
-        marker: a file that every folder of its kind holds.
-
-    Raises:
-        BundleError: the folder holds files, but not the marker.
-    """
-    if path.is_dir() and not (path / marker).exists() and any(path.iterdir()):
-        raise BundleError(
-            f"{path}: expected a folder with {marker}, an empty one or none, because it is replaced as a whole. "
-            "Received: a folder of other files, which would be lost. Give another folder."
-        )
 
 
 @contextmanager

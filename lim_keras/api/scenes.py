@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lim_keras.api.bundles import CONVERSIONS, TileIds, as_count, as_ids, as_path, load_bundle, public
+from lim_keras.api.places import report_places
 from lim_keras.api.training import as_tiles
 from lim_keras.errors import ConfigError
-from lim_keras.files import StrPath, make_folder, prepare_file
+from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def evaluate(
     tile: int | None = None,
     json_file: StrPath | None = None,
     figures: StrPath | None = None,
+    wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
     """Evaluate a bundle on whole tiles, on random windows, and on a scene, at its stored threshold.
@@ -210,7 +212,9 @@ def evaluate(
         bands: this argument and all others up to `tile` are as for `predict_scene`. `tta` applies to tiles and windows,
             too.
         json_file: JSON file for all scores.
-        figures: folder for pictures of the best and the worst samples.
+        figures: folder for pictures of the best and the worst samples. Files of other origin, and files that changed
+            since an earlier call wrote them, are never replaced, neither here nor as `json_file`.
+        wait: wait for the end of another call that writes the same files; False: raise an error.
         progress: receives the progress of each protocol; None: a bar on a terminal.
 
     Returns:
@@ -234,31 +238,29 @@ def evaluate(
     ids = as_ids("tile_ids", tile_ids)
     json_path = None if json_file is None else as_path("json_file", json_file)
     folder = None if figures is None else as_path("figures", figures)
-    if json_path is not None:
-        prepare_file(json_path, "json_file")
-    if folder is not None:
-        make_folder(folder, "figures")
-    load_tensorflow()
-    from lim_keras.evaluation.bundle_report import evaluate_bundle
+    protocols = [*(() if tiles is None else ("tiles", "windows")), *(() if scene is None else ("scene",))]
+    with report_places(json_path, folder, protocols, wait=wait):
+        load_tensorflow()
+        from lim_keras.evaluation.bundle_report import evaluate_bundle
 
-    report = evaluate_bundle(
-        as_path("bundle", bundle) if isinstance(bundle, str | PathLike) else bundle,
-        None if tiles is None else as_tiles(tiles, progress),
-        tile_ids=ids,
-        scene=None if scene is None else as_path("scene", scene),
-        truth=None if truth is None else as_path("truth", truth),
-        settings=settings,
-        each_fold=each_fold,
-        options=options,
-        progress=_progress(progress),
-    )
-    if json_path is not None:
-        report.write_json(json_path)
-    if folder is None:
-        return report
-    from lim_keras.report.figures import write_report_figures
+        report = evaluate_bundle(
+            as_path("bundle", bundle) if isinstance(bundle, str | PathLike) else bundle,
+            None if tiles is None else as_tiles(tiles, progress),
+            tile_ids=ids,
+            scene=None if scene is None else as_path("scene", scene),
+            truth=None if truth is None else as_path("truth", truth),
+            settings=settings,
+            each_fold=each_fold,
+            options=options,
+            progress=_progress(progress),
+        )
+        if json_path is not None:
+            report.write_json(json_path)
+        if folder is None:
+            return report
+        from lim_keras.report.figures import write_report_figures
 
-    return replace(report, pictures=tuple(write_report_figures(report, folder)))
+        return replace(report, pictures=tuple(write_report_figures(report, folder)))
 
 
 @public

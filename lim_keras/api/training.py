@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lim_keras.api.bundles import TileIds, as_count, as_ids, as_path, public
+from lim_keras.api.places import json_place, locked, run_places
 from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
@@ -77,6 +78,7 @@ def dataset_report(
     size: int = 256,
     augmentation: AugmentationName = "paper",
     json_file: StrPath | None = None,
+    wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DatasetReport:
     """Count tiles and pixels, and measure imbalance and centre bias.
@@ -85,7 +87,9 @@ def dataset_report(
         tiles: tiles, or their path; see `read_tiles`.
         size: height and width to which masks are resized before they are counted, pixels.
         augmentation: "paper", "dihedral" or "none"; the counts after augmentation depend on it.
-        json_file: JSON file to write all counts and ratios to; None: no file.
+        json_file: JSON file to write all counts and ratios to; None: no file. A file that exists is replaced only if
+            an earlier call wrote it and nothing changed it since.
+        wait: wait for the end of another call that writes the same file; False: raise an error.
         progress: receives the progress of reading tiles; None: a bar on a terminal.
 
     Returns:
@@ -101,9 +105,12 @@ def dataset_report(
     size = as_count("size", size)
     from lim_keras.data.dataset_report import DatasetReport
 
-    report = DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
-    if json_file is not None:
-        report.write_json(as_path("json_file", json_file))
+    if json_file is None:
+        return DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
+    path = as_path("json_file", json_file)
+    with json_place(path, wait=wait):
+        report = DatasetReport.measure(as_tiles(tiles, progress), size, augmentation)
+        report.write_json(path)
     return report
 
 
@@ -134,12 +141,15 @@ def find_overlaps(tiles: Tiles, *, progress: ProgressCallback | None = None) -> 
 
 
 @public
-def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]], None] | None = None) -> DemoResult:
+def run_demo(
+    out: StrPath = "demo", *, jobs: int = 3, wait: bool = False, say: Callable[[list[Any]], None] | None = None
+) -> DemoResult:
     """Train five small models on tiles of a synthetic world, then evaluate them on a second world and map it.
 
     Args:
         out: folder of all results; an interrupted demo continues.
         jobs: number of folds trained in parallel.
+        wait: wait for the end of another call that works in the same folder; False: raise an error.
         say: callback that receives lists of tables and text lines during the demo; None: nothing is printed.
 
     Raises:
@@ -150,10 +160,11 @@ def run_demo(out: StrPath = "demo", *, jobs: int = 3, say: Callable[[list[Any]],
     """
     folder = as_path("out", out)
     jobs = as_count("jobs", jobs)
-    load_tensorflow()
-    from lim_keras.demo import run_demo as run
+    with locked(folder, "out", wait=wait):
+        load_tensorflow()
+        from lim_keras.demo import run_demo as run
 
-    return run(folder, say or (lambda parts: None), jobs)
+        return run(folder, say or (lambda parts: None), jobs)
 
 
 def as_tiles(tiles: Tiles, progress: ProgressCallback | None) -> TileSet:
@@ -174,6 +185,7 @@ def fit(
     export: StrPath | None = None,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
+    wait: bool = False,
     on_result: OnResult | None = None,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
@@ -192,6 +204,7 @@ def fit(
         encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
         start_from: single-model bundle that supplies the initial weights; test and validation tiles must not be among
             its training tiles.
+        wait: wait for the end of another call that works in the same folders; False: raise an error.
         on_result: callback that receives the scores before the bundle is loaded.
         progress: receives the progress; None: a bar on a terminal, otherwise one line per epoch.
 
@@ -207,15 +220,23 @@ def fit(
     Examples:
         >>> bundle = lk.fit("configs/bijie_edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
-    settings, known = _inputs(config, tiles, export, progress)
+    settings = _configuration(config)
     from lim_keras.training.run import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
-    sources = _sources(settings, encoder_weights, start_from)
-    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated, sources=sources)
-    _warm_start(prepared, start_from)
-    _train(prepared, encoder_weights, progress)
-    return _finish(prepared, export, on_result)
+    with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
+        sources = _sources(settings, encoder_weights, start_from)
+        prepared = begin_fit(
+            settings,
+            as_tiles(tiles, progress),
+            run=places.run,
+            test_ids=tested,
+            validation_ids=validated,
+            sources=sources,
+        )
+        _warm_start(prepared, start_from)
+        _train(prepared, encoder_weights, progress)
+        return _finish(prepared, places.bundle, on_result)
 
 
 @public
@@ -229,6 +250,7 @@ def cross_validate(
     jobs: int = 1,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
+    wait: bool = False,
     on_result: OnResult | None = None,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
@@ -248,6 +270,7 @@ def cross_validate(
         encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
         start_from: single-model bundle that supplies the initial weights of each fold; tiles of the run must not be
             among its training tiles.
+        wait: wait for the end of another call that works in the same folders; False: raise an error.
         on_result: callback that receives the scores before the bundle is loaded.
         progress: receives the number of finished folds; None: a bar on a terminal, otherwise one line per epoch.
 
@@ -262,16 +285,16 @@ def cross_validate(
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
     """
     jobs = as_count("jobs", jobs)
-    settings, known = _inputs(config, tiles, export, progress)
+    settings, tested = _configuration(config), as_ids("test_ids", test_ids) or ()
+    from lim_keras.training.cross_validation import train_folds
     from lim_keras.training.run import begin_cross_validation
 
-    tested, sources = as_ids("test_ids", test_ids) or (), _sources(settings, encoder_weights, start_from)
-    prepared = begin_cross_validation(settings, known, run=run, test_ids=tested, sources=sources)
-    _warm_start(prepared, start_from)
-    from lim_keras.training.cross_validation import train_folds
-
-    train_folds(prepared, jobs=jobs, encoder_weights=encoder_weights, progress=progress)
-    return _finish(prepared, export, on_result)
+    with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
+        sources, known = _sources(settings, encoder_weights, start_from), as_tiles(tiles, progress)
+        prepared = begin_cross_validation(settings, known, run=places.run, test_ids=tested, sources=sources)
+        _warm_start(prepared, start_from)
+        train_folds(prepared, jobs=jobs, encoder_weights=encoder_weights, progress=progress)
+        return _finish(prepared, places.bundle, on_result)
 
 
 @public
@@ -286,6 +309,7 @@ def distill(
     export: StrPath | None = None,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
+    wait: bool = False,
     on_result: OnResult | None = None,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
@@ -310,33 +334,38 @@ def distill(
     Examples:
         >>> student = lk.distill("exported_models/bijie", "configs/edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
-    ensemble = as_path("teacher", teacher)
-    settings, known = _inputs(config, tiles, export, progress)
+    ensemble, settings = as_path("teacher", teacher), _configuration(config)
     from lim_keras.training.run import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
-    sources = _sources(settings, encoder_weights, start_from, ensemble)
-    prepared = begin_fit(settings, known, run=run, test_ids=tested, validation_ids=validated, sources=sources)
-    _warm_start(prepared, start_from)
-    load_tensorflow()
-    from lim_keras.training.distillation import prepare_distillation
+    with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
+        sources = _sources(settings, encoder_weights, start_from, ensemble)
+        prepared = begin_fit(
+            settings,
+            as_tiles(tiles, progress),
+            run=places.run,
+            test_ids=tested,
+            validation_ids=validated,
+            sources=sources,
+        )
+        _warm_start(prepared, start_from)
+        load_tensorflow()
+        from lim_keras.training.distillation import prepare_distillation
 
-    _train(prepared, encoder_weights, progress, prepare_distillation(prepared, ensemble))
-    return _finish(prepared, export, on_result)
+        _train(prepared, encoder_weights, progress, prepare_distillation(prepared, ensemble))
+        return _finish(prepared, places.bundle, on_result)
 
 
-def _inputs(
-    config: Config, tiles: Tiles, export: StrPath | None, progress: ProgressCallback | None
-) -> tuple[RunConfig, TileSet]:
-    """Read and check the configuration and tiles of a run before TensorFlow is imported."""
+def _configuration(config: Config) -> RunConfig:
+    """Read and check the configuration of a run before TensorFlow is imported."""
     require_tensorflow()
-    from lim_keras.bundle.info import check_bundle_folder
     from lim_keras.config import RunConfig
 
-    settings = config if isinstance(config, RunConfig) else load_config(as_path("config", config))
-    if export is not None:
-        check_bundle_folder(as_path("export", export))
-    return settings, as_tiles(tiles, progress)
+    return config if isinstance(config, RunConfig) else load_config(as_path("config", config))
+
+
+def _path(name: str, value: StrPath | None) -> Path | None:
+    return None if value is None else as_path(name, value)
 
 
 def _sources(
@@ -366,7 +395,7 @@ def _warm_start(run: Run, bundle: StrPath | None) -> None:
         prepare_warm_start(run, as_path("start_from", bundle))
 
 
-def _finish(run: Run, export: StrPath | None, on_result: OnResult | None) -> Bundle:
+def _finish(run: Run, export: Path, on_result: OnResult | None) -> Bundle:
     load_tensorflow()
     from lim_keras.bundle.saved_model import load_bundle
     from lim_keras.training.finalize import finalize

@@ -29,7 +29,7 @@ from pydantic import (
 
 from lim_keras import __version__
 from lim_keras.errors import BundleError
-from lim_keras.files import check_replaceable, write_text
+from lim_keras.files import write_text
 from lim_keras.metrics.binary import Estimate
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
@@ -144,16 +144,6 @@ def model_folders(folds: int) -> list[str]:
 def is_bundle_name(name: str) -> bool:
     """Return whether a folder name is a valid bundle name."""
     return re.match(_NAME, name) is not None
-
-
-def check_bundle_folder(path: Path) -> None:
-    """Raise BundleError if the folder name is not a valid bundle name, or the folder holds files but no bundle."""
-    if not is_bundle_name(path.name):
-        raise BundleError(
-            f"{path}: expected a folder's name of letters, digits, `.`, `_` and `-`, which becomes the bundle's name. "
-            f"Received: {path.name!r}"
-        )
-    check_replaceable(path, INFO_FILE)
 
 
 class Part(BaseModel):

@@ -20,6 +20,7 @@ from lim_keras.cli.options import (
     Parsed,
     refuse_without,
     scene_options,
+    wait_option,
     with_options,
 )
 
@@ -156,6 +157,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
 @scene_options
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all scores.")
 @click.option("--figures", type=NEW_FOLDER, help="Folder for pictures of the best and the worst samples.")
+@wait_option
 def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: Path | None, **options: Any) -> None:
     """Evaluate BUNDLE (exported_models/NAME) at its stored threshold.
 

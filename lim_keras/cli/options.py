@@ -230,6 +230,18 @@ def validation_option(command: Function) -> Function:
     )
 
 
+def wait_option(command: Function) -> Function:
+    """Add the option `--wait`."""
+    return _add(
+        command,
+        click.option(
+            "--wait",
+            is_flag=True,
+            help="Wait for the end of another call that writes to the same place [default: end with an error].",
+        ),
+    )
+
+
 def _add(command: Function, *options: Callable[[Function], Function]) -> Function:
     for option in reversed(options):
         command = option(command)

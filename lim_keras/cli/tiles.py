@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lim_keras import api
-from lim_keras.cli.options import FOLDER, NEW_FILE, NEW_FOLDER, TILES, Command, run_options, validation_option
+from lim_keras.cli.options import (
+    FOLDER,
+    NEW_FILE,
+    NEW_FOLDER,
+    TILES,
+    Command,
+    run_options,
+    validation_option,
+    wait_option,
+)
 
 if TYPE_CHECKING:
     from lim_keras.training.finalize import RunResult
@@ -36,28 +45,36 @@ def data() -> None:
     help="Augmentation for the counts after augmentation.",
 )
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all counts and ratios.")
-def stats(tiles: Path, size: int, augmentation: Literal["paper", "dihedral", "none"], json_file: Path | None) -> None:
+@wait_option
+def stats(tiles: Path, **options: Any) -> None:
     """Count the tiles of DATA (a folder or a tiles.csv) and their pixels, and measure imbalance and centre bias."""
     from lim_keras.report.tables import dataset_tables, print_result
 
-    report = api.dataset_report(tiles, size=size, augmentation=augmentation, json_file=json_file)
-    print_result(dataset_tables(report))
+    print_result(dataset_tables(api.dataset_report(tiles, **options)))
 
 
 @data.command(cls=Command, short_help="Write a tiles.csv that groups tiles of the same ground.")
 @click.argument("tiles", metavar="DATA", type=TILES)
-@click.option("--out", required=True, type=NEW_FILE, help="Manifest to write, with the groups in its column `group`.")
+@click.option(
+    "--out",
+    required=True,
+    type=NEW_FILE,
+    help="Manifest to write, a new file, with the groups in its column `group`.",
+)
 def overlaps(tiles: Path, out: Path) -> None:
     """Find tiles of DATA that show the same ground, and write a tiles.csv that keeps them in one fold.
 
     Tiles without a georeference are compared by their pixels: about a minute for 2,000 tiles.
     """
     from lim_keras.data import group_overlaps, write_manifest
+    from lim_keras.files import check_new_file
     from lim_keras.report.tables import overlap_table, print_result
 
+    check_new_file(out, "out")
     known = api.read_tiles(tiles)
     found = api.find_overlaps(known)
     grouped = group_overlaps(known, found)
+    check_new_file(out, "out")  # again, because the search may take minutes
     write_manifest(grouped, out)
     print_result([overlap_table(grouped, found), f"manifest: {out}"])
 
@@ -65,19 +82,21 @@ def overlaps(tiles: Path, out: Path) -> None:
 @click.command(cls=Command)
 @click.option("--out", type=NEW_FOLDER, default=Path("demo"), show_default=True, help="Folder of all results.")
 @click.option("--jobs", type=click.IntRange(min=1), default=3, show_default=True, help="Folds trained at a time.")
-def demo(out: Path, jobs: int) -> None:
+@wait_option
+def demo(out: Path, jobs: int, wait: bool) -> None:
     """Make a synthetic world, train five small models on its tiles, evaluate their ensemble on a second world, and map
     it.
     """
     from lim_keras.report.tables import print_result
 
-    result = api.run_demo(out, jobs=jobs, say=print_result)
+    result = api.run_demo(out, jobs=jobs, wait=wait, say=print_result)
     print_result([f"landslide F1 on held-out tiles {result.f1:.3f}; {result.seconds:.0f} s; everything is in {out}"])
 
 
 @click.command(cls=Command)
 @run_options
 @validation_option
+@wait_option
 def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Train one model as CONFIG says, choose its threshold on the validation tiles, score it on the test tiles, and
     export it.
@@ -90,6 +109,7 @@ def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -
 @click.command(cls=Command)
 @run_options
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Folds trained at a time.")
+@wait_option
 def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Train k models as CONFIG says by stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).
 
@@ -103,6 +123,7 @@ def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) ->
 @click.argument("teacher", metavar="BUNDLE", type=FOLDER)
 @run_options
 @validation_option
+@wait_option
 def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Train one model as CONFIG says on the masks and on the probabilities of the ensemble BUNDLE, and export it.
 

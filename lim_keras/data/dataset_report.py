@@ -5,7 +5,6 @@ tiles, and after augmentation. Centre bias is how far landslide positions in til
 around their landslides, a mask that ignores the image can score well.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from lim_keras.data.folds import assign_folds
 from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Labels, TileSet, read_tile
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import write_text
+from lim_keras.seals import check_sealed, sealed_json
 
 SAMPLES_PER_LANDSLIDE_TILE: dict[AugmentationName, int] = {"paper": PAPER_RECIPES, "dihedral": 1, "none": 1}
 """Number of samples per landslide tile in an epoch."""
@@ -315,8 +315,14 @@ class DatasetReport:
         }
 
     def write_json(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_dict` as JSON. Raises DataError if the file cannot be written."""
-        write_text(Path(path), json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        """Write `to_dict` as JSON with a seal (`lim_keras.seals`).
+
+        Raises:
+            DataError: the file exists and is no unchanged report of an earlier call, or it cannot be written.
+        """
+        path = Path(path)
+        check_sealed(path.parent, [path.name], "json_file")
+        write_text(path, sealed_json(self.to_dict()))
 
 
 def _kind_figures(tiles: TileSet) -> dict[str, Any]:

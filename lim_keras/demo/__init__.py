@@ -15,8 +15,8 @@ from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_tile_ids
 from lim_keras.data.tiles import TileSet
+from lim_keras.demo.folder import FIGURES, IMBALANCE, REPORT, begin_demo_folder
 from lim_keras.demo.world import cut_tiles, make_world, write_world
-from lim_keras.errors import DataError
 from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
 from lim_keras.files import write_text
 from lim_keras.inventory.landslides import PredictOptions
@@ -52,13 +52,13 @@ class DemoResult:
 def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     """Make two worlds, train five folds on tiles of the first, evaluate and map the second with their ensemble."""
     started = time.monotonic()
-    _check_folder(folder)
+    begin_demo_folder(folder)
     say([heading("1. A synthetic world", ": mountains, fields, roads, and landslides on the slopes")])
     test_ids = _write_worlds(folder)
     tiles = read_tiles(folder / "tiles")
     dataset = DatasetReport.measure(tiles)
     ratios = {name.replace("_", " "): ratio for name, ratio in dataset.imbalance.ratios.items()}
-    imbalance_chart(ratios, folder / "imbalance.png")
+    imbalance_chart(ratios, folder / IMBALANCE)
     say(dataset_tables(dataset))
     say([heading("2. Five folds", ", each in its own process, and their ensemble")])
     with as_file(files("lim_keras.demo") / "demo.yaml") as config:
@@ -70,18 +70,13 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     bundle = load_bundle(exported)
     say([heading("3. Evaluation", " on a second world that no model has seen")])
     report = _evaluate(folder, bundle, tiles, test_ids, run.config.evaluation)
-    pictures = write_report_figures(report, folder / "figures")
+    pictures = write_report_figures(report, folder / FIGURES)
     say([*report_tables(report), *(f"picture: {path}" for path in pictures)])
-    report.write_json(folder / "evaluation.json")
+    report.write_json(folder / REPORT)
     say([heading("4. A landslide inventory", " of that world, with slopes")])
     say(_map_scene(folder, bundle))
     f1 = report.results[0].evaluation.scores("all").model["f1"].value
     return DemoResult(folder, f1, time.monotonic() - started)
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / "world").is_dir():
-        raise DataError(f"{folder} is not empty and holds no demo. Expected a new folder; give one as `out`.")
 
 
 def _write_worlds(folder: Path) -> Path:
@@ -131,4 +126,4 @@ def _draw_scene(folder: Path, threshold: float) -> Path:
     scene, truth = read_image(files / "scene.tif"), read_image(files / "labels.tif")[..., 0]
     probability = read_image(folder / "inventory" / "scene_probability.tif")[..., 0]
     gsd_m = read_info(files / "scene.tif").gsd_m
-    return scene_overview(scene, truth, probability, threshold, folder / "figures" / "scene.png", gsd_m=gsd_m)
+    return scene_overview(scene, truth, probability, threshold, folder / FIGURES / "scene.png", gsd_m=gsd_m)

@@ -1,6 +1,5 @@
 """Evaluate a bundle under every protocol."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +21,7 @@ from lim_keras.inference.maps import with_tta
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
+from lim_keras.seals import check_sealed, sealed_json
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,15 @@ class BundleReport:
         }
 
     def write_json(self, path: StrPath) -> Path:
-        """Write `to_dict` atomically and return the path."""
+        """Write `to_dict` atomically, with a seal (`lim_keras.seals`), and return the path.
+
+        Raises:
+            DataError: the file exists and is no unchanged report of an earlier call, or it cannot be written.
+        """
         path = Path(path)
         make_folder(path.parent)
-        return write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        check_sealed(path.parent, [path.name], "json_file")
+        return write_text(path, sealed_json(self.to_dict()))
 
 
 def _by_protocol(results: Sequence[ProtocolResult]) -> dict[str, Any]:

@@ -14,13 +14,17 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from tensorflow.core.protobuf import saved_model_pb2
 
 from lim_keras import __version__
-from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, check_bundle_folder, fold_name
+from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
+from lim_keras.bundle.replaceable import check_bundle_folder
 from lim_keras.bundle.saved_model import BASELINE_FILE, PAIR_FILE
 from lim_keras.errors import BundleError, LimKerasWarning
+from lim_keras.export.disk_errors import disk_errors
 from lim_keras.export.documents import write_documents
 from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.files import atomic_folder
@@ -193,6 +197,18 @@ def _save(graph: FoldGraph | EnsembleGraph, folder: Path, dtype: str) -> None:
     if takes_encoded_images(graph.bands, dtype):
         graph.encoded = signatures[ENCODED] = _encoded_function(graph)
     tf.saved_model.save(graph, str(folder), signatures=signatures, options=options)
+    _check_saved(folder)
+
+
+def _check_saved(folder: Path) -> None:
+    """Read the graph and every variable of a SavedModel; raise OSError if they are not whole."""
+    try:
+        saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+        variables = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        for name in variables.get_variable_to_shape_map():
+            variables.get_tensor(name)
+    except (DecodeError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise OSError(f"{folder.parent.name} does not hold what was written") from error
 
 
 class _FilePerFold(tf.train.experimental.ShardingCallback):
@@ -259,7 +275,7 @@ def write_bundle(
     if bands != [facts.bands]:
         raise BundleError(f"Expected `models` of {facts.bands} bands. Received: {len(models)} models, bands {bands}")
     check_bundle_folder(path)
-    with atomic_folder(path) as folder:
+    with disk_errors(path), atomic_folder(path) as folder:
         calibration = Calibration(facts.temperature, facts.bias)
         threshold, dtype = facts.threshold, facts.dtype
         graph = export_models(models, folder, calibration=calibration, threshold=threshold, half=half, dtype=dtype)

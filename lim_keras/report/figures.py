@@ -23,6 +23,7 @@ from lim_keras.files import make_folder
 from lim_keras.metrics.binary import Confusion, count
 from lim_keras.metrics.calibration import Reliability
 from lim_keras.report import style
+from lim_keras.seals import check_sealed
 
 if TYPE_CHECKING:
     from lim_keras.evaluation.bundle_report import BundleReport
@@ -86,9 +87,14 @@ def overlay_grid(
 
 
 def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> list[Path]:
-    """Write `<protocol>_best.png`, `<protocol>_worst.png` and `reliability.png`; skip figures without data."""
+    """Write `<protocol>_best.png`, `<protocol>_worst.png` and `reliability.png`; skip figures without data.
+
+    Raises:
+        DataError: a file exists that no earlier call wrote or that changed since, or a file cannot be written.
+    """
     folder = Path(folder)
     make_folder(folder)
+    check_report_figures(folder, [str(one.evaluation.protocol) for one in report.results])
     written = []
     for one in report.results:
         protocol, gallery = one.evaluation.protocol, one.gallery
@@ -99,6 +105,12 @@ def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> l
     diagrams = [(str(one.evaluation.protocol), one.evaluation.histogram.reliability()) for one in report.results]
     measured = {protocol: bars for protocol, bars in diagrams if bars}
     return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
+
+
+def check_report_figures(folder: Path, protocols: Sequence[str]) -> None:
+    """Raise DataError if figures of these protocols would replace files of the user."""
+    names = [f"{protocol}_{name}.png" for protocol in protocols for name in ("best", "worst")]
+    check_sealed(folder, [*names, "reliability.png"], "figures")
 
 
 def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> Path:

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file, make_folder
+from lim_keras.seals import is_sealed, seal_png
 
 DPI = 120
 INK, MUTED, GRID = "#22272e", "#6b7280", "#e3e6ea"
@@ -93,16 +94,23 @@ def headline(figure: Figure, text: str) -> Text:
 
 
 def save(figure: Figure, path: str | PathLike[str]) -> Path:
-    """Write a .png, .svg or .pdf file atomically; raise DataError for another suffix."""
+    """Write a .png, .svg or .pdf file atomically, a .png file with a seal; raise DataError for another suffix."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")
     make_folder(path.parent)
-    with atomic_file(path) as draft, warnings.catch_warnings():
+    with atomic_file(path, _check_picture) as draft, warnings.catch_warnings():
         # A character that no font holds is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(draft, dpi=DPI, facecolor="white")
+        if path.suffix.lower() == ".png":
+            seal_png(draft)
     return path
+
+
+def _check_picture(path: Path) -> None:
+    if path.suffix.lower() == ".png" and not is_sealed(path):
+        raise OSError("the picture does not hold what was written")
 
 
 def round_length(longest: float) -> float:

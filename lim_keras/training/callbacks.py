@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +19,19 @@ import tensorflow as tf
 
 from lim_keras.config import TrainingSection
 from lim_keras.errors import TrainingError
-from lim_keras.files import write_text
+from lim_keras.export.disk_errors import disk_errors
+from lim_keras.files import make_folder, write_text
 from lim_keras.losses import BinaryFocalLoss
 from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
+from lim_keras.ownership import file_hash
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
+from lim_keras.training.stored_models import save_weights
 
 STATE = "state.json"
 _PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3
+_WEIGHTS = re.compile(r"(best|latest)_\d{4,}\.weights\.h5")
+_DRAFT = re.compile(r"\.(best|latest)_\d{4,}\.weights\.\d+\.\d+\.partial(\.weights)?\.h5")
 
 
 @dataclass
@@ -33,12 +39,14 @@ class Progress:
     """State of training after an epoch, in `state.json`. The file is written after the weights: they are then complete.
 
     seeds: state of the random generators inside the model (dropout), which Keras does not save with the weights.
+    files: SHA-256 of the files of weights, by name; older versions did not store it.
     """
 
     epoch: int = 0
     best_f1: float = -1.0
     best_epoch: int = -1
     seeds: list[list[int]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -113,11 +121,14 @@ class Checkpoints(keras.callbacks.Callback):
     def restore(self) -> int:
         """Restore model, optimizer and history of the last complete epoch; return the number of finished epochs."""
         state = self._folder / STATE
+        for left in self._folder.glob(".*.partial*"):
+            if _DRAFT.fullmatch(left.name):  # of a killed call
+                left.unlink(missing_ok=True)
         if not state.exists():
             return 0
         try:
             self.progress = Progress(**json.loads(state.read_text(encoding="utf-8")))
-            self.model.load_weights(self._latest)
+            self._load(self._latest)
             for variable, seed in zip(_seed_variables(self.model), self.progress.seeds, strict=True):
                 variable.assign(seed)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -126,6 +137,22 @@ class Checkpoints(keras.callbacks.Callback):
             ) from error
         self._write_history()  # the process may have been killed between state and history
         return self.progress.epoch
+
+    def restore_best(self) -> None:
+        """Restore the weights of the epoch with the best validation F1."""
+        try:
+            self._load(self.best_weights)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise TrainingError(
+                f"{self.best_weights}: the checkpoint cannot be read ({error}). Remove the folder "
+                f"{self._folder} to train from the start."
+            ) from error
+
+    def _load(self, path: Path) -> None:
+        recorded = self.progress.files.get(path.name)
+        if recorded is not None and file_hash(path) != recorded:
+            raise ValueError(f"{path.name} is not what was saved; its SHA-256 differs")
+        self.model.load_weights(path)
 
     @property
     def stops(self) -> bool:
@@ -162,14 +189,21 @@ class Checkpoints(keras.callbacks.Callback):
             rate.assign(rate * _PLATEAU_FACTOR)
 
     def _write(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_weights(self._latest)
-        if self.progress.best_epoch == self.progress.epoch - 1:
-            self.model.save_weights(self.best_weights)
-        write_text(self._folder / STATE, json.dumps(asdict(self.progress)))
+        make_folder(self._folder)
+        progress = self.progress
+        files = {self._latest.name: save_weights(self.model, self._latest)}
+        if progress.best_epoch == progress.epoch - 1:
+            files[self.best_weights.name] = save_weights(self.model, self.best_weights)
+        elif self.best_weights.name in progress.files:
+            files[self.best_weights.name] = progress.files[self.best_weights.name]
+        progress.files = files
+        write_text(self._folder / STATE, json.dumps(asdict(progress)))
         self._write_history()
-        for stale in set(self._folder.glob("*.weights.h5")) - {self._latest, self.best_weights}:
-            stale.unlink()
+        # Other files in the folder are the user's.
+        ours = {path for path in self._folder.iterdir() if _WEIGHTS.fullmatch(path.name)}
+        with disk_errors(self._folder):
+            for stale in ours - {self._latest, self.best_weights}:
+                stale.unlink()
 
     def _write_history(self) -> None:
         write_text(self._folder.parent / "history.csv", history_csv(self.progress.history))

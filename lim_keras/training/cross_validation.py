@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from multiprocessing.process import BaseProcess
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from lim_keras.data.tiles import TileStore
 from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.evaluation.evaluator import sheet_predictions, tile_predictions
+from lim_keras.files import atomic_folder
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
@@ -43,18 +45,15 @@ def predict_out_of_fold(run: Run, fold: int) -> None:
     A model trained on windows predicts tiles laid out on sheets (`sheet_predictions`), which keep the landslide share
     of the data. A model trained on resized tiles predicts resized tiles.
     """
-    import keras
-
+    from lim_keras.export.disk_errors import disk_errors
     from lim_keras.models import network_stride
     from lim_keras.training.fit import MODEL, Predictor
+    from lim_keras.training.stored_models import read_model
 
     folder = run.fold_folder(fold) / OUT_OF_FOLD
     if folder.exists():
         return
-    partial = folder.with_name(f"{OUT_OF_FOLD}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    predict = Predictor(keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False))
+    predict = Predictor(read_model(run.fold_folder(fold) / MODEL))
     sampling, seed = run.config.sampling, run.config.seed
     store = TileStore(run.held_out_tiles(fold), sampling.gsd_m, run.config.gsd_m, cache="recent")
     if sampling.mode == "resized":
@@ -62,22 +61,34 @@ def predict_out_of_fold(run: Run, fold: int) -> None:
     else:
         multiple = max(64, network_stride(run.config.model.input_reduction))
         predictions = sheet_predictions(predict, store, seed=seed, multiple=multiple)
-    for prediction in predictions:
-        # Store logits, because float16 would round probabilities near 1 to 1.
-        inside = np.clip(prediction.probability, _SMALLEST, 1 - _SMALLEST)
-        logit = np.log(inside / (1 - inside)).astype(np.float16)
-        np.savez(partial / f"{prediction.sample.name}.npz", logit=logit, mask=prediction.sample.mask)
-    partial.rename(folder)
+    with disk_errors(folder), atomic_folder(folder) as draft:
+        for prediction in predictions:
+            # Store logits, because float16 would round probabilities near 1 to 1.
+            inside = np.clip(prediction.probability, _SMALLEST, 1 - _SMALLEST)
+            logit = np.log(inside / (1 - inside)).astype(np.float16)
+            np.savez(draft / f"{prediction.sample.name}.npz", logit=logit, mask=prediction.sample.mask)
+        for tile in run.held_out_tiles(fold):
+            _read_prediction(draft / f"{tile.tile_id}.npz")
 
 
 def read_out_of_fold(run: Run, fold: int, calibration: Calibration = UNCALIBRATED) -> Iterator[Prediction]:
     """Read the stored predictions of a fold's held-out tiles, calibrated; the samples have no images."""
     for tile in run.held_out_tiles(fold):
-        with np.load(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz") as stored:
-            logit, labels = stored["logit"].astype(np.float32), stored["mask"]
-        probability = expit(calibration.logit(logit).astype(np.float32))
+        stored, labels = _read_prediction(run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz")
+        probability = expit(calibration.logit(stored.astype(np.float32)).astype(np.float32))
         sample = Sample(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
         yield Prediction(sample, probability, everywhere(labels.shape))
+
+
+def _read_prediction(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["logit"], stored["mask"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: the stored prediction cannot be read ({error}). Remove the folder {path.parent}: the same "
+            "command predicts its tiles again."
+        ) from error
 
 
 def train_folds(

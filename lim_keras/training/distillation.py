@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,22 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.data.sampling import Example, Sampler
 from lim_keras.data.tiles import TileSet, TileStore, resample
-from lim_keras.errors import BundleError, ConfigError, LeakError
+from lim_keras.errors import BundleError, ConfigError, LeakError, TrainingError
 from lim_keras.evaluation.evaluator import sheet_predictions
+from lim_keras.export.disk_errors import disk_errors
+from lim_keras.files import atomic_folder, write_text
 from lim_keras.inference.maps import with_tta
 from lim_keras.metrics.keras_metrics import AllScores
+from lim_keras.training.record import bundle_digest
 from lim_keras.training.run import HELD_OUT, TEACHER, Run
 
 _HIGHEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """Band value of probability 1 for each data type."""
 
 _STEPS = 255
+
+_OF_TEACHER = "teacher.txt"
+"""File beside the predictions that holds the digest of the teacher."""
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -65,15 +70,24 @@ def prepare_distillation(run: Run, teacher: str | os.PathLike[str]) -> Distillat
     tiles = run.training_tiles(HELD_OUT)
     _check_teacher(run, info, teacher, tiles)
     folder = run.folder / TEACHER
-    if not folder.exists():
-        partial = folder.with_name(f"{TEACHER}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for fold, names in _by_fold(info, tiles).items():
-            predict = _predict(teacher, fold, run.config.distillation.tta)
-            _store_predictions(run, predict, tiles.subset(names), partial)
-        partial.rename(folder)
+    if folder.exists():
+        _check_stored(folder, teacher, info)
+    else:
+        with disk_errors(folder), atomic_folder(folder) as draft:
+            for fold, names in _by_fold(info, tiles).items():
+                predict = _predict(teacher, fold, run.config.distillation.tta)
+                _store_predictions(run, predict, tiles.subset(names), draft)
+            write_text(draft / _OF_TEACHER, bundle_digest(info) + "\n")
     return Distillation(folder, run.config.distillation.teacher_weight)
+
+
+def _check_stored(folder: Path, teacher: Path, info: BundleInfo) -> None:
+    """Raise TrainingError if the stored predictions are of another teacher; older run folders do not name it."""
+    kept = folder / _OF_TEACHER
+    if kept.exists() and kept.read_text(encoding="utf-8").strip() != bundle_digest(info):
+        raise TrainingError(
+            f"{folder} holds the predictions of another teacher than {teacher}. Give another folder as `run`."
+        )
 
 
 def _check_config(run: Run) -> None:
@@ -126,7 +140,20 @@ def _store_predictions(run: Run, predict: Predict, tiles: TileSet, folder: Path)
     config = run.config
     store = TileStore(tiles, config.sampling.gsd_m, config.gsd_m, cache="recent")
     for prediction in sheet_predictions(predict, store, seed=config.seed):
-        np.save(folder / f"{prediction.sample.name}.npy", np.rint(prediction.probability * _STEPS).astype(np.uint8))
+        path = folder / f"{prediction.sample.name}.npy"
+        np.save(path, np.rint(prediction.probability * _STEPS).astype(np.uint8))
+        _read_probability(path)
+
+
+def _read_probability(path: Path) -> NDArray[np.uint8]:
+    try:
+        stored: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise TrainingError(
+            f"{path}: the teacher's prediction cannot be read ({error}). Remove the folder {path.parent}: the same "
+            "command predicts again."
+        ) from error
+    return stored
 
 
 class DistillationStore(TileStore):
@@ -146,7 +173,7 @@ class DistillationStore(TileStore):
 
     def _decode(self, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         image, mask = super()._decode(position)
-        teacher = np.load(self._distillation.folder / f"{self.tiles[position].tile_id}.npy")
+        teacher = _read_probability(self._distillation.folder / f"{self.tiles[position].tile_id}.npy")
         if teacher.shape != mask.shape:
             teacher = resample(teacher[..., np.newaxis], mask, mask.shape)[0][..., 0]
         scaled = teacher * np.float32(_HIGHEST[str(image.dtype)] / _STEPS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +21,12 @@ from lim_keras.files import write_text
 from lim_keras.metrics.calibration import ImageBlindMask, best_threshold, fit_calibration, pool_histograms
 from lim_keras.models import network_stride
 from lim_keras.report.figures import training_curves
+from lim_keras.seals import sealed_json
 from lim_keras.training.cross_validation import read_out_of_fold
 from lim_keras.training.fit import MODEL, Predictor
-from lim_keras.training.run import CURVES, SUMMARIES, TEST, Run
+from lim_keras.training.run import CURVES, EXPORTS, SUMMARIES, TEST, Run
+from lim_keras.training.stored_models import read_model
 from lim_keras.training.warm_start import WarmStart
-
-EXPORTS = Path("exported_models")
-"""Default parent folder of bundles."""
 
 _BLIND_SIZE = 256
 
@@ -59,14 +57,14 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
         DataError: the held-out tiles hold no landslide or no background pixel.
         TrainingError: tiles changed since the run began.
     """
-    models = [keras.saving.load_model(run.fold_folder(fold) / MODEL, compile=False) for fold in run.held_out_folds]
+    models = [read_model(run.fold_folder(fold) / MODEL) for fold in run.held_out_folds]
     blind = blind_mask(run)
     evaluation = evaluate_run(run, models, blind)
     run.check_tiles()
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     write_bundle(path, _facts(run, evaluation, path.name), models, blind, half=run.config.export.half_size)
     summary = SUMMARIES[len(models) == 1]
-    write_text(run.folder / summary, json.dumps(_summary(run, evaluation), indent=2))
+    write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)
     return RunResult(run.folder, path, evaluation)
 

@@ -18,7 +18,8 @@ from lim_keras.data.pipeline import resized_batches, sheet_batches, training_bat
 from lim_keras.data.sampling import ResizedSampler, Sampler, WindowSampler
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
-from lim_keras.files import atomic_file, write_text
+from lim_keras.export.disk_errors import disk_errors
+from lim_keras.files import make_folder, write_text
 from lim_keras.losses import BinaryFocalLoss, DistillationLoss, FocalDiceLoss
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration
 from lim_keras.metrics.keras_metrics import AllScores
@@ -29,6 +30,7 @@ from lim_keras.report.progress import ProgressBar
 from lim_keras.training.callbacks import Checkpoints, TrainingProgress, Validation
 from lim_keras.training.distillation import Distillation, DistillationSampler, DistillationStore, MaskScores
 from lim_keras.training.run import Run
+from lim_keras.training.stored_models import save_model
 from lim_keras.training.warm_start import warm_start_weights
 
 FILE = "precision.txt"
@@ -195,14 +197,14 @@ def train_model(
     result = folder / MODEL
     if result.exists():
         return result
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "run")
     keras.utils.set_random_seed(run.config.seed)
     if run.config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     with precision(choose_precision(run.config.training.precision, folder)):
         model = _initial_model(run, encoder_weights)
         checkpoints = _fit(run, fold, model, distillation, progress or ProgressBar(transient=False))
-        model.load_weights(checkpoints.best_weights)
+        checkpoints.restore_best()
     _write_float32(run, model, result)
     return result
 
@@ -236,7 +238,7 @@ def _fit(
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
     if distillation is not None:
         sampler = DistillationSampler(sampler)
-    with shown.task(first):
+    with shown.task(first), disk_errors(folder):
         model.fit(
             training_batches(sampler, settings.batch_size, steps, settings.epochs, first_epoch=first),
             initial_epoch=first,
@@ -343,8 +345,7 @@ def _write_float32(run: Run, model: keras.Model, path: Path) -> None:
     """Write the weights in a float32 network, whatever the precision of training."""
     plain = _network(run, NO_WEIGHTS)
     plain.set_weights(model.get_weights())
-    with atomic_file(path) as draft:
-        plain.save(draft)
+    save_model(plain, path)
 
 
 class Predictor:

@@ -23,6 +23,7 @@ from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError, LimKerasWarning, TrainingError
 from lim_keras.files import make_folder, write_text
 from lim_keras.ownership import check_replaceable_files, file_hash
+from lim_keras.seals import check_sealed
 from lim_keras.training.record import RECORD, RunRecord, Sources
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
@@ -40,8 +41,8 @@ TEST = -1
 HELD_OUT = 0
 """Fold number of the validation tiles in a run of one model; its training tiles have no fold."""
 
-RUNS = Path("runs")
-"""Parent folder of runs for which no path is given."""
+RUNS, EXPORTS = Path("runs"), Path("exported_models")
+"""Parent folders of runs and of bundles for which no path is given."""
 
 _LABEL = "In masks, landslide is 1 (or 255) and background is 0. Give tiles of both classes."
 _CHOOSE = "Choose other tiles as `validation_ids`, with both classes on both sides, or give more tiles with landslides."
@@ -128,6 +129,7 @@ class Run:
             _adopt(folder, present)
             return cls.load(folder)
         record.check_sources(folder, present.sources)
+        check_sealed(folder, [CURVES, *SUMMARIES], "run")
         record.check_tiles(folder, tiles, present.tiles)
         begun = cls.load(folder)
         if [(one.image, one.mask) for one in begun.tiles] != [(one.image, one.mask) for one in tiles]:

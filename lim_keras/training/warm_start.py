@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import ModelSection
 from lim_keras.errors import BundleError, LeakError, TrainingError
-from lim_keras.files import write_text
+from lim_keras.export.disk_errors import disk_errors
+from lim_keras.files import atomic_folder, write_text
 from lim_keras.training.run import START, Run
 
 _FREE = ("encoder_weights", "dropout")
@@ -87,12 +88,11 @@ def prepare_warm_start(run: Run, start_from: str | os.PathLike[str]) -> None:
     _check_network(run, info, bundle)
     _check_leaks(run, info, bundle)
     weights = [np.asarray(weight, np.float32) for weight in load_bundle(bundle).saved_model.weights]
-    partial = run.folder / f"{START}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    np.savez(partial / "weights.npz", *weights)
-    write_text(partial / "start.json", json.dumps(asdict(start), indent=2))
-    partial.rename(run.folder / START)
+    folder = run.folder / START
+    with disk_errors(folder), atomic_folder(folder) as draft:
+        np.savez(draft / "weights.npz", *weights)
+        write_text(draft / "start.json", json.dumps(asdict(start), indent=2))
+        _read_weights(draft / "weights.npz")
 
 
 def warm_start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
@@ -100,8 +100,17 @@ def warm_start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
     path = run_folder / START / "weights.npz"
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        return [kept[f"arr_{number}"] for number in range(len(kept.files))]
+    return _read_weights(path)
+
+
+def _read_weights(path: Path) -> list[NDArray[np.float32]]:
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return [kept[f"arr_{number}"] for number in range(len(kept.files))]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: the stored weights cannot be read ({error}). Give another folder as `run`."
+        ) from error
 
 
 def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:

@@ -81,3 +81,24 @@ def test_tensorflow_stays_out(tmp_path, bijie_folder):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_files_of_the_user_are_never_replaced(tmp_path, bijie_folder):
+    data, report, manifest = bijie_folder(tmp_path / "data"), tmp_path / "stats.json", tmp_path / "tiles.csv"
+    assert run("stats", data, "--json", report).exit_code == 0
+    assert run("stats", data, "--json", report).exit_code == 0  # of an earlier call, unchanged
+    edited = report.read_text().replace('"tiles": 4', '"tiles": 5')
+    for content in (edited, "{}", '{"lim_keras_sha256": "x"}', "", "[" * 100_000):
+        report.write_text(content)
+        done = run("stats", data, "--json", report)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "stats.json (not written by lim-keras, or changed since). Nothing was written." in done.stderr
+        assert done.stderr.endswith("as --json.\n") and report.read_text() == content
+    manifest.write_text("mine")
+    done = run("overlaps", data, "--out", manifest)
+    assert done.exit_code == 1 and "tiles.csv: exists and would be replaced" in done.stderr
+    assert manifest.read_text() == "mine"
+    report.unlink()
+    report.symlink_to(tmp_path / "mine.json")
+    assert run("stats", data, "--json", report).exit_code == 1
+    assert not (tmp_path / "mine.json").exists()

@@ -252,7 +252,7 @@ def test_validation_without_landslides():
 def test_state_is_plain_json(tmp_path):
     epochs(checkpoints(tmp_path, network(dropout=0.5)), 0.2)
     written = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
-    assert set(written) == {"epoch", "best_f1", "best_epoch", "seeds", "history"}
+    assert set(written) == {"epoch", "best_f1", "best_epoch", "seeds", "files", "history"}
     assert len(written["seeds"]) == 1
 
 

@@ -232,7 +232,7 @@ def test_what_is_kept_is_not_made_again(finished):
 
 def test_what_a_killed_process_left_is_cleared(finished):
     run = finished()
-    partial = run.fold_folder(0) / "out_of_fold.partial"
+    partial = run.fold_folder(0) / ".out_of_fold.partial"
     partial.mkdir()
     (partial / "stranger.npz").write_bytes(b"?")
     predict_out_of_fold(run, 0)

@@ -1,0 +1,107 @@
+"""Checks and locks of the places that a public function writes to, before its work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.files import make_folder, prepare_file
+from lim_keras.lock import folder_lock
+from lim_keras.seals import check_sealed
+
+if TYPE_CHECKING:
+    from lim_keras.config import RunConfig
+
+
+@contextmanager
+def locked(path: Path, argument: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a file or folder, which need not exist, while the block runs.
+
+    The lock lies beside the path, because folders may be replaced as a whole.
+
+    Raises:
+        DataError: another call holds the lock, or the parent folder cannot be made.
+    """
+    path = Path(os.path.realpath(path))
+    make_folder(path.parent, argument)
+    with folder_lock(path.parent, entry=path.name, wait=wait, argument=argument):
+        yield
+
+
+@dataclass(frozen=True)
+class RunPlaces:
+    """Run folder and folder of the exported bundle."""
+
+    run: Path
+    bundle: Path
+
+
+@contextmanager
+def run_places(config: RunConfig, run: Path | None, export: Path | None, *, wait: bool) -> Iterator[RunPlaces]:
+    """Check and lock the folders of a training while the block runs; arguments as in `lim_keras.fit`.
+
+    Raises:
+        BundleError: the bundle's folder holds files of the user.
+        ConfigError: the bundle's folder holds the run folder.
+        DataError: another call works in one of the folders.
+    """
+    from lim_keras.bundle.replaceable import check_bundle_folder
+    from lim_keras.training.run import EXPORTS, RUNS
+
+    places = RunPlaces(
+        RUNS / config.name if run is None else run,
+        EXPORTS / config.name if export is None else export,
+    )
+    inner, outer = (Path(os.path.realpath(path)) for path in (places.run, places.bundle))
+    if outer == inner or outer in inner.parents:
+        raise ConfigError(
+            f"`export` {places.bundle} holds the run folder {places.run}, which would be lost when the bundle is "
+            "replaced. Give another folder as `export`."
+        )
+    check_bundle_folder(places.bundle, "export")
+    with ExitStack() as locks:
+        locks.enter_context(locked(places.run, "run", wait=wait))
+        locks.enter_context(locked(places.bundle, "export", wait=wait))
+        check_bundle_folder(places.bundle, "export")  # again, because the call before may have changed it
+        yield places
+
+
+@contextmanager
+def report_places(
+    json_file: Path | None, figures: Path | None, protocols: Sequence[str], *, wait: bool
+) -> Iterator[None]:
+    """Check and lock the files of a report while the block runs; arguments as in `lim_keras.evaluate`.
+
+    Args:
+        protocols: protocols whose figures will be written.
+
+    Raises:
+        DataError: files of the user would be replaced, files cannot be written, or another call writes them.
+    """
+    with ExitStack() as locks:
+        if json_file is not None:
+            make_folder(json_file.parent, "json_file")
+            locks.enter_context(json_place(json_file, wait=wait))
+        if figures is not None:
+            locks.enter_context(locked(figures, "figures", wait=wait))
+            make_folder(figures, "figures")
+            from lim_keras.report.figures import check_report_figures
+
+            check_report_figures(figures, protocols)
+        yield
+
+
+@contextmanager
+def json_place(path: Path, *, wait: bool) -> Iterator[None]:
+    """Check and lock the file of a JSON report, argument `json_file`, while the block runs; errors as above."""
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written (no such folder). Make it, or give another file as `json_file`.")
+    with locked(path, "json_file", wait=wait):
+        prepare_file(path, "json_file")
+        check_sealed(path.parent, [path.name], "json_file")
+        yield

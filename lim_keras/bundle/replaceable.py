@@ -1,0 +1,64 @@
+"""Check that a folder may be replaced by a new bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lim_keras.bundle.info import INFO_FILE, BundleInfo, is_bundle_name
+from lim_keras.errors import BundleError
+from lim_keras.ownership import file_hash, refusal, users_files
+
+_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""Files that file managers make."""
+
+
+def check_bundle_folder(path: Path, argument: str = "") -> None:
+    """Check that a folder may be replaced as a whole: a bundle without files of the user, an empty folder or none.
+
+    A file of a bundle is the user's if model.json does not list it, or if its content is not what was exported.
+
+    Args:
+        path: folder of the bundle that will be written.
+        argument: argument that gives the folder, for the error.
+
+    Raises:
+        BundleError: the folder's name is no valid bundle name, or the folder holds files of the user.
+    """
+    if not is_bundle_name(path.name):
+        raise BundleError(
+            f"{path}: expected a folder's name of letters, digits, `.`, `_` and `-`, which becomes the bundle's name. "
+            f"Received: {path.name!r}"
+        )
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / INFO_FILE).exists():
+        place = f" as `{argument}`" if argument else ""
+        raise BundleError(
+            f"{path}: expected a folder with {INFO_FILE}, an empty one or none, because it is replaced as a whole. "
+            f"Received: a folder of other files, which would be lost. Give another folder{place}."
+        )
+    names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
+    found = users_files(path, sorted(name for name in names if not _is_left_over(name)), *_records(path))
+    if found:
+        raise BundleError(refusal(path, found, argument))
+
+
+def bundle_record(info: BundleInfo) -> dict[str, str]:
+    """Return the SHA-256 of every file of a bundle except model.json, by its path inside the bundle."""
+    return {name: record.sha256 for name, record in info.files.items()}
+
+
+def _records(path: Path) -> list[dict[str, str]]:
+    """Return what an unchanged model.json lists, and its own hash; nothing if it was changed."""
+    try:
+        info = BundleInfo.read(path)
+    except BundleError:
+        return []
+    if info.sha256 != info.digest():
+        return [bundle_record(info)]
+    return [bundle_record(info), {INFO_FILE: file_hash(path / INFO_FILE)}]
+
+
+def _is_left_over(name: str) -> bool:
+    """Tell whether a file is a draft of a killed call, or made by a file manager."""
+    return any(part.startswith(".") and ".partial" in part for part in name.split("/")) or name in _SYSTEM
