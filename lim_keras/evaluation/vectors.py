@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import sqlite3
 import warnings
 import zipfile
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import geopandas
 import numpy as np
@@ -37,6 +40,7 @@ _RASTER = re.compile(r"\.(tiff?|png|jpe?g|img|vrt|jp2|asc)", re.IGNORECASE)
 _IN_ARCHIVE = re.compile(r"\.(gpkg|geojson|geojsonl|json|shp|fgb|kml|kmz|gml|tab|mif|sqlite|gdb|tiff?|png|img|asc)")
 _GEOJSON = (".geojson", ".json", ".geojsonl")
 _DEGREES = "EPSG:4326"
+_LARGEST = 1e15  # largest coordinate that is accepted; beyond it, differences of metres are lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ def find_source(path: Path) -> Source:
         return Source(path, name, True)
     if suffix != ".gpkg" and _VECTOR.fullmatch(suffix):
         return Source(path, name, False)
+    if name == str(path) and suffix == ".gpkg":
+        _check_database(path)
     try:
         RasterReader(name).close()
     except DataError:
@@ -133,6 +139,15 @@ def _archived(path: Path) -> str:
     return f"/vsizip/{path.absolute()}/{usable[0]}"
 
 
+def _check_database(path: Path) -> None:
+    """Refuse a damaged GeoPackage; rasterio prints a traceback where GDAL quotes bytes of it."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except (sqlite3.Error, UnicodeError) as error:
+        raise DataError(f"{path}: damaged, expected a GeoPackage ({error}). Replace it.") from error
+
+
 def _is_vector(name: str) -> bool:
     try:
         return bool(len(pyogrio.list_layers(name)))
@@ -150,12 +165,23 @@ def _read_layer(source: Source) -> GeoDataFrame:
             warnings.simplefilter("always")
             layer = _find_layer(name, source.path)
             frame = geopandas.read_file(name, layer=layer, columns=[], engine="pyogrio")
+            _check_finite(frame.geometry, source.path)
     except (RuntimeError, shapely.errors.ShapelyError) as error:
         reason = str(error).split("; It might help", 1)[0].rstrip(".")  # pyogrio's advice is about its own arguments
         raise DataError(f"{source.path}: cannot be read as polygons ({reason}). {_cure(source, error)}") from error
     for text in {str(one.message) for one in caught if "GFS file" not in str(one.message)}:
         warnings.warn(f"{source.path}: {text}", LimKerasWarning, stacklevel=5)
     return frame
+
+
+def _check_finite(geometries: GeoSeries, path: Path) -> None:
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    bad = np.unique(owner[~(np.abs(points) < _LARGEST).all(axis=-1)]).size  # not smaller: NaN, too
+    if bad:
+        raise DataError(
+            f"{path}: expected coordinates between -{_LARGEST:.0e} and {_LARGEST:.0e}. Received: NaN, infinite or "
+            f"larger ones in {bad} of {len(geometries)} geometries. Delete or repair these."
+        )
 
 
 def _find_layer(name: str, path: Path) -> str:

@@ -22,6 +22,7 @@ _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
 _SERVERS = r"(https?|ftp|s3|gs|az|adls?|abfs|oss|swift|w?e?b?hdfs)"
 _ARCHIVE = re.compile(r"/vsi(?:zip|gzip|tar|7z|rar|sparse|cached|curl_streaming)/(?=[^/])")
 _CACHE_BYTES = 128 * 2**20
+_MOST_PIXELS, _MOST_BANDS = 10**12, 4096  # a forged header may promise any size
 _CONNECT_S, _SILENCE_S = 30, 60
 _opening = threading.Lock()
 
@@ -74,14 +75,20 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
     """Open a rasterio dataset without NotGeoreferencedWarning.
 
     Raises:
-        DataError: mode is "r", and GDAL cannot open the raster, or a source of a VRT is missing.
+        DataError: mode is "r", and GDAL cannot open the raster, a source of a VRT is missing, or it is too large.
     """
     with silenced(NotGeoreferencedWarning):
         if mode != "r":
             return rasterio.open(name, mode, **profile)
         with explained(os.fspath(name)), rasterio.Env(**_network_limits()):
             dataset = rasterio.open(name, sharing=False, **profile)
-        if dataset.driver == "VRT" and is_vrt(Path(name)) and (problem := missing_source(Path(name))):
+        problem = missing_source(Path(name)) if dataset.driver == "VRT" and is_vrt(Path(name)) else None
+        if dataset.width * dataset.height > _MOST_PIXELS or dataset.count > _MOST_BANDS:
+            problem = (
+                f"expected at most {_MOST_PIXELS:.0e} pixels and {_MOST_BANDS} bands. Received: {dataset.width} x "
+                f"{dataset.height} px, {dataset.count} bands. Cut out the part to read."
+            )
+        if problem:
             dataset.close()
             raise DataError(f"{os.fspath(name)}: {problem}")
         return dataset
@@ -100,7 +107,7 @@ def explained(name: str | os.PathLike[str]) -> Iterator[None]:
     """Convert errors of rasterio to DataError."""
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, UnicodeError) as error:  # UnicodeError: a damaged file brings bytes into GDAL's message
         raise DataError(unreadable(os.fspath(name), error)) from error
 
 

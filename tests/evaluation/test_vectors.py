@@ -107,6 +107,11 @@ def test_archives_that_cannot_be_used(like: RasterInfo, tmp_path: Path) -> None:
             r"a.csv: cannot be read as polygons .*`ogr2ogr -nlt MULTIPOLYGON .*a_mended.gpkg .*a.csv`",
         ),
         ("a.tif", "text", r"a.tif: "),
+        ("a.gpkg", "text", r"a.gpkg: damaged, expected a GeoPackage \(file is not a database\)"),
+        *(
+            ("a.csv", f'id,WKT\n1,"POLYGON((0 0,{x} 0,1 1,0 0))"\n', r"-1e\+15 and 1e\+15\. Received: NaN.* in 1 of 1")
+            for x in ("nan", "1e300")
+        ),
     ],
 )
 def test_files_that_are_no_truth(name: str, content: str, message: str, like: RasterInfo, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,12 +157,20 @@ def _call(request: dict[str, Any]) -> int:
     if "arguments" in request:
         main(args=request["arguments"], prog_name="lim-keras")
         return 0
+    warnings.showwarning = _show_line
     try:
         print(repr(getattr(lim_keras, request["function"])(*request["values"]))[:1000])
     except LimKerasError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _show_line(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    from lim_keras.errors import LimKerasWarning
+
+    known = issubclass(category, LimKerasWarning)
+    print(f"Warning: {message}" if known else f"{where}: {category}: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

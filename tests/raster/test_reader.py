@@ -354,3 +354,18 @@ def test_a_ground_sample_distance_is_used_where_the_file_has_none(tmp_path: Path
 def test_a_source_that_is_no_raster() -> None:
     with pytest.raises(ConfigError, match=r"Expected a path, a URL or an open raster\. Received: 3"):
         RasterReader(3)
+
+
+@pytest.mark.parametrize(("width", "count"), [(1_000_001, 1), (10, 4097)])
+def test_a_header_that_promises_more_than_can_be_read(width: int, count: int, tmp_path: Path) -> None:
+    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{band + 1}"/>' for band in range(count))
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="{width}" rasterYSize="1000000">{bands}</VRTDataset>')
+    expected = rf"a\.vrt: expected at most 1e\+12 pixels and 4096 bands\. Received: {width} x 1000000 px, {count} bands"
+    with pytest.raises(DataError, match=expected):
+        RasterReader(tmp_path / "a.vrt")
+
+
+def test_names_and_messages_that_are_not_utf_8(tmp_path: Path, scene: Path) -> None:
+    scene.rename(tmp_path / "a\udcff.tif")
+    with pytest.raises(DataError, match=r"a.\.tif: "):
+        RasterReader(tmp_path / "a\udcff.tif")
