@@ -218,6 +218,8 @@ def _check(candidate: Candidate, decode: bool) -> _Checked | str:
         return str(error)
     except OSError as error:
         return f"{error.filename or candidate.image}: cannot be read ({error.strerror or error})."
+    except MemoryError as error:
+        return f"{candidate.image}: it or its mask does not fit in the memory ({error or 'no room'}). Cut it in tiles."
 
 
 def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:

@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import RasterInfo
-from lim_keras.raster.opening import silenced
+from lim_keras.raster.opening import explained, silenced
 from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
@@ -155,7 +155,7 @@ def read_info(path: str | os.PathLike[str]) -> RasterInfo:
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":
-        with RasterReader(path) as reader:
+        with explained(path), RasterReader(path) as reader:
             return reader.info
     header = read_header(path, kind)
     return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
@@ -204,7 +204,7 @@ def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":
-        with RasterReader(path) as reader:
+        with explained(path), RasterReader(path) as reader:
             return reader.valid()
     return _valid(*decode(path, kind))
 
@@ -252,7 +252,7 @@ def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
 @contextmanager
 def _tile_reader(path: Path) -> Iterator[RasterReader]:
     """Open a TIFF as the image of a tile."""
-    with RasterReader(path) as reader:
+    with explained(path), RasterReader(path) as reader:
         if reader.info.dtype not in IMAGE_DTYPES:
             raise DataError(
                 f"{path}: expected an image of {', '.join(IMAGE_DTYPES)}, but it is {reader.info.dtype}. "

@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp, Compression, MaskFlags
 
 from lim_keras.errors import DataError
 from lim_keras.raster.images import check_one_page, decode, file_format
+from lim_keras.raster.opening import explained
 from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
@@ -41,7 +42,7 @@ def read_labels(path: str | os.PathLike[str], *, marked: bool = False) -> Array:
     else:
         header, bands, marks = decode(path, kind)
         if header.palette is not None:
-            with RasterReader(path, bands=(1,)) as reader:
+            with explained(path), RasterReader(path, bands=(1,)) as reader:
                 bands = palette_labels(reader.pixels()[..., 0], header.palette, path)[..., np.newaxis]
     if marks is not None and not marked:
         _check_marks(marks, path)
@@ -58,7 +59,7 @@ def is_lossy(path: Path) -> bool:
     kind = file_format(path)
     if kind != "tiff":
         return kind == "jpeg"
-    with RasterReader(path) as reader:
+    with explained(path), RasterReader(path) as reader:
         return reader.dataset.compression is Compression.jpeg
 
 
@@ -93,7 +94,7 @@ def palette_labels(indices: Array, colours: Array, path: Path | str) -> Array:
 
 def _read_tiff(path: Path) -> tuple[Array, Array | None]:
     """Read bands (height, width, n), and alpha or internal mask (height, width), None without them."""
-    with RasterReader(path) as reader:
+    with explained(path), RasterReader(path) as reader:
         check_one_page(reader)
         bands, dataset = reader.pixels(), reader.dataset
         if reader.has_palette:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from lim_keras.errors import ConfigError, DataError
@@ -104,10 +105,11 @@ def silenced(category: type[Warning]) -> Iterator[None]:
 
 @contextmanager
 def explained(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Convert errors of rasterio to DataError."""
+    """Convert errors of rasterio, and those of GDAL that it passes on, to DataError."""
     try:
         yield
-    except (RasterioError, UnicodeError) as error:  # UnicodeError: a damaged file brings bytes into GDAL's message
+    # UnicodeError: a damaged file brings bytes into GDAL's message.
+    except (RasterioError, CPLE_BaseError, UnicodeError) as error:
         raise DataError(unreadable(os.fspath(name), error)) from error
 
 

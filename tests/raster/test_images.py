@@ -214,10 +214,10 @@ def test_threads_read_tiffs_without_a_place_in_peace(tmp_path):
     assert warnings.filters == before
 
 
-def test_a_local_grid_has_no_ground_sample_distance(tmp_path: Path) -> None:
+def test_a_local_grid_in_metres_has_a_ground_sample_distance(tmp_path: Path) -> None:
     local = 'LOCAL_CS["site",UNIT["metre",1]]'
     path = write_raster(
         tmp_path / "site.tif", np.zeros((4, 5), np.uint8), crs=local, transform=Affine(2, 0, 0, 0, -2, 0)
     )
     info = read_info(path)
-    assert info.gsd_m is None and info.crs
+    assert info.gsd_m == 2.0 and info.crs

@@ -1,5 +1,6 @@
 """Masks that can be read in two ways are refused; all others give the labels that were drawn."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DataError
+from lim_keras.raster.images import read_image
 from lim_keras.raster.masks import is_lossy, read_labels
 from lim_keras.raster.writer import write_raster
 
@@ -130,3 +132,15 @@ def test_jpeg_is_told_by_compression(tmp_path: Path) -> None:
     write_raster(tmp_path / "b.tif", large, **PLACE)
     Image.fromarray(large).save(tmp_path / "b.png")
     assert [is_lossy(tmp_path / name) for name in ("a.png", "a.tif", "b.tif", "b.png")] == [True, True, False, False]
+
+
+def test_a_damaged_directory_of_a_tiff(tmp_path: Path) -> None:
+    """GDAL opens such a file, and reports the damage at a later call."""
+    path = write_raster(tmp_path / "a.tif", WHITE, valid=SHAPE > 0, **PLACE)
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * entries, len(data) - 3)  # the directory of the mask
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"a\.tif: .*damaged.*directory"):
+        read_image(path)
