@@ -155,6 +155,8 @@ def examine(path: StrPath, source: RasterReader, boxes: Sequence[Box]) -> Values
     void = _void(distinct, metres, counts)
     known = metres[np.isfinite(metres) & (distinct != void)]
     same = float(known[0]) if len(known) == 1 and counts.sum() > 1 else None
+    if same is not None and void is None and distinct[np.isfinite(metres)][0] == 0:
+        void = 0.0  # a sea or an empty tile
     return Values(values.scale, values.offset, values.unit_m, void, same)
 
 

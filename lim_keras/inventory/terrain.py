@@ -152,11 +152,12 @@ class TerrainReader:
             )
         below = self._cells_below(self._scene.box)
         values = examine(self._path, reader, [] if below is None else self._dem.pieces(below))
-        self.same = values.same
+        self.same = values.same if values.void is None else None
         if values.surprising_void:
+            reason = "is far from all other elevations" if values.same != 0 else "is the only elevation"
             warnings.warn(
-                f"{self._path}: {values.void:g} is far from all other elevations of {self._scene.path}, so it is taken "
-                f"for no data. Say so in the file (`gdal_edit.py -a_nodata {values.void:g}`).",
+                f"{self._path}: {values.void:g} {reason} of {self._scene.path}, so it is taken for no data. Say so in "
+                f"the file (`gdal_edit.py -a_nodata {values.void:g}`).",
                 LimKerasWarning,
                 stacklevel=5,
             )

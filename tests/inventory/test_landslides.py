@@ -199,6 +199,18 @@ def test_a_model_without_relief_is_said(write_mask, mask, tmp_path):
         make_inventory(write_mask(mask), options=InventoryOptions(dem=dem, min_slope_deg=5))
 
 
+def test_a_model_of_zeros_is_void(write_mask, mask, tmp_path):
+    transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
+    dem = write_raster(tmp_path / "dem.tif", np.zeros((60, 60), np.int16), crs=UTM, transform=transform)
+    options = InventoryOptions(dem=dem, min_slope_deg=5, drop_flat=True)
+    with (
+        pytest.warns(LimKerasWarning, match=r"dem.tif: 0 is the only elevation of .*mask.tif.*-a_nodata 0"),
+        pytest.warns(LimKerasWarning, match=r"has no slope for 4 of 4 landslides"),
+    ):
+        found = make_inventory(write_mask(mask), options=options)
+    assert found.dropped_flat == 0 and found.frame.slope_unknown.all()
+
+
 def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
     path = write_mask([[0, 1]], crs="", transform=None)
     with pytest.raises(ConfigError, match=r"^valley.tif: its ground sample distance is unknown"):
