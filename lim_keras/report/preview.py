@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.attributes import polygon_areas_m2
-from lim_keras.raster.georeference import Georeference, RasterInfo, apply, inverse
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, axes, inverse
 from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.report import style
 
@@ -39,6 +39,7 @@ _COLOURS_IN = 1.6
 _LINE_PT, _CASING_PT, _RING_PT = 1.4, 2.7, 7.5
 _ENLARGED = 4
 _SQUARE_TOLERANCE = 0.01
+_NORTH_TOLERANCE = 10.0  # degrees between north and the upward direction
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,12 @@ class _View:
 
     @property
     def north_up(self) -> bool:
+        """Whether north is the upward direction of the picture, which it is not in most of a polar CRS."""
         a, b, _, d, e, _ = self.georeference.transform[:6]
-        return self.georeference.to_degrees is not None and b == d == 0 and a > 0 > e
+        if self.georeference.to_degrees is None or not (b == d == 0 and a > 0 > e):
+            return False
+        azimuth = self.georeference.pixel_sides(np.array([self.info.width / 2]), np.array([self.info.height / 2]))[2]
+        return bool(abs(azimuth[0]) <= _NORTH_TOLERANCE)
 
     @property
     def drawn_px(self) -> tuple[float, float]:
@@ -125,9 +130,12 @@ def _view(info: RasterInfo, georeference: Georeference) -> _View:
 
 
 def _pixel_sides(info: RasterInfo, georeference: Georeference) -> tuple[float, float] | None:
-    """Return width and height of the centre pixel in metres; they differ if the CRS is in degrees."""
+    """Return width and height of the centre pixel in metres, if they are known."""
     if georeference.to_degrees is None:
-        return None if georeference.gsd_m is None else (georeference.gsd_m, georeference.gsd_m)
+        if georeference.gsd_m is None:
+            return None
+        across, along = np.hypot(*axes(georeference.transform).T) * georeference.scale_m
+        return float(across), float(along)
     sides = georeference.pixel_sides(np.array([info.width / 2]), np.array([info.height / 2]))
     across, along = float(sides[0][0]), float(sides[1][0])
     if not math.isfinite(across * along):

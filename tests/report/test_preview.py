@@ -189,6 +189,22 @@ def test_a_site_grid_has_no_place_on_earth(tmp_path):
     assert preview._view(info, Georeference.of(info, 2.0)).pixel_m == (2.0, 2.0)
 
 
+def test_an_oblong_pixel_of_a_site_grid(tmp_path):
+    place = {"crs": 'LOCAL_CS["site grid",UNIT["foot",0.3048]]', "transform": Affine(2.0, 0, 0, 0, -6.0, 0)}
+    info = read_info(scene(tmp_path, **place))
+    view = preview._view(info, Georeference.of(info))
+    assert view.pixel_m == pytest.approx((0.6096, 1.8288))  # 2 and 6 feet
+    assert view.width_in / view.height_in == pytest.approx(90 * 2 / (60 * 6), rel=1e-2)
+
+
+@pytest.mark.parametrize(("longitude", "north_up"), [(0, True), (8, True), (45, False), (180, False)])
+def test_north_is_not_upward_in_most_of_a_polar_map(longitude, north_up, tmp_path):
+    # Meridians of EPSG:3031 run away from the pole, that of 0 degrees upward.
+    x, y = 1e6 * math.sin(math.radians(longitude)), 1e6 * math.cos(math.radians(longitude))
+    info = read_info(scene(tmp_path, crs="EPSG:3031", transform=Affine(2.0, 0, x, 0, -2.0, y)))
+    assert preview._view(info, Georeference.of(info)).north_up == north_up
+
+
 def test_a_turned_scene_has_no_north_arrow(tmp_path):
     info = read_info(scene(tmp_path, transform=Affine(2.0, 0.3, EAST, 0.3, -2.0, NORTH)))
     assert not preview._view(info, Georeference.of(info)).north_up
