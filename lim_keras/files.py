@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lim_keras.errors import BundleError, DataError
+from lim_keras.lock import folder_lock
 
 StrPath = str | os.PathLike[str]
 """Type of path arguments of public functions."""
@@ -120,6 +121,28 @@ def make_folder(folder: Path, argument: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}). {_advice('folder', argument)}") from error
+
+
+@contextmanager
+def locked_folder(folder: Path, *, wait: bool = False, argument: str = "") -> Iterator[None]:
+    """Make a folder, and hold its lock while the block runs. A new folder that is still empty at the end is deleted.
+
+    Args:
+        wait: wait for the end of another call, see `lim_keras.lock.folder_lock`.
+        argument: argument that gives the folder, for errors.
+
+    Raises:
+        DataError: the folder cannot be made or written, or another call holds its lock.
+    """
+    new = not folder.exists()
+    make_folder(folder, argument)
+    try:
+        with folder_lock(folder, wait=wait, argument=argument):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def prepare_file(path: Path, argument: str = "") -> None:

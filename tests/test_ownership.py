@@ -43,6 +43,6 @@ def test_one_error_names_all(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_text("abcd")
     (tmp_path / "b.gpkg").write_text("abc")
     check_replaceable_files(tmp_path, ["b.gpkg", "c"], {"b.gpkg": ABC})
-    listed = r"a\.tif \(changed since it was written\), b\.gpkg \(not written by lim-keras\)\. Nothing was written\. "
+    listed = r"a\.tif \(changed since it was written\), b\.gpkg \(not written by lim-keras\)\. Nothing was replaced\. "
     with pytest.raises(DataError, match=f"{tmp_path}: .*: {listed}Rename or move it, or give another folder as `out`"):
         check_replaceable_files(tmp_path, ["a.tif", "b.gpkg"], {"a.tif": ABC}, argument="out")

@@ -12,7 +12,7 @@ from lim_keras.api.bundles import CONVERSIONS, TileIds, as_count, as_ids, as_pat
 from lim_keras.api.places import report_places
 from lim_keras.api.training import as_tiles
 from lim_keras.errors import ConfigError
-from lim_keras.files import StrPath
+from lim_keras.files import StrPath, locked_folder
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def predict_scene(
     tta: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
+    wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
     """Map the landslides of one scene.
 
-    A repeated call with the same arguments keeps a finished scene and continues an interrupted one.
+    A repeated call with the same arguments keeps a finished scene and continues an interrupted one. Files that no
+    earlier call wrote, or that changed since, are never replaced.
 
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
@@ -88,6 +90,7 @@ def predict_scene(
         tta: average over the eight symmetries of each window; takes eight times as long.
         memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.
         tile: height and width of a window, pixels; None: as the memory allows.
+        wait: wait for the end of another call that works in `out`, instead of raising an error.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
     Returns:
@@ -96,10 +99,12 @@ def predict_scene(
     Raises:
         BundleError: the bundle is missing or damaged.
         ConfigError: invalid arguments.
-        DataError: the scene does not fit the model, or a file cannot be read or written.
+        DataError: the scene does not fit the model, a file cannot be read or written, another call works in `out`, or
+            the results would replace files of the user.
 
     Warns:
         DomainWarning: the scene differs from the training data.
+        LimKerasWarning: files of a finished scene changed since they were written.
 
     Examples:
         >>> result = lk.predict_scene("exported_models/bijie_edge", "scene.tif", "maps", min_area_m2=100, dem="dem.tif")
@@ -109,8 +114,9 @@ def predict_scene(
     from lim_keras.inventory.predict_scene import predict_scene as predict
     from lim_keras.report.preview import draw_preview
 
-    model, folder, shown = _model(bundle), as_path("out", out), _progress(progress)
-    return predict(model, _raster("scene", scene), folder, options, draw_preview=draw_preview, progress=shown)
+    source, folder, shown = _raster("scene", scene), as_path("out", out), _progress(progress)
+    with locked_folder(folder, wait=wait, argument="out"):
+        return predict(_model(bundle), source, folder, options, draw_preview=draw_preview, progress=shown)
 
 
 @public
@@ -138,6 +144,7 @@ def predict_scenes(
     tta: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
+    wait: bool = False,
     say: Callable[[str], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
@@ -147,7 +154,7 @@ def predict_scenes(
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
         scenes: rasters and folders of rasters, or one of them.
         out: folder of the results.
-        threshold: this argument and all others up to `tile` are as for `predict_scene`.
+        threshold: this argument and all others up to `wait` are as for `predict_scene`.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene; None: a bar on a terminal.
 
@@ -157,7 +164,8 @@ def predict_scenes(
     Raises:
         BundleError: the bundle is missing or damaged.
         ConfigError: invalid arguments.
-        DataError: no scene exists, or two would write the same files.
+        DataError: no scene exists, two would write the same files, another call works in `out`, or the results would
+            replace scenes or files of the user.
 
     Examples:
         >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
@@ -169,8 +177,9 @@ def predict_scenes(
 
     found = find_scenes(_scene_paths(scenes))
     folder = as_path("out", out)
-    model, shown = _model(bundle), _progress(progress)
-    return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)
+    with locked_folder(folder, wait=wait, argument="out"):
+        model, shown = _model(bundle), _progress(progress)
+        return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)
 
 
 @public

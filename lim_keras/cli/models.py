@@ -89,6 +89,7 @@ def _server(text: str) -> str:
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
 @scene_options
+@wait_option
 @click.option(
     "--server",
     type=Parsed("URL", _server),

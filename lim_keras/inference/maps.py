@@ -223,13 +223,13 @@ class Maps:
     def __enter__(self) -> Self:
         with self._explained():
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._write_state()  # first, because it marks the folder as one of these
             pixels = self._info.width * self._info.height
             fresh = os.O_TRUNC if self.done == 0 else 0
             for name in self._names:
                 file = os.open(self._folder / f"{name}.raw", os.O_RDWR | os.O_CREAT | fresh, 0o644)
                 self._files[name] = file
                 os.ftruncate(file, max(pixels * np.dtype(_MAPS[name]).itemsize, _SMALLEST_FILE))
-            self._write_state()
         return self
 
     def __exit__(self, *error: object) -> None:

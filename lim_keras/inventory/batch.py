@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import unicodedata
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lim_keras.bundle.protocol import SceneModel
-from lim_keras.errors import DataError, LimKerasError
+from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inventory.landslides import PredictOptions
-from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, predict_scene, read_summary
+from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, files_read, is_finished, predict_scene
+from lim_keras.inventory.result_files import (
+    ResultFiles,
+    is_case_blind,
+    read_summary,
+    result_endings,
+    users_document,
+)
+from lim_keras.ownership import refusal, sealed
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.opening import is_remote
+from lim_keras.raster.opening import is_remote, raster_stem
+
+_SUMMARY = "summary.json"
 
 _ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 
@@ -100,9 +112,12 @@ def predict_scenes(
         progress: receives the number of predicted pixels of each scene.
 
     Raises:
-        DataError: `out_dir` cannot be made, or `summary.json` cannot be written.
+        DataError: `out_dir` cannot be made, `summary.json` cannot be written, or a result would replace a file of the
+            user or a scene; this is checked before the first scene is predicted.
     """
+    options = options or PredictOptions()
     make_folder(out_dir, "out")
+    kept = _check_results(model, scenes, out_dir, options, preview=draw_preview is not None)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
     for number, scene in enumerate(scenes, start=1):
@@ -118,7 +133,57 @@ def predict_scenes(
             failures[scene] = f"{scene}: cannot be mapped into {out_dir} ({error})."
         if scene in failures:
             say(f"failed {failures[scene]}")
+    if kept:
+        summary = out_dir / _SUMMARY
+        warnings.warn(f"{summary}: kept as it is ({kept}).", LimKerasWarning, stacklevel=2)
+        return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _check_results(
+    model: SceneModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
+) -> str:
+    """Refuse to replace files of the user, and scenes of this call.
+
+    Returns:
+        Why `summary.json` is the user's and stays, where all scenes are finished; "" if it may be replaced.
+    """
+    endings = result_endings(options.formats, preview)
+    results = {scene: ResultFiles(out_dir, raster_stem(scene)) for scene in scenes}
+    _check_case(out_dir, results)
+    inputs, kept = files_read(*scenes, options.dem), users_document(out_dir / _SUMMARY)
+    found = {out_dir / _SUMMARY: kept} if kept else {}
+    finished = []
+    for scene, files in results.items():
+        if files.any_there(endings) and _is_finished(model, scene, out_dir, options, preview=preview):
+            finished.append(scene)
+        else:
+            found |= files.clashes([files.name(ending) for ending in endings], inputs)
+    if kept and len(finished) == len(scenes):
+        return kept
+    if found:
+        raise DataError(refusal(out_dir, found, "out"))
+    return ""
+
+
+def _is_finished(model: SceneModel, scene: Path, out_dir: Path, options: PredictOptions, *, preview: bool) -> bool:
+    try:
+        return is_finished(model, scene, out_dir, options, preview=preview)
+    except LimKerasError:  # the scene cannot be used; its own prediction says so
+        return False
+
+
+def _check_case(out_dir: Path, results: Mapping[Path, ResultFiles]) -> None:
+    """Refuse scenes whose results have the same names in the folder, where it does not tell A from a."""
+    names: dict[str, Path] = {}
+    for scene, files in results.items():
+        name = unicodedata.normalize("NFC", files.name("")).casefold()
+        other = names.setdefault(name, scene)
+        if other is not scene and is_case_blind(out_dir):
+            raise DataError(
+                f"{scene} and {other}: expected scenes of different names, because files are named after them, and "
+                f"{out_dir} does not tell upper from lower case. Rename one, or predict them into different folders."
+            )
 
 
 @dataclass(frozen=True)
@@ -141,4 +206,4 @@ def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failur
         "failed": {str(scene): reason for scene, reason in failures.items()},
         "predicted": [one.summary for one in predictions],
     }
-    return write_text(out_dir / "summary.json", json.dumps(content, indent=2) + "\n")
+    return write_text(out_dir / _SUMMARY, json.dumps(sealed(content), indent=2) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,9 +30,12 @@ from lim_keras.inference.domain import (
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.landslides import Inventory, PredictOptions, check_inventory, identity, make_inventory
 from lim_keras.inventory.outputs import describe_inventory, summarise, write_inventory, write_style
+from lim_keras.inventory.result_files import ResultFiles, result_endings
+from lim_keras.inventory.verify import verify_result
+from lim_keras.ownership import file_hash, refusal, sealed
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Grid
-from lim_keras.raster.opening import gdal_settings
+from lim_keras.raster.opening import gdal_settings, is_remote
 from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
@@ -100,14 +102,19 @@ def predict_scene(
         return task.finished() or task.run(progress)
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """Read a `<scene>_summary.json`; empty where it is missing or holds something else."""
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    files = content.get("files") if isinstance(content, dict) else None
-    return dict(content) if isinstance(files, list) and all(isinstance(name, str) for name in files) else {}
+def is_finished(
+    model: SceneModel, scene: RasterSource, out_dir: Path, options: PredictOptions, *, preview: bool
+) -> bool:
+    """Return whether an earlier call with the same options wrote all files of a scene; errors as in `predict_scene`."""
+    bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
+    with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
+        return _SceneTask(model, reader, out_dir, options, print if preview else None).is_finished
+
+
+def files_read(*sources: object) -> dict[tuple[int, int], Path]:
+    """Return the local files among sources of rasters, by device and inode."""
+    paths = [Path(one) for one in sources if isinstance(one, str | os.PathLike) and not is_remote(one)]
+    return {(status.st_dev, status.st_ino): path for path in paths if path.exists() and (status := path.stat())}
 
 
 class _SceneTask:
@@ -124,30 +131,48 @@ class _SceneTask:
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self._draw_preview = draw_preview
         self._identity = identity(reader, model.info, options)
-        self._work = out_dir / f".{reader.stem}.partial"
+        self._files = ResultFiles(out_dir, reader.stem)
         self._warnings: list[str] = []
 
-    def _path(self, ending: str) -> Path:
-        return self._out / f"{self._reader.stem}_{ending}"
-
-    def _draft(self, ending: str) -> Path:
-        return self._work / self._path(ending).name
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier call with the same options wrote all files, and they are still there."""
+        summary = self._files.summary
+        names = summary.get("files", [])
+        drawn = self._draw_preview is None or self._files.name("preview.png") in names
+        same = summary.get("identity") == self._identity and "sha256" in summary
+        return same and drawn and all((self._out / name).exists() for name in names)
 
     def finished(self) -> ScenePrediction | None:
-        """Return the result of an earlier call with the same options, if all of its files are there."""
-        summary = read_summary(self._path("summary.json"))
-        files = tuple(self._out / name for name in summary.get("files", ()))
-        complete = all(file.exists() for file in files)
-        if self._draw_preview is not None:
-            complete &= self._path("preview.png") in files
-        same = summary.get("identity") == self._identity and complete
-        return ScenePrediction(self._reader.path, files, summary, was_there=True) if same else None
+        """Return the result of an earlier call with the same options; warn of files that changed since.
+
+        Raises:
+            DataError: a file cannot be read to its end.
+        """
+        if not self.is_finished:
+            return None
+        changed = self._files.edited
+        for path in changed:
+            try:
+                verify_result(path)
+            except OSError as error:
+                raise DataError(
+                    f"{path}: damaged since it was written ({error.strerror or error}). Delete it, and repeat the call."
+                ) from error
+        if changed:
+            listed = ", ".join(f"{path.name} ({why})" for path, why in changed.items())
+            warnings.warn(f"{self._out}: kept, although not as predicted: {listed}.", LimKerasWarning, stacklevel=3)
+        self._files.remove_work()
+        summary = self._files.summary
+        files = tuple(self._out / name for name in summary["files"])
+        return ScenePrediction(self._reader.path, files, summary, was_there=True)
 
     def run(self, progress: ProgressCallback | None) -> ScenePrediction:
         """Predict the maps, make all other files from them, and move the files to their final paths."""
         laps = [time.monotonic()]
         info, options = self._reader.info, self._options
         self._check_lengths()
+        self._check_files()
         with self._recorded_warnings():
             check_inventory(info, options)
             grid = reading_grid(info, self._model.info, options.resample)
@@ -165,12 +190,17 @@ class _SceneTask:
         seconds = {"predict": laps[1] - laps[0], "inventory": laps[2] - laps[1], "all": laps[2] - laps[0]}
         run = {"windows": windows, "seconds": seconds}
         summary = summarise(info, self._model.info, options=options, counts=counts, inventory=inventory, run=run)
-        names = [*(draft.name for draft in drafts), self._path("stac.json").name]
-        summary |= {"validity": validity, "warnings": self._warnings, "files": names, "identity": self._identity}
-        drafts += self._write_documents(summary, [*names[:-1], self._path("summary.json").name])
-        files = self._put_in_place(drafts)
-        shutil.rmtree(self._work, ignore_errors=True)
+        summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
+        summary, drafts = self._write_documents(summary, drafts)
+        files = self._files.put_in_place(drafts, summary["sha256"])
         return ScenePrediction(self._reader.path, files, summary)
+
+    def _check_files(self) -> None:
+        """Refuse to replace files of the user, and files that this call reads."""
+        inputs = files_read(self._reader.name, self._options.dem)
+        endings = result_endings(self._options.formats, self._draw_preview is not None)
+        if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
+            raise DataError(refusal(self._out, found, "out"))
 
     def _check_lengths(self) -> None:
         """Refuse names that are too long for the files of the results."""
@@ -180,7 +210,7 @@ class _SceneTask:
                 f"{scene}: expected a name of at most {_NAME_BYTES} bytes without its suffix, because files are named "
                 f"after it. Received: {length} bytes. Rename it."
             )
-        longest = os.path.realpath(self._draft("inventory.gpkg-journal"))
+        longest = os.path.realpath(self._files.draft("inventory.gpkg-journal"))
         if (length := len(os.fsencode(longest)) + _DRAFT_BYTES) > _PATH_BYTES:
             raise DataError(
                 f"{scene}: expected paths of results of at most {_PATH_BYTES} bytes, as GeoPackages need. Received: "
@@ -208,12 +238,12 @@ class _SceneTask:
                 check_place(self._reader)
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._reader, model.info, options, of_maps=True)
-            return predict_maps(model, reader, self._work, options=options, identity=same, progress=progress)
+            return predict_maps(model, reader, self._files.work, options=options, identity=same, progress=progress)
 
     def _derive(self, maps: Path) -> tuple[Counts, Inventory, list[Path]]:
         """Write rasters, inventory and preview as drafts."""
         options, model, reader = self._options, self._model.info, self._reader
-        probability, landslides, preview = map(self._draft, ("probability.tif", "landslides.tif", "preview.png"))
+        probability, landslides, preview = map(self._files.draft, ("probability.tif", "landslides.tif", "preview.png"))
         threshold = model.threshold if options.threshold is None else options.threshold
         kind, spread = options.probability, options.spread
         counts = write_rasters(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread)
@@ -221,34 +251,23 @@ class _SceneTask:
             landslides, maps=maps, folds=model.folds, options=options, gsd_m=reader.info.gsd_m, scene=reader.path
         )
         kinds = dict.fromkeys(("gpkg", *options.formats))
-        drafts = [write_inventory(inventory, self._draft(f"inventory.{kind}")) for kind in kinds]
-        drafts.append(write_style(self._draft("inventory.qml")))
+        drafts = [write_inventory(inventory, self._files.draft(f"inventory.{kind}")) for kind in kinds]
+        drafts.append(write_style(self._files.draft("inventory.qml")))
         if self._draw_preview is not None:
             bands = reader.bands[:3] if len(reader.bands) >= 3 else reader.bands[:1] * 3
             self._draw_preview(reader, inventory.frame, preview, bands=bands, gsd_m=reader.info.gsd_m)
             drafts.append(preview)
         return counts, inventory, [probability, landslides, *drafts]
 
-    def _write_documents(self, summary: dict[str, Any], files: Sequence[str]) -> list[Path]:
-        info, bundle = self._reader.info, _bundle_folder(self._model)
-        item = describe_inventory(info, summary, files=files, folder=self._out, bundle=bundle)
-        contents = {"stac.json": item, "summary.json": summary}
-        return [_write_json(self._draft(ending), content) for ending, content in contents.items()]
-
-    def _put_in_place(self, drafts: Sequence[Path]) -> tuple[Path, ...]:
-        """Move all drafts to their final paths, the summary last: it marks the scene as finished."""
-        last = self._path("summary.json")
-        before = {name for name in read_summary(last).get("files", ()) if Path(name).name == name}
-        stale = {name for name in before if name.startswith(self._path("").name)} - {one.name for one in drafts}
-        try:
-            for path in (*(self._out / name for name in stale), last):
-                path.unlink(missing_ok=True)
-            return tuple(draft.replace(self._out / draft.name) for draft in drafts)
-        except OSError as error:
-            raise DataError(
-                f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). The prediction "
-                "is kept: remove that file or repair the folder, and repeat the call."
-            ) from error
+    def _write_documents(self, summary: dict[str, Any], drafts: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
+        """Write STAC item and summary; return the whole summary and all drafts, the summary last."""
+        info, bundle, name = self._reader.info, _bundle_folder(self._model), self._files.name
+        results, stac = [draft.name for draft in drafts], self._files.draft("stac.json")
+        summary = summary | {"files": [*results, stac.name]}
+        described = [*results, name("summary.json")]
+        _write_json(stac, describe_inventory(info, summary, files=described, folder=self._out, bundle=bundle))
+        summary = sealed(summary | {"sha256": {draft.name: file_hash(draft) for draft in (*drafts, stac)}})
+        return summary, [*drafts, stac, _write_json(self._files.draft("summary.json"), summary)]
 
 
 def _bundle_folder(model: SceneModel) -> Path | None:

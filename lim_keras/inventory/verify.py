@@ -92,7 +92,7 @@ def _query(path: Path, query: str) -> list[tuple[object, ...]]:
 
 
 def _count_features(path: Path) -> int:
-    return int(pyogrio.read_info(path, force_feature_count=True)["features"])
+    return int(pyogrio.read_info(path, layer=0, force_feature_count=True)["features"])  # a user may have added layers
 
 
 def _count_in_parquet(path: Path) -> int:

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import rasterio
@@ -31,6 +31,13 @@ _opening = threading.Lock()
 def is_remote(name: str | os.PathLike[str]) -> bool:
     """Return whether a name is a URL or a GDAL name, not the path of a local file."""
     return _REMOTE.match(os.fspath(name)) is not None and not os.path.lexists(name)
+
+
+def raster_stem(name: str | os.PathLike[str]) -> str:
+    """Return the name of a raster without its folder and its suffix."""
+    name = os.fspath(name)
+    # In a URL, `!` separates an archive from the file in it; `?` and `#` end the path.
+    return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", name) if is_remote(name) else name).stem
 
 
 def gdal_name(source: str | os.PathLike[str]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import cv2
@@ -25,7 +24,7 @@ from lim_keras.raster.averages import Span, average
 from lim_keras.raster.diagnosis import unreadable
 from lim_keras.raster.fingerprint import fingerprint
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
-from lim_keras.raster.opening import explained, gdal_name, gdal_settings, is_remote, open_dataset
+from lim_keras.raster.opening import explained, gdal_name, gdal_settings, is_remote, open_dataset, raster_stem
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
 from lim_keras.raster.windows import Box, blocks
 
@@ -99,8 +98,7 @@ class RasterReader:
     @property
     def stem(self) -> str:
         """Name of the file without its folder and its suffix."""
-        # In a URL, `!` separates an archive from the file in it; `?` and `#` end the path.
-        return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", self.name) if is_remote(self.name) else self.name).stem
+        return raster_stem(self.name)
 
     @cached_property
     def fingerprint(self) -> list[Any]:

@@ -150,7 +150,7 @@ def test_a_scene_that_ends_too_soon_is_named_and_leaves_no_results(bundle: Path,
     done = run(bundle, scene, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "cut.tif: rows" in done.output and "truncated or damaged" in done.output
-    assert {path.name for path in (tmp_path / "out").iterdir()} <= {".cut.partial", "summary.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {".cut.lim-keras.partial", "summary.json"}
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_killed_and_called_again_it_ends_with_the_same_files(tmp_path: Path) -> 
 
     assert process(tmp_path / "unbroken").wait(900) == 0
     cut = process(tmp_path / "cut")
-    state = tmp_path / "cut" / ".scene.partial" / "state.json"
+    state = tmp_path / "cut" / ".scene.lim-keras.partial" / "state.json"
     deadline = time.monotonic() + 900
     while not state.exists() or json.loads(state.read_text())["done"] < 2:
         assert cut.poll() is None and time.monotonic() < deadline
@@ -288,7 +288,7 @@ def test_killed_and_called_again_it_ends_with_the_same_files(tmp_path: Path) -> 
     cut.wait()
     done = json.loads(state.read_text())["done"]
     assert done >= 2
-    assert [path.name for path in (tmp_path / "cut").iterdir()] == [".scene.partial"]
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [".scene.lim-keras.partial"]
     assert process(tmp_path / "cut").wait(900) == 0
     files = sorted(path.name for path in (tmp_path / "unbroken").iterdir())
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == files

@@ -21,6 +21,7 @@ from lim_keras.inventory import batch
 from lim_keras.inventory import predict_scene as module
 from lim_keras.inventory.batch import find_scenes
 from lim_keras.inventory.landslides import PredictOptions, settings
+from lim_keras.ownership import file_hash, sealed
 from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import scene_table
 from tests.inference.conftest import Write, constant, describe
@@ -139,7 +140,7 @@ def test_what_is_left_of_a_failed_call_is_the_work_alone(write: Write, tmp_path:
     scene = write("s.tif", meadow())
     with pytest.raises(RuntimeError, match="power cut"):
         predict_scene(Broken(), scene, tmp_path / "out", PredictOptions(tile=128))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".s.partial"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".s.lim-keras.partial"]
     resumed = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(tile=128))
     assert resumed.summary["landslides"] == 2
     unbroken = predict_scene(Bright(), scene, tmp_path / "other", PredictOptions(tile=128))
@@ -285,16 +286,14 @@ def test_a_scene_whose_results_cannot_be_written_does_not_stop_the_rest(
         return predict_scene(model, scene, *others, **named)
 
     monkeypatch.setattr("lim_keras.inventory.batch.predict_scene", full)
-    scenes = [write("a.tif", meadow()), write("b.tif", meadow()), write("c.tif", meadow())]
-    (tmp_path / "out" / "b_summary.json").mkdir(parents=True)
+    scenes = [write("a.tif", meadow()), write("c.tif", meadow())]
     said: list[str] = []
     result = predict_scenes(Bright(), scenes, tmp_path / "out", say=said.append)
     assert [one.scene.name for one in result.predictions] == ["c.tif"]
-    assert [path.name for path in result.failures] == ["a.tif", "b.tif"]
-    first, second = result.failures.values()
+    assert [path.name for path in result.failures] == ["a.tif"]
+    (first,) = result.failures.values()
     assert first.startswith(f"{scenes[0]}: cannot be mapped into {tmp_path}/out ([Errno 28] No space left on device")
-    assert "b_summary.json" in second
-    assert [line.startswith("failed ") for line in said] == [True, True, False]
+    assert [line.startswith("failed ") for line in said] == [True, False]
 
 
 def test_results_that_have_no_place(write: Write, tmp_path: Path) -> None:
@@ -305,9 +304,9 @@ def test_results_that_have_no_place(write: Write, tmp_path: Path) -> None:
         predict_scenes(model, scenes, tmp_path / "file" / "out", say=said.append)
     assert said == [] and model.shapes == []
     (tmp_path / "out" / "summary.json").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"summary\.json: cannot be written"):
+    with pytest.raises(DataError, match=r"would replace .*: summary\.json \(a folder\)\. Nothing was replaced"):
         predict_scenes(model, scenes, tmp_path / "out")
-    assert (tmp_path / "out" / "b_summary.json").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"] and model.shapes == []
 
 
 def test_scenes_that_would_write_the_same_files(write: Write, tmp_path: Path) -> None:
@@ -369,7 +368,7 @@ def test_what_cannot_be_written_as_json_leaves_the_results_of_before(
         patch.setattr("lim_keras.inventory.predict_scene.describe_inventory", lambda *_, **__: {"gsd": math.nan})
         with pytest.raises(ValueError, match="JSON"):
             predict_scene(Bright(), scene, tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / ".s.partial")
+    shutil.rmtree(tmp_path / "out" / ".s.lim-keras.partial")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert all(path.exists() for path in first.files)
 
@@ -385,23 +384,28 @@ def test_a_virtual_raster_is_mapped_to_the_end(write: Write, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("blocked", ["inventory.gpkg", "stac.json", "summary.json"])
 def test_a_folder_where_a_file_belongs(write: Write, tmp_path: Path, blocked: str) -> None:
-    scene = write("s.tif", meadow())
+    scene, model = write("s.tif", meadow()), Bright()
     (tmp_path / "out" / f"s_{blocked}" / "kept").mkdir(parents=True)
-    result = predict_scenes(Bright(), [scene, write("t.tif", meadow())], tmp_path / "out")
-    assert [one.scene.name for one in result.predictions] == ["t.tif"]
-    assert f"s_{blocked}: cannot be replaced" in result.failures[scene] and "is kept" in result.failures[scene]
-    (tmp_path / "out" / f"s_{blocked}" / "kept").rmdir()
-    (tmp_path / "out" / f"s_{blocked}").rmdir()
-    model = Bright()
+    with pytest.raises(DataError, match=rf": s_{blocked} \(a folder\)\. Nothing was replaced\. Rename or move it"):
+        predict_scenes(model, [write("t.tif", meadow()), scene], tmp_path / "out")
+    assert model.shapes == [] and [path.name for path in (tmp_path / "out").iterdir()] == [f"s_{blocked}"]
+    (tmp_path / "out" / f"s_{blocked}").rename(tmp_path / "mine")
+    assert predict_scene(model, scene, tmp_path / "out").summary["landslides"] == 2
+
+
+def test_a_file_that_appears_during_the_prediction_is_kept(write: Write, tmp_path: Path) -> None:
+    class Slow(Bright):
+        def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+            (tmp_path / "out" / "s_stac.json").write_text("mine")
+            return super().predict_all(images)
+
+    scene, model = write("s.tif", meadow()), Bright()
+    with pytest.raises(DataError, match=r"s_stac\.json \(not written by lim-keras\)"):
+        predict_scene(Slow(), scene, tmp_path / "out")
+    assert (tmp_path / "out" / "s_stac.json").read_text() == "mine"
+    (tmp_path / "out" / "s_stac.json").unlink()
     assert predict_scene(model, scene, tmp_path / "out").summary["landslides"] == 2
     assert model.shapes == []  # what was predicted was kept
-
-
-def test_a_folder_where_the_summary_of_all_belongs(write: Write, tmp_path: Path) -> None:
-    (tmp_path / "out" / "summary.json").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"summary\.json: cannot be written \(Is a directory\)"):
-        predict_scenes(Bright(), [write("s.tif", meadow())], tmp_path / "out")
-    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_name_that_leaves_no_room_is_refused_before_any_work(write: Write, tmp_path: Path) -> None:
@@ -425,8 +429,10 @@ def test_copies_that_are_not_asked_for_any_more_go(write: Write, tmp_path: Path)
     summary = tmp_path / "out" / "s_summary.json"
     content = json.loads(summary.read_text())
     # what is no result of this scene stays, whatever the summary says
-    content["files"] += ["notes.txt", "../s.tif", "s_/../../s.tif"]
-    summary.write_text(json.dumps(content))
+    for name in ("notes.txt", "../s.tif", "s_/../../s.tif"):
+        content["files"].append(name)
+        content["sha256"][name] = file_hash(tmp_path / "out" / name.replace("s_/../", ""))
+    summary.write_text(json.dumps(sealed(content)))
     result = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.6))
     there = {path.name for path in (tmp_path / "out").iterdir()}
     assert there == {path.name for path in result.files} | {"s_inventory.shp", "notes.txt"}
@@ -434,10 +440,13 @@ def test_copies_that_are_not_asked_for_any_more_go(write: Write, tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '{"files": 3}', '{"files": [3]}', "{", "[" * 100_000])
-def test_a_summary_that_is_none_is_as_good_as_none(write: Write, tmp_path: Path, text: str) -> None:
+def test_a_summary_of_the_user_is_kept(write: Write, tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "s_summary.json").write_text(text)
-    assert predict_scene(Bright(), write("s.tif", meadow()), tmp_path / "out").summary["landslides"] == 2
+    model = Bright()
+    with pytest.raises(DataError, match=r": s_summary\.json \(not written by lim-keras\)"):
+        predict_scene(model, write("s.tif", meadow()), tmp_path / "out")
+    assert (tmp_path / "out" / "s_summary.json").read_text() == text and model.shapes == []
 
 
 def test_warnings_come_before_the_work_and_even_if_it_fails(write: Write, tmp_path: Path) -> None:

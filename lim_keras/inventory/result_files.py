@@ -1,0 +1,187 @@
+"""Result files of a scene: names, what earlier calls wrote, and their replacement."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lim_keras.errors import DataError
+from lim_keras.files import flush_folder, write_text
+from lim_keras.inference.maps import STATE
+from lim_keras.ownership import Record, is_ours, is_sealed, refusal, users_files
+
+_BEFORE = ("probability.tif", "landslides.tif")
+_AFTER = ("inventory.qml",)
+_DOCUMENTS = ("stac.json", "summary.json")
+_RECORD = "written.json"
+
+_FOREIGN = "not written by lim-keras"
+
+
+def result_endings(formats: Sequence[str], preview: bool) -> tuple[str, ...]:
+    """Return the endings of a scene's files, in order: `<scene>_<ending>`."""
+    inventories = (f"inventory.{kind}" for kind in dict.fromkeys(("gpkg", *formats)))
+    return (*_BEFORE, *inventories, *_AFTER, *(("preview.png",) if preview else ()), *_DOCUMENTS)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where the file is missing or holds something else."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return dict(content) if isinstance(content, dict) else {}
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read a `<scene>_summary.json`; empty where it is missing or holds something else."""
+    content = read_document(path)
+    files = content.get("files")
+    return content if isinstance(files, list) and all(isinstance(name, str) for name in files) else {}
+
+
+def users_document(path: Path) -> str:
+    """Return why a summary is the user's and must not be replaced; "" if it is ours, or missing."""
+    if not path.is_symlink() and not path.exists():
+        return ""
+    if path.is_symlink() or not path.is_file():
+        return "a link" if path.is_symlink() else "a folder"
+    content = read_document(path)
+    if is_sealed(content):
+        return ""
+    return "changed since it was written" if "content_sha256" in content else _FOREIGN
+
+
+def is_case_blind(folder: Path) -> bool:
+    """Return whether a folder takes names that differ only in case for the same name."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lim-keras-", dir=folder) as probe:
+            return Path(probe).with_name(Path(probe).name.swapcase()).exists()
+    except OSError:  # a full disk, say; what follows raises the error
+        return False
+
+
+class ResultFiles:
+    """Result files of a scene in an output folder.
+
+    A file is ours if the scene's summary, or the record that an interrupted replacement left, lists it with the SHA-256
+    of its content. All others are the user's, and are neither replaced nor deleted.
+
+    Attributes:
+        folder: the output folder.
+        work: hidden folder in it for maps and drafts until all files are complete.
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder, self._stem = folder, stem
+        self.work = folder / f".{stem}.lim-keras.partial"
+
+    def name(self, ending: str) -> str:
+        """Return the name of a result."""
+        return f"{self._stem}_{ending}"
+
+    def path(self, ending: str) -> Path:
+        """Return the final path of a result."""
+        return self.folder / self.name(ending)
+
+    def draft(self, ending: str) -> Path:
+        """Return the path of a result before it is complete."""
+        return self.work / self.name(ending)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Content of the scene's summary; empty where there is none."""
+        return read_summary(self.path("summary.json"))
+
+    @cached_property
+    def edited(self) -> dict[Path, str]:
+        """Files of the scene's summary that are there, but not as they were written, and why."""
+        return self._users([*self.summary.get("files", ()), self.name("summary.json")])
+
+    def any_there(self, endings: Iterable[str]) -> bool:
+        """Return whether something lies where results or the working folder belong."""
+        return any(os.path.lexists(path) for path in (self.work, *map(self.path, endings)))
+
+    def clashes(self, names: Sequence[str], inputs: Mapping[tuple[int, int], Path]) -> dict[Path, str]:
+        """Find what must not be replaced by results of these names.
+
+        Args:
+            inputs: files that the call reads, by device and inode.
+
+        Returns:
+            The reason of each path.
+        """
+        found = self._users(names) | self._users_work()
+        for path in (self.folder / name for name in names):
+            if path.is_file() and (status := path.stat()) and (status.st_dev, status.st_ino) in inputs:
+                found[path] = "read by this call"
+        return found
+
+    def _users(self, names: Sequence[str]) -> dict[Path, str]:
+        summary = self.path("summary.json")
+        found = users_files(self.folder, (name for name in names if name != summary.name), *self._records)
+        if summary.name in names and (why := users_document(summary)):
+            found[summary] = why
+        return found
+
+    def _users_work(self) -> dict[Path, str]:
+        """Tell a working folder of ours, which holds a state or is empty, from something of the user's."""
+        if not self.work.is_symlink() and not self.work.exists():
+            return {}
+        if self.work.is_symlink() or not self.work.is_dir():
+            return {self.work: _FOREIGN}
+        inside = [one.name for one in self.work.iterdir()]
+        ours = {STATE, _RECORD}.intersection(inside) or all(name.startswith(".state.") for name in inside)
+        return {} if ours else {self.work: _FOREIGN}
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        left: Any = read_document(self.work / _RECORD).get("records", [])
+        records = [self.summary.get("sha256"), *(left if isinstance(left, list) else [])]
+        return [record for record in records if isinstance(record, dict)]
+
+    def put_in_place(self, drafts: Sequence[Path], hashes: Record) -> tuple[Path, ...]:
+        """Replace the files of an earlier call by drafts, of which the last, the summary, marks the scene as finished.
+
+        A record of what may lie in the folder is kept until the end, so that a call after a kill knows its own files.
+
+        Args:
+            hashes: SHA-256 of the drafts before the summary.
+
+        Raises:
+            DataError: a file appeared meanwhile that is the user's, or a file cannot be replaced.
+        """
+        names = [draft.name for draft in drafts]
+        write_text(self.work / _RECORD, json.dumps({"records": [*self._records, hashes]}))
+        if found := self._users(names):
+            raise DataError(refusal(self.folder, found, "out"))
+        try:
+            for path in (*self._stale(names), self.path("summary.json")):
+                path.unlink(missing_ok=True)
+            files = tuple(draft.replace(self.folder / draft.name) for draft in drafts)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename2 or error.filename}: cannot be replaced ({error.strerror}). The prediction "
+                "is kept: remove that file or repair the folder, and repeat the call."
+            ) from error
+        flush_folder(self.folder)
+        self.remove_work()
+        return files
+
+    def _stale(self, names: Sequence[str]) -> list[Path]:
+        """Return unchanged files of earlier calls that this call does not write."""
+        prefix, known = self.name(""), {name for record in self._records for name in record}.difference(names)
+        inside = [name for name in sorted(known) if name.startswith(prefix) and name == Path(name).name]
+        hashes = {name: [record[name] for record in self._records if name in record] for name in inside}
+        return [self.folder / name for name in inside if is_ours(self.folder / name, hashes[name])]
+
+    def remove_work(self) -> None:
+        """Delete the working folder, if it is ours."""
+        if not self._users_work():
+            shutil.rmtree(self.work, ignore_errors=True)
