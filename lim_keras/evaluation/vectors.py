@@ -126,7 +126,7 @@ def _archived(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [re.sub(r"(\.gdb)/.*", r"\1", name) for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path}: cannot be read as a .zip archive ({error}).") from error
     hidden = ("__MACOSX", ".")
     visible = {name for name in names if not any(part.startswith(hidden) for part in Path(name).parts)}
@@ -166,7 +166,8 @@ def _read_layer(source: Source) -> GeoDataFrame:
             layer = _find_layer(name, source.path)
             frame = geopandas.read_file(name, layer=layer, columns=[], engine="pyogrio")
             _check_finite(frame.geometry, source.path)
-    except (RuntimeError, shapely.errors.ShapelyError) as error:
+    except (RuntimeError, ValueError, UnboundLocalError, shapely.errors.ShapelyError) as error:
+        # UnboundLocalError: pyogrio, at a CRS that PROJ cannot write.
         reason = str(error).split("; It might help", 1)[0].rstrip(".")  # pyogrio's advice is about its own arguments
         raise DataError(f"{source.path}: cannot be read as polygons ({reason}). {_cure(source, error)}") from error
     for text in {str(one.message) for one in caught if "GFS file" not in str(one.message)}:

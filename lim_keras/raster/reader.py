@@ -69,9 +69,10 @@ class RasterReader:
         with ExitStack() as stack:
             self._file: Any = _dataset(source, stack)
             self.name = source.name if isinstance(source, RasterReader) else _name(self._file)
-            self._check_bands(bands)
-            self.info = self._describe(grid)
-            self.validity = Validity.of(self._file, self.bands, nodata)
+            with explained(self.name):  # GDAL may report damaged tags of a TIFF after it was opened
+                self._check_bands(bands)
+                self.info = self._describe(grid)
+                self.validity = Validity.of(self._file, self.bands, nodata)
             self.dataset, self._indexes = self._file, list(self.bands)
             if grid is not None:
                 source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))

@@ -297,3 +297,13 @@ def test_a_label_raster_with_a_mask_is_refused(like: RasterInfo, tmp_path: Path)
     write_raster(tmp_path / "a.tif", labels, valid=labels > 0, **place)
     with pytest.raises(DataError, match=r"a.tif: has a mask. Expected 255 where there is no label"):
         read_truth(tmp_path / "a.tif", like)
+
+
+def test_archives_of_another_version_are_refused(like: RasterInfo, tmp_path: Path) -> None:
+    frame(INSIDE).to_file(tmp_path / "a.gpkg")
+    path = archive(tmp_path / "a.zip", tmp_path / "a.gpkg")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 99  # version needed to extract, 9.9
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"a.zip: cannot be read as a .zip archive \(zip file version 9.9\)"):
+        read_truth(path, like)
