@@ -49,7 +49,7 @@ _FOREIGN = (
     (b"msid", "a MrSID image", "MrSID"),
     (b"\0\0\0\x0cJXL", "a JPEG XL image", "JPEGXL"),
     (b"\xff\x0a", "a JPEG XL image", "JPEGXL"),
-    (b"%PDF", "a PDF document", "PDF"),
+    (b"%PDF", "a PDF document", ""),
     (b"\x93NUMPY", "a NumPy array", ""),
     (b"\0\0\0\x18ftyp", "a HEIC or AVIF image", "HEIF"),
     (b"\0\0\0\x1cftyp", "a HEIC or AVIF image", "HEIF"),
@@ -85,6 +85,11 @@ _NETWORK = (
         r"_SECRET|_ACCESS_KEY|credentials|NO_SIGN_REQUEST|AccountKey|SAS",
         "needs credentials for its store ({}). Set them in the environment; for a public file set "
         "AWS_NO_SIGN_REQUEST=YES (or GS_NO_SIGN_REQUEST=YES, AZURE_NO_SIGN_REQUEST=YES).",
+    ),
+    (
+        r"/vsicurl/.*not recognized",
+        "is no raster that GDAL can read ({}). The server may answer with a web page: open the address in a browser, "
+        "or download the file and give its path.",
     ),
     (
         r"response code: \d+|CURL error|resolve host|timed? ?out|Failed to connect",
@@ -189,10 +194,11 @@ def _of_content(path: Path, reason: str) -> str:
 
 
 def _of_vrt(reason: str) -> str:
-    if re.search(r"IReadBlock|IRasterIO|TIFF|Read failed", reason):
-        damaged = f"one of its sources is truncated or damaged ({reason})"
-        return f"is a virtual raster (VRT), and {damaged}. Replace that source."
-    return f"is a virtual raster (VRT) that GDAL cannot use ({reason}). Build it again (`gdalbuildvrt`)."
+    if "cascaded" in reason:
+        return "is a virtual raster (VRT) that names itself among its sources. Build it again (`gdalbuildvrt`)."
+    if re.search(r"Parse error|XML|element|[Mm]issing|[Ii]nvalid|VRT\w*Band|SourceFilename", reason):
+        return f"is a virtual raster (VRT) that GDAL cannot use ({reason}). Build it again (`gdalbuildvrt`)."
+    return f"is a virtual raster (VRT), and one of its sources is truncated or damaged ({reason}). Replace that source."
 
 
 def _of_archive(path: Path, kind: str) -> str:
