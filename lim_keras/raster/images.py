@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import RasterInfo
-from lim_keras.raster.opening import explained, silenced
+from lim_keras.raster.opening import band_colours, explained, silenced
 from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
@@ -34,6 +34,7 @@ _SIGNATURES: dict[bytes, Format] = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
 }
 _GREY = ("1", "L", "LA", "I", "I;16")
+_PIXELS_PER_BYTE = (1024, 8256)  # largest compression of JPEG (1 bit for a block of 8 x 8) and PNG (1 : 1032, 1 bit)
 _PNG_DEPTH_AT = 24  # byte after signature, chunk length and name, width and height
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")
@@ -126,6 +127,12 @@ def _header(image: ImageFile, path: Path) -> Header:
         raise DataError(
             f"{path}: expected an image of 1 or 3 bands. Received: {found}. Convert it to RGB "
             f"(`gdal_translate -b 1 -b 2 -b 3 {path.name} rgb.tif`)."
+        )
+    size = path.stat().st_size
+    if image.width * image.height > size * _PIXELS_PER_BYTE[isinstance(image, PngImageFile)]:
+        raise DataError(
+            f"{path}: its header says {image.width} x {image.height} px, more than a file of {size} bytes can hold. It "
+            "is truncated or damaged. Replace it."
         )
     frames = getattr(image, "n_frames", 1)
     if isinstance(image, PngImageFile) and frames > 1:
@@ -284,9 +291,9 @@ def _tiff_orientation(path: Path) -> Any:
 
 def _check_alpha(dataset: Any, path: Path) -> None:
     """Refuse an image band tagged as alpha: many writers tag the fourth of four uint8 bands, often near infrared."""
-    if ColorInterp.alpha not in dataset.colorinterp:
+    if ColorInterp.alpha not in band_colours(dataset):
         return
-    index = dataset.colorinterp.index(ColorInterp.alpha) + 1
+    index = band_colours(dataset).index(ColorInterp.alpha) + 1
     if _is_image_band(dataset.read(index)):
         raise DataError(
             f"{path}: band {index} is tagged as alpha, but it holds more than the values of a mask. "

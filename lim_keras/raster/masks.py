@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, Compression, MaskFlags
 
 from lim_keras.errors import DataError
 from lim_keras.raster.images import check_one_page, decode, file_format
-from lim_keras.raster.opening import explained
+from lim_keras.raster.opening import band_colours, explained
 from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
@@ -102,8 +102,8 @@ def _read_tiff(path: Path) -> tuple[Array, Array | None]:
             # Many classifications show their background in white: GDAL's values count if index 0 is black.
             if tuple(colours[0].tolist()) != _BLACK:
                 bands = palette_labels(bands[..., 0], colours, path)[..., np.newaxis]
-        if ColorInterp.alpha in dataset.colorinterp:
-            return bands, dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1)
+        if ColorInterp.alpha in band_colours(dataset):
+            return bands, dataset.read(band_colours(dataset).index(ColorInterp.alpha) + 1)
         return bands, dataset.dataset_mask() if is_masked(reader) else None
 
 

@@ -7,17 +7,21 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.diagnosis import missing_source, unreadable, unusable_path
 from lim_keras.raster.vrt import is_vrt
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""Errors that rasterio raises. Those of GDAL that it does not convert have a family of their own."""
 
 _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
 _SERVERS = r"(https?|ftp|s3|gs|az|adls?|abfs|oss|swift|w?e?b?hdfs)"
@@ -110,13 +114,21 @@ def silenced(category: type[Warning]) -> Iterator[None]:
         yield
 
 
+def band_colours(dataset: Any) -> tuple[ColorInterp, ...]:
+    """Return the colour of every band."""
+    for _ in range(dataset.count):  # rasterio may raise a warning of an earlier call here, such as on unknown tags
+        with suppress(CPLE_BaseError):
+            return tuple(dataset.colorinterp)
+    return tuple(dataset.colorinterp)
+
+
 @contextmanager
 def explained(name: str | os.PathLike[str]) -> Iterator[None]:
     """Convert errors of rasterio, and those of GDAL that it passes on, to DataError."""
     try:
         yield
     # UnicodeError: a damaged file brings bytes into GDAL's message.
-    except (RasterioError, CPLE_BaseError, UnicodeError) as error:
+    except (*GDAL_ERRORS, UnicodeError) as error:
         raise DataError(unreadable(os.fspath(name), error)) from error
 
 

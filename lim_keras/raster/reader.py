@@ -16,7 +16,6 @@ import numpy as np
 import rasterio
 from numpy.typing import ArrayLike
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
@@ -24,7 +23,16 @@ from lim_keras.raster.averages import Span, average
 from lim_keras.raster.diagnosis import unreadable
 from lim_keras.raster.fingerprint import fingerprint
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
-from lim_keras.raster.opening import explained, gdal_name, gdal_settings, is_remote, open_dataset, raster_stem
+from lim_keras.raster.opening import (
+    GDAL_ERRORS,
+    band_colours,
+    explained,
+    gdal_name,
+    gdal_settings,
+    is_remote,
+    open_dataset,
+    raster_stem,
+)
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
 from lim_keras.raster.windows import Box, blocks
 
@@ -73,10 +81,10 @@ class RasterReader:
                 self._check_bands(bands)
                 self.info = self._describe(grid)
                 self.validity = Validity.of(self._file, self.bands, nodata)
-            self.dataset, self._indexes = self._file, list(self.bands)
-            if grid is not None:
-                source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))
-                self.dataset = stack.enter_context(on_grid(source, grid))
+                self.dataset, self._indexes = self._file, list(self.bands)
+                if grid is not None:
+                    source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))
+                    self.dataset = stack.enter_context(on_grid(source, grid))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -115,7 +123,7 @@ class RasterReader:
     @property
     def has_palette(self) -> bool:
         """True if the file holds palette indices and no other band, except alpha."""
-        kinds = set(self._file.colorinterp)
+        kinds = set(band_colours(self._file))
         return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
 
     @property
@@ -140,7 +148,14 @@ class RasterReader:
     def pixels(self, box: Box | None = None) -> Pixels:
         """Read pixels (height, width, bands) of a box, or of the whole raster, as they are stored."""
         box = box or self.info.box
-        pixels = np.empty((box.height, box.width, len(self.bands)), self.info.dtype)
+        shape = box.height, box.width, len(self.bands)
+        try:
+            pixels = np.empty(shape, self.info.dtype)
+        except (MemoryError, ValueError) as error:
+            raise DataError(
+                f"{self.name}: {box.height} x {box.width} px of {len(self.bands)} bands do not fit into memory. If its "
+                "size is right, cut it (`gdal_translate -srcwin ...`); if not, the file is damaged."
+            ) from error
         # GDAL interleaves the bands while it reads; interleaving them afterwards would need a second copy.
         self._read(self.dataset.read, box, indexes=self._indexes, out=np.moveaxis(pixels, -1, 0))
         return pixels
@@ -250,10 +265,10 @@ class RasterReader:
                 "which `gdalinfo` names (`gdal_translate SUBDATASET scene.tif`), and give that."
             )
         if wanted is None:
-            self.bands = [band for band, kind in enumerate(file.colorinterp, 1) if kind is not ColorInterp.alpha]
+            self.bands = [band for band, kind in enumerate(band_colours(file), 1) if kind is not ColorInterp.alpha]
             return
-        colours = ("" if kind is ColorInterp.undefined else kind.name for kind in file.colorinterp)
-        names = [(text or colour).lower() for text, colour in zip(file.descriptions, colours, strict=True)]
+        shown = ("" if kind is ColorInterp.undefined else kind.name for kind in band_colours(file))
+        names = [(text or colour).lower() for text, colour in zip(file.descriptions, shown, strict=True)]
         self.bands = []
         for band in wanted:
             if isinstance(band, int) and 1 <= band <= file.count:
@@ -300,7 +315,7 @@ class RasterReader:
                 if self._closed or self._file.closed:
                     raise DataError(f"{self.name}: cannot be read any more, as it was closed. Open it again.")
                 return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise DataError(unreadable(self.name, error)) from error
 
 

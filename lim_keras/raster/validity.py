@@ -16,7 +16,7 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-from lim_keras.raster.opening import open_dataset
+from lim_keras.raster.opening import band_colours, open_dataset
 from lim_keras.raster.vrt import masked_vrt
 
 Pixels = NDArray[Any]
@@ -55,7 +55,7 @@ class Validity:
         dtype = np.dtype(dataset.dtypes[bands[0] - 1])
         if nodata == "none":
             return cls((), (), (None,) * len(bands), dtype.kind == "f")
-        kinds = enumerate(dataset.colorinterp, start=1)
+        kinds = enumerate(band_colours(dataset), start=1)
         alpha = tuple(band for band, kind in kinds if kind is ColorInterp.alpha and band not in bands)
         declared = [dataset.nodatavals[band - 1] for band in bands] if nodata == "file" else [nodata] * len(bands)
         values = tuple(_possible(value, dtype) for value in declared)
@@ -142,7 +142,7 @@ class Validity:
 def is_marked(dataset: Any) -> bool:
     """Return whether a dataset has a nodata value, a mask or an alpha band that GDAL follows."""
     with_flags = any(flags != [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
-    return with_flags or ColorInterp.alpha in dataset.colorinterp
+    return with_flags or ColorInterp.alpha in band_colours(dataset)
 
 
 @contextmanager

@@ -9,17 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
-from lim_keras.raster.opening import open_dataset
+from lim_keras.raster.opening import GDAL_ERRORS, open_dataset
 from lim_keras.raster.windows import BLOCK, blocks
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""Errors that rasterio raises. Those of GDAL that it does not convert have a family of their own."""
 
 
 class Checksum:

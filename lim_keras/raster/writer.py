@@ -19,9 +19,9 @@ from rasterio.windows import Window as RasterWindow
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file, flush
 from lim_keras.raster.georeference import Grid
-from lim_keras.raster.opening import open_dataset
+from lim_keras.raster.opening import GDAL_ERRORS, open_dataset
 from lim_keras.raster.reader import NO_LABEL, RasterReader
-from lim_keras.raster.verify import GDAL_ERRORS, Checksum, read_blocks, verify_raster
+from lim_keras.raster.verify import Checksum, read_blocks, verify_raster
 from lim_keras.raster.windows import BLOCK, Box, blocks
 
 ProbabilityType = Literal["percent", "float32"]
