@@ -7,7 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +29,7 @@ _ARCHIVE = re.compile(r"/vsi(?:zip|gzip|tar|7z|rar|sparse|cached|curl_streaming)
 _CACHE_BYTES = 128 * 2**20
 _MOST_PIXELS, _MOST_BANDS = 10**12, 4096  # a forged header may promise any size
 _CONNECT_S, _SILENCE_S = 30, 60
+_CE_WARNING = 2  # number of GDAL for the severity of a warning
 _opening = threading.Lock()
 
 
@@ -116,9 +117,12 @@ def silenced(category: type[Warning]) -> Iterator[None]:
 
 def band_colours(dataset: Any) -> tuple[ColorInterp, ...]:
     """Return the colour of every band."""
-    for _ in range(dataset.count):  # rasterio may raise a warning of an earlier call here, such as on unknown tags
-        with suppress(CPLE_BaseError):
+    for _ in range(dataset.count):
+        try:
             return tuple(dataset.colorinterp)
+        except CPLE_BaseError as error:  # rasterio may raise a warning of an earlier call, such as on unknown tags
+            if error.error > _CE_WARNING:
+                raise
     return tuple(dataset.colorinterp)
 
 
