@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.raster.georeference import Georeference, RasterInfo, apply
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, full_turn
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
@@ -259,7 +259,8 @@ def _to_scene(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSerie
         raise DataError(
             f"{source.path}: cannot be reprojected from {polygons.crs.name} to {like.crs} ({error})."
         ) from error
-    return _nearest_turn(placed, like) if placed.crs.is_geographic else placed
+    turn = full_turn(like.crs)
+    return placed if turn is None else _nearest_turn(placed, like, turn)
 
 
 def _joined_at_180(polygons: GeoSeries) -> GeoSeries:
@@ -275,16 +276,16 @@ def _joined_at_180(polygons: GeoSeries) -> GeoSeries:
     return GeoSeries(shapes, crs=polygons.crs)
 
 
-def _nearest_turn(polygons: GeoSeries, like: RasterInfo) -> GeoSeries:
-    """Move polygons in degrees by whole turns to the scene, whose longitudes may cross 180 degrees or go to 360."""
+def _nearest_turn(polygons: GeoSeries, like: RasterInfo, turn: float) -> GeoSeries:
+    """Move polygons by whole turns (`full_turn`) to the scene, which may cross 180 degrees or go to 360."""
     points, owner = shapely.get_coordinates(polygons, return_index=True)
     west, _, east, _ = polygons.bounds.to_numpy().T
-    across = east - west > 180  # from 179 to -179 in numbers, but two degrees on the ground
-    points[:, 0] = np.where(across[owner], points[:, 0] % 360, points[:, 0])
+    across = east - west > turn / 2  # from 179 to -179 in numbers, but two degrees on the ground
+    points[:, 0] = np.where(across[owner], points[:, 0] % turn, points[:, 0])
     placed = GeoSeries(shapely.set_coordinates(polygons.to_numpy().copy(), points), crs=polygons.crs)
     west, _, east, _ = placed.bounds.to_numpy().T
-    turns = np.nan_to_num(np.rint((outline(like).centroid.x - (west + east) / 2) / 360))
-    points[:, 0] += 360 * turns[owner]
+    turns = np.nan_to_num(np.rint((outline(like).centroid.x - (west + east) / 2) / turn))
+    points[:, 0] += turn * turns[owner]
     return GeoSeries(shapely.set_coordinates(placed.to_numpy().copy(), points), crs=polygons.crs)
 
 

@@ -14,7 +14,7 @@ from pyproj import CRS
 
 from lim_keras.errors import DataError
 from lim_keras.files import StrPath
-from lim_keras.raster.georeference import Floats, Georeference, apply, inverse, shifted
+from lim_keras.raster.georeference import Floats, Georeference, apply, full_turn, inverse, shifted
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box, blocks
 
@@ -68,7 +68,7 @@ class Dem:
     """Elevation model of one band, north up.
 
     Attributes:
-        turn: columns of 360 degrees, for a model in degrees; None for another CRS.
+        turn: columns of 360 degrees, for a model in degrees or in a cylindrical projection; None for another CRS.
     """
 
     def __init__(self, source: Any, values: Values) -> None:
@@ -76,9 +76,9 @@ class Dem:
         self._reader, self.values = RasterReader(source), values
         horizontal = horizontal_crs(source.crs)
         self._georeference = Georeference(self.transform, horizontal.to_wkt(), None)
-        self.turn = None
-        if horizontal.is_geographic and self.transform.b == self.transform.d == 0:
-            self.turn = abs(2 * math.pi / horizontal.axis_info[0].unit_conversion_factor / self.transform.a)
+        self._geographic = horizontal.is_geographic
+        length = full_turn(horizontal.to_wkt()) if self.transform.b == self.transform.d == 0 else None
+        self.turn = None if length is None else abs(length / self.transform.a)
 
     @property
     def goes_round(self) -> bool:
@@ -95,7 +95,7 @@ class Dem:
         return cells
 
     def around_pole(self, cells: Floats) -> bool:
-        """Return whether a line of cells (n, 2) goes round a pole in a model in degrees."""
+        """Return whether a line of cells (n, 2) goes round a pole, which no model in degrees shows as a point."""
         return self.turn is not None and abs(cells[-1, 0] - cells[0, 0]) > self.turn / 2
 
     def clip(self, cells: Floats, margin: int) -> Box | None:
@@ -131,14 +131,24 @@ class Dem:
         columns = np.full(len(rows), box.left + box.width / 2)
         return [part[:, np.newaxis] for part in self._georeference.pixel_sides(columns, rows)]
 
-    def transform_of(self, box: Box, longitude: float | None) -> Affine:
-        """Return the transform of a box; in degrees, the copy of the box that is nearest to a longitude (None: 0)."""
+    def copies(self, box: Box, near: float) -> list[Affine]:
+        """Return the transforms of a box for warping: of its copy around the earth that is nearest to x = `near`.
+
+        In degrees, GDAL continues it across the antimeridian. Elsewhere, a box that crosses the edge of the map has two
+        copies.
+        """
         transform = shifted(self.transform, box.left, box.top)
         if self.turn is None:
-            return transform
+            return [transform]
         turn = self.turn * self.transform.a
-        away = transform.c + transform.a * box.width / 2 - (longitude or 0.0)
-        return Affine(*transform[:2], transform.c - turn * round(away / turn), *transform[3:6])
+        left, width = transform.c, transform.a * box.width
+        left -= turn * round((left + width / 2 - near) / turn)
+        found = [left]
+        if not self._geographic and max(left, left + width) > near + abs(turn) / 2:
+            found.append(left - abs(turn))
+        if not self._geographic and min(left, left + width) < near - abs(turn) / 2:
+            found.append(left + abs(turn))
+        return [Affine(*transform[:2], x, *transform[3:6]) for x in found]
 
 
 def examine(path: StrPath, source: RasterReader, boxes: Sequence[Box]) -> Values:

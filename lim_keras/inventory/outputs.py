@@ -26,7 +26,7 @@ from lim_keras.files import atomic_file, write_text
 from lim_keras.inventory.antimeridian import bounding_box, cut_at_antimeridian, footprint, leaves_world, to_degrees
 from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
 from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
-from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.georeference import RasterInfo, mean_pixel_area
 from lim_keras.raster.writer import Counts
 
 _TIME = "2000-01-01T00:00:00.000Z"  # recorded in GeoPackages, so that the same inventory gives the same bytes
@@ -145,6 +145,7 @@ def summarise(
     the duration of "predict" and of other steps.
     """
     frame, seconds = inventory.frame, run["seconds"]
+    pixel_m2 = mean_pixel_area(scene)
     area = float(frame["area_m2"].sum(skipna=False)) if len(frame) else 0.0
     threshold = model.threshold if options.threshold is None else options.threshold
     return {
@@ -157,7 +158,7 @@ def summarise(
         "landslide_pixels": counts.landslide,
         "valid_pixels": counts.valid,
         "pixels": counts.all,
-        "valid_area_m2": None if scene.gsd_m is None else counts.valid * scene.gsd_m**2,
+        "valid_area_m2": None if pixel_m2 is None else counts.valid * pixel_m2,
         "gsd_m": scene.gsd_m,
         "trained_gsd_m": model.gsd_m,
         "windows": dict(run["windows"]),

@@ -25,6 +25,7 @@ from lim_keras.raster.georeference import (
     border,
     north_up,
     resample,
+    same_crs,
     shifted,
 )
 from lim_keras.raster.opening import explained
@@ -147,7 +148,7 @@ class TerrainReader:
         self._dem = Dem(reader.dataset, Values(1.0, 0.0, 1.0))
         if self._dem.around_pole(self._to_cells(self._scene.box)):
             raise DataError(
-                f"{self._path}: is in degrees, but {self._scene.path} contains a pole. Warp the elevation model to the "
+                f"{self._path}: shows no pole, but {self._scene.path} contains one. Warp the elevation model to the "
                 f"scene's CRS (`gdalwarp -t_srs {self._ground.crs}`)."
             )
         below = self._cells_below(self._scene.box)
@@ -190,11 +191,13 @@ class TerrainReader:
     def _sample(self, layers: Elevations, part: Box, box: Box, *, nearest: bool = False) -> Elevations:
         """Interpolate layers (n, height, width) of a part of the model at the pixels of a box of the scene."""
         transform = shifted(self._ground.transform, box.left, box.top)
-        longitude = transform.c if self._in_degrees else None
-        source = self._dem.crs, self._dem.transform_of(part, longitude)
-        target = self._ground.crs, transform
+        target, shape = (self._ground.crs, transform), (box.height, box.width)
+        found = np.full((len(layers), *shape), np.nan, np.float32)
         with explained(self._path):
-            return resample(layers, source, target, (box.height, box.width), nearest=nearest)
+            for place in self._dem.copies(part, transform.c if self._along_dem else 0.0):
+                warped = resample(layers, (self._dem.crs, place), target, shape, nearest=nearest)
+                found = np.where(np.isnan(found), warped, found)
+        return found
 
     def _layers(self, part: Box) -> Elevations:
         """Read elevation, slope, and aspect as east and north components, because angles cannot be interpolated."""
@@ -205,8 +208,10 @@ class TerrainReader:
         return np.stack([elevation, slope, np.sin(facing), np.cos(facing)]).astype(np.float32)
 
     @cached_property
-    def _in_degrees(self) -> bool:
-        return bool(CRS.from_user_input(self._ground.crs).is_geographic)
+    def _along_dem(self) -> bool:
+        """Whether x of the scene and x of the model count in the same way, so that both may be beyond 180 degrees."""
+        scene, model = CRS.from_user_input(self._ground.crs), horizontal_crs(self._dem.crs)
+        return bool(scene.is_geographic and model.is_geographic) or same_crs(self._ground.crs, model.to_wkt())
 
     def _cells_below(self, box: Box) -> Box | None:
         """Find the cells that a box of the scene needs; None outside the model."""

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 ELLIPSOID = Geod(ellps="WGS84")
 _LONGITUDE_LATITUDE = "OGC:CRS84"
 _PROJECTION_TOLERANCE = 0.01
+_SAMPLED_SIDE = 9
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,25 @@ def pixel_shape(info: RasterInfo) -> PixelShape | None:
     return PixelShape(float(width), float(height), float(largest / smallest))
 
 
+def mean_pixel_area(info: RasterInfo) -> float | None:
+    """Compute the mean area of a raster's pixels on the ground, m2; None where their size is unknown.
+
+    Within 1 %, it is the square of the ground sample distance. Pixels of large maps in degrees differ in size.
+    """
+    if info.gsd_m is None:
+        return None
+    nominal = info.gsd_m**2
+    ground = Georeference.of(info)
+    if ground.to_degrees is None:
+        return nominal
+    along = (np.arange(_SAMPLED_SIDE) + 0.5) / _SAMPLED_SIDE
+    crs = CRS.from_string(info.crs)
+    sides = [ground_sides(crs, ground.transform, x * info.width, y * info.height) for x in along for y in along]
+    areas = [_area(one) for one in sides if one is not None]
+    mean = float(np.mean(areas)) if areas else nominal
+    return nominal if abs(mean / nominal - 1) < _PROJECTION_TOLERANCE else mean
+
+
 def ground_sides(crs: Any, transform: Affine, column: float, row: float) -> Floats | None:
     """Measure the sides of the pixel at a point: vectors (2, 2) across and down, metres east and north.
 
@@ -267,6 +287,27 @@ def _to_degrees(crs: str) -> Transformer | None:
 def _local_unit(crs: pyproj.CRS) -> float | None:
     """Return metres per unit of a local (engineering) CRS; None for another kind of CRS."""
     return float(crs.axis_info[0].unit_conversion_factor) if crs.is_engineering and crs.axis_info else None
+
+
+def full_turn(crs: str) -> float | None:
+    """Compute the length of 360 degrees along the x axis of a CRS whose map repeats itself; None for other CRS.
+
+    These are CRS in degrees and cylindrical projections, such as Web Mercator.
+    """
+    known = pyproj.CRS.from_user_input(crs)
+    if known.is_geographic:
+        return None if known.is_derived else float(2 * math.pi / known.axis_info[0].unit_conversion_factor)
+    if _to_degrees(crs) is None:
+        return None
+    longitudes, latitudes = (part.ravel() for part in np.meshgrid(np.arange(-180.0, 180, 30) + 0.1, [0.0, 20, 40]))
+    to_crs = Transformer.from_crs(_LONGITUDE_LATITUDE, crs, always_xy=True)
+    x, y = (np.reshape(part, (3, -1)) for part in to_crs.transform(longitudes, latitudes))
+    steps = np.diff(x, axis=1)
+    step = float(np.median(steps))
+    # One step of each row may lead across the map's edge.
+    even = (np.isclose(steps, step, rtol=1e-6).sum(axis=1) >= steps.shape[1] - 1).all()
+    level = np.isfinite(y).all() and np.ptp(y, axis=1).max() < 1e-6 * abs(step)
+    return 12 * step if even and level and step > 0 and np.allclose(x, x[0], atol=1e-6 * step) else None
 
 
 def name_of(crs: str) -> str:

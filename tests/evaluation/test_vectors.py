@@ -256,7 +256,11 @@ def test_a_polygon_across_180_degrees(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("crs", "transform"),
-    [("EPSG:4326", Affine(0.1, 0, -180.5, 0, -0.1, 1)), ("EPSG:32660", Affine(11e3, 0, 8e5, 0, -11e3, 1.1e5))],
+    [
+        ("EPSG:4326", Affine(0.1, 0, -180.5, 0, -0.1, 1)),
+        ("EPSG:32660", Affine(11e3, 0, 8e5, 0, -11e3, 1.1e5)),
+        ("EPSG:3857", Affine(11e3, 0, 19_982_508, 0, -11e3, 1.1e5)),
+    ],
 )
 def test_a_polygon_that_was_cut_at_180_degrees_is_one_landslide(crs: str, transform: Affine, tmp_path: Path) -> None:
     place = {"crs": crs, "transform": transform}
@@ -267,6 +271,8 @@ def test_a_polygon_that_was_cut_at_180_degrees_is_one_landslide(crs: str, transf
     assert len(truth) == 1
     if crs == "EPSG:4326":
         assert truth.total_bounds.tolist() == pytest.approx([-180.1, 0.2, -179.9, 0.4])
+    if crs == "EPSG:3857":  # 20,037,508 m are 180 degrees
+        assert truth.total_bounds[[0, 2]].tolist() == pytest.approx([20_026_376, 20_048_640], abs=1)
 
 
 def test_a_palette_that_shows_0_as_white_is_refused(like: RasterInfo, tmp_path: Path) -> None:

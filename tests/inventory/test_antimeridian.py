@@ -65,7 +65,7 @@ def test_landslides_across_the_antimeridian(write_mask, tmp_path, crs, transform
     assert row.elongation == pytest.approx(2, rel=0.05)
 
 
-@pytest.mark.parametrize("longitude", [185.0, 200.0, 359.0, -190.0, 545.0])
+@pytest.mark.parametrize("longitude", [185.0, 200.0, 359.0, 360.0, -190.0, 545.0])
 def test_landslides_beyond_180_degrees(write_mask, tmp_path, longitude) -> None:
     found = make_inventory(write_mask(MASK, crs="EPSG:4326", transform=around(longitude, -17, 2e-5, 2e-5)))
     expected = (longitude + 180) % 360 - 180

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from lim_keras.raster.georeference import (
     RasterInfo,
     apply,
     border,
+    full_turn,
     ground_sample_distance,
     inverse,
+    mean_pixel_area,
     metres_per_degree,
     pixel_shape,
     same_crs,
@@ -138,3 +141,32 @@ def test_shape_without_a_crs_is_that_of_the_transform() -> None:
     found = pixel_shape(RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "", Affine(1, 0, 0, 0, -4, 0), 3.0, None))
     assert found is not None and (found.width_m, found.height_m, found.stretch) == pytest.approx((1.5, 6, 4))
     assert pixel_shape(RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "", None, 3.0, None)) is None
+
+
+@pytest.mark.parametrize(
+    ("crs", "turn"),
+    [
+        ("EPSG:4326", 360),
+        ("EPSG:4807", 400),  # gon
+        ("EPSG:3857", 2 * math.pi * 6378137),
+        ("EPSG:3832", 2 * math.pi * 6378137),  # Mercator of the Pacific, with its edge at 30 W
+        ("EPSG:32760", None),
+        ("EPSG:3031", None),
+        ("EPSG:3035", None),
+        ("+proj=sinu", None),
+        ("EPSG:4978", None),
+        ('LOCAL_CS["site",UNIT["metre",1]]', None),
+    ],
+)
+def test_maps_that_repeat_themselves(crs: str, turn: float | None) -> None:
+    assert full_turn(crs) == (turn and pytest.approx(turn))
+
+
+def test_mean_area_of_the_pixels_of_a_tall_map() -> None:
+    # From the equator to 60 N: the mean of cos(latitude) is sin 60 / (pi / 3) = 0.8270, at the middle it is 0.8660.
+    tall = RasterInfo(Path("s.tif"), 10, 60, 3, "uint8", "EPSG:4326", Affine(1, 0, 20, 0, -1, 60), None, None)
+    size = ground_sample_distance(CRS.from_epsg(4326), Affine(1, 0, 20, 0, -1, 60), 10, 60)
+    area = mean_pixel_area(replace(tall, gsd_m=size))
+    assert area == pytest.approx(111_195**2 * 0.8270, rel=0.01)  # sphere of 6,371 km
+    small = RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "EPSG:32648", Affine(2, 0, 5e5, 0, -2, 3e6), 2.0, None)
+    assert mean_pixel_area(small) == 4 and mean_pixel_area(tall) is None
