@@ -21,6 +21,7 @@ from lim_keras.inventory.polygons import clean_polygons, cut_polygons
 from lim_keras.raster.georeference import Georeference, RasterInfo, same_crs
 from lim_keras.raster.images import check_one_page, read_orientation
 from lim_keras.raster.masks import is_lossy, is_masked
+from lim_keras.raster.opening import explained
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.vectorize import polygonize, rasterize_box
 from lim_keras.raster.windows import Box, blocks
@@ -117,7 +118,7 @@ def _read_label_raster(source: Source, like: RasterInfo) -> list[Any]:
         raise DataError(
             f"{source.path}: cannot be read as polygons or as a label raster. Expected {FORMATS}."
         ) from error
-    with raster:
+    with raster, explained(raster.name):
         _check_pixels(raster)
         unplaced = not raster.info.crs and raster.info.transform is None
         _check_grid(raster, like, unplaced)
@@ -146,7 +147,7 @@ def _check_grid(raster: RasterReader, like: RasterInfo, unplaced: bool) -> None:
 def _check_pixels(raster: RasterReader) -> None:
     """Refuse labels that are not known as they are stored: other pages, a mask, JPEG, or turned by a viewer."""
     check_one_page(raster)
-    if is_masked(raster):
+    if raster.count == 1 and is_masked(raster):
         raise DataError(
             f"{raster.name}: has a mask. Expected 255 where there is no label (`gdalwarp -dstnodata 255 {raster.name} "
             f"{raster.stem}_mended.tif`)."

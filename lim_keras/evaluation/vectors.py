@@ -250,8 +250,8 @@ def _to_scene(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSerie
     if polygons.crs is None:
         raise DataError(
             f"{source.path}: has no CRS, but the scene {like.path} is in {like.crs}. Give it one (a Shapefile needs "
-            f"its .prj beside it; for coordinates in the CRS of the scene `ogr2ogr -a_srs {like.crs} "
-            f"{_quoted(source.path)}`)."
+            f"its .prj beside it; for coordinates in the CRS of the scene `ogr2ogr -a_srs "
+            f"{shlex.quote(like.crs)} {_quoted(source.path)}`)."
         )
     try:
         placed = _joined_at_180(polygons).to_crs(like.crs)
@@ -304,7 +304,7 @@ def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
         if called != "its CRS" and _lies_on(polygons, like, crs, lambda points: points):
             raise DataError(
                 f"{path}: its CRS is {stated}, but its coordinates lie on the scene in {crs}. Name that CRS "
-                f"(`ogr2ogr -a_srs {crs} {quoted}`)."
+                f"(`ogr2ogr -a_srs {shlex.quote(crs)} {quoted}`)."
             )
         if _lies_on(polygons, like, crs, lambda points: points[:, ::-1]):
             raise DataError(
