@@ -86,7 +86,8 @@ def predict_scene(
         scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
         nodata: value of pixels without data, "none", or "file": the value that the file declares.
         gsd_m: ground sample distance of a scene whose file does not record it, metres.
-        resample: resample the scene to the ground sample distance of the bundle if they differ by a factor above 1.5.
+        resample: resample the scene to square pixels of the bundle's ground sample distance, if the distances differ by
+            a factor above 1.5, or the scene's pixels are stretched by more than 1.2:1 on the ground.
         tta: average over the eight symmetries of each window; takes eight times as long.
         memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.
         tile: height and width of a window, pixels; None: as the memory allows.

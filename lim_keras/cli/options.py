@@ -156,7 +156,8 @@ def scene_options(command: Function) -> Function:
         click.option(
             "--resample",
             is_flag=True,
-            help="Resample scenes to the bundle's ground sample distance, if they differ by more than a factor of 1.5.",
+            help="Resample scenes to square pixels of the bundle's ground sample distance, if the distances differ by "
+            "more than a factor of 1.5, or the pixels are stretched by more than 1.2:1 on the ground.",
         ),
         click.option(
             "--tta", is_flag=True, help="Average over the eight symmetries of each window; takes eight times as long."

@@ -43,7 +43,8 @@ class MapOptions:
         nodata: value of pixels without data.
         scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
         gsd_m: ground sample distance, metres, of a scene whose file does not record it.
-        resample: warp a scene to the ground sample distance of training if the two differ by more than a factor of 1.5.
+        resample: warp a scene to square pixels of the ground sample distance of training, if the distances differ by
+            more than a factor of 1.5, or the scene's pixels are stretched by more than 1.2:1 on the ground.
         tta: average over the eight symmetries of each window (test-time augmentation).
         memory: bytes that the process may take; None: a share of the free memory.
         tile: side of a window, pixels; None: as the memory allows.

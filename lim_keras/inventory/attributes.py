@@ -244,7 +244,8 @@ def _on_earth(points: Floats, origin: Floats, degree: Floats) -> Floats:
     if polar.any():
         east, north = points[polar].T
         azimuth, distance = np.degrees(np.arctan2(east, north)), np.hypot(east, north)
-        placed[polar] = np.stack(ELLIPSOID.fwd(*origin[polar].T, azimuth, distance)[:2], axis=-1)
+        longitude, latitude = origin[polar].T
+        placed[polar] = np.stack(ELLIPSOID.fwd(longitude, latitude, azimuth, distance)[:2], axis=-1)
     return placed
 
 

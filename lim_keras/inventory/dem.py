@@ -148,7 +148,7 @@ class Dem:
             found.append(left - abs(turn))
         if not self._geographic and min(left, left + width) < near - abs(turn) / 2:
             found.append(left + abs(turn))
-        return [Affine(*transform[:2], x, *transform[3:6]) for x in found]
+        return [Affine(transform.a, transform.b, x, transform.d, transform.e, transform.f) for x in found]
 
 
 def examine(path: StrPath, source: RasterReader, boxes: Sequence[Box]) -> Values:
