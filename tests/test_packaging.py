@@ -48,7 +48,7 @@ def test_tensorflow_is_an_extra():
 
 def test_dev_installs_what_the_tests_need():
     line = next(line for line in (ROOT / "setup.cfg").read_text().splitlines() if line.strip().startswith("lim-keras["))
-    assert {"tensorflow", "edge", "parquet"} <= set(line.split("[")[1].rstrip("]").split(","))
+    assert {"tensorflow", "edge", "serving"} <= set(line.split("[")[1].rstrip("]").split(","))
 
 
 def test_the_demo_is_installed_with_tensorflow():

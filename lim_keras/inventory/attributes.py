@@ -1,16 +1,13 @@
 """Landslide attributes: the columns of the inventory, in the order of the tables below.
 
 A new attribute is a new row of a table. Its function takes the drawn outlines (`Outlines`) or the pixel statistics of
-each landslide (`Pixels`). `_read_layers` reads the pixels.
+each landslide (`Pixels`). `lim_keras.inventory.pixels` reads the pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import geopandas
@@ -19,12 +16,9 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from lim_keras.errors import DataError
-from lim_keras.inventory.polygons import Polygons, ring_sizes
-from lim_keras.inventory.terrain import TerrainReader
+from lim_keras.inventory.pixels import PixelStatistics
+from lim_keras.inventory.polygons import Polygons, moved, place, ring_sizes
 from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, metres_per_degree
-from lim_keras.raster.reader import NO_LABEL, RasterReader
-from lim_keras.raster.windows import BLOCK, Box, blocks
 
 Columns = dict[str, NDArray[Any]]
 
@@ -48,9 +42,10 @@ class Outlines:
     """Measures (n,) of outlines in pixel coordinates; NaN if neither CRS nor ground sample distance is known."""
 
     def __init__(self, outlines: Polygons, ground: Georeference) -> None:
-        self.area_m2, self.perimeter_m = _sizes(outlines, ground)
+        degrees = None if ground.to_degrees is None else ground.degrees(shapely.get_coordinates(outlines))
+        self.area_m2, self.perimeter_m = _sizes(outlines, ground, degrees)
         # Ratios need no unit: without a ground sample distance, the plane is in pixels.
-        self.plane, origin, degree = _local_planes(outlines, ground)
+        self.plane, origin, degree = _local_planes(outlines, ground, degrees)
         centroids = np.asarray(shapely.get_coordinates(shapely.centroid(self.plane)), np.float64).reshape(-1, 2)
         self.longitude, self.latitude = _on_earth(centroids, origin, degree).T
 
@@ -74,12 +69,8 @@ class Pixels:
     `at_edge` (n,) marks landslides that reach the outermost row or column of the scene; `folds`: number of models.
     """
 
-    def __init__(self, outlines: Polygons, scene: Box, folds: int) -> None:
-        names = ("probability", "votes", "beside_nodata", "elevation", "slope", "east", "north")
-        self.layers = {name: Statistics(len(outlines)) for name in names}
-        left, top, right, bottom = shapely.bounds(outlines).reshape(-1, 4).T
-        self.at_edge = (left <= 0) | (top <= 0) | (right >= scene.right) | (bottom >= scene.bottom)
-        self.folds = folds
+    def __init__(self, statistics: PixelStatistics, folds: int) -> None:
+        self.layers, self.at_edge, self.folds = statistics.layers, statistics.at_edge, folds
 
     def fold_agreement(self) -> Floats:
         """Mean share of the folds that voted for a landslide."""
@@ -156,35 +147,11 @@ def outline_attributes(outlines: Polygons, ground: Georeference) -> Columns:
     return _compute(OUTLINE_ATTRIBUTES, Outlines(outlines, ground))
 
 
-def pixel_attributes(
-    mask: str | Path,
-    outlines: Polygons,
-    *,
-    maps: Path | None = None,
-    folds: int = 1,
-    terrain: TerrainReader | None = None,
-    block: int = BLOCK,
-) -> Columns:
-    """Compute the attributes (n,) from the pixels of each landslide, with one block in memory at a time.
-
-    Args:
-        mask: raster whose landslides were traced.
-        outlines: result of `trace`, neither filled nor simplified.
-        maps: raster of probability (band 1) and votes of the folds (optional band 2), negative without data; None: NaN.
-        terrain: slopes and elevations; None: no terrain attributes.
-    """
-    with ExitStack() as stack:
-        labels = stack.enter_context(RasterReader(mask))
-        values = None if maps is None else stack.enter_context(_open_maps(maps, labels))
-        pixels = Pixels(outlines, labels.info.box, folds)
-        for box, numbers, beside_nodata in _painted_blocks(labels, outlines, block):
-            inside = numbers > 0
-            landslide = numbers[inside].astype(np.int64) - 1
-            layers = _read_layers(box, inside, values, terrain) | {"beside_nodata": beside_nodata[inside]}
-            for name, layer in layers.items():
-                pixels.layers[name].add(landslide, layer)
+def pixel_attributes(statistics: PixelStatistics, folds: int) -> Columns:
+    """Compute the attributes (n,) from the pixels of each landslide; those of the terrain only if it was read."""
+    pixels = Pixels(statistics, folds)
     columns = _compute(PIXEL_ATTRIBUTES, pixels)
-    return columns if terrain is None else columns | _compute(TERRAIN_ATTRIBUTES, pixels)
+    return columns | _compute(TERRAIN_ATTRIBUTES, pixels) if "slope" in pixels.layers else columns
 
 
 def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:
@@ -201,29 +168,29 @@ def _compute(attributes: Iterable[Attribute[Source]], source: Source) -> Columns
     return {one.name: one.compute(source) for one in attributes}
 
 
-def _sizes(outlines: Polygons, ground: Georeference) -> tuple[Floats, Floats]:
-    """Measure area (n,) without holes, m2, and length (n,) of all rings, m, of outlines in pixels."""
+def _sizes(outlines: Polygons, ground: Georeference, degrees: Floats | None = None) -> tuple[Floats, Floats]:
+    """Measure area (n,) without holes, m2, and length (n,) of all rings, m, of outlines in pixels.
+
+    degrees: their vertices in degrees, if they are known.
+    """
     rings, owner = shapely.get_rings(outlines, return_index=True)
-    areas, lengths = ring_sizes(rings, ground)
+    areas, lengths = ring_sizes(rings, ground, degrees)
     hole = np.zeros(len(rings), np.bool_)
     hole[1:] = owner[1:] == owner[:-1]
-    area, perimeter = np.zeros((2, len(outlines)))
-    np.add.at(area, owner, np.where(hole, -areas, areas))
-    np.add.at(perimeter, owner, lengths)
-    return area, perimeter
+    area = np.bincount(owner, weights=np.where(hole, -areas, areas), minlength=len(outlines))
+    return area, np.bincount(owner, weights=lengths, minlength=len(outlines))
 
 
-def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, Floats, Floats]:
+def _local_planes(outlines: Polygons, ground: Georeference, degrees: Floats | None) -> tuple[Polygons, Floats, Floats]:
     """Project each outline to metres east and north of its first vertex; landslides are small enough for a plane.
 
     Returns the outlines, longitude and latitude (n, 2) of the first vertices, and metres per degree (n, 2) there.
     Without a CRS, the outlines are in the scene's plane, and the other two results are NaN.
     """
-    points, owner = shapely.get_coordinates(outlines, return_index=True)
-    if ground.to_degrees is None:
+    if degrees is None:
         unknown = np.full((len(outlines), 2), np.nan)
-        return shapely.transform(outlines, ground.place), unknown, unknown
-    degrees = ground.degrees(points)
+        return place(outlines, ground), unknown, unknown
+    owner = np.repeat(np.arange(len(outlines)), shapely.get_num_coordinates(outlines))
     first = np.searchsorted(owner, np.arange(len(outlines)))
     origin = degrees[first]
     degree = metres_per_degree(origin[:, 1])
@@ -234,7 +201,7 @@ def _local_planes(outlines: Polygons, ground: Georeference) -> tuple[Polygons, F
     if polar.any():  # meridians meet, so that degrees do not span a plane
         azimuth, _, distance = ELLIPSOID.inv(*origin[owner][polar].T, *degrees[polar].T)
         metres[polar] = np.stack([distance * np.sin(np.radians(azimuth)), distance * np.cos(np.radians(azimuth))], -1)
-    return shapely.transform(outlines, lambda _: metres), origin, degree
+    return moved(outlines, metres), origin, degree
 
 
 def _on_earth(points: Floats, origin: Floats, degree: Floats) -> Floats:
@@ -247,135 +214,3 @@ def _on_earth(points: Floats, origin: Floats, degree: Floats) -> Floats:
         longitude, latitude = origin[polar].T
         placed[polar] = np.stack(ELLIPSOID.fwd(longitude, latitude, azimuth, distance)[:2], axis=-1)
     return placed
-
-
-def _painted_blocks(
-    labels: RasterReader, outlines: Polygons, block: int
-) -> Iterator[tuple[Box, NDArray[np.int32], NDArray[np.bool_]]]:
-    """Yield each block with landslides, its landslide numbers, and the mask of pixels that share a side with nodata."""
-    scene, edges = labels.info.box, Edges(outlines)
-    for (top, bottom), row in groupby(blocks(scene.height, scene.width, block), lambda box: (box.top, box.bottom)):
-        near = edges.between(top, bottom)
-        for box in row:
-            numbers = near.paint(box)
-            landslide, beside_nodata = _read_labels(labels, box)
-            # GDAL's polygonizer stops at damaged pixels without an error, and later landslides would be lost.
-            if not np.array_equal(numbers > 0, landslide):
-                raise DataError(
-                    f"{labels.name}: its polygons are not those of its pixels; the file is damaged or changed."
-                )
-            if landslide.any():
-                yield box, numbers, beside_nodata
-
-
-def _read_layers(
-    box: Box, inside: NDArray[np.bool_], maps: RasterReader | None, terrain: TerrainReader | None
-) -> dict[str, NDArray[Any]]:
-    """Read the values (k,) of every layer at the k landslide pixels of a box; NaN where unknown."""
-    layers: dict[str, NDArray[Any]] = {}
-    if maps is not None:
-        bands = maps.pixels(box)[inside].astype(np.float64)
-        for name, band in zip(("probability", "votes"), bands.T, strict=False):
-            layers[name] = np.where(band < 0, np.nan, band)
-    if terrain is not None:
-        ground = terrain.read(box)
-        aspect = np.radians(ground.aspect[inside])
-        layers |= {"elevation": ground.elevation[inside], "slope": ground.slope[inside]}
-        layers |= {"east": np.sin(aspect), "north": np.cos(aspect)}
-    return layers
-
-
-def _open_maps(maps: Path, labels: RasterReader) -> RasterReader:
-    reader = RasterReader(maps)
-    if reader.info.box != labels.info.box:
-        found, expected = ((one.info.height, one.info.width) for one in (reader, labels))
-        reader.close()
-        raise DataError(f"{maps}: expected the grid of {labels.name}, {expected}, but it is {found}.")
-    return reader
-
-
-def _read_labels(labels: RasterReader, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Read two masks (height, width): landslide pixels, and pixels that share a side with a pixel without data."""
-    around = box.grown(1, labels.info.box)
-    rows = 1 - box.top + around.top, 1 - around.bottom + box.bottom  # rows beyond the scene's border
-    columns = 1 - box.left + around.left, 1 - around.right + box.right
-    found = np.pad(labels.pixels(around)[..., 0], (rows, columns))
-    gap = found == NO_LABEL
-    beside = gap[:-2, 1:-1] | gap[2:, 1:-1] | gap[1:-1, :-2] | gap[1:-1, 2:]
-    return found[1:-1, 1:-1] == 1, beside
-
-
-class Statistics:
-    """Sum, count, lowest and highest value over the pixels of each of n landslides; NaN values are skipped."""
-
-    def __init__(self, n: int) -> None:
-        self.total: Floats = np.zeros(n)
-        self.count = np.zeros(n, np.int64)
-        self._lowest, self._highest = np.full(n, np.inf), np.full(n, -np.inf)
-
-    def add(self, landslide: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Add values (k,) of pixels, and the indices (k,) of their landslides."""
-        known = np.isfinite(values)
-        landslide, values = landslide[known], values[known].astype(np.float64)
-        if not landslide.size:
-            return
-        first, after = int(landslide.min()), int(landslide.max()) + 1
-        part, size = slice(first, after), after - first
-        self.total[part] += np.bincount(landslide - first, weights=values, minlength=size)
-        self.count[part] += np.bincount(landslide - first, minlength=size)
-        np.minimum.at(self._lowest, landslide, values)
-        np.maximum.at(self._highest, landslide, values)
-
-    @property
-    def mean(self) -> Floats:
-        """Mean; NaN without a value."""
-        return np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
-
-    @property
-    def lowest(self) -> Floats:
-        """Lowest value; NaN without a value."""
-        return np.where(self.count > 0, self._lowest, np.nan)
-
-    @property
-    def highest(self) -> Floats:
-        """Highest value; NaN without a value."""
-        return np.where(self.count > 0, self._highest, np.nan)
-
-
-class Edges:
-    """Vertical edges of disjoint outlines, used to paint each pixel with its landslide number: 1 to n, 0 for none."""
-
-    def __init__(self, outlines: Polygons) -> None:
-        rings, owner = shapely.get_rings(outlines, return_index=True)
-        points, ring = shapely.get_coordinates(rings, return_index=True)
-        whole = points.astype(np.int64)
-        start, end = whole[:-1], whole[1:]
-        edge = (ring[1:] == ring[:-1]) & (start[:, 0] == end[:, 0])
-        rows = np.sort(np.stack([start[edge, 1], end[edge, 1]], axis=-1), axis=-1)
-        number = owner[ring[:-1][edge]]
-        reach = shapely.bounds(outlines)[:, 2].astype(np.int64) if len(outlines) else np.zeros(0, np.int64)
-        # Rows of the array: column, first row, row after the last, number, rightmost column of the landslide.
-        self._edges = np.stack([start[edge, 0], rows[:, 0], rows[:, 1], number + 1, reach[number]]).astype(np.int64)
-
-    def between(self, top: int, bottom: int) -> Edges:
-        """Select the edges that cross rows `top` to `bottom` - 1."""
-        _, first, after, _, _ = self._edges
-        part = Edges.__new__(Edges)
-        part._edges = self._edges[:, (first < bottom) & (after > top)]
-        return part
-
-    def paint(self, box: Box) -> NDArray[np.int32]:
-        """Return the landslide number of each pixel of a box, (height, width).
-
-        Along a row, each edge enters or leaves its landslide: exclusive or switches the number on or off from that
-        column on. Edges to the left of the box are applied at its first column.
-        """
-        column, first, after, number, _ = self._edges[:, (self._edges[0] < box.right) & (self._edges[4] > box.left)]
-        first = np.maximum(first - box.top, 0)
-        length = np.maximum(np.minimum(after - box.top, box.height) - first, 0)
-        ends = np.cumsum(length)
-        rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + length, length)
-        numbers = np.zeros((box.height, box.width), np.int32)
-        columns = np.repeat(np.maximum(column - box.left, 0), length)
-        np.bitwise_xor.at(numbers, (rows, columns), np.repeat(number, length).astype(np.int32))
-        return np.bitwise_xor.accumulate(numbers, axis=1)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lim_keras.inventory.pixels import PixelReader, Pixels
+from lim_keras.inventory.pixels import PixelReader, PixelStatistics
 from lim_keras.inventory.tracing import Corners, Numbers, Rings, find_corners, trace_rings
 from lim_keras.raster.windows import BLOCK, Box, blocks
 
-_CORNERS = 2**18  # corners that are traced at once
+_CORNERS = 2**17  # corners that are traced at once
 
-Landslides = tuple[Rings, Pixels]
+Landslides = tuple[Rings, PixelStatistics]
 """Outlines and statistics of landslides, in row order of their first pixels."""
 
 
@@ -70,7 +70,7 @@ def _reach_border(groups: Numbers, box: Box, scene: Box, count: int) -> NDArray[
     return reach[1:]
 
 
-def _traced(corners: Corners, pixels: Pixels, chosen: NDArray[np.bool_]) -> Iterator[Landslides]:
+def _traced(corners: Corners, pixels: PixelStatistics, chosen: NDArray[np.bool_]) -> Iterator[Landslides]:
     """Trace the chosen groups, a limited number of corners at a time."""
     lengths = np.where(chosen, np.bincount(corners.group, minlength=len(pixels)), 0)
     part = np.where(chosen, np.cumsum(lengths) // _CORNERS, -1)
@@ -91,7 +91,7 @@ class _Unfinished:
         self._above = np.zeros(reader.scene.width, np.int32)  # numbers of the groups in the row above the blocks
         self._start(reader.none(), Corners.none())
 
-    def _start(self, pixels: Pixels, corners: Corners) -> None:
+    def _start(self, pixels: PixelStatistics, corners: Corners) -> None:
         self._pixels, self._corners, self._size = [pixels], [corners], len(pixels)
         self._contacts: list[NDArray[np.int32]] = []
         self._below = np.zeros_like(self._above)
@@ -102,7 +102,7 @@ class _Unfinished:
         self._left = np.zeros(box.height, np.int32)
 
     def add(
-        self, box: Box, groups: Numbers, corners: Corners, pixels: Pixels, chosen: NDArray[np.bool_]
+        self, box: Box, groups: Numbers, corners: Corners, pixels: PixelStatistics, chosen: NDArray[np.bool_]
     ) -> None:
         """Add the chosen groups of a block, and note where they touch those of the blocks above and to the left."""
         places = np.flatnonzero(chosen)
@@ -130,7 +130,7 @@ class _Unfinished:
         graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(size, size))
         count, group = connected_components(graph, directed=False)
         group = group.astype(np.int32, copy=False)
-        pixels = Pixels.joined(self._pixels).merged(group, count)
+        pixels = PixelStatistics.joined(self._pixels).merged(group, count)
         corners = Corners.joined(self._corners)
         corners = corners.take(np.ones(len(corners), np.bool_), group)
         below = np.where(self._below > 0, group[self._below - 1], -1)

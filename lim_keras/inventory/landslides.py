@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePath
@@ -13,14 +14,18 @@ from typing import Any, Literal
 
 import geopandas
 import numpy as np
-from numpy.typing import NDArray
+import pandas
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
-from lim_keras.inventory.attributes import MIN_COVERAGE, Columns, outline_attributes, pixel_attributes
-from lim_keras.inventory.polygons import Polygons, fill_holes, place, read_mask_info, simplify, trace
+from lim_keras.inventory.attributes import MIN_COVERAGE, Columns
+from lim_keras.inventory.drawing import Drawing
+from lim_keras.inventory.groups import Landslides, find_landslides
+from lim_keras.inventory.pixels import PixelReader
+from lim_keras.inventory.polygons import Polygons, place, read_mask_info
+from lim_keras.inventory.spool import Spool
 from lim_keras.inventory.terrain import TerrainReader
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.opening import gdal_settings
@@ -142,6 +147,42 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@dataclass
+class InventoryTotals:
+    """Totals of a scene's landslides; they are complete when all of the landslides were made.
+
+    Attributes:
+        crs: CRS of the scene, "" where there is none; outlines are then in pixels, (column, -row), as QGIS shows them.
+        landslides: number of landslides.
+        area_m2: their area; NaN if it is unknown.
+        flagged: number of landslides below the smallest slope; None without one.
+        dropped_small: number of landslides below `min_area_m2`.
+        dropped_flat: number of landslides that `drop_flat` left out.
+        swallowed: number of landslides in filled holes of others.
+        uncovered: share of the scene outside the elevation model; None without one.
+        unknown_slope: number of landslides whose slope is unknown; None without an elevation model.
+    """
+
+    crs: str = ""
+    landslides: int = 0
+    area_m2: float = 0.0
+    flagged: int | None = None
+    dropped_small: int = 0
+    dropped_flat: int = 0
+    swallowed: int = 0
+    uncovered: float | None = None
+    unknown_slope: int | None = None
+
+    def count(self, columns: Columns) -> None:
+        """Add landslides."""
+        self.landslides += len(columns["id"])
+        self.area_m2 += float(columns["area_m2"].sum())
+        if "below_min_slope" in columns:
+            self.flagged = (self.flagged or 0) + int(columns["below_min_slope"].sum())
+        if "slope_unknown" in columns:
+            self.unknown_slope = (self.unknown_slope or 0) + int(columns["slope_unknown"].sum())
+
+
 @dataclass(frozen=True)
 class Inventory:
     """The landslides of a scene.
@@ -149,21 +190,11 @@ class Inventory:
     Attributes:
         frame: a row for each landslide, sorted by first pixel, row by row. Columns: `id` (1..n), those of
             `lim_keras.inventory.attributes`, `below_min_slope` if a smallest slope is given, and `geometry`.
-        crs: CRS of the scene, "" where there is none; outlines are then in pixels, (column, -row), as QGIS shows them.
-        dropped_small: number of landslides below `min_area_m2`.
-        dropped_flat: number of landslides that `drop_flat` left out.
-        swallowed: number of landslides in filled holes of others.
-        uncovered: share of the scene outside the elevation model; None without one.
-        unknown_slope: number of landslides in `frame` whose slope is unknown; None without an elevation model.
+        totals: counts and area of the landslides.
     """
 
     frame: geopandas.GeoDataFrame
-    crs: str
-    dropped_small: int = 0
-    dropped_flat: int = 0
-    swallowed: int = 0
-    uncovered: float | None = None
-    unknown_slope: int | None = None
+    totals: InventoryTotals
 
 
 def make_inventory(
@@ -175,16 +206,49 @@ def make_inventory(
     gsd_m: float | None = None,
     scene: Path | str | None = None,
 ) -> Inventory:
-    """Make the inventory of a mask: a landslide is a group of landslide pixels that share sides.
+    """Make the inventory of a mask in memory; arguments and errors as in `stream_inventory`."""
+    totals = InventoryTotals()
+    source = MaskSource(mask=mask, maps=maps, folds=folds, gsd_m=gsd_m, scene=scene)
+    frames = list(stream_inventory(source, options or InventoryOptions(), totals))
+    return Inventory(pandas.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0], totals)
 
-    Memory holds all polygons, but only blocks of the rasters.
 
-    Args:
+@dataclass(frozen=True, kw_only=True)
+class MaskSource:
+    """Rasters of an inventory.
+
+    Attributes:
         mask: uint8 raster, 1 landslide, 0 background, 255 no data.
-        maps: see `pixel_attributes`; None: probabilities are unknown.
+        maps: raster of probability (band 1) and votes of the folds (optional band 2), negative without data; None:
+            probabilities are unknown.
         folds: number of models that voted.
         gsd_m: ground sample distance of a mask without a georeference, metres.
         scene: scene of the mask, for messages; None: the mask.
+        folder: folder of temporary files; None: that of the system.
+    """
+
+    mask: Path
+    maps: Path | None = None
+    folds: int = 1
+    gsd_m: float | None = None
+    scene: Path | str | None = None
+    folder: Path | None = None
+
+
+def stream_inventory(
+    source: MaskSource, options: InventoryOptions, totals: InventoryTotals
+) -> Iterator[geopandas.GeoDataFrame]:
+    """Make the inventory of a mask: a landslide is a group of landslide pixels that share sides.
+
+    Memory holds blocks of the rasters and a limited number of landslides, but every one whole; and the corners and
+    statistics of landslides that are not finished, see `find_landslides`. If outlines are simplified, it also holds
+    those whose boxes touch, directly or through others.
+
+    Args:
+        totals: receives the counts.
+
+    Yields:
+        Landslides as in `Inventory.frame`, some at a time; at least once, if only without a row.
 
     Raises:
         ConfigError: an option needs a ground sample distance.
@@ -193,30 +257,46 @@ def make_inventory(
     Warns:
         LimKerasWarning: the elevation model does not cover the scene, or has no slope for some landslides.
     """
-    options = options or InventoryOptions()
-    info = read_mask_info(mask)
-    ground, shown = Georeference.of(info, gsd_m), replace(info, path=scene or info.path)
-    if folds < 1:
-        raise ConfigError(f"Invalid value for `folds`. Expected a whole number >= 1. Received: {folds}.")
+    info = read_mask_info(source.mask)
+    ground, shown = Georeference.of(info, source.gsd_m), replace(info, path=source.scene or info.path)
+    if source.folds < 1:
+        raise ConfigError(f"Invalid value for `folds`. Expected a whole number >= 1. Received: {source.folds}.")
     _check_metres(shown, ground, options)
+    totals.crs = ground.crs
     with ExitStack() as stack:
-        stack.enter_context(gdal_settings())
-        terrain = None if options.dem is None else stack.enter_context(TerrainReader(options.dem, shown))
-        outlines, seeds = trace(mask)
-        columns = pixel_attributes(mask, outlines, maps=maps, folds=folds, terrain=terrain)
-    outlines, swallowed = fill_holes(outlines, seeds, options.fill_holes_m2, ground)
-    outlines, columns = _select(outlines, columns, ~swallowed)
-    traced = len(outlines)
-    outlines, columns = _draw(outlines, columns, ground, options)
-    small = traced - len(outlines)
-    outlines, columns, flat = _flag_flat(outlines, columns, options)
-    uncovered = unknown = None
-    if terrain is not None:
-        _check_relief(terrain, options, shown)
-        uncovered, unknown = terrain.uncovered, _count_unknown_slopes(columns, options, shown)
-    numbers = {"id": np.arange(1, len(outlines) + 1, dtype=np.int64)}
-    frame = geopandas.GeoDataFrame(numbers | columns, geometry=place(outlines, ground), crs=ground.crs or None)
-    return Inventory(frame, ground.crs, small, flat, int(swallowed.sum()), uncovered, unknown)
+        landslides = _sorted_landslides(source, options, shown, totals, stack)
+        for outlines, columns in Drawing(ground, options, totals).draw(landslides, source.folds):
+            yield _frame(outlines, columns, ground, totals)
+    if options.dem is not None:
+        _check_unknown_slopes(totals, options, shown)
+
+
+def _sorted_landslides(
+    source: MaskSource, options: InventoryOptions, scene: RasterInfo, totals: InventoryTotals, stack: ExitStack
+) -> Iterator[Landslides]:
+    """Find all landslides, and yield them in row order of their first pixels; `stack` closes the temporary file."""
+    with ExitStack() as rasters:
+        rasters.enter_context(gdal_settings())
+        terrain = None if options.dem is None else rasters.enter_context(TerrainReader(options.dem, scene))
+        if terrain is not None:
+            _check_relief(terrain, options, scene)
+            totals.uncovered = terrain.uncovered
+        labels = rasters.enter_context(RasterReader(source.mask))
+        maps = None if source.maps is None else rasters.enter_context(RasterReader(source.maps))
+        reader = PixelReader(labels, maps, terrain)
+        spool = stack.enter_context(Spool(reader.none(), source.folder))
+        for landslides in find_landslides(reader):
+            spool.add(landslides)
+    return spool.sorted()
+
+
+def _frame(
+    outlines: Polygons, columns: Columns, ground: Georeference, totals: InventoryTotals
+) -> geopandas.GeoDataFrame:
+    numbers = {"id": totals.landslides + np.arange(1, len(outlines) + 1, dtype=np.int64)}
+    columns = numbers | columns
+    totals.count(columns)
+    return geopandas.GeoDataFrame(columns, geometry=place(outlines, ground), crs=ground.crs or None)
 
 
 def check_inventory(scene: RasterInfo, options: InventoryOptions) -> None:
@@ -239,35 +319,6 @@ def _check_metres(scene: RasterInfo, ground: Georeference, options: InventoryOpt
         )
 
 
-def _draw(
-    outlines: Polygons, columns: Columns, ground: Georeference, options: InventoryOptions
-) -> tuple[Polygons, Columns]:
-    """Simplify the outlines, and add their attributes; small landslides are left out."""
-    if options.simplify_m and ground.gsd_m is not None:
-        # Small landslides are dropped first, because simplifying them would take most of the time.
-        outlines, measured = _measure(outlines, columns, ground, options)
-        columns = {name: measured[name] for name in columns}
-        outlines = simplify(outlines, options.simplify_m / ground.gsd_m)
-    return _measure(outlines, columns, ground, options)
-
-
-def _measure(
-    outlines: Polygons, columns: Columns, ground: Georeference, options: InventoryOptions
-) -> tuple[Polygons, Columns]:
-    """Add the attributes of the outlines; leave out landslides with a known area below `min_area_m2`."""
-    measured = outline_attributes(outlines, ground) | columns
-    return _select(outlines, measured, ~(measured["area_m2"] < options.min_area_m2))
-
-
-def _flag_flat(outlines: Polygons, columns: Columns, options: InventoryOptions) -> tuple[Polygons, Columns, int]:
-    """Flag landslides below the smallest slope, and drop them if `drop_flat`. Unknown slopes get no flag."""
-    if options.min_slope_deg is None:
-        return outlines, columns, 0
-    flat = columns["slope_mean_deg"] < options.min_slope_deg
-    dropped = flat & options.drop_flat
-    return *_select(outlines, columns | {"below_min_slope": flat}, ~dropped), int(dropped.sum())
-
-
 def _check_relief(terrain: TerrainReader, options: InventoryOptions, scene: RasterInfo) -> None:
     """Warn if a smallest slope is compared with an elevation model without relief."""
     if terrain.same is not None and options.min_slope_deg is not None:
@@ -279,18 +330,12 @@ def _check_relief(terrain: TerrainReader, options: InventoryOptions, scene: Rast
         )
 
 
-def _count_unknown_slopes(columns: Columns, options: InventoryOptions, scene: RasterInfo) -> int:
-    unknown, count = int(columns["slope_unknown"].sum()), len(columns["slope_unknown"])
-    if unknown:
+def _check_unknown_slopes(totals: InventoryTotals, options: InventoryOptions, scene: RasterInfo) -> None:
+    if totals.unknown_slope:
         warnings.warn(
-            f"{options.dem}: has no slope for {unknown} of {count} landslides on {scene.path}: it is void or ends "
-            f"below more than {1 - MIN_COVERAGE:.0%} of each. A smallest slope neither flags nor drops them. Fill the "
-            "model (`gdal_fillnodata.py`), or give one that covers them.",
+            f"{options.dem}: has no slope for {totals.unknown_slope} of {totals.landslides} landslides on "
+            f"{scene.path}: it is void or ends below more than {1 - MIN_COVERAGE:.0%} of each. A smallest slope "
+            "neither flags nor drops them. Fill the model (`gdal_fillnodata.py`), or give one that covers them.",
             LimKerasWarning,
             stacklevel=3,
         )
-    return unknown
-
-
-def _select(outlines: Polygons, columns: Columns, kept: NDArray[np.bool_]) -> tuple[Polygons, Columns]:
-    return outlines[kept], {name: column[kept] for name, column in columns.items()}

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-import geopandas
-import pyogrio  # type: ignore[import-untyped]
 import pystac
 import shapely
 from pyproj import CRS
@@ -21,15 +17,12 @@ from pystac.extensions.projection import ProjectionExtension
 
 from lim_keras import __version__
 from lim_keras.bundle.info import STAC_FILE, BundleInfo
-from lim_keras.errors import DataError
-from lim_keras.files import atomic_file, write_text
-from lim_keras.inventory.antimeridian import bounding_box, cut_at_antimeridian, footprint, leaves_world, to_degrees
-from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
-from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
+from lim_keras.files import write_text
+from lim_keras.inventory.antimeridian import bounding_box, footprint
+from lim_keras.inventory.landslides import Inventory, InventoryTotals, PredictOptions, settings
+from lim_keras.inventory.vector_files import write_frames
 from lim_keras.raster.georeference import RasterInfo, mean_pixel_area
 from lim_keras.raster.writer import Counts
-
-_TIME = "2000-01-01T00:00:00.000Z"  # recorded in GeoPackages, so that the same inventory gives the same bytes
 
 
 def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer: str = "landslides") -> Path:
@@ -41,22 +34,10 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
     collection in GeoJSON.
 
     Raises:
-        DataError: the suffix is not .gpkg, .geojson or .parquet, the file cannot be written, or pyarrow is missing.
+        DataError: the suffix is not .gpkg, .geojson or .parquet, or the file cannot be written.
     """
     path = Path(path)
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise DataError(f"{path}: expected a name that ends in {', '.join(_WRITERS)}.")
-    try:
-        with atomic_file(path, lambda draft: verify_vector(draft, len(inventory.frame))) as draft:
-            write(inventory, draft, layer)
-    except ImportError as error:
-        raise DataError(
-            f"{path}: GeoParquet needs pyarrow, which is not installed. Install the extra "
-            "(`pip install lim-keras[parquet]`), or write .gpkg or .geojson."
-        ) from error
-    except VECTOR_ERRORS as error:
-        raise DataError(f"{path}: cannot be written ({error}). Free disk space, or give another folder.") from error
+    write_frames([inventory.frame], [path], layer=layer)
     return path
 
 
@@ -69,49 +50,6 @@ def write_style(path: str | os.PathLike[str]) -> Path:
     style = resources.files("lim_keras.inventory").joinpath("landslides.qml")
     return write_text(Path(path), style.read_text(encoding="utf-8"))
 
-
-def _write_geopackage(inventory: Inventory, path: Path, layer: str) -> None:
-    with _fixed_time():
-        # GDAL of older QGIS versions warns about newer versions of the format.
-        _write(inventory.frame, path, layer, driver="GPKG", VERSION="1.2")
-
-
-def _write_geojson(inventory: Inventory, path: Path, layer: str) -> None:
-    frame, degrees = inventory.frame, to_degrees(inventory.frame.geometry.to_numpy(), inventory.crs)
-    rfc, kind = "YES", "Polygon"
-    if degrees is None:
-        rfc, frame = "NO", frame.set_crs(None, allow_override=True)
-    elif (beyond := leaves_world(degrees)).any():
-        kind, frame = "Unknown", frame.set_geometry(cut_at_antimeridian(degrees, beyond), crs="OGC:CRS84")
-    _write(frame, path, layer, kind, driver="GeoJSON", RFC7946=rfc, SIGNIFICANT_FIGURES="10")
-
-
-def _write_parquet(inventory: Inventory, path: Path, layer: str) -> None:
-    inventory.frame.to_parquet(path, index=False)
-
-
-def _write(frame: geopandas.GeoDataFrame, path: Path, layer: str, kind: str = "Polygon", **options: str) -> None:
-    path.unlink(missing_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-        pyogrio.write_dataframe(frame, path, layer=layer, geometry_type=kind, **options)
-
-
-@contextmanager
-def _fixed_time() -> Iterator[None]:
-    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _TIME})
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
-
-
-_WRITERS: dict[str, Callable[[Inventory, Path, str], None]] = {
-    ".gpkg": _write_geopackage,
-    ".geojson": _write_geojson,
-    ".parquet": _write_parquet,
-}
 
 _PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 _POLYGONS = "Landslide polygons"
@@ -136,7 +74,7 @@ def summarise(
     *,
     options: PredictOptions,
     counts: Counts,
-    inventory: Inventory,
+    inventory: InventoryTotals,
     run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect counts, areas, settings, versions and times: the content of `<scene>_summary.json`.
@@ -144,15 +82,14 @@ def summarise(
     Areas are None without a ground sample distance. `run` holds "windows", the layout of the windows, and "seconds",
     the duration of "predict" and of other steps.
     """
-    frame, seconds = inventory.frame, run["seconds"]
+    area, seconds = inventory.area_m2, run["seconds"]
     pixel_m2 = mean_pixel_area(scene)
-    area = float(frame["area_m2"].sum(skipna=False)) if len(frame) else 0.0
     threshold = model.threshold if options.threshold is None else options.threshold
     return {
         "scene": str(scene.path),
         "bundle": {"name": model.name, "config_hash": model.config_hash, "folds": model.folds},
         "settings": {**settings(options), "threshold": threshold},
-        "landslides": len(frame),
+        "landslides": inventory.landslides,
         **_left_out(inventory),
         "landslide_area_m2": None if math.isnan(area) else area,
         "landslide_pixels": counts.landslide,
@@ -169,16 +106,15 @@ def summarise(
     }
 
 
-def _left_out(inventory: Inventory) -> dict[str, Any]:
+def _left_out(inventory: InventoryTotals) -> dict[str, Any]:
     """Count landslides left out, by reason, and those of unknown slope; None if the option was not given."""
-    frame = inventory.frame
     return {
         "left_out": {
             "below_min_area": inventory.dropped_small,
             "below_min_slope": inventory.dropped_flat,
             "in_filled_holes": inventory.swallowed,
         },
-        "flagged_below_min_slope": int(frame["below_min_slope"].sum()) if "below_min_slope" in frame else None,
+        "flagged_below_min_slope": inventory.flagged,
         "unknown_slope": inventory.unknown_slope,
         "share_outside_dem": None if inventory.uncovered is None else round(inventory.uncovered, 4),
     }

@@ -86,45 +86,43 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelStatistics:
     """What is kept of the pixels of n landslides, or of parts of them.
 
     Attributes:
         first: the first pixel in row order, (n,): row * width of the scene + column.
         at_edge: True if a pixel lies in the outermost row or column of the scene, (n,).
         layers: statistics of each layer, by name.
-        folds: number of models that voted.
     """
 
     first: Indices
     at_edge: NDArray[np.bool_]
     layers: Mapping[str, Statistics]
-    folds: int = 1
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def take(self, chosen: Indices | NDArray[np.bool_]) -> Pixels:
+    def take(self, chosen: Indices | NDArray[np.bool_]) -> PixelStatistics:
         """Select landslides."""
         layers = {name: Statistics(one.rows[:, chosen]) for name, one in self.layers.items()}
-        return Pixels(self.first[chosen], self.at_edge[chosen], layers, self.folds)
+        return PixelStatistics(self.first[chosen], self.at_edge[chosen], layers)
 
     @staticmethod
-    def joined(parts: Sequence[Pixels]) -> Pixels:
+    def joined(parts: Sequence[PixelStatistics]) -> PixelStatistics:
         """Concatenate at least one part."""
         layers = {
             name: Statistics(np.concatenate([part.layers[name].rows for part in parts], axis=1))
             for name in parts[0].layers
         }
         first, at_edge = (np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "at_edge"))
-        return Pixels(first, at_edge, layers, parts[0].folds)
+        return PixelStatistics(first, at_edge, layers)
 
-    def merged(self, group: Indices, n: int) -> Pixels:
+    def merged(self, group: Indices, n: int) -> PixelStatistics:
         """Merge parts of landslides: part i belongs to landslide `group[i]` of n."""
         first = np.full(n, np.iinfo(np.int64).max)
         np.minimum.at(first, group, self.first)
         at_edge = np.bincount(group, weights=self.at_edge, minlength=n) > 0
-        return Pixels(first, at_edge, {name: one.merged(group, n) for name, one in self.layers.items()}, self.folds)
+        return PixelStatistics(first, at_edge, {name: one.merged(group, n) for name, one in self.layers.items()})
 
 
 class PixelReader:
@@ -133,27 +131,24 @@ class PixelReader:
     Args:
         labels: landslide mask.
         maps: raster of probability (band 1) and votes of the folds (optional band 2), negative without data.
-        folds: number of models that voted.
         terrain: slopes and elevations.
 
     Raises:
         DataError: the maps have another size than the mask.
     """
 
-    def __init__(
-        self, labels: RasterReader, maps: RasterReader | None, folds: int, terrain: TerrainReader | None
-    ) -> None:
+    def __init__(self, labels: RasterReader, maps: RasterReader | None, terrain: TerrainReader | None) -> None:
         if maps is not None and maps.info.box != labels.info.box:
             found, expected = ((one.info.height, one.info.width) for one in (maps, labels))
             raise DataError(f"{maps.name}: expected the grid of {labels.name}, {expected}, but it is {found}.")
         self.scene = labels.info.box
-        self._labels, self._maps, self._folds, self._terrain = labels, maps, folds, terrain
+        self._labels, self._maps, self._terrain = labels, maps, terrain
         self._names = LAYERS if terrain is None else LAYERS + TERRAIN_LAYERS
 
-    def none(self) -> Pixels:
+    def none(self) -> PixelStatistics:
         """Return the pixels of no landslide."""
         layers = {name: Statistics.unknown(0) for name in self._names}
-        return Pixels(np.zeros(0, np.int64), np.zeros(0, np.bool_), layers, self._folds)
+        return PixelStatistics(np.zeros(0, np.int64), np.zeros(0, np.bool_), layers)
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """Read the mask of a box and one more pixel on each side, (height + 2, width + 2); 0 beyond the scene.
@@ -173,7 +168,7 @@ class PixelReader:
             )
         return found
 
-    def read(self, box: Box, labels: NDArray[np.uint8], groups: NDArray[np.int32], n: int) -> Pixels:
+    def read(self, box: Box, labels: NDArray[np.uint8], groups: NDArray[np.int32], n: int) -> PixelStatistics:
         """Compute the statistics of the n groups of a box; `groups` (height, width) is from 1, 0 for none."""
         places = np.flatnonzero(groups)
         landslide = groups.ravel()[places] - 1
@@ -188,7 +183,7 @@ class PixelReader:
             name: Statistics.of(landslide, values[name], n) if name in values else Statistics.unknown(n)
             for name in self._names
         }
-        return Pixels(first, at_edge, layers, self._folds)
+        return PixelStatistics(first, at_edge, layers)
 
     def _layers(self, box: Box, labels: NDArray[np.uint8], places: Indices) -> dict[str, NDArray[Any]]:
         """Read the values (k,) of every layer at the k landslide pixels of a box; NaN where unknown."""
@@ -205,4 +200,3 @@ class PixelReader:
             layers |= {"elevation": ground.elevation.ravel()[places], "slope": ground.slope.ravel()[places]}
             layers |= {"east": np.sin(aspect), "north": np.cos(aspect)}
         return layers
-

@@ -1,4 +1,4 @@
-"""Landslide outlines: trace, fill holes, simplify, clean."""
+"""Landslide outlines: fill holes, simplify, measure, clean."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, RasterInfo, apply, inverse
+from lim_keras.inventory.tracing import Rings
+from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, RasterInfo
 from lim_keras.raster.images import read_info
-from lim_keras.raster.reader import NO_LABEL, RasterReader
-from lim_keras.raster.vectorize import polygonize
+from lim_keras.raster.reader import NO_LABEL
 
 Polygons = NDArray[Any]  # shapely polygons, (n,)
 _BATCH = 256
@@ -35,51 +35,57 @@ def read_mask_info(mask: Path) -> RasterInfo:
     return info
 
 
-def trace(mask: Path) -> tuple[Polygons, NDArray[np.int64]]:
-    """Outline the landslides of a mask: one polygon for each group of landslide pixels that share sides.
-
-    Returns polygons in pixels, (column, row), and the first pixel (n, 2) of each, both in row order of the first pixel.
-    """
-    found = []
-    with RasterReader(mask) as raster:
-        for outline, value in polygonize(raster):
-            if value == 1:
-                found.append(outline)
-            elif value != NO_LABEL:
-                raise DataError(
-                    f"{mask}: expected the values 1 (landslide), 0 (background) and {NO_LABEL} (no data), "
-                    f"but it holds {value:g}."
-                )
-        transform = raster.dataset.transform
-    placed = np.array(found, dtype=object)
-    outlines = shapely.transform(placed, lambda points: np.rint(apply(inverse(transform), points)))
-    seeds = first_pixels(outlines)
-    order = np.lexsort((seeds[:, 0], seeds[:, 1]))
-    return outlines[order], seeds[order]
-
-
-def first_pixels(outlines: Polygons) -> NDArray[np.int64]:
-    """Find the first pixel (n, 2), (column, row), of each outline: the leftmost pixel of its topmost row."""
-    points, owner = shapely.get_coordinates(outlines, return_index=True)
-    whole = points.astype(np.int64)
-    order = np.lexsort((whole[:, 0], whole[:, 1], owner))
-    _, first = np.unique(owner[order], return_index=True)
-    return np.asarray(whole[order][first], np.int64)
+def polygons_of(rings: Rings) -> Polygons:
+    """Convert outlines to polygons in pixels, (column, row)."""
+    ends = (np.insert(np.cumsum(sizes), 0, 0) for sizes in (rings.ring_sizes, rings.rings))
+    if not len(rings):
+        return np.zeros(0, object)
+    points = rings.points.astype(np.float64)
+    return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, tuple(ends)), dtype=object)
 
 
 def place(outlines: Polygons, ground: Georeference) -> Polygons:
     """Convert outlines in pixels to the scene's CRS."""
-    return np.asarray(shapely.transform(outlines, ground.place), dtype=object)
+    return moved(outlines, ground.place(shapely.get_coordinates(outlines)))
 
 
-def fill_holes(
-    outlines: Polygons, seeds: NDArray[np.int64], limit_m2: float, ground: Georeference
-) -> tuple[Polygons, NDArray[np.bool_]]:
-    """Fill holes up to `limit_m2` (math.inf: all) in outlines given in pixels. `seeds`: a pixel (n, 2) of each outline.
+def moved(outlines: Polygons, points: Floats) -> Polygons:
+    """Return the outlines with other vertices (v, 2)."""
+    if not len(outlines):
+        return outlines
+    kind, _, ends = shapely.to_ragged_array(outlines)
+    return np.asarray(shapely.from_ragged_array(kind, points, ends), dtype=object)
 
-    Returns the outlines, and a mask (n,) of those that lie in a filled hole and thus belong to the landslide around it.
+
+class HoleFiller:
+    """Fill holes up to `limit_m2` (math.inf: all) in outlines in pixels that come in row order of their first pixels.
+
+    Only the filled holes that reach below the last outline are kept in memory.
     """
-    swallowed = np.zeros(len(outlines), np.bool_)
+
+    def __init__(self, limit_m2: float, ground: Georeference) -> None:
+        self._limit_m2, self._ground = limit_m2, ground
+        self._filled: Polygons = np.zeros(0, object)
+
+    def fill(self, outlines: Polygons, seeds: Floats) -> tuple[Polygons, NDArray[np.bool_]]:
+        """Fill the holes of the next outlines; `seeds` are the first pixels (n, 2), (column, row).
+
+        Returns the outlines, and a mask (n,) of those that lie in a filled hole and thus belong to the landslide around
+        it.
+        """
+        swallowed = np.zeros(len(outlines), np.bool_)
+        if not self._limit_m2 or not len(outlines):
+            return outlines, swallowed
+        outlines, holes = _without_holes(outlines, self._limit_m2, self._ground)
+        self._filled = np.concatenate([self._filled, holes])
+        tree = shapely.STRtree(shapely.points(seeds + 0.5))
+        swallowed[tree.query(self._filled, predicate="contains")[1]] = True
+        self._filled = self._filled[shapely.bounds(self._filled).reshape(-1, 4)[:, 3] > seeds[-1, 1]]
+        return outlines, swallowed
+
+
+def _without_holes(outlines: Polygons, limit_m2: float, ground: Georeference) -> tuple[Polygons, Polygons]:
+    """Return the outlines without holes up to a limit, and these holes as polygons."""
     rings, owner = shapely.get_rings(outlines, return_index=True)
     hole = np.zeros(len(rings), np.bool_)
     hole[1:] = owner[1:] == owner[:-1]  # the first ring of a polygon is its outer one
@@ -87,11 +93,27 @@ def fill_holes(
     if not math.isinf(limit_m2):
         small[hole] = ring_sizes(rings[hole], ground)[0] <= limit_m2
     if not small.any():
-        return outlines, swallowed
+        return outlines, np.zeros(0, object)
     filled = shapely.polygons(rings[~small], indices=owner[~small])
-    tree = shapely.STRtree(shapely.points(seeds + 0.5))
-    swallowed[tree.query(shapely.polygons(rings[small]), predicate="contains")[1]] = True
-    return np.asarray(filled, dtype=object), swallowed
+    return np.asarray(filled, dtype=object), np.asarray(shapely.polygons(rings[small]), dtype=object)
+
+
+def complete_groups(outlines: Polygons) -> int:
+    """Count the leading outlines that later ones do not touch, and that are whole groups of touching boxes.
+
+    Outlines are in row order of their first pixels, and more may follow.
+    """
+    bounds = shapely.bounds(outlines).reshape(-1, 4)
+    group = _touching(bounds)
+    last = np.zeros(group.max(initial=-1) + 1, np.int64)
+    np.maximum.at(last, group, np.arange(len(group)))
+    lowest = np.zeros(len(last))
+    np.maximum.at(lowest, group, bounds[:, 3])
+    # A later outline begins in the last row or below it.
+    last[lowest >= bounds[-1, 1]] = len(group)
+    reach = np.maximum.accumulate(last[group])
+    complete = np.flatnonzero(reach == np.arange(len(group)))
+    return int(complete[-1]) + 1 if len(complete) else 0
 
 
 def simplify(outlines: Polygons, tolerance_px: float) -> Polygons:
@@ -117,27 +139,39 @@ def _apart(outlines: Polygons) -> list[NDArray[np.int64]]:
     The run time of GEOS grows with the square of the batch size. A simplified outline stays within its bounding box, so
     only outlines whose boxes touch, directly or through other boxes, must be in one batch.
     """
-    boxes = shapely.box(*shapely.bounds(outlines).T)
-    first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
-    graph = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(len(boxes), len(boxes)))
-    _, group = connected_components(graph, directed=False)
+    group = _touching(shapely.bounds(outlines))
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     cuts = starts[np.flatnonzero(np.diff(starts // _BATCH, prepend=0))]
     return np.split(order, cuts)
 
 
-def ring_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[Floats, Floats]:
-    """Measure area (m2, positive) and length (m) of rings in pixels; NaN without a CRS and a ground sample distance."""
-    points, ring = shapely.get_coordinates(rings, return_index=True)
+def _touching(bounds: Floats) -> NDArray[np.int32]:
+    """Number the groups (n,) of boxes that touch each other, directly or through other boxes."""
+    boxes = shapely.box(*bounds.T)
+    first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    graph = coo_array((np.ones(len(first), np.bool_), (first, second)), shape=(len(boxes), len(boxes)))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def ring_sizes(
+    rings: NDArray[np.object_], ground: Georeference, degrees: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Measure area (m2, positive) and length (m) of rings in pixels; NaN without a CRS and a ground sample distance.
+
+    degrees: vertices of all rings in degrees, if they are known.
+    """
     if ground.to_degrees is None:
         placed = shapely.transform(rings, ground.place)
         scale = ground.scale_m
         return shapely.area(shapely.polygons(placed)) * scale**2, shapely.length(placed) * scale
-    ends = np.searchsorted(ring, np.arange(1, len(rings)))
-    parts = np.split(ground.degrees(points), ends) if len(rings) else []
-    sizes = np.array([ELLIPSOID.polygon_area_perimeter(part[:, 0], part[:, 1]) for part in parts], np.float64)
-    areas, lengths = sizes.reshape(-1, 2).T
+    if degrees is None:
+        degrees = ground.degrees(shapely.get_coordinates(rings))
+    longitude, latitude = np.ascontiguousarray(degrees.T)
+    ends = np.cumsum(shapely.get_num_coordinates(rings)).tolist()
+    spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    sizes = [ELLIPSOID.polygon_area_perimeter(longitude[span], latitude[span]) for span in spans]
+    areas, lengths = np.array(sizes, np.float64).reshape(-1, 2).T
     return np.abs(areas), lengths
 
 

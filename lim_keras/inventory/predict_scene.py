@@ -28,9 +28,17 @@ from lim_keras.inference.domain import (
     reading_grid,
 )
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.landslides import Inventory, PredictOptions, check_inventory, identity, make_inventory
-from lim_keras.inventory.outputs import describe_inventory, summarise, write_inventory, write_style
+from lim_keras.inventory.landslides import (
+    InventoryTotals,
+    MaskSource,
+    PredictOptions,
+    check_inventory,
+    identity,
+    stream_inventory,
+)
+from lim_keras.inventory.outputs import describe_inventory, summarise, write_style
 from lim_keras.inventory.result_files import ResultFiles, result_endings
+from lim_keras.inventory.vector_files import write_frames
 from lim_keras.inventory.verify import verify_result
 from lim_keras.ownership import file_hash, refusal, sealed
 from lim_keras.progress import ProgressCallback
@@ -240,24 +248,30 @@ class _SceneTask:
             same = identity(self._reader, model.info, options, of_maps=True)
             return predict_maps(model, reader, self._files.work, options=options, identity=same, progress=progress)
 
-    def _derive(self, maps: Path) -> tuple[Counts, Inventory, list[Path]]:
+    def _derive(self, maps: Path) -> tuple[Counts, InventoryTotals, list[Path]]:
         """Write rasters, inventory and preview as drafts."""
         options, model, reader = self._options, self._model.info, self._reader
         probability, landslides, preview = map(self._files.draft, ("probability.tif", "landslides.tif", "preview.png"))
         threshold = model.threshold if options.threshold is None else options.threshold
         kind, spread = options.probability, options.spread
         counts = write_rasters(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread)
-        inventory = make_inventory(
-            landslides, maps=maps, folds=model.folds, options=options, gsd_m=reader.info.gsd_m, scene=reader.path
+        totals, kinds = InventoryTotals(), dict.fromkeys(("gpkg", *options.formats))
+        source = MaskSource(
+            mask=landslides,
+            maps=maps,
+            folds=model.folds,
+            gsd_m=reader.info.gsd_m,
+            scene=reader.path,
+            folder=self._files.work,
         )
-        kinds = dict.fromkeys(("gpkg", *options.formats))
-        drafts = [write_inventory(inventory, self._files.draft(f"inventory.{kind}")) for kind in kinds]
-        drafts.append(write_style(self._files.draft("inventory.qml")))
+        inventories = [self._files.draft(f"inventory.{kind}") for kind in kinds]
+        write_frames(stream_inventory(source, options, totals), inventories, layer="landslides")
+        drafts = [*inventories, write_style(self._files.draft("inventory.qml"))]
         if self._draw_preview is not None:
             bands = reader.bands[:3] if len(reader.bands) >= 3 else reader.bands[:1] * 3
-            self._draw_preview(reader, inventory.frame, preview, bands=bands, gsd_m=reader.info.gsd_m)
+            self._draw_preview(reader, inventories[0], preview, bands=bands, gsd_m=reader.info.gsd_m)
             drafts.append(preview)
-        return counts, inventory, [probability, landslides, *drafts]
+        return counts, totals, [probability, landslides, *drafts]
 
     def _write_documents(self, summary: dict[str, Any], drafts: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         """Write STAC item and summary; return the whole summary and all drafts, the summary last."""

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.groups import Landslides
-from lim_keras.inventory.pixels import Indices, Pixels, Statistics
+from lim_keras.inventory.pixels import Indices, PixelStatistics, Statistics
 from lim_keras.inventory.tracing import Numbers, Rings
 
 _RANGE = 2**19  # first pixels of a bucket: what begins in so many consecutive pixels is sorted in memory
-_VERTICES = 2**19  # vertices of landslides that are returned at once
+_VERTICES = 2**17  # vertices of landslides that are returned at once
 _IN_MEMORY = 16 * 2**20  # bytes that are kept before a file is made
 
 
@@ -25,7 +25,7 @@ _IN_MEMORY = 16 * 2**20  # bytes that are kept before a file is made
 class _Chunk:
     """Landslides of a bucket, sorted; their points are at a position of the file."""
 
-    pixels: Pixels
+    pixels: PixelStatistics
     rings: Numbers
     ring_sizes: Numbers
     points_at: int
@@ -40,11 +40,11 @@ class Spool:
     """Landslides that come in any order and are returned in row order of their first pixels; a context manager.
 
     Args:
-        empty: pixels of no landslide, with the layers of those that will come.
+        empty: statistics of no landslide, with the layers of those that will come.
         folder: folder of the temporary file; None: that of the system.
     """
 
-    def __init__(self, empty: Pixels, folder: Path | None = None) -> None:
+    def __init__(self, empty: PixelStatistics, folder: Path | None = None) -> None:
         self._empty, self._names = empty, tuple(empty.layers)
         self._folder = folder
         self._file: Any = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder)  # noqa: SIM115  closed on exit
@@ -69,7 +69,7 @@ class Spool:
             chosen = np.arange(start, end)
             self._write(int(buckets[start]), rings.take(chosen), pixels.take(chosen))
 
-    def _write(self, bucket: int, rings: Rings, pixels: Pixels) -> None:
+    def _write(self, bucket: int, rings: Rings, pixels: PixelStatistics) -> None:
         place = self._file.tell()
         layers = np.stack([pixels.layers[name].rows for name in self._names])
         parts = (pixels.first, pixels.at_edge, layers, rings.rings, rings.ring_sizes, rings.points)
@@ -84,7 +84,9 @@ class Spool:
         self._places.setdefault(bucket, []).append((place, len(pixels), len(rings.ring_sizes)))
 
     def sorted(self) -> Iterator[Landslides]:
-        """Yield all landslides in row order of their first pixels, some at a time."""
+        """Yield all landslides in row order of their first pixels, some at a time; at least once."""
+        if not self._places:
+            yield Rings.none(), self._empty
         for bucket in sorted(self._places):
             chunks = [self._read(*place) for place in self._places[bucket]]
             yield from self._merged(chunks)
@@ -96,7 +98,7 @@ class Spool:
         layers = self._array(np.float64, len(self._names), 4, count)
         rings, ring_sizes = self._array(np.int32, count), self._array(np.int32, ring_count)
         statistics = {name: Statistics(rows) for name, rows in zip(self._names, layers, strict=True)}
-        pixels = Pixels(first, at_edge, statistics, self._empty.folds)
+        pixels = PixelStatistics(first, at_edge, statistics)
         return _Chunk(pixels, rings, ring_sizes, self._file.tell())
 
     def _array(self, dtype: Any, *shape: int) -> NDArray[Any]:
@@ -117,7 +119,7 @@ class Spool:
                 for chunk, cuts in zip(chunks, limits, strict=True)
             ]
             parts = [self._slice(*one) for one in slices if one[1] < one[2]]
-            rings, pixels = Rings.joined([one for one, _ in parts]), Pixels.joined([one for _, one in parts])
+            rings, pixels = Rings.joined([one for one, _ in parts]), PixelStatistics.joined([one for _, one in parts])
             if len(parts) > 1:
                 sequence = np.argsort(pixels.first)
                 rings, pixels = rings.take(sequence), pixels.take(sequence)

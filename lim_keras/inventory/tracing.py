@@ -96,6 +96,11 @@ class Rings:
     def __len__(self) -> int:
         return len(self.rings)
 
+    @classmethod
+    def none(cls) -> Self:
+        """Return no outlines."""
+        return cls(np.zeros((0, 2), np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32))
+
     def take(self, chosen: Integers) -> Rings:
         """Select outlines by index, in the order of the indices."""
         rings = ragged(self.rings, chosen)
@@ -126,8 +131,6 @@ def trace_rings(corners: Corners, count: int) -> tuple[Rings, Integers]:
     Returns:
         The outlines, and the group of each.
     """
-    if not count:
-        return Rings(np.zeros((0, 2), np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32)), np.zeros(0, np.int64)
     following, corners = _link(corners)
     n = len(corners)
     graph = csr_array((np.ones(n, np.int8), following, np.arange(n + 1, dtype=np.int32)), shape=(n, n))

@@ -9,9 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
-import shapely
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -21,14 +19,12 @@ from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.attributes import polygon_areas_m2
-from lim_keras.raster.georeference import Georeference, RasterInfo, apply, axes, inverse
+from lim_keras.raster.georeference import Georeference, RasterInfo, axes
 from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.report import style
+from lim_keras.report.marks import Marks, Source
 
 LONGEST_PX = 1440
-SMALL_PX = 10
-"""Size, pixels of the picture, below which a landslide gets a ring instead of an outline."""
 
 _RGB = (1, 2, 3)
 _PERCENTILES = (2, 98)
@@ -69,7 +65,7 @@ class _View:
 
 def draw_preview(
     scene: RasterSource,
-    inventory: geopandas.GeoDataFrame,
+    inventory: Source,
     path: str | PathLike[str],
     *,
     bands: Sequence[int] = _RGB,
@@ -83,7 +79,8 @@ def draw_preview(
 
     Args:
         scene: raster, see `lim_keras.raster.reader.RasterReader`; pixels without data are those of the reader.
-        inventory: polygons. If present, the column `probability_mean` gives colours, `area_m2` the total area.
+        inventory: polygons, or a file of them. If present, the column `probability_mean` gives colours, `area_m2` the
+            total area.
         path: file of the figure, .png, .svg or .pdf.
         bands: one (grey) or three band numbers, counted from 1; a scene of one or two bands is drawn in grey.
         title: title of the figure; "": name of the scene.
@@ -95,15 +92,14 @@ def draw_preview(
     with _reader(scene, bands, gsd_m) as reader:
         view, name = _view(reader.info, Georeference.of(reader.info)), reader.stem
         picture, valid = _read_picture(reader, bands)
-    shapes, probability = _outlines(inventory, view.georeference)
+    marks = Marks.of(inventory, view.georeference, view.drawn_px)
     figure, axes, strip = _lay_out(view)
     # A number for alpha keeps matplotlib in single precision, which saves memory.
     whole = (0, view.info.width, view.info.height, 0)
     axes.imshow(picture, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
-    ringed = _draw_landslides(axes, shapes, probability, view)
-    _write_headings(figure, title or name, _summary(inventory, view))
-    coloured = bool(np.isfinite(probability).any())
-    symbols = [("outline", "landslide", len(shapes) > ringed), ("ring", "small landslide", ringed > 0)]
+    coloured = _draw_landslides(axes, marks, view.info)
+    _write_headings(figure, title or name, _summary(marks, view))
+    symbols = [("outline", "landslide", marks.outlines > 0), ("ring", "small landslide", marks.rings > 0)]
     symbols.append(("patch", "no data", not valid.all()))
     x = _draw_legend(strip, view, [(symbol, text) for symbol, text, shown in symbols if shown], coloured)
     if coloured:
@@ -164,45 +160,19 @@ def _read_picture(scene: RasterReader, bands: Sequence[int]) -> tuple[NDArray[np
     return picture, valid
 
 
-def _outlines(
-    inventory: geopandas.GeoDataFrame, georeference: Georeference
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return shapes (n,) in pixels of the scene and probabilities (n,), NaN if unknown, in ascending order."""
-    if not len(inventory):
-        return np.zeros(0, object), np.zeros(0)
-    geometry = inventory.geometry
-    if georeference.crs and geometry.crs is not None:
-        geometry = geometry.to_crs(georeference.crs)
-    probability = np.full(len(inventory), np.nan)
-    if "probability_mean" in inventory:
-        probability = np.asarray(inventory["probability_mean"], np.float64)
-    order = np.argsort(np.nan_to_num(probability, nan=-1), kind="stable")
-    order = order[~(geometry.isna() | geometry.is_empty).to_numpy()[order]]
-    to_pixels = inverse(georeference.transform)
-    shapes = shapely.transform(geometry.to_numpy()[order], lambda points: apply(to_pixels, points))
-    return shapes, probability[order]
-
-
-def _draw_landslides(axes: Axes, shapes: NDArray[Any], probability: NDArray[np.float64], view: _View) -> int:
-    """Draw outlines, and rings around landslides that are too small for an outline; return the number of rings."""
-    if not len(shapes):
-        return 0
-    scale = np.array(view.drawn_px)
-    bounds = shapely.bounds(shapes)
-    small = ((bounds[:, 2:] - bounds[:, :2]) * scale).max(axis=1) < SMALL_PX
-    colours = _colours(probability)
-    simple = shapely.simplify(shapes[~small], 0.4 / scale.min())
-    rings, owner = shapely.get_rings(simple, return_index=True)
-    lines = [shapely.get_coordinates(ring) for ring in rings]
-    axes.add_collection(LineCollection(lines, colors="white", linewidths=_CASING_PT, alpha=0.85), autolim=False)
-    axes.add_collection(LineCollection(lines, colors=colours[~small][owner], linewidths=_LINE_PT), autolim=False)
-    number = int(small.sum())
-    diameter_pt = _RING_PT if number <= 300 else 5.5 if number <= 2000 else 4.0
-    x, y = ((bounds[small, :2] + bounds[small, 2:]) / 2).T
-    for width, colour in ((_CASING_PT, "white"), (_LINE_PT, colours[small])):
-        axes.scatter(x, y, s=diameter_pt**2, facecolors="none", edgecolors=colour, linewidths=width)
-    axes.set(xlim=(0, view.info.width), ylim=(view.info.height, 0))
-    return number
+def _draw_landslides(axes: Axes, marks: Marks, info: RasterInfo) -> bool:
+    """Draw outlines, and rings around landslides that are too small for an outline; return whether any has a colour."""
+    lines, line_probability = marks.lines()
+    centres, probability = marks.centres()
+    if lines:
+        axes.add_collection(LineCollection(lines, colors="white", linewidths=_CASING_PT, alpha=0.85), autolim=False)
+        colours = _colours(line_probability)
+        axes.add_collection(LineCollection(lines, colors=colours, linewidths=_LINE_PT), autolim=False)
+    diameter_pt = _RING_PT if marks.rings <= 300 else 5.5 if marks.rings <= 2000 else 4.0
+    for width, colour in ((_CASING_PT, "white"), (_LINE_PT, _colours(probability))):
+        axes.scatter(*centres.T, s=diameter_pt**2, facecolors="none", edgecolors=colour, linewidths=width)
+    axes.set(xlim=(0, info.width), ylim=(info.height, 0))
+    return bool(np.isfinite(line_probability).any() or np.isfinite(probability).any())
 
 
 def _colours(probability: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -238,28 +208,21 @@ def _write_headings(figure: Figure, title: str, summary: str) -> None:
     figure.text(left, 1 - 0.67 / height, summary, fontsize=style.LABEL_PT + 0.5, color=style.MUTED, va="center")
 
 
-def _summary(inventory: geopandas.GeoDataFrame, view: _View) -> str:
-    number = len(inventory)
+def _summary(marks: Marks, view: _View) -> str:
+    number = marks.number
     parts = [f"{number:,} landslide{'s' * (number != 1)}" if number else "No landslides"]
     if number:
-        parts.append(f"{_total_area(inventory, view.georeference)} in total")
+        parts.append(f"{_total_area(marks)} in total")
     size = f"{view.info.width:,} x {view.info.height:,} px"
     gsd_m = math.sqrt(math.prod(view.pixel_m)) if view.pixel_m else None
     return "  ·  ".join([*parts, size + (f" of {gsd_m:.3g} m" if gsd_m else "")])
 
 
-def _total_area(inventory: geopandas.GeoDataFrame, georeference: Georeference) -> str:
-    """Format the sum of areas in m2 or km2; in pixels where their size is unknown."""
-    if "area_m2" in inventory and inventory["area_m2"].notna().all():
-        area = float(inventory["area_m2"].sum())
-    else:
-        scale_m = None if math.isnan(georeference.scale_m) else georeference.scale_m
-        parts = inventory.geometry.dropna().explode(ignore_index=True)
-        parts = parts[parts.geom_type == "Polygon"]
-        area = float(polygon_areas_m2(parts, scale_m).sum())
-    if math.isnan(area):
-        return f"{shapely.area(inventory.geometry.to_numpy()).sum() / abs(georeference.transform.determinant):,.0f} px"
-    return f"{area / 1e6:,.3g} km²" if area >= 1e5 else f"{area:,.0f} m²"
+def _total_area(marks: Marks) -> str:
+    """Format the total area in m2 or km2; in pixels where their size is unknown."""
+    if math.isnan(marks.area_m2):
+        return f"{marks.area_px:,.0f} px"
+    return f"{marks.area_m2 / 1e6:,.3g} km²" if marks.area_m2 >= 1e5 else f"{marks.area_m2:,.0f} m²"
 
 
 def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], coloured: bool) -> float:

@@ -71,14 +71,16 @@ def test_rows(write_mask, mask, tmp_path):
     assert frame.probability_mean.tolist() == [0.75] * 4 and frame.fold_agreement.tolist() == [0.8] * 4
     assert not frame.touches_edge.any() and not frame.touches_nodata.any()
     assert frame.geometry[0].equals(box(500_005, 2_999_975, 500_015, 2_999_995))
-    assert found.crs == UTM == frame.crs.to_string()
-    assert (found.dropped_small, found.dropped_flat, found.swallowed, found.uncovered) == (0, 0, 0, None)
+    totals = found.totals
+    assert totals.crs == UTM == frame.crs.to_string()
+    assert (totals.dropped_small, totals.dropped_flat, totals.swallowed, totals.uncovered) == (0, 0, 0, None)
+    assert (totals.landslides, totals.area_m2) == (4, pytest.approx(frame.area_m2.sum()))
 
 
 def test_small_landslides_are_dropped_and_ids_close_up(write_mask, mask):
     # Areas are 200, 32, 16 and 1 m2, each 1.0008 times that.
     found = make_inventory(write_mask(mask), options=InventoryOptions(min_area_m2=16.02))
-    assert found.frame.id.tolist() == [1, 2] and found.dropped_small == 2
+    assert found.frame.id.tolist() == [1, 2] and found.totals.dropped_small == 2
     assert found.frame.index.tolist() == [0, 1]
     assert len(make_inventory(write_mask(mask), options=InventoryOptions(min_area_m2=16.01)).frame) == 3
 
@@ -86,9 +88,9 @@ def test_small_landslides_are_dropped_and_ids_close_up(write_mask, mask):
 def test_filled_holes(write_mask, mask):
     # Holes of 4 and of 9 m2; the second holds a landslide, which becomes part of the one around it.
     found = make_inventory(write_mask(mask), options=InventoryOptions(fill_holes_m2=5))
-    assert [round(area) for area in found.frame.area_m2] == [200, 36, 16, 1] and found.swallowed == 0
+    assert [round(area) for area in found.frame.area_m2] == [200, 36, 16, 1] and found.totals.swallowed == 0
     found = make_inventory(write_mask(mask), options=InventoryOptions(fill_holes_m2=math.inf))
-    assert [round(area) for area in found.frame.area_m2] == [200, 36, 25] and found.swallowed == 1
+    assert [round(area) for area in found.frame.area_m2] == [200, 36, 25] and found.totals.swallowed == 1
 
 
 def test_statistics_are_of_the_pixels_before_holes_are_filled(write_mask, mask, tmp_path):
@@ -127,13 +129,13 @@ def test_terrain(write_mask, mask, hill):
     assert frame.elevation_range_m[1] == pytest.approx(2.5, abs=0.01)
     assert frame.elevation_min_m[0] == frame.elevation_max_m[0] == 500
     assert frame.below_min_slope.tolist() == [True, False, False, False]
-    assert (len(frame), found.dropped_flat, found.uncovered, found.unknown_slope) == (4, 0, 0, 0)
+    assert (len(frame), found.totals.dropped_flat, found.totals.uncovered, found.totals.unknown_slope) == (4, 0, 0, 0)
 
 
 def test_flat_landslides_are_dropped_on_request(write_mask, mask, hill):
     options = InventoryOptions(dem=hill, min_slope_deg=10, drop_flat=True, min_area_m2=2)
     found = make_inventory(write_mask(mask), options=options)
-    assert (len(found.frame), found.dropped_small, found.dropped_flat) == (2, 1, 1)
+    assert (len(found.frame), found.totals.dropped_small, found.totals.dropped_flat) == (2, 1, 1)
     assert found.frame.id.tolist() == [1, 2] and not found.frame.below_min_slope.any()
 
 
@@ -149,8 +151,8 @@ def test_unknown_slope_is_not_below(write_mask, mask, tmp_path):
         pytest.warns(LimKerasWarning, match=r"dem.tif: has no slope for 3 of 3 landslides on .*mask.tif"),
     ):
         found = make_inventory(write_mask(mask), options=options)
-    assert found.unknown_slope == 3
-    assert found.uncovered == pytest.approx(0.4) and found.dropped_flat == 1
+    assert found.totals.unknown_slope == 3
+    assert found.totals.uncovered == pytest.approx(0.4) and found.totals.dropped_flat == 1
     assert found.frame.slope_mean_deg.isna().all() and len(found.frame) == 3
     assert found.frame.elevation_min_m.isna().tolist() == [True, False, False]
 
@@ -166,7 +168,7 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
         found = make_inventory(
             write_mask(mask), options=InventoryOptions(dem=dem, min_area_m2=2), scene=Path("valley.tif")
         )
-    assert found.unknown_slope == 1 and found.uncovered == 0
+    assert found.totals.unknown_slope == 1 and found.totals.uncovered == 0
     assert found.frame.slope_mean_deg.isna().tolist() == [True, False, False]
 
 
@@ -187,8 +189,8 @@ def test_a_slope_from_a_small_part_of_a_landslide_is_unknown(write_mask, mask, t
     assert first.slope_coverage == pytest.approx(coverage) and first.slope_unknown == (coverage < 0.5)
     assert math.isnan(first.slope_mean_deg) == (coverage < 0.5) and first.below_min_slope == (coverage >= 0.5)
     # The second landslide, in rows 5 to 10, lies in the void; the others are flat.
-    assert found.unknown_slope == 1 + (coverage < 0.5)
-    assert len(kept.frame) == found.unknown_slope and kept.frame.slope_unknown.all()
+    assert found.totals.unknown_slope == 1 + (coverage < 0.5)
+    assert len(kept.frame) == found.totals.unknown_slope and kept.frame.slope_unknown.all()
 
 
 @pytest.mark.filterwarnings("default::lim_keras.errors.LimKerasWarning")
@@ -222,13 +224,13 @@ def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
 def test_without_crs(write_mask, mask):
     path = write_mask(mask, crs="", transform=None)
     found = make_inventory(path)
-    assert found.crs == "" and found.frame.crs is None
+    assert found.totals.crs == "" and found.frame.crs is None
     assert found.frame[["area_m2", "perimeter_m", "longitude", "latitude"]].isna().all(axis=None)
     assert found.frame.elongation[0] == pytest.approx(2)
     assert found.frame.geometry[0].equals(box(5, -25, 15, -5))
     # 200 pixels of 0.5 m: 50 m2.
     found = make_inventory(path, gsd_m=0.5, options=InventoryOptions(min_area_m2=10))
-    assert found.frame.area_m2.tolist() == pytest.approx([50]) and found.dropped_small == 3
+    assert found.frame.area_m2.tolist() == pytest.approx([50]) and found.totals.dropped_small == 3
 
 
 @pytest.mark.parametrize("option", ["min_area_m2", "fill_holes_m2", "simplify_m"])

@@ -9,8 +9,9 @@ from shapely import Polygon, box
 
 from lim_keras.inventory import polygons
 from lim_keras.inventory.attributes import outline_attributes, polygon_areas_m2
-from lim_keras.inventory.polygons import fill_holes, simplify, trace
+from lim_keras.inventory.polygons import HoleFiller, simplify
 from lim_keras.raster.georeference import Georeference
+from tests.inventory.conftest import trace
 
 PIXELS = Georeference(Affine(1, 0, 0, 0, -1, 0), "", 1.0)
 
@@ -167,15 +168,15 @@ SEEDS = np.array([[0, 0], [9, 9]])
 )
 def test_holes_up_to_a_limit_are_filled(limit, area, swallowed):
     # 400 m2 with holes of 4 and 25 m2.
-    outlines, gone = fill_holes(np.array([RING, INNER]), SEEDS, limit, PIXELS)
+    outlines, gone = HoleFiller(limit, PIXELS).fill(np.array([RING, INNER]), SEEDS)
     assert outlines[0].area == area and outlines[1].equals(INNER)
     assert gone.tolist() == [False, swallowed]
 
 
 def test_holes_are_measured_on_the_ground():
     # In UTM the hole of 4 m2 is one of 4.0032 m2.
-    assert fill_holes(np.array([RING]), SEEDS[:1], 4.003, utm())[0][0].area == 371
-    assert fill_holes(np.array([RING]), SEEDS[:1], 4.004, utm())[0][0].area == 375
+    assert HoleFiller(4.003, utm()).fill(np.array([RING]), SEEDS[:1])[0][0].area == 371
+    assert HoleFiller(4.004, utm()).fill(np.array([RING]), SEEDS[:1])[0][0].area == 375
 
 
 # Simplified outlines.

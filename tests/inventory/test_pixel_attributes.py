@@ -1,34 +1,20 @@
 import numpy as np
 import pytest
-from rasterio.features import rasterize
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.attributes import Edges, Statistics, pixel_attributes
-from lim_keras.inventory.polygons import trace
+from lim_keras.inventory.attributes import pixel_attributes
+from lim_keras.inventory.pixels import Statistics
 from lim_keras.inventory.terrain import Terrain
-from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import write_raster
+from tests.inventory.conftest import read_landslides
 
 
-def statistics(path, **options):
-    return pixel_attributes(path, trace(path)[0], **options)
+def statistics(path, *, maps=None, folds=1, terrain=None, block=1024):
+    return pixel_attributes(read_landslides(path, maps=maps, terrain=terrain, block=block)[2], folds)
 
 
 def write_maps(path, mask, *bands):
     return write_raster(path, np.stack(bands, axis=-1).astype(np.float32), nodata=-1)
-
-
-def test_painted_blocks_are_the_rasterised_polygons(write_mask):
-    mask = (np.random.default_rng(2).random((53, 47)) < 0.6).astype(np.uint8)
-    outlines, _ = trace(write_mask(mask))
-    whole = rasterize(zip(outlines, range(1, len(outlines) + 1), strict=True), mask.shape, dtype="int32")
-    np.testing.assert_array_equal(whole > 0, mask == 1)
-    edges = Edges(outlines)
-    for top in range(0, 53, 10):
-        for left in range(0, 47, 9):
-            window = Box.sized(top, left, min(10, 53 - top), min(9, 47 - left))
-            for part in (edges, edges.between(top, top + 10)):
-                np.testing.assert_array_equal(part.paint(window), whole[top : top + 10, left : left + 9])
 
 
 def test_hand_worked_statistics(write_mask, picture, tmp_path):
@@ -130,8 +116,7 @@ def test_terrain_columns(write_mask):
 
 
 def test_statistics_leave_out_nan():
-    one = Statistics(2)
-    one.add(np.array([0, 0]), np.array([1.0, np.nan]))
+    one = Statistics.of(np.array([0, 0]), np.array([1.0, np.nan]), 2)
     assert one.mean.tolist()[0] == 1 and np.isnan(one.mean[1])
     assert one.count.tolist() == [1, 0] and np.isnan(one.lowest[1])
 
@@ -161,10 +146,3 @@ def test_truncated_mask(write_mask, share):
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(DataError, match=r"mask.tif: .*cannot be read"):
         statistics(path)
-
-
-def test_polygons_of_another_mask(write_mask):
-    outlines, _ = trace(write_mask([[1, 0]]))
-    path = write_mask([[1, 1]])
-    with pytest.raises(DataError, match="its polygons are not those of its pixels"):
-        pixel_attributes(path, outlines)

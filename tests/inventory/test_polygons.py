@@ -5,9 +5,10 @@ from rasterio import Affine
 from shapely import Polygon, box
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.polygons import place, read_mask_info, trace
+from lim_keras.inventory.polygons import place, read_mask_info
 from lim_keras.raster.georeference import Georeference
 from lim_keras.raster.writer import write_raster
+from tests.inventory.conftest import trace
 
 
 def test_one_polygon_for_each_group_that_shares_sides(write_mask, picture):

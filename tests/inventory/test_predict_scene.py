@@ -158,7 +158,7 @@ def test_maps_are_kept_when_only_the_inventory_is_asked_otherwise(
     scene = write("s.tif", meadow())
     first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
     with monkeypatch.context() as patch:
-        patch.setattr("lim_keras.inventory.predict_scene.write_inventory", full)
+        patch.setattr("lim_keras.inventory.predict_scene.write_frames", full)
         with pytest.raises(DataError, match="disk full"):
             predict_scene(Bright(), scene, tmp_path / "out")
     # the results of the first call are still there, all of them

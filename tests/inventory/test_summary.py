@@ -2,13 +2,12 @@
 
 import math
 
-import geopandas
 import numpy as np
 import pytest
 from rasterio import Affine
 
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inventory.landslides import Inventory, PredictOptions, settings
+from lim_keras.inventory.landslides import InventoryTotals, PredictOptions, settings
 from lim_keras.inventory.outputs import summarise
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_info
@@ -18,8 +17,9 @@ from tests.inference.conftest import Write, constant_model
 
 
 def test_what_was_left_out_and_why(write: Write) -> None:
-    frame = geopandas.GeoDataFrame({"area_m2": [9.0, 4.0], "below_min_slope": [True, False]}, geometry=[None, None])
-    inventory = Inventory(frame, "", dropped_small=3, dropped_flat=2, swallowed=1, uncovered=1 / 3, unknown_slope=1)
+    inventory = InventoryTotals(dropped_small=3, dropped_flat=2, swallowed=1, uncovered=1 / 3)
+    columns = {"id": [1, 2], "area_m2": [9.0, 4.0], "below_min_slope": [True, False], "slope_unknown": [False, True]}
+    inventory.count({name: np.array(column) for name, column in columns.items()})
     scene = read_info(write("s.tif", np.zeros((4, 5, 3), np.uint8)))
     facts = {
         "options": PredictOptions(),
@@ -27,11 +27,12 @@ def test_what_was_left_out_and_why(write: Write) -> None:
         "run": {"windows": {}, "seconds": {"predict": 1}},
     }
     summary = summarise(scene, bundle_info(), inventory=inventory, **facts)
-    assert summary["landslides"] == 2
+    assert summary["landslides"] == 2 and summary["landslide_area_m2"] == 13
     assert summary["left_out"] == {"below_min_area": 3, "below_min_slope": 2, "in_filled_holes": 1}
     assert summary["flagged_below_min_slope"] == 1 and summary["unknown_slope"] == 1
     assert summary["share_outside_dem"] == 0.3333
-    plain = Inventory(frame.drop(columns="below_min_slope"), "")
+    plain = InventoryTotals()
+    plain.count({name: np.array(columns[name]) for name in ("id", "area_m2")})
     summary = summarise(scene, bundle_info(), inventory=plain, **facts)
     assert summary["left_out"] == {"below_min_area": 0, "below_min_slope": 0, "in_filled_holes": 0}
     assert [summary[name] for name in ("flagged_below_min_slope", "unknown_slope", "share_outside_dem")] == [None] * 3

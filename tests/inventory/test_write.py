@@ -1,7 +1,6 @@
 import json
 import re
 import sqlite3
-import sys
 from contextlib import closing
 from xml.etree import ElementTree
 
@@ -115,16 +114,8 @@ def test_empty(tmp_path, nothing):
     assert content["type"] == "FeatureCollection" and content["features"] == []
 
 
-def test_parquet_without_pyarrow(tmp_path, inventory, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"a.parquet: GeoParquet needs pyarrow.*lim-keras\[parquet\]"):
-        write_inventory(inventory, tmp_path / "a.parquet")
-    assert not list(tmp_path.glob("*.parquet"))
-
-
 @pytest.mark.parametrize("which", ["inventory", "nothing"])
 def test_parquet(tmp_path, which, request):
-    pytest.importorskip("pyarrow")
     inventory = request.getfixturevalue(which)
     back = geopandas.read_parquet(write_inventory(inventory, tmp_path / "a.parquet"))
     assert back.columns.tolist() == inventory.frame.columns.tolist()

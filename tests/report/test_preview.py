@@ -21,6 +21,7 @@ from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import write_raster
 from lim_keras.report import preview, style
+from lim_keras.report.marks import Marks
 from lim_keras.report.preview import draw_preview
 
 UTM = "EPSG:32648"
@@ -120,9 +121,10 @@ def test_small_landslides_are_ringed(tmp_path):
 
 def test_the_most_probable_is_drawn_last(tmp_path):
     inventory = landslides(square(30, 20, 20, 20), square(30, 20, 20, 20), probability_mean=[0.9, 0.3])
-    shapes, chances = preview._outlines(inventory, Georeference.of(read_info(scene(tmp_path))))
+    marks = Marks.of(inventory, Georeference.of(read_info(scene(tmp_path))), (1, 1))
+    lines, chances = marks.lines()
     assert chances.tolist() == [0.3, 0.9]
-    assert shapes[0].bounds == (30, 20, 50, 40), "in pixels"
+    assert (*lines[0].min(axis=0), *lines[0].max(axis=0)) == (30, 20, 50, 40), "in pixels"
 
 
 @pytest.mark.parametrize("inventory", [landslides(), geopandas.GeoDataFrame({"id": []}, geometry=[])])
@@ -240,17 +242,31 @@ def test_the_scale_bar_has_a_round_length(width, gsd_m, label, tmp_path):
 def test_the_summary(columns, size, expected, tmp_path):
     info = read_info(scene(tmp_path))
     view = preview._view(info, Georeference.of(info))
-    assert preview._summary(landslides(square(10, 20, 30, size), **columns), view) == expected
-    assert preview._summary(landslides(), view) == "No landslides  ·  90 x 60 px of 2 m"
+    assert (
+        preview._summary(
+            Marks.of(landslides(square(10, 20, 30, size), **columns), view.georeference, view.drawn_px), view
+        )
+        == expected
+    )
+    assert (
+        preview._summary(Marks.of(landslides(), view.georeference, view.drawn_px), view)
+        == "No landslides  ·  90 x 60 px of 2 m"
+    )
 
 
 def test_the_summary_without_a_place(tmp_path):
     info = read_info(scene(tmp_path, crs="", transform=None))
     two = landslides(box(0, -5, 4, 0), box(10, -30, 20, -20), crs=None, area_m2=[None, None])
     view = preview._view(info, Georeference.of(info))
-    assert preview._summary(two, view) == "2 landslides  ·  120 px in total  ·  90 x 60 px"
+    assert (
+        preview._summary(Marks.of(two, view.georeference, view.drawn_px), view)
+        == "2 landslides  ·  120 px in total  ·  90 x 60 px"
+    )
     view = preview._view(info, Georeference.of(info, 0.5))
-    assert preview._summary(two, view) == "2 landslides  ·  30 m² in total  ·  90 x 60 px of 0.5 m"
+    assert (
+        preview._summary(Marks.of(two, view.georeference, view.drawn_px), view)
+        == "2 landslides  ·  30 m² in total  ·  90 x 60 px of 0.5 m"
+    )
 
 
 @pytest.mark.parametrize("bands", [1, 2, 4])

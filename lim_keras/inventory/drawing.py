@@ -1,0 +1,95 @@
+"""Drawing of landslides: holes are filled, outlines simplified and measured, small and flat landslides left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.inventory.attributes import Columns, outline_attributes, pixel_attributes
+from lim_keras.inventory.groups import Landslides
+from lim_keras.inventory.polygons import HoleFiller, Polygons, complete_groups, polygons_of, simplify
+from lim_keras.raster.georeference import Georeference
+
+if TYPE_CHECKING:
+    from lim_keras.inventory.landslides import InventoryOptions, InventoryTotals
+
+Drawn = tuple[Polygons, Columns]
+"""Outlines (n,) in pixels, and columns (n,) of their landslides."""
+
+_TOUCHING = 2**15  # touching landslides from which outlines are simplified before all of them are known
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How outlines are drawn, and where is counted what is left out."""
+
+    ground: Georeference
+    options: InventoryOptions
+    totals: InventoryTotals
+
+    def _measured(self, outlines: Polygons, columns: Columns) -> Drawn:
+        """Add the attributes of the outlines; leave out landslides with a known area below `min_area_m2`."""
+        measured = outline_attributes(outlines, self.ground) | columns
+        small = measured["area_m2"] < self.options.min_area_m2
+        self.totals.dropped_small += int(small.sum())
+        return _select(outlines, measured, ~small)
+
+    def _flagged(self, outlines: Polygons, columns: Columns) -> Drawn:
+        """Flag landslides below the smallest slope, and drop them if `drop_flat`. Unknown slopes get no flag."""
+        if self.options.min_slope_deg is None:
+            return outlines, columns
+        flat = columns["slope_mean_deg"] < self.options.min_slope_deg
+        dropped = flat & self.options.drop_flat
+        self.totals.dropped_flat += int(dropped.sum())
+        return _select(outlines, columns | {"below_min_slope": flat}, ~dropped)
+
+    def draw(self, landslides: Iterator[Landslides], folds: int) -> Iterator[Drawn]:
+        """Draw landslides that come in row order of their first pixels; `folds`: number of models that voted."""
+        drawn = self._filled(landslides, folds)
+        if self.options.simplify_m and self.ground.gsd_m is not None:
+            # Small landslides are dropped first, because simplifying them would take most of the time.
+            drawn = _simplified((self._measured(*one) for one in drawn), self.options.simplify_m / self.ground.gsd_m)
+        return (self._flagged(*self._measured(*one)) for one in drawn)
+
+    def _filled(self, landslides: Iterator[Landslides], folds: int) -> Iterator[Drawn]:
+        """Fill holes, and leave out landslides in them."""
+        filler = HoleFiller(self.options.fill_holes_m2, self.ground)
+        for rings, pixels in landslides:
+            starts = rings.points[np.cumsum(rings.ring_sizes) - rings.ring_sizes]
+            seeds = starts[np.cumsum(rings.rings) - rings.rings]
+            outlines, swallowed = filler.fill(polygons_of(rings), seeds.astype(np.float64))
+            self.totals.swallowed += int(swallowed.sum())
+            yield _select(outlines, pixel_attributes(pixels, folds), ~swallowed)
+
+
+def _simplified(drawn: Iterator[Drawn], tolerance_px: float) -> Iterator[Drawn]:
+    """Simplify outlines together with those that they may touch, as soon as these are complete."""
+    waiting: list[Drawn] = []
+    for one in drawn:
+        waiting = [_joined([*waiting, one])]
+        outlines, columns = waiting[0]
+        ready = complete_groups(outlines) if len(outlines) else 0
+        if not ready and len(outlines) > _TOUCHING:
+            ready = len(outlines)
+        if ready:
+            chosen = np.arange(len(outlines)) < ready
+            done, waiting = _select(outlines, columns, chosen), [_select(outlines, columns, ~chosen)]
+            yield simplify(done[0], tolerance_px), done[1]
+    for outlines, columns in waiting:
+        yield simplify(outlines, tolerance_px), columns
+
+
+def _joined(parts: Sequence[Drawn]) -> Drawn:
+    names = parts[0][1]
+    columns = {name: np.concatenate([columns[name] for _, columns in parts]) for name in names}
+    return np.concatenate([outlines for outlines, _ in parts]), columns
+
+
+def _select(outlines: Polygons, columns: Columns, kept: NDArray[np.bool_]) -> Drawn:
+    if kept.all():
+        return outlines, columns
+    return outlines[kept], {name: column[kept] for name, column in columns.items()}
