@@ -23,6 +23,7 @@ from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
+from lim_keras.raster.masks import read_labels
 
 Found = tuple[list[Candidate], list[str]]
 """Tiles that a layout lists, and messages about problems with its files."""
@@ -96,17 +97,28 @@ def _warn_of_labels(path: Path, tiles: Sequence[Tile]) -> None:
     """Warn of masks that are valid but look wrong."""
     inverted = [tile.tile_id for tile in tiles if tile.landslide_px > _MOSTLY * tile.valid_px]
     empty = [tile.tile_id for tile in tiles if not tile.valid_px]
+    others = [tile for tile in tiles if tile.ignore != "255"]
+    mixed = [tile.tile_id for tile in others if len(others) < len(tiles) and _marks_with_255(tile)]
     for ids, message in (
         (
             inverted,
             f"more than {_MOSTLY:.0%} landslide. If they are inverted, write landslide as 255, background as 0.",
         ),
         (empty, "without a labelled pixel. Training and evaluation learn nothing from them: leave them out."),
+        (
+            mixed,
+            'read with 255 as landslide, while 255 is no label in others. Set ignore "255" for them, if it is none.',
+        ),
     ):
         if ids:
             listed = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
             text = f"{path}: {len(ids)} of {len(tiles)} tiles are {message} Tiles: {listed}."
             warnings.warn(text, LimKerasWarning, stacklevel=3)
+
+
+def _marks_with_255(tile: Tile) -> bool:
+    """Return whether 255 is landslide in the mask of a tile."""
+    return bool(tile.mask and tile.landslide_px and (read_labels(tile.mask, marked=True) == IGNORED).any())
 
 
 def _has_kind_folders(path: Path) -> bool:

@@ -197,9 +197,11 @@ def _find_layer(name: str, path: Path) -> str:
             f"{path}: expected one layer with geometries. Received: none, only tables ({_listed(tables['name'])}). "
             f"Expected {FORMATS}."
         )
+    kinds = dict(zip(tables["name"], tables["geometry_type"], strict=True))
+    likely = max(layers, key=lambda layer: "Polygon" in kinds[layer])  # the first, if none is of polygons
     raise DataError(
         f"{path}: expected one layer with geometries. Received: {', '.join(layers)}. Save the layer of landslides as a "
-        f"file of its own (`ogr2ogr {_quoted(path)} {shlex.quote(layers[0])}`)."
+        f"file of its own (`ogr2ogr {_quoted(path)} {shlex.quote(likely)}`)."
     )
 
 

@@ -195,7 +195,10 @@ def test_values_of_masks(manifest):
     full, ignored = np.full((8, 10), 255, np.uint8), np.where(HALF, 255, 0).astype(np.uint8)
     three = HALF.copy()
     three[0] = 255
-    with pytest.warns(LimKerasWarning, match=r"1 of 6 tiles are more than 80% landslide.* Tiles: t2\."):
+    with (
+        pytest.warns(LimKerasWarning, match=r"1 of 6 tiles are more than 80% landslide.* Tiles: t2\."),
+        pytest.warns(LimKerasWarning, match=r"2 of 6 tiles are read with 255 as landslide, .* Tiles: t1, t2\."),
+    ):
         tiles = manifest((HALF, ""), (HALF * 255, ""), (full, ""), (ignored, "255"), (three, "255"), (HALF, "nodata"))
     # half of 8 x 10 is 40; with the first row ignored 35 of 70 are landslide
     assert [tile.landslide_px for tile in tiles] == [40, 40, 80, 0, 35, 40]

@@ -133,6 +133,13 @@ def test_empty_layers_beside_the_landslides(like: RasterInfo, tmp_path: Path) ->
     assert len(read_truth(tmp_path / "a.gpkg", like)) == 1
 
 
+def test_several_layers(like: RasterInfo, tmp_path: Path) -> None:
+    frame(Point(EAST, NORTH)).to_file(tmp_path / "a b.gpkg", layer="springs")
+    frame(INSIDE).to_file(tmp_path / "a b.gpkg", layer="slides 2013")
+    with pytest.raises(DataError, match=r"springs, slides 2013\. .*/a b_mended.gpkg' '.*/a b.gpkg' 'slides 2013'`"):
+        read_truth(tmp_path / "a b.gpkg", like)
+
+
 # Geometries.
 
 
