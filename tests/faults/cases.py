@@ -26,10 +26,11 @@ Call = tuple[str, ...] | Function
 
 @dataclass(frozen=True)
 class Assets:
-    """Folders that cases copy: tiles, and the bundle of one small model."""
+    """What cases copy: tiles, the bundle of one small model, the configuration of a short training."""
 
     tiles: Path
     bundle: Path
+    config: Path
 
     def copy_tiles(self, folder: Path) -> Path:
         """Copy the tiles to `folder`/data."""
@@ -56,9 +57,11 @@ class Case:
     """A hostile input: its kind, its name among its kind, and a function that makes its files and returns the call.
 
     fails: the call has to end in an error; None: the right result or an error; False: only the right result.
+    follows: results may come into another folder of the user, to which theirs is a link.
     """
 
     kind: str
     name: str
     make: Callable[[Path, np.random.Generator, Assets], Call]
     fails: bool | None = None
+    follows: bool = False

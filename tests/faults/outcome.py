@@ -5,7 +5,7 @@ import signal
 
 _KNOWN = re.compile(
     r"Error: |Warning: |Usage: |Try |Difference: |failed |  |$"
-    r"|run\.yaml[:,] |INFO: |libpng |Premature end of JPEG|Corrupt JPEG"
+    r"|run\.yaml[:,] |fit: epoch |INFO: |libpng |Premature end of JPEG|Corrupt JPEG"
 )
 """Beginnings of lines of standard error: lines of a list are indented, or name the configuration; LiteRT names its
 kernels, and the decoders of PNG and JPEG print what they find before the package says it."""
