@@ -158,6 +158,8 @@ def _is_vector(name: str) -> bool:
 def _read_layer(source: Source) -> GeoDataFrame:
     """Read the one layer that has geometries; a GeoPackage may also hold a layer of styles."""
     name = source.name
+    if re.search("[;!]", name) and not name.startswith("/vsi"):  # pyogrio reads them as parts of a URL
+        raise DataError(f"{source.path}: expected a path without `;` and `!`. Rename the file or its folder.")
     if source.suffix == ".gml" and not name.startswith("/vsi"):
         name = f"/vsisubfile/0,{source.path.absolute()}"  # otherwise GDAL writes a .gfs file beside it
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 
 # File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
 _NAME_BYTES, _PATH_BYTES = 220, 512
+_ODD = re.compile(r"[;!\x00-\x1f\x7f]")  # pyogrio reads ; and ! as parts of a URL
 _DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
 DrawPreview = Callable[..., object]
@@ -179,7 +181,7 @@ class _SceneTask:
         """Predict the maps, make all other files from them, and move the files to their final paths."""
         laps = [time.monotonic()]
         info, options = self._reader.info, self._options
-        self._check_lengths()
+        self._check_names()
         self._check_files()
         with self._recorded_warnings():
             check_inventory(info, options)
@@ -210,9 +212,14 @@ class _SceneTask:
         if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
             raise DataError(refusal(self._out, found, "out"))
 
-    def _check_lengths(self) -> None:
-        """Refuse names that are too long for the files of the results."""
+    def _check_names(self) -> None:
+        """Refuse names that the files of the results cannot have."""
         scene = self._reader.name
+        if odd := _ODD.search(str(self._files.draft("inventory.gpkg"))):
+            raise DataError(
+                f"{scene!r}: expected paths of results without `;`, `!` and control characters, as GeoPackages need. "
+                f"Received: {odd[0]!r}. Rename the scene, or give another folder."
+            )
         if (length := len(os.fsencode(self._reader.stem))) > _NAME_BYTES:
             raise DataError(
                 f"{scene}: expected a name of at most {_NAME_BYTES} bytes without its suffix, because files are named "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.errors import DataError
-from lim_keras.files import flush_folder, write_text
+from lim_keras.files import check_plain, flush_folder, write_text
 from lim_keras.inference.maps import STATE
 from lim_keras.ownership import Record, is_ours, is_sealed, refusal, users_files
 
@@ -33,8 +33,9 @@ def result_endings(formats: Sequence[str], preview: bool) -> tuple[str, ...]:
 def read_document(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty where the file is missing or holds something else."""
     try:
+        check_plain(path)
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (DataError, OSError, ValueError, RecursionError):
         return {}
     return dict(content) if isinstance(content, dict) else {}
 

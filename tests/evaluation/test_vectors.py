@@ -320,3 +320,12 @@ def test_archives_of_another_version_are_refused(like: RasterInfo, tmp_path: Pat
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"a.zip: cannot be read as a .zip archive \(zip file version 9.9\)"):
         read_truth(path, like)
+
+
+def test_another_file_is_not_read_in_place_of_an_odd_name(like: RasterInfo, tmp_path: Path) -> None:
+    """pyogrio would read b.gpkg of the working folder, and a."""
+    for name in ("a!b.gpkg", "a;b.gpkg"):
+        frame(INSIDE).to_file(tmp_path / "plain.gpkg")
+        (tmp_path / "plain.gpkg").rename(tmp_path / name)
+        with pytest.raises(DataError, match="expected a path without `;` and `!`"):
+            read_truth(tmp_path / name, like)

@@ -232,6 +232,7 @@ NAMES = (
     "x" * 215 + ".tif",
     "x" * 250 + ".tif",
     "#1?a=b.tif",
+    "loud!area.tif",
 )
 
 

@@ -421,6 +421,14 @@ def test_a_name_that_leaves_no_room_is_refused_before_any_work(write: Write, tmp
     assert len(model.shapes) == 1
 
 
+@pytest.mark.parametrize("name", ["a;b.tif", "a!b.tif", "a\nb.tif"])
+def test_names_that_no_geopackage_can_have(write: Write, tmp_path: Path, name: str) -> None:
+    scene, model = write("area.tif", meadow()).rename(tmp_path / name), Bright()
+    with pytest.raises(DataError, match=r"without `;`, `!` and control characters.*Rename the scene"):
+        predict_scene(model, scene, tmp_path / "out")
+    assert model.shapes == []
+
+
 def test_copies_that_are_not_asked_for_any_more_go(write: Write, tmp_path: Path) -> None:
     scene = write("s.tif", meadow())
     predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(formats=("gpkg", "geojson")))
