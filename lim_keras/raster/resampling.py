@@ -15,6 +15,7 @@ from lim_keras.errors import DataError
 from lim_keras.raster.georeference import Georeference, Grid, RasterInfo, axes, border, ground_sides
 
 _SHAPE_TOLERANCE = 1.05  # largest stretch of a projection that is taken to show shapes as they are
+_PIXEL_TOLERANCE = 1.1  # largest ratio of the widths of a scene's pixels that are taken for equal
 _UTM_LATITUDES, _UTM_WIDTH = (-80.0, 84.0), 12.0  # degrees
 _INSET = 1e-9  # keeps the outline of a scene off the poles and the antimeridian, where longitudes are ambiguous
 
@@ -75,6 +76,9 @@ def _metric_crs(info: RasterInfo) -> CRS | None:
     zone = int((longitude + 180) // 6) % 60 + 1
     code = (32600 if latitude >= 0 else 32700) + zone
     if not _UTM_LATITUDES[0] <= latitude <= _UTM_LATITUDES[1]:
+        across = np.cos(np.radians(around[:, 1]))
+        if across.max() < _PIXEL_TOLERANCE * across.min():
+            return None  # UPS would turn the scene for nothing
         code = 5041 if latitude > 0 else 5042
     elif np.ptp(np.unwrap(around[:, 0], period=360)) > _UTM_WIDTH:
         return None

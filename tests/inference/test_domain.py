@@ -170,6 +170,15 @@ def test_the_grid_of_a_scene_at_a_pole(write: Write, crs: str, corner: float) ->
     assert 10 < grid.width < 200 and 10 < grid.height < 200
 
 
+def test_a_small_scene_in_degrees_near_a_pole_is_not_turned(write: Write) -> None:
+    # At 85 N, 1e-4 degrees are 0.97 m across and 11.17 m down (Snyder 1987): 100 x 100 px are 97 m x 1,117 m.
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 100, 0, -1e-4, 85.005)}
+    info = read_info(write("s.tif", np.zeros((100, 100, 3), np.uint8), **place))
+    assert info.gsd_m is not None
+    grid = grid_with_gsd(info, info.gsd_m, 1.0)
+    assert grid.crs == "EPSG:4326" and (grid.width, grid.height) == pytest.approx((97, 1117), abs=1)
+
+
 def test_pixels_that_are_not_square_are_said_and_warped(write: Write) -> None:
     # 1e-5 degrees at 60 N: 0.558 m across, 1.114 m down, and 0.79 m as the side of a square, near 0.8 m of training.
     place = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 20, 0, -1e-5, 60.0005)}
