@@ -106,7 +106,7 @@ def test_archives_that_cannot_be_used(like: RasterInfo, tmp_path: Path) -> None:
             'id,WKT\n1,"TIN(((0 0,1 0,1 1,0 0)))"\n',
             r"a.csv: cannot be read as polygons .*`ogr2ogr -nlt MULTIPOLYGON .*a_mended.gpkg .*a.csv`",
         ),
-        ("a.tif", "text", r"a.tif: "),
+        ("a.tif", "text", r"a.tif: is a text file, not a raster"),
         ("a.gpkg", "text", r"a.gpkg: damaged, expected a GeoPackage \(file is not a database\)"),
         *(
             ("a.csv", f'id,WKT\n1,"POLYGON((0 0,{x} 0,1 1,0 0))"\n', r"-1e\+15 and 1e\+15\. Received: NaN.* in 1 of 1")
@@ -159,7 +159,6 @@ def test_curves_become_polygons(like: RasterInfo, tmp_path: Path) -> None:
     x, y = EAST + 20, NORTH - 20
     circle = f"CURVEPOLYGON(CIRCULARSTRING({x - 10} {y},{x} {y + 10},{x + 10} {y},{x} {y - 10},{x - 10} {y}))"
     (tmp_path / "a.csv").write_text(f'id,WKT\n1,"{circle}"\n')
-    (tmp_path / "a.prj").write_text("")
     curves = geopandas.read_file(tmp_path / "a.csv").set_crs(UTM)
     curves.to_file(tmp_path / "a.gpkg")
     assert read_truth(tmp_path / "a.gpkg", like).area.tolist() == pytest.approx([314.16], rel=2e-3)  # pi * 10 ** 2
