@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
+from lim_keras.api.places import locked
 from lim_keras.errors import BundleError, ConfigError
 from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
@@ -287,6 +288,7 @@ def export_litert(
     allow_drop: bool = False,
     out: StrPath | None = None,
     threads: int | None = None,
+    wait: bool = False,
 ) -> LiteRtExport:
     """Export LiteRT (TFLite) files, which run without TensorFlow, and compare each with the SavedModel.
 
@@ -300,6 +302,7 @@ def export_litert(
         allow_drop: keep files that differ from the SavedModel by more than the limit of their number type.
         out: folder of the files; None: `tflite` in the bundle.
         threads: number of interpreter threads in the comparison; None: one per core.
+        wait: wait for the end of another call that writes to the same folder; False: raise an error.
 
     Returns:
         The files with their measurements, and the names of the files that were refused and not kept.
@@ -307,7 +310,7 @@ def export_litert(
     Raises:
         BundleError: the bundle cannot be read, or LiteRT cannot run a file.
         ConfigError: int8 without tiles, or tile ids without tiles.
-        DataError: the tiles do not fit the bundle.
+        DataError: the tiles do not fit the bundle, files of the user would be replaced, or another call works there.
 
     Examples:
         >>> lk.export_litert("exported_models/bijie_edge", ["float16", "int8"], tiles="bijie_tiles.csv")
@@ -315,7 +318,7 @@ def export_litert(
     kinds = tuple(variants) if isinstance(variants, Iterable) and not isinstance(variants, str) else (variants,)
     _check_litert(kinds, tiles, tile_ids)
     load_tensorflow()
-    from lim_keras.export.tflite import LiteRtOptions
+    from lim_keras.export.tflite import FOLDER, LiteRtOptions
     from lim_keras.export.tflite import export_litert as export
 
     ids = as_ids("tile_ids", tile_ids)
@@ -329,7 +332,10 @@ def export_litert(
         out=None if out is None else as_path("out", out),
         threads=threads,
     )
-    return export(as_path("bundle", bundle), options)
+    source = as_path("bundle", bundle)
+    inside = options.out is None or os.path.realpath(options.out) == os.path.realpath(source / FOLDER)
+    with locked(source, "bundle", wait=wait) if inside else locked(Path(options.out or ""), "out", wait=wait):
+        return export(source, options)
 
 
 def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileIds | None) -> None:
@@ -344,7 +350,12 @@ def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileI
 
 @public
 def export_serving(
-    bundle: StrPath, repository: StrPath, *, base_path: str | None = None, promote: bool = False
+    bundle: StrPath,
+    repository: StrPath,
+    *,
+    base_path: str | None = None,
+    promote: bool = False,
+    wait: bool = False,
 ) -> ServingExport:
     """Add a version of a bundle's models to a model repository of TensorFlow Serving.
 
@@ -353,9 +364,11 @@ def export_serving(
         repository: folder of the repository; it is made if it does not exist.
         base_path: path of the repository on the server; None: the path in models.config, else /models.
         promote: label the newest version stable. If the newest version already is this bundle, no version is added.
+        wait: wait for the end of another call that writes to the repository; False: raise an error.
 
     Raises:
         BundleError: the bundle is damaged, the repository holds another bundle, or the repository cannot be written.
+        DataError: another call works in the repository.
 
     Warns:
         LimKerasWarning: the stable version no longer exists.
@@ -367,4 +380,5 @@ def export_serving(
     load_tensorflow()
     from lim_keras.export.serving_repository import export_serving as export
 
-    return export(source, folder, base_path, promote)
+    with locked(folder, "repository", wait=wait):
+        return export(source, folder, base_path, promote)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lim_keras.api.bundles import CONVERSIONS, TileIds, as_count, as_ids, as_path, load_bundle, public
 from lim_keras.api.places import report_places
-from lim_keras.api.training import as_tiles
+from lim_keras.api.tiles import as_tiles
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, locked_folder
 from lim_keras.tensorflow_import import load_tensorflow

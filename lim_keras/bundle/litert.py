@@ -86,9 +86,13 @@ class LiteRtIndex(Part):
     reference: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     files: dict[str, LiteRtFile]
 
+    def text(self) -> str:
+        """Return the text of tflite.json."""
+        return self.model_dump_json(indent=2) + "\n"
+
     def write(self, folder: Path) -> Path:
         """Write tflite.json into a folder."""
-        return write_text(folder / INDEX_FILE, self.model_dump_json(indent=2) + "\n")
+        return write_text(folder / INDEX_FILE, self.text())
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -50,13 +50,20 @@ def bundle_record(info: BundleInfo) -> dict[str, str]:
 
 def _records(path: Path) -> list[dict[str, str]]:
     """Return what an unchanged model.json lists, and its own hash; nothing if it was changed."""
+    own = own_info(path)
     try:
-        info = BundleInfo.read(path)
+        return [bundle_record(BundleInfo.read(path)), own]
     except BundleError:
         return []
-    if info.sha256 != info.digest():
-        return [bundle_record(info)]
-    return [bundle_record(info), {INFO_FILE: file_hash(path / INFO_FILE)}]
+
+
+def own_info(folder: Path) -> dict[str, str]:
+    """Return the name and SHA-256 of the model.json of a folder, if it is as an export wrote it; else nothing."""
+    try:
+        info = BundleInfo.read(folder)
+        return {INFO_FILE: file_hash(folder / INFO_FILE)} if info.sha256 == info.digest() else {}
+    except (BundleError, OSError):
+        return {}
 
 
 def _is_left_over(name: str) -> bool:

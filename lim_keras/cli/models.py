@@ -176,6 +176,7 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
 
 _VARIANTS = ("float32", "float16", "dynamic", "int8")
 
+_OF_SERVING = ("base_path", "promote")
 _OF_TFLITE = ("tile", "fold", "tiles", "tile_ids", "allow_drop", "out", "threads")
 
 
@@ -220,13 +221,13 @@ def _variants(text: str) -> tuple[str, ...]:
 )
 @click.option("--base-path", help="Path of the --serving folder on the server [default: unchanged; /models if new].")
 @click.option("--promote", is_flag=True, help="Make the newest version in --serving stable.")
+@wait_option
 def export(
     bundle: Path,
     variants: tuple[Any, ...] | None,
     repository: Path | None,
-    base_path: str | None,
-    promote: bool,
-    **litert: Any,
+    wait: bool,
+    **options: Any,
 ) -> None:
     """Export BUNDLE (exported_models/NAME) to LiteRT files, to a TensorFlow Serving repository, or to both.
 
@@ -241,12 +242,13 @@ def export(
     if variants is None:
         refuse_without("--tflite", _OF_TFLITE)
     if repository is None:
-        refuse_without("--serving", ("base_path", "promote"))
+        refuse_without("--serving", _OF_SERVING)
+    serving = {name: options.pop(name) for name in _OF_SERVING}
     # The repository comes last: a repeated call replaces files, but adds one more version.
     if variants is not None:
-        _export_litert(bundle, variants, **litert)
+        _export_litert(bundle, variants, wait=wait, **options)
     if repository is not None:
-        _export_serving(bundle, repository, base_path, promote)
+        _export_serving(bundle, repository, wait=wait, **serving)
 
 
 def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:
@@ -261,10 +263,10 @@ def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> N
         sys.exit(1)
 
 
-def _export_serving(bundle: Path, repository: Path, base_path: str | None, promote: bool) -> None:
+def _export_serving(bundle: Path, repository: Path, **options: Any) -> None:
     from lim_keras.report.tables import print_result, serving_table
 
-    result = api.export_serving(bundle, repository, base_path=base_path, promote=promote)
+    result = api.export_serving(bundle, repository, **options)
     done = "labels moved" if result.added is None else f"version {result.added} added"
     served = result.served
     versions = {"stable": served.stable, "canary": served.canary}

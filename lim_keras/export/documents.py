@@ -18,6 +18,9 @@ from lim_keras.report.tables import format_gsd, format_interval, litert_markdown
 
 CARD_FILE = "README.md"
 
+DOCUMENTS = (CARD_FILE, STAC_FILE)
+"""Files of a bundle that every export into it writes again."""
+
 _MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 _TASK = "semantic-segmentation"
 

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from lim_keras.bundle.info import INFO_FILE, BundleInfo, FileRecord, ModelFacts, fold_name, model_folders
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, signature_names
+from lim_keras.bundle.replaceable import own_info
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.export.bundle import synthetic_image
-from lim_keras.files import StrPath, atomic_file
+from lim_keras.files import StrPath, atomic_file, flush
+from lim_keras.ownership import check_replaceable_files
 
 MODELS_FILE = "models.config"
 
@@ -56,6 +58,7 @@ prometheus_config {
 # Exclude characters that have a meaning in YAML, in docker compose ($) or in its short mount syntax (:).
 _BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
 
+_QUOTED = re.compile(r"""("([^"\\]|\\.)*"|'([^'\\]|\\.)*')""")
 _HEAD = "# Written by `lim-keras export --serving`, which moves versions and labels and keeps all other entries.\n"
 
 
@@ -152,7 +155,14 @@ def models_text(path: Path, models: Sequence[str], served: Served) -> str:
         entry.base_path, entry.model_platform = f"{served.base_path}/{name}", "tensorflow"
         entry.model_version_policy.specific.versions[:] = served.loaded
         entry.version_labels.update({STABLE: served.stable, CANARY: served.canary})
-    return _HEAD + str(import_module("google.protobuf.text_format").MessageToString(config))
+    return _HEAD + _comments(path) + str(import_module("google.protobuf.text_format").MessageToString(config))
+
+
+def _comments(path: Path) -> str:
+    """Return the comments of a file, one a line, because protobuf does not keep them."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = (_QUOTED.sub("", line).partition("#") for line in text.splitlines())
+    return "".join(f"#{text}\n" for _, mark, text in found if mark).replace(_HEAD, "")
 
 
 def _parse(path: Path) -> Any:
@@ -234,6 +244,7 @@ def export_serving(
 def _export(bundle: Path, folder: Path, info: BundleInfo, base_path: str | None, promote: bool) -> ServingExport:
     models = served_models(info)
     _check_places(bundle, folder, models)
+    check_replaceable_files(folder, [INFO_FILE], own_info(folder), argument="repository")
     before = read_models(folder / MODELS_FILE, list(models))
     base = _base_path(base_path, before, folder)
     if promote and before is not None and _holds(folder, models, before.canary, info):
@@ -355,6 +366,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another disk, or a file system without hard links
         shutil.copyfile(source, target)
+        flush(target)
 
 
 def _write_files(folder: Path, models: Mapping[str, str], served: Served) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ from lim_keras.bundle.litert import (
     halo_of_input,
     warn_if_approximate,
 )
+from lim_keras.bundle.replaceable import bundle_record
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
 from lim_keras.evaluation.evaluator import choose_tiles, read_matching_tiles
-from lim_keras.export.documents import write_documents
+from lim_keras.export.disk_errors import disk_errors
+from lim_keras.export.documents import DOCUMENTS, write_documents
 from lim_keras.export.tflite_check import (
     Window,
     calibration_windows,
@@ -34,9 +38,10 @@ from lim_keras.export.tflite_check import (
     random_windows,
     tile_windows,
 )
-from lim_keras.files import StrPath, make_folder
+from lim_keras.files import StrPath, flush, make_folder
+from lim_keras.ownership import check_replaceable_files
 
-FOLDER = "tflite"
+FOLDER, _PARTIAL = "tflite", ".tflite.partial"
 
 _NO_TILES: dict[str, Any] = {"training_tiles": (), "test_tiles": (), "held_out": {}}
 
@@ -80,15 +85,67 @@ def export_litert(bundle: StrPath, options: LiteRtOptions) -> LiteRtExport:
     export = _Export.prepare(Path(bundle), options)
     folder = options.out or export.bundle / FOLDER
     make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".tflite", dir=folder) as partial:
-        drafts = {variant: Path(partial) / f"{export.source}_{variant}.tflite" for variant in options.variants}
-        _convert(export, drafts)
-        reference, files = _compare(export, drafts)
-        refused = [name for name, file in files.items() if file.measured.within is False and not options.allow_drop]
-        result = LiteRtExport(folder, files, tuple(refused), reference)
-        _keep(export, result, Path(partial))
-    _record(export, result)
+    _check_replaceable(export, folder)
+    with disk_errors(folder):
+        with _drafts(folder) as partial:
+            drafts = {variant: partial / export.name(variant) for variant in options.variants}
+            _convert(export, drafts)
+            reference, files = _compare(export, drafts)
+            refused = [name for name, file in files.items() if file.measured.within is False and not options.allow_drop]
+            result = LiteRtExport(folder, files, tuple(refused), reference)
+            _keep(export, result, partial)
+        _record(export, result)
     return result
+
+
+@contextmanager
+def _drafts(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder for drafts, and delete it at the end. The next call deletes that of a killed call."""
+    partial = folder / _PARTIAL
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(export: _Export, folder: Path) -> None:
+    """Refuse to replace files of the user and LiteRT files of another bundle, before the conversion."""
+    index = _any_index(folder)
+    if index is not None and _saved_models(index.model) != _saved_models(export.info):
+        raise BundleError(
+            f"{folder}: holds LiteRT files of another bundle, {index.model.name}, or of an earlier training of this "
+            "one. Move them away, or give another folder as `out`."
+        )
+    # A killed call may have moved some files of its own into the folder before it wrote their record.
+    written = [_written(place) for place in (folder, folder / _PARTIAL)]
+    if _is_inside(export, folder):
+        record = bundle_record(export.info)
+        check_replaceable_files(export.bundle, DOCUMENTS, record, argument="out")
+        written.append({name.removeprefix(f"{FOLDER}/"): digest for name, digest in record.items()})
+    names = [*map(export.name, export.options.variants), INDEX_FILE]
+    check_replaceable_files(folder, names, *written, argument="out")
+
+
+def _any_index(folder: Path) -> LiteRtIndex | None:
+    try:
+        return LiteRtIndex.read(folder)
+    except BundleError:
+        return None
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files that tflite.json lists, and its own as we write it."""
+    index = _any_index(folder)
+    if index is None:
+        return {}
+    own = {INDEX_FILE: hashlib.sha256(index.text().encode()).hexdigest()}
+    return {name: file.record.sha256 for name, file in index.files.items()} | own
+
+
+def _is_inside(export: _Export, folder: Path) -> bool:
+    return folder.resolve() == (export.bundle / FOLDER).resolve()
 
 
 @dataclass(frozen=True)
@@ -100,6 +157,10 @@ class _Export:
     source: str
     halo: int
     side: int
+
+    def name(self, variant: Variant) -> str:
+        """Return the name of a file."""
+        return f"{self.source}_{variant}.tflite"
 
     @classmethod
     def prepare(cls, bundle: Path, options: LiteRtOptions) -> _Export:
@@ -179,8 +240,6 @@ def _keep(export: _Export, result: LiteRtExport, partial: Path) -> None:
     folder, info = result.folder, export.info
     before = _read_index(folder, info)
     kept = {name: file for name, file in result.files.items() if name not in result.refused}
-    for name in kept:
-        (partial / name).replace(folder / name)
     if not kept:
         return
     known = {} if before is None else {name: file for name, file in before.files.items() if name not in result.files}
@@ -188,16 +247,18 @@ def _keep(export: _Export, result: LiteRtExport, partial: Path) -> None:
     # Omit figures and tile ids: model.json holds them, and they are half of its size.
     described = info.model_copy(update={"litert": {}, "sha256": "", **_NO_TILES})
     references = {**references, export.source: result.reference}
-    LiteRtIndex(model=described, reference=references, files={**known, **kept}).write(folder)
+    index = LiteRtIndex(model=described, reference=references, files={**known, **kept})
+    index.write(partial)  # for the next call, if this one is killed while it moves the files
+    for name in kept:
+        flush(partial / name)
+        (partial / name).replace(folder / name)
+    index.write(folder)
 
 
 def _read_index(folder: Path, info: BundleInfo) -> LiteRtIndex | None:
     """Read tflite.json; None unless it is from an export of the same SavedModels."""
-    try:
-        index = LiteRtIndex.read(folder)
-    except BundleError:
-        return None
-    return index if _saved_models(index.model) == _saved_models(info) else None
+    index = _any_index(folder)
+    return index if index is not None and _saved_models(index.model) == _saved_models(info) else None
 
 
 def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
@@ -208,7 +269,7 @@ def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
 def _record(export: _Export, result: LiteRtExport) -> None:
     """Add files inside the bundle to model.json, and set the bundle's name to the present name of its folder."""
     bundle, info, folder = export.bundle, export.info, export.bundle / FOLDER
-    if result.folder.resolve() != folder.resolve():
+    if not _is_inside(export, result.folder):
         return
     files = {name: record for name, record in info.files.items() if name.split("/")[0] != FOLDER}
     index = _read_index(folder, info)

@@ -132,6 +132,34 @@ def test_missing_weights_name_their_folder(tmp_path):
         checkpoints(tmp_path, network()).restore()
 
 
+@pytest.mark.parametrize("name", ["latest_0002.weights.h5", "best_0000.weights.h5"])
+def test_weights_that_are_not_what_was_saved(tmp_path, name):
+    epochs(checkpoints(tmp_path, network()), 0.4, 0.2)
+    path = tmp_path / "checkpoints" / name
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 1
+    path.write_bytes(content)
+    again = checkpoints(tmp_path, network())
+    with pytest.raises(TrainingError, match=r"the checkpoint cannot be read \(.*SHA-256 differs\)\. Remove "):
+        again.restore()
+        again.restore_best()
+
+
+def test_files_of_the_user_beside_the_checkpoints_stay(tmp_path):
+    kept = checkpoints(tmp_path, network())
+    epochs(kept, 0.2)
+    for name in ("mine.weights.h5", "latest.weights.h5", ".notes.partial"):
+        (tmp_path / "checkpoints" / name).write_text("mine")
+    draft = tmp_path / "checkpoints" / ".latest_0002.weights.12.34.partial.weights.h5"
+    draft.write_text("of a killed call")
+    again = checkpoints(tmp_path, network())
+    epochs(again, 0.3, first=again.restore())
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        *("mine.weights.h5", "latest.weights.h5", ".notes.partial"),
+        *("state.json", "latest_0002.weights.h5", "best_0001.weights.h5"),
+    }
+
+
 # Early stopping and plateaus.
 
 
