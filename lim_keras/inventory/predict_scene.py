@@ -194,20 +194,22 @@ class _SceneTask:
         laps.append(time.monotonic())
         if grid is not None:
             maps = maps_on_scene(maps, self._reader)
-        with self._recorded_warnings():
+        with self._recorded_warnings(), self._prediction_kept():
             counts, inventory, drafts = self._derive(maps)
         laps.append(time.monotonic())
         seconds = {"predict": laps[1] - laps[0], "inventory": laps[2] - laps[1], "all": laps[2] - laps[0]}
         run = {"windows": windows, "seconds": seconds}
         summary = summarise(info, self._model.info, options=options, counts=counts, inventory=inventory, run=run)
         summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
-        summary, drafts = self._write_documents(summary, drafts)
-        files = self._files.put_in_place(drafts, summary["sha256"])
+        with self._prediction_kept():
+            summary, drafts = self._write_documents(summary, drafts)
+            files = self._files.put_in_place(drafts, summary["sha256"])
         return ScenePrediction(self._reader.path, files, summary)
 
     def _check_files(self) -> None:
         """Refuse to replace files of the user, and files that this call reads."""
-        inputs = files_read(self._reader.name, self._options.dem)
+        sources = [] if is_remote(self._reader.name) else self._reader.dataset.files
+        inputs = files_read(self._reader.name, self._options.dem, *sources)
         endings = result_endings(self._options.formats, self._draw_preview is not None)
         if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
             raise DataError(refusal(self._out, found, "out"))
@@ -231,6 +233,18 @@ class _SceneTask:
                 f"{scene}: expected paths of results of at most {_PATH_BYTES} bytes, as GeoPackages need. Received: "
                 f"{length} bytes. Rename the scene, or give a folder of a shorter path."
             )
+
+    @contextmanager
+    def _prediction_kept(self) -> Iterator[None]:
+        """Name the final path in errors about a draft, and add that the prediction is kept."""
+        try:
+            yield
+        except DataError as error:
+            draft = f"{self._files.work}{os.sep}"
+            if not str(error).startswith(draft):
+                raise
+            message = f"{self._out}{os.sep}{str(error).removeprefix(draft)}"
+            raise DataError(f"{message} The prediction is kept: the same command goes on from it.") from error
 
     @contextmanager
     def _recorded_warnings(self) -> Iterator[None]:
