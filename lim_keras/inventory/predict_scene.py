@@ -237,13 +237,13 @@ class _SceneTask:
     @contextmanager
     def _prediction_kept(self) -> Iterator[None]:
         """Name the final path in errors about a draft, and add that the prediction is kept."""
+        drafts = f"{self._files.work}{os.sep}"
         try:
             yield
         except DataError as error:
-            draft = f"{self._files.work}{os.sep}"
-            if not str(error).startswith(draft):
+            if not str(error).startswith(drafts):
                 raise
-            message = f"{self._out}{os.sep}{str(error).removeprefix(draft)}"
+            message = str(error).replace(str(self._files.draft("")), str(self._files.path("")))
             raise DataError(f"{message} The prediction is kept: the same command goes on from it.") from error
 
     @contextmanager

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
+from lim_keras.lock import folder_lock
 from lim_keras.models import build_model, network_stride
 from tests.conftest import model_facts
 from tests.serving.model_server import ModelServer
@@ -349,3 +350,13 @@ def test_an_ensemble_keeps_to_its_memory(ensemble: Path, tmp_path: Path, kernels
     assert done.returncode == 0, done.stderr
     peak = float(done.stdout.rpartition("peak ")[2])
     assert 1000 < peak < 1800
+
+
+def test_a_folder_in_use_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    (tmp_path / "out").mkdir()
+    with folder_lock(tmp_path / "out"):
+        done = run(tmp_path, scene, "--out", tmp_path / "out")  # the first argument is no bundle
+    assert done.exit_code == 1 and list((tmp_path / "out").iterdir()) == []
+    assert done.stderr.startswith(f"Error: {tmp_path}/out: in use by process {os.getpid()}, another thread of this")
+    assert done.stderr.endswith("Wait for its end, give --wait, or give another folder as --out.\n")

@@ -1,0 +1,222 @@
+"""Results never replace what is the user's, and are known again after a kill."""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lim_keras as lk
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.inventory import batch
+from lim_keras.inventory.batch import predict_scenes
+from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.lock import folder_lock
+from tests.conftest import largest_file
+from tests.inference.conftest import Write
+from tests.inventory.test_predict_scene import Bright, meadow
+
+GEOJSON = PredictOptions(formats=("gpkg", "geojson"))
+OTHER = PredictOptions(threshold=0.4)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def small(write: Write) -> Path:
+    return write("a.tif", meadow(64, 96))
+
+
+def test_the_summary_lists_the_files_with_their_hashes(small: Path, tmp_path: Path) -> None:
+    result = predict_scene(Bright(), small, tmp_path / "out")
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in result.files[:-1]}
+    assert result.summary["sha256"] == digests and list(digests) == result.summary["files"]
+    assert json.loads((tmp_path / "out" / "a_summary.json").read_text()) == result.summary
+
+
+def test_one_error_before_any_work_names_all_files_of_the_user(write: Write, small: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "out", Bright()
+    out.mkdir()
+    for name in ("a_landslides.tif", "b_inventory.gpkg", "summary.json", "a_notes.txt", "a_inventory.geojson"):
+        (out / name).write_text("mine")
+    (out / "b_probability.tif").symlink_to(tmp_path / "elsewhere.tif")
+    (out / ".b.lim-keras.partial").mkdir()
+    (out / ".b.lim-keras.partial" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(DataError) as error:
+        predict_scenes(model, [write("c.tif", meadow(64, 64)), small, write("b.tif", meadow(64, 64))], out)
+    listed = "summary.json (not written by lim-keras), a_landslides.tif (not written by lim-keras), b_probability.tif "
+    listed += "(a link), b_inventory.gpkg (not written by lim-keras), .b.lim-keras.partial (not written by lim-keras)"
+    assert str(error.value).startswith(f"{out}: the results would replace") and f": {listed}. Nothing" in str(
+        error.value
+    )
+    assert {name: data for name, data in contents(tmp_path).items() if name not in ("b.tif", "c.tif")} == before
+    assert model.shapes == [] and not (tmp_path / "elsewhere.tif").exists()
+
+
+def test_scenes_and_results_of_a_call_never_collide(small: Path, write: Write, tmp_path: Path) -> None:
+    scenes = [small, write("a_probability.tif", meadow(64, 64)), write("a_landslides.tif", meadow(64, 64))]
+    (tmp_path / "link").symlink_to(tmp_path)
+    before, model = contents(tmp_path), Bright()
+    both = r"a_probability\.tif \(read by this call\), a_landslides\.tif \(read by this call\)\. Nothing"
+    for out in (tmp_path, tmp_path / "link"):
+        with pytest.raises(DataError, match=both):
+            predict_scenes(model, scenes, out)
+    with pytest.raises(DataError, match=r" a_landslides\.tif \(read by this call\)"):
+        predict_scene(model, small, tmp_path, PredictOptions(dem=scenes[2]))
+    assert contents(tmp_path) == before and model.shapes == []
+
+
+def test_a_result_of_an_earlier_call_that_is_a_scene_now_is_kept(small: Path, tmp_path: Path) -> None:
+    predict_scenes(Bright(), [small], tmp_path / "out")
+    result, model = tmp_path / "out" / "a_probability.tif", Bright(bands=1)
+    before = result.read_bytes()
+    with pytest.raises(DataError, match=r": a_probability\.tif \(read by this call\)"):
+        predict_scenes(model, [small, result], tmp_path / "out", OTHER)
+    assert result.read_bytes() == before and model.shapes == []
+
+
+def test_names_that_differ_only_in_case(
+    small: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = write("other/A.tif", meadow(64, 64))
+    assert len(predict_scenes(Bright(), [small, other], tmp_path / "out").predictions) == 2
+    monkeypatch.setattr(batch, "is_case_blind", lambda folder: True)
+    with pytest.raises(DataError, match=rf"{other} and {small}: .* does not tell upper from lower case"):
+        predict_scenes(Bright(), [small, other], tmp_path / "blind")
+
+
+def test_edited_results_stay_and_are_named(small: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "out", Bright()
+    predict_scene(Bright(), small, out)
+    for name in ("a_inventory.qml", "a_summary.json"):
+        (out / name).write_text((out / name).read_text().replace("landslides", "slides", 1))
+    before = contents(out)
+    listed = r"a_inventory\.qml \(changed since it was written\), a_summary\.json \(changed since it was written\)\."
+    with pytest.warns(LimKerasWarning, match=rf"out: kept, although not as predicted: {listed}"):
+        assert predict_scene(model, small, out).was_there
+    with pytest.raises(DataError, match=f"since: {listed} Nothing was replaced"):
+        predict_scene(model, small, out, OTHER)
+    assert contents(out) == before and model.shapes == []
+
+
+def test_an_edited_summary_of_all_stays(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict_scenes(Bright(), [small], out)
+    edited = (out / "summary.json").read_text().replace('"scenes": 1', '"scenes": 2')
+    (out / "summary.json").write_text(edited)
+    with pytest.warns(LimKerasWarning, match=r"summary\.json: kept as it is \(changed since it was written\)"):
+        assert predict_scenes(Bright(), [small], out).predictions[0].was_there
+    with pytest.raises(DataError, match=r"since: summary\.json \(changed since it was written\)"):
+        predict_scenes(Bright(), [small], out, OTHER)
+    assert (out / "summary.json").read_text() == edited
+
+
+@pytest.mark.parametrize("name", ["probability.tif", "inventory.gpkg", "preview.png", "stac.json"])
+def test_a_damaged_file_was_not_there_already(small: Path, tmp_path: Path, name: str) -> None:
+    from lim_keras.report.preview import draw_preview
+
+    out = tmp_path / "out"
+    predict_scene(Bright(), small, out, draw_preview=draw_preview)
+    path = out / f"a_{name}"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60])
+    result = predict_scenes(Bright(), [small], out, draw_preview=draw_preview)
+    assert result.failures[small].startswith(f"{path}: damaged since it was written (")
+    assert result.failures[small].endswith("Delete it, and repeat the call.")
+    path.unlink()
+    assert not predict_scene(Bright(), small, out, draw_preview=draw_preview).was_there
+    assert path.read_bytes() == whole or name == "stac.json"
+
+
+def test_copies_of_an_earlier_call_go_if_they_are_unchanged(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict_scene(Bright(), small, out, GEOJSON)
+    predict_scene(Bright(), small, out, OTHER)
+    assert not (out / "a_inventory.geojson").exists()
+    predict_scene(Bright(), small, out, GEOJSON)
+    (out / "a_inventory.geojson").write_text("mine")
+    predict_scene(Bright(), small, out, OTHER)
+    assert (out / "a_inventory.geojson").read_text() == "mine"
+    with pytest.raises(DataError, match=r"a_inventory\.geojson \(not written by lim-keras\)"):
+        predict_scene(Bright(), small, out, GEOJSON)
+
+
+@pytest.mark.parametrize("moved", [0, 3, 6])
+@pytest.mark.parametrize("options", [GEOJSON, OTHER])
+def test_a_call_after_a_kill_knows_its_files(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int, options: PredictOptions
+) -> None:
+    out = tmp_path / "out"
+    predict_scene(Bright(), small, out, PredictOptions(spread=True))
+    real, count = Path.replace, [0]
+
+    def killed(path: Path, target: Path) -> Path:
+        if target.parent == out:
+            count[0] += 1
+            if count[0] > moved:
+                raise KeyboardInterrupt
+        return real(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        predict_scene(Bright(), small, out, GEOJSON)
+    again = predict_scene(Bright(), small, out, options)
+    assert {path.name for path in out.iterdir()} == {path.name for path in again.files}
+    assert predict_scene(Bright(), small, out, options).was_there
+
+
+def test_a_full_disk_stops_one_scene_and_keeps_its_work(write: Write, small: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    large, out, model = write("large.tif", noise), tmp_path / "out", Bright()
+    options = PredictOptions(probability="float32")
+    with largest_file(200_000):  # the maps of the larger scene take 480,000 bytes
+        result = predict_scenes(Bright(), [large, small], out, options)
+    assert [one.scene for one in result.predictions] == [small]
+    assert "out/.large.lim-keras.partial: cannot be written (File too large)" in result.failures[large]
+    with largest_file(490_000):  # its polygons take more
+        result = predict_scenes(model, [large, small], out, options)
+    assert len(model.shapes) == 1 and "The prediction is kept: the same command goes on" in result.failures[large]
+    assert result.failures[large].startswith(f"{out}/large_inventory.gpkg: cannot be written (")
+    assert not [path for path in out.iterdir() if path.name.startswith("large")]
+    assert predict_scenes(model, [large, small], out, options).failures == {} and len(model.shapes) == 1
+
+
+def test_a_second_thread_is_told_who_works_there_or_waits(small: Path, write: Write, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", write("b.tif", meadow(64, 64))
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Bright):
+        def predict_all(self, images: np.ndarray) -> Any:
+            begun.set()
+            go_on.wait(60)
+            return super().predict_all(images)
+
+    first = threading.Thread(target=lk.predict_scene, args=(Slow(), small, out))
+    first.start()
+    assert begun.wait(60)
+    for scene in (small, other):
+        with pytest.raises(DataError, match=r"out: in use by process \d+, another thread of this process .*`wait`"):
+            lk.predict_scene(Bright(), scene, out)
+        with pytest.raises(DataError, match="in use by process"):
+            lk.predict_scenes(Bright(), [scene], out)
+    threading.Timer(0.3, go_on.set).start()
+    with pytest.warns(LimKerasWarning, match="waiting for the end of process"):
+        assert lk.predict_scene(Bright(), small, out, wait=True).was_there
+    first.join()
+    assert not (out / ".lim-keras.lock").exists()
+
+
+def test_a_refused_call_leaves_no_folder(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected 4 bands"):
+        lk.predict_scene(Bright(bands=4), small, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with folder_lock(tmp_path), pytest.raises(DataError, match="in use by"):
+        lk.predict_scene(Bright(), small, tmp_path)
