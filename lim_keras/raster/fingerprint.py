@@ -21,7 +21,7 @@ _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STATISTICS = re.compile(rb"<MDI key=\"STATISTICS_[^>]*>[^<]*</MDI>|<Histograms>.*?</Histograms>|\s+", re.DOTALL)
 _EMPTY = re.compile(rb"<(\w+)[^<>]*></\1>")
 _ARCHIVED = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar)/")
-_FAR = re.compile(r"^(?!(?:file|zip|tar|gzip):)[A-Za-z][\w+.-]*://|^/vsi(?!zip|tar|gzip|7z|rar|sparse|subfile)")
+_FAR = re.compile(r"^(?!(?:file|zip|tar|gzip|vrt):)[A-Za-z][\w+.-]*://|^/vsi(?!zip|tar|gzip|7z|rar|sparse|subfile)")
 _INDEXED = ("GTI", "STACIT", "STACTA", "WMS", "WMTS", "WCS", "EEDAI")
 """GDAL drivers of rasters whose sources GDAL does not list."""
 _SAMPLES, _SAMPLE = 3, 64

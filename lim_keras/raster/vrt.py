@@ -94,8 +94,8 @@ def masked_vrt(
     lines.append("<PixelFunctionType>min</PixelFunctionType>")
     # Each source turns into the constant 255, except where its value is that for no data. NaN x 0 + 255 becomes 0.
     constant = f"<ScaleOffset>{_DATA}</ScaleOffset><ScaleRatio>0</ScaleRatio>"
-    for band, nodata in [*marks, *marks[:1]]:  # GDAL's minimum needs two sources
+    for mark, nodata in [*marks, *marks[:1]]:  # GDAL's minimum needs two sources
         value = "" if nodata is None else f"<NODATA>{nodata!r}</NODATA>"
-        source = f"{shown}<SourceBand>{band}</SourceBand>{constant}{value}"
+        source = f"{shown}<SourceBand>{mark}</SourceBand>{constant}{value}"
         lines.append(f"<ComplexSource>{source}</ComplexSource>")
     return "\n".join([*lines, "</VRTRasterBand></MaskBand>", "</VRTDataset>"])
