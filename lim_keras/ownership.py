@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from lim_keras.errors import DataError
 
@@ -92,17 +90,3 @@ def _reason(path: Path, known: bool) -> str:
     if path.is_dir():
         return "a folder"
     return "changed since it was written" if known else "not written by lim-keras"
-
-
-_SEAL = "content_sha256"
-
-
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Add `content_sha256` to a JSON document: the SHA-256 of its other values, which shows later edits."""
-    others = {name: value for name, value in document.items() if name != _SEAL}
-    return others | {_SEAL: hashlib.sha256(json.dumps(others).encode()).hexdigest()}
-
-
-def is_sealed(document: Any) -> bool:
-    """Return whether a JSON document is as `sealed` returned it."""
-    return isinstance(document, Mapping) and document.get(_SEAL) == sealed(document)[_SEAL]

@@ -39,6 +39,11 @@ def seal_png(path: Path) -> None:
     path.write_bytes(content[:start] + chunk + content[start:])
 
 
+def has_seal(values: Mapping[str, Any]) -> bool:
+    """Tell whether a JSON object has a seal, whatever changed since."""
+    return _KEY in values
+
+
 def is_sealed(path: Path) -> bool:
     """Tell whether a file has a seal and is as it was when it was sealed."""
     try:

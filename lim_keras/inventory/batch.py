@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 import warnings
@@ -23,9 +22,10 @@ from lim_keras.inventory.result_files import (
     result_endings,
     users_document,
 )
-from lim_keras.ownership import refusal, sealed
+from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import is_remote, raster_stem
+from lim_keras.seals import sealed_json
 
 _SUMMARY = "summary.json"
 
@@ -206,4 +206,4 @@ def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failur
         "failed": {str(scene): reason for scene, reason in failures.items()},
         "predicted": [one.summary for one in predictions],
     }
-    return write_text(out_dir / _SUMMARY, json.dumps(sealed(content), indent=2) + "\n")
+    return write_text(out_dir / _SUMMARY, sealed_json(content))

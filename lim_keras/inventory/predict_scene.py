@@ -41,12 +41,13 @@ from lim_keras.inventory.outputs import describe_inventory, summarise, write_sty
 from lim_keras.inventory.result_files import ResultFiles, result_endings
 from lim_keras.inventory.vector_files import write_frames
 from lim_keras.inventory.verify import verify_result
-from lim_keras.ownership import file_hash, refusal, sealed
+from lim_keras.ownership import file_hash, refusal
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.opening import gdal_settings, is_remote
 from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
+from lim_keras.seals import sealed_json
 
 # File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
 _NAME_BYTES, _PATH_BYTES = 220, 512
@@ -301,8 +302,8 @@ class _SceneTask:
         summary = summary | {"files": [*results, stac.name]}
         described = [*results, name("summary.json")]
         _write_json(stac, describe_inventory(info, summary, files=described, folder=self._out, bundle=bundle))
-        summary = sealed(summary | {"sha256": {draft.name: file_hash(draft) for draft in (*drafts, stac)}})
-        return summary, [*drafts, stac, _write_json(self._files.draft("summary.json"), summary)]
+        text = sealed_json(summary | {"sha256": {draft.name: file_hash(draft) for draft in (*drafts, stac)}})
+        return json.loads(text), [*drafts, stac, write_text(self._files.draft("summary.json"), text)]
 
 
 def _bundle_folder(model: SceneModel) -> Path | None:

@@ -14,7 +14,8 @@ from typing import Any
 from lim_keras.errors import DataError
 from lim_keras.files import check_plain, flush_folder, write_text
 from lim_keras.inference.maps import STATE
-from lim_keras.ownership import Record, is_ours, is_sealed, refusal, users_files
+from lim_keras.ownership import Record, is_ours, refusal, users_files
+from lim_keras.seals import has_seal, is_sealed
 
 _BEFORE = ("probability.tif", "landslides.tif")
 _AFTER = ("inventory.qml",)
@@ -53,10 +54,9 @@ def users_document(path: Path) -> str:
         return ""
     if path.is_symlink() or not path.is_file():
         return "a link" if path.is_symlink() else "a folder"
-    content = read_document(path)
-    if is_sealed(content):
+    if is_sealed(path):
         return ""
-    return "changed since it was written" if "content_sha256" in content else _FOREIGN
+    return "changed since it was written" if has_seal(read_document(path)) else _FOREIGN
 
 
 def is_case_blind(folder: Path) -> bool:
