@@ -132,16 +132,24 @@ class TerrainReader:
                 f"{path}: expected a georeferenced elevation model of one band. "
                 f"Received: {source.count} bands, CRS {source.crs}."
             )
-        try:
-            self._to_dem = Transformer.from_crs(self._ground.crs, horizontal_crs(source.crs), always_xy=True)
-        except ProjError as error:
-            raise DataError(f"{path}: its CRS and that of the scene cannot be brought together ({error}).") from error
+        self._to_dem = self._transformer(horizontal_crs(source.crs))
         values = self._examine(reader)
         with explained(path):
             source = stack.enter_context(north_up(source, values.void))
             self._dem = Dem(source, values)
             if (step := self._cells_per_pixel()) > 1:
                 self._dem = Dem(stack.enter_context(averaged(source, step)), values)
+
+    def _transformer(self, crs: CRS) -> Transformer:
+        if same_crs(self._ground.crs, crs.to_wkt()):
+            return Transformer.from_pipeline("+proj=noop")  # a local CRS has no other transformation
+        try:
+            return Transformer.from_crs(self._ground.crs, crs, always_xy=True)
+        except ProjError as error:
+            raise DataError(
+                f"{self._path}: its CRS ({crs.name}) and that of {self._scene.path} have no known relation. Give an "
+                "elevation model in the scene's CRS."
+            ) from error
 
     def _examine(self, reader: RasterReader) -> Values:
         """Find out what the model's values mean, from those below the scene."""

@@ -129,12 +129,16 @@ class Georeference:
         return np.stack(self.to_degrees.transform(placed[:, 0], placed[:, 1]), axis=-1).reshape(-1, 2)
 
     def pixel_sides(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
-        """Measure the pixels around points (n,) on the ellipsoid; needs `to_degrees`.
+        """Measure the pixels around points (n,) on the ellipsoid, or in the plane of a local CRS.
 
         Returns:
             Width and height of a pixel, metres, and azimuth of the image's upward direction, degrees clockwise from
-            north. Each is (n,), NaN outside the area of the CRS.
+            north (of a local CRS: from its y axis). Each is (n,), NaN outside the area of the CRS.
         """
+        if self.to_degrees is None:
+            across, down = axes(self.transform) * self.scale_m
+            plane = np.hypot(*across), np.hypot(*down), np.degrees(np.arctan2(-down[0], -down[1]))
+            return tuple(np.full(len(columns), size) for size in plane)
         ends = ((columns - 0.5, rows), (columns + 0.5, rows), (columns, rows + 0.5), (columns, rows - 0.5))
         left, right, below, above = (self.degrees(np.stack(end, axis=-1)).T for end in ends)
         across = ELLIPSOID.inv(*left, *right)[2]

@@ -369,6 +369,20 @@ def test_missing_dem(tmp_path, scene):
         TerrainReader(tmp_path / "none.tif", scene).__enter__()
 
 
+def test_dem_in_the_local_crs_of_the_scene(tmp_path):
+    # Feet across and metres up: it rises by tan 20 to the east.
+    local = 'LOCAL_CS["site grid",UNIT["foot",0.3048],AXIS["x",EAST],AXIS["y",NORTH]]'
+    scene = read_info(write_raster(tmp_path / "a.tif", np.zeros((16, 20), np.uint8), crs=local, transform=at(9, 9, 3)))
+    heights = np.tile(500 + np.tan(np.radians(20)) * 3.048 * np.arange(30), (30, 1)).astype(np.float32)
+    dem = write_raster(tmp_path / "dem.tif", heights, crs=local, transform=at(-91, 109, 10))
+    terrain = read(dem, scene)
+    np.testing.assert_allclose(terrain.slope, 20, atol=0.01)
+    np.testing.assert_allclose(terrain.aspect, 270, atol=0.01)
+    other = write_raster(tmp_path / "utm.tif", heights, crs=UTM, transform=at(-91, 109, 10))
+    with pytest.raises(DataError, match=r"utm.tif: its CRS .*48N\) and that of .*a.tif have no known relation"):
+        TerrainReader(other, scene).__enter__()
+
+
 # Across the antimeridian.
 
 FIJI = {"crs": "EPSG:32760", "transform": Affine(10, 0, 819_000, 0, -10, 8_118_000)}  # 200 x 160 pixels around 180 E
