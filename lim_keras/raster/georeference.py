@@ -226,7 +226,9 @@ def pixel_shape(info: RasterInfo) -> PixelShape | None:
         return None
     width, height = np.hypot(*sides.T)
     largest, smallest = np.linalg.svd(sides, compute_uv=False)
-    return PixelShape(float(width), float(height), float(largest / smallest))
+    with np.errstate(all="ignore"):
+        stretch = float(largest / smallest)
+    return PixelShape(float(width), float(height), stretch) if np.isfinite(stretch) else None
 
 
 def mean_pixel_area(info: RasterInfo) -> float | None:

@@ -28,6 +28,8 @@ SEED = int(os.environ.get("LIM_KERAS_FAULTS_SEED", "2022"))
 PROJECT = Path(__file__).parents[2]
 
 
+RIGHT, ERROR = "right result", "one clear error"
+
 CONFIG = """
 name: tiny
 model: {name: fcn, encoder: small, encoder_weights: none, decoder_channels: 4}
@@ -73,21 +75,24 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many cases of each kind ended in which way."""
-    counted: Counter[tuple[str, str]] = Counter()
+    """Print how many cases of each kind ended in which way, as the table of docs/concepts/promises.md."""
+    counted: dict[str, Counter[str]] = {}
     for report in (one for reports in terminalreporter.stats.values() for one in reports):
         if getattr(report, "when", "") == "call":
-            counted.update((kind, f"failed ({end})" if report.failed else end) for kind, end in report.user_properties)
+            for kind, end in report.user_properties:
+                counted.setdefault(kind, Counter())["failed" if report.failed else end] += 1
     if not counted:
         return
     terminalreporter.section(f"faults, seed {SEED}")
-    for (kind, end), number in sorted(counted.items()):
-        terminalreporter.write_line(f"{number:5d}  {kind}: {end}")
+    terminalreporter.write_line("| cases | number | right result | clear error | failed |\n|---|---|---|---|---|")
+    for kind, ends in sorted(counted.items()):
+        columns = " | ".join(str(ends[end]) for end in (RIGHT, ERROR, "failed"))
+        terminalreporter.write_line(f"| {kind} | {ends.total()} | {columns} |")
 
 
 @pytest.fixture
 def ended(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
-    """ended(kind, outcome): count a case in the report."""
+    """ended(kind, RIGHT or ERROR): count a case in the report."""
     return record_property
 
 

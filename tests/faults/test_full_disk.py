@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.faults.completeness import differences, hashes, unreadable
-from tests.faults.conftest import CALLS, PROJECT, command_line, environment, generator
+from tests.faults.conftest import CALLS, ERROR, PROJECT, RIGHT, command_line, environment, generator
 from tests.faults.outcome import check_error
 
 CASES = {"predict": 8, "export": 4, "fit": 4, "evaluate": 4}
@@ -57,10 +57,10 @@ def test_full_disks_lose_nothing(command, number, workplace, tmp_path, twins, en
         shutil.copytree(tmp_path / "results", out)
     first, second = found["first"], found["second"]
     if first["code"] == 0:
-        ended(f"full disk, {command}", "right result")
+        ended(f"full disk: {command}", RIGHT)
     else:
         check_error(first["code"], first["stdout"], first["stderr"])
-        ended(f"full disk, {command}", "one clear error, right result after room was made")
+        ended(f"full disk: {command}", ERROR)
     assert found["unreadable"] == []
     assert second["code"] == 0, second["stderr"]
     assert differences(out, folders) == []

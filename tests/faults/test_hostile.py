@@ -11,9 +11,11 @@ import rasterio
 from tests.faults import hostile_bundles, hostile_models, hostile_rasters, hostile_results, hostile_tables
 from tests.faults.cases import Assets, Case, Function
 from tests.faults.completeness import hashes, unreadable
-from tests.faults.conftest import command_line, generator
+from tests.faults.conftest import ERROR, RIGHT, command_line, generator
 from tests.faults.fault_server import FaultServer, Outcome
 from tests.faults.outcome import check_error
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 CASES = [
     *hostile_rasters.cases(),
@@ -65,7 +67,7 @@ def test_hostile_file(case: Case, place: Path, assets: Assets, server: FaultServ
         outcome = server.function(place, call.name, *call.values, seconds=SECONDS, memory=MEMORY)
     else:
         outcome = server.call(place, *call, seconds=SECONDS, memory=MEMORY)
-    ended(f"hostile files, {case.kind}", "right result" if outcome.code == 0 else "one clear error")
+    ended(f"hostile: {case.kind}", RIGHT if outcome.code == 0 else ERROR)
     check(case, outcome, place, set(planted))
     after = hashes(place.parents[1], without=("user/work/out",))
     assert before.items() <= after.items()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.faults.completeness import differences, hashes, is_draft, unreadable
-from tests.faults.conftest import CALLS, environment, generator
+from tests.faults.conftest import CALLS, RIGHT, environment, generator
 
 KILLS = 4
 """Kills of a chain; its last call ends undisturbed."""
@@ -116,7 +116,7 @@ def test_killed_calls_lose_nothing(command, number, workplace, twins, ended):
             shutil.rmtree(workplace / "out")
             continue
         killed += 1
-        ended(f"kill -9 of {command}", "nothing lost")
+        ended(f"kill: {command}", RIGHT)
         assert unreadable(workplace / "out") == []
         assert hashes(workplace, without=("out",)) == bystanders
         if killed == kills:
