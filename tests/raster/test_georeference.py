@@ -170,3 +170,8 @@ def test_mean_area_of_the_pixels_of_a_tall_map() -> None:
     assert area == pytest.approx(111_195**2 * 0.8270, rel=0.01)  # sphere of 6,371 km
     small = RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "EPSG:32648", Affine(2, 0, 5e5, 0, -2, 3e6), 2.0, None)
     assert mean_pixel_area(small) == 4 and mean_pixel_area(tall) is None
+
+
+def test_a_forged_transform_has_no_pixel_shape() -> None:
+    transform = Affine(5e-44, 0, 0, 0, -9e269, 0)
+    assert pixel_shape(RasterInfo(Path("s.tif"), 9, 9, 3, "uint8", "", transform, None, None)) is None
