@@ -137,8 +137,9 @@ class Georeference:
         """
         if self.to_degrees is None:
             across, down = axes(self.transform) * self.scale_m
-            plane = np.hypot(*across), np.hypot(*down), np.degrees(np.arctan2(-down[0], -down[1]))
-            return tuple(np.full(len(columns), size) for size in plane)
+            upward = np.degrees(np.arctan2(-down[0], -down[1]))
+            same = np.ones(len(columns))
+            return same * np.hypot(*across), same * np.hypot(*down), same * upward
         ends = ((columns - 0.5, rows), (columns + 0.5, rows), (columns, rows + 0.5), (columns, rows - 0.5))
         left, right, below, above = (self.degrees(np.stack(end, axis=-1)).T for end in ends)
         across = ELLIPSOID.inv(*left, *right)[2]

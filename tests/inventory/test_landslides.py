@@ -210,7 +210,7 @@ def test_a_model_of_zeros_is_void(write_mask, mask, tmp_path):
         pytest.warns(LimKerasWarning, match=r"has no slope for 4 of 4 landslides"),
     ):
         found = make_inventory(write_mask(mask), options=options)
-    assert found.dropped_flat == 0 and found.frame.slope_unknown.all()
+    assert found.totals.dropped_flat == 0 and found.frame.slope_unknown.all()
 
 
 def test_messages_name_the_scene_of_the_mask(write_mask, tmp_path):
