@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import stat
@@ -20,6 +21,8 @@ _NO_DRIVER = (
     "(`gdal_translate`, QGIS)."
 )
 _HEADER_BYTES = 512
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+_JPEG_PIXELS = 1024  # a byte holds no more pixels: a block of 8 x 8 takes a bit at least
 
 _RASTERS = (
     b"II*\0",
@@ -136,6 +139,16 @@ def unusable_path(path: Path) -> str | None:
     if status.st_size == 0:
         return "is empty: the file has no bytes, as after an interrupted copy or download. Replace it."
     return None
+
+
+def cut_jpeg(path: Path, pixels: int) -> str | None:
+    """Explain that a JPEG file is truncated, because GDAL fills missing pixels with grey; None if it is complete."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        complete = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
+        size = len(content)
+    if complete and pixels <= size * _JPEG_PIXELS:
+        return None
+    return _DAMAGED.format("its scan ends before its last pixel")
 
 
 def missing_source(path: Path) -> str | None:

@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.raster.diagnosis import missing_source, unreadable, unusable_path
+from lim_keras.raster.diagnosis import cut_jpeg, missing_source, unreadable, unusable_path
 from lim_keras.raster.vrt import is_vrt
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
@@ -95,7 +95,7 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
             return rasterio.open(name, mode, **profile)
         with explained(os.fspath(name)), rasterio.Env(**_network_limits()):
             dataset = rasterio.open(name, sharing=False, **profile)
-        problem = missing_source(Path(name)) if dataset.driver == "VRT" and is_vrt(Path(name)) else None
+        problem = _problem(dataset, Path(name))
         if dataset.width * dataset.height > _MOST_PIXELS or dataset.count > _MOST_BANDS:
             problem = (
                 f"expected at most {_MOST_PIXELS:.0e} pixels and {_MOST_BANDS} bands. Received: {dataset.width} x "
@@ -105,6 +105,13 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
             dataset.close()
             raise DataError(f"{os.fspath(name)}: {problem}")
         return dataset
+
+
+def _problem(dataset: Any, path: Path) -> str | None:
+    """Explain why a local file that GDAL opens cannot be read as a whole; None if it can, or if only reading tells."""
+    if dataset.driver == "VRT" and is_vrt(path):
+        return missing_source(path)
+    return cut_jpeg(path, dataset.width * dataset.height) if dataset.driver == "JPEG" and path.is_file() else None
 
 
 @contextmanager

@@ -227,6 +227,18 @@ def test_a_header_that_lies_about_its_size(tmp_path: Path, suffix: str) -> None:
         read_image(path)
 
 
+def test_a_truncated_jpeg_scene(tmp_path: Path) -> None:
+    """GDAL would show grey for the rest."""
+    path = tmp_path / "a.jpg"
+    content = cv2.imencode(".jpg", PIXELS)[1].tobytes()
+    path.write_bytes(content)
+    with RasterReader(path) as reader:
+        assert reader.pixels().shape == PIXELS.shape
+    for length in (len(content) - 2, len(content) // 2):
+        path.write_bytes(content[:length])
+        assert "truncated or damaged (its scan ends before its last pixel)" in message(path)
+
+
 def test_unknown_tags_do_not_stop_the_reading(tmp_path: Path) -> None:
     """Cameras and scanners write private tags; GDAL warns of them once."""
     path = write_raster(tmp_path / "a.tif", PIXELS)
