@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,15 +23,31 @@ if TYPE_CHECKING:
 def locked(path: Path, argument: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a file or folder, which need not exist, while the block runs.
 
-    The lock lies beside the path, because folders may be replaced as a whole.
+    The lock lies beside the path, because folders may be replaced as a whole, or in it where its parent folder cannot
+    be written. Where nothing can be written there is no lock: the block then says why.
 
     Raises:
-        DataError: another call holds the lock, or the parent folder cannot be made.
+        DataError: another call holds the lock.
     """
     path = Path(os.path.realpath(path))
-    make_folder(path.parent, argument)
-    with folder_lock(path.parent, entry=path.name, wait=wait, argument=argument):
+    with ExitStack() as lock:
+        if _is_writable(path.parent):
+            lock.enter_context(folder_lock(path.parent, entry=path.name, wait=wait, argument=argument))
+        elif path.is_dir() and _is_writable(path):
+            lock.enter_context(folder_lock(path, wait=wait, argument=argument))
         yield
+
+
+def _is_writable(folder: Path) -> bool:
+    """Make a folder and a file in it, and delete the file; tell whether that is possible."""
+    probe = folder / f".lim-keras.{os.getpid()}.{threading.get_ident()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ prometheus_config {
 # Exclude characters that have a meaning in YAML, in docker compose ($) or in its short mount syntax (:).
 _BASE_PATH = re.compile(r"""(/+[^/"'\\#$:][^"'\\#$:]*|[\w+.-]+:///*[^/"'\\#$][^"'\\#$]*)""")
 
-_QUOTED = re.compile(r"""("([^"\\]|\\.)*"|'([^'\\]|\\.)*')""")
+_COMMENT = re.compile(r"""^(?:[^"'#\n]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')*(#.*)$""", re.MULTILINE)
 _HEAD = "# Written by `lim-keras export --serving`, which moves versions and labels and keeps all other entries.\n"
 
 
@@ -161,8 +161,7 @@ def models_text(path: Path, models: Sequence[str], served: Served) -> str:
 def _comments(path: Path) -> str:
     """Return the comments of a file, one a line, because protobuf does not keep them."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    found = (_QUOTED.sub("", line).partition("#") for line in text.splitlines())
-    return "".join(f"#{text}\n" for _, mark, text in found if mark).replace(_HEAD, "")
+    return "".join(f"{comment}\n" for comment in _COMMENT.findall(text)).replace(_HEAD, "")
 
 
 def _parse(path: Path) -> Any:

@@ -6,7 +6,7 @@ import math
 import zipfile
 from pathlib import Path
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import keras
 import tensorflow as tf
 

@@ -148,6 +148,32 @@ def test_what_others_added_to_models_config_stays(copied: Path, bundles: list[Pa
     assert entries["tiny_ensemble"].version_labels["canary"] == 2
 
 
+def test_comments_of_others_in_models_config_stay(copied: Path, bundles: list[Path]) -> None:
+    file = copied / "models.config"
+    file.write_text(f'# ask Li before you change this\n{file.read_text()}  # "last" line\n')
+    for _ in range(2):
+        export_serving(bundles[1], copied)
+    text = file.read_text()
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        file.read_text().splitlines()[0],
+        "# ask Li before you change this",
+        '# "last" line',
+    ]
+    assert labels(copied)[0] == {"stable": 1, "canary": 3}
+
+
+def test_a_description_of_the_user_is_not_replaced(copied: Path, bundles: list[Path]) -> None:
+    description = copied / "model.json"
+    for text in ("{}", description.read_text().replace('"threshold": 0.4', '"threshold": 0.3')):
+        description.write_text(text)
+        before = snapshot(copied)
+        with pytest.raises(BundleError, match=r"model\.json \(not written by lim-keras\)"):
+            export_serving(bundles[1], copied, promote=True)
+        assert snapshot(copied) == before
+    description.unlink()  # the cure
+    export_serving(bundles[1], copied)
+
+
 @pytest.mark.parametrize("function", ["models_text", "_replace_files", "write_warmup"])
 def test_export_that_fails_leaves_everything_as_it_was(
     copied: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch, function: str

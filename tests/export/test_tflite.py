@@ -200,3 +200,48 @@ def test_folder_that_cannot_be_made(bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/x: cannot be made \(Not a directory\)"):
         export_litert(bundle_path, LiteRtOptions(("float32",), out=tmp_path / "file" / "x"))
+
+
+def test_files_of_the_user_are_never_replaced(tmp_path: Path) -> None:
+    bundle, out, asked = tmp_path / "one", tmp_path / "out", LiteRtOptions(("float32",))
+    write_bundle(bundle, facts(name="one"), [constant(0.0)])
+    export_litert(bundle, asked)
+    export_litert(bundle, asked)  # of an earlier call, unchanged
+    assert verify_bundle(bundle) == []
+    for name in ("README.md", "tflite/tflite.json", "tflite/fold_0_float32.tflite"):
+        before = (bundle / name).read_bytes()
+        (bundle / name).write_bytes(before + b" ")
+        with pytest.raises(DataError, match=rf"{Path(name).name} \(changed since it was written\)\. Nothing was"):
+            export_litert(bundle, asked)
+        assert (bundle / name).read_bytes() == before + b" "
+        (bundle / name).rename(tmp_path / "moved")  # the cure
+        export_litert(bundle, asked)
+        assert verify_bundle(bundle) == []
+    out.mkdir()
+    (out / "fold_0_float32.tflite").write_text("mine")
+    with pytest.raises(
+        DataError, match=r"fold_0_float32\.tflite \(not written by lim-keras\).*another folder as `out`"
+    ):
+        export_litert(bundle, LiteRtOptions(("float32",), out=out))
+    assert [path.name for path in out.iterdir()] == ["fold_0_float32.tflite"]
+
+
+def test_a_killed_export_is_repeated_and_another_bundle_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, out = tmp_path / "one", tmp_path / "out"
+    asked = LiteRtOptions(("float32",), out=out)
+    write_bundle(bundle, facts(name="one"), [constant(0.0)])
+    export_litert(bundle, asked)
+    index = (out / "tflite.json").read_text()
+    with monkeypatch.context() as patch:  # killed between the file and its record: nothing is cleared
+        patch.setattr("lim_keras.export.tflite.shutil.rmtree", lambda *_, **__: None)
+        export_litert(bundle, asked)
+    (out / "tflite.json").write_text(index)
+    assert (out / ".tflite.partial" / "tflite.json").exists()
+    export_litert(bundle, asked)
+    assert sorted(path.name for path in out.iterdir()) == ["fold_0_float32.tflite", "tflite.json"]
+    write_bundle(tmp_path / "two", facts(name="two"), [constant(1.0)])
+    with pytest.raises(BundleError, match=r"out: holds LiteRT files of another bundle, one, .*another folder as `out`"):
+        export_litert(tmp_path / "two", asked)
+    assert load_litert(out / "fold_0_float32.tflite").info.name == "one"
