@@ -174,7 +174,7 @@ def read_pair(image: Path, mask: Path | None, ignore: Ignore) -> tuple[Array, La
             f"{mask}: the mask is {values.shape[1]} x {values.shape[0]} pixels, "
             f"but its image {image.name} is {valid.shape[1]} x {valid.shape[0]}."
         )
-    _check_place(read_info(image), read_info(mask))
+    _check_place(read_info(image, measured=False), read_info(mask, measured=False))
     known = None
     if ignore == "nodata":
         known = read_valid(mask)
@@ -215,7 +215,7 @@ def _check_place(image: RasterInfo, mask: RasterInfo) -> None:
 
 def _check_nodata_value(mask: Path, values: Array) -> None:
     """Refuse a mask whose nodata value would be read as landslide."""
-    nodata = read_info(mask).nodata
+    nodata = read_info(mask, measured=False).nodata
     if nodata in (1, 255) and (values == nodata).any():
         raise DataError(f'{mask}: the mask holds its nodata value {nodata:g}. Set ignore "nodata" for it in tiles.csv.')
 
@@ -243,7 +243,7 @@ def _labels(values: Array, ignore: Ignore, valid: Valid | None, mask: Path) -> L
 def _unknown_values(values: Array, known: Valid, mask: Path) -> str:
     received = np.unique(values if known.all() else values[~known])[:5]
     hint = "Save landslide as 1, background as 0."
-    nodata = read_info(mask).nodata
+    nodata = read_info(mask, measured=False).nodata
     if is_lossy(mask):
         hint = "JPEG blurs labels: save masks as PNG or TIFF."
     elif np.isnan(received).any() or nodata in received.tolist():

@@ -153,8 +153,8 @@ def _header(image: ImageFile, path: Path) -> Header:
     return Header(*image.size, bands, dtype, nodata, palette)
 
 
-def read_info(path: str | os.PathLike[str]) -> RasterInfo:
-    """Read the header of a PNG, JPEG or TIFF file, without its pixels.
+def read_info(path: str | os.PathLike[str], *, measured: bool = True) -> RasterInfo:
+    """Read the header of a PNG, JPEG or TIFF file, without its pixels; `measured` is as for `RasterReader`.
 
     Raises:
         DataError: not a file of these formats, or its header is damaged.
@@ -162,7 +162,7 @@ def read_info(path: str | os.PathLike[str]) -> RasterInfo:
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":
-        with explained(path), RasterReader(path) as reader:
+        with explained(path), RasterReader(path, measured=measured) as reader:
             return reader.info
     header = read_header(path, kind)
     return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
@@ -211,7 +211,7 @@ def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":
-        with explained(path), RasterReader(path) as reader:
+        with explained(path), RasterReader(path, measured=False) as reader:
             return reader.valid()
     return _valid(*decode(path, kind))
 
@@ -259,7 +259,7 @@ def fill_invalid(image: Array, valid: NDArray[np.bool_]) -> Array:
 @contextmanager
 def _tile_reader(path: Path) -> Iterator[RasterReader]:
     """Open a TIFF as the image of a tile."""
-    with explained(path), RasterReader(path) as reader:
+    with explained(path), RasterReader(path, measured=False) as reader:
         if reader.info.dtype not in IMAGE_DTYPES:
             raise DataError(
                 f"{path}: expected an image of {', '.join(IMAGE_DTYPES)}, but it is {reader.info.dtype}. "

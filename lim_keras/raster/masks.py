@@ -42,7 +42,7 @@ def read_labels(path: str | os.PathLike[str], *, marked: bool = False) -> Array:
     else:
         header, bands, marks = decode(path, kind)
         if header.palette is not None:
-            with explained(path), RasterReader(path, bands=(1,)) as reader:
+            with explained(path), RasterReader(path, bands=(1,), measured=False) as reader:
                 bands = palette_labels(reader.pixels()[..., 0], header.palette, path)[..., np.newaxis]
     if marks is not None and not marked:
         _check_marks(marks, path)
@@ -59,7 +59,7 @@ def is_lossy(path: Path) -> bool:
     kind = file_format(path)
     if kind != "tiff":
         return kind == "jpeg"
-    with explained(path), RasterReader(path) as reader:
+    with explained(path), RasterReader(path, measured=False) as reader:
         return reader.dataset.compression is Compression.jpeg
 
 
@@ -94,7 +94,7 @@ def palette_labels(indices: Array, colours: Array, path: Path | str) -> Array:
 
 def _read_tiff(path: Path) -> tuple[Array, Array | None]:
     """Read bands (height, width, n), and alpha or internal mask (height, width), None without them."""
-    with explained(path), RasterReader(path) as reader:
+    with explained(path), RasterReader(path, measured=False) as reader:
         check_one_page(reader)
         bands, dataset = reader.pixels(), reader.dataset
         if reader.has_palette:

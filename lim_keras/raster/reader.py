@@ -53,6 +53,8 @@ class RasterReader:
         nodata: definition of pixels without data, see `Nodata`.
         gsd_m: ground sample distance in metres, for a raster without its own.
         grid: read the raster warped to this grid, bilinearly.
+        measured: measure the ground sample distance. PROJ crashes in threads that Python did not start, such as those
+            of tf.data.
 
     Raises:
         ConfigError: `source` has another type.
@@ -71,8 +73,9 @@ class RasterReader:
         nodata: Nodata = "file",
         gsd_m: float | None = None,
         grid: Grid | None = None,
+        measured: bool = True,
     ) -> None:
-        self.nodata, self._gsd_m = nodata, gsd_m
+        self.nodata, self._gsd_m, self._measured = nodata, gsd_m, measured
         self._lock = source._lock if isinstance(source, RasterReader) else threading.Lock()
         with ExitStack() as stack:
             self._file: Any = _dataset(source, stack)
@@ -249,7 +252,7 @@ class RasterReader:
     def _describe(self, grid: Grid | None) -> RasterInfo:
         file, dtype = self._file, self._common_dtype()
         transform, gsd_m = None if file.transform.is_identity else file.transform, None
-        if transform is not None:
+        if transform is not None and self._measured:
             gsd_m = ground_sample_distance(file.crs, transform, file.width, file.height)
         crs = file.crs.to_string() if file.crs else ""
         count, gsd_m = len(self.bands), gsd_m or self._gsd_m

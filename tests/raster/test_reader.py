@@ -20,6 +20,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from scipy.ndimage import distance_transform_edt
 
+from lim_keras.data.tiles import read_pair
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.images import read_image, read_valid
@@ -369,3 +370,18 @@ def test_names_and_messages_that_are_not_utf_8(tmp_path: Path, scene: Path) -> N
     scene.rename(tmp_path / "a\udcff.tif")
     with pytest.raises(DataError, match=r"a.\.tif: "):
         RasterReader(tmp_path / "a\udcff.tif")
+
+
+def test_tiles_are_read_without_proj(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of tf.data read tiles; PROJ crashes in threads that Python did not start."""
+
+    def measure(*_: object) -> None:
+        raise AssertionError("PROJ is used")
+
+    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
+    image = write_raster(tmp_path / "image.tif", np.full((4, 4, 3), 9, np.uint8), **place)
+    mask = write_raster(tmp_path / "mask.tif", np.eye(4, dtype=np.uint8), **place)
+    monkeypatch.setattr("lim_keras.raster.reader.ground_sample_distance", measure)
+    for ignore in ("", "255", "nodata"):
+        pixels, labels = read_pair(image, mask, ignore)
+        assert (pixels.shape, labels.sum()) == ((4, 4, 3), 4)
