@@ -178,7 +178,8 @@ def _sizes(outlines: Polygons, ground: Georeference, degrees: Floats | None = No
     hole = np.zeros(len(rings), np.bool_)
     hole[1:] = owner[1:] == owner[:-1]
     area = np.bincount(owner, weights=np.where(hole, -areas, areas), minlength=len(outlines))
-    return area, np.bincount(owner, weights=lengths, minlength=len(outlines))
+    perimeter = np.bincount(owner, weights=lengths, minlength=len(outlines))
+    return area.astype(np.float64, copy=False), perimeter.astype(np.float64, copy=False)
 
 
 def _local_planes(outlines: Polygons, ground: Georeference, degrees: Floats | None) -> tuple[Polygons, Floats, Floats]:

@@ -6,7 +6,7 @@ import json
 
 import geopandas
 import numpy as np
-import pandas
+import pandas  # type: ignore[import-untyped]
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import shapely

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import geopandas
 import numpy as np
-import pandas
+import pandas  # type: ignore[import-untyped]
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, LimKerasWarning

@@ -62,12 +62,12 @@ class Statistics:
     @property
     def total(self) -> Floats:
         """Sum; 0 without a value."""
-        return self.rows[0]
+        return np.asarray(self.rows[0])
 
     @property
     def count(self) -> Floats:
         """Number of values."""
-        return self.rows[1]
+        return np.asarray(self.rows[1])
 
     @property
     def mean(self) -> Floats:

@@ -47,7 +47,8 @@ class Spool:
     def __init__(self, empty: PixelStatistics, folder: Path | None = None) -> None:
         self._empty, self._names = empty, tuple(empty.layers)
         self._folder = folder
-        self._file: Any = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder)  # noqa: SIM115  closed on exit
+        place = None if folder is None else str(folder)
+        self._file: Any = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=place)  # noqa: SIM115  closed on exit
         self._places: dict[int, list[tuple[int, int, int]]] = {}
 
     def __enter__(self) -> Self:

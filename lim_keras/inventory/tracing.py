@@ -43,10 +43,10 @@ class Corners:
         numbers, flags = np.zeros(0, np.int32), np.zeros(0, np.bool_)
         return cls(numbers, numbers, flags, flags, flags, numbers)
 
-    @classmethod
-    def joined(cls, parts: list[Self]) -> Self:
+    @staticmethod
+    def joined(parts: list[Corners]) -> Corners:
         """Concatenate corners."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return Corners(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Corners)))
 
     def take(self, chosen: NDArray[np.bool_] | Integers, group: Numbers) -> Corners:
         """Select corners, and renumber their groups by the array `group`."""
@@ -117,7 +117,8 @@ def ragged(sizes: NDArray[np.integer], chosen: Integers) -> Integers:
     starts = np.cumsum(sizes, dtype=np.int64) - sizes
     length = sizes[chosen]
     ends = np.cumsum(length, dtype=np.int64)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts[chosen] - ends + length, length)
+    count = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(count) + np.repeat(starts[chosen] - ends + length, length), np.int64)
 
 
 def trace_rings(corners: Corners, count: int) -> tuple[Rings, Integers]:

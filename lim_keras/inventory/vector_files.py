@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import geopandas
 import numpy as np
-import pandas
+import pandas  # type: ignore[import-untyped]
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyogrio  # type: ignore[import-untyped]
 import shapely
@@ -31,7 +31,7 @@ from lim_keras.inventory.geojson import COLLECTION_END, collection_start, featur
 from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
 from lim_keras.raster.georeference import Georeference
 
-Frame = geopandas.GeoDataFrame
+Frame: TypeAlias = geopandas.GeoDataFrame
 
 SUFFIXES = (".gpkg", ".geojson", ".parquet")
 
@@ -66,11 +66,14 @@ def write_frames(frames: Iterable[Frame], paths: Sequence[Path], *, layer: str) 
         writers: list[_Writer] = []
         for path in paths:
             writer = _WRITERS[path.suffix.lower()](path, layer)
-            draft = stack.enter_context(atomic_file(path, lambda draft, writer=writer: writer.check(draft, rows)))
-            writer.open(draft)
+            writer.open(stack.enter_context(atomic_file(path, _check_of(writer, lambda: rows))))
             writers.append(writer)
         _write(counted(), writers, stack, lambda: iter(frames))
     return rows
+
+
+def _check_of(writer: _Writer, rows: Callable[[], int]) -> Callable[[Path], None]:
+    return lambda draft: writer.check(draft, rows())
 
 
 def _write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from os import PathLike
-from typing import Any
+from typing import Any, TypeAlias
 
 import geopandas
 import numpy as np
@@ -24,7 +24,7 @@ _CELL_PX = 6  # size of the cells that show one ring each
 _SIMPLER_PX = 0.4  # tolerance of simplified outlines, pixels of the picture
 _BATCH = 2**13
 
-Source = geopandas.GeoDataFrame | str | PathLike[str]
+Source: TypeAlias = geopandas.GeoDataFrame | str | PathLike[str]
 """Landslides, or a vector file of them."""
 
 

@@ -169,8 +169,10 @@ def _draw_landslides(axes: Axes, marks: Marks, info: RasterInfo) -> bool:
         colours = _colours(line_probability)
         axes.add_collection(LineCollection(lines, colors=colours, linewidths=_LINE_PT), autolim=False)
     diameter_pt = _RING_PT if marks.rings <= 300 else 5.5 if marks.rings <= 2000 else 4.0
-    for width, colour in ((_CASING_PT, "white"), (_LINE_PT, _colours(probability))):
-        axes.scatter(*centres.T, s=diameter_pt**2, facecolors="none", edgecolors=colour, linewidths=width)
+    x, y = centres.T
+    drawn: tuple[tuple[float, Any], ...] = ((_CASING_PT, "white"), (_LINE_PT, _colours(probability)))
+    for width, colour in drawn:
+        axes.scatter(x, y, s=diameter_pt**2, facecolors="none", edgecolors=colour, linewidths=width)
     axes.set(xlim=(0, info.width), ylim=(info.height, 0))
     return bool(np.isfinite(line_probability).any() or np.isfinite(probability).any())
 
