@@ -17,7 +17,7 @@ from lim_keras.inventory.pixels import Indices, PixelStatistics, Statistics
 from lim_keras.inventory.tracing import Numbers, Rings
 
 _RANGE = 2**19  # first pixels of a bucket: what begins in so many consecutive pixels is sorted in memory
-_VERTICES = 2**17  # vertices of landslides that are returned at once
+_VERTICES = 2**16  # vertices of landslides that are returned at once
 _IN_MEMORY = 16 * 2**20  # bytes that are kept before a file is made
 
 

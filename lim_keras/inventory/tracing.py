@@ -50,8 +50,8 @@ class Corners:
 
     def take(self, chosen: NDArray[np.bool_] | Integers, group: Numbers) -> Corners:
         """Select corners, and renumber their groups by the array `group`."""
-        numbers = group[self.group[chosen]]
-        return Corners(*(getattr(self, name)[chosen] for name in ("column", "row", "right", "down", "reflex")), numbers)
+        turns = self.right[chosen], self.down[chosen], self.reflex[chosen]
+        return Corners(self.column[chosen], self.row[chosen], *turns, group[self.group[chosen]])
 
 
 def find_corners(around: NDArray[np.bool_], groups: Numbers, top: int, left: int) -> Corners:

@@ -36,7 +36,7 @@ Frame: TypeAlias = geopandas.GeoDataFrame
 SUFFIXES = (".gpkg", ".geojson", ".parquet")
 
 _TIME = "2000-01-01T00:00:00.000Z"  # recorded in GeoPackages, so that the same inventory gives the same bytes
-_ROWS, _VERTICES = 2**13, 2**18  # landslides and vertices from which a batch is written
+_ROWS, _VERTICES = 2**12, 2**17  # landslides and vertices from which a batch is written
 _READ_BYTES = 2**20
 
 
@@ -84,22 +84,25 @@ def _write(
     again: returns the same landslides once more, if there is no GeoPackage.
     """
     pulling = next((one for one in writers if isinstance(one, _GeoPackage)), None)
-    pushed = [(one, stack.enter_context(Background())) for one in writers if one is not pulling]
+    pushed, thread = [one for one in writers if one is not pulling], stack.enter_context(Background())
+
+    def push(batch: Frame) -> None:
+        for writer in pushed:
+            writer.write(batch)
+        pa.default_memory_pool().release_unused()
 
     def passed() -> Iterator[Frame]:
         for batch in batches:
-            for writer, thread in pushed:
-                thread.run(writer.write, batch)
+            thread.run(push, batch)
             yield batch
-        for _, thread in pushed:
-            thread.finish()
+        thread.finish()
 
     if pulling is not None:
         pulling.write_all(passed())
     else:
         for _ in passed():
             pass
-    for writer, _ in pushed:
+    for writer in pushed:
         writer.close(again if pulling is None else lambda: _read_frames(pulling.draft, pulling.layer))
 
 

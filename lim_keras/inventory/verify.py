@@ -34,6 +34,8 @@ _INDEXES = "SELECT table_name FROM gpkg_extensions WHERE extension_name = 'gpkg_
 
 _HEADER_BYTES = 100  # https://www.sqlite.org/fileformat.html, 1.3
 
+_ROWS = 2**12  # rows of a Parquet file that are read at once
+
 _UNREADABLE = "what was written cannot be read again"
 
 
@@ -99,7 +101,7 @@ def _count_in_parquet(path: Path) -> int:
     from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
     with ParquetFile(path) as file:
-        return sum(batch.num_rows for batch in file.iter_batches())
+        return sum(batch.num_rows for batch in file.iter_batches(batch_size=_ROWS))
 
 
 def _read_picture(path: Path) -> None:

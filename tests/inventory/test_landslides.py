@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from rasterio import Affine
 from shapely import box
 
@@ -288,3 +290,28 @@ def test_real_labels(real_data):
     assert found.frame.area.sum() == pytest.approx(truth.area.sum())
     # 105.3 degrees is 0.3 degrees off the central meridian: areas are 1 / 0.9996^2 times those of the grid.
     assert found.frame.area_m2.sum() == pytest.approx(truth.area.sum() / 0.9996**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"fill_holes_m2": 3}, {"fill_holes_m2": math.inf}, {"simplify_m": 1.2}])
+def test_landslides_in_parts_are_those_of_the_whole(write_mask, monkeypatch, options):
+    # Rings in rings: the holes that are filled begin in earlier parts than what lies in them.
+    rng = np.random.default_rng(11)
+    mask = (rng.random((50, 60)) < 0.35).astype(np.uint8)
+    for depth in range(0, 12, 3):
+        mask[depth : 40 - depth, depth] = mask[depth : 40 - depth, 50 - depth] = 1
+        mask[depth, depth : 51 - depth] = mask[39 - depth, depth : 51 - depth] = 1
+    path, options = write_mask(mask), InventoryOptions(**options)
+    whole = make_inventory(path, options=options)
+    monkeypatch.setattr("lim_keras.inventory.spool._VERTICES", 30)
+    parts = make_inventory(path, options=options)
+    assert parts.totals == dataclasses.replace(whole.totals, area_m2=pytest.approx(whole.totals.area_m2))
+    assert parts.frame.drop(columns="geometry").equals(whole.frame.drop(columns="geometry"))
+    assert shapely.equals_exact(parts.frame.geometry.to_numpy(), whole.frame.geometry.to_numpy(), 0).all()
+
+
+def test_touching_landslides_are_simplified_together_up_to_a_number(write_mask, monkeypatch):
+    mask = (np.random.default_rng(12).random((40, 40)) < 0.55).astype(np.uint8)
+    monkeypatch.setattr("lim_keras.inventory.spool._VERTICES", 30)
+    monkeypatch.setattr("lim_keras.inventory.drawing._TOUCHING", 5)
+    found = make_inventory(write_mask(mask), options=InventoryOptions(simplify_m=1.2)).frame
+    assert found.is_valid.all() and len(found) == len(make_inventory(write_mask(mask)).frame)
