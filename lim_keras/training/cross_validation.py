@@ -82,7 +82,7 @@ def read_out_of_fold(run: Run, fold: int, calibration: Calibration = UNCALIBRATE
 
 def _read_prediction(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return stored["logit"], stored["mask"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise TrainingError(

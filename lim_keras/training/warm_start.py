@@ -105,7 +105,7 @@ def warm_start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
 
 def _read_weights(path: Path) -> list[NDArray[np.float32]]:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return [kept[f"arr_{number}"] for number in range(len(kept.files))]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise TrainingError(

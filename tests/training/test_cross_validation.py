@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -257,3 +258,17 @@ def test_a_deterministic_fold_does_not_depend_on_what_runs_beside_it(tmp_path, t
     assert histories[0] == histories[1]
     for alone, beside in zip(*weights, strict=True):  # the last bits depend on the number of threads
         np.testing.assert_array_equal(alone, beside)
+
+
+@pytest.mark.parametrize("length", [0, 40, -30])
+def test_a_truncated_prediction_is_never_used(finished, length):
+    run = finished()
+    predict_out_of_fold(run, 0)
+    path = run.fold_folder(0) / "out_of_fold" / "ls_0.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    with pytest.raises(TrainingError, match=r"ls_0\.npz: the stored prediction cannot be read .*Remove the folder"):
+        list(read_out_of_fold(run, 0))
+    shutil.rmtree(path.parent)  # the cure
+    predict_out_of_fold(run, 0)
+    assert len(list(read_out_of_fold(run, 0))) == len(run.held_out_tiles(0))

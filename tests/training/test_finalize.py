@@ -12,7 +12,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import RunConfig
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, TrainingError
 from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
 from lim_keras.report.tables import run_tables
 from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold
@@ -173,3 +173,14 @@ def test_held_out_tiles_without_landslides(tmp_path, tiles, config, brightness):
     with pytest.raises(DataError, match="hold no landslide pixel"):
         finalize(begun, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_tiles_that_changed_while_the_run_trained(tmp_path, run, brightness):
+    begun = finish(run(), brightness)
+    record = begun.folder / "run.json"
+    values = json.loads(record.read_text())
+    values["tiles"]["ls_0"]["mask"] = "0" * 64  # as if the mask had been another when the run began
+    record.write_text(json.dumps(values))
+    with pytest.raises(TrainingError, match=r"Changed since it began: .*mask/ls_0\.png\. Give another folder"):
+        finalize(begun, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists() and not (begun.folder / "cv.json").exists()
