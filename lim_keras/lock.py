@@ -166,8 +166,11 @@ def _open(path: Path) -> int:
     flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-    except PermissionError:
-        return os.open(path, os.O_RDONLY | flags)  # a killed call of another user left the file
+    except PermissionError as error:
+        try:
+            return os.open(path, os.O_RDONLY | flags)  # a killed call of another user left the file
+        except FileNotFoundError:
+            raise error from None
 
 
 def _is_at(file: int, path: Path) -> bool:

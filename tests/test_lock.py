@@ -123,6 +123,24 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path, monkeypatch: py
         pass
 
 
+def test_a_lock_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = os.open
+
+    def readable_only(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return native(path, flags, *mode)
+
+    monkeypatch.setattr(lock.os, "open", readable_only)
+    refused = pytest.raises(DataError, match=r"cannot be locked for writing \(Permission denied\)")
+    with refused, folder_lock(tmp_path):
+        pass
+    (tmp_path / ".lim-keras.lock").touch()  # left by a killed call
+    again = pytest.raises(DataError, match="in use by another call")
+    with folder_lock(tmp_path), again, folder_lock(tmp_path):
+        pass
+
+
 def test_without_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
