@@ -58,6 +58,7 @@ class Case:
 
     fails: the call has to end in an error; None: the right result or an error; False: only the right result.
     follows: results may come into another folder of the user, to which theirs is a link.
+    seconds: limit of the time.
     """
 
     kind: str
@@ -65,3 +66,4 @@ class Case:
     make: Callable[[Path, np.random.Generator, Assets], Call]
     fails: bool | None = None
     follows: bool = False
+    seconds: float = 60

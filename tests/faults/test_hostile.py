@@ -28,8 +28,8 @@ CASES = [
 SAMPLE = 23
 """Every n-th case also runs among all tests, and a third time in a process of its own."""
 
-SECONDS, MEMORY = 60, 3 * 2**30
-"""Limits of a case: time, and bytes that it may add."""
+MEMORY = 3 * 2**30
+"""Bytes that a case may add."""
 
 RESIDENT = 2 * 2**30
 """Largest memory in use at the end of a case, TensorFlow included, bytes."""
@@ -64,9 +64,9 @@ def test_hostile_file(case: Case, place: Path, assets: Assets, server: FaultServ
     call = case.make(place, generator(f"{case.kind} {case.name}"), assets)
     before, planted = hashes(place.parents[1], without=("user/work/out",)), hashes(place / "out")
     if isinstance(call, Function):
-        outcome = server.function(place, call.name, *call.values, seconds=SECONDS, memory=MEMORY)
+        outcome = server.function(place, call.name, *call.values, seconds=case.seconds, memory=MEMORY)
     else:
-        outcome = server.call(place, *call, seconds=SECONDS, memory=MEMORY)
+        outcome = server.call(place, *call, seconds=case.seconds, memory=MEMORY)
     ended(f"hostile: {case.kind}", RIGHT if outcome.code == 0 else ERROR)
     check(case, outcome, place, set(planted))
     after = hashes(place.parents[1], without=("user/work/out",))
@@ -76,7 +76,7 @@ def test_hostile_file(case: Case, place: Path, assets: Assets, server: FaultServ
 
 
 def check(case: Case, outcome: Outcome, place: Path, planted: Collection[str] = ()) -> None:
-    assert not outcome.hang, f"no end after {SECONDS} s"
+    assert not outcome.hang, f"no end after {case.seconds} s"
     assert outcome.signal is None, f"ended by signal {outcome.signal}"
     assert outcome.memory <= RESIDENT, f"{outcome.memory / 2**20:.0f} MiB in use"
     assert (place / "planted").exists() is False
@@ -110,7 +110,7 @@ def test_hostile_file_in_a_process_of_its_own(number: int, place: Path, assets: 
     call = case.make(place, generator(f"{case.kind} {case.name}"), assets)
     if isinstance(call, Function):
         pytest.skip("a function of the package, not a command")
-    forked = server.call(place, *call, seconds=SECONDS, memory=MEMORY)
+    forked = server.call(place, *call, seconds=case.seconds, memory=MEMORY)
     shutil.rmtree(place / "out", ignore_errors=True)
     alone = command_line(place, *call)
     assert alone.returncode == forked.code, alone.stderr
