@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from operator import attrgetter
 from pathlib import Path
 
@@ -210,7 +211,8 @@ class Run:
 def _check_free(folder: Path, begun: RunRecord | None) -> None:
     """Refuse a folder with files that a run would replace and that no earlier call wrote."""
     names = (CONFIG, TILES, STATISTICS, RECORD, START, TEACHER, CURVES, *SUMMARIES, "fold_*")
-    there = [path.name for name in names for path in sorted(folder.glob(name))]
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    there = [found for name in names for found in present if fnmatch(found, name)]  # glob misses links to nothing
     ours = {} if begun is None else {**begun.files, RECORD: file_hash(folder / RECORD)}
     check_replaceable_files(folder, there, ours, argument="run")
 

@@ -244,6 +244,15 @@ def test_files_of_the_user_are_never_replaced(tmp_path, config, tiles):
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_a_link_to_nothing_is_the_users(tmp_path, config, tiles):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "config.yaml").symlink_to("absent.yaml")
+    with pytest.raises(DataError, match=r"config\.yaml \(a link\)"):
+        Run.open(folder, config(), tiles, folds_of(tiles, 2))
+    assert (folder / "config.yaml").is_symlink()
+
+
 def test_a_run_of_an_earlier_version_goes_on_with_a_warning(tmp_path, config, own):
     first, folder = own(), tmp_path / "r"
     folds = folds_of(first, 2)
