@@ -92,7 +92,7 @@ def test_files_of_the_user_are_never_replaced(tmp_path, bijie_folder):
         report.write_text(content)
         done = run("stats", data, "--json", report)
         assert (done.exit_code, done.stdout) == (1, "")
-        assert "stats.json (not written by lim-keras, or changed since). Nothing was written." in done.stderr
+        assert "stats.json (not written by lim-keras, or changed since). Nothing was replaced." in done.stderr
         assert done.stderr.endswith("as --json.\n") and report.read_text() == content
     manifest.write_text("mine")
     done = run("overlaps", data, "--out", manifest)

@@ -211,7 +211,7 @@ def test_files_of_the_user_are_never_replaced(tmp_path: Path) -> None:
     for name in ("README.md", "tflite/tflite.json", "tflite/fold_0_float32.tflite"):
         before = (bundle / name).read_bytes()
         (bundle / name).write_bytes(before + b" ")
-        with pytest.raises(DataError, match=rf"{Path(name).name} \(changed since it was written\)\. Nothing was"):
+        with pytest.raises(DataError, match=rf"{Path(name).name} \(changed since it was written\)\. Nothing was repl"):
             export_litert(bundle, asked)
         assert (bundle / name).read_bytes() == before + b" "
         (bundle / name).rename(tmp_path / "moved")  # the cure
