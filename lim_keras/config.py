@@ -114,9 +114,9 @@ class TrainingSection(Section):
 
     epochs: int = Field(30, ge=1, description="number of epochs of steps_per_epoch batches")
     steps_per_epoch: int | None = Field(
-        None, ge=1, description="batches an epoch; null: enough to show every training tile about once"
+        None, ge=1, description="batches per epoch; null: enough to show every training tile about once"
     )
-    batch_size: int = Field(8, ge=1, description="examples a batch")
+    batch_size: int = Field(8, ge=1, description="examples per batch")
     optimizer: Optimizer = Field("adamw", description="adamw, or sgd with momentum")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the decoder")
     weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")
@@ -141,7 +141,10 @@ class TrainingSection(Section):
     )
     cache: Cache = Field("memory", description="where decoded tiles are stored between epochs")
     validation_fraction: float = Field(
-        0.2, gt=0, le=0.5, description="share of tiles that fit holds out for validation where none are named"
+        0.2,
+        gt=0,
+        le=0.5,
+        description="share of tiles that fit holds out for validation if no validation tiles are given",
     )
     tensorboard: bool = Field(True, description="write TensorBoard logs into the run folder")
     deterministic: bool = Field(False, description="bit-equal results of equal runs; slower")

@@ -96,7 +96,7 @@ def _nodata(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no number, and neither `nan` nor `none`") from None
+        raise ValueError(f"{text!r}: expected a number, `nan` or `none`") from None
 
 
 def _bands(text: str) -> tuple[int | str, ...]:

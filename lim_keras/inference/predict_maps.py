@@ -200,7 +200,10 @@ def _window_size(model: SceneModel, regions: Sequence[ValidRegion], cell: int, o
     info, side = model.info, options.tile
     fixed = getattr(model, "input_size", None)
     if fixed is not None and side not in (None, fixed):
-        raise ConfigError(f"Expected a `tile` of {fixed} px, the only one that this model takes. Received: {side} px.")
+        raise ConfigError(
+            f"Invalid value for `tile`. Expected {fixed}, the fixed input size of this model. Received: {side}. "
+            "Leave `tile` out."
+        )
     height = max(region.box.height for region in regions)
     width = max(region.box.width for region in regions)
     if side is None:

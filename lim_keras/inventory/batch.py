@@ -86,8 +86,8 @@ def _scenes_at(path: Path) -> list[Path]:
             f"{path}: cannot be read ({error.strerror}). Expected a raster or a folder of rasters."
         ) from error
     if not scenes:
-        besides = " beside what `predict` wrote" if inside else ""
-        raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: none{besides}")
+        received = "only results of `predict`" if inside else "no raster"
+        raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: {received}.")
     return scenes
 
 

@@ -216,12 +216,12 @@ class _SceneTask:
             raise DataError(refusal(self._out, found, "out"))
 
     def _check_names(self) -> None:
-        """Refuse names that the files of the results cannot have."""
+        """Refuse a scene whose name or folder gives paths that result files cannot have."""
         scene = self._reader.name
         if odd := _ODD.search(str(self._files.draft("inventory.gpkg"))):
             raise DataError(
-                f"{scene!r}: expected paths of results without `;`, `!` and control characters, as GeoPackages need. "
-                f"Received: {odd[0]!r}. Rename the scene, or give another folder."
+                f"{scene!r}: expected a name and a folder without `;`, `!` and control characters, which GeoPackages "
+                f"do not allow in their paths. Received: {odd[0]!r}. Rename the scene, or give another folder."
             )
         if (length := len(os.fsencode(self._reader.stem))) > _NAME_BYTES:
             raise DataError(
@@ -231,8 +231,8 @@ class _SceneTask:
         longest = os.path.realpath(self._files.draft("inventory.gpkg-journal"))
         if (length := len(os.fsencode(longest)) + _DRAFT_BYTES) > _PATH_BYTES:
             raise DataError(
-                f"{scene}: expected paths of results of at most {_PATH_BYTES} bytes, as GeoPackages need. Received: "
-                f"{length} bytes. Rename the scene, or give a folder of a shorter path."
+                f"{scene}: its results have paths of {length} bytes. Expected at most {_PATH_BYTES} bytes, the limit "
+                "of GeoPackages. Rename the scene, or give a folder with a shorter path."
             )
 
     @contextmanager

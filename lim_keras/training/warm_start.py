@@ -126,7 +126,7 @@ def _check_network(run: Run, info: BundleInfo, bundle: Path) -> None:
         expected = ", ".join(f"{key} {theirs.get(key)}" for key in differing)
         received = ", ".join(f"{key} {ours[key]}" for key in differing)
         raise BundleError(
-            f"{bundle}: a run that starts from it needs the same network and images. Expected: {expected}. "
+            f"{bundle}: the network or the images of the run differ from those of this bundle. Expected: {expected}. "
             f"Received: {received}. Change section `model` of the configuration, or the tiles."
         )
 

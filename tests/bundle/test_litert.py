@@ -93,7 +93,7 @@ def test_a_scene_is_cut_into_windows_of_the_file(monkeypatch: pytest.MonkeyPatch
         _, plan = predict_maps(one, scene, tmp_path / "maps", options=MapOptions())
         # cores of 192, 128 and 180 px across, of 192 and 108 px down
         assert plan["tile"] == [256, 256] and plan["count"] == len(runner.seen) == 6
-        with pytest.raises(ConfigError, match=r"256 px, the only one.*Received: 320"):
+        with pytest.raises(ConfigError, match=r"Expected 256, the fixed input size.*Received: 320"):
             predict_maps(one, scene, tmp_path / "other", options=MapOptions(tile=320))
 
 

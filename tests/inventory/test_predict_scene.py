@@ -417,7 +417,7 @@ def test_a_name_that_leaves_no_room_is_refused_before_any_work(write: Write, tmp
     assert [one.scene for one in result.predictions] == [longest]
     assert len(model.shapes) == 1
     deep = tmp_path / ("d" * 200) / ("e" * 200)
-    with pytest.raises(DataError, match=r"at most 512 bytes, as GeoPackages need.*shorter path"):
+    with pytest.raises(DataError, match=r"at most 512 bytes, the limit of GeoPackages.*shorter path"):
         predict_scene(model, longest, deep)
     assert len(model.shapes) == 1
 
@@ -494,7 +494,7 @@ def test_results_beside_their_scenes_are_no_scenes(write: Write, tmp_path: Path)
     (tmp_path / "fold" / "b_summary.json").write_text("[]")
     assert find_scenes([tmp_path / "fold"]) == [scene]
     scene.unlink()
-    with pytest.raises(DataError, match="Received: none beside what `predict` wrote"):
+    with pytest.raises(DataError, match="Received: only results of `predict`"):
         find_scenes([tmp_path / "fold"])
 
 
