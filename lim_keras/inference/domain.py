@@ -17,14 +17,14 @@ from lim_keras.inference.maps import ValueScale
 from lim_keras.raster.georeference import Georeference, Grid, RasterInfo, fits_geotiff, name_of, pixel_shape
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.resampling import grid_with_gsd
-from lim_keras.raster.windows import BLOCK, Box, blocks
+from lim_keras.raster.windows import BLOCK, Box, blocks, sample_boxes
 
 GSD_TOLERANCE = 1.5
 STRETCH_TOLERANCE = 1.2
 _BRIGHTNESS_TOLERANCE = 2.0
 _SAMPLES, _SAMPLE = 5, 256
-_PARTLY = 0.001  # share of pixels with nodata in some bands only that is worth a warning
-_MASK_LIKE = 0.9  # share of the most frequent value above 0 in an alpha band that is a mask
+_PARTLY = 0.001  # share of pixels with nodata in some bands only, above which a warning follows
+_MASK_LIKE = 0.9  # smallest share of the most frequent value above 0 in a mask
 
 
 def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:
@@ -106,7 +106,7 @@ def is_stretched(info: RasterInfo, *, resample: bool = False) -> bool:
     """Return whether a scene's pixels are far from squares on the ground; False where their size is unknown.
 
     Warns:
-        DomainWarning: they are: one direction is magnified by more than STRETCH_TOLERANCE times the other.
+        DomainWarning: one direction is magnified more than STRETCH_TOLERANCE times as much as the other.
     """
     shape = pixel_shape(info)
     if shape is None or shape.stretch <= STRETCH_TOLERANCE:
@@ -128,7 +128,7 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
     differ by more than a factor of GSD_TOLERANCE, or if its pixels are not square (`is_stretched`).
 
     Raises:
-        DataError: the scene is to be resampled, and one of the distances or its CRS is unknown.
+        DataError: the scene has to be resampled, but one of the distances or its CRS is unknown.
 
     Warns:
         DomainWarning: as in `gsd_ratio` and `is_stretched`.
@@ -154,11 +154,11 @@ def check_place(scene: RasterReader) -> None:
 
     Warns:
         DomainWarning: the scene has only ground control points or rational polynomial coefficients (RPCs), or its CRS
-            has no longitude and latitude for it, as a local (engineering) CRS.
+            gives no longitude and latitude, such as a local (engineering) CRS.
     """
     if scene.needs_warping:
         warnings.warn(
-            f"{scene.name}: only ground control points or RPCs say where it lies, so its maps and polygons will have "
+            f"{scene.name}: only ground control points or RPCs give its position, so its maps and polygons will have "
             "no georeference. Warp it first (`gdalwarp -t_srs ... -tps`, or `-rpc`).",
             DomainWarning,
             stacklevel=2,
@@ -171,8 +171,8 @@ def check_place(scene: RasterReader) -> None:
     elif scene.info.crs and Georeference.of(scene.info).to_degrees is None:
         areas = "are unknown; give `gsd_m`" if scene.info.gsd_m is None else "are measured in its plane"
         warnings.warn(
-            f"{scene.name}: its CRS ({name_of(scene.info.crs)}) gives no longitude and latitude here. Landslides have "
-            f"none, a GeoJSON holds coordinates of that CRS, and areas {areas}.",
+            f"{scene.name}: its CRS ({name_of(scene.info.crs)}) gives no longitude and latitude here. Landslides get "
+            f"none, GeoJSON files hold coordinates of that CRS, and areas {areas}.",
             DomainWarning,
             stacklevel=2,
         )
@@ -225,7 +225,7 @@ def _check_alpha(scene: RasterReader, band: int) -> None:
     shown = sample[sample > 0]
     if len(shown) and np.unique(shown, return_counts=True)[1].max() < _MASK_LIKE * len(shown):
         warnings.warn(
-            f"{scene.name}: band {band} is tagged as alpha, but it does not look like a mask: its values vary. Pixels "
+            f"{scene.name}: band {band} is tagged as alpha, but its values vary more than those of a mask. Pixels "
             f"where it is 0 count as no data ({1 - len(shown) / len(sample):.2%} of a sample). If it is an image band, "
             f"such as near infrared, give `bands` {','.join(map(str, scene.bands))} and `nodata` none.",
             DomainWarning,
@@ -234,11 +234,7 @@ def _check_alpha(scene: RasterReader, band: int) -> None:
 
 
 def _sample_boxes(scene: RasterReader) -> Iterator[Box]:
-    """Yield boxes spread over a scene."""
-    height, width = scene.info.height, scene.info.width
-    for top in np.linspace(0, max(height - _SAMPLE, 0), _SAMPLES, dtype=int):
-        for left in np.linspace(0, max(width - _SAMPLE, 0), _SAMPLES, dtype=int):
-            yield Box(int(top), int(left), min(int(top) + _SAMPLE, height), min(int(left) + _SAMPLE, width))
+    return sample_boxes(scene.info.height, scene.info.width, side=_SAMPLE, count=_SAMPLES)
 
 
 def check_brightness(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> None:

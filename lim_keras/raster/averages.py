@@ -32,10 +32,11 @@ def average(pixels: Pixels, valid: Mask, span: Span, shape: tuple[int, int]) -> 
     """Reduce the pixels (height, width, bands) of a span to `shape` by averaging those with data.
 
     Args:
-        pixels, valid: those of the box that `Span.pixels` returns; a part of the result is at least a pixel wide.
+        pixels, valid: pixels and mask of the box that `Span.pixels` returns. `shape` is at most the size of the span.
 
     Returns:
-        The averages (rows, columns, bands) in the same data type, and where at least half of the area holds data.
+        The averages (rows, columns, bands) in the same data type, and a mask (rows, columns): True if at least half of
+        the area holds data.
     """
     down = _shares(shape[0], pixels.shape[0], span.top, span.bottom)
     across = _shares(shape[1], pixels.shape[1], span.left, span.right).T

@@ -1,4 +1,4 @@
-"""Causes of rasters that cannot be read, with cures."""
+"""Explain why rasters cannot be read, and how to repair them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_DRIVER = (
 )
 _HEADER_BYTES = 512
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
-_JPEG_PIXELS = 1024  # a byte holds no more pixels: a block of 8 x 8 takes a bit at least
+_JPEG_PIXELS = 1024  # most pixels in a byte: a block of 8 x 8 pixels takes at least a bit
 
 _RASTERS = (
     b"II*\0",
@@ -120,7 +120,7 @@ def unreadable(name: str, error: BaseException) -> str:
 
 
 def unusable_path(path: Path) -> str | None:
-    """Explain why a local path cannot be opened as a raster, whatever it holds; None if it can."""
+    """Explain why a local path cannot be opened, regardless of its content; None if it can."""
     try:
         status = path.stat()
     except OSError as error:
@@ -131,11 +131,15 @@ def unusable_path(path: Path) -> str | None:
     except ValueError:  # a zero byte in the name
         return _ABSENT
     if stat.S_ISDIR(status.st_mode):
-        return None if os.access(path, os.R_OK | os.X_OK) else "cannot be opened: you have no permission to read it."
+        return (
+            None
+            if os.access(path, os.R_OK | os.X_OK)
+            else "cannot be opened: you have no permission to read this folder. Change its permissions."
+        )
     if not stat.S_ISREG(status.st_mode):
         return "is a pipe, a socket or a device. Expected a raster file: GDAL must be able to read any part of it."
     if not os.access(path, os.R_OK):
-        return f"cannot be opened: you have no permission to read it. Change that (`chmod u+r {path.name}`)."
+        return f"cannot be opened: you have no permission to read it. Change its permissions (`chmod u+r {path.name}`)."
     if status.st_size == 0:
         return "is empty: the file has no bytes, as after an interrupted copy or download. Replace it."
     return None
@@ -165,7 +169,7 @@ def missing_source(path: Path) -> str | None:
 
 
 def _of_reason(reason: str) -> str | None:
-    """Explain a message of GDAL that names a lack of this build of GDAL, or of memory."""
+    """Explain a GDAL message about a missing codec, a lack of memory or an unsupported feature; None for others."""
     if codec := re.search(r"missing codec (?:of code )?(\w+)", reason):
         return (
             f"is compressed with {codec[1]}, which this GDAL ({rasterio.__gdal_version__}) cannot decode. Convert it "
@@ -185,7 +189,7 @@ def _of_reason(reason: str) -> str | None:
 
 
 def _of_content(path: Path, reason: str) -> str:
-    """Explain by the first bytes of a file."""
+    """Explain the problem by the first bytes of a file."""
     if path.is_dir():
         return "is a folder, which GDAL does not read as a raster. Give a file in it."
     try:
@@ -233,7 +237,7 @@ def _of_archive(path: Path, kind: str) -> str:
 
 
 def _of_text(start: bytes) -> str | None:
-    """Explain a file of text."""
+    """Explain that a file is text, such as a web page; None if it is not."""
     head = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     lower = head[:64].lower()
     if lower.startswith((b"<!doctype html", b"<html")):
@@ -243,9 +247,9 @@ def _of_text(start: bytes) -> str | None:
     if head.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the raster itself. Fetch it (`git lfs pull`)."
     if head.startswith((b"<?xml", b"<")):
-        return "is an XML file, not a raster; an answer of a server may look like this. Give the raster itself."
+        return "is an XML file, not a raster; it may be the error message of a server. Give the raster itself."
     if head.startswith((b"{", b"[")):
-        return "is a JSON file, not a raster; an answer of a server may look like this. Give the raster itself."
+        return "is a JSON file, not a raster; it may be the error message of a server. Give the raster itself."
     if head and all(byte in b"\t\r\n" or 32 <= byte < 127 or byte > 159 for byte in start):
         return "is a text file, not a raster. Give a raster, such as a GeoTIFF."
     return None

@@ -1,4 +1,4 @@
-"""Fingerprints of rasters: values that change with all that the pixels of a raster depend on."""
+"""Fingerprints of rasters: values that change when the pixels of a raster may have changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.raster.vrt import is_vrt, nested_sources, vrt_sources
-from lim_keras.raster.windows import Box, blocks
+from lim_keras.raster.windows import blocks, sample_boxes
 
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 _STATISTICS = re.compile(rb"<MDI key=\"STATISTICS_[^>]*>[^<]*</MDI>|<Histograms>.*?</Histograms>|\s+", re.DOTALL)
@@ -32,9 +32,10 @@ _WAIT_S = 10
 def fingerprint(dataset: Any, name: str) -> list[Any]:
     """Return JSON values that change with the content of a raster.
 
-    Local files are told by name, size, modification time and change time: the raster, its sidecars (.aux.xml, .msk,
-    .ovr, world files, ...) and, recursively, the sources of virtual rasters. Statistics that programs such as QGIS add
-    to an .aux.xml file do not count. A file on a web server is told by its headers, another raster by its pixels.
+    Local files are identified by name, size, modification time and change time: the raster, its sidecars (.aux.xml,
+    .msk, .ovr, world files, ...) and, recursively, the sources of virtual rasters. Statistics that programs such as
+    QGIS add to an .aux.xml file do not count. A file on a web server is identified by its headers, another raster by
+    its pixels.
 
     Args:
         dataset: open rasterio dataset.
@@ -97,7 +98,7 @@ def _record(file: Path) -> list[Any] | None:
 
 
 def _headers(name: str) -> dict[str, str]:
-    """Ask a web server for the headers that change with a file; empty if it does not say."""
+    """Ask a web server for the headers that change with a file; empty if it sends none."""
     url = name.removeprefix("/vsicurl/")
     if not url.startswith(("http://", "https://")):
         return {}
@@ -113,14 +114,9 @@ def _headers(name: str) -> dict[str, str]:
 def _digest(dataset: Any, *, whole: bool = False) -> str:
     """Hash the pixels of a raster, or a sample of them."""
     digest = hashlib.sha256(repr((str(dataset.crs), tuple(dataset.transform), dataset.nodatavals)).encode())
-    for box in blocks(dataset.height, dataset.width) if whole else _sample(dataset.height, dataset.width):
+    shape = dataset.height, dataset.width
+    for box in blocks(*shape) if whole else sample_boxes(*shape, side=_SAMPLE, count=_SAMPLES):
         window = RasterWindow(box.left, box.top, box.width, box.height)
         for values in (dataset.read(window=window), dataset.dataset_mask(window=window)):
             digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
-
-
-def _sample(height: int, width: int) -> Iterator[Box]:
-    for top in np.linspace(0, max(height - _SAMPLE, 0), _SAMPLES, dtype=int).tolist():
-        for left in np.linspace(0, max(width - _SAMPLE, 0), _SAMPLES, dtype=int).tolist():
-            yield Box(top, left, min(top + _SAMPLE, height), min(left + _SAMPLE, width))

@@ -311,7 +311,7 @@ def full_turn(crs: str) -> float | None:
     x, y = (np.reshape(part, (3, -1)) for part in to_crs.transform(longitudes, latitudes))
     steps = np.diff(x, axis=1)
     step = float(np.median(steps))
-    # One step of each row may lead across the map's edge.
+    # One step of each row may cross the edge of the map.
     even = (np.isclose(steps, step, rtol=1e-6).sum(axis=1) >= steps.shape[1] - 1).all()
     level = np.isfinite(y).all() and np.ptp(y, axis=1).max() < 1e-6 * abs(step)
     return 12 * step if even and level and step > 0 and np.allclose(x, x[0], atol=1e-6 * step) else None

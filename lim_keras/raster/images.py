@@ -34,7 +34,7 @@ _SIGNATURES: dict[bytes, Format] = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
 }
 _GREY = ("1", "L", "LA", "I", "I;16")
-_PIXELS_PER_BYTE = (1024, 8256)  # largest compression of JPEG (1 bit for a block of 8 x 8) and PNG (1 : 1032, 1 bit)
+_PIXELS_PER_BYTE = (1024, 8256)  # limits of JPEG (a bit for 8 x 8 pixels) and PNG (1032:1, a bit each)
 _PNG_DEPTH_AT = 24  # byte after signature, chunk length and name, width and height
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")
@@ -57,7 +57,7 @@ class Header:
 
 def file_format(path: Path) -> Format:
     """Detect the file format by the first bytes, because file names are often wrong."""
-    if path.exists() and not path.is_file():  # a folder, or a pipe, whose reading would not end
+    if path.exists() and not path.is_file():  # reading a pipe would not end
         raise DataError(f"{path}: cannot be opened (it is not a regular file).")
     try:
         with path.open("rb") as stream:
@@ -144,7 +144,7 @@ def _header(image: ImageFile, path: Path) -> Header:
     bands = 1 if image.mode in _GREY else 3
     transparent = image.info.get("transparency")
     nodata = None
-    if bands == 1 and isinstance(transparent, int):  # OpenCV spreads fewer than 8 bits over 0 to 255
+    if bands == 1 and isinstance(transparent, int):  # OpenCV scales fewer than 8 bits to 0..255
         nodata = float(transparent if depth >= 8 else transparent * 255 // (2**depth - 1))
     palette = None
     if image.mode == "P" and image.palette is not None:
@@ -197,8 +197,8 @@ def read_image_and_valid(path: str | os.PathLike[str]) -> tuple[Array, NDArray[n
     header, pixels, alpha = decode(path, kind)
     if alpha is not None and _is_image_band(alpha):
         raise DataError(
-            f"{path}: its alpha channel holds more than the values of a mask. If it is an image band, such as near "
-            "infrared, save the bands as a TIFF without alpha; if not, make alpha 0 or its largest value."
+            f"{path}: its alpha channel varies more than a mask does. If it is an image band, such as near infrared, "
+            "save the bands as a TIFF without alpha. If it is a mask, set each value to 0 or to the largest value."
         )
     return pixels, _valid(header, pixels, alpha)
 
@@ -217,7 +217,7 @@ def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
 
 
 def read_orientation(path: str | os.PathLike[str]) -> int:
-    """Read the EXIF orientation of a PNG, JPEG or TIFF file: 1 as stored, to 8; viewers turn or flip the others.
+    """Read the EXIF orientation of a PNG, JPEG or TIFF file, 1 to 8: 1 is as stored, viewers turn or flip the others.
 
     Metadata that cannot be read count as 1, as in a viewer.
     """

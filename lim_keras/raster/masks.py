@@ -29,7 +29,7 @@ def read_labels(path: str | os.PathLike[str], *, marked: bool = False) -> Array:
 
     Args:
         path: PNG, JPEG or TIFF file.
-        marked: whether the file may mark pixels as transparent or masked; the caller leaves them out.
+        marked: True if pixels may be transparent or masked, because the caller ignores them.
 
     Raises:
         DataError: the file is unreadable, truncated, or a colour image; its palette does not tell landslide from
@@ -78,7 +78,7 @@ def palette_labels(indices: Array, colours: Array, path: Path | str) -> Array:
     if not len(colours) or used[-1] >= len(colours):
         raise DataError(f"{path}: uses the index {used[-1]}, but its palette has {len(colours)} colours. Save it grey.")
     shown = {tuple(colour) for colour in colours[used].tolist()}
-    # Two first colours alike tell nothing apart: the indices count.
+    # If the first two colours are equal, only the indices can be labels.
     grey = _equal_bands(colours) and not np.array_equal(colours[:1], colours[1:2])
     if (grey or shown == {_BLACK, _WHITE}) and shown <= {(value,) * 3 for value in _LABELS}:
         return np.asarray(colours[:, 0][indices])
@@ -99,7 +99,7 @@ def _read_tiff(path: Path) -> tuple[Array, Array | None]:
         bands, dataset = reader.pixels(), reader.dataset
         if reader.has_palette:
             colours = np.array([colour[:3] for _, colour in sorted(dataset.colormap(reader.bands[0]).items())])
-            # Many classifications show their background in white: GDAL's values count if index 0 is black.
+            # With black as index 0, the stored values are the labels, because many palettes give landslides any colour.
             if tuple(colours[0].tolist()) != _BLACK:
                 bands = palette_labels(bands[..., 0], colours, path)[..., np.newaxis]
         if ColorInterp.alpha in band_colours(dataset):

@@ -1,4 +1,4 @@
-"""Names of rasters, and opening them with GDAL."""
+"""Resolve names of rasters, and open rasters with GDAL."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lim_keras.raster.diagnosis import cut_jpeg, missing_source, unreadable, unu
 from lim_keras.raster.vrt import is_vrt
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""Errors that rasterio raises. Those of GDAL that it does not convert have a family of their own."""
+"""Errors of rasterio, and errors of GDAL that rasterio does not convert."""
 
 _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
 _SERVERS = r"(https?|ftp|s3|gs|az|adls?|abfs|oss|swift|w?e?b?hdfs)"
 _ARCHIVE = re.compile(r"/vsi(?:zip|gzip|tar|7z|rar|sparse|cached|curl_streaming)/(?=[^/])")
 _CACHE_BYTES = 128 * 2**20
-_MOST_PIXELS, _MOST_BANDS = 10**12, 4096  # a forged header may promise any size
+_MOST_PIXELS, _MOST_BANDS = 10**12, 4096  # a forged header may give any size
 _CONNECT_S, _SILENCE_S = 30, 60
-_CE_WARNING = 2  # number of GDAL for the severity of a warning
+_CE_WARNING = 2  # severity of a warning, as GDAL numbers it
 _opening = threading.Lock()
 
 
@@ -79,7 +79,7 @@ def _with_slashes(name: str) -> str:
 
 
 def _starts_with_file(name: str) -> bool:
-    """Return whether a name, or what is before one of its slashes or `!`, is a file."""
+    """Return whether a name, or its part before a slash or `!`, is a file."""
     ends = [match.start() for match in re.finditer(r"[/!]", name)] + [len(name)]
     return any(Path(name[:end]).is_file() for end in ends)
 
@@ -108,7 +108,7 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
 
 
 def _problem(dataset: Any, path: Path) -> str | None:
-    """Explain why a local file that GDAL opens cannot be read as a whole; None if it can, or if only reading tells."""
+    """Explain why a local file that GDAL opens is incomplete; None if no problem is found."""
     if dataset.driver == "VRT" and is_vrt(path):
         return missing_source(path)
     return cut_jpeg(path, dataset.width * dataset.height) if dataset.driver == "JPEG" and path.is_file() else None
@@ -135,7 +135,7 @@ def band_colours(dataset: Any) -> tuple[ColorInterp, ...]:
 
 @contextmanager
 def explained(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Convert errors of rasterio, and those of GDAL that it passes on, to DataError."""
+    """Convert errors of rasterio and GDAL to DataError."""
     try:
         yield
     # UnicodeError: a damaged file brings bytes into GDAL's message.
@@ -149,7 +149,7 @@ def gdal_settings() -> rasterio.Env:
 
 
 def _network_limits() -> dict[str, Any]:
-    """Return limits on waiting for a server that the environment does not set; GDAL has none."""
+    """Return network time limits that the environment does not set, because GDAL has no limits by default."""
     limits = {
         "GDAL_HTTP_CONNECTTIMEOUT": _CONNECT_S,
         "GDAL_HTTP_LOW_SPEED_TIME": _SILENCE_S,

@@ -175,9 +175,9 @@ class RasterReader:
         return self._valid(box, self.pixels(box) if self.validity.needs_pixels else None)
 
     def image_marks(self, box: Box) -> tuple[Mask, Mask]:
-        """Read which pixels (height, width) hold data, and which do not only because of nodata in some, not all bands.
+        """Read two masks (height, width): pixels with data, and pixels without data because of nodata in some bands.
 
-        The reader must not be warped.
+        The second mask leaves out pixels with nodata in all bands. The reader must not be warped.
         """
         pixels, marks = self.pixels(box), list(self._marks(box))
         partly = self.validity.partly(pixels) & self.validity.valid(pixels.shape[:2], None, marks)
@@ -230,7 +230,7 @@ class RasterReader:
 
     @property
     def _unmarked(self) -> bool:
-        """True if GDAL averages by the rule, because there is no mark that it could follow against the rule."""
+        """True if every pixel holds data and GDAL knows of no nodata value or mask, so that GDAL may average."""
         return self.validity.everywhere and not is_marked(self._file)
 
     def _reduced(self, span: Span, shape: tuple[int, int], bands: Sequence[int]) -> Pixels:

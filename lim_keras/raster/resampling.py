@@ -14,18 +14,18 @@ from rasterio.warp import transform_bounds
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import Georeference, Grid, RasterInfo, axes, border, ground_sides
 
-_SHAPE_TOLERANCE = 1.05  # largest stretch of a projection that is taken to show shapes as they are
-_PIXEL_TOLERANCE = 1.1  # largest ratio of the widths of a scene's pixels that are taken for equal
+_SHAPE_TOLERANCE = 1.05  # largest stretch of a projection that counts as conformal
+_PIXEL_TOLERANCE = 1.1  # largest ratio of pixel widths within a scene that count as equal
 _UTM_LATITUDES, _UTM_WIDTH = (-80.0, 84.0), 12.0  # degrees
-_INSET = 1e-9  # keeps the outline of a scene off the poles and the antimeridian, where longitudes are ambiguous
+_INSET = 1e-9  # moves the outline off the poles and the antimeridian, where longitudes are ambiguous
 
 
 def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
     """Compute the grid of pixels of `wanted_m` x `wanted_m` metres that covers a scene.
 
-    A scene keeps its CRS if that shows shapes as they are on the ground. Otherwise, as in degrees, the grid is in UTM
-    or, near a pole, in UPS. A scene that is too wide for UTM or that crosses the antimeridian keeps its CRS; the pixels
-    of the grid are then square on the ground at the scene's centre.
+    A scene in a conformal projection keeps its CRS. Otherwise, as in degrees, the grid is in UTM or, near a pole, in
+    UPS. A scene that is too wide for UTM or that crosses the antimeridian keeps its CRS, too; the pixels of the grid
+    are then square on the ground at the scene's centre.
 
     Raises:
         DataError: the scene has no CRS.
@@ -49,7 +49,7 @@ def grid_with_gsd(info: RasterInfo, gsd_m: float, wanted_m: float) -> Grid:
 def _square_steps(info: RasterInfo, crs: Any, gsd_m: float, wanted_m: float) -> tuple[float, float]:
     """Compute the steps along the axes of a CRS that are `wanted_m` metres long at a scene's centre.
 
-    A projection that shows shapes as they are gets equal steps; it may still stretch the ground, or use feet.
+    The steps in a conformal projection are equal.
     """
     ground = Georeference.of(info)
     transform = ground.transform
@@ -78,7 +78,7 @@ def _metric_crs(info: RasterInfo) -> CRS | None:
     if not _UTM_LATITUDES[0] <= latitude <= _UTM_LATITUDES[1]:
         across = np.cos(np.radians(around[:, 1]))
         if across.max() < _PIXEL_TOLERANCE * across.min():
-            return None  # UPS would turn the scene for nothing
+            return None  # UPS would only turn the scene
         code = 5041 if latitude > 0 else 5042
     elif np.ptp(np.unwrap(around[:, 0], period=360)) > _UTM_WIDTH:
         return None

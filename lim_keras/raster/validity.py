@@ -23,19 +23,19 @@ Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
 Nodata = float | Literal["file", "none"]
-"""Pixels without data: those that the file marks (nodata value, mask, alpha), those of a value instead of the file's
-nodata value, or none but NaN and infinite values."""
+"""Pixels without data. "file": those that the file marks (nodata value, mask, alpha); a number: the same, with the
+number instead of the file's nodata value; "none": only NaN and infinite values."""
 
 _LARGEST = frozenset(np.iinfo(dtype).max for dtype in ("uint8", "int16", "uint16"))
-_ROUNDING_ULPS = 10  # nodata values are written as text, with less digits than a float has; GDAL allows as much
+_ROUNDING_ULPS = 10  # nodata values are written as text, with fewer digits than a float has; GDAL allows the same
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Rule that tells which pixels hold data; one for reading, warping, overviews, previews and counts.
+    """Rule that tells which pixels hold data, for reading, warping, overviews, previews and counts.
 
-    A pixel holds data if every alpha band is above 0, every mask is, no band that is read holds its nodata value, and
-    all bands that are read are finite. An alpha band that is read as an image band marks nothing.
+    A pixel holds data if every alpha band and every mask is above 0, no band that is read holds its nodata value, and
+    all bands that are read are finite. An alpha band that is read as an image band does not count.
 
     Attributes:
         alpha: numbers of the alpha bands.
@@ -73,12 +73,12 @@ class Validity:
 
     @property
     def has_likely_values(self) -> bool:
-        """True if a nodata value may as well be the value of dark or saturated ground."""
+        """True if a nodata value may also be the value of dark or saturated ground."""
         return not self.floats and any(value is not None and (value == 0 or value in _LARGEST) for value in self.nodata)
 
     @property
     def needs_pixels(self) -> bool:
-        """True if the values of the bands decide."""
+        """True if the rule depends on the values of the bands."""
         return self.floats or self.has_values
 
     def valid(self, shape: tuple[int, int], pixels: Pixels | None, marks: Iterable[Pixels]) -> Mask:
@@ -147,7 +147,7 @@ def is_marked(dataset: Any) -> bool:
 
 @contextmanager
 def with_mask(dataset: Any, bands: Sequence[int], rule: Validity) -> Iterator[tuple[Any, list[int]]]:
-    """Open a dataset that marks the pixels without data by a mask of its own, as GDAL's warper needs it.
+    """Open a dataset with the pixels without data as its mask, which GDAL's warper follows.
 
     Yields:
         A dataset, and the numbers of `bands` in it.

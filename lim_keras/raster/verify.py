@@ -57,10 +57,10 @@ def _read(dataset: Any, size: int) -> Checksum:
 
 
 def verify_raster(path: Path, checksum: Checksum) -> None:
-    """Check that a raster can be read to its end and holds the pixels of a checksum.
+    """Check that a raster can be read to its end and that its pixels have a checksum.
 
     Raises:
-        OSError: the file cannot be read to its end, or its pixels are others.
+        OSError: the file cannot be read to its end, or its pixels differ.
     """
     if read_blocks(path, checksum.size).value != checksum.value:
         raise OSError(errno.EIO, "the file does not hold what was written")

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 _SOURCE = re.compile(rb"<Source(?:Filename|Dataset)([^>]*)>([^<]+)<")
-_VRT_BYTES = 2**28  # mosaics of a million files stay below
+_VRT_BYTES = 2**28  # more than a mosaic of a million files needs
 _DATA = 255  # value of a mask for pixels with data
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -92,7 +92,7 @@ def masked_vrt(
         return "\n".join([*lines, "</VRTDataset>"])
     lines.append('<MaskBand><VRTRasterBand dataType="Byte" subClass="VRTDerivedRasterBand">')
     lines.append("<PixelFunctionType>min</PixelFunctionType>")
-    # Each source turns into the constant 255, except where its value is that for no data. NaN x 0 + 255 becomes 0.
+    # Each source becomes 255, except where it has its value for no data. NaN x 0 + 255 becomes 0.
     constant = f"<ScaleOffset>{_DATA}</ScaleOffset><ScaleRatio>0</ScaleRatio>"
     for mark, nodata in [*marks, *marks[:1]]:  # GDAL's minimum needs two sources
         value = "" if nodata is None else f"<NODATA>{nodata!r}</NODATA>"

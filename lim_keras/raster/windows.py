@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 BLOCK = 1024  # side of a block, pixels
 
 
@@ -79,6 +81,13 @@ def blocks(height: int, width: int, size: int | tuple[int, int] = BLOCK) -> Iter
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield Box(top, left, min(top + rows, height), min(left + columns, width))
+
+
+def sample_boxes(height: int, width: int, *, side: int, count: int) -> Iterator[Box]:
+    """Yield `count` x `count` boxes of at most `side` pixels a side, spread evenly over a scene."""
+    for top in np.linspace(0, max(height - side, 0), count, dtype=int).tolist():
+        for left in np.linspace(0, max(width - side, 0), count, dtype=int).tolist():
+            yield Box(top, left, min(top + side, height), min(left + side, width))
 
 
 def plan_windows(

@@ -230,7 +230,7 @@ def _window(box: Box) -> RasterWindow:
 
 
 def _write_cog(draft: Path, path: Path, overviews: str, checksum: Checksum) -> None:
-    """Convert a draft to a Cloud Optimized GeoTIFF, and compare its pixels with those that were meant."""
+    """Convert a draft to a Cloud Optimized GeoTIFF, and check its pixels against the checksum."""
     options = {"compress": "deflate", "predictor": "yes", "overview_resampling": overviews, "bigtiff": "if_safer"}
     with open_dataset(draft) as source:
         pyramid = _pyramid(source.height, source.width)
@@ -247,8 +247,8 @@ def _write_cog(draft: Path, path: Path, overviews: str, checksum: Checksum) -> N
 def _pyramid(height: int, width: int) -> dict[str, int]:
     """Return the side of blocks and the number of overviews of a Cloud Optimized GeoTIFF.
 
-    Validators take a level above 512 px high and exactly one block wide for one that is not tiled. Another size of
-    blocks avoids such levels; where none does, the overviews end before them.
+    Validators report a level as untiled if it is more than 512 px high and exactly one block wide. Use a size of blocks
+    without such levels; if there is none, end the overviews before the first such level.
     """
     for block in (_COG_BLOCK, 256, 1024):
         levels = _levels(height, width, block)

@@ -106,7 +106,7 @@ def test_a_tile_without_a_mask_is_background_only_where_it_has_data(tmp_path: Pa
 
 def test_near_infrared_in_the_alpha_of_a_png_is_refused(tmp_path: Path) -> None:
     picture(np.dstack([RGB, RGB[..., 0]]))(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: its alpha channel holds more than the values of a mask"):
+    with pytest.raises(DataError, match=r"a\.png: its alpha channel varies more than a mask does"):
         read_pair(tmp_path / "a.png", None, "")
     soft = ALPHA.copy()
     soft[4, :8] = 128  # the soft edge of a mask: 8 of 256 pixels
