@@ -229,7 +229,11 @@ ARRAYS: dict[str, Change] = {
 
 def cases() -> list[Case]:
     """List the cases."""
-    made = [Case("model.json", name, forged("predict", change)) for name, change in DESCRIPTIONS.items()]
+    made = [
+        Case("model.json", f"unchanged, {command}", forged(command, _set()), fails=False)
+        for command in ("predict", "verify", "info")
+    ]
+    made += [Case("model.json", name, forged("predict", change)) for name, change in DESCRIPTIONS.items()]
     for command in ("predict", "verify"):
         made += [
             Case("paths and links in bundles", f"{name}, {command}", forged(command, change))

@@ -140,6 +140,7 @@ def _tile(part: str, suffix: str) -> Callable[[Path, np.random.Generator, Assets
 
     def make(folder: Path, rng: np.random.Generator, assets: Assets) -> Call:
         data = assets.copy_tiles(folder)
+        (folder / "out").mkdir()
         old = data / "landslide" / part / "ls_1.png"
         with Image.open(old) as image:
             pixels = np.asarray(image)
@@ -257,7 +258,8 @@ def _special(kind: str) -> Callable[[Path, np.random.Generator, Assets], Call]:
 
 def cases() -> list[Case]:
     """List the cases."""
-    made = [Case("scenes", f"tiff {number}", _scene(".tif", number)) for number in range(30)]
+    made = [Case("scenes", "unchanged", _named("area.tif"), fails=False)]
+    made += [Case("scenes", f"tiff {number}", _scene(".tif", number)) for number in range(30)]
     made += [Case("scenes", f"png {number}", _scene(".png", number)) for number in range(8)]
     made += [Case("scenes", f"jpeg {number}", _scene(".jpg", number)) for number in range(8)]
     made += [Case("scenes", name, _made_scene(content)) for name, content in SCENES.items()]

@@ -56,6 +56,7 @@ MANIFESTS: dict[str, str | bytes] = {
 def _manifest(content: str | bytes) -> Callable[[Path, np.random.Generator, Assets], Call]:
     def make(folder: Path, rng: np.random.Generator, assets: Assets) -> Call:
         data = assets.copy_tiles(folder)
+        (folder / "out").mkdir()
         assets.special(data, "pipe", "pipe")
         (data / "tiles.csv").write_bytes(content.encode() if isinstance(content, str) else content)
         return ("data", "stats", "data", "--json", "out/stats.json", "--size", "32")
@@ -296,7 +297,9 @@ TRUTHS: dict[str, tuple[str, Callable[[Path, np.random.Generator], str]]] = {
 
 def cases() -> list[Case]:
     """List the cases."""
-    made = [Case("manifests", name, _manifest(content)) for name, content in MANIFESTS.items()]
+    made = [Case("manifests", "unchanged", _manifest(_GOOD), fails=False)]
+    made += [Case("GeoPackages", "unchanged", _truth(_geopackage("SELECT 1")), fails=False)]
+    made += [Case("manifests", name, _manifest(content)) for name, content in MANIFESTS.items()]
     made += [Case("manifests", f"bytes {number}", _fuzzed_manifest) for number in range(6)]
     made += [Case("configurations", name, _config(content), fails=True) for name, content in CONFIGS.items()]
     for option in ("config", "--test", "--val"):
