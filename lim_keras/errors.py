@@ -1,4 +1,9 @@
-"""Errors and warnings of the package."""
+"""Errors and warnings of the package, and a part of their messages."""
+
+
+def as_argument(argument: str) -> str:
+    """Return " as `argument`" for the advice of a message, or "" if no argument gives the value."""
+    return f" as `{argument}`" if argument else ""
 
 
 class LimKerasError(Exception):

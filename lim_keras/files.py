@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lim_keras.errors import BundleError, DataError
+from lim_keras.errors import BundleError, DataError, as_argument
 from lim_keras.lock import folder_lock
 
 StrPath = str | os.PathLike[str]
@@ -172,7 +172,7 @@ def check_new_file(path: Path, argument: str) -> None:
 
 
 def _advice(kind: str, argument: str) -> str:
-    return f"Give another {kind} as `{argument}`." if argument else f"Give another {kind}."
+    return f"Give another {kind}{as_argument(argument)}."
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.errors import DataError, LimKerasWarning, as_argument
 
 _POLL_S = 0.2  # seconds between two attempts of a waiting call
 
@@ -72,9 +72,9 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
         warnings.warn(f"{shown}: waiting for the end of {_holder(path)}.", LimKerasWarning, stacklevel=3)
     while file is None:
         if not wait:
-            place = f" as `{argument}`" if argument else ""
             raise DataError(
-                f"{shown}: in use by {_holder(path)}. Wait for its end, give `wait`, or give another folder{place}."
+                f"{shown}: in use by {_holder(path)}. Wait for its end, give `wait`, or give another "
+                f"folder{as_argument(argument)}."
             )
         time.sleep(_POLL_S)
         file = _taken(path, shown, argument)
@@ -85,14 +85,14 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
 
 
 class _LockFile:
-    """Open lock file. Deleting it is safe, because `open_locked` takes only files that still have their name."""
+    """Open lock file. Deleting it is safe, because `open_locked` accepts only files that still have their name."""
 
     def __init__(self, path: Path, file: int) -> None:
         self._path, self._file = path, file
         record = json.dumps(asdict(Holder.this_call()))
         with suppress(OSError), os.fdopen(file, "w", encoding="utf-8", closefd=False) as stream:
             os.ftruncate(file, 0)
-            stream.write(record)  # on a full disk the holder stays unnamed
+            stream.write(record)  # on a full disk the holder has no name
 
     @classmethod
     def open_locked(cls, path: Path) -> Self | None:
@@ -135,17 +135,16 @@ def _taken(path: Path, shown: Path, argument: str) -> _LockFile | None:
             with suppress(OSError):
                 path.unlink()
             warnings.warn(
-                f"{shown}: its file system has no locks, so calls on other computers are not noticed. Do not start "
-                "two calls on one folder.",
+                f"{shown}: its file system has no locks, so calls on other computers are not noticed. Start only one "
+                "call at a time on this folder.",
                 LimKerasWarning,
                 stacklevel=4,
             )
             return _LockFile.open_locked(_local(path))
     except OSError as error:
-        place = f" as `{argument}`" if argument else ""
         raise DataError(
             f"{shown}: cannot be locked for writing ({error.strerror or error}). Repair the folder, free disk space, "
-            f"or give another folder{place}."
+            f"or give another folder{as_argument(argument)}."
         ) from error
 
 
@@ -183,7 +182,7 @@ def _is_at(file: int, path: Path) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
-    _BYTE = 2**30  # Windows forbids others to read a locked byte, so it lies behind the record
+    _BYTE = 2**30  # beyond the record, because Windows forbids others to read a locked byte
 
     def _lock(file: int) -> bool:
         return _move(file, msvcrt.LK_NBLCK)

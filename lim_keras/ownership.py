@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, as_argument
 
 Record = Mapping[str, str]
 """SHA-256 of each file that an earlier call wrote, by its name (a POSIX path relative to the folder)."""
@@ -76,11 +76,11 @@ def check_replaceable_files(folder: Path, names: Iterable[str], *records: Record
 
 def refusal(folder: Path, found: Mapping[Path, str], argument: str = "") -> str:
     """Return the message about the user's files that would be replaced, from `users_files`."""
-    place = f" as `{argument}`" if argument else ""
     listed = ", ".join(f"{path.name if path.parent == folder else path} ({why})" for path, why in found.items())
     return (
-        f"{folder}: the results would replace what this call reads, what lim-keras did not write, or what was changed "
-        f"since: {listed}. Nothing was replaced. Rename or move it, or give another folder{place}."
+        f"{folder}: the results would replace files that lim-keras did not write, that changed since, or that this "
+        f"call reads: {listed}. Nothing was replaced. Move or rename them, or give another "
+        f"folder{as_argument(argument)}."
     )
 
 

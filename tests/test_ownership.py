@@ -44,5 +44,7 @@ def test_one_error_names_all(tmp_path: Path) -> None:
     (tmp_path / "b.gpkg").write_text("abc")
     check_replaceable_files(tmp_path, ["b.gpkg", "c"], {"b.gpkg": ABC})
     listed = r"a\.tif \(changed since it was written\), b\.gpkg \(not written by lim-keras\)\. Nothing was replaced\. "
-    with pytest.raises(DataError, match=f"{tmp_path}: .*: {listed}Rename or move it, or give another folder as `out`"):
+    with pytest.raises(
+        DataError, match=f"{tmp_path}: .*: {listed}Move or rename them, or give another folder as `out`"
+    ):
         check_replaceable_files(tmp_path, ["a.tif", "b.gpkg"], {"a.tif": ABC}, argument="out")

@@ -1,4 +1,4 @@
-"""Checks and locks of the places that a public function writes to, before its work."""
+"""Check and lock the outputs of public functions before their work starts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def locked(path: Path, argument: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a file or folder, which need not exist, while the block runs.
 
-    The lock lies beside the path, because folders may be replaced as a whole, or in it where its parent folder cannot
-    be written. Where nothing can be written there is no lock: the block then says why.
+    The lock lies beside the path, because folders may be replaced as a whole, or in it if its parent folder cannot be
+    written. If both cannot be written, there is no lock, and the first write of the block raises the error.
 
     Raises:
         DataError: another call holds the lock.
@@ -39,7 +39,7 @@ def locked(path: Path, argument: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Make a folder and a file in it, and delete the file; tell whether that is possible."""
+    """Return whether a folder and a file in it can be made; the file is deleted again."""
     probe = folder / f".lim-keras.{os.getpid()}.{threading.get_ident()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def run_places(config: RunConfig, run: Path | None, export: Path | None, *, wait
     with ExitStack() as locks:
         locks.enter_context(locked(places.run, "run", wait=wait))
         locks.enter_context(locked(places.bundle, "export", wait=wait))
-        check_bundle_folder(places.bundle, "export")  # again, because the call before may have changed it
+        check_bundle_folder(places.bundle, "export")  # again, because the call that held the lock may have changed it
         yield places
 
 
@@ -115,7 +115,7 @@ def report_places(
 
 @contextmanager
 def json_place(path: Path, *, wait: bool) -> Iterator[None]:
-    """Check and lock the file of a JSON report, argument `json_file`, while the block runs; errors as above."""
+    """Check and lock the file of a JSON report, `json_file`, while the block runs; errors as in `report_places`."""
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written (no such folder). Make it, or give another file as `json_file`.")
     with locked(path, "json_file", wait=wait):

@@ -84,7 +84,8 @@ def predict_scene(
         parquet: write the inventory as GeoParquet, too.
         bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all.
         scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
-        nodata: value of pixels without data, "none", or "file": the value that the file declares.
+        nodata: value that replaces the nodata value of the file; "file": use nodata value, mask and alpha of the file;
+            "none": ignore them all.
         gsd_m: ground sample distance of a scene whose file does not record it, metres.
         resample: resample the scene to square pixels of the bundle's ground sample distance, if the distances differ by
             a factor above 1.5, or the scene's pixels are stretched by more than 1.2:1 on the ground.

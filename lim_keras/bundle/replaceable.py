@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lim_keras.bundle.info import INFO_FILE, BundleInfo, is_bundle_name
-from lim_keras.errors import BundleError
+from lim_keras.errors import BundleError, as_argument
 from lim_keras.ownership import file_hash, refusal, users_files
 
 _SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-"""Files that file managers make."""
+"""Files that file managers create."""
 
 
 def check_bundle_folder(path: Path, argument: str = "") -> None:
@@ -34,10 +34,9 @@ def check_bundle_folder(path: Path, argument: str = "") -> None:
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not (path / INFO_FILE).exists():
-        place = f" as `{argument}`" if argument else ""
         raise BundleError(
             f"{path}: expected a folder with {INFO_FILE}, an empty one or none, because it is replaced as a whole. "
-            f"Received: a folder of other files, which would be lost. Give another folder{place}."
+            f"Received: a folder of other files, which would be lost. Give another folder{as_argument(argument)}."
         )
     names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
     found = users_files(path, sorted(name for name in names if not _is_left_over(name)), *_records(path))

@@ -145,7 +145,8 @@ def scene_options(command: Function) -> Function:
             type=Parsed("VALUE", _nodata),
             metavar="VALUE|nan|none",
             default="file",
-            help="Value of pixels without data [default: as the file declares].",
+            help="Value that replaces the nodata value of the file; none: ignore nodata value, mask and alpha "
+            "[default: use those of the file].",
         ),
         click.option(
             "--gsd",

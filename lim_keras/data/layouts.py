@@ -107,7 +107,7 @@ def _warn_of_labels(path: Path, tiles: Sequence[Tile]) -> None:
         (empty, "without a labelled pixel. Training and evaluation learn nothing from them: leave them out."),
         (
             mixed,
-            'read with 255 as landslide, while 255 is no label in others. Set ignore "255" for them, if it is none.',
+            'read with 255 as landslide, but 255 means no label in others. If it does here, too, set ignore "255".',
         ),
     ):
         if ids:
@@ -231,7 +231,7 @@ def _check(candidate: Candidate, decode: bool) -> _Checked | str:
     except OSError as error:
         return f"{error.filename or candidate.image}: cannot be read ({error.strerror or error})."
     except MemoryError as error:
-        return f"{candidate.image}: it or its mask does not fit in the memory ({error or 'no room'}). Cut it in tiles."
+        return f"{candidate.image}: image or mask do not fit in memory ({error or 'no room'}). Cut them into tiles."
 
 
 def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: int) -> Tile:
@@ -245,8 +245,8 @@ def _tile(candidate: Candidate, info: RasterInfo, landslide_px: int, valid_px: i
         stated = getattr(candidate, name)
         if stated is not None and stated != value:
             raise DataError(
-                f"{candidate.image}: the manifest says {name} {stated}, its files hold {value}. They changed since it "
-                f"was written, or pixels without data counted then: correct or remove the column `{name}`."
+                f"{candidate.image}: the manifest says {name} {stated}, but the files have {value}. They changed after "
+                f"it was written, or it counts pixels without data. Correct or remove the column `{name}`."
             )
     x, y = candidate.x, candidate.y
     if x is None and y is None:

@@ -185,12 +185,12 @@ def read_pair(image: Path, mask: Path | None, ignore: Ignore) -> tuple[Array, La
 
 
 def _check_orientation(image: Path, mask: Path) -> None:
-    """Refuse a pair of two EXIF orientations, because it is not known which of them the labels were drawn on."""
+    """Refuse different EXIF orientations of image and mask, because the labels may belong to either."""
     turned, drawn = read_orientation(image), read_orientation(mask)
     if turned != drawn:
         raise DataError(
             f"{image}: its EXIF orientation is {turned}, that of its mask {mask.name} is {drawn}. If the mask fits the "
-            "image as viewers show it, turn the pixels of the turned file "
+            "image as viewers show it, apply the orientation to the pixels "
             '(`ImageOps.exif_transpose(Image.open("in.jpg")).save("out.png")`); if the mask fits the pixels as stored, '
             'remove the orientation (`Image.fromarray(np.array(Image.open("in.jpg"))).save("out.png")`).'
         )
@@ -207,7 +207,7 @@ def _check_place(image: RasterInfo, mask: RasterInfo) -> None:
     pixel = abs(image.transform.determinant) ** 0.5
     if max(moved) > pixel or (image.crs and mask.crs and not same_crs(image.crs, mask.crs)):
         raise DataError(
-            f"{mask.path}: the mask lies elsewhere than its image. Expected CRS {image.crs or None}, transform "
+            f"{mask.path}: the mask does not lie on its image. Expected CRS {image.crs or None}, transform "
             f"{tuple(image.transform[:6])}. Received: CRS {mask.crs or None}, transform {tuple(mask.transform[:6])}. "
             "Warp the mask onto the grid of the image (nearest neighbour)."
         )

@@ -1,4 +1,4 @@
-"""Folder of the demo: tell it from a folder of the user."""
+"""Mark the folder of a demo, and refuse folders of the user."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _check_grid(raster: RasterReader, like: RasterInfo, unplaced: bool) -> None:
 
 
 def _check_pixels(raster: RasterReader) -> None:
-    """Refuse labels that are not known as they are stored: other pages, a mask, JPEG, or turned by a viewer."""
+    """Refuse ambiguous labels: several pages, a mask, JPEG compression or an EXIF orientation."""
     check_one_page(raster)
     if raster.count == 1 and is_masked(raster):
         raise DataError(
@@ -158,19 +158,19 @@ def _check_pixels(raster: RasterReader) -> None:
         raise DataError(f"{raster.name}: is compressed as JPEG, which changes labels. Save labels as PNG or TIFF.")
     if (orientation := read_orientation(raster.name)) != 1:
         raise DataError(
-            f"{raster.name}: has the EXIF orientation {orientation}, and the scene is read as stored. Turn the pixels "
-            "onto the scene, and save them without it."
+            f"{raster.name}: has the EXIF orientation {orientation}, but the scene is read as stored. Turn the pixels "
+            "to fit the scene, and save them without an orientation."
         )
 
 
 def _check_palette(raster: RasterReader) -> None:
-    """Refuse labels that viewers show the other way round, such as a 1-bit TIFF whose 0 is white."""
+    """Refuse labels that viewers show inverted, such as a 1-bit TIFF whose 0 is white."""
     if not raster.has_palette:
         return
     colours = raster.dataset.colormap(1)
     if colours[0][:3] == (255, 255, 255) and colours[1][:3] == (0, 0, 0):
         raise DataError(
-            f"{raster.name}: its palette shows 0 as white and 1 as black, so that landslide may be either. Save it "
+            f"{raster.name}: its palette shows 0 as white and 1 as black, so either may be landslide. Save it "
             "without a palette: 1 landslide, 0 background."
         )
 

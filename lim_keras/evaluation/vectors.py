@@ -85,7 +85,7 @@ def find_source(path: Path) -> Source:
     try:
         RasterReader(name).close()
     except DataError:
-        # An unknown file that is not a vector file either is refused as a raster, which names both.
+        # A file that no vector driver opens counts as a raster, whose error names both kinds.
         return Source(path, name, not (_VECTOR.fullmatch(suffix) or _is_vector(name)))
     return Source(path, name, True)
 
@@ -284,7 +284,7 @@ def _nearest_turn(polygons: GeoSeries, like: RasterInfo, turn: float) -> GeoSeri
     """Move polygons by whole turns (`full_turn`) to the scene, which may cross 180 degrees or go to 360."""
     points, owner = shapely.get_coordinates(polygons, return_index=True)
     west, _, east, _ = polygons.bounds.to_numpy().T
-    across = east - west > turn / 2  # from 179 to -179 in numbers, but two degrees on the ground
+    across = east - west > turn / 2  # 179 and -179 are two degrees apart
     points[:, 0] = np.where(across[owner], points[:, 0] % turn, points[:, 0])
     placed = GeoSeries(shapely.set_coordinates(polygons.to_numpy().copy(), points), crs=polygons.crs)
     west, _, east, _ = placed.bounds.to_numpy().T
@@ -294,7 +294,7 @@ def _nearest_turn(polygons: GeoSeries, like: RasterInfo, turn: float) -> GeoSeri
 
 
 def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
-    """Raise a DataError that names the mistake if polygons beside the scene would lie on it in another CRS or order."""
+    """Raise a DataError that names the mistake if polygons would lie on the scene in another CRS or axis order."""
     path, quoted = source.path, _quoted(source.path)
     stated = "none" if polygons.crs is None else polygons.crs.name
     if source.suffix in _GEOJSON and polygons.crs == _DEGREES:

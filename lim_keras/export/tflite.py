@@ -100,7 +100,7 @@ def export_litert(bundle: StrPath, options: LiteRtOptions) -> LiteRtExport:
 
 @contextmanager
 def _drafts(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for drafts, and delete it at the end. The next call deletes that of a killed call."""
+    """Yield an empty folder for drafts, and delete it at the end. The next call deletes the folder of a killed call."""
     partial = folder / _PARTIAL
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -118,7 +118,7 @@ def _check_replaceable(export: _Export, folder: Path) -> None:
             f"{folder}: holds LiteRT files of another bundle, {index.model.name}, or of an earlier training of this "
             "one. Move them away, or give another folder as `out`."
         )
-    # A killed call may have moved some files of its own into the folder before it wrote their record.
+    # A killed call may have moved files into the folder before it wrote their record.
     written = [_written(place) for place in (folder, folder / _PARTIAL)]
     if _is_inside(export, folder):
         record = bundle_record(export.info)

@@ -206,7 +206,7 @@ def check_validity(scene: RasterReader) -> dict[str, Any]:
         for box in blocks(scene.info.height, scene.info.width, 2 * BLOCK):
             counts = [int(part.sum()) for part in scene.image_marks(box)]
             valid, partly = valid + counts[0], partly + counts[1]
-    if partly > _PARTLY * (valid + partly) and scene.validity.has_likely_values:
+    if partly > _PARTLY * (valid + partly) and scene.validity.has_ambiguous_values:
         values = ", ".join(dict.fromkeys(f"{value:g}" for value in scene.validity.nodata if value is not None))
         share = partly / (valid + partly)
         warnings.warn(

@@ -40,7 +40,7 @@ class MapOptions:
     Args:
         spread: also map the standard deviation of the folds.
         bands: bands to read: numbers from 1 on, descriptions or colours; None: all.
-        nodata: value of pixels without data.
+        nodata: pixels without data, see `lim_keras.raster.validity.Nodata`.
         scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
         gsd_m: ground sample distance, metres, of a scene whose file does not record it.
         resample: warp a scene to square pixels of the ground sample distance of training, if the distances differ by

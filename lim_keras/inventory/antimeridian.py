@@ -41,14 +41,14 @@ def to_degrees(polygons: Polygons, crs: str) -> Polygons | None:
     return degrees if np.isfinite(shapely.get_coordinates(degrees)).all() else None
 
 
-def leaves_world(degrees: Polygons) -> NDArray[np.bool_]:
+def needs_cut(degrees: Polygons) -> NDArray[np.bool_]:
     """Return which polygons (n,) in degrees lie beyond 180 degrees, cross the antimeridian, or enclose a pole."""
     west, _, east, _ = shapely.bounds(degrees).reshape(-1, 4).T
     return np.asarray((east - west > 180) | (west < -180) | (east > 180))
 
 
 def cut_at_antimeridian(degrees: Polygons, which: NDArray[np.bool_]) -> Polygons:
-    """Convert those of polygons (n,) that `leaves_world` names to polygons and multi-polygons within 180 degrees."""
+    """Cut the polygons (n,) for which `which` is True, and return all polygons within 180 degrees."""
     parts = degrees.copy()
     for index in np.flatnonzero(which):
         parts[index] = _cut(degrees[index])
@@ -76,7 +76,7 @@ def _cut(polygon: Any) -> BaseGeometry:
     around = shapely.make_valid(around)
     west, _, east, _ = around.bounds
     turns = range(int(np.ceil((west - 180) / 360)), int(np.floor((east + 180) / 360)) + 1)
-    # The union joins the parts of a ring around a pole, which meet where the ring begins.
+    # The union joins the parts of a ring around a pole, which touch at the start of the ring.
     whole = shapely.union_all([translate(around, -360 * turn).intersection(_WORLD) for turn in turns])
     parts = [orient(part) for part in shapely.get_parts(whole) if part.geom_type == "Polygon"]
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

@@ -17,7 +17,7 @@ from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, files_read, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,
-    is_case_blind,
+    is_case_insensitive,
     read_summary,
     result_endings,
     users_document,
@@ -135,7 +135,7 @@ def predict_scenes(
             say(f"failed {failures[scene]}")
     if kept:
         summary = out_dir / _SUMMARY
-        warnings.warn(f"{summary}: kept as it is ({kept}).", LimKerasWarning, stacklevel=2)
+        warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
 
@@ -174,15 +174,15 @@ def _is_finished(model: SceneModel, scene: Path, out_dir: Path, options: Predict
 
 
 def _check_case(out_dir: Path, results: Mapping[Path, ResultFiles]) -> None:
-    """Refuse scenes whose results have the same names in the folder, where it does not tell A from a."""
+    """Refuse scenes whose names differ only in case, if the folder ignores case."""
     names: dict[str, Path] = {}
     for scene, files in results.items():
         name = unicodedata.normalize("NFC", files.name("")).casefold()
         other = names.setdefault(name, scene)
-        if other is not scene and is_case_blind(out_dir):
+        if other is not scene and is_case_insensitive(out_dir):
             raise DataError(
                 f"{scene} and {other}: expected scenes of different names, because files are named after them, and "
-                f"{out_dir} does not tell upper from lower case. Rename one, or predict them into different folders."
+                f"{out_dir} ignores upper and lower case. Rename one, or predict them into different folders."
             )
 
 

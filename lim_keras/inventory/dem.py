@@ -1,4 +1,4 @@
-"""Elevation models: values in metres, undeclared voids, and cells that go on across the antimeridian."""
+"""Elevation models: values in metres, undeclared voids, and cells across the antimeridian."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Values:
         return np.where(known, metres, np.nan)
 
     @property
-    def surprising_void(self) -> bool:
+    def is_void_ambiguous(self) -> bool:
         """Whether the void value could also be an elevation."""
         return self.void is not None and self.void not in _ALWAYS_VOID
 
@@ -81,7 +81,7 @@ class Dem:
         self.turn = None if length is None else abs(length / self.transform.a)
 
     @property
-    def goes_round(self) -> bool:
+    def is_global(self) -> bool:
         """Whether the model covers all longitudes, so that its last column meets its first."""
         return self.turn is not None and abs(self.width - self.turn) < 0.5
 
@@ -90,20 +90,20 @@ class Dem:
         cells = apply(inverse(self.transform), np.stack([x, y], axis=-1))
         if self.turn is not None and len(cells) and np.isfinite(cells).all():
             columns = np.unwrap(cells[:, 0], period=self.turn)
-            # The copy of the line that is nearest to the model.
+            # Use the copy of the line that is nearest to the model.
             cells[:, 0] = columns - self.turn * np.round((columns.mean() - self.width / 2) / self.turn)
         return cells
 
     def around_pole(self, cells: Floats) -> bool:
-        """Return whether a line of cells (n, 2) goes round a pole, which no model in degrees shows as a point."""
+        """Return whether a line of cells (n, 2) encloses a pole, which is not a point in a model in degrees."""
         return self.turn is not None and abs(cells[-1, 0] - cells[0, 0]) > self.turn / 2
 
     def clip(self, cells: Floats, margin: int) -> Box | None:
-        """Return the box of the model around cells (n, 2); None outside. It may leave a model that goes round."""
+        """Return the box of the model around cells (n, 2); None outside. In a global model it may cross the edges."""
         lowest = np.floor(cells.min(axis=0)).astype(int) - margin
         after = np.ceil(cells.max(axis=0)).astype(int) + margin
-        first = -self.width if self.goes_round else 0, 0
-        last = 2 * self.width if self.goes_round else self.width, self.height
+        first = -self.width if self.is_global else 0, 0
+        last = 2 * self.width if self.is_global else self.width, self.height
         lowest, after = np.maximum(lowest, first), np.minimum(after, last)
         if (after <= lowest).any():
             return None
@@ -132,10 +132,10 @@ class Dem:
         return [part[:, np.newaxis] for part in self._georeference.pixel_sides(columns, rows)]
 
     def copies(self, box: Box, near: float) -> list[Affine]:
-        """Return the transforms of a box for warping: of its copy around the earth that is nearest to x = `near`.
+        """Return the transforms of a box for warping, shifted by whole turns to the position nearest to x = `near`.
 
-        In degrees, GDAL continues it across the antimeridian. Elsewhere, a box that crosses the edge of the map has two
-        copies.
+        In degrees, GDAL continues a box across the antimeridian. In other CRS, a box that crosses the edge of the map
+        has two copies.
         """
         transform = shifted(self.transform, box.left, box.top)
         if self.turn is None:
@@ -152,7 +152,7 @@ class Dem:
 
 
 def examine(path: StrPath, source: RasterReader, boxes: Sequence[Box]) -> Values:
-    """Find out what the values of an elevation model mean, from its header and from a sample of boxes of it.
+    """Determine unit, scale and void value of an elevation model from its header and a sample of `boxes`.
 
     Raises:
         DataError: the unit of its elevations is unknown.
@@ -203,8 +203,8 @@ def _metres_of_unit(path: StrPath, source: Any) -> float:
         return _METRES_OF_UNIT[unit.lower()]
     if unit:
         raise DataError(
-            f"{path}: expected elevations in metres or feet, but the band's unit is {unit!r}. Convert it, or say what "
-            "it is (`gdal_edit.py -units metre`)."
+            f"{path}: expected elevations in metres or feet, but the band's unit is {unit!r}. Convert it, or set "
+            "the unit (`gdal_edit.py -units metre`)."
         )
     upward = [axis for axis in CRS.from_wkt(source.crs.to_wkt()).axis_info if axis.direction == "up"]
     if upward:
@@ -212,7 +212,7 @@ def _metres_of_unit(path: StrPath, source: Any) -> float:
     if source.crs.is_projected and source.crs.linear_units_factor[1] != 1:
         raise DataError(
             f"{path}: expected elevations of a known unit, but its grid is in {source.crs.linear_units_factor[0]} and "
-            "its band has no unit. Say what it is (`gdal_edit.py -units metre`, or `-units ft`)."
+            "its band has no unit. Set the unit (`gdal_edit.py -units metre`, or `-units ft`)."
         )
     return 1.0
 

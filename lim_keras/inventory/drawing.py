@@ -1,4 +1,4 @@
-"""Drawing of landslides: holes are filled, outlines simplified and measured, small and flat landslides left out."""
+"""Fill holes of landslides, simplify and measure their outlines, and leave out small and flat landslides."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 Drawn = tuple[Polygons, Columns]
 """Outlines (n,) in pixels, and columns (n,) of their landslides."""
 
-_TOUCHING = 2**15  # touching landslides from which outlines are simplified before all of them are known
+_TOUCHING = 2**15  # touching landslides that may wait for others before they are simplified
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How outlines are drawn, and where is counted what is left out."""
+    """Options for drawing outlines, and totals that count the landslides that are left out."""
 
     ground: Georeference
     options: InventoryOptions
@@ -67,7 +67,7 @@ class Drawing:
 
 
 def _simplified(drawn: Iterator[Drawn], tolerance_px: float) -> Iterator[Drawn]:
-    """Simplify outlines together with those that they may touch, as soon as these are complete."""
+    """Simplify groups of touching outlines together, as soon as a group is complete."""
     waiting: list[Drawn] = []
     for one in drawn:
         waiting = [_joined([*waiting, one])]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import shapely
 from numpy.typing import NDArray
 
-from lim_keras.inventory.antimeridian import leaves_world, to_degrees
+from lim_keras.inventory.antimeridian import needs_cut, to_degrees
 from lim_keras.raster.georeference import Floats
 
 _DECIMALS, _FIGURES = 7, 10
@@ -38,7 +38,7 @@ def feature_lines(frame: geopandas.GeoDataFrame) -> str | None:
         antimeridian or contain a pole, or rounding makes one invalid.
     """
     degrees = None if frame.crs is None else to_degrees(frame.geometry.to_numpy(), frame.crs.to_wkt())
-    if degrees is None or leaves_world(degrees).any():
+    if degrees is None or needs_cut(degrees).any():
         return None
     kind, points, (ring_ends, polygon_ends) = shapely.to_ragged_array(degrees)
     if (np.abs(points) >= (_SEAM, _POLE)).any():
@@ -99,8 +99,8 @@ def _values(column: pandas.Series) -> pa.Array:
 def _numbers(values: Floats, scale: Floats, form: str) -> pa.Array:
     """Format numbers (n,), rounded to multiples of 1 / `scale`, with at least one decimal; NaN becomes null.
 
-    A number that arrays may round or write otherwise than `form` is formatted alone: one in the middle between two
-    multiples, a very large and a very small one.
+    Numbers for which the array functions may differ from `form` are formatted one by one: those in the middle between
+    two multiples, very large ones and very small ones.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         multiple = values * scale

@@ -57,7 +57,7 @@ def _label(labels: NDArray[np.uint8]) -> tuple[int, Numbers]:
 
 
 def _reach_border(groups: Numbers, box: Box, scene: Box, count: int) -> NDArray[np.bool_]:
-    """Return which groups (count,) of a block may go on in another block."""
+    """Return which groups (count,) of a block may continue in another block."""
     reach = np.zeros(count + 1, np.bool_)
     if box.top > scene.top:
         reach[groups[0]] = True
@@ -84,7 +84,7 @@ def _traced(corners: Corners, pixels: PixelStatistics, chosen: NDArray[np.bool_]
 
 
 class _Unfinished:
-    """Groups that may go on in another block. They are numbered from 1; a group of several blocks has several parts."""
+    """Groups that may continue in another block, numbered from 1; a group in several blocks has several parts."""
 
     def __init__(self, reader: PixelReader) -> None:
         self._reader = reader
@@ -98,7 +98,7 @@ class _Unfinished:
         self._left = np.zeros(0, np.int32)
 
     def skip(self, box: Box) -> None:
-        """Go on after a block without groups."""
+        """Pass a block without groups."""
         self._left = np.zeros(box.height, np.int32)
 
     def add(

@@ -240,15 +240,15 @@ def stream_inventory(
 ) -> Iterator[geopandas.GeoDataFrame]:
     """Make the inventory of a mask: a landslide is a group of landslide pixels that share sides.
 
-    Memory holds blocks of the rasters and a limited number of landslides, but every one whole; and the corners and
-    statistics of landslides that are not finished, see `find_landslides`. If outlines are simplified, it also holds
-    those whose boxes touch, directly or through others.
+    Memory holds blocks of the rasters, a limited number of whole landslides, and the corners and statistics of
+    unfinished landslides (see `find_landslides`). If outlines are simplified, it also holds each group of landslides
+    whose bounding boxes touch.
 
     Args:
         totals: receives the counts.
 
     Yields:
-        Landslides as in `Inventory.frame`, some at a time; at least once, if only without a row.
+        Frames with some landslides each, as in `Inventory.frame`; one frame without rows if there is no landslide.
 
     Raises:
         ConfigError: an option needs a ground sample distance.
@@ -334,7 +334,7 @@ def _check_unknown_slopes(totals: InventoryTotals, options: InventoryOptions, sc
     if totals.unknown_slope:
         warnings.warn(
             f"{options.dem}: has no slope for {totals.unknown_slope} of {totals.landslides} landslides on "
-            f"{scene.path}: it is void or ends below more than {1 - MIN_COVERAGE:.0%} of each. A smallest slope "
+            f"{scene.path}: more than {1 - MIN_COVERAGE:.0%} of each lies in a void or outside. `min_slope_deg` "
             "neither flags nor drops them. Fill the model (`gdal_fillnodata.py`), or give one that covers them.",
             LimKerasWarning,
             stacklevel=3,

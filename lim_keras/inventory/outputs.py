@@ -30,8 +30,7 @@ def write_inventory(inventory: Inventory, path: str | os.PathLike[str], *, layer
 
     An inventory without landslides is written, too; as GeoJSON, it has no columns. GeoJSON is in longitude and latitude
     (RFC 7946), cut at the antimeridian. It is in pixels if the scene has no CRS, and in units of the CRS if that has no
-    longitude and latitude. `layer` is the name of the layer in a GeoPackage, and of the
-    collection in GeoJSON.
+    longitude and latitude. `layer` is the name of the layer in a GeoPackage, and of the collection in GeoJSON.
 
     Raises:
         DataError: the suffix is not .gpkg, .geojson or .parquet, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Statistics over the pixels of landslides: the layers that are read, and what is kept of them."""
+"""Statistics of the pixels of each landslide, by layer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """What is kept of the pixels of n landslides, or of parts of them.
+    """Statistics of the pixels of n landslides, or of parts of landslides.
 
     Attributes:
         first: the first pixel in row order, (n,): row * width of the scene + column.
@@ -146,7 +146,7 @@ class PixelReader:
         self._names = LAYERS if terrain is None else LAYERS + TERRAIN_LAYERS
 
     def none(self) -> PixelStatistics:
-        """Return the pixels of no landslide."""
+        """Return the statistics of no landslide."""
         layers = {name: Statistics.unknown(0) for name in self._names}
         return PixelStatistics(np.zeros(0, np.int64), np.zeros(0, np.bool_), layers)
 
@@ -175,7 +175,7 @@ class PixelReader:
         row, column = np.divmod(places, box.width)
         row, column = row + box.top, column + box.left
         first = np.empty(n, np.int64)
-        first[landslide[::-1]] = (row * self.scene.width + column)[::-1]  # the last of equal indices counts
+        first[landslide[::-1]] = (row * self.scene.width + column)[::-1]  # NumPy keeps the last of equal indices
         outermost = (row == 0) | (column == 0) | (row == self.scene.bottom - 1) | (column == self.scene.right - 1)
         at_edge = np.bincount(landslide[outermost], minlength=n) > 0
         values = self._layers(box, labels, places)

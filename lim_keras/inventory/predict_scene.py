@@ -172,7 +172,11 @@ class _SceneTask:
                 ) from error
         if changed:
             listed = ", ".join(f"{path.name} ({why})" for path, why in changed.items())
-            warnings.warn(f"{self._out}: kept, although not as predicted: {listed}.", LimKerasWarning, stacklevel=3)
+            warnings.warn(
+                f"{self._out}: files that changed after the prediction are kept: {listed}.",
+                LimKerasWarning,
+                stacklevel=3,
+            )
         self._files.remove_work()
         summary = self._files.summary
         files = tuple(self._out / name for name in summary["files"])
@@ -245,7 +249,7 @@ class _SceneTask:
             if not str(error).startswith(drafts):
                 raise
             message = str(error).replace(str(self._files.draft("")), str(self._files.path("")))
-            raise DataError(f"{message} The prediction is kept: the same command goes on from it.") from error
+            raise DataError(f"{message} The prediction is kept: repeat the command to continue.") from error
 
     @contextmanager
     def _recorded_warnings(self) -> Iterator[None]:

@@ -59,12 +59,12 @@ def users_document(path: Path) -> str:
     return "changed since it was written" if has_seal(read_document(path)) else _FOREIGN
 
 
-def is_case_blind(folder: Path) -> bool:
-    """Return whether a folder takes names that differ only in case for the same name."""
+def is_case_insensitive(folder: Path) -> bool:
+    """Return whether names that differ only in case are the same name in a folder."""
     try:
         with tempfile.TemporaryDirectory(prefix=".lim-keras-", dir=folder) as probe:
             return Path(probe).with_name(Path(probe).name.swapcase()).exists()
-    except OSError:  # a full disk, say; what follows raises the error
+    except OSError:  # such as a full disk; the next write raises the error
         return False
 
 
@@ -102,15 +102,15 @@ class ResultFiles:
 
     @cached_property
     def edited(self) -> dict[Path, str]:
-        """Files of the scene's summary that are there, but not as they were written, and why."""
+        """Files of the scene's summary that changed since they were written, and why they are not ours."""
         return self._users([*self.summary.get("files", ()), self.name("summary.json")])
 
     def any_there(self, endings: Iterable[str]) -> bool:
-        """Return whether something lies where results or the working folder belong."""
+        """Return whether a path of a result or of the working folder exists."""
         return any(os.path.lexists(path) for path in (self.work, *map(self.path, endings)))
 
     def clashes(self, names: Sequence[str], inputs: Mapping[tuple[int, int], Path]) -> dict[Path, str]:
-        """Find what must not be replaced by results of these names.
+        """Find paths that results of these names must not replace.
 
         Args:
             inputs: files that the call reads, by device and inode.
@@ -132,7 +132,7 @@ class ResultFiles:
         return found
 
     def _users_work(self) -> dict[Path, str]:
-        """Tell a working folder of ours, which holds a state or is empty, from something of the user's."""
+        """Return the working folder and a reason if it is the user's: ours is empty or holds a state."""
         if not self.work.is_symlink() and not self.work.exists():
             return {}
         if self.work.is_symlink() or not self.work.is_dir():

@@ -16,9 +16,9 @@ from lim_keras.inventory.groups import Landslides
 from lim_keras.inventory.pixels import Indices, PixelStatistics, Statistics
 from lim_keras.inventory.tracing import Numbers, Rings
 
-_RANGE = 2**19  # first pixels of a bucket: what begins in so many consecutive pixels is sorted in memory
-_VERTICES = 2**16  # vertices of landslides that are returned at once
-_IN_MEMORY = 16 * 2**20  # bytes that are kept before a file is made
+_RANGE = 2**19  # pixels of a bucket; landslides that start in a bucket are sorted in memory
+_VERTICES = 2**16  # vertices of the landslides that are returned together
+_IN_MEMORY = 16 * 2**20  # bytes that are held before a file is made
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Spool:
         return np.frombuffer(self._file.read(size), dtype).reshape(shape)
 
     def _merged(self, chunks: Sequence[_Chunk]) -> Iterator[Landslides]:
-        """Merge sorted chunks; each part that is yielded is one range of first pixels."""
+        """Merge sorted chunks, one range of first pixels at a time."""
         first = np.concatenate([chunk.pixels.first for chunk in chunks])
         vertices = np.concatenate([chunk.vertices for chunk in chunks])
         order = np.argsort(first)

@@ -85,7 +85,7 @@ class TerrainReader:
     distance first. Cells are measured on the ellipsoid, row by row, so that a model in degrees needs no warping.
 
     Args:
-        dem: raster of one band; elevations in metres or, if its band or its vertical CRS says so, in feet.
+        dem: raster of one band; elevations in metres or, if its band or its vertical CRS gives that unit, in feet.
         scene: header of a raster on the scene's grid.
 
     Attributes:
@@ -97,7 +97,7 @@ class TerrainReader:
             it does not overlap the scene, or it is in degrees and the scene contains a pole.
 
     Warns (on entry):
-        LimKerasWarning: the model does not cover the scene, or a value that may be an elevation is taken for voids.
+        LimKerasWarning: the model does not cover the scene, or a value that may be an elevation counts as void.
     """
 
     def __init__(self, dem: StrPath, scene: RasterInfo) -> None:
@@ -152,20 +152,20 @@ class TerrainReader:
             ) from error
 
     def _examine(self, reader: RasterReader) -> Values:
-        """Find out what the model's values mean, from those below the scene."""
+        """Determine unit, scale and void value from the model's values below the scene."""
         self._dem = Dem(reader.dataset, Values(1.0, 0.0, 1.0))
         if self._dem.around_pole(self._to_cells(self._scene.box)):
             raise DataError(
-                f"{self._path}: shows no pole, but {self._scene.path} contains one. Warp the elevation model to the "
-                f"scene's CRS (`gdalwarp -t_srs {self._ground.crs}`)."
+                f"{self._path}: expected an elevation model in a polar CRS, because {self._scene.path} holds a pole. "
+                f"Received: {reader.info.crs}. Warp it to the scene's CRS (`gdalwarp -t_srs {self._ground.crs}`)."
             )
         below = self._cells_below(self._scene.box)
         values = examine(self._path, reader, [] if below is None else self._dem.pieces(below))
         self.same = values.same if values.void is None else None
-        if values.surprising_void:
+        if values.is_void_ambiguous:
             reason = "is far from all other elevations" if values.same != 0 else "is the only elevation"
             warnings.warn(
-                f"{self._path}: {values.void:g} {reason} of {self._scene.path}, so it is taken for no data. Say so in "
+                f"{self._path}: {values.void:g} {reason} of {self._scene.path}, so it counts as no data. Declare it in "
                 f"the file (`gdal_edit.py -a_nodata {values.void:g}`).",
                 LimKerasWarning,
                 stacklevel=5,
@@ -217,7 +217,7 @@ class TerrainReader:
 
     @cached_property
     def _along_dem(self) -> bool:
-        """Whether x of the scene and x of the model count in the same way, so that both may be beyond 180 degrees."""
+        """Whether x has the same meaning in scene and model, so that both may be beyond 180 degrees."""
         scene, model = CRS.from_user_input(self._ground.crs), horizontal_crs(self._dem.crs)
         return bool(scene.is_geographic and model.is_geographic) or same_crs(self._ground.crs, model.to_wkt())
 
@@ -255,6 +255,6 @@ def _uncovered(outline: Floats, dem: Dem) -> float:
     if not np.isfinite(outline).all():
         return 1.0
     scene: Any = shapely.make_valid(shapely.Polygon(outline))
-    beyond = dem.width if dem.goes_round else 0
+    beyond = dem.width if dem.is_global else 0
     model = shapely.box(-beyond, 0, dem.width + beyond, dem.height)
     return float(1 - scene.intersection(model).area / scene.area) if scene.area else 1.0

@@ -1,4 +1,4 @@
-"""Outlines of groups of pixels: corners of a mask, and the rings through them."""
+"""Trace outlines of groups of pixels: find the corners in a mask, and link them to rings."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Rings:
 
 
 def ragged(sizes: NDArray[np.integer], chosen: Integers) -> Integers:
-    """Return the indices of the elements of chosen lists, whose elements lie one after the other."""
+    """Return the indices of all elements of chosen lists in an array of lists of the given sizes, one after another."""
     starts = np.cumsum(sizes, dtype=np.int64) - sizes
     length = sizes[chosen]
     ends = np.cumsum(length, dtype=np.int64)
@@ -126,8 +126,8 @@ def trace_rings(corners: Corners, count: int) -> tuple[Rings, Integers]:
 
     Outlines are in row order of the groups' first pixels. A ring starts at its uppermost, then leftmost corner; the
     rings of an outline are in row order of their starts. Outer rings run down first, holes to the right. Pixels of a
-    group that share a corner, but no side, are linked there, so that the outline is a valid polygon. That is the
-    polygon of GDAL's two-arm algorithm, vertex by vertex.
+    group that share a corner, but no side, are linked there, so that the outline is a valid polygon. The vertices
+    equal those of GDAL's two-arm algorithm.
 
     Returns:
         The outlines, and the group of each.
@@ -152,12 +152,12 @@ def trace_rings(corners: Corners, count: int) -> tuple[Rings, Integers]:
 
 
 def _link(corners: Corners) -> tuple[Numbers, Corners]:
-    """Sort corners row by row, and find the next corner of each; the group lies on the left of the way there."""
+    """Sort corners row by row, and find the next corner of each; the group lies on the left of each edge."""
     position = _key(corners.row, corners.column, corners.right)
     order = np.argsort(position)
     corners = corners.take(order, np.arange(int(corners.group.max()) + 1, dtype=np.int32))
     position = position[order] >> 1
-    # Two corners at one point: pixels of one group that share a corner only. Each edge goes on around the outside.
+    # Two corners at one point: pixels of one group that share only a corner. Each edge continues on the outside.
     twins = np.flatnonzero((position[1:] == position[:-1]) & (corners.group[1:] == corners.group[:-1]))
     down, reflex = corners.down.copy(), corners.reflex.copy()
     down[twins], down[twins + 1] = down[twins + 1], down[twins].copy()

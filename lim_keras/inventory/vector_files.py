@@ -1,4 +1,4 @@
-"""Write inventories as GeoPackage, GeoJSON and GeoParquet, with a part of the landslides in memory at a time."""
+"""Write inventories as GeoPackage, GeoJSON and GeoParquet, batch by batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lim_keras import __version__
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file
 from lim_keras.inference.maps import Background
-from lim_keras.inventory.antimeridian import cut_at_antimeridian, leaves_world, to_degrees
+from lim_keras.inventory.antimeridian import cut_at_antimeridian, needs_cut, to_degrees
 from lim_keras.inventory.geojson import COLLECTION_END, collection_start, feature_lines
 from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
 from lim_keras.raster.georeference import Georeference
@@ -79,7 +79,7 @@ def _check_of(writer: _Writer, rows: Callable[[], int]) -> Callable[[Path], None
 def _write(
     batches: Iterator[Frame], writers: Sequence[_Writer], stack: ExitStack, again: Callable[[], Iterator[Frame]]
 ) -> None:
-    """Write all batches; GDAL pulls those of a GeoPackage, and the others get them on the way.
+    """Write all batches. GDAL pulls the batches of a GeoPackage; the other files get each batch as it passes.
 
     again: returns the same landslides once more, if there is no GeoPackage.
     """
@@ -177,7 +177,7 @@ class _GeoPackage(_Writer):
         def caught() -> Iterator[Frame]:
             try:
                 yield from batches
-            except BaseException as error:  # GDAL would show it as an error of its own
+            except BaseException as error:  # GDAL would replace it by an error of its own
                 raised.append(error)
                 raise
 
@@ -333,7 +333,7 @@ def _write_geojson(frames: Iterator[Frame], path: Path, layer: str) -> None:
     def converted() -> Iterator[Frame]:
         for frame in itertools.chain([first], frames):
             degrees = to_degrees(frame.geometry.to_numpy(), crs) if known else None
-            shapes = frame.geometry if degrees is None else cut_at_antimeridian(degrees, leaves_world(degrees))
+            shapes = frame.geometry if degrees is None else cut_at_antimeridian(degrees, needs_cut(degrees))
             yield frame.drop(columns="geometry").set_geometry(np.asarray(shapes), crs="OGC:CRS84" if known else None)
 
     options = {"RFC7946": "YES" if known else "NO", "SIGNIFICANT_FIGURES": "10"}

@@ -28,7 +28,7 @@ VECTOR_ERRORS = (
     pyogrio.errors.GeometryError,
     CPLE_BaseError,
 )
-"""Errors that pyogrio raises. Those of GDAL that it does not convert have a family of their own."""
+"""Errors of pyogrio, and errors of GDAL that pyogrio does not convert."""
 
 _INDEXES = "SELECT table_name FROM gpkg_extensions WHERE extension_name = 'gpkg_rtree_index'"
 
@@ -42,8 +42,7 @@ _UNREADABLE = "what was written cannot be read again"
 def verify_vector(path: Path, count: int | None = None) -> None:
     """Check that a GeoPackage, GeoJSON or GeoParquet file can be read to its end.
 
-    With `count`, also check that it holds that number of features and, in a GeoPackage, their spatial index, if GDAL
-    makes one: it does so last.
+    With `count`, also check the number of features and, in a GeoPackage, the spatial index, which GDAL writes last.
 
     Raises:
         OSError: the file cannot be read, or lacks something.
@@ -80,7 +79,7 @@ def _count_in_geopackage(path: Path) -> int:
 
 @cache
 def _gdal_makes_indexes() -> bool:
-    """Return whether GDAL makes spatial indexes here: the SQLite of TensorFlow, loaded first, has none."""
+    """Return whether GDAL can make spatial indexes; it cannot if TensorFlow loaded its own SQLite first."""
     memory, point = BytesIO(), np.array([shapely.to_wkb(shapely.Point(0, 0))], object)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # there is no CRS

@@ -111,10 +111,10 @@ def _check_marks(marks: Array, path: Path) -> None:
     if marks.min() == marks.max() > 0:
         return
     raise DataError(
-        f"{path}: the mask has transparent or masked pixels, so its shape may lie in them. Expected landslide as 255 "
-        "and background as 0 in one band, without alpha. If the opaque pixels are the landslides, save alpha as the "
-        f"mask (`gdal_translate -b mask {path} {path.stem}_alpha.tif`); if the transparent pixels have no label, set "
-        'ignore "nodata" in tiles.csv.'
+        f"{path}: the mask has transparent or masked pixels, and the landslides may be drawn in them. Expected "
+        "landslide as 255 and background as 0 in one band, without alpha. If the opaque pixels are landslides, save "
+        f"alpha as the mask (`gdal_translate -b mask {path} {path.stem}_alpha.tif`); if the transparent pixels have no "
+        'label, set ignore "nodata" in tiles.csv.'
     )
 
 

@@ -72,7 +72,7 @@ class Validity:
         return any(value is not None for value in self.nodata)
 
     @property
-    def has_likely_values(self) -> bool:
+    def has_ambiguous_values(self) -> bool:
         """True if a nodata value may also be the value of dark or saturated ground."""
         return not self.floats and any(value is not None and (value == 0 or value in _LARGEST) for value in self.nodata)
 

@@ -19,7 +19,7 @@ from lim_keras.raster.georeference import Floats, Georeference, apply, inverse
 SMALL_PX = 10
 """Size, pixels of the picture, below which a landslide gets a ring instead of an outline."""
 
-_MOST_RINGS = 20_000  # from more on, rings that cover each other are left out
+_MOST_RINGS = 20_000  # above this number, rings that cover each other are left out
 _CELL_PX = 6  # size of the cells that show one ring each
 _SIMPLER_PX = 0.4  # tolerance of simplified outlines, pixels of the picture
 _BATCH = 2**13

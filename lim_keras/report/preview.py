@@ -50,7 +50,7 @@ class _View:
 
     @property
     def north_up(self) -> bool:
-        """Whether north is the upward direction of the picture, which it is not in most of a polar CRS."""
+        """Whether north is up in the picture; in a polar CRS it is mostly not."""
         a, b, _, d, e, _ = self.georeference.transform[:6]
         if self.georeference.to_degrees is None or not (b == d == 0 and a > 0 > e):
             return False

@@ -55,7 +55,7 @@ class Sources:
         """
         start = "" if start_from is None else bundle_digest(BundleInfo.read(Path(start_from)))
         taught = "" if teacher is None else bundle_digest(BundleInfo.read(Path(teacher)))
-        # A warm start sets all weights, so that the encoder's own weights are not read.
+        # A warm start sets all weights, so the encoder weights are not read.
         return cls("" if start else _encoder_digest(encoder_weights or config.model.encoder_weights), start, taught)
 
     def differing(self, before: Sources) -> list[str]:
@@ -119,7 +119,7 @@ class RunRecord:
         changed = [name for name, digest in self.files.items() if not is_ours(folder / name, [digest])]
         if changed:
             raise TrainingError(
-                f"{folder}: {', '.join(changed)} changed since the run began. Put back what was there, or give another "
+                f"{folder}: {', '.join(changed)} changed since the run began. Restore what was there, or give another "
                 "folder as `run`."
             )
 
@@ -141,7 +141,7 @@ class RunRecord:
         if changes:
             raise TrainingError(
                 f"{folder} holds a run on other tiles. Changed since it began: {_listed(changes)}. Give another "
-                "folder as `run`, or put the tiles back."
+                "folder as `run`, or restore the tiles."
             )
 
 

@@ -105,7 +105,7 @@ class Run:
             tiles.subset([name for name in tiles.ids if folds.get(name) != TEST]), config.seed
         )
         make_folder(folder, "run")
-        for name in () if begun is None else begun.files:  # of a call that was killed while it began
+        for name in () if begun is None else begun.files:  # left by a call that was killed at its start
             (folder / name).unlink(missing_ok=True)
         texts = {
             CONFIG: config.to_yaml(),
@@ -221,7 +221,7 @@ def _adopt(folder: Path, present: RunRecord) -> None:
     """Record the files of a run of an earlier version, which kept no record."""
     warnings.warn(
         f"{folder}: the run was begun by an earlier version, which did not record the contents of tiles. Changes of "
-        "tiles since then are not noticed; later ones are.",
+        "tiles until now cannot be found; later changes will be.",
         LimKerasWarning,
         stacklevel=4,
     )

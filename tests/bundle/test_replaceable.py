@@ -50,7 +50,7 @@ def test_one_error_names_all_files_of_the_user(bundle: Path) -> None:
         ("link", "a link"),
     ):
         assert f"{name} ({why})" in said
-    assert "model.json" not in said and said.endswith("Rename or move it, or give another folder as `export`.")
+    assert "model.json" not in said and said.endswith("Move or rename them, or give another folder as `export`.")
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
 
 

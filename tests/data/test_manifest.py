@@ -95,7 +95,7 @@ def test_decode_false_reads_headers_and_decodes_tiles_without_counts(folder, tmp
     with pytest.raises(DataError, match=r"masks/t_0\.png"):
         read_tiles(folder, decode=False)
     shutil.copy(folder / "images" / "t_2.png", folder / "images" / "t_1.png")
-    with pytest.raises(DataError, match="manifest says height 17, its files hold 18"):
+    with pytest.raises(DataError, match="manifest says height 17, but the files have 18"):
         read_tiles(far, decode=False)
 
 
@@ -145,8 +145,11 @@ def test_manifest_that_cannot_be_written(folder):
             ["tile_id,image,width", "a,images/t_0.png,1.5"],
             "Input should be a valid integer.* in the column `width`. Received '1.5'",
         ),
-        (["tile_id,image,width", "a,images/t_0.png,19"], "the manifest says width 19, its files hold 18"),
-        (["tile_id,image,mask,landslide_px", "a,images/t_0.png,masks/t_0.png,3"], "landslide_px 3, its files hold 20"),
+        (["tile_id,image,width", "a,images/t_0.png,19"], "the manifest says width 19, but the files have 18"),
+        (
+            ["tile_id,image,mask,landslide_px", "a,images/t_0.png,masks/t_0.png,3"],
+            "landslide_px 3, but the files have 20",
+        ),
         (["tile_id,image,kind", "a,images/t_0.png,landslide"], "its mask is missing: a tile of kind landslide"),
         (["tile_id,image", "a,images/none.png"], r"none\.png: cannot be opened \(No such file"),
         (["tile_id,image,mask", "a,images/t_0.png,masks/none.png"], r"masks.none\.png: cannot be opened"),

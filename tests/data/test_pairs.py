@@ -169,7 +169,7 @@ def test_a_mask_lies_where_its_image_lies(tmp_path: Path, place: dict[str, Any],
     if not refused:
         assert (read_pair(tmp_path / "a.tif", tmp_path / "m.tif", "")[1] == LABELS).all()
         return
-    with pytest.raises(DataError, match=r"m\.tif: the mask lies elsewhere than its image"):
+    with pytest.raises(DataError, match=r"m\.tif: the mask does not lie on its image"):
         read_pair(tmp_path / "a.tif", tmp_path / "m.tif", "")
 
 

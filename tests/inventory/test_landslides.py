@@ -166,7 +166,7 @@ def test_a_void_model_is_said_of_the_landslides_that_are_kept(write_mask, mask, 
     heights[16, 23:] = 501  # north of the scene
     transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
     dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform, nodata=-9999)
-    with pytest.warns(LimKerasWarning, match=r"has no slope for 1 of 3 landslides on valley.tif: it is void"):
+    with pytest.warns(LimKerasWarning, match=r"has no slope for 1 of 3 landslides on valley.tif: more than 50%"):
         found = make_inventory(
             write_mask(mask), options=InventoryOptions(dem=dem, min_area_m2=2), scene=Path("valley.tif")
         )
@@ -184,7 +184,7 @@ def test_a_slope_from_a_small_part_of_a_landslide_is_unknown(write_mask, mask, t
     transform = Affine(1, 0, 500_000 - 10, 0, -1, 3_000_000 + 10)
     dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform)
     options = {"dem": dem, "min_slope_deg": 18}
-    with pytest.warns(LimKerasWarning, match=r"it is void or ends below more than 50% of each"):
+    with pytest.warns(LimKerasWarning, match=r"more than 50% of each lies in a void or outside"):
         found = make_inventory(write_mask(mask), options=InventoryOptions(**options))
         kept = make_inventory(write_mask(mask), options=InventoryOptions(**options, drop_flat=True))
     first = found.frame.iloc[0]

@@ -387,7 +387,7 @@ def test_a_virtual_raster_is_mapped_to_the_end(write: Write, tmp_path: Path) -> 
 def test_a_folder_where_a_file_belongs(write: Write, tmp_path: Path, blocked: str) -> None:
     scene, model = write("s.tif", meadow()), Bright()
     (tmp_path / "out" / f"s_{blocked}" / "kept").mkdir(parents=True)
-    with pytest.raises(DataError, match=rf": s_{blocked} \(a folder\)\. Nothing was replaced\. Rename or move it"):
+    with pytest.raises(DataError, match=rf": s_{blocked} \(a folder\)\. Nothing was replaced\. Move or rename them"):
         predict_scenes(model, [write("t.tif", meadow()), scene], tmp_path / "out")
     assert model.shapes == [] and [path.name for path in (tmp_path / "out").iterdir()] == [f"s_{blocked}"]
     (tmp_path / "out" / f"s_{blocked}").rename(tmp_path / "mine")

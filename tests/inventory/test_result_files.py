@@ -88,8 +88,8 @@ def test_names_that_differ_only_in_case(
     (tmp_path / "other").mkdir()
     other = write("other/A.tif", meadow(64, 64))
     assert len(predict_scenes(Bright(), [small, other], tmp_path / "out").predictions) == 2
-    monkeypatch.setattr(batch, "is_case_blind", lambda folder: True)
-    with pytest.raises(DataError, match=rf"{other} and {small}: .* does not tell upper from lower case"):
+    monkeypatch.setattr(batch, "is_case_insensitive", lambda folder: True)
+    with pytest.raises(DataError, match=rf"{other} and {small}: .* ignores upper and lower case"):
         predict_scenes(Bright(), [small, other], tmp_path / "blind")
 
 
@@ -100,7 +100,7 @@ def test_edited_results_stay_and_are_named(small: Path, tmp_path: Path) -> None:
         (out / name).write_text((out / name).read_text().replace("landslides", "slides", 1))
     before = contents(out)
     listed = r"a_inventory\.qml \(changed since it was written\), a_summary\.json \(changed since it was written\)\."
-    with pytest.warns(LimKerasWarning, match=rf"out: kept, although not as predicted: {listed}"):
+    with pytest.warns(LimKerasWarning, match=rf"out: files that changed after the prediction are kept: {listed}"):
         assert predict_scene(model, small, out).was_there
     with pytest.raises(DataError, match=f"since: {listed} Nothing was replaced"):
         predict_scene(model, small, out, OTHER)
@@ -112,7 +112,7 @@ def test_an_edited_summary_of_all_stays(small: Path, tmp_path: Path) -> None:
     predict_scenes(Bright(), [small], out)
     edited = (out / "summary.json").read_text().replace('"scenes": 1', '"scenes": 2')
     (out / "summary.json").write_text(edited)
-    with pytest.warns(LimKerasWarning, match=r"summary\.json: kept as it is \(changed since it was written\)"):
+    with pytest.warns(LimKerasWarning, match=r"summary\.json: not replaced \(changed since it was written\)"):
         assert predict_scenes(Bright(), [small], out).predictions[0].was_there
     with pytest.raises(DataError, match=r"since: summary\.json \(changed since it was written\)"):
         predict_scenes(Bright(), [small], out, OTHER)
@@ -183,7 +183,8 @@ def test_a_full_disk_stops_one_scene_and_keeps_its_work(write: Write, small: Pat
     assert "out/.large.lim-keras.partial: cannot be written (File too large)" in result.failures[large]
     with largest_file(490_000):  # its polygons take more
         result = predict_scenes(model, [large, small], out, options)
-    assert len(model.shapes) == 1 and "The prediction is kept: the same command goes on" in result.failures[large]
+    assert len(model.shapes) == 1
+    assert "The prediction is kept: repeat the command to continue." in result.failures[large]
     assert result.failures[large].startswith(f"{out}/large_inventory.gpkg: cannot be written (")
     assert not [path for path in out.iterdir() if path.name.startswith("large")]
     assert predict_scenes(model, [large, small], out, options).failures == {} and len(model.shapes) == 1

@@ -218,7 +218,7 @@ def test_files_of_a_run_that_the_user_edited(run, name):
     path = run().folder / name
     path.write_text(path.read_text() + "\n")
     edited = path.read_bytes()
-    with pytest.raises(TrainingError, match=f"{name} changed since the run began. Put back what was there, or give"):
+    with pytest.raises(TrainingError, match=f"{name} changed since the run began. Restore what was there, or give"):
         run()
     assert path.read_bytes() == edited
 
