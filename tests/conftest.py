@@ -127,7 +127,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _leave_out_faults(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the fault harness but for its sample, unless `-m` names it."""
+    """Deselect the fault harness except for its sample, unless `-m` names it."""
     if "faults" in config.option.markexpr:
         return
     left_out = [

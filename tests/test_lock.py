@@ -99,7 +99,7 @@ def test_many_threads_hold_it_one_after_the_other(tmp_path: Path, monkeypatch: p
     assert len(most) == 60 and max(most) == 1 and list(tmp_path.iterdir()) == []
 
 
-def test_what_a_lock_of_a_dead_call_holds_does_not_matter(tmp_path: Path) -> None:
+def test_the_content_of_a_left_lock_file_is_ignored(tmp_path: Path) -> None:
     for content in (b"", b"{", b"\xff" * 5000, b'{"process": 1}'):
         (tmp_path / ".lim-keras.lock").write_bytes(content)
         with folder_lock(tmp_path):

@@ -144,7 +144,7 @@ def test_an_orientation_of_the_mask_alone_is_refused_and_a_common_one_is_read(tm
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x01", b"Exif\0\0junk junk junk"])
-def test_metadata_that_cannot_be_read_turn_nothing(tmp_path: Path, exif: bytes) -> None:
+def test_unreadable_metadata_do_not_turn_the_pixels(tmp_path: Path, exif: bytes) -> None:
     picture(RGB, exif=exif)(tmp_path / "a.jpg")
     picture(LABELS)(tmp_path / "m.png")
     assert (read_pair(tmp_path / "a.jpg", tmp_path / "m.png", "")[1] == LABELS).all()
@@ -184,7 +184,7 @@ def test_labels_that_jpeg_has_changed_are_refused(tmp_path: Path) -> None:
         read_pair(tmp_path / "a.png", tmp_path / "m.png", "")
 
 
-def test_the_cure_of_a_value_that_is_not_known_fits_it(tmp_path: Path) -> None:
+def test_the_advice_fits_the_unknown_value(tmp_path: Path) -> None:
     write_raster(tmp_path / "a.tif", RGB, **PLACE)
     values = np.where(ABSENT, np.nan, LABELS).astype(np.float32)
     for nodata in (None, np.nan):

@@ -143,7 +143,7 @@ def test_several_layers(like: RasterInfo, tmp_path: Path) -> None:
 # Geometries.
 
 
-def test_what_does_not_count_is_counted(like: RasterInfo, tmp_path: Path) -> None:
+def test_geometries_that_do_not_count_are_reported(like: RasterInfo, tmp_path: Path) -> None:
     corner = Point(EAST + 1, NORTH - 1)
     line = LineString([(EAST, NORTH), (EAST + 9, NORTH)])
     flat = Polygon([(EAST, NORTH), (EAST + 20, NORTH), (EAST + 10, NORTH), (EAST, NORTH)])
@@ -295,7 +295,7 @@ def test_a_palette_that_shows_0_as_white_is_refused(like: RasterInfo, tmp_path: 
         ("a.jpg", {"quality": 100}, "is compressed as JPEG, which changes labels"),
     ],
 )
-def test_label_rasters_that_are_not_what_they_show(
+def test_ambiguous_label_rasters(
     name: str, options: dict[str, Any], message: str, like: RasterInfo, tmp_path: Path
 ) -> None:
     Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / name, **options)

@@ -147,7 +147,7 @@ def differences(found: Path, twins: tuple[Path, Path]) -> list[str]:
     File names must be equal. A file that is equal in both twins must have these bytes. In tables and JSON files, values
     that are equal in both twins must be found; values that differ between the twins (paths) may differ, and times,
     sizes and hashes of files that hold times always may. The bytes of a graph (.pb) are not compared, because a resumed
-    training numbers its functions otherwise; those of its weights are.
+    training numbers its functions differently; the bytes of its weights are compared.
     """
     names, expected = set(final_files(found)), set(final_files(twins[0]))
     problems = [f"{name}: missing" for name in sorted(expected - names)]

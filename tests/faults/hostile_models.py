@@ -93,7 +93,7 @@ def _called(tf: Any, image: Any) -> Any:
 
 
 def _huge(tf: Any, image: Any) -> Any:
-    """Allocate terabytes, of a size that only a run shows."""
+    """Allocate terabytes; the size is known only when the graph runs."""
     side = tf.shape(image)[1] * 2**14
     return tf.cumsum(tf.ones((side, side)))
 

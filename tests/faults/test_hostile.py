@@ -50,7 +50,7 @@ def assets(trained: Path) -> Assets:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder between two others, with files that belong to nobody here."""
+    """A folder between two others, with files that no call may change."""
     for folder in (tmp_path, tmp_path / "user" / "work", tmp_path / "user"):
         folder.mkdir(exist_ok=True, parents=True)
         (folder / "notes.txt").write_text("the user's own")

@@ -179,7 +179,7 @@ def test_a_small_scene_in_degrees_near_a_pole_is_not_turned(write: Write) -> Non
     assert grid.crs == "EPSG:4326" and (grid.width, grid.height) == pytest.approx((97, 1117), abs=1)
 
 
-def test_pixels_that_are_not_square_are_said_and_warped(write: Write) -> None:
+def test_pixels_that_are_not_square_are_reported_and_warped(write: Write) -> None:
     # 1e-5 degrees at 60 N: 0.558 m across, 1.114 m down, and 0.79 m as the side of a square, near 0.8 m of training.
     place = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 20, 0, -1e-5, 60.0005)}
     info = read_info(write("s.tif", np.zeros((100, 200, 3), np.uint8), **place))

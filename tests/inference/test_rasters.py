@@ -143,7 +143,7 @@ def test_a_strict_validator_accepts_every_size(size: tuple[int, int], tmp_path: 
 
 
 @pytest.mark.parametrize("missing", [1, 100, 9000, 60_000, 300_000])
-def test_a_file_that_lost_its_end_is_no_result(write: Write, tmp_path: Path, missing: int) -> None:
+def test_a_truncated_file_is_no_result(write: Write, tmp_path: Path, missing: int) -> None:
     rng = np.random.default_rng(0)
     scene = write("scene.tif", np.zeros((600, 700, 3), np.uint8))
     maps = made(tmp_path / "maps", scene, rng.random((600, 700)), np.ones((600, 700), bool))

@@ -80,7 +80,7 @@ def test_numbers_are_those_of_gdal(tmp_path, value):
         ("EPSG:4326", Polygon([(0, 0), (1, 1.0000000001e-7), (2, 2e-7), (1, 1e-7)])),
     ],
 )
-def test_gdal_formats_what_may_have_to_be_cut_or_repaired(crs, shape):
+def test_gdal_formats_polygons_that_may_have_to_be_cut_or_repaired(crs, shape):
     assert feature_lines(geopandas.GeoDataFrame(geometry=[shape], crs=crs)) is None
 
 
@@ -109,7 +109,7 @@ def test_batches_of_any_size_give_the_same_landslides(tmp_path, monkeypatch, suf
     assert not list(tmp_path.glob(".*"))
 
 
-def test_an_error_while_landslides_are_made_is_that_error(tmp_path):
+def test_an_error_while_landslides_are_made_is_raised_unchanged(tmp_path):
     def broken():
         yield noise("EPSG:32648", 500_000, 3_000_000, 0.8)
         raise KeyError("slope")

@@ -196,7 +196,7 @@ def test_a_slope_from_a_small_part_of_a_landslide_is_unknown(write_mask, mask, t
 
 
 @pytest.mark.filterwarnings("default::lim_keras.errors.LimKerasWarning")
-def test_a_model_without_relief_is_said(write_mask, mask, tmp_path):
+def test_a_model_without_relief_is_reported(write_mask, mask, tmp_path):
     transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)
     dem = write_raster(tmp_path / "dem.tif", np.full((60, 60), 7, np.int16), crs=UTM, transform=transform)
     with pytest.warns(LimKerasWarning, match=r"dem.tif: all of its elevations on .*mask.tif are 7 m"):

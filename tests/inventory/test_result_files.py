@@ -136,7 +136,7 @@ def test_a_damaged_file_was_not_there_already(small: Path, tmp_path: Path, name:
     assert path.read_bytes() == whole or name == "stac.json"
 
 
-def test_copies_of_an_earlier_call_go_if_they_are_unchanged(small: Path, tmp_path: Path) -> None:
+def test_unchanged_copies_of_an_earlier_call_are_deleted(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     predict_scene(Bright(), small, out, GEOJSON)
     predict_scene(Bright(), small, out, OTHER)

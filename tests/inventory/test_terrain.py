@@ -272,7 +272,7 @@ def test_a_value_far_from_all_others_is_taken_for_voids_with_a_warning(tmp_path,
     np.testing.assert_allclose(terrain.slope[~unknown], 26.5651, atol=0.05)
 
 
-def test_the_sea_is_no_void(tmp_path, scene):
+def test_the_sea_does_not_count_as_void(tmp_path, scene):
     # A beach: 0 m in the west, rising by 1 in 2 from there on.
     heights = np.tile(np.maximum(np.arange(30) - 13, 0) * 15, (30, 1)).astype(np.float32)
     dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=at(X - 300, Y + 300, 30))
@@ -388,16 +388,16 @@ def test_dem_in_the_local_crs_of_the_scene(tmp_path):
 FIJI = {"crs": "EPSG:32760", "transform": Affine(10, 0, 819_000, 0, -10, 8_118_000)}  # 200 x 160 pixels around 180 E
 
 
-def hillside(crs, longitudes, latitudes, step, spoken=0.0):
-    """A plane in degrees that rises by 20 degrees to the east; `spoken`: what the file adds to its longitudes."""
+def hillside(crs, longitudes, latitudes, step, written_turn=0.0):
+    """A plane in degrees that rises by 20 degrees to the east; `written_turn`: added to the longitudes of its file."""
     columns = np.arange(round((longitudes[1] - longitudes[0]) / step)) + 0.5
     rows = np.arange(round((latitudes[1] - latitudes[0]) / step))
     east = (columns * step + longitudes[0] - 180) * 106_487.7  # metres a degree at 17 S (Snyder 1987)
     heights = np.tile(500 + np.tan(np.radians(20)) * east, (len(rows), 1)).astype(np.float32)
-    return heights, {"crs": crs, "transform": at(longitudes[0] + spoken, latitudes[1], step)}
+    return heights, {"crs": crs, "transform": at(longitudes[0] + written_turn, latitudes[1], step)}
 
 
-@pytest.mark.parametrize("spoken", [0.0, -360.0])
+@pytest.mark.parametrize("written_turn", [0.0, -360.0])
 @pytest.mark.parametrize(
     "place",
     [
@@ -408,9 +408,9 @@ def hillside(crs, longitudes, latitudes, step, spoken=0.0):
         {"crs": "EPSG:4269", "transform": Affine(1e-4, 0, -180.01, 0, -1e-4, -16.99)},
     ],
 )
-def test_dem_in_degrees_across_the_antimeridian(tmp_path, place, spoken):
+def test_dem_in_degrees_across_the_antimeridian(tmp_path, place, written_turn):
     scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), **place))
-    heights, where = hillside("EPSG:4326", (179.9, 180.1), (-17.1, -16.9), 5e-4, spoken)
+    heights, where = hillside("EPSG:4326", (179.9, 180.1), (-17.1, -16.9), 5e-4, written_turn)
     dem = write_raster(tmp_path / "dem.tif", heights, **where)
     terrain = read(dem, scene)
     np.testing.assert_allclose(terrain.slope, 20, atol=0.1)
@@ -434,8 +434,8 @@ def test_dem_in_web_mercator_across_the_antimeridian(tmp_path, place, west):
 
 def test_dem_on_one_side_of_the_antimeridian(tmp_path):
     scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((160, 200), np.uint8), **FIJI))
-    for longitudes, spoken in (((179.9, 180.0), 0.0), ((180.0, 180.1), -360.0)):
-        heights, where = hillside("EPSG:4326", longitudes, (-17.1, -16.9), 5e-4, spoken)
+    for longitudes, written_turn in (((179.9, 180.0), 0.0), ((180.0, 180.1), -360.0)):
+        heights, where = hillside("EPSG:4326", longitudes, (-17.1, -16.9), 5e-4, written_turn)
         dem = write_raster(tmp_path / "dem.tif", heights, **where)
         with pytest.warns(LimKerasWarning, match="does not cover"), TerrainReader(dem, scene) as terrain:
             slope = terrain.read(scene.box).slope

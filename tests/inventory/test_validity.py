@@ -80,7 +80,7 @@ def test_nodata_in_one_band(write: Write, tmp_path: Path) -> None:
     assert (rule["nodata_values"], rule["partly_nodata_pixels"]) == ([-9999.0] * 3, 60_000)
 
 
-def test_dark_pixels_are_counted_and_said(write: Write, tmp_path: Path) -> None:
+def test_dark_pixels_are_counted_and_reported(write: Write, tmp_path: Path) -> None:
     image = meadow()
     image[:, LEFT] = 0
     image[20:30, 300:320, 2] = 0  # 200 dark pixels of 60,000
@@ -118,7 +118,7 @@ def test_near_infrared_that_is_tagged_as_alpha(write: Write, tmp_path: Path) -> 
                 module.check_validity(reader)
 
 
-def test_pages_are_said(write: Write, tmp_path: Path) -> None:
+def test_pages_are_reported(write: Write, tmp_path: Path) -> None:
     scene = write("pages.tif", meadow())
     write("pages.tif", 255 - meadow(), APPEND_SUBDATASET="YES")
     with pytest.warns(

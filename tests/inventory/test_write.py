@@ -132,7 +132,7 @@ def test_other_endings_and_missing_folders(tmp_path, inventory):
 
 @pytest.mark.parametrize("missing", [3, 1000])
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
-def test_a_file_that_lost_its_end_is_no_result(tmp_path, inventory, suffix, missing):
+def test_a_truncated_file_is_no_result(tmp_path, inventory, suffix, missing):
     whole = write_inventory(inventory, tmp_path / f"a{suffix}")
     refused = pytest.raises(DataError, match=rf"b\{suffix}: cannot be written \(.*\)\. Free disk space")
     with largest_file(whole.stat().st_size - missing), refused as error:
@@ -143,7 +143,7 @@ def test_a_file_that_lost_its_end_is_no_result(tmp_path, inventory, suffix, miss
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
-def test_polygons_that_got_lost_are_noticed(tmp_path, inventory, nothing, suffix):
+def test_lost_polygons_are_noticed(tmp_path, inventory, nothing, suffix):
     verify_vector(write_inventory(inventory, tmp_path / f"a{suffix}"), 2)
     with pytest.raises(OSError, match="does not hold what was written"):
         verify_vector(write_inventory(nothing, tmp_path / f"b{suffix}"), 2)

@@ -63,14 +63,16 @@ def tiff(*bands: np.ndarray, kinds: tuple[ColorInterp, ...] = (), colours: dict[
         ("inner.tif", lambda path: write_raster(path, WHITE, valid=SHAPE > 0, **PLACE)),
     ],
 )
-def test_a_shape_in_alpha_is_refused_unless_it_marks_what_has_no_label(tmp_path: Path, name: str, save: Save) -> None:
+def test_a_shape_in_alpha_is_refused_unless_it_marks_pixels_without_a_label(
+    tmp_path: Path, name: str, save: Save
+) -> None:
     save(tmp_path / name)
     with pytest.raises(DataError, match=rf"{name}: the mask has transparent or masked pixels.* ignore \"nodata\""):
         read_labels(tmp_path / name)
     assert read_labels(tmp_path / name, marked=True).shape == SHAPE.shape
 
 
-def test_alpha_that_is_one_value_is_no_shape(tmp_path: Path) -> None:
+def test_constant_alpha_is_ignored(tmp_path: Path) -> None:
     for alpha in (255, 9):
         layers(*[SHAPE * 255] * 3, np.full_like(SHAPE, alpha))(tmp_path / "a.png")
         assert read_labels(tmp_path / "a.png").tolist() == (SHAPE * 255).tolist()
@@ -125,7 +127,7 @@ def test_only_one_page_is_a_mask(tmp_path: Path) -> None:
             read_labels(tmp_path / name)
 
 
-def test_jpeg_is_told_by_compression(tmp_path: Path) -> None:
+def test_jpeg_is_recognized_by_its_compression(tmp_path: Path) -> None:
     large = np.kron(SHAPE, np.ones((16, 16), np.uint8))
     Image.fromarray(large).save(tmp_path / "a.png", format="JPEG")
     write_raster(tmp_path / "a.tif", large, compress="jpeg", **PLACE)

@@ -185,7 +185,7 @@ def test_a_run_on_manifest_columns_that_changed_is_not_returned(tmp_path, config
         Run.open(tmp_path / "r", config(), other, folds)
 
 
-def test_the_same_tiles_elsewhere_go_on_and_those_of_the_run_are_checked(tmp_path, config, own, data):
+def test_copied_tiles_continue_a_run_whose_own_tiles_are_checked(tmp_path, config, own, data):
     first, folder = own(), tmp_path / "r"
     folds = folds_of(first, 2)
     Run.open(folder, config(), first, folds)
@@ -196,7 +196,7 @@ def test_the_same_tiles_elsewhere_go_on_and_those_of_the_run_are_checked(tmp_pat
         Run.open(folder, config(), copy, folds)
 
 
-def test_weights_that_changed_are_another_run(tmp_path, config, tiles):
+def test_a_run_with_other_weights_is_refused(tmp_path, config, tiles):
     weights, folds = tmp_path / "weights.h5", folds_of(tiles, 2)
     weights.write_bytes(b"one")
 
@@ -253,7 +253,7 @@ def test_a_link_to_nothing_is_the_users(tmp_path, config, tiles):
     assert (folder / "config.yaml").is_symlink()
 
 
-def test_a_run_of_an_earlier_version_goes_on_with_a_warning(tmp_path, config, own):
+def test_a_run_of_an_earlier_version_continues_with_a_warning(tmp_path, config, own):
     first, folder = own(), tmp_path / "r"
     folds = folds_of(first, 2)
     Run.open(folder, config(), first, folds)

@@ -1,7 +1,5 @@
 """Files of weights and models: a full disk is one error, and damage is noticed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -10,20 +8,8 @@ import pytest
 from lim_keras.errors import DataError, LimKerasError, TrainingError
 from lim_keras.export.bundle import write_bundle
 from lim_keras.training.stored_models import read_model, save_model, save_weights
+from tests.conftest import largest_file
 from tests.export.conftest import constant, facts
-
-resource = pytest.importorskip("resource", reason="limits of processes are of POSIX")
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let every write beyond `size` bytes of a file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def names(folder: Path) -> list[str]:
