@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import platform
 import warnings
@@ -21,7 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from lim_keras import __version__
 from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
-from lim_keras.bundle.replaceable import check_bundle_folder
+from lim_keras.bundle.replaceable import bundle_record, check_bundle_folder
 from lim_keras.bundle.saved_model import BASELINE_FILE, PAIR_FILE
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.disk_errors import disk_errors
@@ -30,6 +31,7 @@ from lim_keras.export.graph_edits import decode_encoded_images
 from lim_keras.files import atomic_folder
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
+from lim_keras.ownership import is_ours
 
 _FLOAT32 = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
 
@@ -285,6 +287,17 @@ def write_bundle(
         info = write_documents(folder, _describe(folder, facts, models))
         info.write(folder)
     return info
+
+
+def is_exported(path: Path, facts: ModelFacts) -> bool:
+    """Return whether a folder holds an undamaged bundle of the same facts, written by this version of the package."""
+    try:
+        info = BundleInfo.read(path)
+        known, wanted = json.loads(info.model_dump_json()), json.loads(facts.model_dump_json())
+        same = info.lim_keras_version == __version__ and all(known[name] == value for name, value in wanted.items())
+        return same and all(is_ours(path / name, [sha256]) for name, sha256 in bundle_record(info).items())
+    except (BundleError, OSError):
+        return False
 
 
 def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:

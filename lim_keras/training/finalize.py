@@ -16,7 +16,7 @@ from lim_keras.data.dataset_report import mean_mask
 from lim_keras.data.tiles import read_tile
 from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
-from lim_keras.export.bundle import write_bundle
+from lim_keras.export.bundle import is_exported, write_bundle
 from lim_keras.files import write_text
 from lim_keras.metrics.calibration import ImageBlindMask, best_threshold, fit_calibration, pool_histograms
 from lim_keras.models import network_stride
@@ -62,7 +62,9 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
     evaluation = evaluate_run(run, models, blind)
     run.check_tiles()
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
-    write_bundle(path, _facts(run, evaluation, path.name), models, blind, half=run.config.export.half_size)
+    facts = _facts(run, evaluation, path.name)
+    if not is_exported(path, facts):  # a second call keeps the bundle, with the LiteRT files that were added to it
+        write_bundle(path, facts, models, blind, half=run.config.export.half_size)
     summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.info import BundleInfo, FileRecord
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import RunConfig
 from lim_keras.data.tiles import TileSet
@@ -149,6 +149,22 @@ def test_one_model_without_test_tiles(tmp_path, tiles, config, brightness):
     info = BundleInfo.read(tmp_path / "bundle")
     assert set(info.training_tiles) == set(tiles.ids) - set(held_out) and info.test_tiles == ()
     assert "validation tiles" in text and "pooled" not in text and "ensemble" not in text
+
+
+def test_a_second_call_keeps_the_bundle_and_what_was_added_to_it(tmp_path, tiles, config, brightness):
+    begun = finish(Run.open(tmp_path / "one", config(), tiles, {"ls_0": 0, "ls_1": 0, "nls_0": 0}), brightness)
+    bundle = finalize(begun, tmp_path / "bundle").bundle
+    (bundle / "fold.tflite").write_bytes(b"as export writes it")
+    info = BundleInfo.read(bundle)
+    listed = info.files | {"fold.tflite": FileRecord.of(bundle / "fold.tflite")}
+    info.model_copy(update={"files": listed}).write(bundle)
+    before = {path: path.stat().st_ino for path in bundle.rglob("*")}
+    finalize(begun, bundle)
+    assert {path: path.stat().st_ino for path in bundle.rglob("*")} == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lim_keras.export.bundle.__version__", "9.9")
+        finalize(begun, bundle)
+    assert not (bundle / "fold.tflite").exists()
 
 
 def test_histories_are_read_by_column(run):
