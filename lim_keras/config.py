@@ -221,7 +221,7 @@ class RunConfig(Section):
         write_text(path, self.to_yaml())
 
     def digest(self) -> str:
-        """Return the SHA-256 of all values as 64 hexadecimal digits, whatever the layout of the file."""
+        """Return the SHA-256 of all values as 64 hexadecimal digits, regardless of the layout of the file."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -313,7 +313,9 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
     section, _, leaf = key.rpartition(".")
     target = values.setdefault(section, {}) if section else values
     if not isinstance(target, dict):
-        raise ConfigError(f"{source}: `{section}` is no section of keys in the file. Received there: {_shown(target)}.")
+        raise ConfigError(
+            f"{source}: expected a section of keys at `{section}` in the file. Received: {_shown(target)}."
+        )
     target[leaf] = _parse_yaml(text, source)
     return key
 

@@ -40,7 +40,7 @@ def seal_png(path: Path) -> None:
 
 
 def has_seal(values: Mapping[str, Any]) -> bool:
-    """Tell whether a JSON object has a seal, whatever changed since."""
+    """Tell whether a JSON object has a seal, also if it changed since."""
     return _KEY in values
 
 

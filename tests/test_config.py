@@ -128,7 +128,7 @@ class TestOverrides:
 
     def test_key_inside_what_the_file_made_a_number(self, write):
         message = refusal(write("name: a\nloss: 3\n"), "loss.gamma=1")
-        assert message == "override loss.gamma=1: `loss` is no section of keys in the file. Received there: 3."
+        assert message == "override loss.gamma=1: expected a section of keys at `loss` in the file. Received: 3."
 
 
 class TestUnknownKeys:

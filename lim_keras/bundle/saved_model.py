@@ -151,7 +151,7 @@ class Bundle:
             outputs = self.saved_model.signatures[SIGNATURE](image=tf.cast(tf.constant(array), tf.float32))
         except tf.errors.ResourceExhaustedError as error:
             raise BundleError(
-                f"{self.path}: the memory is too small for images of {array.shape[1]} x {array.shape[2]} px. For a "
+                f"{self.path}: not enough memory for images of {array.shape[1]} x {array.shape[2]} px. For a "
                 "scene, give a smaller `memory` or `tile`."
             ) from error
         except tf.errors.OpError as error:

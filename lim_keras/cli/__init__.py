@@ -62,8 +62,8 @@ class _Commands(click.Group):
             except OSError as error:
                 raise click.ClickException(_system_error(error)) from error
             except MemoryError as error:
-                reason = " ".join(str(error).split()) or "the system gives no more"
-                raise click.ClickException(f"The memory is too small ({reason}).") from error
+                reason = " ".join(str(error).split()) or "no more is free"
+                raise click.ClickException(f"Not enough memory ({reason}). Close other programs.") from error
             except KeyboardInterrupt:
                 click.echo("Interrupted.", err=True)
                 ctx.exit(_INTERRUPTED)

@@ -318,7 +318,7 @@ class DatasetReport:
         """Write `to_dict` as JSON with a seal (`lim_keras.seals`).
 
         Raises:
-            DataError: the file exists and is no unchanged report of an earlier call, or it cannot be written.
+            DataError: the file exists and is not an unchanged report of an earlier call, or it cannot be written.
         """
         path = Path(path)
         check_sealed(path.parent, [path.name], "json_file")

@@ -233,8 +233,8 @@ def _labels(values: Array, ignore: Ignore, valid: Valid | None, mask: Path) -> L
         return _ignore_invalid(is_1.astype(np.uint8), ~is_255)
     if is_1.any() and is_255.any():
         raise DataError(
-            f'{mask}: the mask holds both 1 and 255. If 255 is no label, set ignore "255" in tiles.csv, also for masks '
-            "of 0 and 255 alone, where 255 is otherwise landslide."
+            f'{mask}: the mask holds both 1 and 255. If 255 means no label, set ignore "255" in tiles.csv, also for '
+            "masks with only 0 and 255. Otherwise, write landslide as one value."
         )
     labels: Labels = (is_1 | is_255).astype(np.uint8)
     return labels

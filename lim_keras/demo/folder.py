@@ -17,7 +17,7 @@ _PROTOCOLS = ("tiles", "windows", "scene")
 
 
 def begin_demo_folder(folder: Path) -> None:
-    """Check that a folder is new, empty, or of an earlier demo whose results nobody changed; mark a new one.
+    """Check that a folder is new, empty, or of an earlier demo with unchanged results; mark a new one.
 
     Raises:
         DataError: the folder holds files of the user that would be replaced.

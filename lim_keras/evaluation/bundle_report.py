@@ -57,7 +57,7 @@ class BundleReport:
         """Write `to_dict` atomically, with a seal (`lim_keras.seals`), and return the path.
 
         Raises:
-            DataError: the file exists and is no unchanged report of an earlier call, or it cannot be written.
+            DataError: the file exists and is not an unchanged report of an earlier call, or it cannot be written.
         """
         path = Path(path)
         make_folder(path.parent)

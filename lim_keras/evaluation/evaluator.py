@@ -337,7 +337,7 @@ def choose_tiles(
     seen = [tile_id for tile_id in chosen if tile_id in trained]
     if seen:
         warn(
-            f"{len(seen)} of {len(chosen)} tiles were used in training (such as {seen[0]}): their scores are no test.",
+            f"{len(seen)} of {len(chosen)} tiles were used in training, such as {seen[0]}: their scores are too high.",
             LimKerasWarning,
             stacklevel=2,
         )

@@ -319,7 +319,7 @@ def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
     west, south, east, north = polygons.total_bounds
     if polygons.crs.is_geographic and (max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90):
         raise DataError(
-            f"{path}: its CRS is {stated}, but its coordinates are no degrees (x {west:g} to {east:g}, "
+            f"{path}: its CRS is {stated}, but its coordinates are not degrees (x {west:g} to {east:g}, "
             f"y {south:g} to {north:g}). Name their CRS (`ogr2ogr -a_srs EPSG:CODE {quoted}`)."
         )
 

@@ -91,8 +91,8 @@ _NETWORK = (
     ),
     (
         r"/vsicurl/.*not recognized",
-        "is no raster that GDAL can read ({}). The server may answer with a web page: open the address in a browser, "
-        "or download the file and give its path.",
+        "is not a raster that GDAL can read ({}). The server may answer with a web page: open the address in a "
+        "browser, or download the file and give its path.",
     ),
     (
         r"response code: \d+|CURL error|resolve host|timed? ?out|Failed to connect",

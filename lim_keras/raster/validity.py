@@ -63,7 +63,7 @@ class Validity:
 
     @property
     def everywhere(self) -> bool:
-        """True if every pixel holds data, whatever its values."""
+        """True if every pixel holds data, regardless of its values."""
         return not (self.alpha or self.masks or self.floats or self.has_values)
 
     @property

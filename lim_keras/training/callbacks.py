@@ -245,7 +245,7 @@ class TrainingProgress(keras.callbacks.Callback):
         """Report the training while the block runs."""
         epochs = self._settings.epochs
         if finished_epochs:
-            self._print(f"{self._label}: going on after epoch {finished_epochs} of {epochs}")
+            self._print(f"{self._label}: continuing after epoch {finished_epochs} of {epochs}")
         done = finished_epochs * self._images
         with self._progress.begin(self._label, epochs * self._images, done, unit="images"):
             yield

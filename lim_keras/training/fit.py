@@ -342,7 +342,7 @@ def _network(run: Run, weights: str) -> keras.Model:
 
 
 def _write_float32(run: Run, model: keras.Model, path: Path) -> None:
-    """Write the weights in a float32 network, whatever the precision of training."""
+    """Write the weights in a float32 network, regardless of the precision of training."""
     plain = _network(run, NO_WEIGHTS)
     plain.set_weights(model.get_weights())
     save_model(plain, path)

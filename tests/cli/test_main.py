@@ -138,8 +138,11 @@ def test_any_other_error_keeps_its_traceback(demo_that):
     [
         (OSError(28, "No space left on device", "figures.json"), "figures.json: No space left on device."),
         (OSError("cannot open\n  weights"), "cannot open weights."),
-        (MemoryError("Unable to allocate\n9 GiB"), "The memory is too small (Unable to allocate 9 GiB)."),
-        (MemoryError(), "The memory is too small (the system gives no more)."),
+        (
+            MemoryError("Unable to allocate\n9 GiB"),
+            "Not enough memory (Unable to allocate 9 GiB). Close other programs.",
+        ),
+        (MemoryError(), "Not enough memory (no more is free). Close other programs."),
     ],
 )
 def test_an_error_of_the_system_is_one_line_and_exit_code_1(demo_that, error, line):

@@ -211,7 +211,7 @@ def test_values_of_masks(manifest):
 def test_masks_of_both_1_and_255_need_ignore(manifest):
     three = HALF.copy()
     three[0] = 255
-    with pytest.raises(DataError, match=r'both 1 and 255\. If 255 is no label, set ignore "255"'):
+    with pytest.raises(DataError, match=r'both 1 and 255\. If 255 means no label, set ignore "255"'):
         manifest((three, ""))
 
 

@@ -205,7 +205,7 @@ METRES, DEGREES = frame(INSIDE), frame(INSIDE).to_crs("EPSG:4326")
         ("a.geojson", METRES, r"WGS 84 \(the default of GeoJSON\), but its coordinates lie on the scene in EPSG:32648"),
         ("a.geojson", swapped(DEGREES), r"lie on the scene in its CRS with x and y swapped, such as latitude before"),
         ("a.geojson", swapped(METRES), r"in EPSG:32648 with x and y swapped.*set_crs\(\"EPSG:32648\""),
-        ("a.geojson", METRES.to_crs(3857), r"but its coordinates are no degrees \(x 1.16886e\+07 .*-a_srs EPSG:CODE"),
+        ("a.geojson", METRES.to_crs(3857), r"but its coordinates are not degrees \(x 1.16886e\+07 .*-a_srs EPSG:CODE"),
         ("a.gpkg", labelled(METRES, "EPSG:4326"), r"its CRS is WGS 84, but its coordinates lie .* in EPSG:32648"),
         ("a.shp", labelled(DEGREES, UTM), r"its CRS is WGS.84.*48N, but its coordinates lie .* in EPSG:4326"),
         ("a.gpkg", labelled(METRES, "EPSG:32647"), r"its CRS is .*47N, but its coordinates lie .* in EPSG:32648"),

@@ -310,7 +310,7 @@ def test_a_resumed_training_says_so(terminal):
     progress, text = shown(terminal)
     with progress.task(2):
         pass
-    assert "fold 2: going on after epoch 2 of 3\n" in text.getvalue()
+    assert "fold 2: continuing after epoch 2 of 3\n" in text.getvalue()
     assert ("32/48" in text.getvalue()) == terminal
 
 

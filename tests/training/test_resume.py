@@ -69,7 +69,7 @@ def test_a_killed_fit_ends_as_an_unbroken_one(tmp_path, config_file, data):
     # The kill may have come before history.csv, which the next call writes from the state.
     done = json.loads((killed / "run" / "fold_0" / "checkpoints" / "state.json").read_text())["epoch"]
     assert 1 <= done < EPOCHS
-    assert f"going on after epoch {done} of {EPOCHS}" in finish(start(config, data, killed))
+    assert f"continuing after epoch {done} of {EPOCHS}" in finish(start(config, data, killed))
 
     assert history(killed) == history(unbroken)
     assert len(history(killed)) == EPOCHS
