@@ -145,7 +145,7 @@ def test_a_list_of_tiles_and_training_tiles_among_them(bundle: Path, tiles: Tile
     wanted.write_text("t0\nt6\n")
     done = run(bundle, "--data", tiles.root, "--tiles", wanted, "--windows", 2)
     assert done.exit_code == 0, done.output
-    assert "Warning: 1 of 2 tiles were used in training (such as t0)" in done.stderr
+    assert "Warning: 1 of 2 tiles were used in training, such as t0: their scores are too high" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--scene", "--truth"])

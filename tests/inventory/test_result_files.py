@@ -102,7 +102,7 @@ def test_edited_results_stay_and_are_named(small: Path, tmp_path: Path) -> None:
     listed = r"a_inventory\.qml \(changed since it was written\), a_summary\.json \(changed since it was written\)\."
     with pytest.warns(LimKerasWarning, match=rf"out: files that changed after the prediction are kept: {listed}"):
         assert predict_scene(model, small, out).was_there
-    with pytest.raises(DataError, match=f"since: {listed} Nothing was replaced"):
+    with pytest.raises(DataError, match=f"reads: {listed} Nothing was replaced"):
         predict_scene(model, small, out, OTHER)
     assert contents(out) == before and model.shapes == []
 
@@ -114,7 +114,7 @@ def test_an_edited_summary_of_all_stays(small: Path, tmp_path: Path) -> None:
     (out / "summary.json").write_text(edited)
     with pytest.warns(LimKerasWarning, match=r"summary\.json: not replaced \(changed since it was written\)"):
         assert predict_scenes(Bright(), [small], out).predictions[0].was_there
-    with pytest.raises(DataError, match=r"since: summary\.json \(changed since it was written\)"):
+    with pytest.raises(DataError, match=r"reads: summary\.json \(changed since it was written\)"):
         predict_scenes(Bright(), [small], out, OTHER)
     assert (out / "summary.json").read_text() == edited
 
