@@ -348,7 +348,7 @@ def test_failed_export_keeps_the_finished_bundle(copied: Path, monkeypatch: pyte
         raise OSError("disk full")
 
     monkeypatch.setattr(bundle_module, "export_models", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"tiny: cannot be written \(disk full\)"):
         write_bundle(copied, facts(), [constant(0.0)])
     assert load_bundle(copied).info.folds == FOLDS
     assert [path.name for path in copied.parent.iterdir()] == ["tiny"]
