@@ -159,7 +159,9 @@ def prepare_file(path: Path, argument: str = "") -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}). {_advice('file', argument)}") from error
+        inner = next((str(one) for one in path.parents if one.is_file()), "")
+        reason = f"{inner} is a file, not a folder" if inner else error.strerror
+        raise DataError(f"{path}: cannot be written ({reason}). {_advice('file', argument)}") from error
 
 
 def check_new_file(path: Path, argument: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -25,6 +26,13 @@ _POLL_S = 0.2  # seconds between two attempts of a waiting call
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+_START = b'{"process": '  # first bytes of a lock file, unless it is empty
+_NO_FILES = {errno.ELOOP: "a link", errno.EMLINK: "a link", errno.EISDIR: "a folder"}  # BSD: EMLINK for links
+
+
+class _ForeignError(Exception):
+    """What lies at the path of a lock is the user's."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
         argument: argument that gives the folder, for the error.
 
     Raises:
-        DataError: another call holds the lock, or the folder cannot be written.
+        DataError: another call holds the lock, the folder cannot be written, or something of the user's has the name of
+            the lock.
     """
     shown = folder / entry
     path = folder / (f".{entry}.lim-keras.lock" if entry else ".lim-keras.lock")
@@ -100,10 +109,12 @@ class _LockFile:
 
         Raises:
             OSError: the file cannot be made, or the file system has no locks.
+            _ForeignError: a file of the user's lies there.
         """
         while True:
             file = _open(path)
             try:
+                _check_lock_file(file)
                 if not _lock(file):
                     os.close(file)
                     return None
@@ -141,6 +152,11 @@ def _taken(path: Path, shown: Path, argument: str) -> _LockFile | None:
                 stacklevel=4,
             )
             return _LockFile.open_locked(_local(path))
+    except _ForeignError as error:
+        raise DataError(
+            f"{path}: cannot be locked, because it is {error}, not a lock file of lim-keras. Remove or rename it, or "
+            f"give another folder{as_argument(argument)}."
+        ) from error
     except OSError as error:
         raise DataError(
             f"{shown}: cannot be locked for writing ({error.strerror or error}). Repair the folder, free disk space, "
@@ -162,7 +178,7 @@ def _holder(path: Path) -> str:
 
 
 def _open(path: Path) -> int:
-    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"))
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError as error:
@@ -170,6 +186,20 @@ def _open(path: Path) -> int:
             return os.open(path, os.O_RDONLY | flags)  # a killed call of another user left the file
         except FileNotFoundError:
             raise error from None
+    except OSError as error:
+        if error.errno in _NO_FILES and os.path.lexists(path):
+            raise _ForeignError(_NO_FILES[error.errno]) from error
+        raise
+
+
+def _check_lock_file(file: int) -> None:
+    """Raise _ForeignError if an open file is neither empty nor begins like a lock file."""
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        raise _ForeignError("no regular file")
+    start = os.read(file, len(_START))
+    os.lseek(file, 0, os.SEEK_SET)
+    if not _START.startswith(start):
+        raise _ForeignError("a file of other content")
 
 
 def _is_at(file: int, path: Path) -> bool:

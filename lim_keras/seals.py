@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lim_keras.errors import DataError
+from lim_keras.errors import DataError, as_argument
 from lim_keras.ownership import refusal
 
 _KEY = "lim_keras_sha256"
@@ -70,6 +70,15 @@ def check_sealed(folder: Path, names: Iterable[str], argument: str = "") -> None
     foreign = {path: "not written by lim-keras, or changed since" for path in there if not is_sealed(path)}
     if foreign:
         raise DataError(refusal(folder, foreign, argument))
+
+
+def check_sealed_file(path: Path, argument: str) -> None:
+    """Refuse to replace one file, which `argument` gives, as `check_sealed` does."""
+    if (path.is_symlink() or path.exists()) and not is_sealed(path):
+        raise DataError(
+            f"{path}: the report would replace {path.name} (not written by lim-keras, or changed since). Nothing was "
+            f"replaced. Move or rename it, or give another file{as_argument(argument)}."
+        )
 
 
 def _is_sealed_json(text: str) -> bool:

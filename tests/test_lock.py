@@ -100,10 +100,51 @@ def test_many_threads_hold_it_one_after_the_other(tmp_path: Path, monkeypatch: p
 
 
 def test_the_content_of_a_left_lock_file_is_ignored(tmp_path: Path) -> None:
-    for content in (b"", b"{", b"\xff" * 5000, b'{"process": 1}'):
+    for content in (b"", b"{", b'{"process": 1}', b'{"process": 12, "host"' + b"\0" * 5000):
         (tmp_path / ".lim-keras.lock").write_bytes(content)
         with folder_lock(tmp_path):
             assert str(os.getpid()) in (tmp_path / ".lim-keras.lock").read_text()
+
+
+@pytest.mark.parametrize("content", [b"mine", b"\xff" * 5000, b'{"name": 1}', b" "])
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_file_of_the_user_with_the_name_of_a_lock(tmp_path: Path, monkeypatch, content, has_locks) -> None:
+    path = tmp_path / ".a.lim-keras.lock"
+    path.write_bytes(content)
+    if not has_locks:
+        monkeypatch.setattr(lock, "_lock", no_locks)
+    cure = (
+        "a file of other content, not a lock file of lim-keras. Remove or rename it, or give another folder as `out`."
+    )
+    refused = pytest.raises(DataError, match=f"^{path}: cannot be locked, because it is {cure}$")
+    with refused, folder_lock(tmp_path, entry="a", argument="out", wait=True):
+        pass
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (os.mkfifo, "no regular file"),
+        (os.mkdir, "a folder"),
+        (lambda path: path.symlink_to("mine"), "a link"),
+        (lambda path: path.symlink_to("."), "a link"),
+    ],
+)
+def test_something_else_with_the_name_of_a_lock(tmp_path: Path, make, kind) -> None:
+    path = tmp_path / ".lim-keras.lock"
+    make(path)
+    refused = pytest.raises(DataError, match=f"^{path}: cannot be locked, because it is {kind}, .* Remove or rename it")
+    with refused, folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+    path.rename(tmp_path / "moved")
+    with folder_lock(tmp_path):
+        pass
+
+
+def no_locks(file: int) -> bool:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

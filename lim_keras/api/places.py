@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import make_folder, prepare_file
 from lim_keras.lock import folder_lock
-from lim_keras.seals import check_sealed
+from lim_keras.seals import check_sealed_file
 
 if TYPE_CHECKING:
     from lim_keras.config import RunConfig
@@ -67,7 +67,7 @@ def run_places(config: RunConfig, run: Path | None, export: Path | None, *, wait
         ConfigError: the bundle's folder holds the run folder.
         DataError: another call works in one of the folders.
     """
-    from lim_keras.bundle.replaceable import check_bundle_folder
+    from lim_keras.bundle.replaceable import check_bundle_folder, check_outside_bundles
     from lim_keras.training.run import EXPORTS, RUNS
 
     places = RunPlaces(
@@ -81,6 +81,8 @@ def run_places(config: RunConfig, run: Path | None, export: Path | None, *, wait
             "replaced. Give another folder as `export`."
         )
     check_bundle_folder(places.bundle, "export")
+    check_outside_bundles(places.run, "run")
+    check_outside_bundles(places.bundle.parent, "export")
     with ExitStack() as locks:
         locks.enter_context(locked(places.run, "run", wait=wait))
         locks.enter_context(locked(places.bundle, "export", wait=wait))
@@ -100,9 +102,14 @@ def report_places(
     Raises:
         DataError: files of the user would be replaced, files cannot be written, or another call writes them.
     """
+    from lim_keras.bundle.replaceable import check_outside_bundles
+
+    if figures is not None:
+        check_outside_bundles(figures, "figures")
     with ExitStack() as locks:
         if json_file is not None:
-            make_folder(json_file.parent, "json_file")
+            check_outside_bundles(json_file.parent, "json_file")
+            prepare_file(json_file, "json_file")
             locks.enter_context(json_place(json_file, wait=wait))
         if figures is not None:
             locks.enter_context(locked(figures, "figures", wait=wait))
@@ -116,9 +123,12 @@ def report_places(
 @contextmanager
 def json_place(path: Path, *, wait: bool) -> Iterator[None]:
     """Check and lock the file of a JSON report, `json_file`, while the block runs; errors as in `report_places`."""
-    if not path.parent.is_dir():
+    from lim_keras.bundle.replaceable import check_outside_bundles
+
+    check_outside_bundles(path.parent, "json_file")
+    if not path.parent.is_dir() and not any(folder.is_file() for folder in path.parents):
         raise DataError(f"{path}: cannot be written (no such folder). Make it, or give another file as `json_file`.")
     with locked(path, "json_file", wait=wait):
         prepare_file(path, "json_file")
-        check_sealed(path.parent, [path.name], "json_file")
+        check_sealed_file(path, "json_file")
         yield

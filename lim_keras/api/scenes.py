@@ -113,10 +113,12 @@ def predict_scene(
         >>> result.inventory.area.sum()
     """
     options = _predict_options(locals())
+    from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.predict_scene import predict_scene as predict
     from lim_keras.report.preview import draw_preview
 
     source, folder, shown = _raster("scene", scene), as_path("out", out), _progress(progress)
+    check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
         return predict(_model(bundle), source, folder, options, draw_preview=draw_preview, progress=shown)
 
@@ -173,12 +175,14 @@ def predict_scenes(
         >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
     """
     options = _predict_options(locals())
+    from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
     from lim_keras.report.preview import draw_preview
 
     found = find_scenes(_scene_paths(scenes))
     folder = as_path("out", out)
+    check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
         model, shown = _model(bundle), _progress(progress)
         return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)

@@ -1,11 +1,12 @@
-"""Check that a folder may be replaced by a new bundle."""
+"""Check that a folder may be replaced by a new bundle, and that results lie outside of bundles."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from lim_keras.bundle.info import INFO_FILE, BundleInfo, is_bundle_name
-from lim_keras.errors import BundleError, as_argument
+from lim_keras.bundle.info import INFO_BYTES, INFO_FILE, BundleInfo, is_bundle_name, read_json
+from lim_keras.errors import BundleError, DataError, as_argument
 from lim_keras.ownership import file_hash, refusal, users_files
 
 _SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -42,6 +43,34 @@ def check_bundle_folder(path: Path, argument: str = "") -> None:
     found = users_files(path, sorted(name for name in names if not _is_left_over(name)), *_records(path))
     if found:
         raise BundleError(refusal(path, found, argument))
+
+
+def check_outside_bundles(folder: Path, argument: str = "") -> None:
+    """Refuse to write results into a bundle, because it holds only what its model.json lists.
+
+    Args:
+        folder: folder of the results, which need not exist.
+        argument: argument that gives the folder, for the error.
+
+    Raises:
+        DataError: `folder` or a folder above it is a bundle.
+    """
+    real = Path(os.path.realpath(folder))
+    bundle = next((one for one in (real, *real.parents) if _is_bundle(one)), None)
+    if bundle is not None:
+        raise DataError(
+            f"{folder}: expected a place outside of bundles. Received: a place in the bundle {bundle}, whose check "
+            f"(`lim-keras verify`) would fail with added files. Nothing was written. Give another place"
+            f"{as_argument(argument)}."
+        )
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        values = read_json(folder / INFO_FILE, INFO_BYTES)[1]
+    except (BundleError, OSError):
+        return False
+    return isinstance(values, dict) and values.keys() >= {"format", "lim_keras_version"}
 
 
 def _check_drafts(path: Path) -> None:

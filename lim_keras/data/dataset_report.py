@@ -21,7 +21,7 @@ from lim_keras.data.folds import assign_folds
 from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Labels, TileSet, read_tile
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import write_text
-from lim_keras.seals import check_sealed, sealed_json
+from lim_keras.seals import check_sealed_file, sealed_json
 
 SAMPLES_PER_LANDSLIDE_TILE: dict[AugmentationName, int] = {"paper": PAPER_RECIPES, "dihedral": 1, "none": 1}
 """Number of samples per landslide tile in an epoch."""
@@ -321,7 +321,7 @@ class DatasetReport:
             DataError: the file exists and is not an unchanged report of an earlier call, or it cannot be written.
         """
         path = Path(path)
-        check_sealed(path.parent, [path.name], "json_file")
+        check_sealed_file(path, "json_file")
         write_text(path, sealed_json(self.to_dict()))
 
 

@@ -21,7 +21,7 @@ from lim_keras.inference.maps import with_tta
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
-from lim_keras.seals import check_sealed, sealed_json
+from lim_keras.seals import check_sealed_file, sealed_json
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BundleReport:
         """
         path = Path(path)
         make_folder(path.parent)
-        check_sealed(path.parent, [path.name], "json_file")
+        check_sealed_file(path, "json_file")
         return write_text(path, sealed_json(self.to_dict()))
 
 

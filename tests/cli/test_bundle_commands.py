@@ -95,3 +95,52 @@ def test_a_result_that_has_no_place_is_said_before_the_work(
     assert done.exit_code == 1, done.output
     assert done.stderr.startswith(f"Error: {tmp_path / 'file' / last}: cannot be ") and option in done.stderr
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inner", [".", "tflite", "new/folder"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["predict", "grey", "scene.tif"], "--out"),
+        (["evaluate", "grey", "--data", "."], "--figures"),
+        (["evaluate", "grey", "--data", "."], "--json"),
+        (["data", "stats", "."], "--json"),
+        (["fit", "fit.yaml", "--data", "."], "--run"),
+    ],
+)
+def test_results_never_lie_in_a_bundle(exported: Path, tmp_path: Path, monkeypatch, command, option, inner) -> None:
+    shutil.copytree(exported, tmp_path / "grey")
+    (tmp_path / "fit.yaml").write_text("name: fit\n")
+    (tmp_path / "scene.tif").touch()
+    (tmp_path / "link").symlink_to("grey")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for folder in ("grey", "link"):
+        place = Path(folder, inner, *(["x.json"] if option == "--json" else []))
+        done = CliRunner().invoke(main, [*command, option, str(place)])
+        shown = place.parent if option == "--json" else place
+        assert done.exit_code == 1 and f"{shown}: expected a place outside of bundles." in done.stderr, done.output
+        assert f"in the bundle {tmp_path / 'grey'}, " in done.stderr
+        assert done.stderr.endswith(f"Give another place as {option}.\n")
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", [["evaluate", "grey", "--data", "data"], ["data", "stats", "data"]])
+def test_a_json_file_that_cannot_be_written(
+    exported: Path, tmp_path: Path, bijie_folder, monkeypatch, command: list[str]
+) -> None:
+    shutil.copytree(exported, tmp_path / "grey")
+    bijie_folder(tmp_path / "data")
+    (tmp_path / "my.json").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [*command, "--json", "my.json"])
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "Error: my.json: the report would replace my.json (not written by lim-keras, or changed since). Nothing was "
+        "replaced. Move or rename it, or give another file as --json.\n",
+    )
+    for place in ("my.json/x.json", "my.json/new/x.json"):
+        done = CliRunner().invoke(main, [*command, "--json", place])
+        reason = "cannot be written (my.json is a file, not a folder). Give another file as --json."
+        assert (done.exit_code, done.stderr) == (1, f"Error: {place}: {reason}\n")
+    assert (tmp_path / "my.json").read_text() == "mine"
