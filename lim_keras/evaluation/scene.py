@@ -26,6 +26,7 @@ from lim_keras.inventory.polygons import clean_polygons
 from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.progress import ProgressCallback
+from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource
 from lim_keras.raster.windows import blocks
@@ -65,6 +66,7 @@ def evaluate_scene(
         tempfile.TemporaryDirectory(prefix="lim_keras_") as folder,
         RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m) as reader,
     ):
+        check_coordinates(reader.info)
         check_scene(reader, model.info, options.scale)
         check_pages(reader)
         check_validity(reader)

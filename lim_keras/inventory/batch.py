@@ -124,20 +124,33 @@ def predict_scenes(
         counted = _Numbered(progress, f" ({number}/{len(scenes)})") if progress and len(scenes) > 1 else progress
         try:
             one = predict_scene(model, scene, out_dir, options, draw_preview=draw_preview, progress=counted)
-            predictions.append(one)
-            done = "was there already" if one.was_there else "done"
-            say(f"{scene}: {done}, {one.summary['landslides']:,} landslides")
-        except LimKerasError as error:
-            failures[scene] = str(error)
-        except OSError as error:  # a disk that is full, or a folder where a file belongs
-            failures[scene] = f"{scene}: cannot be mapped into {out_dir} ({error})."
-        if scene in failures:
+        except Exception as error:  # whatever is wrong with one scene, the others are mapped
+            failures[scene] = _reason(error, scene, out_dir)
             say(f"failed {failures[scene]}")
+            continue
+        predictions.append(one)
+        done = "was there already" if one.was_there else "done"
+        say(f"{scene}: {done}, {one.summary['landslides']:,} landslides")
     if kept:
         summary = out_dir / _SUMMARY
         warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _reason(error: Exception, scene: Path, out_dir: Path) -> str:
+    """Explain in one line why a scene failed."""
+    if isinstance(error, LimKerasError):
+        return str(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):  # a disk that is full, or a folder where a file belongs
+        return f"{scene}: cannot be mapped into {out_dir} ({text})."
+    if isinstance(error, MemoryError):
+        return f"{scene}: not enough memory ({text or 'no more is free'}). Close other programs, or lower `memory`."
+    return (
+        f"{scene}: an unexpected error stopped its prediction ({type(error).__name__}: {text}). Report it; "
+        "`lim_keras.predict_scene` in Python shows where it happened."
+    )
 
 
 def _check_results(
@@ -169,7 +182,7 @@ def _check_results(
 def _is_finished(model: SceneModel, scene: Path, out_dir: Path, options: PredictOptions, *, preview: bool) -> bool:
     try:
         return is_finished(model, scene, out_dir, options, preview=preview)
-    except LimKerasError:  # the scene cannot be used; its own prediction says so
+    except Exception:  # the scene cannot be used; its own prediction says so
         return False
 
 

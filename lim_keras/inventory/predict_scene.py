@@ -43,6 +43,7 @@ from lim_keras.inventory.vector_files import write_frames
 from lim_keras.inventory.verify import verify_result
 from lim_keras.ownership import file_hash, refusal
 from lim_keras.progress import ProgressCallback
+from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.opening import gdal_settings, is_remote
 from lim_keras.raster.reader import RasterReader, RasterSource
@@ -188,6 +189,7 @@ class _SceneTask:
         info, options = self._reader.info, self._options
         self._check_names()
         self._check_files()
+        check_coordinates(info)
         with self._recorded_warnings():
             check_inventory(info, options)
             grid = reading_grid(info, self._model.info, options.resample)

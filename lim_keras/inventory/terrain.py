@@ -17,6 +17,7 @@ from pyproj.exceptions import ProjError
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inventory.dem import Dem, Elevations, Values, examine, horizontal_crs
+from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.georeference import (
     Floats,
     Georeference,
@@ -127,11 +128,17 @@ class TerrainReader:
         path = self._path
         reader = stack.enter_context(RasterReader(path, bands=(1,)))
         source = reader.dataset
-        if source.crs is None or source.count != 1:
+        if source.count != 1:
             raise DataError(
-                f"{path}: expected a georeferenced elevation model of one band. "
-                f"Received: {source.count} bands, CRS {source.crs}."
+                f"{path}: expected an elevation model of one band. Received: {source.count} bands. Give one that holds "
+                f"the elevations alone (`gdal_translate -b 1 {path} DEM.tif`)."
             )
+        if source.crs is None:
+            raise DataError(
+                f"{path}: expected a georeferenced elevation model. Received: no CRS. Name its CRS (`gdal_edit.py "
+                f"-a_srs EPSG:CODE {path}`)."
+            )
+        check_coordinates(reader.info)
         self._to_dem = self._transformer(horizontal_crs(source.crs))
         values = self._examine(reader)
         with explained(path):

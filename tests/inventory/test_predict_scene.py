@@ -262,6 +262,30 @@ def test_many_scenes_and_one_that_is_bad(write: Write, tmp_path: Path) -> None:
     assert len(said) == 3 and "2 landslides" in said[0]
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("float\ndivision"), MemoryError(), OSError("full")])
+def test_no_error_of_a_scene_stops_the_rest(
+    error: Exception, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = [write(f"{name}.tif", meadow()) for name in "ab"]
+
+    def fail(model: object, scene: Path, *args: Any, **options: Any) -> module.ScenePrediction:
+        if scene.stem == "a":
+            raise error
+        return module.predict_scene(model, scene, *args, **options)
+
+    monkeypatch.setattr(batch, "predict_scene", fail)
+    result = predict_scenes(Bright(), scenes, tmp_path / "out", say=str)
+    assert [one.scene for one in result.predictions] == scenes[1:] and list(result.failures) == scenes[:1]
+    reason = result.failures[scenes[0]]
+    expected = {
+        ZeroDivisionError: "ZeroDivisionError: float division",
+        MemoryError: "not enough memory",
+        OSError: "full",
+    }
+    assert expected[type(error)] in reason and "a.tif" in reason and "\n" not in reason
+    assert list(json.loads(result.summary.read_text())["failed"].values()) == [reason]
+
+
 def test_the_table_says_what_the_inventory_lacks(write: Write, tmp_path: Path) -> None:
     scenes = [write("a.tif", meadow()), tmp_path / "absent.tif"]
     options = PredictOptions(min_area_m2=1000)  # of 3072 and 128 m2
