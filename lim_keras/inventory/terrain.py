@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -131,12 +132,12 @@ class TerrainReader:
         if source.count != 1:
             raise DataError(
                 f"{path}: expected an elevation model of one band. Received: {source.count} bands. Give one that holds "
-                f"the elevations alone (`gdal_translate -b 1 {path} DEM.tif`)."
+                f"the elevations alone (`gdal_translate -b 1 {shlex.quote(str(path))} DEM.tif`)."
             )
         if source.crs is None:
             raise DataError(
                 f"{path}: expected a georeferenced elevation model. Received: no CRS. Name its CRS (`gdal_edit.py "
-                f"-a_srs EPSG:CODE {path}`)."
+                f"-a_srs EPSG:CODE {shlex.quote(str(path))}`)."
             )
         check_coordinates(reader.info)
         self._to_dem = self._transformer(horizontal_crs(source.crs))

@@ -352,9 +352,13 @@ def test_dem_elsewhere(tmp_path, scene, crs, transform):
 
 
 def test_dem_without_crs_or_with_bands(tmp_path, scene):
-    for pixels, crs in ((np.zeros((9, 9), np.float32), ""), (np.zeros((9, 9, 3), np.float32), UTM)):
+    cases = (
+        (np.zeros((9, 9), np.float32), "", "a georeferenced elevation model. Received: no CRS.*`gdal_edit.py -a_srs"),
+        (np.zeros((9, 9, 3), np.float32), UTM, "an elevation model of one band. Received: 3 bands.*`gdal_translate -b"),
+    )
+    for pixels, crs, said in cases:
         dem = write_raster(tmp_path / "dem.tif", pixels, crs=crs, transform=at(X, Y, 30))
-        with pytest.raises(DataError, match="expected a georeferenced elevation model of one band"):
+        with pytest.raises(DataError, match=f"expected {said}"):
             TerrainReader(dem, scene).__enter__()
 
 
