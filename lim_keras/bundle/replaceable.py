@@ -66,11 +66,13 @@ def check_outside_bundles(folder: Path, argument: str = "") -> None:
 
 
 def _is_bundle(folder: Path) -> bool:
+    """Tell whether a folder holds a model.json and one of its files; for a server, model.json may lie alone."""
     try:
         values = read_json(folder / INFO_FILE, INFO_BYTES)[1]
-    except (BundleError, OSError):
+        files = values["files"] if isinstance(values, dict) and "lim_keras_version" in values else None
+        return isinstance(files, dict) and any((folder / name).is_file() for name in files)
+    except (BundleError, OSError, KeyError, ValueError):
         return False
-    return isinstance(values, dict) and values.keys() >= {"format", "lim_keras_version"}
 
 
 def _check_drafts(path: Path) -> None:

@@ -2,14 +2,15 @@
 
 import importlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import click
 
 from lim_keras import __version__
 from lim_keras.cli.options import with_options
+from lim_keras.cli.output import discard, report_failure
 from lim_keras.errors import LimKerasError, LimKerasWarning
 
 COMMANDS = {
@@ -51,10 +52,19 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:  # click handles it
+            raise
+        except OSError as error:  # --help and --version print
+            discard()
+            raise click.ClickException(f"standard output: {_system_error(error)}") from error
+
     def invoke(self, ctx: click.Context) -> Any:
         with _warnings_as_lines():
             try:
-                return super().invoke(ctx)
+                return _printed(ctx, super().invoke)
             except LimKerasError as error:
                 raise click.ClickException(str(error)) from error
             except BrokenPipeError:  # click handles it
@@ -67,6 +77,17 @@ class _Commands(click.Group):
             except KeyboardInterrupt:
                 click.echo("Interrupted.", err=True)
                 ctx.exit(_INTERRUPTED)
+
+
+def _printed(context: click.Context, invoke: Callable[[click.Context], Any]) -> Any:
+    """Run a command; exit code 1 if it worked, but its lines could not be printed."""
+    try:
+        result = invoke(context)
+    finally:
+        failed = report_failure(context)
+    if failed:
+        context.exit(1)
+    return result
 
 
 def _system_error(error: OSError) -> str:
@@ -96,7 +117,8 @@ def _warnings_as_lines() -> Iterator[None]:
     ) -> None:
         if issubclass(category, LimKerasWarning):
             context = click.get_current_context(silent=True)
-            click.echo(f"Warning: {with_options(str(message), context)}", err=True)
+            with suppress(OSError):  # standard error may be closed; the work goes on
+                click.echo(f"Warning: {with_options(str(message), context)}", err=True)
         else:
             show(message, category, filename, lineno, file, line)
 

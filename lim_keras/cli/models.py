@@ -23,6 +23,7 @@ from lim_keras.cli.options import (
     wait_option,
     with_options,
 )
+from lim_keras.cli.output import show
 
 if TYPE_CHECKING:
     from lim_keras.serving import ServerModel
@@ -112,7 +113,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The same
     command continues an interrupted prediction; a scene that cannot be used does not stop the others.
     """
-    from lim_keras.report.tables import print_result, scene_table
+    from lim_keras.report.tables import scene_table
 
     limits = {name: options.pop(name) for name in _OF_SERVER}
     model: Path | ServerModel
@@ -124,10 +125,10 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
         model = click.get_current_context().with_resource(served)
 
     def say(line: str) -> None:
-        print_result([with_options(line, click.get_current_context())])
+        show([with_options(line, click.get_current_context())])
 
     result = api.predict_scenes(model, scenes, out, say=say, **options)
-    print_result([scene_table(result), f"summary: {result.summary}"])
+    show([scene_table(result), f"summary: {result.summary}"])
     if result.failures:
         sys.exit(1)
 
@@ -165,13 +166,13 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
     There are three protocols: whole tiles, random windows, and a scene where one is given. Each score has a 95 %
     interval and, beside it, the score of an image-blind baseline. A scene is evaluated by pixel and by polygon.
     """
-    from lim_keras.report.tables import print_result, report_tables
+    from lim_keras.report.tables import report_tables
 
     if options["scene"] is None:
         refuse_without("--scene", [name for name in READING if name != "tta"])
     report = api.evaluate(bundle, tiles, json_file=json_file, figures=figures, **options)
     written = [f"figures as JSON: {json_file}"] if json_file else []
-    print_result([*report_tables(report), *written, *(f"picture: {path}" for path in report.pictures)])
+    show([*report_tables(report), *written, *(f"picture: {path}" for path in report.pictures)])
 
 
 _VARIANTS = ("float32", "float16", "dynamic", "int8")
@@ -252,10 +253,10 @@ def export(
 
 
 def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:
-    from lim_keras.report.tables import litert_table, print_result
+    from lim_keras.report.tables import litert_table
 
     result = api.export_litert(bundle, variants, **options)
-    print_result([litert_table(result.figures, result.refused), f"folder: {result.folder}"])
+    show([litert_table(result.figures, result.refused), f"folder: {result.folder}"])
     if result.refused:
         click.echo(
             f"Error: refused, beyond the limit: {', '.join(result.refused)}. --allow-drop keeps such files.", err=True
@@ -264,23 +265,23 @@ def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> N
 
 
 def _export_serving(bundle: Path, repository: Path, **options: Any) -> None:
-    from lim_keras.report.tables import print_result, serving_table
+    from lim_keras.report.tables import serving_table
 
     result = api.export_serving(bundle, repository, **options)
     done = "labels moved" if result.added is None else f"version {result.added} added"
     served = result.served
     versions = {"stable": served.stable, "canary": served.canary}
     table = serving_table(result.folder / "models.config", result.models, **versions, loaded=served.loaded)
-    print_result([table, f"{done}: {result.folder}"])
+    show([table, f"{done}: {result.folder}"])
 
 
 @click.command(cls=Command)
 @click.argument("bundle", type=NEW_FOLDER)
 def info(bundle: Path) -> None:
     """Print what BUNDLE (exported_models/NAME) records: model, data, scores and files. No model is loaded."""
-    from lim_keras.report.tables import info_tables, print_result
+    from lim_keras.report.tables import info_tables
 
-    print_result(info_tables(api.bundle_info(bundle)))
+    show(info_tables(api.bundle_info(bundle)))
 
 
 @click.command(cls=Command)
@@ -297,4 +298,4 @@ def verify(bundle: Path) -> None:
     if differences:
         sys.exit(1)
     files = len(api.bundle_info(bundle).files)
-    click.echo(f"{bundle}: {files} files, signatures and the stored answer are as exported.")
+    show([f"{bundle}: {files} files, signatures and the stored answer are as exported."])

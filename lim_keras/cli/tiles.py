@@ -18,6 +18,7 @@ from lim_keras.cli.options import (
     validation_option,
     wait_option,
 )
+from lim_keras.cli.output import show
 
 if TYPE_CHECKING:
     from lim_keras.training.finalize import RunResult
@@ -48,9 +49,9 @@ def data() -> None:
 @wait_option
 def stats(tiles: Path, **options: Any) -> None:
     """Count the tiles of DATA (a folder or a tiles.csv) and their pixels, and measure imbalance and centre bias."""
-    from lim_keras.report.tables import dataset_tables, print_result
+    from lim_keras.report.tables import dataset_tables
 
-    print_result(dataset_tables(api.dataset_report(tiles, **options)))
+    show(dataset_tables(api.dataset_report(tiles, **options)))
 
 
 @data.command(cls=Command, short_help="Write a tiles.csv that groups tiles of the same ground.")
@@ -68,7 +69,7 @@ def overlaps(tiles: Path, out: Path) -> None:
     """
     from lim_keras.data import group_overlaps, write_manifest
     from lim_keras.files import check_new_file
-    from lim_keras.report.tables import overlap_table, print_result
+    from lim_keras.report.tables import overlap_table
 
     check_new_file(out, "out")
     known = api.read_tiles(tiles)
@@ -76,7 +77,7 @@ def overlaps(tiles: Path, out: Path) -> None:
     grouped = group_overlaps(known, found)
     check_new_file(out, "out")  # again, because the search may take minutes
     write_manifest(grouped, out)
-    print_result([overlap_table(grouped, found), f"manifest: {out}"])
+    show([overlap_table(grouped, found), f"manifest: {out}"])
 
 
 @click.command(cls=Command)
@@ -87,10 +88,8 @@ def demo(out: Path, jobs: int, wait: bool) -> None:
     """Make a synthetic world, train five small models on its tiles, evaluate their ensemble on a second world, and map
     it.
     """
-    from lim_keras.report.tables import print_result
-
-    result = api.run_demo(out, jobs=jobs, wait=wait, say=print_result)
-    print_result([f"landslide F1 on held-out tiles {result.f1:.3f}; {result.seconds:.0f} s; everything is in {out}"])
+    result = api.run_demo(out, jobs=jobs, wait=wait, say=show)
+    show([f"landslide F1 on held-out tiles {result.f1:.3f}; {result.seconds:.0f} s; everything is in {out}"])
 
 
 @click.command(cls=Command)
@@ -134,6 +133,6 @@ def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...]
 
 
 def _print(result: RunResult) -> None:
-    from lim_keras.report.tables import print_result, run_tables
+    from lim_keras.report.tables import run_tables
 
-    print_result([*run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])
+    show([*run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])

@@ -6,6 +6,7 @@ import sys
 import time
 import types
 import warnings
+from pathlib import Path
 
 import click
 import pytest
@@ -197,3 +198,15 @@ def test_tensorflow_is_told_to_be_quiet_unless_the_user_decides(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     load_tensorflow()
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", ["--version", "--help", "data stats data"])
+def test_a_full_standard_output_is_named(tmp_path, bijie_folder, arguments):
+    bijie_folder(tmp_path / "data")
+    command = f"{sys.executable} -m lim_keras {arguments}"
+    program = ["sh", "-c", f"{command} > /dev/full; echo $?; {command} | true"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "1\n"
+    assert done.stderr.startswith("Error: standard output: ") and done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr

@@ -97,6 +97,28 @@ def test_a_folder_of_scenes(bundle: Path, tmp_path: Path) -> None:
     assert summary["landslides"] == 1 and summary["settings"]["inventory"]["min_area_m2"] == 100
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "(No space left on device). Lines are missing"),
+        (UnicodeEncodeError("ascii", "\xfc", 0, 1, ""), r"(its encoding ascii lacks the character '\xfc'). Lines"),
+        (BrokenPipeError(32, "Broken pipe"), ""),
+        (SystemExit(1), ""),  # of rich, after a closed pipe
+    ],
+)
+def test_scenes_are_finished_if_nothing_can_be_printed(bundle: Path, tmp_path: Path, monkeypatch, error, said) -> None:
+    def fail(parts: object) -> None:
+        raise error
+
+    scenes = [write_scene(tmp_path / name, 64, 160) for name in ("north.tif", "south.tif")]
+    monkeypatch.setattr("lim_keras.report.tables.print_result", fail)
+    done = run(bundle, *scenes, "--out", tmp_path / "out")
+    assert done.exit_code == 1 and done.stdout == ""
+    assert said in done.stderr and done.stderr.count("\n") == bool(said)
+    assert not said or done.stderr.startswith("Error: standard output: cannot be written ")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["scenes"] == 2
+
+
 def test_a_path_is_shown_as_it_is(bundle: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / ":car:[b].tif")
     done = run(bundle, scene, "--out", tmp_path / "out")
