@@ -21,6 +21,7 @@ from lim_keras.raster.windows import BLOCK, Box, blocks, sample_boxes
 
 GSD_TOLERANCE = 1.5
 STRETCH_TOLERANCE = 1.2
+_COLOURS = 3  # red, green, blue
 _BRIGHTNESS_TOLERANCE = 2.0
 _SAMPLES, _SAMPLE = 5, 256
 _PARTLY = 0.001  # share of pixels with nodata in some bands only, above which a warning follows
@@ -37,9 +38,13 @@ def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None
     Raises:
         ConfigError: `scale` is not (low, high) with low < high.
         DataError: the scene has a palette or another number of bands, or another data type without `scale`.
+
+    Warns:
+        DomainWarning: the bands are read in the order of the file, which is not red, green, blue.
     """
     info = scene.info
     _check_bands(scene, model)
+    _check_colours(scene, model)
     if scale is not None:
         if not (math.isfinite(scale[0]) and math.isfinite(scale[1]) and scale[0] < scale[1]):
             raise ConfigError(
@@ -61,11 +66,25 @@ def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
         raise DataError(f"{info.path}: the image has a palette. Expand it to RGB (`gdal_translate -expand rgb`).")
     if info.bands == model.bands:
         return
-    advice = f"Choose and order them with `bands` {','.join(map(str, range(1, model.bands + 1)))}."
+    colours = list(scene.colour_bands.values()) if model.bands == _COLOURS else []
+    advice = f"Choose and order them with `bands` {','.join(map(str, colours or range(1, model.bands + 1)))}."
     if scene.count < model.bands:
         advice = f"The file holds no more than {scene.count}: give an image of the bands that the model was trained on."
     raise DataError(
         f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. {advice}"
+    )
+
+
+def _check_colours(scene: RasterReader, model: BundleInfo) -> None:
+    colours = list(scene.colour_bands.values())
+    if scene.has_chosen_bands or model.bands != _COLOURS or not colours or scene.bands == colours:
+        return
+    order = ", ".join(sorted(scene.colour_bands, key=scene.colour_bands.__getitem__))
+    warnings.warn(
+        f"{scene.name}: the file says that its bands are {order}, and they are read in this order. If the model was "
+        f"trained on red, green, blue, give `bands` {','.join(map(str, colours))}.",
+        DomainWarning,
+        stacklevel=3,
     )
 
 
@@ -128,7 +147,8 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
     differ by more than a factor of GSD_TOLERANCE, or if its pixels are not square (`is_stretched`).
 
     Raises:
-        DataError: the scene has to be resampled, but one of the distances or its CRS is unknown.
+        DataError: the scene has to be resampled, but one of the distances or its CRS is unknown, or it is narrower than
+            a pixel of the new grid.
 
     Warns:
         DomainWarning: as in `gsd_ratio` and `is_stretched`.
@@ -143,7 +163,22 @@ def reading_grid(info: RasterInfo, model: BundleInfo, resample: bool) -> Grid | 
             f"Received: {info.gsd_m} m and {model.gsd_m} m. Give that of the scene as `gsd_m`."
         )
     near = 1 / GSD_TOLERANCE <= ratio <= GSD_TOLERANCE and not stretched
+    if not near:
+        _check_size(info, model.gsd_m)
     return None if near else grid_with_gsd(info, info.gsd_m, model.gsd_m)
+
+
+def _check_size(info: RasterInfo, wanted_m: float) -> None:
+    """Refuse to resample a scene that is narrower than a pixel of the new grid, such as degrees at a pole."""
+    shape = pixel_shape(info)
+    if shape is None:
+        return
+    width, height = shape.width_m * info.width, shape.height_m * info.height
+    if min(width, height) < wanted_m:
+        raise DataError(
+            f"{info.path}: `resample` needs a scene of at least one pixel of {wanted_m:.3g} m. Received: {width:.3g} m "
+            f"wide and {height:.3g} m high on the ground. Check its position and the size of its pixels (`gdalinfo`)."
+        )
 
 
 def check_place(scene: RasterReader) -> None:

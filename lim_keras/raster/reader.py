@@ -39,6 +39,7 @@ from lim_keras.raster.windows import Box, blocks
 NO_LABEL = 255  # mask value of pixels without a label
 FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
 _OVERVIEW_BLOCK = 2048
+_COLOURS = ("red", "green", "blue")
 
 
 class RasterReader:
@@ -76,6 +77,7 @@ class RasterReader:
         measured: bool = True,
     ) -> None:
         self.nodata, self._gsd_m, self._measured = nodata, gsd_m, measured
+        self.has_chosen_bands = bands is not None
         self._lock = source._lock if isinstance(source, RasterReader) else threading.Lock()
         with ExitStack() as stack:
             self._file: Any = _dataset(source, stack)
@@ -128,6 +130,15 @@ class RasterReader:
         """True if the file holds palette indices and no other band, except alpha."""
         kinds = set(band_colours(self._file))
         return ColorInterp.palette in kinds and kinds <= {ColorInterp.palette, ColorInterp.alpha}
+
+    @property
+    def colour_bands(self) -> dict[str, int]:
+        """Numbers of the red, green and blue band, in this order, by description, else by colour; empty if unknown."""
+        described = [(text or "").strip().lower() for text in self._file.descriptions]
+        for names in (described, [kind.name for kind in band_colours(self._file)]):
+            if all(names.count(colour) == 1 for colour in _COLOURS):
+                return {colour: names.index(colour) + 1 for colour in _COLOURS}
+        return {}
 
     @property
     def pages(self) -> list[str]:

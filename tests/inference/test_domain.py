@@ -10,6 +10,7 @@ import rasterio
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
 from lim_keras.bundle.info import BandStatistics
@@ -28,6 +29,43 @@ MODEL = constant_model().info
 def test_another_number_of_bands(write: Write) -> None:
     scene = RasterReader(write("four.tif", np.zeros((8, 8, 4), np.uint8), photometric="MINISBLACK", alpha="NO"))
     with pytest.raises(DataError, match=r"four\.tif: expected 3 bands.*Received: 4.*`bands` 1,2,3"):
+        check_scene(scene, MODEL, None)
+
+
+def coloured(write: Write, colours: str, descriptions: str = "") -> Path:
+    """Write a scene whose bands have these colours (rgbaN: red, green, blue, alpha, near infrared)."""
+    named = {"r": "red", "g": "green", "b": "blue", "a": "alpha", "N": "undefined"}
+    pixels = np.zeros((8, 8, len(colours)), np.uint8)
+    path = write("coloured.tif", pixels, photometric="MINISBLACK", alpha="NO")
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp[named[one]] for one in colours]
+        if descriptions:
+            file.descriptions = descriptions.split(",")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("colours", "descriptions", "said"),
+    [
+        ("bgr", "", "blue, green, red, and .*give `bands` 3,2,1"),
+        ("bgra", "", "`bands` 3,2,1"),
+        ("grb", "", "`bands` 2,1,3"),
+        ("bgr", "B2,B3,B4", "`bands` 3,2,1"),
+        ("rgb", "Blue,Green,Red", "`bands` 3,2,1"),
+    ],
+)
+def test_another_order_of_colours(write: Write, colours: str, descriptions: str, said: str) -> None:
+    path = coloured(write, colours, descriptions)
+    with RasterReader(path) as scene, pytest.warns(DomainWarning, match=r"coloured\.tif: the file says.*" + said):
+        check_scene(scene, MODEL, None)
+    for quiet, bands in ((path, (3, 2, 1)), (path, (1, 2, 3)), (coloured(write, "rgb"), None)):
+        with warnings.catch_warnings(), RasterReader(quiet, bands=bands) as scene:
+            warnings.simplefilter("error")
+            check_scene(scene, MODEL, None)
+
+
+def test_colours_among_more_bands_are_advised(write: Write) -> None:
+    with RasterReader(coloured(write, "Nrgb")) as scene, pytest.raises(DataError, match="`bands` 2,3,4"):
         check_scene(scene, MODEL, None)
 
 
@@ -232,3 +270,15 @@ def test_brightness_far_from_training_is_said(write: Write) -> None:
     ):
         check_brightness(scene, dark.info, None)
     assert len(caught) == 1
+
+
+def test_a_scene_narrower_than_a_pixel_is_not_resampled(write: Write) -> None:
+    model = constant_model(gsd_m=0.8).info
+    pole = write(
+        "pole.tif", np.zeros((40, 64, 3), np.uint8), crs="EPSG:4326", transform=Affine(7e-6, 0, 10, 0, -7e-6, 90)
+    )
+    with (
+        pytest.warns(DomainWarning),
+        pytest.raises(DataError, match=r"pole.tif: `resample` needs .*wide and 31.3 m high"),
+    ):
+        reading_grid(read_info(pole), model, True)
