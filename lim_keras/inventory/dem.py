@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +29,11 @@ _METRES_OF_UNIT = {
 
 # Void values that a file does not declare lie outside of this range (-99999, 1e38), or are one of these.
 _LOWEST_M, _HIGHEST_M = -9000.0, 9000.0
+_VOIDS = 2  # most different void values of a model that it does not declare
 _ALWAYS_VOID = (-32768.0, -32767.0, -9999.0)
 _OFTEN_VOID = (0.0, -1.0, -99.0, -999.0, 9999.0, 32767.0, 65535.0)
 _GAP_M = 100.0  # one of `_OFTEN_VOID` is a void if it lies farther than this from all other elevations
+_IMPLAUSIBLE = 0.1  # share of values out of range, void values left out, above which the unit must be another
 _SAMPLED_BLOCKS, _EVERY = 64, 3  # blocks that are searched for voids, and the step between their cells
 
 
@@ -42,6 +45,7 @@ class Values:
         scale, offset, unit_m: elevation in metres = (value * scale + offset) * unit_m.
         void: value of cells without an elevation that the file does not declare; None: there is none.
         same: the only elevation below the scene, metres; None: they differ.
+        gaps: some cells below the scene have no elevation.
     """
 
     scale: float
@@ -49,6 +53,7 @@ class Values:
     unit_m: float
     void: float | None = None
     same: float | None = None
+    gaps: bool = False
 
     def metres(self, values: NDArray[Any]) -> Floats:
         """Convert values to metres; NaN where there is no elevation."""
@@ -155,30 +160,47 @@ def examine(path: StrPath, source: RasterReader, boxes: Sequence[Box]) -> Values
     """Determine unit, scale and void value of an elevation model from its header and a sample of `boxes`.
 
     Raises:
-        DataError: the unit of its elevations is unknown.
+        DataError: the unit of its elevations is unknown, or they are too high or low for metres.
     """
     file = source.dataset
     values = Values(file.scales[0], file.offsets[0], _metres_of_unit(path, file))
-    sample = _sample(source, boxes)
+    sample, cells = _sample(source, boxes)
     distinct, counts = np.unique(sample, return_counts=True)
     metres = values.metres(distinct)
+    _check_plausible(path, values, distinct, counts)
     void = _void(distinct, metres, counts)
     known = metres[np.isfinite(metres) & (distinct != void)]
     same = float(known[0]) if len(known) == 1 and counts.sum() > 1 else None
     if same is not None and void is None and distinct[np.isfinite(metres)][0] == 0:
         void = 0.0  # a sea or an empty tile
-    return Values(values.scale, values.offset, values.unit_m, void, same)
+    gaps = int(counts[np.isfinite(metres) & (distinct != void)].sum()) < cells
+    return Values(values.scale, values.offset, values.unit_m, void, same, gaps)
 
 
-def _sample(source: RasterReader, boxes: Sequence[Box]) -> NDArray[Any]:
-    """Read values (n,) that the file marks as data, from blocks spread over boxes."""
+def _check_plausible(path: StrPath, values: Values, distinct: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """Refuse elevations that are out of range, as in centimetres; void values are few and frequent."""
+    metres = (distinct.astype(np.float64) * values.scale + values.offset) * values.unit_m
+    beyond = np.flatnonzero(~((metres > _LOWEST_M) & (metres < _HIGHEST_M)) & ~np.isin(distinct, _ALWAYS_VOID))
+    beyond = beyond[np.argsort(counts[beyond])][:-_VOIDS]
+    if counts[beyond].sum() > _IMPLAUSIBLE * counts.sum():
+        low, high = metres[beyond].min(), metres[beyond].max()
+        raise DataError(
+            f"{path}: expected elevations of {_LOWEST_M:g} to {_HIGHEST_M:g} m. Received: values such as {low:.7g} to "
+            f"{high:.7g} m below the scene. If its unit is another one, set the factor to metres, such as 0.01 for "
+            f"centimetres (`gdal_edit.py -scale 0.01 {shlex.quote(str(path))}`); if not, give another model."
+        )
+
+
+def _sample(source: RasterReader, boxes: Sequence[Box]) -> tuple[NDArray[Any], int]:
+    """Read values (n,) that the file marks as data, from blocks spread over boxes; also count all cells there."""
     found = [one.shifted(box.top, box.left) for box in boxes for one in blocks(box.height, box.width)]
     step = 1 if len(found) < _EVERY**2 else _EVERY
-    parts = [np.zeros(0, source.info.dtype)]
+    parts, cells = [np.zeros(0, source.info.dtype)], 0
     for block in found[:: -(-len(found) // _SAMPLED_BLOCKS) or 1]:
         pixels, valid = source.image(block)
         parts.append(pixels[..., 0][::step, ::step][valid[::step, ::step]])
-    return np.concatenate(parts)
+        cells += valid[::step, ::step].size
+    return np.concatenate(parts), cells
 
 
 def _void(distinct: NDArray[Any], metres: Floats, counts: NDArray[np.int64]) -> float | None:

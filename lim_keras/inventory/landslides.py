@@ -161,6 +161,7 @@ class InventoryTotals:
         swallowed: number of landslides in filled holes of others.
         uncovered: share of the scene outside the elevation model; None without one.
         unknown_slope: number of landslides whose slope is unknown; None without an elevation model.
+        lacks_edge: slopes are unknown only on the outermost cells of the elevation model.
     """
 
     crs: str = ""
@@ -172,6 +173,7 @@ class InventoryTotals:
     swallowed: int = 0
     uncovered: float | None = None
     unknown_slope: int | None = None
+    lacks_edge: bool = False
 
     def count(self, columns: Columns) -> None:
         """Add landslides."""
@@ -280,7 +282,7 @@ def _sorted_landslides(
         terrain = None if options.dem is None else rasters.enter_context(TerrainReader(options.dem, scene))
         if terrain is not None:
             _check_relief(terrain, options, scene)
-            totals.uncovered = terrain.uncovered
+            totals.uncovered, totals.lacks_edge = terrain.uncovered, terrain.lacks_edge
         labels = rasters.enter_context(RasterReader(source.mask))
         maps = None if source.maps is None else rasters.enter_context(RasterReader(source.maps))
         reader = PixelReader(labels, maps, terrain)
@@ -332,10 +334,14 @@ def _check_relief(terrain: TerrainReader, options: InventoryOptions, scene: Rast
 
 def _check_unknown_slopes(totals: InventoryTotals, options: InventoryOptions, scene: RasterInfo) -> None:
     if totals.unknown_slope:
+        where, cure = "in a void or outside", "Fill the model (`gdal_fillnodata.py`), or give one that covers them."
+        if totals.lacks_edge:
+            where = "on the outermost cells of the model, which have no slope"
+            cure = "Give a model that reaches at least a cell beyond the scene, or one of smaller cells."
         warnings.warn(
             f"{options.dem}: has no slope for {totals.unknown_slope} of {totals.landslides} landslides on "
-            f"{scene.path}: more than {1 - MIN_COVERAGE:.0%} of each lies in a void or outside. `min_slope_deg` "
-            "neither flags nor drops them. Fill the model (`gdal_fillnodata.py`), or give one that covers them.",
+            f"{scene.path}: more than {1 - MIN_COVERAGE:.0%} of each lies {where}. `min_slope_deg` neither flags nor "
+            f"drops them. {cure}",
             LimKerasWarning,
             stacklevel=3,
         )

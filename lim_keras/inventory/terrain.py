@@ -93,6 +93,7 @@ class TerrainReader:
     Attributes:
         uncovered: share of the scene's area outside the model, 0..1; set on entry.
         same: the only elevation below the scene, metres; None if they differ; set on entry.
+        lacks_edge: slopes are unknown only on the model's outermost cells, which lie below the scene; set on entry.
 
     Raises (on entry):
         DataError: the scene has no CRS, the model is unreadable, without a CRS, of several bands or in an unknown unit,
@@ -106,6 +107,7 @@ class TerrainReader:
         self._path, self._scene, self._ground = dem, scene, Georeference.of(scene)
         self.uncovered = 0.0
         self.same: float | None = None
+        self.lacks_edge = False
         self._stack = ExitStack()
         self._dem: Dem
         self._to_dem: Transformer
@@ -243,7 +245,10 @@ class TerrainReader:
         return self._dem.to_cells(*self._to_dem.transform(placed[:, 0], placed[:, 1]))
 
     def _check_cover(self) -> None:
-        self.uncovered = _uncovered(self._to_cells(self._scene.box), self._dem)
+        outline = self._to_cells(self._scene.box)
+        self.uncovered = _uncovered(outline, self._dem)
+        complete = self.uncovered <= _NEGLIGIBLE and not self._dem.values.gaps
+        self.lacks_edge = complete and _uncovered(outline, self._dem, edge=1) > _NEGLIGIBLE
         if self.uncovered >= 1:
             raise DataError(
                 f"{self._path}: expected an elevation model of {self._scene.path}, but it lies elsewhere. Give one of "
@@ -258,11 +263,14 @@ class TerrainReader:
             )
 
 
-def _uncovered(outline: Floats, dem: Dem) -> float:
-    """Compute the share of an outline (n, 2), in cells of an elevation model, outside the model."""
-    if not np.isfinite(outline).all():
+def _uncovered(outline: Floats, dem: Dem, edge: int = 0) -> float:
+    """Compute the share of an outline (n, 2), in cells of an elevation model, outside the model.
+
+    edge: cells along the model's edge that count as outside.
+    """
+    if not np.isfinite(outline).all() or min(dem.width, dem.height) <= 2 * edge:
         return 1.0
     scene: Any = shapely.make_valid(shapely.Polygon(outline))
     beyond = dem.width if dem.is_global else 0
-    model = shapely.box(-beyond, 0, dem.width + beyond, dem.height)
+    model = shapely.box(edge - beyond, edge, dem.width + beyond - edge, dem.height - edge)
     return float(1 - scene.intersection(model).area / scene.area) if scene.area else 1.0

@@ -195,6 +195,17 @@ def test_a_slope_from_a_small_part_of_a_landslide_is_unknown(write_mask, mask, t
     assert len(kept.frame) == found.totals.unknown_slope and kept.frame.slope_unknown.all()
 
 
+def test_a_model_of_few_cells_has_no_slope_at_its_edge(write_mask, mask, tmp_path):
+    # 3 x 3 cells of 400 m, the first of which covers the scene
+    transform = Affine(400, 0, 500_000, 0, -400, 3_000_000)
+    heights = np.arange(9, dtype=np.float32).reshape(3, 3) * 100
+    dem = write_raster(tmp_path / "dem.tif", heights, crs=UTM, transform=transform)
+    expected = r"dem.tif: has no slope for 4 of 4 .*on the outermost cells of the model.*reaches at least a cell beyond"
+    with pytest.warns(LimKerasWarning, match=expected):
+        found = make_inventory(write_mask(mask), options=InventoryOptions(dem=dem))
+    assert found.totals.unknown_slope == 4 and found.totals.uncovered == 0
+
+
 @pytest.mark.filterwarnings("default::lim_keras.errors.LimKerasWarning")
 def test_a_model_without_relief_is_reported(write_mask, mask, tmp_path):
     transform = Affine(5, 0, 500_000 - 100, 0, -5, 3_000_000 + 100)

@@ -207,6 +207,25 @@ def test_a_vertical_crs_says_the_unit_on_a_grid_in_feet(tmp_path):
     np.testing.assert_allclose(read(dem, scene).slope, 20, atol=0.05)
 
 
+@pytest.mark.parametrize("factor", [100, 1000, 1e30])
+def test_elevations_beyond_all_mountains_are_refused(tmp_path, scene, factor):
+    # 1000 m and more: 100,000 cm
+    dem = write_dem(tmp_path, factor=factor)
+    with pytest.raises(DataError, match=rf"dem.tif: .*-9000 to 9000 m.*factor to metres.*-scale 0.01 {dem}"):
+        read(dem, scene)
+    with rasterio.open(dem, "r+") as target:
+        target.scales = (1 / factor,)
+    check(read(dem, scene))
+
+
+def test_undeclared_voids_of_two_values_are_no_elevations(tmp_path, scene):
+    transform = at(X - 300, Y + 300, 30)
+    values = elevations(UTM, transform, 30, 30)
+    values[:14], values[14, ::2] = -99999, 1e38
+    terrain = read(write_raster(tmp_path / "dem.tif", values, crs=UTM, transform=transform), scene)
+    assert np.isnan(terrain.slope[:100]).all() and np.nanmin(terrain.elevation) > 990
+
+
 def test_scaled_integers(tmp_path, scene):
     # Tenths of a metre above 500 m.
     transform = at(X - 300, Y + 300, 30)
