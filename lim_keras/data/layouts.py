@@ -33,7 +33,7 @@ _READ = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 _NOT_READ = re.compile(
     r"\.(avif|bmp|dng|ecw|exr|gif|h5|heic|heif|img|jfif|jp2|jpe|jxl|mat|nc|np[yz]|p[bgp]m|psd|sid|vrt|webp)"
 )
-_MOSTLY = 0.8
+MOSTLY_LANDSLIDE = 0.8
 """Share of landslide in a mask above which it may be inverted."""
 _USABLE_ID = re.compile(r"[^\s#./\\\x00-\x1f\x7f]([^\x00-\x1f\x7f/\\]*[^\s\x00-\x1f\x7f/\\])?")
 _ID_BYTES = 200
@@ -95,14 +95,15 @@ def read_tiles(
 
 def _warn_of_labels(path: Path, tiles: Sequence[Tile]) -> None:
     """Warn of masks that are valid but look wrong."""
-    inverted = [tile.tile_id for tile in tiles if tile.landslide_px > _MOSTLY * tile.valid_px]
+    inverted = [tile.tile_id for tile in tiles if tile.landslide_px > MOSTLY_LANDSLIDE * tile.valid_px]
     empty = [tile.tile_id for tile in tiles if not tile.valid_px]
     others = [tile for tile in tiles if tile.ignore != "255"]
     mixed = [tile.tile_id for tile in others if len(others) < len(tiles) and _marks_with_255(tile)]
     for ids, message in (
         (
             inverted,
-            f"more than {_MOSTLY:.0%} landslide. If they are inverted, write landslide as 255, background as 0.",
+            f"more than {MOSTLY_LANDSLIDE:.0%} landslide. If they are inverted, write landslide as 255, background as "
+            "0.",
         ),
         (empty, "without a labelled pixel. Training and evaluation learn nothing from them: leave them out."),
         (

@@ -15,6 +15,7 @@ import shapely
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
+from lim_keras.data.layouts import MOSTLY_LANDSLIDE
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.vectors import FORMATS, Source, find_source, outline, read_polygons
 from lim_keras.inventory.polygons import clean_polygons, cut_polygons
@@ -48,7 +49,7 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
         DataError: the file cannot be read, holds geometries but no polygon, has no CRS, or its CRS is wrong.
 
     Warns:
-        LimKerasWarning: geometries were repaired or do not count, or no landslide lies on the scene.
+        LimKerasWarning: geometries were repaired or do not count, or no landslide or little else lies on the scene.
     """
     source = find_source(path)
     if source.is_raster:
@@ -57,6 +58,7 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
     polygons = read_polygons(source, like)
     cleaned = clean_polygons(polygons, str(path))
     inside = _without_duplicates(cut_polygons(cleaned, outline(like)), path)
+    _check_share(inside, like, path)
     reason = f"none of its {len(cleaned)} polygons lies on the scene {like.path}. Is it the right file?"
     return _on_scene(GeoDataFrame(geometry=inside), f"{path}: {reason if len(cleaned) else 'holds no polygon.'}")
 
@@ -66,6 +68,20 @@ def _on_scene(found: GeoDataFrame, reason: str) -> GeoDataFrame:
         message = f"{reason} Every landslide that is predicted counts as a false alarm."
         warnings.warn(message, LimKerasWarning, stacklevel=3)
     return found
+
+
+def _check_share(landslides: geopandas.GeoSeries, like: RasterInfo, path: Path) -> None:
+    """Warn if polygons cover most of a scene."""
+    scene, shapes = outline(like).area, landslides.to_numpy()
+    if shapely.area(shapes).sum() <= MOSTLY_LANDSLIDE * scene:
+        return
+    share = shapely.union_all(shapes).area / scene
+    if share > MOSTLY_LANDSLIDE:
+        message = (
+            f"{path}: its polygons cover {share:.0%} of the scene {like.path}. If one outlines the study area, delete "
+            "it."
+        )
+        warnings.warn(message, LimKerasWarning, stacklevel=4)
 
 
 def _without_duplicates(polygons: geopandas.GeoSeries, path: Path) -> geopandas.GeoSeries:
@@ -177,17 +193,26 @@ def _check_palette(raster: RasterReader) -> None:
 
 def _check_labels(raster: RasterReader) -> None:
     info = raster.info
-    found = np.zeros(0, info.dtype)
+    found, landslide, labelled = np.zeros(0, info.dtype), 0, 0
     for box in blocks(info.height, info.width, _LABEL_BLOCK):
-        found = np.unique(np.append(found, np.unique(raster.pixels(box))))
+        values = raster.pixels(box)
+        found = np.unique(np.append(found, np.unique(values)))
+        landslide += int((values == 1).sum())
+        labelled += int((~unlabelled(values, info.nodata)).sum())
     labels = set(found[~unlabelled(found, info.nodata)].tolist())
-    values = ", ".join(f"{value:g}" for value in found[:10].tolist())
+    received = ", ".join(f"{value:g}" for value in found[:10].tolist())
     if labels - {0, 1}:
         raise DataError(
-            f"{raster.name}: expected the labels 1 landslide, 0 background, 255 no label. Received: {values}."
+            f"{raster.name}: expected the labels 1 landslide, 0 background, 255 no label. Received: {received}."
         )
     if not labels or (1 not in labels and NO_LABEL in found and info.nodata != NO_LABEL):
         raise DataError(
-            f"{raster.name}: expected pixels of 1 landslide or 0 background. Received: {values}. 255 means no label; "
+            f"{raster.name}: expected pixels of 1 landslide or 0 background. Received: {received}. 255 means no label; "
             "where it means landslide, write 1 instead."
         )
+    if landslide > MOSTLY_LANDSLIDE * labelled:
+        message = (
+            f"{raster.name}: {landslide / labelled:.0%} of its labelled pixels are landslide. If it is inverted, write "
+            "landslide as 1, background as 0."
+        )
+        warnings.warn(message, LimKerasWarning, stacklevel=5)

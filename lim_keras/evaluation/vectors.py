@@ -29,15 +29,17 @@ from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
 FORMATS = (
-    "polygons as GeoPackage, GeoJSON, Shapefile, FlatGeobuf, KML, KMZ, GML, MapInfo or SQLite, alone or in a .zip; or "
-    "a label raster, such as a GeoTIFF"
+    "polygons as GeoPackage, GeoJSON, Shapefile, FlatGeobuf, KML, KMZ, GML, MapInfo or SQLite, alone or in a .zip; as "
+    "CSV with WKT or GeoParquet; or a label raster, such as a GeoTIFF"
 )
 
 _VECTOR = re.compile(
-    r"\.(gpkg|geojson|geojsonl|json|shp|shz|fgb|kml|kmz|gml|tab|mif|sqlite|csv|dbf|shx|dxf|gpx|gdb)", re.IGNORECASE
+    r"\.(gpkg|geojson|geojsonl|json|shp|shz|fgb|kml|kmz|gml|tab|mif|sqlite|csv|(geo)?parquet|dbf|shx|dxf|gpx|gdb)",
+    re.IGNORECASE,
 )
 _RASTER = re.compile(r"\.(tiff?|png|jpe?g|img|vrt|jp2|asc)", re.IGNORECASE)
 _IN_ARCHIVE = re.compile(r"\.(gpkg|geojson|geojsonl|json|shp|fgb|kml|kmz|gml|tab|mif|sqlite|gdb|tiff?|png|img|asc)")
+_PARQUET = (".parquet", ".geoparquet")
 _GEOJSON = (".geojson", ".json", ".geojsonl")
 _DEGREES = "EPSG:4326"
 _LARGEST = 1e15  # largest coordinate that is accepted; beyond it, differences of metres are lost
@@ -165,12 +167,16 @@ def _read_layer(source: Source) -> GeoDataFrame:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            layer = _find_layer(name, source.path)
-            frame = geopandas.read_file(name, layer=layer, columns=[], engine="pyogrio")
+            if source.suffix in _PARQUET:
+                frame = geopandas.read_parquet(source.path)
+            else:
+                layer = _find_layer(name, source.path)
+                frame = geopandas.read_file(name, layer=layer, columns=[], engine="pyogrio")
             _check_finite(frame.geometry, source.path)
-    except (RuntimeError, ValueError, UnboundLocalError, shapely.errors.ShapelyError) as error:
+    except (RuntimeError, ValueError, OSError, UnboundLocalError, shapely.errors.ShapelyError) as error:
         # UnboundLocalError: pyogrio, at a CRS that PROJ cannot write.
-        reason = str(error).split("; It might help", 1)[0].rstrip(".")  # pyogrio's advice is about its own arguments
+        text = " ".join(str(error).split())
+        reason = text.split("; It might help", 1)[0].rstrip(".")  # pyogrio's advice is about its own arguments
         raise DataError(f"{source.path}: cannot be read as polygons ({reason}). {_cure(source, error)}") from error
     for text in {str(one.message) for one in caught if "GFS file" not in str(one.message)}:
         warnings.warn(f"{source.path}: {text}", LimKerasWarning, stacklevel=5)
@@ -254,8 +260,8 @@ def _to_scene(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSerie
     if polygons.crs is None:
         raise DataError(
             f"{source.path}: has no CRS, but the scene {like.path} is in {like.crs}. Give it one (a Shapefile needs "
-            f"its .prj beside it; for coordinates in the CRS of the scene `ogr2ogr -a_srs "
-            f"{shlex.quote(like.crs)} {_quoted(source.path)}`)."
+            f"its .prj beside it; for coordinates in the CRS of the scene "
+            f"{_assigned(source, like.crs)})."
         )
     try:
         placed = _joined_at_180(polygons).to_crs(like.crs)
@@ -295,7 +301,7 @@ def _nearest_turn(polygons: GeoSeries, like: RasterInfo, turn: float) -> GeoSeri
 
 def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
     """Raise a DataError that names the mistake if polygons would lie on the scene in another CRS or axis order."""
-    path, quoted = source.path, _quoted(source.path)
+    path = source.path
     stated = "none" if polygons.crs is None else polygons.crs.name
     if source.suffix in _GEOJSON and polygons.crs == _DEGREES:
         stated += " (the default of GeoJSON)"
@@ -308,19 +314,19 @@ def _check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
         if called != "its CRS" and _lies_on(polygons, like, crs, lambda points: points):
             raise DataError(
                 f"{path}: its CRS is {stated}, but its coordinates lie on the scene in {crs}. Name that CRS "
-                f"(`ogr2ogr -a_srs {shlex.quote(crs)} {quoted}`)."
+                f"({_assigned(source, crs)})."
             )
         if _lies_on(polygons, like, crs, lambda points: points[:, ::-1]):
             raise DataError(
                 f"{path}: its coordinates lie on the scene in {called} with x and y swapped, such as latitude "
-                f'before longitude. Swap them (`g = geopandas.read_file("{path}"); g.geometry = shapely.transform('
+                f"before longitude. Swap them (`g = {_reading(source)}; g.geometry = shapely.transform("
                 f'g.geometry, lambda p: p[:, ::-1]){_override(called)}; g.to_file("{_mended(path)}")`).'
             )
     west, south, east, north = polygons.total_bounds
     if polygons.crs.is_geographic and (max(abs(west), abs(east)) > 540 or max(abs(south), abs(north)) > 90):
         raise DataError(
             f"{path}: its CRS is {stated}, but its coordinates are not degrees (x {west:g} to {east:g}, "
-            f"y {south:g} to {north:g}). Name their CRS (`ogr2ogr -a_srs EPSG:CODE {quoted}`)."
+            f"y {south:g} to {north:g}). Name their CRS ({_assigned(source, 'EPSG:CODE')})."
         )
 
 
@@ -332,6 +338,19 @@ def _mended(path: Path) -> Path:
 def _quoted(path: Path) -> str:
     """Return target and source of a command that mends a file."""
     return f"{shlex.quote(str(_mended(path)))} {shlex.quote(str(path))}"
+
+
+def _reading(source: Source) -> str:
+    """Return Python code that reads a file."""
+    return f'geopandas.read_{"parquet" if source.suffix in _PARQUET else "file"}("{source.path}")'
+
+
+def _assigned(source: Source, crs: str) -> str:
+    """Return a command that gives a file a CRS; not every GDAL reads GeoParquet."""
+    if source.suffix in _PARQUET:
+        change = f'set_crs("{crs}", allow_override=True).to_file("{_mended(source.path)}")'
+        return f"`{_reading(source)}.{change}`"
+    return f"`ogr2ogr -a_srs {shlex.quote(crs)} {_quoted(source.path)}`"
 
 
 def _override(called: str) -> str:

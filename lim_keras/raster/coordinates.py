@@ -7,6 +7,7 @@ import shlex
 
 import numpy as np
 import pyproj
+from affine import Affine
 
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import Floats, RasterInfo, apply, axes
@@ -38,13 +39,13 @@ def check_coordinates(raster: RasterInfo) -> None:
             f"Received: transform {numbers}. {cure}"
         )
     if raster.crs:
-        _check_range(raster, placed, name)
+        _check_range(raster, raster.transform, placed, name)
 
 
-def _check_range(raster: RasterInfo, corners: Floats, name: str) -> None:
+def _check_range(raster: RasterInfo, transform: Affine, corners: Floats, name: str) -> None:
     """Refuse coordinates that are not those of the CRS: metres or swapped degrees, or degrees in a projected CRS."""
     crs = pyproj.CRS.from_user_input(raster.crs)
-    largest, pixel = np.abs(corners).max(axis=0), np.abs(axes(raster.transform)).max(axis=0)
+    largest, pixel = np.abs(corners).max(axis=0), np.abs(axes(transform)).max(axis=0)
     (west, south), (east, north) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     received = f"Received: x {west:.7g} to {east:.7g}, y {south:.7g} to {north:.7g}."
     assign = f"`gdal_edit.py -a_srs EPSG:CODE {name}`"
@@ -61,7 +62,7 @@ def _check_range(raster: RasterInfo, corners: Floats, name: str) -> None:
         return
     outside = f"{raster.path}: its coordinates lie outside of its CRS ({crs.name}). {received}"
     if (largest[::-1] <= limits).all():
-        left, top = raster.transform.f, raster.transform.c
+        left, top = transform.f, transform.c
         right, bottom = left + (east - west), top - (north - south)
         shown = " ".join(f"{value:.12g}" for value in (left, top, right, bottom))
         raise DataError(

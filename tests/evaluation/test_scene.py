@@ -14,7 +14,7 @@ from shapely.geometry import box
 
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
-from lim_keras.errors import DataError, DomainWarning
+from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
 from lim_keras.evaluation.scene import SceneResult, evaluate_scene
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.binary import Confusion, count, pool
@@ -242,7 +242,7 @@ def test_a_resampled_scene_counts_its_own_pixels(write: Write) -> None:
     image = np.repeat(np.uint8(valid * 230)[..., np.newaxis], 3, axis=-1)
     scene = write("scene.tif", image, nodata=0, **fine)
     truth = write("labels.tif", np.ones((160, 200), np.uint8), **fine)
-    with pytest.warns(DomainWarning, match=r"0\.2 m"):
+    with pytest.warns(DomainWarning, match=r"0\.2 m"), pytest.warns(LimKerasWarning, match="100% .* are landslide"):
         assert total(judged(scene, truth, resample=True)).pixels == valid.sum()
 
 

@@ -279,3 +279,14 @@ def test_real_inventory(real_data: Path, tmp_path: Path) -> None:
     assert scores.any_overlap["all"].recall == 1
     assert scores.iou_50["small"].recall <= scores.iou_50["large"].recall
     assert polygon_areas_m2(truth.geometry) == pytest.approx(truth.area.to_numpy(), rel=2e-3)
+
+
+def test_a_label_raster_that_may_be_inverted(tmp_path: Path) -> None:
+    like, path = scene(tmp_path), tmp_path / "labels.tif"
+    values = np.ones((20, 30), np.uint8)
+    values[:4] = 0  # 120 of 600 pixels, so that 80 % are landslide
+    place = {"crs": like.crs, "transform": like.transform}
+    read_truth(write_raster(path, values, **place), like)
+    values[0, 0] = 255  # 480 of 599
+    with pytest.warns(LimKerasWarning, match=r"labels.tif: 80% of its labelled pixels are landslide"):
+        read_truth(write_raster(path, values, **place), like)

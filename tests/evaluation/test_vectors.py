@@ -1,6 +1,7 @@
 """Vector files of mapped landslides: formats, geometries that are not polygons, and wrong coordinates."""
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import shapely
 from PIL import Image
@@ -56,6 +58,40 @@ def test_formats(name: str, driver: str, like: RasterInfo, tmp_path: Path) -> No
     with open_labels(tmp_path / name, truth, like) as labels:
         assert labels(Box(0, 0, 20, 30)).sum() == 25  # pixels of 4 m2
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_geoparquet(crs: str, like: RasterInfo, tmp_path: Path) -> None:
+    frame(INSIDE).to_crs(crs).to_parquet(tmp_path / "a.parquet")
+    truth = read_truth(tmp_path / "a.parquet", like)
+    assert truth.crs == UTM and truth.area.tolist() == pytest.approx([100], rel=1e-4)
+
+
+def test_parquet_that_cannot_be_used(like: RasterInfo, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pandas.DataFrame({"a": [1]}).to_parquet(path)
+    with pytest.raises(DataError, match=r"a.parquet: cannot be read as polygons \(Missing geo metadata") as said:
+        read_truth(path, like)
+    assert "\n" not in str(said.value)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"a.parquet: cannot be read as polygons \(.*corrupted"):
+        read_truth(path, like)
+    frame(INSIDE, crs=None).to_parquet(path)
+    with pytest.raises(DataError, match=r"a.parquet: has no CRS") as said:
+        read_truth(path, like)
+    # The command of the message makes a file that can be read.
+    exec(re.search(r"`(geopandas.+)`", str(said.value))[1], {"geopandas": geopandas})  # type: ignore[index]
+    assert read_truth(tmp_path / "a_mended.gpkg", like).area.tolist() == [100]
+
+
+def test_polygons_of_a_study_area(like: RasterInfo, tmp_path: Path) -> None:
+    # The scene has 60 x 40 m: 1,920 m2 are 80 %; overlaps count once.
+    path = tmp_path / "a.gpkg"
+    frame(square(0, -40, 48, 40), square(0, -40, 40, 40)).to_file(path)
+    read_truth(path, like)
+    frame(square(-5, -45, 55, 50)).to_file(path)
+    with pytest.warns(LimKerasWarning, match=r"a.gpkg: its polygons cover 83% of the scene .*study area"):
+        read_truth(path, like)
 
 
 def archive(path: Path, *files: Path, folder: str = "") -> Path:
