@@ -144,7 +144,7 @@ def _reason(error: Exception, scene: Path, out_dir: Path) -> str:
         return str(error)
     text = " ".join(str(error).split())
     if isinstance(error, OSError):  # a disk that is full, or a folder where a file belongs
-        return f"{scene}: cannot be mapped into {out_dir} ({text})."
+        return f"{scene}: cannot be mapped into {out_dir} ({text}). Repair that folder or disk, and repeat the call."
     if isinstance(error, MemoryError):
         return f"{scene}: not enough memory ({text or 'no more is free'}). Close other programs, or lower `memory`."
     return (
@@ -219,4 +219,6 @@ def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failur
         "failed": {str(scene): reason for scene, reason in failures.items()},
         "predicted": [one.summary for one in predictions],
     }
+    if not out_dir.is_dir():
+        raise DataError(f"{out_dir}: the folder was removed or moved during the call. Repeat the call.")
     return write_text(out_dir / _SUMMARY, sealed_json(content))

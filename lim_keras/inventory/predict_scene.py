@@ -18,8 +18,8 @@ import geopandas
 
 from lim_keras.bundle.info import STAC_FILE
 from lim_keras.bundle.protocol import SceneModel
-from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.files import make_folder, write_text
+from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
+from lim_keras.files import StrPath, make_folder, write_text
 from lim_keras.inference.domain import (
     check_brightness,
     check_pages,
@@ -28,6 +28,7 @@ from lim_keras.inference.domain import (
     check_validity,
     reading_grid,
 )
+from lim_keras.inference.maps import STATE
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inventory.landslides import (
     InventoryTotals,
@@ -145,6 +146,7 @@ class _SceneTask:
         self._identity = identity(reader, model.info, options)
         self._files = ResultFiles(out_dir, reader.stem)
         self._warnings: list[str] = []
+        self._begun = False  # the working folder was made
 
     @property
     def is_finished(self) -> bool:
@@ -184,7 +186,23 @@ class _SceneTask:
         return ScenePrediction(self._reader.path, files, summary, was_there=True)
 
     def run(self, progress: ProgressCallback | None) -> ScenePrediction:
-        """Predict the maps, make all other files from them, and move the files to their final paths."""
+        """Predict the maps, make all other files from them, and move the files to their final paths.
+
+        Raises:
+            DataError: the scene, the elevation model or the folder changed meanwhile, or a file cannot be read or
+                written.
+        """
+        try:
+            return self._run(progress)
+        except Exception as error:
+            self._check_unchanged(error)
+            if self._begun and not all((self._files.work / name).exists() for name in (STATE, "probability.raw")):
+                raise DataError(
+                    f"{self._out}: the folder, or a part of it, was removed or moved during the call. Repeat the call."
+                ) from error
+            raise
+
+    def _run(self, progress: ProgressCallback | None) -> ScenePrediction:
         laps = [time.monotonic()]
         info, options = self._reader.info, self._options
         self._check_names()
@@ -210,8 +228,29 @@ class _SceneTask:
         summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
         with self._prediction_kept():
             summary, drafts = self._write_documents(summary, drafts)
+            self._check_unchanged()
             files = self._files.put_in_place(drafts, summary["sha256"])
         return ScenePrediction(self._reader.path, files, summary)
+
+    def _check_unchanged(self, cause: Exception | None = None) -> None:
+        """Delete all drafts and raise DataError if the scene or the elevation model changed since the call began."""
+        changed = self._reader.name if self._reader.has_changed() else self._changed_elevations()
+        if changed is not None:
+            self._files.discard_work()
+            raise DataError(
+                f"{changed}: changed while it was read. Nothing of this prediction is kept. Repeat the call."
+            ) from cause
+
+    def _changed_elevations(self) -> StrPath | None:
+        """Return the elevation model if it changed since the call began."""
+        dem = self._options.dem
+        if dem is None:
+            return None
+        try:
+            same = identity(self._reader, self._model.info, self._options) == self._identity
+        except LimKerasError:  # a server may be away for a moment
+            same = is_remote(dem)
+        return None if same else dem
 
     def _check_files(self) -> None:
         """Refuse to replace files of the user, and files that this call reads."""
@@ -274,6 +313,7 @@ class _SceneTask:
                 check_place(self._reader)
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._reader, model.info, options, of_maps=True)
+            self._begun = True
             return predict_maps(model, reader, self._files.work, options=options, identity=same, progress=progress)
 
     def _derive(self, maps: Path) -> tuple[Counts, InventoryTotals, list[Path]]:

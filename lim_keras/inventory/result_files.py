@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _BEFORE = ("probability.tif", "landslides.tif")
 _AFTER = ("inventory.qml",)
 _DOCUMENTS = ("stac.json", "summary.json")
 _RECORD = "written.json"
+_RESULTS = ("probability.", "landslides.", "inventory.", "preview.", "stac.", "summary.")
+_MAPS = ("maps.vrt", "probability.", "votes.", "spread.")
 
 _FOREIGN = "not written by lim-keras"
 
@@ -132,14 +135,19 @@ class ResultFiles:
         return found
 
     def _users_work(self) -> dict[Path, str]:
-        """Return the working folder and a reason if it is the user's: ours is empty or holds a state."""
+        """Return the working folder and a reason if it is the user's: ours holds a state, or maps and drafts only."""
         if not self.work.is_symlink() and not self.work.exists():
             return {}
         if self.work.is_symlink() or not self.work.is_dir():
             return {self.work: _FOREIGN}
         inside = [one.name for one in self.work.iterdir()]
-        ours = {STATE, _RECORD}.intersection(inside) or all(name.startswith(".state.") for name in inside)
+        ours = {STATE, _RECORD}.intersection(inside) or all(map(self._is_of_work, inside))
         return {} if ours else {self.work: _FOREIGN}
+
+    def _is_of_work(self, name: str) -> bool:
+        """Tell whether a file of the working folder is a map or a draft; a deletion during a call may leave them."""
+        result = name.startswith(self.name("")) and name.removeprefix(self.name("")).startswith(_RESULTS)
+        return result or name.startswith((".state.", *_MAPS)) or (name[:1] == "." and ".partial" in name)
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -181,6 +189,16 @@ class ResultFiles:
         inside = [name for name in sorted(known) if name.startswith(prefix) and name == Path(name).name]
         hashes = {name: [record[name] for record in self._records if name in record] for name in inside}
         return [self.folder / name for name in inside if is_ours(self.folder / name, hashes[name])]
+
+    def discard_work(self) -> None:
+        """Delete maps and drafts, but keep the record of what lies in the output folder."""
+        if self._users_work() or not self.work.is_dir():
+            return
+        for path in self.work.iterdir():
+            if path.name != _RECORD:
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.work.rmdir()  # fails where there is a record
 
     def remove_work(self) -> None:
         """Delete the working folder, if it is ours."""

@@ -57,6 +57,12 @@ def fingerprint(dataset: Any, name: str) -> list[Any]:
     return found
 
 
+def sidecars(name: str) -> list[Any]:
+    """Describe the sidecars .aux.xml, .msk and .ovr that lie beside a local file now."""
+    files = [Path(f"{name}{ending}") for ending in _SIDECARS]
+    return list(filter(None, map(_record, (file for file in files if file.exists()))))
+
+
 def _local(name: str) -> Path | None:
     """Return the file on the disk that holds a file of a dataset, such as an archive; None if there is none."""
     if os.path.lexists(name):

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 from lim_keras.errors import DataError
 from lim_keras.raster.averages import Span, average
 from lim_keras.raster.diagnosis import unreadable
-from lim_keras.raster.fingerprint import fingerprint
+from lim_keras.raster.fingerprint import fingerprint, sidecars
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
 from lim_keras.raster.opening import (
     GDAL_ERRORS,
@@ -64,6 +64,7 @@ class RasterReader:
 
     name: str
     _lock: threading.Lock
+    _sidecars: list[Any]
     _closed = False
 
     def __init__(
@@ -117,8 +118,19 @@ class RasterReader:
     @cached_property
     def fingerprint(self) -> list[Any]:
         """JSON values that change with the content; see `lim_keras.raster.fingerprint.fingerprint`."""
+        self._sidecars = sidecars(self.name)  # an open dataset does not list those that come later
         with self._lock, explained(self.name):
             return fingerprint(self._file, self.name)
+
+    def has_changed(self) -> bool:
+        """Tell whether the content changed since `fingerprint` was first read. A server that is away is no change."""
+        try:
+            with self._lock, explained(self.name):
+                now = fingerprint(self._file, self.name)
+        except DataError:
+            return not is_remote(self.name)
+        away = isinstance(self.fingerprint[-1], dict) and not isinstance(now[-1], dict)
+        return not away and (now != self.fingerprint or sidecars(self.name) != self._sidecars)
 
     @property
     def count(self) -> int:

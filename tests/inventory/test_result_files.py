@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,73 @@ def test_a_refused_call_leaves_no_folder(small: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     with folder_lock(tmp_path), pytest.raises(DataError, match="in use by"):
         lk.predict_scene(Bright(), small, tmp_path)
+
+
+class Acting(Bright):
+    """Bright, with an act of the user during the prediction."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.act = act
+
+    def predict_all(self, images: np.ndarray) -> Any:
+        self.act()
+        return super().predict_all(images)
+
+
+def damage(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("what", ["pixels", "damage", "sidecar", "dem", "no dem", "removed"])
+@pytest.mark.parametrize("when", ["prediction", "preview"])
+def test_a_scene_that_changes_while_it_is_read(write: Write, small: Path, tmp_path: Path, what: str, when: str) -> None:
+    out, dem = tmp_path / "out", write("dem.tif", meadow(64, 96)[..., :1])
+    predict_scene(Bright(), small, out)
+    before = contents(out)
+    acts: dict[str, Callable[[], object]] = {
+        "pixels": lambda: write("a.tif", meadow(64, 96)[::-1]),
+        "damage": lambda: damage(small),
+        "sidecar": lambda: Path(f"{small}.aux.xml").write_text("<PAMDataset><Metadata>1</Metadata></PAMDataset>"),
+        "dem": lambda: write("dem.tif", meadow(64, 96)[..., :1]),
+        "no dem": dem.unlink,
+        "removed": small.unlink,
+    }
+    done: list[str] = []
+
+    def act(*_: object, **__: object) -> None:
+        if not done:
+            acts[what]()
+        done.append(what)
+
+    model = Acting(act) if when == "prediction" else Bright()
+    changed = dem if "dem" in what else small
+    with pytest.raises(DataError, match=rf"^{changed}: changed while it was read\..* Repeat the call\.$"):
+        predict_scene(model, small, out, PredictOptions(dem=dem), draw_preview=act)
+    assert contents(out) == before and not (out / ".a.lim-keras.partial").exists()
+
+
+@pytest.mark.parametrize("when", ["prediction", "preview"])
+@pytest.mark.parametrize("what", ["removed", "moved", "state"])
+def test_a_folder_that_is_removed_during_a_call(small: Path, tmp_path: Path, when: str, what: str) -> None:
+    out, work = tmp_path / "out", tmp_path / "out" / ".a.lim-keras.partial"
+    acts: dict[str, Callable[[], object]] = {
+        "removed": lambda: shutil.rmtree(out),
+        "moved": lambda: out.rename(tmp_path / "moved"),
+        "state": lambda: [path.unlink() for path in work.iterdir()],  # as a deletion that meets a new file
+    }
+    done: list[str] = []
+
+    def act(*_: object, **__: object) -> None:
+        if not done:
+            acts[what]()
+        done.append(what)
+
+    model = Acting(act) if when == "prediction" else Bright()
+    with pytest.raises(DataError, match=rf"^{out}: the folder.* was removed or moved during the call\. Repeat"):
+        predict_scene(model, small, out, draw_preview=act)
+    for folder in (one for one in (out, tmp_path / "moved") if one.exists()):
+        (folder / ".a.lim-keras.partial" / "a_stac.json").write_text("left")
+        assert predict_scene(Bright(), small, folder).summary["landslides"] == 1
+    assert predict_scene(Bright(), small, out).summary["landslides"] == 1
