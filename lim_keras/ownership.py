@@ -78,10 +78,14 @@ def refusal(folder: Path, found: Mapping[Path, str], argument: str = "") -> str:
     """Return the message about the user's files that would be replaced, from `users_files`."""
     listed = ", ".join(f"{path.name if path.parent == folder else path} ({why})" for path, why in found.items())
     return (
-        f"{folder}: the results would replace files that lim-keras did not write, that changed since, or that this "
+        f"{folder}: the results would replace files that are not unchanged results of an earlier call, or that this "
         f"call reads: {listed}. Nothing was replaced. Move or rename them, or give another "
         f"folder{as_argument(argument)}."
     )
+
+
+FOREIGN = "not written by lim-keras"
+"""Reason of a file that no record lists."""
 
 
 def _reason(path: Path, known: bool) -> str:
@@ -89,4 +93,4 @@ def _reason(path: Path, known: bool) -> str:
         return "a link"
     if path.is_dir():
         return "a folder"
-    return "changed since it was written" if known else "not written by lim-keras"
+    return "changed since it was written" if known else FOREIGN

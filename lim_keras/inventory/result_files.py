@@ -15,7 +15,7 @@ from typing import Any
 from lim_keras.errors import DataError
 from lim_keras.files import check_plain, flush_folder, write_text
 from lim_keras.inference.maps import STATE
-from lim_keras.ownership import Record, is_ours, refusal, users_files
+from lim_keras.ownership import FOREIGN, Record, is_ours, refusal, users_files
 from lim_keras.seals import has_seal, is_sealed
 
 _BEFORE = ("probability.tif", "landslides.tif")
@@ -25,7 +25,10 @@ _RECORD = "written.json"
 _RESULTS = ("probability.", "landslides.", "inventory.", "preview.", "stac.", "summary.")
 _MAPS = ("maps.vrt", "probability.", "votes.", "spread.")
 
-_FOREIGN = "not written by lim-keras"
+_OLD = "of an earlier version, which records no hashes"
+_UNLISTED = "listed by no summary"
+_OLD_KEYS = ({"scene", "bundle", "settings", "files", "identity"}, {"scenes", "failed", "predicted"})
+"""Keys of a scene's summary and of `summary.json`, by which those of version 0.2.0 are known."""
 
 
 def result_endings(formats: Sequence[str], preview: bool) -> tuple[str, ...]:
@@ -59,7 +62,17 @@ def users_document(path: Path) -> str:
         return "a link" if path.is_symlink() else "a folder"
     if is_sealed(path):
         return ""
-    return "changed since it was written" if has_seal(read_document(path)) else _FOREIGN
+    if path.stat().st_size == 0:
+        return "empty"
+    content = read_document(path)
+    if has_seal(content):
+        return "changed since it was written"
+    return _OLD if is_of_old_version(content) else FOREIGN
+
+
+def is_of_old_version(summary: Mapping[str, Any]) -> bool:
+    """Tell whether a summary is one of a version that recorded no hashes."""
+    return "sha256" not in summary and not has_seal(summary) and any(summary.keys() >= keys for keys in _OLD_KEYS)
 
 
 def is_case_insensitive(folder: Path) -> bool:
@@ -130,19 +143,26 @@ class ResultFiles:
     def _users(self, names: Sequence[str]) -> dict[Path, str]:
         summary = self.path("summary.json")
         found = users_files(self.folder, (name for name in names if name != summary.name), *self._records)
+        found = {path: self._unknown(path) if why == FOREIGN else why for path, why in found.items()}
         if summary.name in names and (why := users_document(summary)):
             found[summary] = why
         return found
+
+    def _unknown(self, path: Path) -> str:
+        """Return why a file without a recorded hash is the user's."""
+        if self.summary:
+            return _OLD if is_of_old_version(self.summary) and path.name in self.summary["files"] else FOREIGN
+        return _UNLISTED
 
     def _users_work(self) -> dict[Path, str]:
         """Return the working folder and a reason if it is the user's: ours holds a state, or maps and drafts only."""
         if not self.work.is_symlink() and not self.work.exists():
             return {}
         if self.work.is_symlink() or not self.work.is_dir():
-            return {self.work: _FOREIGN}
+            return {self.work: FOREIGN}
         inside = [one.name for one in self.work.iterdir()]
         ours = {STATE, _RECORD}.intersection(inside) or all(map(self._is_of_work, inside))
-        return {} if ours else {self.work: _FOREIGN}
+        return {} if ours else {self.work: FOREIGN}
 
     def _is_of_work(self, name: str) -> bool:
         """Tell whether a file of the working folder is a map or a draft; a deletion during a call may leave them."""

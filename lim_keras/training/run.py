@@ -21,7 +21,7 @@ from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import manifest_text, read_folds
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, LeakError, LimKerasWarning, TrainingError
+from lim_keras.errors import DataError, LeakError, LimKerasError, LimKerasWarning, TrainingError
 from lim_keras.files import make_folder, write_text
 from lim_keras.ownership import check_replaceable_files, file_hash
 from lim_keras.seals import check_sealed
@@ -125,6 +125,8 @@ class Run:
         record = RunRecord.read(folder)
         if record is not None:
             record.check_files(folder)
+        elif not _is_config(folder / CONFIG):
+            _check_free(folder, None)
         _check_same(folder, config, folds)
         if record is None:
             _adopt(folder, present)
@@ -215,6 +217,14 @@ def _check_free(folder: Path, begun: RunRecord | None) -> None:
     there = [found for name in names for found in present if fnmatch(found, name)]  # glob misses links to nothing
     ours = {} if begun is None else {**begun.files, RECORD: file_hash(folder / RECORD)}
     check_replaceable_files(folder, there, ours, argument="run")
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        load_config(path)
+    except LimKerasError:
+        return False
+    return True
 
 
 def _adopt(folder: Path, present: RunRecord) -> None:

@@ -65,3 +65,15 @@ def test_files_that_users_added_to_a_bundle_stop_a_training_before_it_begins(wor
     done = CliRunner().invoke(main, ["fit", "tiny.yaml", "--data", "data"])
     assert done.exit_code == 1 and "Give another folder as --export." in done.stderr
     assert not (workplace / "runs").exists()
+
+
+def test_a_run_folder_of_other_files_is_named_as_such(workplace: Path, monkeypatch) -> None:
+    monkeypatch.chdir(workplace)
+    (workplace / "run").mkdir()
+    for name in ("config.yaml", "tiles.csv", "statistics.json", "curves.png"):
+        (workplace / "run" / name).write_text("mine")
+    done = CliRunner().invoke(main, ["fit", "tiny.yaml", "--data", "data", "--run", "run"])
+    names = ("config.yaml", "tiles.csv", "statistics.json", "curves.png")
+    listed = ", ".join(f"{name} (not written by lim-keras)" for name in names)
+    assert done.exit_code == 1 and f"reads: {listed}. Nothing was replaced." in done.stderr
+    assert {path.read_text() for path in (workplace / "run").iterdir()} == {"mine"}

@@ -425,7 +425,7 @@ def test_a_file_that_appears_during_the_prediction_is_kept(write: Write, tmp_pat
             return super().predict_all(images)
 
     scene, model = write("s.tif", meadow()), Bright()
-    with pytest.raises(DataError, match=r"s_stac\.json \(not written by lim-keras\)"):
+    with pytest.raises(DataError, match=r"s_stac\.json \(listed by no summary\)"):
         predict_scene(Slow(), scene, tmp_path / "out")
     assert (tmp_path / "out" / "s_stac.json").read_text() == "mine"
     (tmp_path / "out" / "s_stac.json").unlink()

@@ -53,8 +53,8 @@ def test_one_error_before_any_work_names_all_files_of_the_user(write: Write, sma
     before = contents(tmp_path)
     with pytest.raises(DataError) as error:
         predict_scenes(model, [write("c.tif", meadow(64, 64)), small, write("b.tif", meadow(64, 64))], out)
-    listed = "summary.json (not written by lim-keras), a_landslides.tif (not written by lim-keras), b_probability.tif "
-    listed += "(a link), b_inventory.gpkg (not written by lim-keras), .b.lim-keras.partial (not written by lim-keras)"
+    listed = "summary.json (not written by lim-keras), a_landslides.tif (listed by no summary), b_probability.tif "
+    listed += "(a link), b_inventory.gpkg (listed by no summary), .b.lim-keras.partial (not written by lim-keras)"
     assert str(error.value).startswith(f"{out}: the results would replace") and f": {listed}. Nothing" in str(
         error.value
     )
@@ -293,3 +293,26 @@ def test_a_folder_that_is_removed_during_a_call(small: Path, tmp_path: Path, whe
         (folder / ".a.lim-keras.partial" / "a_stac.json").write_text("left")
         assert predict_scene(Bright(), small, folder).summary["landslides"] == 1
     assert predict_scene(Bright(), small, out).summary["landslides"] == 1
+
+
+def test_results_of_an_earlier_version_and_without_a_summary(small: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "out", Bright()
+    predict_scenes(Bright(), [small], out)
+    for name in ("a_summary.json", "summary.json"):
+        values = json.loads((out / name).read_text())
+        for key in ("sha256", "lim_keras_sha256"):
+            values.pop(key, None)
+        (out / name).write_text(json.dumps(values, indent=2) + "\n")
+    old, unlisted = "(of an earlier version, which records no hashes)", "(listed by no summary)"
+    for own in (f"a_summary.json {old}", "a_summary.json (empty)", ""):
+        if not own:
+            (out / "a_summary.json").unlink()
+        elif "empty" in own:
+            (out / "a_summary.json").write_text("")
+        reason, before = old if old in own else unlisted, contents(out)
+        results = (f"a_{ending} {reason}" for ending in ("probability.tif", "landslides.tif", "inventory.gpkg"))
+        listed = [f"summary.json {old}", *results, f"a_inventory.qml {reason}", f"a_stac.json {reason}"]
+        with pytest.raises(DataError) as error:
+            predict_scenes(model, [small], out)
+        assert f" reads: {', '.join([*listed, own] if own else listed)}. Nothing" in str(error.value)
+        assert contents(out) == before and model.shapes == []
