@@ -6,9 +6,11 @@ import signal
 _KNOWN = re.compile(
     r"Error: |Warning: |Usage: |Try |Difference: |failed |  |$"
     r"|run\.yaml[:,] |fit: epoch |INFO: |libpng |Premature end of JPEG|Corrupt JPEG"
+    r"|WARNING:tensorflow:AutoGraph |Please report this to the TensorFlow team|Cause: |To silence this warning"
 )
 """Beginnings of lines of standard error: lines of a list are indented, or name the configuration; LiteRT names its
-kernels, and the decoders of PNG and JPEG print what they find before the package says it."""
+kernels, and the decoders of PNG and JPEG print what they find before the package says it. TensorFlow warns where it
+cannot write the temporary files in which it keeps the code of its own functions."""
 
 
 def check_error(code: int | None, stdout: str, stderr: str) -> None:
