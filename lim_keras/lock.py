@@ -32,7 +32,7 @@ _NO_FILES = {errno.ELOOP: "a link", errno.EMLINK: "a link", errno.EISDIR: "a fol
 
 
 class _ForeignError(Exception):
-    """What lies at the path of a lock is the user's."""
+    """A file, link or folder of the user lies at the path of a lock."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Source:
 
     @property
     def has_raster_name(self) -> bool:
-        """Whether the ending is that of a raster."""
+        """True if the ending is that of a raster."""
         return _RASTER.fullmatch(self.suffix) is not None
 
 

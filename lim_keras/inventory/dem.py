@@ -65,7 +65,7 @@ class Values:
 
     @property
     def is_void_ambiguous(self) -> bool:
-        """Whether the void value could also be an elevation."""
+        """True if the void value could also be an elevation."""
         return self.void is not None and self.void not in _ALWAYS_VOID
 
 
@@ -87,7 +87,7 @@ class Dem:
 
     @property
     def is_global(self) -> bool:
-        """Whether the model covers all longitudes, so that its last column meets its first."""
+        """True if the model covers all longitudes; its last column then borders on its first."""
         return self.turn is not None and abs(self.width - self.turn) < 0.5
 
     def to_cells(self, x: Floats, y: Floats) -> Floats:

@@ -150,7 +150,7 @@ class _SceneTask:
 
     @property
     def is_finished(self) -> bool:
-        """Whether an earlier call with the same options wrote all files, and they are still there."""
+        """True if an earlier call with the same options wrote all files, and all of them exist."""
         summary = self._files.summary
         names = summary.get("files", [])
         drawn = self._draw_preview is None or self._files.name("preview.png") in names

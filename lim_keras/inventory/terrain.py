@@ -227,7 +227,7 @@ class TerrainReader:
 
     @cached_property
     def _along_dem(self) -> bool:
-        """Whether x has the same meaning in scene and model, so that both may be beyond 180 degrees."""
+        """True if scene and model have the same x axis; longitudes of both may then exceed 180 degrees."""
         scene, model = CRS.from_user_input(self._ground.crs), horizontal_crs(self._dem.crs)
         return bool(scene.is_geographic and model.is_geographic) or same_crs(self._ground.crs, model.to_wkt())
 

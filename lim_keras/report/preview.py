@@ -50,7 +50,7 @@ class _View:
 
     @property
     def north_up(self) -> bool:
-        """Whether north is up in the picture; in a polar CRS it is mostly not."""
+        """True if north is up in the picture. In a polar CRS, north is rarely up."""
         a, b, _, d, e, _ = self.georeference.transform[:6]
         if self.georeference.to_degrees is None or not (b == d == 0 and a > 0 > e):
             return False

@@ -189,3 +189,15 @@ def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         return known[command]
 
     return run
+
+
+def command_cases(counts: dict[str, int], sample: tuple[str, int]) -> list:
+    """Number the cases of each command; `sample` also runs among all tests."""
+    made = []
+    for command, count in counts.items():
+        for number in range(count):
+            marks = [pytest.mark.faults, pytest.mark.slow]
+            if (command, number) == sample:
+                marks.append(pytest.mark.faults_sample)
+            made.append(pytest.param(command, number, marks=marks, id=f"{command}-{number}"))
+    return made

@@ -11,24 +11,13 @@ import numpy as np
 import pytest
 
 from tests.faults.completeness import differences, hashes, unreadable
-from tests.faults.conftest import CALLS, ERROR, PROJECT, RIGHT, command_line, environment, generator
+from tests.faults.conftest import CALLS, ERROR, PROJECT, RIGHT, command_cases, command_line, environment, generator
 from tests.faults.outcome import check_error
 
 CASES = {"predict": 8, "export": 4, "fit": 4, "evaluate": 4}
 """Number of sizes of each command, 20 in all; the last one of each limits the size of single files instead."""
 
 SAMPLE = ("predict", 0)
-
-
-def cases() -> list:
-    made = []
-    for command, count in CASES.items():
-        for number in range(count):
-            marks = [pytest.mark.faults, pytest.mark.slow]
-            if (command, number) == SAMPLE:
-                marks.append(pytest.mark.faults_sample)
-            made.append(pytest.param(command, number, marks=marks, id=f"{command}-{number}"))
-    return made
 
 
 def namespaces() -> bool:
@@ -42,7 +31,7 @@ def namespaces() -> bool:
     return tried.returncode == 0
 
 
-@pytest.mark.parametrize(("command", "number"), cases())
+@pytest.mark.parametrize(("command", "number"), command_cases(CASES, SAMPLE))
 def test_full_disks_lose_nothing(command, number, workplace, tmp_path, twins, ended):
     rng = generator(f"disk {command} {number}")
     folders = twins(command).folders

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.faults.completeness import differences, hashes, is_draft, unreadable
-from tests.faults.conftest import CALLS, RIGHT, environment, generator
+from tests.faults.conftest import CALLS, RIGHT, command_cases, environment, generator
 
 KILLS = 4
 """Kills of a chain; its last call ends undisturbed."""
@@ -88,18 +88,7 @@ def _final(out: Path) -> int:
     return count
 
 
-def cases() -> list:
-    made = []
-    for command, count in CHAINS.items():
-        for number in range(count):
-            marks = [pytest.mark.faults, pytest.mark.slow]
-            if (command, number) == SAMPLE:
-                marks.append(pytest.mark.faults_sample)
-            made.append(pytest.param(command, number, marks=marks, id=f"{command}-{number}"))
-    return made
-
-
-@pytest.mark.parametrize(("command", "number"), cases())
+@pytest.mark.parametrize(("command", "number"), command_cases(CHAINS, SAMPLE))
 def test_killed_calls_lose_nothing(command, number, workplace, twins, ended):
     rng = generator(f"kill {command} {number}")
     folders, seconds = twins(command).folders, twins(command).seconds
