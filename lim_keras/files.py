@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import threading
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from lim_keras.errors import BundleError, DataError, as_argument
 from lim_keras.lock import folder_lock
+
+_DRAFT = re.compile(r"\..{0,32}\.(\d+)\.\d+\.partial(\.[^.]*){0,2}(-journal)?", re.DOTALL)
+"""Names of the drafts of `atomic_file`; the first group is the process."""
 
 StrPath = str | os.PathLike[str]
 """Type of path arguments of public functions."""
@@ -49,6 +53,32 @@ def atomic_file(path: Path, check: Callable[[Path], object] | None = None) -> It
         for left in (draft, draft.with_name(f"{draft.name}-journal")):  # SQLite keeps a journal beside a GeoPackage
             with suppress(OSError):
                 left.unlink()
+
+
+def delete_drafts(folder: Path) -> None:
+    """Delete the drafts that killed calls of `atomic_file` left in a folder; those of running processes stay.
+
+    Call it while you hold the folder's lock. A file that cannot be deleted stays.
+    """
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            draft = _DRAFT.fullmatch(path.name)
+            if draft and path.is_file() and not path.is_symlink() and not _is_running(int(draft[1])):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process other than this one runs; True where the system cannot tell."""
+    if os.name != "posix":  # on Windows, `os.kill` would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def flush(path: Path) -> None:
@@ -127,6 +157,8 @@ def make_folder(folder: Path, argument: str = "") -> None:
 def locked_folder(folder: Path, *, wait: bool = False, argument: str = "") -> Iterator[None]:
     """Make a folder, and hold its lock while the block runs. A new folder that is still empty at the end is deleted.
 
+    Drafts that killed calls left in the folder are deleted first.
+
     Args:
         wait: wait for the end of another call, see `lim_keras.lock.folder_lock`.
         argument: argument that gives the folder, for errors.
@@ -138,6 +170,7 @@ def locked_folder(folder: Path, *, wait: bool = False, argument: str = "") -> It
     make_folder(folder, argument)
     try:
         with folder_lock(folder, wait=wait, argument=argument):
+            delete_drafts(folder)
             yield
     finally:
         if new:

@@ -1,11 +1,14 @@
 """A file or folder is either the old one or the new one, at every moment."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lim_keras.errors import BundleError, DataError
-from lim_keras.files import atomic_file, atomic_folder, write_text
+from lim_keras.files import atomic_file, atomic_folder, locked_folder, write_text
 
 
 def _names(folder: Path) -> list[str]:
@@ -107,6 +110,18 @@ def test_an_error_keeps_the_file_and_leaves_no_draft(tmp_path: Path) -> None:
         draft.with_name(f"{draft.name}-journal").write_text("of SQLite")
         raise RuntimeError("disk full")
     assert path.read_text() == "old" and _names(tmp_path) == ["inventory.gpkg"]
+
+
+def test_the_lock_of_a_folder_deletes_drafts_of_dead_processes_only(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    drafts = [f".{stem}.{dead.pid}.77.partial{end}" for stem in ("summary", "best_1.weights") for end in ("", ".h5")]
+    drafts += [f".best_1.{dead.pid}.77.partial.weights.h5", f".a.{dead.pid}.77.partial.gpkg-journal"]
+    kept = [f".a.{os.getpid()}.77.partial.json", ".a.1.77.partial.json", f"a.{dead.pid}.77.partial.json", ".a.partial"]
+    for name in (*drafts, *kept):
+        (tmp_path / name).write_text("half")
+    with locked_folder(tmp_path):
+        assert set(_names(tmp_path)) == {*kept, ".lim-keras.lock"}
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

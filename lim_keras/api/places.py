@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.files import make_folder, prepare_file
+from lim_keras.files import delete_drafts, make_folder, prepare_file
 from lim_keras.lock import folder_lock
 from lim_keras.seals import check_sealed_file
 
@@ -87,6 +87,7 @@ def run_places(config: RunConfig, run: Path | None, export: Path | None, *, wait
         locks.enter_context(locked(places.run, "run", wait=wait))
         locks.enter_context(locked(places.bundle, "export", wait=wait))
         check_bundle_folder(places.bundle, "export")  # again, because the call that held the lock may have changed it
+        delete_drafts(places.run)
         yield places
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from lim_keras.config import TrainingSection
 from lim_keras.errors import TrainingError
 from lim_keras.export.disk_errors import disk_errors
-from lim_keras.files import make_folder, write_text
+from lim_keras.files import delete_drafts, make_folder, write_text
 from lim_keras.losses import BinaryFocalLoss
 from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
 from lim_keras.ownership import file_hash
@@ -31,7 +31,6 @@ from lim_keras.training.stored_models import save_weights
 STATE = "state.json"
 _PLATEAU_EPOCHS, _PLATEAU_FACTOR = 3, 0.3
 _WEIGHTS = re.compile(r"(best|latest)_\d{4,}\.weights\.h5")
-_DRAFT = re.compile(r"\.(best|latest)_\d{4,}\.weights\.\d+\.\d+\.partial(\.weights)?\.h5")
 
 
 @dataclass
@@ -121,9 +120,7 @@ class Checkpoints(keras.callbacks.Callback):
     def restore(self) -> int:
         """Restore model, optimizer and history of the last complete epoch; return the number of finished epochs."""
         state = self._folder / STATE
-        for left in self._folder.glob(".*.partial*"):
-            if _DRAFT.fullmatch(left.name):  # of a killed call
-                left.unlink(missing_ok=True)
+        delete_drafts(self._folder)
         if not state.exists():
             return 0
         try:
