@@ -1,7 +1,6 @@
 """Feed hostile files to the command line: the right result or one clear error, and nothing else touched."""
 
 import json
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -50,13 +49,17 @@ def assets(trained: Path) -> Assets:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder between two others, with files that no call may change."""
-    for folder in (tmp_path, tmp_path / "user" / "work", tmp_path / "user"):
+    return make_place(tmp_path)
+
+
+def make_place(root: Path) -> Path:
+    """Make a folder between two others, with files that no call may change."""
+    for folder in (root, root / "user" / "work", root / "user"):
         folder.mkdir(exist_ok=True, parents=True)
         (folder / "notes.txt").write_text("the user's own")
         (folder / "tiles.csv.bak").write_text("kept")
-    (tmp_path / "user" / "work" / "maps").mkdir()
-    return tmp_path / "user" / "work"
+    (root / "user" / "work" / "maps").mkdir()
+    return root / "user" / "work"
 
 
 @pytest.mark.parametrize("case", marked())
@@ -105,14 +108,13 @@ def check_maps(place: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(0, len(CASES), SAMPLE))
-def test_hostile_file_in_a_process_of_its_own(number: int, place: Path, assets: Assets, server: FaultServer):
-    case = CASES[number]
-    call = case.make(place, generator(f"{case.kind} {case.name}"), assets)
+def test_hostile_file_in_a_process_of_its_own(number: int, tmp_path: Path, assets: Assets, server: FaultServer):
+    case, places = CASES[number], [make_place(tmp_path / name) for name in ("forked", "alone")]
+    call, _ = (case.make(place, generator(f"{case.kind} {case.name}"), assets) for place in places)
     if isinstance(call, Function):
         pytest.skip("a function of the package, not a command")
-    forked = server.call(place, *call, seconds=case.seconds, memory=MEMORY)
-    shutil.rmtree(place / "out", ignore_errors=True)
-    alone = command_line(place, *call)
+    forked = server.call(places[0], *call, seconds=case.seconds, memory=MEMORY)
+    alone = command_line(places[1], *call)
     assert alone.returncode == forked.code, alone.stderr
     if alone.returncode:
         check_error(alone.returncode, alone.stdout, alone.stderr)
