@@ -28,7 +28,8 @@ COMMANDS = {
 """Name and summary of every command."""
 
 _MODULES = {
-    **dict.fromkeys(("data", "fit", "cv", "distill", "demo"), "tiles"),
+    "data": "data",
+    **dict.fromkeys(("fit", "cv", "distill", "demo"), "training"),
     **dict.fromkeys(("predict", "evaluate", "info", "verify", "export"), "models"),
 }
 """Module of `lim_keras.cli` that holds the click command of each name."""

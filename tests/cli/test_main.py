@@ -69,9 +69,9 @@ def demo_that(monkeypatch):
     """Put a function in the place of `lim-keras demo` and run it; the result holds exit code and both streams."""
 
     def run_function(function):
-        stand_in = types.ModuleType("lim_keras.cli.tiles")
+        stand_in = types.ModuleType("lim_keras.cli.training")
         stand_in.demo = click.command()(function)
-        monkeypatch.setitem(sys.modules, "lim_keras.cli.tiles", stand_in)
+        monkeypatch.setitem(sys.modules, "lim_keras.cli.training", stand_in)
         return CliRunner().invoke(main, ["demo"])
 
     return run_function
@@ -92,7 +92,7 @@ def command_that(monkeypatch):
     """Like `demo_that`, with an argument and options as commands have them."""
 
     def run_function(function, *arguments):
-        stand_in = types.ModuleType("lim_keras.cli.tiles")
+        stand_in = types.ModuleType("lim_keras.cli.training")
         declared = [
             click.argument("tiles", metavar="DATA"),
             click.option("--min-slope", "min_slope_deg"),
@@ -101,7 +101,7 @@ def command_that(monkeypatch):
         for one in declared:
             function = one(function)
         stand_in.demo = click.command(cls=Command)(function)
-        monkeypatch.setitem(sys.modules, "lim_keras.cli.tiles", stand_in)
+        monkeypatch.setitem(sys.modules, "lim_keras.cli.training", stand_in)
         return CliRunner().invoke(main, ["demo", "tiles", *arguments])
 
     return run_function
