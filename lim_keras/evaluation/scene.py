@@ -22,7 +22,6 @@ from lim_keras.inference.domain import check_pages, check_scene, check_validity,
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import make_inventory
-from lim_keras.inventory.polygons import clean_polygons
 from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, match_polygons
 from lim_keras.progress import ProgressCallback
@@ -31,6 +30,7 @@ from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource
 from lim_keras.raster.windows import blocks
 from lim_keras.raster.writer import copy_blocks, maps_on_scene, write_rasters
+from lim_keras.vectors.geometries import clean_polygons
 
 BLOCK = 512
 """Height and width of the blocks that the bootstrap resamples, pixels; larger than most landslides."""

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from lim_keras.data.layouts import MOSTLY_LANDSLIDE
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.evaluation.vectors import FORMATS, Source, find_source, outline, read_polygons
-from lim_keras.inventory.polygons import clean_polygons, cut_polygons
 from lim_keras.raster.georeference import Georeference, RasterInfo, same_crs
 from lim_keras.raster.images import check_one_page, read_orientation
 from lim_keras.raster.masks import is_lossy, is_masked
@@ -26,6 +24,10 @@ from lim_keras.raster.opening import explained
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.vectorize import polygonize, rasterize_box
 from lim_keras.raster.windows import Box, blocks
+from lim_keras.vectors.formats import FORMATS, Source, find_source
+from lim_keras.vectors.geometries import clean_polygons, cut_polygons, find_polygons
+from lim_keras.vectors.layers import find_layer, read_features
+from lim_keras.vectors.placement import check_place, is_placed, outline, place_polygons
 
 _LABEL_BLOCK = 2048
 
@@ -39,7 +41,7 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
     """Read the mapped landslides of a scene as single polygons in its CRS; without one, in its own coordinates.
 
     Args:
-        path: polygons (vectors.FORMATS) in any CRS, which are cut at the scene's edge; for a scene without CRS, GeoJSON
+        path: polygons (formats.FORMATS) in any CRS, which are cut at the scene's edge; for a scene without CRS, GeoJSON
             with coordinates (column, -row). Or a label raster: 1 landslide, 0 background, else see `unlabelled`. It
             has the scene's grid, or the scene's size and no georeference. Landslide pixels that share an edge are one
             landslide. Both may hold no landslide.
@@ -55,12 +57,30 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
     if source.is_raster:
         found = GeoDataFrame(geometry=_read_label_raster(source, like), crs=like.crs or None)
         return _on_scene(found, f"{path}: holds no landslide (no pixel of 1).")
-    polygons = read_polygons(source, like)
+    polygons = _read_polygons(source, like)
     cleaned = clean_polygons(polygons, str(path))
     inside = _without_duplicates(cut_polygons(cleaned, outline(like)), path)
     _check_share(inside, like, path)
     reason = f"none of its {len(cleaned)} polygons lies on the scene {like.path}. Is it the right file?"
     return _on_scene(GeoDataFrame(geometry=inside), f"{path}: {reason if len(cleaned) else 'holds no polygon.'}")
+
+
+def _read_polygons(source: Source, like: RasterInfo) -> geopandas.GeoSeries:
+    """Read the geometries of the one layer in a vector file that holds any, in the CRS of the scene."""
+    geometries = read_features(find_layer(source)).geometry.reset_index(drop=True)
+    found = find_polygons(geometries.to_numpy())
+    found.check(source.path)
+    polygons = geometries[found.has_area].reset_index(drop=True)
+    if polygons.empty:
+        return polygons.set_crs(like.crs or None, allow_override=True)
+    placed = place_polygons(polygons, source, like)
+    defined = is_placed(placed)
+    if not placed[defined].intersects(outline(like)).any():
+        check_place(polygons, source, like)
+    if not defined.all():
+        message = f"{source.path}: {(~defined).sum()} of {len(placed)} polygons lie where {like.crs} is not defined."
+        warnings.warn(message, LimKerasWarning, stacklevel=3)
+    return placed
 
 
 def _on_scene(found: GeoDataFrame, reason: str) -> GeoDataFrame:

@@ -1,20 +1,18 @@
-"""Landslide outlines: fill holes, simplify, measure, clean."""
+"""Landslide outlines: fill holes, simplify, measure."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.errors import DataError
 from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, RasterInfo
 from lim_keras.raster.images import read_info
@@ -173,33 +171,3 @@ def ring_sizes(
     sizes = [ELLIPSOID.polygon_area_perimeter(longitude[span], latitude[span]) for span in spans]
     areas, lengths = np.array(sizes, np.float64).reshape(-1, 2).T
     return np.abs(areas), lengths
-
-
-def clean_polygons(geometries: geopandas.GeoSeries, name: str) -> geopandas.GeoSeries:
-    """Convert geometries to single, valid, two-dimensional polygons; drop everything else, such as lines.
-
-    Warns (LimKerasWarning) if invalid polygons were repaired; the warning gives `name` as their source.
-    """
-    shapes = shapely.force_2d(geometries.dropna().to_numpy())
-    shapes = shapes[np.isfinite(shapely.bounds(shapes)).all(axis=-1)]  # not finite: empty or outside the CRS
-    invalid = ~shapely.is_valid(shapes)
-    if invalid.any():
-        shapes[invalid] = shapely.make_valid(shapes[invalid])
-        message = f"{name}: {invalid.sum()} of {len(shapes)} polygons are invalid (they cross themselves); repaired."
-        warnings.warn(message, LimKerasWarning, stacklevel=3)
-    return geopandas.GeoSeries(_parts(shapes), crs=geometries.crs)
-
-
-def cut_polygons(polygons: geopandas.GeoSeries, area: Any) -> geopandas.GeoSeries:
-    """Clip polygons to an area, a polygon or multi-polygon in the same CRS; return single polygons."""
-    shapely.prepare(area)
-    shapes = np.array(polygons)
-    across = ~shapely.covers(area, shapes)
-    shapes[across] = shapely.intersection(shapes[across], area)
-    return geopandas.GeoSeries(_parts(shapes), crs=polygons.crs)
-
-
-def _parts(shapes: NDArray[Any]) -> NDArray[Any]:
-    """Split geometries into single polygons; split twice, because a collection may hold multi-polygons."""
-    parts = shapely.get_parts(shapely.get_parts(shapes))
-    return np.asarray(parts[shapely.area(parts) > 0])

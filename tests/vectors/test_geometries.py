@@ -5,7 +5,7 @@ import pytest
 from shapely import GeometryCollection, MultiPolygon, Point, Polygon, box
 
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inventory.polygons import clean_polygons, cut_polygons
+from lim_keras.vectors.geometries import clean_polygons, cut_polygons
 
 
 def series(*shapes: object) -> geopandas.GeoSeries:

@@ -1,0 +1,1 @@
+"""Tiles cut from scenes and their labels."""

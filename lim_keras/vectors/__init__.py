@@ -1,0 +1,1 @@
+"""Vector files of mapped landslides and of mapped areas."""
