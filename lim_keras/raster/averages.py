@@ -1,8 +1,9 @@
-"""Averages of the pixels with data, for reduced pictures of scenes."""
+"""Averages of the pixels with data, over the pixels of coarser grids."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lim_keras.raster.validity import Mask, Pixels
-from lim_keras.raster.windows import Box
+from lim_keras.raster.windows import Box, blocks
+
+_READ_BLOCK = 2048  # side of the blocks that are averaged at once, pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,10 @@ class Span:
     left: float
     bottom: float
     right: float
+
+    def shifted(self, rows: float, columns: float) -> Span:
+        """Move the rectangle down and to the right."""
+        return Span(self.top + rows, self.left + columns, self.bottom + rows, self.right + columns)
 
     def pixels(self, within: Box) -> Box:
         """Return the box of all pixels that the rectangle touches."""
@@ -48,6 +55,59 @@ def average(pixels: Pixels, valid: Mask, span: Span, shape: tuple[int, int]) -> 
     if pixels.dtype.kind in "ui":
         averages = np.rint(averages)
     return averages.astype(pixels.dtype), np.asarray(weight > 0.5 - 1e-4, np.bool_)
+
+
+@dataclass(frozen=True)
+class AreaAverages:
+    """A raster, averaged over the pixels of a coarser grid whose axes are those of the raster.
+
+    Attributes:
+        read: reads pixels (height, width, bands) and mask (height, width) of a box of the raster.
+        within: all pixels of the raster.
+        bands, dtype: number of bands that `read` returns, and their data type.
+        step: rows and columns of the raster in a pixel of the grid, both at least 1.
+        start: row and column of the raster where the grid starts.
+    """
+
+    read: Callable[[Box], tuple[Pixels, Mask]]
+    within: Box
+    bands: int
+    dtype: str
+    step: tuple[float, float]
+    start: tuple[float, float] = (0.0, 0.0)
+
+    def image(self, box: Box) -> tuple[Pixels, Mask]:
+        """Average a box of the grid, block by block.
+
+        Returns:
+            Pixels (height, width, bands), and a mask (height, width) of those of which at least half holds data.
+        """
+        pixels = np.zeros((box.height, box.width, self.bands), self.dtype)
+        valid = np.zeros((box.height, box.width), np.bool_)
+        rows, columns = (max(int(_READ_BLOCK / step), 1) for step in self.step)
+        for part in blocks(box.height, box.width, (rows, columns)):
+            span = self._span(part.shifted(box.top, box.left))
+            if (found := self._around(span)) is not None:
+                inside = span.shifted(-math.floor(span.top), -math.floor(span.left))
+                pixels[part.slices], valid[part.slices] = average(*found, inside, (part.height, part.width))
+        return pixels, valid
+
+    def _span(self, box: Box) -> Span:
+        (down, across), (top, left) = self.step, self.start
+        return Span(box.top * down, box.left * across, box.bottom * down, box.right * across).shifted(top, left)
+
+    def _around(self, span: Span) -> tuple[Pixels, Mask] | None:
+        """Read all pixels that a span touches; those outside the raster hold no data. None if all are outside."""
+        whole = Box(math.floor(span.top), math.floor(span.left), math.ceil(span.bottom), math.ceil(span.right))
+        known = whole.grown(0, self.within)
+        if known.height <= 0 or known.width <= 0:
+            return None
+        pixels, valid = self.read(known)
+        if known == whole:
+            return pixels, valid
+        ends = ((known.top, whole.top, whole.bottom, known.bottom), (known.left, whole.left, whole.right, known.right))
+        margins = [(one - start, stop - other) for one, start, stop, other in ends]
+        return np.pad(pixels, [*margins, (0, 0)]), np.pad(valid, margins)
 
 
 def _shares(parts: int, size: int, start: float, stop: float) -> sparse.csr_array:

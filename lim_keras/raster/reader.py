@@ -19,7 +19,8 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
-from lim_keras.raster.averages import Span, average
+from lim_keras.raster.averages import AreaAverages, Span, average
+from lim_keras.raster.bands import chosen_bands, colour_bands, common_dtype
 from lim_keras.raster.diagnosis import unreadable
 from lim_keras.raster.fingerprint import fingerprint, sidecars
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
@@ -33,13 +34,13 @@ from lim_keras.raster.opening import (
     open_dataset,
     raster_stem,
 )
+from lim_keras.raster.resampling import reduction
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
 from lim_keras.raster.windows import Box, blocks
 
 NO_LABEL = 255  # mask value of pixels without a label
 FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
 _OVERVIEW_BLOCK = 2048
-_COLOURS = ("red", "green", "blue")
 
 
 class RasterReader:
@@ -53,7 +54,8 @@ class RasterReader:
         bands: numbers (from 1) or names (description, else colour) of the bands to read; None: all but alpha.
         nodata: definition of pixels without data, see `Nodata`.
         gsd_m: ground sample distance in metres, for a raster without its own.
-        grid: read the raster warped to this grid, bilinearly.
+        grid: read the raster on this grid: averages of the pixels with data where the grid is coarser, which hold
+            data if at least half of their area does; bilinear where it is finer.
         measured: measure the ground sample distance. PROJ crashes in threads that Python did not start, such as those
             of tf.data.
 
@@ -66,6 +68,7 @@ class RasterReader:
     _lock: threading.Lock
     _sidecars: list[Any]
     _closed = False
+    _areas: AreaAverages | None = None
 
     def __init__(
         self,
@@ -84,13 +87,13 @@ class RasterReader:
             self._file: Any = _dataset(source, stack)
             self.name = source.name if isinstance(source, RasterReader) else _name(self._file)
             with explained(self.name):  # GDAL may report damaged tags of a TIFF after it was opened
-                self._check_bands(bands)
-                self.info = self._describe(grid)
+                self.bands = chosen_bands(self._file, self.name, bands)
+                scene = self._describe()
+                self.info = scene if grid is None else replace(scene, **vars(grid))
                 self.validity = Validity.of(self._file, self.bands, nodata)
                 self.dataset, self._indexes = self._file, list(self.bands)
                 if grid is not None:
-                    source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))
-                    self.dataset = stack.enter_context(on_grid(source, grid))
+                    self._warp(scene, grid, stack)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -146,11 +149,7 @@ class RasterReader:
     @property
     def colour_bands(self) -> dict[str, int]:
         """Numbers of the red, green and blue band, in this order, by description, else by colour; empty if unknown."""
-        described = [(text or "").strip().lower() for text in self._file.descriptions]
-        for names in (described, [kind.name for kind in band_colours(self._file)]):
-            if all(names.count(colour) == 1 for colour in _COLOURS):
-                return {colour: names.index(colour) + 1 for colour in _COLOURS}
-        return {}
+        return colour_bands(self._file)
 
     @property
     def pages(self) -> list[str]:
@@ -168,12 +167,17 @@ class RasterReader:
         return self.validity.everywhere and self.dataset is self._file
 
     def on_grid(self, grid: Grid) -> RasterReader:
-        """Return a reader of the same open file, warped to a grid; close it before this reader."""
+        """Return a reader of the same open file on another grid (see `grid`); close it before this reader."""
         return RasterReader(self, bands=self.bands, nodata=self.nodata, grid=grid)
 
     def pixels(self, box: Box | None = None) -> Pixels:
         """Read pixels (height, width, bands) of a box, or of the whole raster, as they are stored."""
         box = box or self.info.box
+        if self._areas is not None:
+            return self._areas.image(box)[0]
+        return self._stored(box)
+
+    def _stored(self, box: Box) -> Pixels:
         shape = box.height, box.width, len(self.bands)
         try:
             pixels = np.empty(shape, self.info.dtype)
@@ -189,13 +193,16 @@ class RasterReader:
     def image(self, box: Box | None = None) -> tuple[Pixels, Mask]:
         """Read pixels, and a mask (height, width) of those that hold data; pixels with data are finite."""
         box = box or self.info.box
-        pixels = self.pixels(box)
-        return pixels, self._valid(box, pixels)
+        if self._areas is not None:
+            return self._areas.image(box)
+        return self._image(box)
 
     def valid(self, box: Box | None = None) -> Mask:
         """Read which pixels (height, width) hold data."""
         box = box or self.info.box
-        return self._valid(box, self.pixels(box) if self.validity.needs_pixels else None)
+        if self._areas is not None:
+            return self._areas.image(box)[1]
+        return self._valid(box, self._stored(box) if self.validity.needs_pixels else None)
 
     def image_marks(self, box: Box) -> tuple[Mask, Mask]:
         """Read two masks (height, width): pixels with data, and pixels without data because of nodata in some bands.
@@ -262,63 +269,42 @@ class RasterReader:
             how = {"window": window, "resampling": Resampling.average}
             return np.moveaxis(self._file.read(bands, out_shape=(len(bands), *shape), **how), 0, -1)
 
+    def _warp(self, scene: RasterInfo, grid: Grid, stack: ExitStack) -> None:
+        """Read the raster on another grid: `dataset` is warped to it, or to samples of it that are averaged."""
+        source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))
+        coarser, kind = reduction(scene, grid), (scene.bands, scene.dtype)
+        if coarser is not None and coarser.start is None:
+            grid = coarser.sampled(grid)
+            self._areas = AreaAverages(self._image, Box(0, 0, grid.height, grid.width), *kind, coarser.samples)
+        elif coarser is not None and coarser.start is not None:
+            self._areas = AreaAverages(self._source_image, scene.box, *kind, coarser.step, coarser.start)
+        self.dataset = stack.enter_context(on_grid(source, grid))
+
+    def _image(self, box: Box) -> tuple[Pixels, Mask]:
+        pixels = self._stored(box)
+        return pixels, self._valid(box, pixels)
+
+    def _source_image(self, box: Box) -> tuple[Pixels, Mask]:
+        pixels = self._read_bands(box, self.bands)
+        return pixels, self.validity.valid(pixels.shape[:2], pixels, self._marks(box))
+
     def _averaged(self, span: Span, shape: tuple[int, int], bands: Sequence[int]) -> tuple[Pixels, Mask]:
         box = span.pixels(Box(0, 0, self._file.height, self._file.width))
         with gdal_settings():
-            pixels = self._read_bands(box, self.bands)
-            valid = self.validity.valid(pixels.shape[:2], pixels, self._marks(box))
+            pixels, valid = self._source_image(box)
             return average(pixels if bands == self.bands else self._read_bands(box, bands), valid, span, shape)
 
     def _read_bands(self, box: Box, bands: Sequence[int]) -> Pixels:
         return np.moveaxis(self._read(partial(self._file.read, list(bands)), box), 0, -1)
 
-    def _describe(self, grid: Grid | None) -> RasterInfo:
-        file, dtype = self._file, self._common_dtype()
+    def _describe(self) -> RasterInfo:
+        file, dtype = self._file, common_dtype(self._file, self.name, self.bands)
         transform, gsd_m = None if file.transform.is_identity else file.transform, None
         if transform is not None and self._measured:
             gsd_m = ground_sample_distance(file.crs, transform, file.width, file.height)
         crs = file.crs.to_string() if file.crs else ""
         count, gsd_m = len(self.bands), gsd_m or self._gsd_m
-        info = RasterInfo(self.path, file.width, file.height, count, dtype, crs, transform, gsd_m, file.nodata)
-        return info if grid is None else replace(info, **vars(grid))
-
-    def _check_bands(self, wanted: Sequence[int | str] | None) -> None:
-        """Set `bands`: numbers from 1. The name of a band is its description, else its colour; case does not matter."""
-        file = self._file
-        if file.count == 0:
-            raise DataError(
-                f"{self.name}: expected a raster with bands. Received: none. Make a file of one of its subdatasets, "
-                "which `gdalinfo` names (`gdal_translate SUBDATASET scene.tif`), and give that."
-            )
-        if wanted is None:
-            self.bands = [band for band, kind in enumerate(band_colours(file), 1) if kind is not ColorInterp.alpha]
-            return
-        shown = ("" if kind is ColorInterp.undefined else kind.name for kind in band_colours(file))
-        names = [(text or colour).lower() for text, colour in zip(file.descriptions, shown, strict=True)]
-        self.bands = []
-        for band in wanted:
-            if isinstance(band, int) and 1 <= band <= file.count:
-                self.bands.append(band)
-            elif isinstance(band, str) and band.lower() in names:
-                self.bands.append(names.index(band.lower()) + 1)
-            else:
-                described = ", ".join(f"{number} {name or '(no description)'}" for number, name in enumerate(names, 1))
-                raise DataError(f"{self.name}: has no band {band!r}. Expected one of: {described}.")
-
-    def _common_dtype(self) -> str:
-        dtypes = [str(self._file.dtypes[band - 1]) for band in self.bands]
-        if len(set(dtypes)) != 1:
-            held = ", ".join(f"{band} {dtype}" for band, dtype in zip(self.bands, dtypes, strict=True))
-            raise DataError(
-                f"{self.name}: expected bands of one data type. Received: {held}. Choose bands of one type with "
-                "`bands`, or convert them (`gdal_translate -ot`)."
-            )
-        if dtypes[0].startswith("complex"):
-            raise DataError(
-                f"{self.name}: expected real numbers. Received: {dtypes[0]}, as in radar images before they are "
-                "processed. Make a file of amplitudes, and give that."
-            )
-        return dtypes[0]
+        return RasterInfo(self.path, file.width, file.height, count, dtype, crs, transform, gsd_m, file.nodata)
 
     def _valid(self, box: Box, pixels: Pixels | None) -> Mask:
         if self.dataset is self._file:
