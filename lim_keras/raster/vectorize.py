@@ -54,9 +54,12 @@ def _outlines(found: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]
     return ((shapely.geometry.shape(outline), value) for outline, value in found if value != 0)
 
 
-def rasterize_box(polygons: Any, box: Box, transform: Affine) -> NDArray[np.uint8]:
-    """Rasterize polygons (in the grid's CRS) in a box of a grid: 1 if a polygon contains the pixel centre, else 0."""
+def rasterize_box(polygons: Any, box: Box, transform: Affine, *, touched: bool = False) -> NDArray[np.uint8]:
+    """Rasterize polygons (in the grid's CRS) in a box of a grid: 1 if a polygon contains the pixel centre, else 0.
+
+    touched: write 1 for all pixels that a polygon touches.
+    """
     mask = np.zeros((box.height, box.width), np.uint8)
     if len(polygons):
-        rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top))
+        rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top), all_touched=touched)
     return mask

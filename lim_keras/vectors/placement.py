@@ -18,6 +18,7 @@ from lim_keras.vectors.formats import Source
 
 _GEOJSON = (".geojson", ".json", ".geojsonl")
 _DEGREES = "EPSG:4326"
+_ROUNDING = 1e-9  # of a whole turn
 
 
 def outline(like: RasterInfo, box: Box | None = None, transform: Affine | None = None) -> Any:
@@ -60,6 +61,12 @@ def place_polygons(polygons: GeoSeries, source: Source, like: RasterInfo) -> Geo
     return placed if turn is None else _nearest_turn(placed, like, turn)
 
 
+def unwrapped(polygons: GeoSeries) -> GeoSeries:
+    """Close polygons that are cut or drawn across 180 degrees, so that each covers one range of x."""
+    turn = None if polygons.crs is None else full_turn(polygons.crs.to_wkt())
+    return polygons if turn is None else _across(_joined_at_180(polygons), turn)
+
+
 def _joined_at_180(polygons: GeoSeries) -> GeoSeries:
     """Join the parts of polygons that were cut at 180 degrees, as GeoJSON (RFC 7946, 3.1.9) asks for."""
     west, _, east, _ = polygons.bounds.to_numpy().T
@@ -68,22 +75,32 @@ def _joined_at_180(polygons: GeoSeries) -> GeoSeries:
     for index in cut:
         parts = shapely.get_parts(shapes[index])
         points, owner = shapely.get_coordinates(parts, return_index=True)
-        points[:, 0] += np.where(shapely.bounds(parts)[owner, 0] < 0, 360, 0)
+        moved = (shapely.bounds(parts)[:, 0] < 0) & (len(parts) > 1)
+        points[:, 0] += np.where(moved[owner], 360, 0)
         shapes[index] = shapely.union_all(shapely.set_coordinates(parts, points))
-    return GeoSeries(shapes, crs=polygons.crs)
+    return GeoSeries(shapes, crs=polygons.crs, index=polygons.index)
+
+
+def _across(polygons: GeoSeries, turn: float) -> GeoSeries:
+    """Close polygons whose x jumps at 180 degrees; one that is a whole turn wide is left as it is."""
+    points, owner = shapely.get_coordinates(polygons, return_index=True)
+    west, _, east, _ = polygons.bounds.to_numpy().T
+    width = east - west
+    jumps = (width > turn / 2) & (width < turn * (1 - _ROUNDING))  # 179 and -179 are two degrees apart
+    points[:, 0] = np.where(jumps[owner], points[:, 0] % turn, points[:, 0])
+    shapes = shapely.set_coordinates(polygons.to_numpy().copy(), points)
+    return GeoSeries(shapes, crs=polygons.crs, index=polygons.index)
 
 
 def _nearest_turn(polygons: GeoSeries, like: RasterInfo, turn: float) -> GeoSeries:
     """Move polygons by whole turns (`full_turn`) to the scene, which may cross 180 degrees or go to 360."""
-    points, owner = shapely.get_coordinates(polygons, return_index=True)
-    west, _, east, _ = polygons.bounds.to_numpy().T
-    across = east - west > turn / 2  # 179 and -179 are two degrees apart
-    points[:, 0] = np.where(across[owner], points[:, 0] % turn, points[:, 0])
-    placed = GeoSeries(shapely.set_coordinates(polygons.to_numpy().copy(), points), crs=polygons.crs)
+    placed = _across(polygons, turn)
+    points, owner = shapely.get_coordinates(placed, return_index=True)
     west, _, east, _ = placed.bounds.to_numpy().T
     turns = np.nan_to_num(np.rint((outline(like).centroid.x - (west + east) / 2) / turn))
     points[:, 0] += turn * turns[owner]
-    return GeoSeries(shapely.set_coordinates(placed.to_numpy().copy(), points), crs=polygons.crs)
+    shapes = shapely.set_coordinates(placed.to_numpy().copy(), points)
+    return GeoSeries(shapes, crs=polygons.crs, index=polygons.index)
 
 
 def check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:

@@ -1,0 +1,85 @@
+"""A label raster, placed on many scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from geopandas import GeoDataFrame, GeoSeries
+
+from lim_keras.errors import DataError
+from lim_keras.evaluation.truth import warn_if_inverted
+from lim_keras.raster.georeference import Georeference, RasterInfo
+from lim_keras.raster.labels import LabelsOnGrid, check_label_file, count_labels, same_grid
+from lim_keras.raster.opening import explained
+from lim_keras.raster.reader import RasterReader
+from lim_keras.tiling.mapped_polygons import MappedPolygons
+from lim_keras.vectors.formats import FORMATS, Source
+from lim_keras.vectors.placement import outline
+
+
+@dataclass(frozen=True)
+class LabelRaster:
+    """A checked raster of labels: 1 landslide, 0 background, 255 or nodata: no label.
+
+    Attributes:
+        source: the file.
+        info: its header.
+    """
+
+    source: Source
+    info: RasterInfo
+
+    @classmethod
+    def read(cls, source: Source) -> LabelRaster:
+        """Read the header, and check the labels.
+
+        Raises:
+            DataError: it cannot be read, or its labels can be read in two ways.
+
+        Warns:
+            LimKerasWarning: most labels are landslide.
+        """
+        try:
+            raster = RasterReader(source.name, bands=(1,), nodata="none")
+        except DataError as error:
+            if source.has_raster_name:
+                raise
+            text = f"{source.path}: cannot be read as polygons or as a label raster. Expected {FORMATS}."
+            raise DataError(text) from error
+        with raster, explained(raster.name):
+            check_label_file(raster)
+            warn_if_inverted(raster.name, count_labels(raster))
+            return cls(source, raster.info)
+
+    def on_scene(self, scene: RasterInfo) -> tuple[GeoDataFrame, LabelsOnGrid | None]:
+        """Return the connected landslide regions on a scene, numbered as `source`, and the labels on its grid.
+
+        The labels are None if the raster does not lie on the scene.
+
+        Raises:
+            DataError: only one of the two has a CRS, or neither has one and their sizes differ.
+        """
+        labels = self._labels(scene)
+        regions: list[Any] = [] if labels is None else labels.landslides()
+        if labels is not None and self.info.transform is None:
+            regions = list(shapely.transform(regions, Georeference.of(scene).place))
+        found = {"source": np.arange(len(regions))}
+        return GeoDataFrame(found, geometry=regions, crs=scene.crs or None), labels
+
+    def _labels(self, scene: RasterInfo) -> LabelsOnGrid | None:
+        info, unplaced = self.info, not self.info.crs and self.info.transform is None
+        if info.box == scene.box and (unplaced or same_grid(info, scene)):
+            return LabelsOnGrid(self.source.name, scene, placed=False)
+        if not info.crs or not scene.crs:
+            raise DataError(
+                f"{self.source.path}: cannot be placed on the scene {scene.path}. Expected a CRS for both, or "
+                f"{scene.width} x {scene.height} px without one. Received: {info.width} x {info.height} px, CRS "
+                f"{info.crs or None}, of the scene {scene.crs or None}."
+            )
+        footprint = GeoSeries([outline(info)], crs=info.crs)
+        if MappedPolygons.clean(self.source, footprint).on_scene(scene).empty:
+            return None
+        return LabelsOnGrid(self.source.name, scene, placed=True)

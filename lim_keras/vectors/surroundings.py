@@ -1,0 +1,70 @@
+"""Parts of polygons near a scene, before they are reprojected to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from geopandas import GeoSeries
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+from shapely.affinity import translate
+
+from lim_keras.raster.georeference import Georeference, RasterInfo, border, full_turn
+
+_MARGIN = 0.05  # of the scene's longer side
+_STEPS = 64  # edges are split into pieces of this part of the scene's longer side
+_MOST_TURNS = 2
+
+
+def around_scene(polygons: GeoSeries, scene: RasterInfo) -> GeoSeries:
+    """Return the polygons near a scene, in their own CRS; larger ones are cut around it.
+
+    Long edges get more vertices, because a straight edge is curved in another CRS. All polygons are returned as they
+    are if they are in the scene's CRS, or if the scene has no outline in theirs.
+
+    Args:
+        polygons: valid polygons, each of which covers one range of x (`unwrapped`).
+        scene: header of the scene.
+    """
+    found = None if polygons.crs is None or polygons.crs == scene.crs else _window(polygons.crs, scene)
+    if found is None:
+        return polygons
+    window, turn = found
+    shapes = polygons.to_numpy().copy()
+    parts: list[list[Any]] = [[] for _ in shapes]
+    whole = np.zeros(len(shapes), np.bool_)
+    for count in range(-_MOST_TURNS, _MOST_TURNS + 1) if turn else (0,):
+        area = translate(window, -count * turn)
+        shapely.prepare(area)
+        whole |= shapely.covers(area, shapes)
+        for index in np.flatnonzero(shapely.intersects(area, shapes) & ~whole):
+            parts[index].append(translate(shapely.intersection(shapes[index], area), count * turn))
+    for index in np.flatnonzero(~whole):
+        shapes[index] = shapely.union_all(parts[index])
+    near = ~shapely.is_empty(shapes)
+    left, bottom, right, top = window.bounds
+    dense = shapely.segmentize(shapes[near], max(right - left, top - bottom) / _STEPS)
+    return GeoSeries(dense, crs=polygons.crs, index=polygons.index[near])
+
+
+def _window(crs: Any, scene: RasterInfo) -> tuple[Any, float] | None:
+    """Return a box around a scene in another CRS, and the length of a whole turn there (0 without one)."""
+    ground = Georeference.of(scene)
+    if ground.to_degrees is None:
+        return None
+    outline = ground.place(border(scene.box))
+    try:
+        x, y = Transformer.from_crs(scene.crs, crs, always_xy=True).transform(*outline.T)
+    except ProjError:
+        return None
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    turn = full_turn(crs.to_wkt()) or 0.0
+    if turn:
+        x = np.unwrap(np.append(x, x[0]), period=turn)
+        if abs(x[-1] - x[0]) > turn / 2:  # around a pole
+            return None
+    margin = _MARGIN * max(np.ptp(x), np.ptp(y))
+    return shapely.box(x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin), turn
