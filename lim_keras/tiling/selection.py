@@ -96,7 +96,7 @@ def _count(kinds: Counter[str], word: str) -> int:
 
 
 def _warn(path: Path, report: LabelReport) -> None:
-    counted = report.landslides + report.uncertain
+    counted = report.landslides + report.uncertain + report.repeated
     if report.repaired:
         text = f"{report.repaired} of {counted} polygons are invalid (they cross themselves); repaired."
         warnings.warn(f"{path}: {text}", LimKerasWarning, stacklevel=4)

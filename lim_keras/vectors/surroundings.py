@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,20 @@ def around_scene(polygons: GeoSeries, scene: RasterInfo) -> GeoSeries:
     """Return the polygons near a scene, in their own CRS; larger ones are cut around it.
 
     Long edges get more vertices, because a straight edge is curved in another CRS. All polygons are returned as they
-    are if they are in the scene's CRS, or if the scene has no outline in theirs.
+    are if the scene has no outline in their CRS, and in the scene's CRS, except in degrees or where else x turns around
+    the earth.
 
     Args:
         polygons: valid polygons, each of which covers one range of x (`unwrapped`).
         scene: header of the scene.
     """
-    found = None if polygons.crs is None or polygons.crs == scene.crs else _window(polygons.crs, scene)
+    found = None if polygons.crs is None else _window(polygons.crs, scene)
     if found is None:
         return polygons
     window, turn = found
+    same_crs = polygons.crs == scene.crs
+    if same_crs and not turn:
+        return polygons
     shapes = polygons.to_numpy().copy()
     parts: list[list[Any]] = [[] for _ in shapes]
     whole = np.zeros(len(shapes), np.bool_)
@@ -45,8 +50,8 @@ def around_scene(polygons: GeoSeries, scene: RasterInfo) -> GeoSeries:
         shapes[index] = shapely.union_all(parts[index])
     near = ~shapely.is_empty(shapes)
     left, bottom, right, top = window.bounds
-    dense = shapely.segmentize(shapes[near], max(right - left, top - bottom) / _STEPS)
-    return GeoSeries(dense, crs=polygons.crs, index=polygons.index[near])
+    step = math.inf if same_crs else max(right - left, top - bottom) / _STEPS
+    return GeoSeries(shapely.segmentize(shapes[near], step), crs=polygons.crs, index=polygons.index[near])
 
 
 def _window(crs: Any, scene: RasterInfo) -> tuple[Any, float] | None:
