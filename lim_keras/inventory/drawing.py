@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lim_keras.inventory.attributes import Columns, outline_attributes, pixel_attributes
 from lim_keras.inventory.groups import Landslides
+from lim_keras.inventory.pipeline import mapped
 from lim_keras.inventory.polygons import HoleFiller, Polygons, complete_groups, polygons_of, simplify
 from lim_keras.raster.georeference import Georeference
 
@@ -31,12 +32,17 @@ class Drawing:
     options: InventoryOptions
     totals: InventoryTotals
 
-    def _measured(self, outlines: Polygons, columns: Columns) -> Drawn:
+    def _measured(self, drawn: Iterator[Drawn]) -> Iterator[Drawn]:
         """Add the attributes of the outlines; leave out landslides with a known area below `min_area_m2`."""
-        measured = outline_attributes(outlines, self.ground) | columns
-        small = measured["area_m2"] < self.options.min_area_m2
-        self.totals.dropped_small += int(small.sum())
-        return _select(outlines, measured, ~small)
+
+        def measure(one: Drawn) -> Columns:
+            return outline_attributes(one[0], self.ground)
+
+        for (outlines, columns), measures in mapped(measure, drawn):
+            measured = measures | columns
+            small = measured["area_m2"] < self.options.min_area_m2
+            self.totals.dropped_small += int(small.sum())
+            yield _select(outlines, measured, ~small)
 
     def _flagged(self, outlines: Polygons, columns: Columns) -> Drawn:
         """Flag landslides below the smallest slope, and drop them if `drop_flat`. Unknown slopes get no flag."""
@@ -52,8 +58,8 @@ class Drawing:
         drawn = self._filled(landslides, folds)
         if self.options.simplify_m and self.ground.gsd_m is not None:
             # Small landslides are dropped first, because simplifying them would take most of the time.
-            drawn = _simplified((self._measured(*one) for one in drawn), self.options.simplify_m / self.ground.gsd_m)
-        return (self._flagged(*self._measured(*one)) for one in drawn)
+            drawn = _simplified(self._measured(drawn), self.options.simplify_m / self.ground.gsd_m)
+        return (self._flagged(*one) for one in self._measured(drawn))
 
     def _filled(self, landslides: Iterator[Landslides], folds: int) -> Iterator[Drawn]:
         """Fill holes, and leave out landslides in them."""

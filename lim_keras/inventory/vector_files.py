@@ -8,7 +8,6 @@ import json
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +27,7 @@ from lim_keras.files import atomic_file
 from lim_keras.inference.maps import Background
 from lim_keras.inventory.antimeridian import cut_at_antimeridian, needs_cut, to_degrees
 from lim_keras.inventory.geojson import COLLECTION_END, collection_start, feature_lines
+from lim_keras.inventory.pipeline import ahead
 from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
 from lim_keras.raster.georeference import Georeference
 
@@ -58,7 +58,7 @@ def write_frames(frames: Iterable[Frame], paths: Sequence[Path], *, layer: str) 
 
     def counted() -> Iterator[Frame]:
         nonlocal rows
-        for batch in _ahead(_merged(frames)):
+        for batch in ahead(_merged(frames)):
             yield batch
             rows += len(batch)
 
@@ -104,15 +104,6 @@ def _write(
             pass
     for writer in pushed:
         writer.close(again if pulling is None else lambda: _read_frames(pulling.draft, pulling.layer))
-
-
-def _ahead(batches: Iterator[Frame]) -> Iterator[Frame]:
-    """Make the next batch in a thread."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = pool.submit(next, batches, None)
-            yield batch
 
 
 def _merged(frames: Iterable[Frame]) -> Iterator[Frame]:
