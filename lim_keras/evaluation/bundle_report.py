@@ -1,6 +1,7 @@
 """Evaluate a bundle under every protocol."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,13 @@ from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles, read_matching_tiles
 from lim_keras.evaluation.scene import evaluate_scene
+from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.files import StrPath, make_folder, write_text
 from lim_keras.inference.maps import with_tta
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
+from lim_keras.raster.reader import RasterReader
 from lim_keras.seals import check_sealed_file, sealed_json
 
 
@@ -107,9 +110,13 @@ def evaluate_bundle(
         result = on_scene(model, scene, truth)
         return (*on_tiles, ProtocolResult(result.evaluation, result.gallery)), result.detections
 
-    together, detections = results(bundle)
     numbers = range(info.folds) if each_fold and info.folds > 1 else ()
-    folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
+    with ExitStack() as stack:
+        if numbers and scene is not None and truth is not None:  # all folds must see the same scene
+            reader = RasterReader(scene, bands=None if options is None else options.bands)
+            stack.enter_context(unchanged(stack.enter_context(reader), Path(truth)))
+        together, detections = results(bundle)
+        folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
     return BundleReport(info, together, folds, detections)
 
 

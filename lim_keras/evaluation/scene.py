@@ -18,6 +18,7 @@ from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, evaluate
 from lim_keras.evaluation.evaluator import DEFAULTS, Gallery
 from lim_keras.evaluation.truth import Labels, open_labels, read_truth
+from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.inference.domain import check_pages, check_scene, check_validity, reading_grid
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
@@ -65,6 +66,7 @@ def evaluate_scene(
         gdal_settings(),
         tempfile.TemporaryDirectory(prefix="lim_keras_") as folder,
         RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m) as reader,
+        unchanged(reader, truth),
     ):
         check_coordinates(reader.info)
         check_scene(reader, model.info, options.scale)

@@ -124,6 +124,41 @@ def test_pixels_without_data_are_never_shown_and_count_nowhere(write: Write) -> 
     assert total(result).tp == np.count_nonzero(valid & (labels == 1))
 
 
+class Interrupted(Watched):
+    """Runs a call in the middle of the prediction."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__()
+        self._call = call
+
+    def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+        if not self.shapes:
+            self._call()
+        return super().predict_all(images)
+
+
+@pytest.mark.parametrize("changed", ["scene.tif", "labels.tif", "slides.gpkg", "slides.dbf"])
+def test_a_scene_or_truth_that_changes_meanwhile_is_an_error(write: Write, tmp_path: Path, changed: str) -> None:
+    image, labels = world(300, 200)
+    scene, truth = write("scene.tif", image), write("labels.tif", labels)
+    polygons = geopandas.GeoDataFrame({"a": [1]}, geometry=[box(500010, 2999900, 500050, 2999950)], crs="EPSG:32648")
+    polygons.to_file(tmp_path / "slides.gpkg")
+    polygons.to_file(tmp_path / "slides.shp")
+    vectors = {"slides.gpkg": "slides.gpkg", "slides.dbf": "slides.shp"}
+    truth = tmp_path / vectors.get(changed, "labels.tif")
+    assert judged(scene, truth, Interrupted(lambda: (tmp_path / "another.tif").touch())).evaluation.samples
+    named = truth.name if changed == "slides.dbf" else changed
+    with pytest.raises(DataError, match=rf"{named}: changed while it was read. Nothing was written. Repeat the call"):
+        judged(scene, truth, Interrupted((tmp_path / changed).touch))
+
+
+def test_a_scene_that_is_cut_short_meanwhile_is_not_called_damaged(write: Write) -> None:
+    image, labels = world(300, 200)
+    scene, truth = write("scene.tif", image), write("labels.tif", labels)
+    with pytest.raises(DataError, match=r"scene.tif: changed while it was read"):
+        judged(scene, truth, Interrupted(lambda: scene.write_bytes(b"")), tile=192)
+
+
 def test_polygons_are_scored_too(write: Write, tmp_path: Path) -> None:
     image = np.full((300, 400, 3), 60, np.uint8)
     image[50:110, 50:130] = 230  # found: 60 x 80 px
