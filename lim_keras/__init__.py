@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lim_keras import losses as losses
     from lim_keras import metrics as metrics
     from lim_keras.api import bundle_info as bundle_info
+    from lim_keras.api import convert_tiles as convert_tiles
     from lim_keras.api import cross_validate as cross_validate
     from lim_keras.api import dataset_report as dataset_report
     from lim_keras.api import distill as distill

@@ -1,0 +1,87 @@
+"""Outlines of objects in images: check them, and draw them as labels by pixel centres."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from lim_keras.data.convert.sample import Drawn
+from lim_keras.data.tiles import IGNORED, LANDSLIDE
+from lim_keras.raster.vectorize import rasterize_box
+from lim_keras.raster.windows import Box
+
+SMALL = "outlines that contain no pixel centre"
+
+_SHIFTED = Affine.translation(1, 1)
+"""Transform of the drawings; rasterio warns of the identity."""
+
+
+class Region(Protocol):
+    """Pixels of an object."""
+
+    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Return the pixels (height, width) of the region in an image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Polygons without holes. `points` are (x, y) in pixels, or in shares of the image if `normalised`."""
+
+    polygons: tuple[tuple[tuple[float, float], ...], ...]
+    normalised: bool = False
+
+    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Return the pixels whose centre lies in a polygon."""
+        scale = (width, height) if self.normalised else (1, 1)
+        found = np.zeros((height, width), np.bool_)
+        for points in self.polygons:
+            shape = shapely.Polygon(np.asarray(points, np.float64) * scale + 1)
+            found |= rasterize_box([shape], Box(0, 0, height, width), _SHIFTED) == 1
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Regions of one image: landslides, and regions without a label. Landslides win where they overlap."""
+
+    landslides: tuple[Region, ...] = ()
+    ignored: tuple[Region, ...] = ()
+
+    def draw(self, height: int, width: int) -> Drawn:
+        """Draw all regions."""
+        labels, notes = np.zeros((height, width), np.uint8), Counter[str]()
+        for regions, label in ((self.ignored, IGNORED), (self.landslides, LANDSLIDE)):
+            for region in regions:
+                mask = region.mask(height, width)
+                labels[mask] = label
+                notes[SMALL] += not mask.any()
+        return Drawn(labels, +notes)
+
+
+def problem_of(points: Sequence[tuple[float, float]], width: float, height: float) -> str:
+    """Return why a polygon cannot be drawn in an image of a size; "" if it can."""
+    if not all(math.isfinite(value) for point in points for value in point):
+        return "coordinates that are not finite"
+    if len(set(points)) < 3:
+        return "polygon of fewer than 3 points"
+    xs, ys = zip(*points, strict=True)
+    if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
+        return "polygon outside its image"
+    return ""
+
+
+def as_points(values: Any) -> list[tuple[float, float]]:
+    """Return the points of a list x, y, x, y, ... Raises ValueError or TypeError for other values."""
+    numbers = [float(value) for value in values]
+    if len(numbers) % 2:
+        raise ValueError("an odd number of coordinates")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
