@@ -165,6 +165,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 OF_COMMANDS = {
+    "convert": ["convert_tiles"],
     "cv": ["cross_validate", "load_config"],
     "distill": ["distill", "load_config"],
     "export": ["export_litert", "export_serving"],

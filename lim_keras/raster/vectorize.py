@@ -10,10 +10,11 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize, shapes
 
 from lim_keras.raster.georeference import as_float32, shifted
-from lim_keras.raster.opening import explained
+from lim_keras.raster.opening import explained, silenced
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 
@@ -61,5 +62,6 @@ def rasterize_box(polygons: Any, box: Box, transform: Affine, *, touched: bool =
     """
     mask = np.zeros((box.height, box.width), np.uint8)
     if len(polygons):
-        rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top), all_touched=touched)
+        with silenced(NotGeoreferencedWarning):  # rasterio silences it for one thread only
+            rasterize(polygons, out=mask, transform=shifted(transform, box.left, box.top), all_touched=touched)
     return mask

@@ -22,6 +22,7 @@ from lim_keras.errors import DataError
 
 _JSON = frozenset({".json"})
 _NO_CLASS = "annotation of an unknown category"
+_NO_IMAGE = "annotation of a missing image"
 
 
 def is_coco(files: SourceFiles) -> bool:
@@ -43,10 +44,10 @@ def find_coco(files: SourceFiles, options: ConvertOptions) -> Found:
     for name, document in documents.items():
         reading.add(name, document, several=len(documents) > 1)
     if not reading.samples:
-        first = reading.left_out[0].name if reading.left_out else "none"
+        first = next((one for one in reading.left_out if one.reason != _NO_IMAGE), LeftOut("none", "no images"))
         raise DataError(
-            f"{files.root}: none of the images of the annotation files exist. Give the folder that holds images and "
-            f"annotations. First image: {first}."
+            f"{files.root}: no image of the annotation files can be used. Give the folder that holds images and "
+            f"annotations. First image: {first.name} ({first.reason})."
         )
     return Found(reading.samples, reading.left_out, +reading.notes)
 
@@ -83,7 +84,7 @@ class _Reading:
             self._add_image(name, image, annotations.get(number, []), classes, split)
         for number, some in annotations.items():
             if number not in seen:
-                self.left_out += [LeftOut(_named(name, one), "annotation of a missing image") for one in some]
+                self.left_out += [LeftOut(_named(name, one), _NO_IMAGE) for one in some]
 
     def _add_image(
         self,

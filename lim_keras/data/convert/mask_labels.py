@@ -70,9 +70,7 @@ class MaskRule:
                 if "bands differ" in str(error):
                     raise ConfigError(_colours(path)) from error
                 if "palette does not tell" in str(error):
-                    raise ConfigError(
-                        f"{error} Or name the index of the palette, or the colour, as `landslide`."
-                    ) from error
+                    raise ConfigError(f"{error} Or name its index or colour as `landslide`.") from error
                 raise
             marked = np.zeros(values.shape, np.bool_)
         else:

@@ -20,9 +20,6 @@ from lim_keras.raster.windows import Box
 
 SMALL = "outlines that contain no pixel centre"
 
-_SHIFTED = Affine.translation(1, 1)
-"""Transform of the drawings; rasterio warns of the identity."""
-
 
 class Region(Protocol):
     """Pixels of an object."""
@@ -44,8 +41,8 @@ class Rings:
         scale = (width, height) if self.normalised else (1, 1)
         found = np.zeros((height, width), np.bool_)
         for points in self.polygons:
-            shape = shapely.Polygon(np.asarray(points, np.float64) * scale + 1)
-            found |= rasterize_box([shape], Box(0, 0, height, width), _SHIFTED) == 1
+            shape = shapely.Polygon(np.asarray(points, np.float64) * scale)
+            found |= rasterize_box([shape], Box(0, 0, height, width), Affine.identity()) == 1
         return found
 
 
