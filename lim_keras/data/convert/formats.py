@@ -79,8 +79,8 @@ def _by_content(files: SourceFiles) -> Format:
         raise ConfigError(f"{files.root}: holds {' and '.join(found)}. Name the one to convert as `format`.")
     if not found:
         raise DataError(
-            f"{files.root}: expected Landslide4Sense HDF5 files, images and masks of the same name, a COCO file or "
-            f"YOLO labels ({', '.join(get_args(Format))}). Found {files.shown()}."
+            f"{files.root}: expected Landslide4Sense HDF5 files, images and masks (a.png in the folders images and "
+            f"masks, or a.png and a_mask.png), a COCO file or YOLO labels ({', '.join(get_args(Format))}). Found {files.shown()}."
         )
     return found[0]
 

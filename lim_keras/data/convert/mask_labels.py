@@ -63,19 +63,18 @@ class MaskRule:
         return Drawn(self._by_values(bands[..., 0], np.zeros(bands.shape[:2], np.bool_), name))
 
     def _binary(self, path: Path, lossy: bool) -> Drawn:
-        if _is_known(path) and read_info(path).nodata is None:
-            try:
-                values = read_labels(path)
-            except DataError as error:
-                if "bands differ" in str(error):
-                    raise ConfigError(_colours(path)) from error
-                if "palette does not tell" in str(error):
-                    raise ConfigError(f"{error} Or name its index or colour as `landslide`.") from error
-                raise
+        nodata = read_info(path, measured=False).nodata if _is_known(path) else None
+        if _is_known(path) and nodata is None:
+            values = _read_labels(path)
             marked = np.zeros(values.shape, np.bool_)
         else:
             bands, marked = _bands(path)
             values = bands[..., 0]
+        if nodata in (1, 255) and nodata not in self.ignore and (values == nodata).any():
+            raise ConfigError(
+                f"{path}: the mask holds its nodata value {nodata:g}. If it means no label, give it as `ignore`; if it "
+                "is landslide, as `landslide`."
+            )
         if lossy:
             return _from_jpeg(values, path)
         return Drawn(self._by_values(values, marked, path))
@@ -98,6 +97,23 @@ class MaskRule:
         labels[np.isin(values, (1, 255))] = LANDSLIDE
         labels[ignored | marked] = IGNORED
         return labels
+
+
+def _read_labels(path: Path) -> Array:
+    """Read the labels of a mask; where they are not clear, the error asks for the values or colours of landslide."""
+    try:
+        return read_labels(path)
+    except DataError as error:
+        if "bands differ" in str(error):
+            raise ConfigError(_colours(path)) from error
+        if "palette does not tell" in str(error):
+            raise ConfigError(f"{error} Or name its index or colour as `landslide`.") from error
+        if "transparent or masked" in str(error):
+            raise ConfigError(
+                f"{path}: the mask has transparent or masked pixels. Name the values or colours of landslide as "
+                "`landslide`; transparent pixels of other colours are then background."
+            ) from error
+        raise
 
 
 def _from_jpeg(values: Array, path: Path) -> Drawn:
@@ -125,11 +141,11 @@ def _is_known(path: Path) -> bool:
 
 
 def _bands(path: Path) -> tuple[Array, NDArray[np.bool_]]:
-    """Read a mask (height, width, bands), and which pixels its nodata value (other than 0), alpha or mask marks."""
+    """Read a mask (height, width, bands), and which pixels a TIFF marks without a label (nodata 0 does not)."""
     if _is_known(path) and file_format(path) != "tiff":
-        header, pixels, alpha = decode(path, file_format(path))
+        header, pixels, _ = decode(path, file_format(path))
         if header.palette is None:
-            return pixels, np.zeros(pixels.shape[:2], np.bool_) if alpha is None else alpha == 0
+            return pixels, np.zeros(pixels.shape[:2], np.bool_)
         with explained(path), RasterReader(path, bands=(1,), measured=False) as reader:
             indices = reader.pixels()
         return np.concatenate([indices, header.palette[indices[..., 0]]], axis=2), np.zeros(indices.shape[:2], np.bool_)

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from lim_keras.data.convert.names import folder_key, has_mask_folder, has_mask_name, name_key
 from lim_keras.data.convert.sample import LeftOut
 
+SEVERAL = "several images or masks of one name"
 _BACKGROUND = re.compile(r"no[nt]?[-_ ]?landslides?", re.IGNORECASE)
 
 
@@ -34,7 +35,7 @@ def pair(names: Sequence[str]) -> Pairing:
         several = bool(images and masks)
         for name in (*images, *masks):
             if several:
-                left_out.append(LeftOut(name, "several images or masks of one name"))
+                left_out.append(LeftOut(name, SEVERAL))
             elif name in masks:
                 left_out.append(LeftOut(name, "mask without an image"))
             elif any(_BACKGROUND.fullmatch(part) for part in PurePosixPath(name).parts[:-1]):

@@ -10,7 +10,7 @@ import numpy as np
 from lim_keras.data.convert.image_file import ImageFile
 from lim_keras.data.convert.mask_labels import MaskRule
 from lim_keras.data.convert.names import split_of
-from lim_keras.data.convert.pairing import pair
+from lim_keras.data.convert.pairing import SEVERAL, pair
 from lim_keras.data.convert.sample import ConvertOptions, Drawn, Found, Sample
 from lim_keras.data.convert.source_files import SourceFiles
 from lim_keras.errors import DataError
@@ -35,9 +35,11 @@ def find_pairs(files: SourceFiles, options: ConvertOptions) -> Found:
         for image, mask in pairing.pairs
     ]
     if not samples:
+        several = [one.name for one in pairing.left_out if one.reason == SEVERAL]
+        found = f"Found {SEVERAL}: {', '.join(several[:5])}" if several else f"Found {files.shown()}"
         raise DataError(
-            f"{files.root}: no image has a mask of its name. Expected folders such as images and masks, or names such "
-            f"as a.png and a_mask.png. Found {files.shown()}."
+            f"{files.root}: no image has one mask of its name. Expected folders such as images and masks, or names "
+            f"such as a.png and a_mask.png. {found}."
         )
     samples += [
         Sample(image, ImageFile(files.path(image)), _background, split_of(image)) for image in pairing.background
@@ -46,8 +48,9 @@ def find_pairs(files: SourceFiles, options: ConvertOptions) -> Found:
 
 
 def has_pairs(files: SourceFiles) -> bool:
-    """Return whether a folder holds an image with a mask."""
-    return bool(pair(files.images()).pairs)
+    """Return whether a folder holds images with masks."""
+    pairing = pair(files.images())
+    return bool(pairing.pairs) or any(one.reason == SEVERAL for one in pairing.left_out)
 
 
 def _draw(image: Path, mask: Path, rule: MaskRule, height: int, width: int) -> Drawn:

@@ -75,7 +75,7 @@ def write_folder(folder: Path, jobs: Sequence[Written], run: Callable[[Work], It
     tiles = [one for one in results if isinstance(one, _Tile)]
     left_out = [one for one in results if isinstance(one, LeftOut)]
     if not tiles:
-        raise DataError(f"{left_out[0].name}: {left_out[0].detail}. No image can be converted.")
+        raise DataError(f"no image can be converted. {left_out[0].detail}.")
     hashes = {name: text for tile in tiles for name, text in tile.hashes.items()}
     hashes |= _write_tables(folder, tiles)
     copies = Counter(tile.image_hash for tile in tiles)
@@ -119,7 +119,10 @@ def _damaged(folder: Path, job: Written, written: Sequence[Path], error: DataErr
     """Delete the files of a tile and tell why it is left out."""
     for path in written:
         path.unlink(missing_ok=True)
-    return LeftOut(job.sample.source, _DAMAGED, str(error).replace(f"{folder}/", "").rstrip("."))
+    message = str(error)
+    for path in written[:1]:
+        message = message.replace(str(path), job.sample.source)
+    return LeftOut(job.sample.source, _DAMAGED, message.replace(f"{folder}/", "").rstrip("."))
 
 
 def _write_mask(folder: Path, job: Written, labels: Labels) -> Path:

@@ -377,3 +377,39 @@ def test_ids_that_differ_in_case_or_cannot_be_used(tmp_path):
     lk.convert_tiles(tmp_path / "in", tmp_path / "out")
     ids = list(rows(tmp_path / "out"))
     assert len({one.casefold() for one in ids}) == 4 and ids[0] == "1" and ids[-1] == "x" * 180
+
+
+def test_a_nodata_value_that_may_be_landslide(tmp_path):
+    make.picture(tmp_path / "in" / "images" / "a.png")
+    (tmp_path / "in" / "masks").mkdir()
+    profile = {"driver": "GTiff", "width": 8, "height": 6, "count": 1, "dtype": "uint8", "nodata": 255}
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        target = rasterio.open(tmp_path / "in" / "masks" / "a.tif", "w", **profile)
+    with target:
+        target.write(make.corner()[np.newaxis])
+    with pytest.raises(lk.ConfigError, match=r"holds its nodata value 255"):
+        lk.convert_tiles(tmp_path / "in", tmp_path / "out")
+    assert lk.convert_tiles(tmp_path / "in", tmp_path / "out", landslide=255).kinds["landslide"].landslide_px == 6
+    with pytest.warns(lk.LimKerasWarning, match="no image has a landslide"):
+        result = lk.convert_tiles(tmp_path / "in", tmp_path / "out", ignore=255)
+    assert result.kinds["non-landslide"].ignored_px == 6
+
+
+def test_transparent_masks_need_the_colour(tmp_path):
+    make.picture(tmp_path / "in" / "images" / "a.png")
+    (tmp_path / "in" / "masks").mkdir()
+    drawn = np.zeros((6, 8, 4), np.uint8)
+    drawn[:2, :3] = (255, 0, 0, 255)
+    Image.fromarray(drawn).save(tmp_path / "in" / "masks" / "a.png")
+    with pytest.raises(lk.ConfigError, match=r"transparent or masked pixels\. Name the values or colours"):
+        lk.convert_tiles(tmp_path / "in", tmp_path / "out")
+    tally = lk.convert_tiles(tmp_path / "in", tmp_path / "out", landslide=[(255, 0, 0)]).kinds["landslide"]
+    assert (tally.landslide_px, tally.ignored_px) == (6, 0)
+
+
+def test_two_images_for_one_mask(tmp_path):
+    make.picture(tmp_path / "in" / "images" / "a.png")
+    make.picture(tmp_path / "in" / "images" / "a.jpg")
+    make.mask(tmp_path / "in" / "masks" / "a.png", make.corner())
+    with pytest.raises(lk.DataError, match=r"Found several images or masks of one name: images/a\.jpg"):
+        lk.convert_tiles(tmp_path / "in", tmp_path / "out")
