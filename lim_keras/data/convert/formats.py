@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 from lim_keras.data.convert.coco import find_coco, is_coco
 from lim_keras.data.convert.landslide4sense import HDF5_ENDINGS, find_landslide4sense
@@ -80,7 +79,8 @@ def _by_content(files: SourceFiles) -> Format:
     if not found:
         raise DataError(
             f"{files.root}: expected Landslide4Sense HDF5 files, images and masks (a.png in the folders images and "
-            f"masks, or a.png and a_mask.png), a COCO file or YOLO labels ({', '.join(get_args(Format))}). Found {files.shown()}."
+            f"masks, or a.png and a_mask.png), a COCO file or YOLO labels. "
+            f"Found {files.shown()}."
         )
     return found[0]
 
