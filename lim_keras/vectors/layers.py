@@ -1,8 +1,7 @@
-"""Layers of vector files: find one, read its features, and select features by their attributes."""
+"""Layers of vector files: find one, and read its features."""
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 import warnings
@@ -16,15 +15,13 @@ import numpy as np
 import pyogrio  # type: ignore[import-untyped]
 import shapely
 from geopandas import GeoDataFrame, GeoSeries
-from numpy.typing import NDArray
 
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.vectors.formats import FORMATS, Source, listed
+from lim_keras.vectors.parquet import attribute_kinds, read_attributes
 
 _LARGEST = 1e15  # largest coordinate that is accepted; beyond it, differences of metres are lost
 _NO_AREA = re.compile("Point|LineString|CircularString|Curve$|Curve ")
-_TEXT = re.compile(r"'(?:[^']|'')*'")
-_SPECIAL = ("fid", "rowid", "ogc_fid", "geometry", "geom", "ogr_geometry", "ogr_geom_area", "ogr_geom_wkt", "ogr_style")
 _NAMES = ("id", "name", "label", "objectid", "landslide_id", "slide_id", "ls_id", "code")
 
 
@@ -65,107 +62,37 @@ def find_layer(source: Source, layer: str | None = None, *, argument: str = "") 
     if source.is_parquet:
         if layer is not None:
             raise ConfigError(f"{source.path}: GeoParquet has no layers. Leave out `{argument}`.")
-        return Layer(source, "", _parquet_columns(source))
-    name = _gdal_name(source)
-    with _explained(source):
+        with explained(source):
+            return Layer(source, "", attribute_kinds(read_attributes(source.path)))
+    name = gdal_name(source)
+    with explained(source):
         tables = geopandas.list_layers(name)
         chosen = (
             _only_layer(source, name, tables, argument) if layer is None else _named(source, tables, layer, argument)
         )
-        fields = pyogrio.read_info(name, layer=chosen, **_options(source))
+        fields = pyogrio.read_info(name, layer=chosen, **open_options(source))
     kinds = (_kind(str(kind)) for kind in fields["ogr_types"])
     return Layer(source, chosen, dict(zip(map(str, fields["fields"]), kinds, strict=True)))
 
 
 def read_features(layer: Layer, columns: tuple[str, ...] = ()) -> GeoDataFrame:
-    """Read the geometries and some attributes of a layer; the index holds the feature ids, or rows of GeoParquet.
+    """Read the geometries and some attributes of a layer; the index holds the feature ids.
+
+    The ids of GeoParquet, which has none, are its rows from 1.
 
     Raises:
         DataError: the file cannot be read, or holds coordinates that are not finite.
     """
     source = layer.source
-    with _explained(source):
+    with explained(source):
         if source.is_parquet:
-            whole = geopandas.read_parquet(source.path).reset_index(drop=True)
-            frame = whole[[*columns, whole.geometry.name]]
+            whole = geopandas.read_parquet(source.path)
+            frame = whole[[*columns, whole.geometry.name]].set_axis(np.arange(len(whole)) + 1)
         else:
-            how = {"layer": layer.name, "columns": list(columns), "fid_as_index": True, **_options(source)}
-            frame = geopandas.read_file(_gdal_name(source), engine="pyogrio", **how)
+            how = {"layer": layer.name, "columns": list(columns), "fid_as_index": True, **open_options(source)}
+            frame = geopandas.read_file(gdal_name(source), engine="pyogrio", **how)
         _check_finite(frame.geometry, source)
     return frame
-
-
-def select_features(layer: Layer, where: str, *, argument: str) -> NDArray[np.int64]:
-    """Return the ids of the features that a condition selects.
-
-    Args:
-        layer: layer of a vector file.
-        where: condition in SQL, in the dialect of the file's GDAL driver: that of SQLite for GeoPackage, SQLite and
-            GeoParquet, else OGR SQL.
-        argument: argument of the caller that takes the condition, for messages.
-
-    Raises:
-        ConfigError: the condition is wrong, or names a column that the layer lacks.
-
-    Warns:
-        LimKerasWarning: the condition selects no feature.
-    """
-    _check_condition(layer, where, argument)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = _select_rows(layer, where) if layer.source.is_parquet else _select_fids(layer, where)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise _wrong_condition(layer, where, argument, _reason(error)) from error
-    if not len(found):
-        message = f"{layer.source.path}: `{argument}` selects none of its features ({where})."
-        warnings.warn(message, LimKerasWarning, stacklevel=3)
-    return found
-
-
-def _select_fids(layer: Layer, where: str) -> NDArray[np.int64]:
-    # All columns are read, because GDAL takes those that are left out for empty ones.
-    how = {"layer": layer.name, "read_geometry": False, "fid_as_index": True, **_options(layer.source)}
-    frame = pyogrio.read_dataframe(_gdal_name(layer.source), where=where, **how)
-    return np.asarray(frame.index, np.int64)
-
-
-def _select_rows(layer: Layer, where: str) -> NDArray[np.int64]:
-    """Select rows of GeoParquet, which not every GDAL reads, by way of a GeoPackage in memory."""
-    frame = geopandas.read_parquet(layer.source.path)
-    table = frame[list(layer.columns)].reset_index(drop=True)
-    table = table.rename(columns={name: f"{name} (attribute)" for name in table if name.lower() in ("fid", "geom")})
-    memory = io.BytesIO()
-    pyogrio.write_dataframe(table.assign(lim_keras_row=table.index), memory, driver="GPKG", layer="rows")
-    found = pyogrio.read_dataframe(memory.getvalue(), where=where, read_geometry=False)
-    return np.asarray(found["lim_keras_row"], np.int64)
-
-
-def _check_condition(layer: Layer, where: str, argument: str) -> None:
-    """Refuse what SQLite takes without a word: no condition, several statements, unknown names in double quotes."""
-    bare = _TEXT.sub("''", where)
-    if not where.strip() or ";" in bare:
-        raise _wrong_condition(layer, where, argument, "not one condition")
-    known = {column.lower() for column in layer.columns} | set(_SPECIAL)
-    unknown = [name for name in re.findall(r'"((?:[^"]|"")*)"', bare) if name.replace('""', '"').lower() not in known]
-    if unknown:
-        raise _wrong_condition(layer, where, argument, f"no column {unknown[0]}")
-
-
-def _wrong_condition(layer: Layer, where: str, argument: str, reason: str) -> ConfigError:
-    columns = ", ".join(f"{name} ({kind})" for name, kind in layer.columns.items()) or "none"
-    return ConfigError(
-        f"{layer.source.path}: expected a condition in SQL on its columns as `{argument}`, such as \"NAME = 'text'\". "
-        f"Received: {where!r} ({reason}). Its columns: {columns}."
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Return what is wrong with a condition, without the query that GDAL made of it."""
-    text = " ".join(str(error).split())
-    if text.startswith("Invalid SQL query"):
-        return "wrong SQL, an unknown column, or a value of another kind"
-    return text.rsplit(": ", 1)[-1] if "no such column" not in text else text[text.index("no such column") :]
 
 
 def _kind(ogr_type: str) -> str:
@@ -173,28 +100,13 @@ def _kind(ogr_type: str) -> str:
     return {"String": "text", "Integer": "number", "Integer64": "number", "Real": "number"}.get(kind, kind.lower())
 
 
-def _parquet_columns(source: Source) -> dict[str, str]:
-    with _explained(source):
-        frame = geopandas.read_parquet(source.path)
-    found = {name: _pandas_kind(frame[name]) for name in frame.columns.drop(frame.geometry.name)}
-    return {str(name): kind for name, kind in found.items() if kind}
-
-
-def _pandas_kind(values: Any) -> str:
-    """Return the kind of a column; "" for lists and records, which SQL cannot use."""
-    if values.dtype.kind in "iufb":
-        return "number"
-    if values.dtype.kind == "M":
-        return "datetime"
-    return "text" if values.dropna().map(type).eq(str).all() else ""
-
-
-def _options(source: Source) -> dict[str, Any]:
+def open_options(source: Source) -> dict[str, Any]:
     """Return options of the driver: without one, all columns of a CSV are text."""
     return {"AUTODETECT_TYPE": "YES"} if source.suffix == ".csv" else {}
 
 
-def _gdal_name(source: Source) -> str:
+def gdal_name(source: Source) -> str:
+    """Return the name by which pyogrio opens a file."""
     name = source.name
     if re.search("[;!]", name) and not name.startswith("/vsi"):  # pyogrio reads them as parts of a URL
         raise DataError(f"{source.path}: expected a path without `;` and `!`. Rename the file or its folder.")
@@ -204,7 +116,7 @@ def _gdal_name(source: Source) -> str:
 
 
 @contextmanager
-def _explained(source: Source) -> Iterator[None]:
+def explained(source: Source) -> Iterator[None]:
     """Convert errors of GDAL and PROJ to DataError, and their warnings to LimKerasWarning."""
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -230,14 +142,12 @@ def _check_finite(geometries: GeoSeries, source: Source) -> None:
 
 
 def _named(source: Source, tables: Any, layer: str, argument: str) -> str:
-    kinds = dict(tables[["name", "geometry_type"]].itertuples(index=False))
-    if layer not in kinds:
-        names = ", ".join(kinds)
-        raise ConfigError(f"{source.path}: has no layer {layer!r}. Expected one of these as `{argument}`: {names}.")
-    if kinds[layer] is None:
-        raise ConfigError(
-            f"{source.path}: its layer {layer!r} is a table. Expected a layer of polygons as `{argument}`."
-        )
+    names = [str(name) for name in tables["name"]]
+    if layer not in names:
+        expected = ", ".join(names)
+        raise ConfigError(f"{source.path}: has no layer {layer!r}. Expected one of these as `{argument}`: {expected}.")
+    if layer not in set(tables.dropna(subset="geometry_type")["name"]):
+        raise ConfigError(f"{source.path}: its layer {layer!r} is a table. Name a layer of polygons as `{argument}`.")
     return layer
 
 
