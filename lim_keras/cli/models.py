@@ -15,6 +15,7 @@ from lim_keras.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     READING,
+    SCENE,
     TILES,
     Command,
     Parsed,
@@ -108,10 +109,11 @@ def _server(text: str) -> str:
 )
 @click.option("--in-flight", type=click.IntRange(1), help="Largest number of requests at a time [default: 4].")
 def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | None, **options: Any) -> None:
-    """Map the landslides in SCENES (files or folders) with BUNDLE (exported_models/NAME, or a .tflite file of it).
+    """Map the landslides in SCENES with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
-    Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The same
-    command continues an interrupted prediction; a scene that cannot be used does not stop the others.
+    SCENES are rasters, Sentinel-2 products (SAFE folders or .zip files) and folders of them. Each
+    scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The same command
+    continues an interrupted prediction; a scene that cannot be used does not stop the others.
     """
     from lim_keras.report.tables import scene_table
 
@@ -142,7 +144,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     type=FILE,
     help="File of tile ids to evaluate on, one a line [default: test tiles, else all tiles not used in training].",
 )
-@click.option("--scene", type=FILE, help="Scene to evaluate on, a GeoTIFF; needs --truth.")
+@click.option("--scene", type=SCENE, help="Scene to evaluate on, a raster or a Sentinel-2 product; needs --truth.")
 @click.option(
     "--truth",
     "--labels",

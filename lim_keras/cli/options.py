@@ -15,6 +15,7 @@ from lim_keras.errors import ConfigError, LimKerasError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+SCENE = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 TILES = click.Path(exists=True, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
@@ -133,12 +134,14 @@ def scene_options(command: Function) -> Function:
         click.option(
             "--bands",
             type=Parsed("B,B,...", _bands),
-            help="Bands to read, in the bundle's order: numbers from 1, descriptions or colours [default: all].",
+            help="Bands to read, in the bundle's order: numbers from 1, descriptions or colours [default: all; of "
+            "Sentinel-2 products B04,B03,B02].",
         ),
         click.option(
             "--scale",
             type=Parsed("LOW,HIGH", _scale),
-            help="Map raw values LOW..HIGH to the full range of the model's data type [default: no scaling].",
+            help="Map raw values LOW..HIGH to the full range of the model's data type [default: no scaling; of "
+            "Sentinel-2 products as in their true-colour images].",
         ),
         click.option(
             "--nodata",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas
@@ -19,7 +19,7 @@ from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, eval
 from lim_keras.evaluation.evaluator import DEFAULTS, Gallery
 from lim_keras.evaluation.truth import Labels, open_labels, read_truth
 from lim_keras.evaluation.unchanged import unchanged
-from lim_keras.inference.domain import check_pages, check_scene, check_validity, reading_grid
+from lim_keras.inference.domain import check_pages, check_scene, check_validity, known_scale, reading_grid
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import make_inventory
@@ -68,6 +68,7 @@ def evaluate_scene(
         RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m) as reader,
         unchanged(reader, truth),
     ):
+        options = replace(options, scale=known_scale(reader, model.info, options.scale))
         check_coordinates(reader.info)
         check_scene(reader, model.info, options.scale)
         check_pages(reader)

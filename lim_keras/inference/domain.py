@@ -60,6 +60,18 @@ def check_scene(scene: RasterReader, model: BundleInfo, scale: ValueScale | None
         )
 
 
+def known_scale(scene: RasterReader, model: BundleInfo, scale: ValueScale | None) -> ValueScale | None:
+    """Return the raw values (low, high) to convert to the range of a model's data type; None: no conversion.
+
+    Args:
+        scale: those that the caller gives. If None, a Sentinel-2 product gets the range of ESA's true-colour image if
+            the model takes uint8.
+    """
+    if scale is None and scene.product is not None and model.dtype == "uint8":
+        return scene.product.true_colour
+    return scale
+
+
 def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
     info = scene.info
     if scene.has_palette:
@@ -68,7 +80,9 @@ def _check_bands(scene: RasterReader, model: BundleInfo) -> None:
         return
     colours = list(scene.colour_bands.values()) if model.bands == _COLOURS else []
     advice = f"Choose and order them with `bands` {','.join(map(str, colours or range(1, model.bands + 1)))}."
-    if scene.count < model.bands:
+    if scene.product is not None:
+        advice = f"Name them in its order with `bands`; the product holds {', '.join(scene.product.bands)}."
+    elif scene.count < model.bands:
         advice = f"The file holds no more than {scene.count}: give an image of the bands that the model was trained on."
     raise DataError(
         f"{info.path}: expected {model.bands} bands, as the bundle {model.name} takes. Received: {info.bands}. {advice}"

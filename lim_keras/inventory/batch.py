@@ -25,6 +25,7 @@ from lim_keras.inventory.result_files import (
 from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import is_remote, raster_stem
+from lim_keras.raster.sentinel2 import is_product
 from lim_keras.seals import sealed_json
 
 _SUMMARY = "summary.json"
@@ -49,6 +50,7 @@ class BatchResult:
 def find_scenes(paths: Sequence[Path]) -> list[Path]:
     """List the scenes of files and folders, each once; a folder's scenes are sorted by name.
 
+    A Sentinel-2 product, as a SAFE folder or an archive of one, is a scene; an archive beside its folder is left out.
     Hidden files and results of earlier predictions in a folder are left out. A missing path is kept if others exist, so
     that `predict_scenes` reports it and maps the rest.
 
@@ -58,14 +60,14 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
     found: dict[tuple[str, str], Path] = {}
     for scene in (scene for path in paths for scene in _scenes_at(path)):
         # Links with different names to one file are different scenes, because results have their names.
-        found.setdefault((os.path.realpath(scene), scene.stem), scene)
+        found.setdefault((os.path.realpath(scene), raster_stem(scene)), scene)
     scenes = list(found.values())
     there = [scene for scene in scenes if scene.exists() or is_remote(scene)]
     if scenes and not there:
         raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
     names: dict[str, Path] = {}
     for scene in there:
-        other = names.setdefault(scene.stem, scene)
+        other = names.setdefault(raster_stem(scene), scene)
         if other is not scene:
             raise DataError(
                 f"{scene} and {other}: expected scenes of different names, because files are named after them. "
@@ -76,18 +78,25 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
 
 def _scenes_at(path: Path) -> list[Path]:
     try:
-        if not path.is_dir():
+        if not path.is_dir() or is_product(path):
             return [path]
         written = {name for one in path.glob("*_summary.json") for name in read_summary(one).get("files", ())}
-        inside = sorted(one for one in path.iterdir() if one.suffix.lower() in _ENDINGS and one.name[0] != ".")
-        scenes = [one for one in inside if one.name not in written and not one.is_dir()]
+        inside = sorted(one for one in path.iterdir() if one.name[0] != ".")
+        products = [one for one in inside if is_product(one)]
+        stems = {raster_stem(one) for one in products if one.is_dir()}  # an archive may lie beside what it held
+        inside = [one for one in inside if one.suffix.lower() in _ENDINGS or one in products]
+        scenes = [one for one in inside if one.name not in written and (one.is_file() or one in products)]
+        scenes = [one for one in scenes if one.suffix.lower() != ".zip" or raster_stem(one) not in stems]
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Expected a raster or a folder of rasters."
         ) from error
     if not scenes:
         received = "only results of `predict`" if inside else "no raster"
-        raise DataError(f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}). Received: {received}.")
+        raise DataError(
+            f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}) or Sentinel-2 products (.SAFE, .zip). "
+            f"Received: {received}."
+        )
     return scenes
 
 

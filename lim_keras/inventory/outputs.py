@@ -22,6 +22,7 @@ from lim_keras.inventory.antimeridian import bounding_box, footprint
 from lim_keras.inventory.landslides import Inventory, InventoryTotals, PredictOptions, settings
 from lim_keras.inventory.vector_files import write_frames
 from lim_keras.raster.georeference import RasterInfo, mean_pixel_area
+from lim_keras.raster.opening import raster_stem
 from lim_keras.raster.writer import Counts
 
 
@@ -133,10 +134,10 @@ def describe_inventory(
     `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`,
     or absolute without it.
     """
-    name, area = PurePath(scene.path), footprint(scene)
+    name, stem, area = PurePath(scene.path), raster_stem(scene.path), footprint(scene)
     created = datetime.fromisoformat(str(summary["created"]))
     item = pystac.Item(
-        id=f"{name.stem}_landslides",
+        id=f"{stem}_landslides",
         geometry=None if area is None else shapely.geometry.mapping(area),
         bbox=None if area is None else bounding_box(area),
         datetime=created,
@@ -177,7 +178,7 @@ def _add_projection(item: pystac.Item, scene: RasterInfo) -> None:
 def _add_assets(item: pystac.Item, scene: RasterInfo, files: Sequence[str | Path], folder: Path | None) -> None:
     item.add_asset("scene", pystac.Asset(_href(scene.path, folder), "The scene", roles=["source"]))
     for name in (Path(file).name for file in files):
-        ending = name.removeprefix(f"{PurePath(scene.path).stem}_")
+        ending = name.removeprefix(f"{raster_stem(scene.path)}_")
         key, title, kind, role = _ASSETS.get(ending, (ending, ending, "application/octet-stream", "data"))
         item.add_asset(key, pystac.Asset(f"./{name}", title, media_type=kind, roles=[role]))
 

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from lim_keras.inference.domain import (
     check_place,
     check_scene,
     check_validity,
+    known_scale,
     reading_grid,
 )
 from lim_keras.inference.maps import STATE
@@ -141,6 +142,7 @@ class _SceneTask:
         options: PredictOptions,
         draw_preview: DrawPreview | None,
     ) -> None:
+        options = replace(options, scale=known_scale(reader, model.info, options.scale))
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self._draw_preview = draw_preview
         self._identity = identity(reader, model.info, options)
@@ -225,6 +227,8 @@ class _SceneTask:
         seconds = {"predict": laps[1] - laps[0], "inventory": laps[2] - laps[1], "all": laps[2] - laps[0]}
         run = {"windows": windows, "seconds": seconds}
         summary = summarise(info, self._model.info, options=options, counts=counts, inventory=inventory, run=run)
+        if self._reader.product is not None:
+            summary["product"] = self._reader.product.describe(self._reader.dataset.descriptions)
         summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
         with self._prediction_kept():
             summary, drafts = self._write_documents(summary, drafts)
@@ -254,8 +258,7 @@ class _SceneTask:
 
     def _check_files(self) -> None:
         """Refuse to replace files of the user, and files that this call reads."""
-        sources = [] if is_remote(self._reader.name) else self._reader.dataset.files
-        inputs = files_read(self._reader.name, self._options.dem, *sources)
+        inputs = files_read(self._reader.name, self._options.dem, *self._reader.files)
         endings = result_endings(self._options.formats, self._draw_preview is not None)
         if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
             raise DataError(refusal(self._out, found, "out"))

@@ -7,7 +7,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _HEADERS = ("ETag", "Last-Modified", "Content-Length")
 _WAIT_S = 10
 
 
-def fingerprint(dataset: Any, name: str) -> list[Any]:
+def fingerprint(dataset: Any, name: str, parts: Sequence[Path] | None = None) -> list[Any]:
     """Return JSON values that change with the content of a raster.
 
     Local files are identified by name, size, modification time and change time: the raster, its sidecars (.aux.xml,
@@ -40,11 +40,14 @@ def fingerprint(dataset: Any, name: str) -> list[Any]:
     Args:
         dataset: open rasterio dataset.
         name: its path, URL or GDAL name.
+        parts: local files of a raster that is made of them; None: those that GDAL knows.
     """
     shape = [dataset.width, dataset.height, dataset.count]
     if hasattr(dataset, "src_dataset"):  # a WarpedVRT
         place = [str(dataset.crs), list(dataset.transform), str(dataset.resampling), str(dataset.nodatavals)]
         return [*shape, place, fingerprint(dataset.src_dataset, name)]
+    if parts is not None:
+        return [*shape, *dataset.descriptions, *filter(None, map(_record, _with_sources(list(parts))))]
     # GDAL would list the whole folder of a server.
     names = [name] if _FAR.search(name) else dataset.files or [name]
     files = [file for file in (_local(one) for one in names) if file is not None]

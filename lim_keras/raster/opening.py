@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.diagnosis import cut_jpeg, missing_source, unreadable, unusable_path
+from lim_keras.raster.sentinel2 import product_stem
 from lim_keras.raster.vrt import is_vrt
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
@@ -39,10 +40,11 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 
 def raster_stem(name: str | os.PathLike[str]) -> str:
-    """Return the name of a raster without its folder and its suffix."""
+    """Return the name of a raster without its folder and its suffix, or of a Sentinel-2 product."""
     name = os.fspath(name)
-    # In a URL, `!` separates an archive from the file in it; `?` and `#` end the path.
-    return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", name) if is_remote(name) else name).stem
+    if is_remote(name):  # in a URL, `!` separates an archive from the file in it; `?` and `#` end the path
+        return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", name)).stem
+    return product_stem(name) or PurePosixPath(name).stem
 
 
 def gdal_name(source: str | os.PathLike[str]) -> str:

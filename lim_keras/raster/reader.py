@@ -20,6 +20,7 @@ from rasterio.windows import Window as RasterWindow
 
 from lim_keras.errors import DataError
 from lim_keras.raster.averages import AreaAverages, Span, average
+from lim_keras.raster.band_stack import open_bands
 from lim_keras.raster.bands import chosen_bands, colour_bands, common_dtype
 from lim_keras.raster.diagnosis import unreadable
 from lim_keras.raster.fingerprint import fingerprint, sidecars
@@ -35,6 +36,7 @@ from lim_keras.raster.opening import (
     raster_stem,
 )
 from lim_keras.raster.resampling import reduction
+from lim_keras.raster.sentinel2 import Product, find_product
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
 from lim_keras.raster.windows import Box, blocks
 
@@ -50,8 +52,9 @@ class RasterReader:
 
     Args:
         source: path, URL (`https://`, `s3://`, `file://`, ...), GDAL name (`/vsi...`), or an open rasterio dataset or
-            reader, which is shared and stays open.
-        bands: numbers (from 1) or names (description, else colour) of the bands to read; None: all but alpha.
+            reader, which is shared and stays open. A path may be that of a Sentinel-2 product, see `Product`.
+        bands: numbers (from 1) or names (description, else colour) of the bands to read; None: all but alpha. Those of
+            a product are the names and numbers of Sentinel-2; None: B04, B03, B02.
         nodata: definition of pixels without data, see `Nodata`.
         gsd_m: ground sample distance in metres, for a raster without its own.
         grid: read the raster on this grid: averages of the pixels with data where the grid is coarser, which hold
@@ -65,6 +68,8 @@ class RasterReader:
     """
 
     name: str
+    product: Product | None
+    _file: Any
     _lock: threading.Lock
     _sidecars: list[Any]
     _closed = False
@@ -84,8 +89,9 @@ class RasterReader:
         self.has_chosen_bands = bands is not None
         self._lock = source._lock if isinstance(source, RasterReader) else threading.Lock()
         with ExitStack() as stack:
-            self._file: Any = _dataset(source, stack)
-            self.name = source.name if isinstance(source, RasterReader) else _name(self._file)
+            self._file, self.name, self.product = _opened(source, bands, stack)
+            if self.product is not None and not isinstance(source, RasterReader):
+                bands = None  # the dataset holds the chosen bands only
             with explained(self.name):  # GDAL may report damaged tags of a TIFF after it was opened
                 self.bands = chosen_bands(self._file, self.name, bands)
                 scene = self._describe()
@@ -123,17 +129,24 @@ class RasterReader:
         """JSON values that change with the content; see `lim_keras.raster.fingerprint.fingerprint`."""
         self._sidecars = sidecars(self.name)  # an open dataset does not list those that come later
         with self._lock, explained(self.name):
-            return fingerprint(self._file, self.name)
+            return fingerprint(self._file, self.name, self.files if self.product else None)
 
     def has_changed(self) -> bool:
         """Tell whether the content changed since `fingerprint` was first read. A server that is away is no change."""
         try:
             with self._lock, explained(self.name):
-                now = fingerprint(self._file, self.name)
+                now = fingerprint(self._file, self.name, self.files if self.product else None)
         except DataError:
             return not is_remote(self.name)
         away = isinstance(self.fingerprint[-1], dict) and not isinstance(now[-1], dict)
         return not away and (now != self.fingerprint or sidecars(self.name) != self._sidecars)
+
+    @property
+    def files(self) -> list[Path]:
+        """Local files that hold the raster, as far as GDAL knows them."""
+        if self.product is not None:
+            return self.product.files(self._file.descriptions)
+        return [] if is_remote(self.name) else [Path(file) for file in self._file.files]
 
     @property
     def count(self) -> int:
@@ -173,9 +186,7 @@ class RasterReader:
     def pixels(self, box: Box | None = None) -> Pixels:
         """Read pixels (height, width, bands) of a box, or of the whole raster, as they are stored."""
         box = box or self.info.box
-        if self._areas is not None:
-            return self._areas.image(box)[0]
-        return self._stored(box)
+        return self._stored(box) if self._areas is None else self._areas.image(box)[0]
 
     def _stored(self, box: Box) -> Pixels:
         shape = box.height, box.width, len(self.bands)
@@ -328,21 +339,29 @@ class RasterReader:
                     raise DataError(f"{self.name}: cannot be read any more, as it was closed. Open it again.")
                 return read(window=RasterWindow(box.left, box.top, box.width, box.height), **options)
         except GDAL_ERRORS as error:
-            raise DataError(unreadable(self.name, error)) from error
+            text = unreadable(self.name, error) if self.product is None else self.product.damaged(error)
+            raise DataError(text) from error
 
 
 RasterSource: TypeAlias = str | os.PathLike[str] | rasterio.DatasetBase | RasterReader
 """Path, URL, GDAL name, open rasterio dataset, or reader."""
 
 
-def _dataset(source: RasterSource, stack: ExitStack) -> Any:
+def _opened(
+    source: RasterSource, bands: Sequence[int | str] | None, stack: ExitStack
+) -> tuple[Any, str, Product | None]:
+    """Return a dataset, its name, and the product that it is made of."""
     if isinstance(source, RasterReader):
-        return source._file
+        return source._file, source.name, source.product
     if isinstance(source, rasterio.DatasetBase):
         if source.closed:
             raise DataError(f"{source.name}: this dataset is closed. Open it again, or give its path.")
-        return source
-    return stack.enter_context(open_dataset(gdal_name(source)))
+        return source, _name(source), None
+    name = gdal_name(source)
+    if not is_remote(name) and (product := find_product(name)) is not None:
+        return stack.enter_context(open_bands(product, product.chosen(bands))), name, product
+    dataset = stack.enter_context(open_dataset(name))
+    return dataset, _name(dataset), None
 
 
 def _name(dataset: Any) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lim_keras.errors import DataError
 from lim_keras.raster.georeference import Georeference, RasterInfo, axes
 from lim_keras.raster.reader import RasterReader, RasterSource
+from lim_keras.raster.sentinel2 import is_product
 from lim_keras.report import style
 from lim_keras.report.marks import Marks, Source
 
@@ -111,6 +112,8 @@ def _reader(scene: RasterSource, bands: Sequence[int], gsd_m: float | None) -> R
     """Open a scene so that the pixels without data are those of its maps."""
     if isinstance(scene, RasterReader):
         return RasterReader(scene, bands=scene.bands, nodata=scene.nodata, gsd_m=gsd_m)
+    if isinstance(scene, str | PathLike) and is_product(Path(scene)):
+        return RasterReader(scene, gsd_m=gsd_m)  # bands 1, 2, 3 of the reader are red, green, blue
     with RasterReader(scene, bands=(1,)) as header:
         shown = bands if all(1 <= band <= header.count for band in bands) else (1,)
     return RasterReader(scene, bands=shown, gsd_m=gsd_m)
