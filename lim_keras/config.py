@@ -28,6 +28,8 @@ SamplingMode = Literal["windows", "resized"]
 
 Augmentation = Literal["paper", "dihedral", "none"]
 
+SplitMethod = Literal["random", "spatial"]
+
 Optimizer = Literal["adamw", "sgd"]
 
 Schedule = Literal["cosine", "plateau", "constant"]
@@ -41,6 +43,9 @@ ENCODER_STRIDE = 32
 
 
 _CONFIG_BYTES = 2**20  # largest configuration that is read
+
+LARGEST_BUFFER_M = 50_000
+"""Largest `split.buffer_m`, metres: regions of tiles are projected on their own, and lie farther apart."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
@@ -157,6 +162,23 @@ class TrainingSection(Section):
         return self
 
 
+class SplitSection(Section):
+    """Choice of the folds of `cv`, and of the validation tiles of `fit` and `distill`."""
+
+    method: SplitMethod = Field("random", description="random, or spatial (whole blocks or clusters of tiles)")
+    shape: Literal["blocks", "clusters"] = Field(
+        "blocks", description="blocks (square cells of a grid) or clusters (k-means)"
+    )
+    block_m: float | None = Field(None, gt=0, description="side of a block, metres; null: the largest that balances")
+    clusters: int | None = Field(None, ge=2, description="number of clusters; null: the fewest that balance the folds")
+    buffer_m: float = Field(
+        0.0,
+        ge=0,
+        le=LARGEST_BUFFER_M,
+        description="spatial: training tiles nearer to a held-out tile are left out, metres",
+    )
+
+
 class DistillationSection(Section):
     """Targets of `lim-keras distill`; other commands ignore this section."""
 
@@ -197,6 +219,7 @@ class RunConfig(Section):
     colour_jitter: float = Field(1.0, ge=0, description="strength of dihedral's colour changes; 0: symmetries only")
     training: TrainingSection = TrainingSection()
     folds: int = Field(5, ge=2, description="folds of cross-validation")
+    split: SplitSection = SplitSection()
     evaluation: EvaluationSection = EvaluationSection()
     distillation: DistillationSection = DistillationSection()
     export: ExportSection = ExportSection()
@@ -222,7 +245,10 @@ class RunConfig(Section):
 
     def digest(self) -> str:
         """Return the SHA-256 of all values as 64 hexadecimal digits, regardless of the layout of the file."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json")
+        if self.split == SplitSection():  # a section of later versions: earlier configurations keep their digest
+            del values["split"]
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -302,12 +302,17 @@ class TestResolved:
         path = write(self.TEXT)
         assert load_config(path, [override]).digest() != load_config(path).digest()
 
-    def test_digest_is_the_hash_of_sorted_compact_json(self):
+    def test_digest_is_the_hash_of_sorted_compact_json(self, write):
         canonical = b'{"background_weight":0.25,"dice_weight":0.0,"gamma":1.75,"landslide_weight":0.75}'
         whole = RunConfig(name="a")
         assert canonical in _canonical(whole)
-        assert whole.digest() == hashlib.sha256(_canonical(whole)).hexdigest()
+        spatial = load_config(write("name: a\n"), ["split.method=spatial"])
+        assert spatial.digest() == hashlib.sha256(_canonical(spatial)).hexdigest()
         assert whole.loss == LossSection()
+
+    def test_digest_of_configurations_before_the_section_split(self):
+        # of version 0.2.0, which had no section `split`: bundles and run folders hold this value
+        assert RunConfig(name="a").digest() == "847f3a0b1cc1fb24db14f713e0537cccb09f675ef47b45f9ebbf69418cbc914f"
 
 
 def _canonical(config: RunConfig) -> bytes:

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lim_keras.api.bundles import TileIds, as_count, as_ids, as_path, public
+from lim_keras.api.bundles import TileIds, as_count, as_ids, as_number, as_path, public
 from lim_keras.api.places import locked, run_places
 from lim_keras.api.tiles import as_tiles, load_config
+from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
 if TYPE_CHECKING:
     from lim_keras.bundle.saved_model import Bundle
-    from lim_keras.config import RunConfig
+    from lim_keras.config import RunConfig, SplitMethod, SplitSection
     from lim_keras.data.tiles import TileSet
     from lim_keras.demo import DemoResult
     from lim_keras.progress import ProgressCallback
@@ -66,6 +67,9 @@ def fit(
     export: StrPath | None = None,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
+    folds: SplitMethod | None = None,
+    buffer_m: float | None = None,
+    allow_leak: bool = False,
     wait: bool = False,
     on_result: OnResult | None = None,
     progress: ProgressCallback | None = None,
@@ -85,6 +89,12 @@ def fit(
         encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
         start_from: single-model bundle that supplies the initial weights; test and validation tiles must not be among
             its training tiles.
+        folds: "random", or "spatial": the validation tiles are whole blocks or clusters of neighbouring tiles;
+            section `split` of the configuration sets their size. None: `split.method` in the configuration.
+        buffer_m: spatial folds leave training tiles out that are nearer to a held-out tile than this, metres from
+            outline to outline; None: `split.buffer_m` in the configuration.
+        allow_leak: warn, instead of an error, where test tiles share groups, ground or files with other tiles, and mark
+            the test scores as flattered.
         wait: wait for the end of another call that works in the same folders; False: raise an error.
         on_result: callback that receives the scores before the bundle is loaded.
         progress: receives the progress; None: a bar on a terminal, otherwise one line per epoch.
@@ -101,7 +111,7 @@ def fit(
     Examples:
         >>> bundle = lk.fit("configs/bijie_edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
-    settings = _configuration(config)
+    settings = _configuration(config, folds, buffer_m)
     from lim_keras.training.run import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
@@ -114,7 +124,9 @@ def fit(
             test_ids=tested,
             validation_ids=validated,
             sources=sources,
+            allow_leak=allow_leak,
         )
+        _announce(prepared, progress)
         _warm_start(prepared, start_from)
         _train(prepared, encoder_weights, progress)
         return _finish(prepared, places.bundle, on_result)
@@ -131,6 +143,9 @@ def cross_validate(
     jobs: int = 1,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
+    folds: SplitMethod | None = None,
+    buffer_m: float | None = None,
+    allow_leak: bool = False,
     wait: bool = False,
     on_result: OnResult | None = None,
     progress: ProgressCallback | None = None,
@@ -151,6 +166,12 @@ def cross_validate(
         encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
         start_from: single-model bundle that supplies the initial weights of each fold; tiles of the run must not be
             among its training tiles.
+        folds: "random", or "spatial": folds of whole blocks or clusters of neighbouring tiles;
+            section `split` of the configuration sets their size. None: `split.method` in the configuration.
+        buffer_m: spatial folds leave training tiles out that are nearer to a held-out tile than this, metres from
+            outline to outline; None: `split.buffer_m` in the configuration.
+        allow_leak: warn, instead of an error, where test tiles share groups, ground or files with other tiles, and mark
+            the test scores as flattered.
         wait: wait for the end of another call that works in the same folders; False: raise an error.
         on_result: callback that receives the scores before the bundle is loaded.
         progress: receives the number of finished folds; None: a bar on a terminal, otherwise one line per epoch.
@@ -166,13 +187,16 @@ def cross_validate(
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
     """
     jobs = as_count("jobs", jobs)
-    settings, tested = _configuration(config), as_ids("test_ids", test_ids) or ()
+    settings, tested = _configuration(config, folds, buffer_m), as_ids("test_ids", test_ids) or ()
     from lim_keras.training.cross_validation import train_folds
     from lim_keras.training.run import begin_cross_validation
 
     with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
         sources, known = _sources(settings, encoder_weights, start_from), as_tiles(tiles, progress)
-        prepared = begin_cross_validation(settings, known, run=places.run, test_ids=tested, sources=sources)
+        prepared = begin_cross_validation(
+            settings, known, run=places.run, test_ids=tested, sources=sources, allow_leak=allow_leak
+        )
+        _announce(prepared, progress)
         _warm_start(prepared, start_from)
         train_folds(prepared, jobs=jobs, encoder_weights=encoder_weights, progress=progress)
         return _finish(prepared, places.bundle, on_result)
@@ -190,6 +214,9 @@ def distill(
     export: StrPath | None = None,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
+    folds: SplitMethod | None = None,
+    buffer_m: float | None = None,
+    allow_leak: bool = False,
     wait: bool = False,
     on_result: OnResult | None = None,
     progress: ProgressCallback | None = None,
@@ -215,7 +242,7 @@ def distill(
     Examples:
         >>> student = lk.distill("exported_models/bijie", "configs/edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
-    ensemble, settings = as_path("teacher", teacher), _configuration(config)
+    ensemble, settings = as_path("teacher", teacher), _configuration(config, folds, buffer_m)
     from lim_keras.training.run import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
@@ -228,7 +255,9 @@ def distill(
             test_ids=tested,
             validation_ids=validated,
             sources=sources,
+            allow_leak=allow_leak,
         )
+        _announce(prepared, progress)
         _warm_start(prepared, start_from)
         load_tensorflow()
         from lim_keras.training.distillation import prepare_distillation
@@ -237,12 +266,34 @@ def distill(
         return _finish(prepared, places.bundle, on_result)
 
 
-def _configuration(config: Config) -> RunConfig:
+def _configuration(config: Config, folds: SplitMethod | None, buffer_m: float | None) -> RunConfig:
     """Read and check the configuration of a run before TensorFlow is imported."""
     require_tensorflow()
     from lim_keras.config import RunConfig
 
-    return config if isinstance(config, RunConfig) else load_config(as_path("config", config))
+    read = config if isinstance(config, RunConfig) else load_config(as_path("config", config))
+    return read.model_copy(update={"split": _split(read.split, folds, buffer_m)})
+
+
+def _split(section: SplitSection, folds: SplitMethod | None, buffer_m: float | None) -> SplitSection:
+    """Set method and buffer of a section."""
+    from lim_keras.config import LARGEST_BUFFER_M
+
+    if folds not in (None, "random", "spatial"):
+        raise ConfigError(f"Invalid value for argument `folds`. Expected random or spatial. Received: {folds!r}")
+    changes: dict[str, Any] = {} if folds is None else {"method": folds}
+    if buffer_m is not None:
+        number = as_number("buffer_m", buffer_m)
+        if not 0 <= number <= LARGEST_BUFFER_M:
+            raise ConfigError(
+                f"Invalid value for argument `buffer_m`. Expected metres from 0 to {LARGEST_BUFFER_M:,}. "
+                f"Received: {buffer_m}"
+            )
+        changes["buffer_m"] = number
+    changed = section.model_copy(update=changes)
+    if buffer_m is not None and changed.method == "random":
+        raise ConfigError("Argument `buffer_m` needs spatial folds. Give spatial as `folds`, or no buffer.")
+    return changed
 
 
 def _path(name: str, value: StrPath | None) -> Path | None:
@@ -266,6 +317,14 @@ def _train(
     from lim_keras.training.run import HELD_OUT
 
     train_fold(run, HELD_OUT, encoder_weights=encoder_weights, distillation=distillation, progress=progress)
+
+
+def _announce(run: Run, progress: ProgressCallback | None) -> None:
+    """Print a line on spatial folds to standard error before the training, unless a callback gets the progress."""
+    if progress is None and run.split.folds:
+        from lim_keras.report.progress import ProgressBar
+
+        ProgressBar().print(run.split.headline)
 
 
 def _warm_start(run: Run, bundle: StrPath | None) -> None:

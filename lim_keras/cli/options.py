@@ -21,7 +21,7 @@ TILES = click.Path(exists=True, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
-_ARGUMENT = re.compile(r"(?<!column )(?<!key )(?<!output )`(\w+)`")
+_ARGUMENT = re.compile(r"(?<!column )(?<!key )(?<!output )(?<!mean )`(\w+)`")
 
 
 class Command(click.Command):
@@ -192,6 +192,26 @@ def run_options(command: Function) -> Function:
             "test_ids",
             type=FILE,
             help="File with the ids of the test tiles, one a line. They train no model.",
+        ),
+        click.option(
+            "--folds",
+            type=click.Choice(["random", "spatial"]),
+            help="Folds and validation tiles: random, or spatial, whole blocks of neighbouring tiles "
+            "[default: split.method].",
+        ),
+        click.option(
+            "--buffer",
+            "buffer_m",
+            type=float,
+            metavar="METRES",
+            help="Spatial folds: leave training tiles out that are nearer to a held-out tile than this "
+            "[default: split.buffer_m].",
+        ),
+        click.option(
+            "--allow-leak",
+            is_flag=True,
+            help="Warn, instead of an error, where test tiles share ground, groups or files with training tiles. Shows "
+            "how much a leak flatters; the test scores are marked.",
         ),
         click.option(
             "--encoder-weights",

@@ -68,6 +68,8 @@ def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...]
 
 
 def _print(result: RunResult) -> None:
+    from lim_keras.report.fold_table import split_tables
     from lim_keras.report.tables import run_tables
 
-    show([*run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])
+    split = split_tables(result.evaluation.name, result.split)
+    show([*split, *run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from lim_keras.config import SplitMethod, SplitSection
+from lim_keras.data.positions import Positions
+from lim_keras.data.spatial_folds import Known, SpatialFolds, assign_spatial_folds, locate
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import ConfigError, DataError, LeakError
 
@@ -18,28 +21,50 @@ Names = npt.NDArray[np.str_]
 _MAX_LISTED = 20
 
 
-def assign_folds(tiles: TileSet, folds: int, seed: int) -> dict[str, int]:
+def assign_folds(tiles: TileSet, folds: int, seed: int, split: SplitSection | SplitMethod = "random") -> dict[str, int]:
     """Assign every tile to a fold, stratified by kind; groups stay whole.
 
     Args:
         tiles: tiles without the test tiles.
         folds: number of folds, at least 2.
         seed: seed of the split.
+        split: "random", "spatial", or the section `split` of a configuration with the size of blocks; its buffer is not
+            used.
 
     Returns:
         Fold, 0 to folds - 1, by tile id.
 
     Raises:
         ConfigError: `folds` is out of range.
-        DataError: a kind has fewer tiles or groups than folds, or large groups leave a fold without tiles of a kind.
+        DataError: a kind has fewer tiles or groups than folds, or large groups leave a fold without tiles of a kind;
+            or, for spatial folds, tiles have no position, or lie in too few places.
+
+    Examples:
+        >>> lk.assign_folds(tiles, 5, 2022, SplitSection(method="spatial", block_m=2000))
     """
+    section = SplitSection(method=split) if isinstance(split, str) else split
+    if section.method == "spatial":
+        return spatial_folds(tiles, folds, seed, section).folds
     return _assign(tiles, folds, seed, _fewer_folds)
+
+
+def spatial_folds(
+    tiles: TileSet, folds: int, seed: int, split: SplitSection, positions: Positions | None = None
+) -> SpatialFolds:
+    """Assign folds as `assign_folds` does for spatial folds, and return the blocks with them.
+
+    Args:
+        tiles, folds, seed, split: as for `assign_folds`.
+        positions: positions of the tiles; None: they are read.
+    """
+    _check_number(folds)
+    known = Known(positions or locate(tiles), lambda fewer: f"set the configuration's key folds to {fewer}")
+    return assign_spatial_folds(tiles, folds, seed, split, known)
 
 
 def _assign(tiles: TileSet, folds: int, seed: int, cure: Callable[[TileSet, int], str]) -> dict[str, int]:
     """Assign tiles to folds; `cure` makes the advice of an error from the tiles and the largest number of folds."""
-    if folds < 2:
-        raise ConfigError(f"Invalid value for argument `folds`. Expected a whole number >= 2. Received: {folds}")
+    _check_number(folds)
     kinds, groups = np.array([tile.kind for tile in tiles]), np.array(_groups(tiles))
     _check_enough(tiles, kinds, groups, folds, cure)
     assigned: dict[str, int] = {}
@@ -54,7 +79,17 @@ def _assign(tiles: TileSet, folds: int, seed: int, cure: Callable[[TileSet, int]
     return {tile_id: assigned[tile_id] for tile_id in tiles.ids}
 
 
-def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
+def _check_number(folds: int) -> None:
+    if folds < 2:
+        raise ConfigError(f"Invalid value for argument `folds`. Expected a whole number >= 2. Received: {folds}")
+
+
+def validation_split(
+    tiles: TileSet,
+    fraction: float,
+    seed: int,
+    split: SplitSection | SplitMethod = "random",
+) -> list[str]:
     """Choose validation tiles: stratified by kind, groups kept whole.
 
     The tiles are split into n folds, and k folds are chosen. k / n is the closest fraction with n <= 5, or 1 / n if
@@ -65,6 +100,7 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
         tiles: tiles without the test tiles.
         fraction: share of the tiles, above 0, at most 0.5.
         seed: seed of the split.
+        split: as for `assign_folds`.
 
     Returns:
         Tile ids.
@@ -73,12 +109,38 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
         ConfigError: `fraction` is out of range.
         DataError: as in `assign_folds`.
     """
+    section = SplitSection(method=split) if isinstance(split, str) else split
+    if section.method == "spatial":
+        return spatial_validation(tiles, fraction, seed, section)[0]
+    share = _share(fraction)
+    return _choose(tiles, _assign(tiles, share.denominator, seed, _other_validation), share)
+
+
+def spatial_validation(
+    tiles: TileSet, fraction: float, seed: int, split: SplitSection, positions: Positions | None = None
+) -> tuple[list[str], SpatialFolds]:
+    """Choose validation tiles as `validation_split` does from spatial folds, and return the folds with them.
+
+    Args:
+        tiles, fraction, seed, split: as for `validation_split`.
+        positions: positions of the tiles; None: they are read.
+    """
+    share = _share(fraction)
+    known = Known(positions or locate(tiles), _smaller_share)
+    found = assign_spatial_folds(tiles, share.denominator, seed, split, known)
+    return _choose(tiles, found.folds, share), found
+
+
+def _share(fraction: float) -> Fraction:
     if not 0 < fraction <= 0.5:
         raise ConfigError(
             f"Invalid value for argument `fraction`. Expected a number > 0 and <= 0.5. Received: {fraction}"
         )
-    share = Fraction(fraction).limit_denominator(max(5, round(1 / fraction)))
-    assigned = _assign(tiles, share.denominator, seed, _other_validation)
+    return Fraction(fraction).limit_denominator(max(5, round(1 / fraction)))
+
+
+def _choose(tiles: TileSet, assigned: Mapping[str, int], share: Fraction) -> list[str]:
+    """Choose the folds in which the largest group holds the smallest share of the landslide pixels."""
     pixels: list[Counter[str]] = [Counter() for _ in range(share.denominator)]
     for tile, group in zip(tiles, _groups(tiles), strict=True):
         pixels[assigned[tile.tile_id]][group] += tile.landslide_px
@@ -88,11 +150,27 @@ def validation_split(tiles: TileSet, fraction: float, seed: int) -> list[str]:
 
 
 def audit_leaks(train: TileSet, test: TileSet) -> None:
-    """Check that no test tile and training tile share an id, a resolved image path, an image SHA-256 or a group.
+    """Check that no test tile and training tile share id, image path, image content, group or ground.
 
     Raises:
         LeakError: tiles share one of these; the message lists the first 20 pairs and counts the rest.
     """
+    leaks = find_leaks(train, test)
+    if leaks:
+        raise LeakError(
+            "Test tiles would be trained on; remove them from one side, or, to measure how much they flatter the "
+            f"scores, allow it as `allow_leak`:\n  {listed_leaks(leaks)}"
+        )
+
+
+def listed_leaks(leaks: Sequence[str]) -> str:
+    """List the first 20 leaks, a line each, and count the rest."""
+    rest = len(leaks) - _MAX_LISTED
+    return "\n  ".join([*leaks[:_MAX_LISTED], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def find_leaks(train: TileSet, test: TileSet) -> list[str]:
+    """Find what test tiles share with training tiles, a sentence each; arguments and rules as in `audit_leaks`."""
     keys: dict[str, Callable[[Tile], Hashable]] = {
         "id": lambda tile: tile.tile_id,
         "file": lambda tile: tile.image.resolve(),
@@ -106,10 +184,18 @@ def audit_leaks(train: TileSet, test: TileSet) -> None:
             value = key(tile)
             if value and value in training_ids:
                 leaks.append(f"test tile {tile.tile_id} and training tile {training_ids[value]} have the same {name}")
-    if leaks:
-        rest = len(leaks) - _MAX_LISTED
-        lines = leaks[:_MAX_LISTED] + ([f"and {rest} more"] if rest > 0 else [])
-        raise LeakError("Test tiles would be trained on; remove them from one side:\n  " + "\n  ".join(lines))
+    return [*leaks, *_overlaps(train, test)]
+
+
+def _overlaps(train: TileSet, test: TileSet) -> list[str]:
+    """Find test tiles whose outline on the ground overlaps that of a training tile."""
+    if not any(tile.crs for tile in train) or not any(tile.crs for tile in test):
+        return []
+    twice = set(train.ids) & set(test.ids)  # reported as equal ids
+    sides = [[tile for tile in side if tile.crs and tile.tile_id not in twice] for side in (train, test)]
+    positions = Positions.read([*sides[0], *sides[1]])
+    found = positions.overlaps(*[[tile.tile_id for tile in side] for side in sides[::-1]])
+    return [f"test tile {one} and training tile {other} overlap by {share:.0%}" for one, other, share in found]
 
 
 class _ContentKey:
@@ -163,6 +249,13 @@ def _other_validation(tiles: TileSet, most: int) -> str:
     return (
         "Give more tiles of other groups, choose the validation tiles as `validation_ids`, or set the configuration's "
         f"key training.validation_fraction to {1 / most:.2g}."
+    )
+
+
+def _smaller_share(folds: int) -> str:
+    return (
+        "choose the validation tiles as `validation_ids`, or set the configuration's key training.validation_fraction "
+        f"to {1 / folds:.2g}"
     )
 
 

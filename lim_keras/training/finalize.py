@@ -13,6 +13,7 @@ import keras
 
 from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.data.dataset_report import mean_mask
+from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tiles import read_tile
 from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
@@ -30,6 +31,9 @@ from lim_keras.training.warm_start import WarmStart
 
 _BLIND_SIZE = 256
 
+LEAKED = "_flattered_by_leak"
+"""Ending of the names of test scores in model.json where test tiles share ground with training tiles."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -39,11 +43,13 @@ class RunResult:
         run: run folder.
         bundle: exported bundle.
         evaluation: scores, threshold and calibration.
+        split: facts of spatial folds, and leaks that were allowed.
     """
 
     run: Path
     bundle: Path
     evaluation: RunEvaluation
+    split: SplitFacts
 
 
 def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResult:
@@ -68,7 +74,7 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
     summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)
-    return RunResult(run.folder, path, evaluation)
+    return RunResult(run.folder, path, evaluation, run.split)
 
 
 def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> RunEvaluation:
@@ -122,7 +128,8 @@ def read_history(run: Run, fold: int) -> dict[str, list[float]]:
 def _facts(run: Run, evaluation: RunEvaluation, name: str) -> ModelFacts:
     config, statistics, start = run.config, run.statistics, WarmStart.of(run)
     figures = {"out_of_fold": evaluation.pooled.scores().model}
-    figures |= {f"test_{protocol}": test.scores().model for protocol, test in evaluation.test.items()}
+    mark = LEAKED if run.split.leaks else ""
+    figures |= {f"test_{protocol}{mark}": test.scores().model for protocol, test in evaluation.test.items()}
     columns = zip(statistics.mean, statistics.std, statistics.minimum, statistics.maximum, strict=True)
     return ModelFacts(
         name=name,
@@ -168,4 +175,5 @@ def _summary(run: Run, evaluation: RunEvaluation) -> dict[str, Any]:
             str(fold): {protocol: part.to_dict() for protocol, part in parts.items()}
             for fold, parts in evaluation.test_folds.items()
         },
+        **({"split": split} if (split := run.split.to_dict()) else {}),
     }

@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from operator import attrgetter
 from pathlib import Path
@@ -16,16 +16,27 @@ import numpy as np
 
 from lim_keras.config import RunConfig, Section, fields, load_config
 from lim_keras.data.contents import tile_contents
-from lim_keras.data.folds import assign_folds, audit_leaks, check_classes, validation_split
+from lim_keras.data.folds import check_classes
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import manifest_text, read_folds
+from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, LeakError, LimKerasError, LimKerasWarning, TrainingError
+from lim_keras.errors import LeakError, LimKerasError, LimKerasWarning, TrainingError
 from lim_keras.files import make_folder, write_text
 from lim_keras.ownership import check_replaceable_files, file_hash
 from lim_keras.seals import check_sealed
 from lim_keras.training.record import RECORD, RunRecord, Sources
+from lim_keras.training.split import (
+    FOLD_MAP,
+    HELD_OUT,
+    SPLIT,
+    TEST,
+    SplitTiles,
+    set_test_apart,
+    split_into_folds,
+    split_validation,
+)
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
 
@@ -35,12 +46,6 @@ predictions of a teacher, and the training curves."""
 
 SUMMARIES = ("cv.json", "fit.json")
 """Files of the scores of a cross-validation and of a single model, in the run folder."""
-
-TEST = -1
-"""Fold number of test tiles."""
-
-HELD_OUT = 0
-"""Fold number of the validation tiles in a run of one model; its training tiles have no fold."""
 
 RUNS, EXPORTS = Path("runs"), Path("exported_models")
 """Parent folders of runs and of bundles for which no path is given."""
@@ -67,6 +72,7 @@ class Run:
         tiles: all tiles, test tiles included.
         folds: fold whose model is not trained on a tile; `TEST` for test tiles. Tiles that train all models are absent.
         statistics: band statistics of all tiles but the test tiles.
+        split: tiles that a buffer leaves out, and other facts of spatial folds and allowed leaks.
     """
 
     folder: Path
@@ -74,6 +80,7 @@ class Run:
     tiles: TileSet
     folds: Mapping[str, int]
     statistics: TileStatistics
+    split: SplitFacts = field(default_factory=SplitFacts)
 
     @classmethod
     def open(
@@ -83,8 +90,9 @@ class Run:
         tiles: TileSet,
         folds: Mapping[str, int],
         sources: Sources | None = None,
+        split: SplitFacts | None = None,
     ) -> Run:
-        """Create the run folder, or resume the run that it holds.
+        """Create the run folder, or resume the run that it holds, with the split that it holds.
 
         Raises:
             TrainingError: the folder holds a run with another configuration, other folds, tiles whose files have
@@ -93,11 +101,17 @@ class Run:
         contents = tile_contents(tiles)
         if (folder / STATISTICS).exists():
             return cls._resume(folder, config, tiles, folds, RunRecord({}, contents, sources))
-        return cls._begin(folder, config, tiles, folds, RunRecord({}, contents, sources))
+        return cls._begin(folder, config, tiles, folds, RunRecord({}, contents, sources), split or SplitFacts())
 
     @classmethod
     def _begin(
-        cls, folder: Path, config: RunConfig, tiles: TileSet, folds: Mapping[str, int], record: RunRecord
+        cls,
+        folder: Path,
+        config: RunConfig,
+        tiles: TileSet,
+        folds: Mapping[str, int],
+        record: RunRecord,
+        split: SplitFacts,
     ) -> Run:
         begun = RunRecord.read(folder)
         _check_free(folder, begun)
@@ -110,13 +124,14 @@ class Run:
         texts = {
             CONFIG: config.to_yaml(),
             TILES: manifest_text(tiles, folder, dict(folds)),
+            **({SPLIT: text} if (text := split.to_json()) else {}),
             STATISTICS: json.dumps(known.to_dict(), indent=2),  # written last: it marks a complete run folder
         }
         digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
         replace(record, files=digests).write(folder)
         for name, text in texts.items():
             write_text(folder / name, text)
-        return cls(folder, config, tiles, dict(folds), known)
+        return cls(folder, config, tiles, dict(folds), known, split)
 
     @classmethod
     def _resume(
@@ -132,7 +147,7 @@ class Run:
             _adopt(folder, present)
             return cls.load(folder)
         record.check_sources(folder, present.sources)
-        check_sealed(folder, [CURVES, *SUMMARIES], "run")
+        check_sealed(folder, [CURVES, FOLD_MAP, *SUMMARIES], "run")
         record.check_tiles(folder, tiles, present.tiles)
         begun = cls.load(folder)
         if [(one.image, one.mask) for one in begun.tiles] != [(one.image, one.mask) for one in tiles]:
@@ -144,7 +159,10 @@ class Run:
         """Read a run folder; tiles were checked when it was created and are not decoded again."""
         folds = read_folds(folder / TILES)
         statistics = TileStatistics.from_dict(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
-        return cls(folder, load_config(folder / CONFIG), read_tiles(folder / TILES, decode=False), folds, statistics)
+        tiles, record = read_tiles(folder / TILES, decode=False), RunRecord.read(folder)
+        written = record is not None and SPLIT in record.files  # else the file, if any, is the user's
+        split = SplitFacts.read(folder / SPLIT) if written else SplitFacts()
+        return cls(folder, load_config(folder / CONFIG), tiles, folds, statistics, split)
 
     def check_tiles(self) -> None:
         """Raise TrainingError if files of the tiles changed since the run began, for example while it trained."""
@@ -195,7 +213,7 @@ class Run:
 
     def training_tiles(self, fold: int) -> TileSet:
         """Tiles that the model of this fold is trained on."""
-        return self._select(lambda held_out: held_out not in (TEST, fold))
+        return self._select(lambda held_out: held_out not in (TEST, fold)).without(self.split.left_out(fold))
 
     def held_out_tiles(self, fold: int) -> TileSet:
         """Tiles that the model of this fold is not trained on."""
@@ -212,7 +230,7 @@ class Run:
 
 def _check_free(folder: Path, begun: RunRecord | None) -> None:
     """Refuse a folder with files that a run would replace and that no earlier call wrote."""
-    names = (CONFIG, TILES, STATISTICS, RECORD, START, TEACHER, CURVES, *SUMMARIES, "fold_*")
+    names = (CONFIG, TILES, SPLIT, STATISTICS, RECORD, START, TEACHER, CURVES, FOLD_MAP, *SUMMARIES, "fold_*")
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     there = [found for name in names for found in present if fnmatch(found, name)]  # glob misses links to nothing
     ours = {} if begun is None else {**begun.files, RECORD: file_hash(folder / RECORD)}
@@ -262,6 +280,7 @@ def begin_fit(
     test_ids: Collection[str] = (),
     validation_ids: Collection[str] | None = None,
     sources: Sources | None = None,
+    allow_leak: bool = False,
 ) -> Run:
     """Create or resume a run of one model.
 
@@ -272,23 +291,24 @@ def begin_fit(
         test_ids: ids of tiles that no model is trained on.
         validation_ids: ids of tiles that select epoch and threshold; None: `training.validation_fraction` of the tiles.
         sources: weights that the run uses; None: a resumed run is not compared with them.
+        allow_leak: warn where test tiles share ground with others, instead of an error.
 
     Raises:
-        DataError: unknown ids, or no landslide tile among the validation or the training tiles.
-        LeakError: a test tile is also a validation or training tile.
+        DataError: unknown ids, no landslide tile among the validation or the training tiles, or, for spatial folds,
+            tiles without a position or in too few places.
+        LeakError: a test tile is also a validation tile, or shares id, file, content, group or ground with other tiles.
         TrainingError: the folder holds another run.
     """
-    rest, folds = _set_test_apart(tiles, test_ids)
-    check_classes(rest, "the tiles", _LABEL)
-    if validation_ids is None:
-        held_out = set(validation_split(rest, config.training.validation_fraction, config.seed))
-    else:
-        held_out = set(validation_ids)
-        _check_validation(tiles.subset(held_out), folds)
-    check_classes(rest.subset(held_out), "the validation tiles", _CHOOSE)
-    check_classes(rest.without(held_out), "the tiles left for training", _CHOOSE)
-    folds |= dict.fromkeys(sorted(held_out), HELD_OUT)
-    return Run.open(_folder(run, config), config, tiles, folds, sources)
+    apart = set_test_apart(tiles, test_ids, allow_leak=allow_leak)
+    check_classes(apart.rest, "the tiles", _LABEL)
+    if validation_ids is not None:
+        _check_validation(tiles.subset(validation_ids), apart.test)
+    parts = split_validation(config, tiles, apart, validation_ids)
+    held_out = [name for name, fold in parts.folds.items() if fold == HELD_OUT]
+    training = apart.rest.without(held_out).without(parts.split.left_out(HELD_OUT))
+    check_classes(apart.rest.subset(held_out), "the validation tiles", _CHOOSE)
+    check_classes(training, f"the tiles left for training{_beyond(parts, HELD_OUT)}", _cure(parts, HELD_OUT, _CHOOSE))
+    return _open(_folder(run, config), config, tiles, parts, sources)
 
 
 def begin_cross_validation(
@@ -298,28 +318,39 @@ def begin_cross_validation(
     run: str | os.PathLike[str] | None = None,
     test_ids: Collection[str] = (),
     sources: Sources | None = None,
+    allow_leak: bool = False,
 ) -> Run:
     """Create or resume a run of `config.folds` models; arguments and errors as in `begin_fit`."""
-    rest, folds = _set_test_apart(tiles, test_ids)
-    check_classes(rest, "the tiles", _LABEL)
-    assigned = assign_folds(rest, config.folds, config.seed)
-    folds |= assigned
+    apart = set_test_apart(tiles, test_ids, allow_leak=allow_leak)
+    check_classes(apart.rest, "the tiles", _LABEL)
+    parts = split_into_folds(config, tiles, apart)
     for fold in range(config.folds):
-        held_out = rest.subset([name for name, of in assigned.items() if of == fold])
+        held_out = apart.rest.subset([name for name, of in parts.folds.items() if of == fold])
+        training = apart.rest.without(held_out.ids).without(parts.split.left_out(fold))
         check_classes(held_out, f"the tiles of each fold, fold {fold}", _MARK_EMPTY)
-        check_classes(rest.without(held_out.ids), f"the training tiles of each fold, fold {fold}", _MARK_EMPTY)
-    return Run.open(_folder(run, config), config, tiles, folds, sources)
+        part = f"the training tiles of each fold, fold {fold}{_beyond(parts, fold)}"
+        check_classes(training, part, _cure(parts, fold, _MARK_EMPTY))
+    return _open(_folder(run, config), config, tiles, parts, sources)
 
 
-def _set_test_apart(tiles: TileSet, test_ids: Collection[str]) -> tuple[TileSet, dict[str, int]]:
-    if not test_ids:
-        return tiles, {}
-    test = tiles.subset(test_ids)
-    rest = tiles.without(test.ids)
-    if not len(rest):
-        raise DataError(f"Every tile of {tiles.root} is a test tile. Expected some to be left for training.")
-    audit_leaks(train=rest, test=test)
-    return rest, dict.fromkeys(test.ids, TEST)
+def _beyond(parts: SplitTiles, fold: int) -> str:
+    """Name the tiles that the buffer of a fold leaves out, for an error."""
+    lost = len(parts.split.left_out(fold))
+    return f" ({lost} tiles are left out, because they overlap held-out tiles or lie in the buffer)" if lost else ""
+
+
+def _cure(parts: SplitTiles, fold: int, otherwise: str) -> str:
+    return "Give a smaller buffer as `buffer_m`, or more tiles." if parts.split.left_out(fold) else otherwise
+
+
+def _open(folder: Path, config: RunConfig, tiles: TileSet, parts: SplitTiles, sources: Sources | None) -> Run:
+    """Open the run folder, and draw the map of spatial folds into it."""
+    run = Run.open(folder, config, tiles, parts.folds, sources, parts.split)
+    if parts.positions is not None and not (folder / FOLD_MAP).is_file():
+        from lim_keras.report.fold_map import fold_map
+
+        fold_map(tiles, parts.positions, run.folds, run.split.all_left_out, folder / FOLD_MAP)
+    return run
 
 
 def _check_validation(validation: TileSet, test: Collection[str]) -> None:

@@ -1,0 +1,133 @@
+"""Map of spatial folds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lim_keras.data.positions import Positions
+from lim_keras.data.tiles import TileSet
+from lim_keras.report import style
+
+_PANELS, _COLUMNS = 6, 3
+
+# Brightness of tiles: those with landslides stand out.
+_LANDSLIDE, _OTHER = 0.95, 0.4
+
+_TEST, _TRAINING, _VALIDATION = "test tiles", "training tiles", "validation tiles"
+_SIDES = {_TEST: style.INK, _TRAINING: style.MUTED, _VALIDATION: style.SERIES[0]}
+
+
+def fold_map(
+    tiles: TileSet,
+    positions: Positions,
+    folds: Mapping[str, int],
+    left_out: Collection[str],
+    path: str | PathLike[str],
+) -> Path:
+    """Draw the tiles on the ground in the colour of their fold, north up, one panel for each region.
+
+    Args:
+        tiles: all tiles.
+        positions: their positions; tiles without one are not drawn. At most the six largest regions are drawn.
+        folds: fold by tile id, -1 for test tiles; tiles without one train the only model.
+        left_out: tiles that a buffer leaves out of the training of some fold; they get a cross.
+        path: file of the figure, .png, .svg or .pdf.
+    """
+    names = _names(tiles, folds)
+    counts = np.bincount(positions.regions)
+    regions = np.argsort(-counts, kind="stable")[:_PANELS].tolist()
+    columns = min(len(regions), _COLUMNS)
+    rows = -(-len(regions) // columns)
+    figure = style.new_figure(4.6 * columns + 1.6, 4.6 * rows + 0.5)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    drawn: set[str] = set()
+    for axes, region in zip(panels, regions, strict=False):
+        members = np.flatnonzero(positions.regions == region)
+        drawn |= _draw_region(axes, tiles, positions, members, names, left_out)
+        noun = f"region {regions.index(region) + 1}: " if len(counts) > 1 else ""
+        style.dress_picture(axes, f"{noun}{len(members):,} tiles")
+    for axes in panels:
+        axes.set_axis_off()
+    _legend(figure, sorted(drawn), bool(left_out))
+    rest = len(counts) - len(regions)
+    style.headline(figure, "Folds" + (f" ({rest} smaller regions are not drawn)" if rest else ""))
+    return style.save(figure, path)
+
+
+def _draw_region(
+    axes: Axes,
+    tiles: TileSet,
+    positions: Positions,
+    members: Any,
+    named: Mapping[str, str],
+    left_out: Collection[str],
+) -> set[str]:
+    """Draw the tiles of one region, and return the names of what was drawn."""
+    names = {positions.ids[k]: named[positions.ids[k]] for k in members}
+    outlines, centres = positions.outlines[members], positions.centres[members]
+    low, high = shapely.bounds(outlines)[:, :2].min(axis=0), shapely.bounds(outlines)[:, 2:].max(axis=0)
+    side = max(float((high - low).max()), 1.0)
+    # Tiles of less than a hundredth of the panel are drawn in that size.
+    boxes = shapely.union(outlines, shapely.buffer(shapely.points(centres), side / 200, cap_style="square"))
+    for bright in (False, True):
+        chosen = [k for k, name in enumerate(names) if (tiles[name].kind == "landslide") == bright]
+        axes.add_collection(
+            PolyCollection(
+                [shapely.get_coordinates(boxes[k].convex_hull) for k in chosen],
+                facecolors=[_colour(names[positions.ids[members[k]]]) for k in chosen],
+                edgecolors="white",
+                linewidths=0.3,
+                alpha=_LANDSLIDE if bright else _OTHER,
+            )
+        )
+    lost = np.array([name in left_out for name in names])
+    if lost.any():
+        axes.plot(*centres[lost].T, "x", color=style.INK, markersize=3.5, markeredgewidth=0.8)
+    middle, half = (low + high) / 2, 0.58 * side
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
+    _scale_bar(axes, middle - half, side)
+    return set(names.values())
+
+
+def _scale_bar(axes: Axes, corner: Any, side: float) -> None:
+    length = style.round_length(0.25 * side)
+    label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    left, level = corner[0] + 0.03 * side, corner[1] + 0.02 * side
+    axes.plot((left, left + length), (level, level), color=style.INK, linewidth=2.5)
+    axes.text(left + length / 2, level + 0.012 * side, label, color=style.INK, fontsize=style.SMALL_PT, ha="center")
+
+
+def _names(tiles: TileSet, folds: Mapping[str, int]) -> dict[str, str]:
+    """Name the side of each tile: its fold, or, for a run of one model, training or validation."""
+    single = any(name not in folds for name in tiles.ids)
+    held_out = (lambda fold: _VALIDATION) if single else (lambda fold: f"fold {fold}")
+    return {
+        name: _TRAINING if (fold := folds.get(name)) is None else _TEST if fold < 0 else held_out(fold)
+        for name in tiles.ids
+    }
+
+
+def _colour(name: str) -> str:
+    if name in _SIDES:
+        return _SIDES[name]
+    return style.SERIES[int(name.removeprefix("fold ")) % len(style.SERIES)]
+
+
+def _legend(figure: Figure, names: list[str], crosses: bool) -> None:
+    square: dict[str, Any] = {"linestyle": "", "marker": "s", "markersize": 8}
+    marks = [Line2D([], [], color=_colour(name), label=name, **square) for name in names]
+    marks.append(Line2D([], [], color=style.MUTED, alpha=_OTHER, label="paler: no landslide", **square))
+    if crosses:
+        cross: dict[str, Any] = {"linestyle": "", "marker": "x", "color": style.INK, "markersize": 5}
+        marks.append(Line2D([], [], label="left out of some\nfold's training", **cross))
+    figure.legend(handles=marks, loc="outside right center", **style.LEGEND)
