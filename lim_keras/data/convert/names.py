@@ -57,6 +57,12 @@ def name_key(name: str) -> str:
     return "/".join(filter(None, map(_without_role, parts))).casefold()
 
 
+def sibling_key(name: str) -> str:
+    """Return the key of `name_key` without the innermost folder, whose name may be any, such as `rgb`."""
+    path = PurePosixPath(name)
+    return name_key(str(path.parent.parent / path.name)) if len(path.parts) > 1 else name_key(name)
+
+
 def _without_role(part: str) -> str:
     return _SEPARATORS.sub("_", _ROLE_WORD.sub("", _CAMEL.sub("_", part))).strip("_")
 

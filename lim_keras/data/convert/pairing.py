@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from lim_keras.data.convert.names import folder_key, has_mask_folder, has_mask_name, name_key
+from lim_keras.data.convert.names import folder_key, has_mask_folder, has_mask_name, name_key, sibling_key
 from lim_keras.data.convert.sample import LeftOut
 
 SEVERAL = "several images or masks of one name"
@@ -25,11 +25,12 @@ class Pairing:
 
 
 def pair(names: Sequence[str]) -> Pairing:
-    """Pair files: first by words such as `masks` in folders and equal names, then by such words in the names."""
+    """Pair files: by words such as `masks` in folders and equal names, by such words in names, by folders beside."""
     pairs: list[tuple[str, str]] = []
     rest = _pair_by(names, has_mask_folder, folder_key, pairs)
     rest = _pair_by(rest, has_mask_name, name_key, pairs)
-    groups = _groups(rest, has_mask_name, name_key)
+    rest = _pair_by(rest, has_mask_folder, sibling_key, pairs)
+    groups = _groups(rest, has_mask_name, sibling_key)
     background, left_out = [], []
     for images, masks in groups.values():
         several = bool(images and masks)

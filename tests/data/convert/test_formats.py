@@ -71,6 +71,7 @@ def test_other_hdf5_has_no_ground_sample_distance_and_names_of_data_sets(tmp_pat
         ("a_sat.png", "a_mask.png"),
         ("imgs/a.png", "gt/a_gt.png"),
         ("images/train/a.png", "masks/train/a.png"),
+        ("train/rgb/a.png", "train/label/a.png"),
         ("landslide_segmentation/TrainImages/target_1.png", "landslide_segmentation/TrainMasks/target_1.png"),
     ],
 )
