@@ -7,16 +7,17 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lim_keras.errors import BundleError, DataError, as_argument
 from lim_keras.lock import folder_lock
 
-_DRAFT = re.compile(r"\..{0,32}\.(\d+)\.\d+\.partial(\.[^.]*){0,2}(-journal)?", re.DOTALL)
-"""Names of the drafts of `atomic_file`; the first group is the process."""
+_DRAFT = re.compile(r"\..{0,32}\.(\d+)\.(\d+)\.partial(\.[^.]*){0,2}(-journal)?", re.DOTALL)
+"""Names of the drafts of `atomic_file`; the first groups are the process and the thread."""
 
 StrPath = str | os.PathLike[str]
 """Type of path arguments of public functions."""
@@ -37,7 +38,7 @@ def atomic_file(path: Path, check: Callable[[Path], object] | None = None) -> It
     Raises:
         DataError: the block, the flush or the replacement raised an OSError, or the block wrote no file.
     """
-    draft = path.with_name(f".{path.stem[-32:]}.{os.getpid()}.{threading.get_ident()}.partial{path.suffix}")
+    draft = _unique(path, path.stem, f"partial{path.suffix}")
     try:
         yield draft
         flush(draft)
@@ -63,13 +64,20 @@ def delete_drafts(folder: Path) -> None:
     with suppress(OSError):
         for path in list(folder.iterdir()):
             draft = _DRAFT.fullmatch(path.name)
-            if draft and path.is_file() and not path.is_symlink() and not _is_running(int(draft[1])):
+            if draft and path.is_file() and not path.is_symlink() and not _is_running(int(draft[1]), int(draft[2])):
                 with suppress(OSError):
                     path.unlink()
 
 
-def _is_running(process: int) -> bool:
-    """Return whether a process other than this one runs; True where the system cannot tell."""
+def _unique(path: Path, stem: str, ending: str) -> Path:
+    """Return a hidden path beside `path` that no other process or thread uses."""
+    return path.with_name(f".{stem[-32:]}.{os.getpid()}.{threading.get_ident()}.{ending}")
+
+
+def _is_running(process: int, thread: int) -> bool:
+    """Return whether a thread of this process, or another process, runs; True where the system cannot tell."""
+    if process == os.getpid():  # in a container, a new process may have the number of the killed one
+        return thread in {one.ident for one in threading.enumerate()}
     if os.name != "posix":  # on Windows, `os.kill` would end it
         return True
     try:
@@ -184,17 +192,21 @@ def prepare_file(path: Path, argument: str = "") -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    probe = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        probe.touch()
-        probe.unlink()
+        check_writable(path.parent)
     except OSError as error:
         inner = next((str(one) for one in path.parents if one.is_file()), "")
         reason = f"{inner} is a file, not a folder" if inner else error.strerror
         raise DataError(f"{path}: cannot be written ({reason}). {_advice('file', argument)}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make a file without a name in a folder; raise OSError if the folder cannot be written."""
+    with tempfile.TemporaryFile(dir=folder, prefix=".lim-keras.", suffix=".partial"):
+        pass
 
 
 def check_new_file(path: Path, argument: str) -> None:
@@ -215,7 +227,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty draft folder beside `path`; it replaces `path` when the block ends without an error.
 
     An existing folder stays readable until the replacement, and is kept after an error or a kill. All files are flushed
-    to the disk before the replacement. The next write deletes the draft of a killed process. If `path` is a link, its
+    to the disk before the replacement. The next write deletes the drafts of killed processes. If `path` is a link, its
     target is replaced.
 
     Raises:
@@ -224,28 +236,63 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     if path.name in ("", ".."):
         raise BundleError(f"{path}: expected a folder's name at the end, because the folder is replaced as a whole.")
     path = Path(os.path.realpath(path))
-    draft, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
-    try:
-        if path.exists() and not path.is_dir():
-            raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
-        if previous.exists() and not path.exists():  # a process was killed between the two renames below
-            previous.rename(path)
-        for left_over in (draft, previous):
-            shutil.rmtree(left_over, ignore_errors=True)
-        draft.mkdir(parents=True)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
+    with ExitStack() as stack:
+        try:
+            if path.exists() and not path.is_dir():
+                raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
+            recover_folder(path)
+            draft = stack.enter_context(draft_folder(path))
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
+        yield draft
+        _put_in_place(draft, path)
+
+
+@contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder beside `path`, and delete it at the end, with those that killed calls left."""
+    for left in left_drafts(path):
+        shutil.rmtree(left, ignore_errors=True)
+    draft = _unique(path, path.name, "partial")
+    shutil.rmtree(draft, ignore_errors=True)  # of a killed process that had the same numbers
+    draft.mkdir(parents=True)
     try:
         yield draft
-        _put_in_place(draft, path, previous)
-    except BaseException:
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
 
 
-def _put_in_place(draft: Path, path: Path, previous: Path) -> None:
-    """Flush a draft folder to the disk and rename it to `path`, and what is there to `previous`."""
+def left_drafts(path: Path, ending: str = "partial") -> list[Path]:
+    """Return the folders that killed calls of `draft_folder` left beside a path."""
+    name = re.compile(rf"\.{re.escape(path.name[-32:])}\.(\d+)\.(\d+)\.{ending}")
+    if not path.parent.is_dir():
+        return []
+    found = ((one, name.fullmatch(one.name)) for one in sorted(path.parent.iterdir()))
+    return [
+        one
+        for one, parts in found
+        if parts and one.is_dir() and not one.is_symlink() and not _is_running(int(parts[1]), int(parts[2]))
+    ]
+
+
+def recover_folder(path: Path) -> None:
+    """Put back the folder that a killed call of `atomic_folder` moved aside, and delete its drafts.
+
+    Call it while you hold the folder's lock.
+    """
+    with suppress(OSError):
+        for previous in left_drafts(path, "previous"):
+            if path.exists():
+                shutil.rmtree(previous, ignore_errors=True)
+            else:
+                previous.rename(path)
+        for draft in left_drafts(path):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    """Flush a draft folder to the disk and rename it to `path`; what is there is moved aside, and then deleted."""
+    previous = _unique(path, path.name, "previous")
     try:
         for file in (one for one in draft.rglob("*") if one.is_file() and not one.is_symlink()):
             flush(file)
@@ -259,3 +306,4 @@ def _put_in_place(draft: Path, path: Path, previous: Path) -> None:
         raise BundleError(
             f"{path}: cannot be written ({error.strerror or error}). Free disk space, or give another folder."
         ) from error
+    shutil.rmtree(previous, ignore_errors=True)

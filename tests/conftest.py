@@ -5,6 +5,7 @@ write_png(path, rows, colour, ...)  PNG chunk by chunk: palettes, 1 bit per pixe
 bijie_folder(root, ...)             landslide/{image,mask} and non-landslide/image, tiles of different sizes
 pairs_folder(root, ...)             images/ and masks/
 real_data                           folder LIM_KERAS_DATA; skips without it
+ended                               number of a process that has ended
 models, bundle_path, copied         three small networks (tests/export/conftest.py), their bundle, and a copy of it
 
 To be imported: model_facts(**changes) and bundle_info(**changes), the contents of the model.json of a small model
@@ -15,6 +16,8 @@ import os
 import resource
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,6 +139,13 @@ def _leave_out_faults(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def ended() -> int:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,13 @@
 """A file or folder is either the old one or the new one, at every moment."""
 
 import os
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from lim_keras.errors import BundleError, DataError
-from lim_keras.files import atomic_file, atomic_folder, locked_folder, write_text
+from lim_keras.files import atomic_file, atomic_folder, locked_folder, prepare_file, write_text
 
 
 def _names(folder: Path) -> list[str]:
@@ -49,20 +48,43 @@ def test_replaces_as_a_whole(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["bundle"]
 
 
-def test_clears_what_a_killed_process_left(tmp_path: Path) -> None:
-    (tmp_path / ".bundle.partial").mkdir()
-    (tmp_path / ".bundle.partial" / "half").write_text("")
+def test_clears_what_a_killed_process_left_and_keeps_folders_of_the_user(tmp_path: Path, ended: int) -> None:
+    kept = [".bundle.partial", ".bundle.previous", f".other.{ended}.77.partial", f".bundle.{os.getppid()}.77.partial"]
+    for name in (
+        *kept,
+        f".bundle.{ended}.77.partial",
+        f".bundle.{ended}.78.previous",
+        f".bundle.{os.getpid()}.7.partial",
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("")
     _write(tmp_path / "bundle", "new")
     assert _names(tmp_path / "bundle") == ["file"]
-    assert _names(tmp_path) == ["bundle"]
+    assert set(_names(tmp_path)) == {"bundle", *kept} and all((tmp_path / name / "half").exists() for name in kept)
 
 
-def test_killed_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+def test_killed_between_the_renames_loses_nothing(tmp_path: Path, ended: int) -> None:
     _write(tmp_path / "bundle", "old")
-    (tmp_path / "bundle").rename(tmp_path / ".bundle.previous")  # as the first rename leaves it
+    (tmp_path / "bundle").rename(tmp_path / f".bundle.{ended}.77.previous")  # as the first rename leaves it
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "bundle"):
         raise RuntimeError
     assert (tmp_path / "bundle" / "file").read_text() == "old"
+    assert _names(tmp_path) == ["bundle"]
+
+
+def test_errors_of_the_block_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "bundle"):
+        (tmp_path / "missing").read_text()
+    assert _names(tmp_path) == []
+
+
+def test_the_check_of_a_place_touches_no_file_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / ".report.json.partial").write_text("mine")
+    prepare_file(tmp_path / "report.json")
+    assert (tmp_path / ".report.json.partial").read_text() == "mine"
+    assert _names(tmp_path) == [".report.json.partial"]
+    with pytest.raises(DataError, match="cannot be written"):
+        prepare_file(tmp_path / ("n" * 300))
 
 
 def test_a_link_to_a_folder_stays_and_the_folder_is_replaced(tmp_path: Path) -> None:
@@ -112,12 +134,16 @@ def test_an_error_keeps_the_file_and_leaves_no_draft(tmp_path: Path) -> None:
     assert path.read_text() == "old" and _names(tmp_path) == ["inventory.gpkg"]
 
 
-def test_the_lock_of_a_folder_deletes_drafts_of_dead_processes_only(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    drafts = [f".{stem}.{dead.pid}.77.partial{end}" for stem in ("summary", "best_1.weights") for end in ("", ".h5")]
-    drafts += [f".best_1.{dead.pid}.77.partial.weights.h5", f".a.{dead.pid}.77.partial.gpkg-journal"]
-    kept = [f".a.{os.getpid()}.77.partial.json", ".a.1.77.partial.json", f"a.{dead.pid}.77.partial.json", ".a.partial"]
+def test_the_lock_of_a_folder_deletes_drafts_of_dead_processes_only(tmp_path: Path, ended: int) -> None:
+    drafts = [f".{stem}.{ended}.77.partial{end}" for stem in ("summary", "best_1.weights") for end in ("", ".h5")]
+    drafts += [f".best_1.{ended}.77.partial.weights.h5", f".a.{ended}.77.partial.gpkg-journal"]
+    drafts.append(f".a.{os.getpid()}.77.partial.json")  # its process had the same number; it has no such thread
+    kept = [
+        f".a.{os.getpid()}.{threading.get_ident()}.partial.json",
+        ".a.1.77.partial.json",
+        f"a.{ended}.77.partial.json",
+        ".a.partial",
+    ]
     for name in (*drafts, *kept):
         (tmp_path / name).write_text("half")
     with locked_folder(tmp_path):

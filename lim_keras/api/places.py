@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.files import delete_drafts, make_folder, prepare_file
+from lim_keras.files import check_writable, delete_drafts, make_folder, prepare_file, recover_folder
 from lim_keras.lock import folder_lock
 from lim_keras.seals import check_sealed_file
 
@@ -35,16 +34,15 @@ def locked(path: Path, argument: str, *, wait: bool = False) -> Iterator[None]:
             lock.enter_context(folder_lock(path.parent, entry=path.name, wait=wait, argument=argument))
         elif path.is_dir() and _is_writable(path):
             lock.enter_context(folder_lock(path, wait=wait, argument=argument))
+        recover_folder(path)
         yield
 
 
 def _is_writable(folder: Path) -> bool:
-    """Return whether a folder and a file in it can be made; the file is deleted again."""
-    probe = folder / f".lim-keras.{os.getpid()}.{threading.get_ident()}.partial"
+    """Return whether a folder and a file in it can be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        check_writable(folder)
     except OSError:
         return False
     return True

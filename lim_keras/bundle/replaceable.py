@@ -23,15 +23,13 @@ def check_bundle_folder(path: Path, argument: str = "") -> None:
         argument: argument that gives the folder, for the error.
 
     Raises:
-        BundleError: the folder's name is no valid bundle name, the folder holds files of the user, or a file or link
-            lies where its draft belongs.
+        BundleError: the folder's name is no valid bundle name, or the folder holds files of the user.
     """
     if not is_bundle_name(path.name):
         raise BundleError(
             f"{path}: expected a folder's name of letters, digits, `.`, `_` and `-`, which becomes the bundle's name. "
             f"Received: {path.name!r}"
         )
-    _check_drafts(path)
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not (path / INFO_FILE).exists():
@@ -73,14 +71,6 @@ def _is_bundle(folder: Path) -> bool:
         return isinstance(files, dict) and any((folder / name).is_file() for name in files)
     except (BundleError, OSError, KeyError, ValueError):
         return False
-
-
-def _check_drafts(path: Path) -> None:
-    for name in (f".{path.name}.partial", f".{path.name}.previous"):  # as `atomic_folder` names them
-        draft = path.with_name(name)
-        if draft.is_symlink() or draft.is_file():
-            kind = "link" if draft.is_symlink() else "file"
-            raise BundleError(f"{draft}: expected a folder of drafts, or nothing. Received: a {kind}. Remove it.")
 
 
 def bundle_record(info: BundleInfo) -> dict[str, str]:

@@ -23,7 +23,7 @@ from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, signature
 from lim_keras.bundle.replaceable import own_info
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.export.bundle import synthetic_image
-from lim_keras.files import StrPath, atomic_file, flush
+from lim_keras.files import StrPath, atomic_file, draft_folder, flush
 from lim_keras.ownership import check_replaceable_files
 
 MODELS_FILE = "models.config"
@@ -329,16 +329,16 @@ def _new_version(
     bundle: Path, folder: Path, info: BundleInfo, models: Mapping[str, str], version: int
 ) -> Iterator[None]:
     """Add a version of each model; remove all of them if the block fails."""
-    partial, placed = folder / ".version.partial", list[Path]()
-    shutil.rmtree(partial, ignore_errors=True)
+    placed: list[Path] = []
     try:
-        for model, source in models.items():
-            info.check_files(bundle, source)
-            _fill(partial / model, bundle, info, model, source)
-        for model in models:
-            place = folder / model / str(version)
-            place.parent.mkdir(exist_ok=True)
-            placed.append((partial / model).rename(place))
+        with draft_folder(folder / "version") as draft:
+            for model, source in models.items():
+                info.check_files(bundle, source)
+                _fill(draft / model, bundle, info, model, source)
+            for model in models:
+                place = folder / model / str(version)
+                place.parent.mkdir(exist_ok=True)
+                placed.append((draft / model).rename(place))
         yield
     except BaseException:
         for place in placed:
@@ -346,8 +346,6 @@ def _new_version(
             if not any(place.parent.iterdir()):
                 place.parent.rmdir()
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fill(place: Path, bundle: Path, info: BundleInfo, model: str, source: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from lim_keras.bundle.litert import (
     halo_of_input,
     warn_if_approximate,
 )
-from lim_keras.bundle.replaceable import bundle_record
+from lim_keras.bundle.replaceable import bundle_record, check_outside_bundles
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
@@ -38,10 +36,10 @@ from lim_keras.export.tflite_check import (
     random_windows,
     tile_windows,
 )
-from lim_keras.files import StrPath, flush, make_folder
+from lim_keras.files import StrPath, draft_folder, flush, left_drafts, make_folder
 from lim_keras.ownership import check_replaceable_files
 
-FOLDER, _PARTIAL = "tflite", ".tflite.partial"
+FOLDER = "tflite"
 
 _NO_TILES: dict[str, Any] = {"training_tiles": (), "test_tiles": (), "held_out": {}}
 
@@ -84,30 +82,19 @@ def export_litert(bundle: StrPath, options: LiteRtOptions) -> LiteRtExport:
     """
     export = _Export.prepare(Path(bundle), options)
     folder = options.out or export.bundle / FOLDER
+    if not _is_inside(export, folder):
+        check_outside_bundles(folder, "out")
     make_folder(folder)
     _check_replaceable(export, folder)
-    with disk_errors(folder):
-        with _drafts(folder) as partial:
-            drafts = {variant: partial / export.name(variant) for variant in options.variants}
-            _convert(export, drafts)
-            reference, files = _compare(export, drafts)
-            refused = [name for name, file in files.items() if file.measured.within is False and not options.allow_drop]
-            result = LiteRtExport(folder, files, tuple(refused), reference)
-            _keep(export, result, partial)
-        _record(export, result)
+    with disk_errors(folder), draft_folder(folder / FOLDER) as partial:
+        drafts = {variant: partial / export.name(variant) for variant in options.variants}
+        _convert(export, drafts)
+        reference, files = _compare(export, drafts)
+        refused = [name for name, file in files.items() if file.measured.within is False and not options.allow_drop]
+        result = LiteRtExport(folder, files, tuple(refused), reference)
+        _keep(export, result, partial)
+        _record(export, result, partial)
     return result
-
-
-@contextmanager
-def _drafts(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for drafts, and delete it at the end. The next call deletes the folder of a killed call."""
-    partial = folder / _PARTIAL
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_replaceable(export: _Export, folder: Path) -> None:
@@ -118,11 +105,12 @@ def _check_replaceable(export: _Export, folder: Path) -> None:
             f"{folder}: holds LiteRT files of another bundle, {index.model.name}, or of an earlier training of this "
             "one. Move them away, or give another folder as `out`."
         )
-    # A killed call may have moved files into the folder before it wrote their record.
-    written = [_written(place) for place in (folder, folder / _PARTIAL)]
+    # A killed call may have moved files before it wrote their record, which lies beside its drafts.
+    left = left_drafts(folder / FOLDER)
+    written = [_written(place) for place in (folder, *left)]
     if _is_inside(export, folder):
         record = bundle_record(export.info)
-        check_replaceable_files(export.bundle, DOCUMENTS, record, argument="out")
+        check_replaceable_files(export.bundle, DOCUMENTS, record, *map(_recorded, left), argument="out")
         written.append({name.removeprefix(f"{FOLDER}/"): digest for name, digest in record.items()})
     names = [*map(export.name, export.options.variants), INDEX_FILE]
     check_replaceable_files(folder, names, *written, argument="out")
@@ -142,6 +130,14 @@ def _written(folder: Path) -> dict[str, str]:
         return {}
     own = {INDEX_FILE: hashlib.sha256(index.text().encode()).hexdigest()}
     return {name: file.record.sha256 for name, file in index.files.items()} | own
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Return what the model.json lists that a killed call left in a folder of drafts."""
+    try:
+        return bundle_record(BundleInfo.read(folder))
+    except BundleError:
+        return {}
 
 
 def _is_inside(export: _Export, folder: Path) -> bool:
@@ -266,8 +262,11 @@ def _saved_models(info: BundleInfo) -> dict[str, FileRecord]:
     return {name: record for name, record in info.files.items() if name.split("/")[0] in folders}
 
 
-def _record(export: _Export, result: LiteRtExport) -> None:
-    """Add files inside the bundle to model.json, and set the bundle's name to the present name of its folder."""
+def _record(export: _Export, result: LiteRtExport, partial: Path) -> None:
+    """Add files inside the bundle to model.json, and set the bundle's name to the present name of its folder.
+
+    partial: folder of drafts, which tells the next call what was written if this one is killed.
+    """
     bundle, info, folder = export.bundle, export.info, export.bundle / FOLDER
     if not _is_inside(export, result.folder):
         return
@@ -279,7 +278,11 @@ def _record(export: _Export, result: LiteRtExport) -> None:
     name = bundle.resolve().name
     if is_bundle_name(name):
         changes["name"] = name
-    write_documents(bundle, info.model_copy(update=changes)).write(bundle)
+    changed = write_documents(partial, info.model_copy(update=changes))
+    changed.write(partial)
+    for name in DOCUMENTS:
+        (partial / name).replace(bundle / name)
+    changed.write(bundle)
 
 
 def _known_figures(index: LiteRtIndex | None, info: BundleInfo, result: LiteRtExport) -> dict[str, LiteRtFigures]:

@@ -75,20 +75,3 @@ def test_a_folder_of_other_files(tmp_path: Path, bundle: Path) -> None:
         check_bundle_folder(tmp_path / "other", "export")
     with pytest.raises(BundleError, match="expected a folder's name of letters"):
         check_bundle_folder(tmp_path / "my bundle")
-
-
-@pytest.mark.parametrize("name", [".tiny.partial", ".tiny.previous"])
-def test_links_and_files_where_drafts_belong(tmp_path: Path, name: str) -> None:
-    """They were found only when the trained model was to be written."""
-    (tmp_path / "mine").mkdir()
-    check_bundle_folder(tmp_path / "tiny")
-    (tmp_path / name).symlink_to(tmp_path / "mine")
-    with pytest.raises(BundleError, match=rf"{name}: expected a folder of drafts, or nothing\. Received: a link"):
-        check_bundle_folder(tmp_path / "tiny")
-    (tmp_path / name).unlink()
-    (tmp_path / name).touch()
-    with pytest.raises(BundleError, match="Received: a file"):
-        check_bundle_folder(tmp_path / "tiny")
-    (tmp_path / name).unlink()
-    (tmp_path / name).mkdir()
-    check_bundle_folder(tmp_path / "tiny")

@@ -266,12 +266,17 @@ def test_folders_that_look_like_markup(bundles: list[Path], tmp_path: Path) -> N
     assert "/[/b]r/models.config" in said and "tiny_ensemble│1│1│1" in said
 
 
-def test_what_a_killed_export_left_is_neither_served_nor_overwritten(copied: Path, bundles: list[Path]) -> None:
-    (copied / ".version.partial" / "tiny_ensemble").mkdir(parents=True)
+def test_what_a_killed_export_left_is_neither_served_nor_overwritten(
+    copied: Path, bundles: list[Path], ended: int
+) -> None:
+    left, mine = copied / f".version.{ended}.77.partial", copied / ".version.partial"
+    for folder in (left, mine):
+        (folder / "tiny_ensemble").mkdir(parents=True)
     (copied / "tiny_ensemble" / "2").mkdir()  # moved there, and killed before the other models and models.config
     assert export_serving(bundles[1], copied).added == 3
     assert labels(copied) == ({"stable": 1, "canary": 3}, [1, 3])
-    assert not (copied / ".version.partial").exists()
+    assert (mine / "tiny_ensemble").is_dir()
+    assert [path.name for path in copied.glob(".*")] == [mine.name]
 
 
 def test_other_disks_get_copies(bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,19 +226,48 @@ def test_files_of_the_user_are_never_replaced(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["fold_0_float32.tflite"]
 
 
+def _killed_export(bundle: Path, asked: LiteRtOptions, monkeypatch: pytest.MonkeyPatch, ended: int) -> None:
+    """Export, and leave the folder of drafts as a process that has ended."""
+    with monkeypatch.context() as patch:
+        patch.setattr("lim_keras.files.shutil.rmtree", lambda *_, **__: None)
+        export_litert(bundle, asked)
+    (draft,) = (asked.out or bundle / "tflite").glob(".tflite.*.partial")
+    draft.rename(draft.with_name(f".tflite.{ended}.77.partial"))
+
+
+def test_a_kill_between_the_documents_and_model_json_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int
+) -> None:
+    bundle, asked = tmp_path / "one", LiteRtOptions(("float32",))
+    write_bundle(bundle, facts(name="one"), [constant(0.0)])
+    before = (bundle / "model.json").read_bytes()
+    _killed_export(bundle, asked, monkeypatch, ended)
+    (bundle / "model.json").write_bytes(before)
+    assert verify_bundle(bundle) != []  # README.md is not the one that model.json lists
+    export_litert(bundle, asked)
+    assert verify_bundle(bundle) == [] and list((bundle / "tflite").glob(".*")) == []
+
+
+@pytest.mark.parametrize("inner", ["fold_0", "fold_0/variables", ".", "mine"])
+def test_files_are_not_written_into_other_folders_of_a_bundle(tmp_path: Path, inner: str) -> None:
+    bundle = tmp_path / "one"
+    write_bundle(bundle, facts(name="one"), [constant(0.0)])
+    with pytest.raises(DataError, match=r"expected a place outside of bundles.* Give another place as `out`"):
+        export_litert(bundle, LiteRtOptions(("float32",), out=bundle / inner))
+    assert verify_bundle(bundle) == [] and not (bundle / "mine").exists()
+
+
 def test_a_killed_export_is_repeated_and_another_bundle_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int
 ) -> None:
     bundle, out = tmp_path / "one", tmp_path / "out"
     asked = LiteRtOptions(("float32",), out=out)
     write_bundle(bundle, facts(name="one"), [constant(0.0)])
     export_litert(bundle, asked)
     index = (out / "tflite.json").read_text()
-    with monkeypatch.context() as patch:  # killed between the file and its record: nothing is cleared
-        patch.setattr("lim_keras.export.tflite.shutil.rmtree", lambda *_, **__: None)
-        export_litert(bundle, asked)
-    (out / "tflite.json").write_text(index)
-    assert (out / ".tflite.partial" / "tflite.json").exists()
+    _killed_export(bundle, asked, monkeypatch, ended)
+    (out / "tflite.json").write_text(index)  # killed between the file and its record
+    assert (out / f".tflite.{ended}.77.partial" / "tflite.json").exists()
     export_litert(bundle, asked)
     assert sorted(path.name for path in out.iterdir()) == ["fold_0_float32.tflite", "tflite.json"]
     write_bundle(tmp_path / "two", facts(name="two"), [constant(1.0)])

@@ -231,9 +231,9 @@ def test_what_is_kept_is_not_made_again(finished):
     assert {path.name: path.stat().st_mtime_ns for path in (run.fold_folder(0) / "out_of_fold").iterdir()} == before
 
 
-def test_what_a_killed_process_left_is_cleared(finished):
+def test_what_a_killed_process_left_is_cleared(finished, ended):
     run = finished()
-    partial = run.fold_folder(0) / ".out_of_fold.partial"
+    partial = run.fold_folder(0) / f".out_of_fold.{ended}.77.partial"
     partial.mkdir()
     (partial / "stranger.npz").write_bytes(b"?")
     predict_out_of_fold(run, 0)
