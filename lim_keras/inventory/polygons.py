@@ -172,3 +172,18 @@ def ring_sizes(
     sizes = [ELLIPSOID.polygon_area_perimeter(longitude[span], latitude[span]) for span in spans]
     areas, lengths = np.array(sizes, np.float64).reshape(-1, 2).T
     return np.abs(areas), lengths
+
+
+def total_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[float, float]:
+    """Measure the total area (m2) and length (m) of rings in pixels that do not overlap; needs a CRS.
+
+    One polygon links the rings: it passes the way from each ring's start to the next one once forth and once back.
+    """
+    rings = np.where(shapely.is_ccw(rings), rings, shapely.reverse(rings))
+    sizes = shapely.get_num_coordinates(rings)
+    degrees = ground.degrees(shapely.get_coordinates(rings))
+    starts = np.cumsum(sizes) - sizes
+    area, _ = ELLIPSOID.polygon_area_perimeter(*np.concatenate([degrees, degrees[starts[::-1]]]).T)
+    steps = np.asarray(ELLIPSOID.line_lengths(*degrees.T))
+    steps[starts[1:] - 1] = 0  # the ways between rings
+    return abs(area), float(steps.sum())
