@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lim_keras.api.places import locked
 from lim_keras.errors import BundleError, DataError
 from lim_keras.files import atomic_file, atomic_folder, locked_folder, prepare_file, write_text
 
@@ -161,3 +162,13 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     path = write_text(tmp_path / ("n" * 251 + ".txt"), "new")
     assert path.read_text() == "new" and _names(tmp_path) == [path.name]
+
+
+def test_the_lock_of_a_bundle_recovers_what_killed_exports_left_beside_it(tmp_path: Path, ended: int) -> None:
+    kept = ["bundle", ".bundle.partial", ".notes", f".another.{ended}.5.partial"]
+    for name in (*kept[1:], f".bundle.{ended}.5.partial", f".bundle.{ended}.6.previous"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with locked(tmp_path / "bundle", "export", wait=False):
+        assert set(_names(tmp_path)) == {*kept, ".bundle.lim-keras.lock"}
+        assert (tmp_path / "bundle" / "file").read_text() == f".bundle.{ended}.6.previous"

@@ -37,6 +37,7 @@ SUFFIXES = (".gpkg", ".geojson", ".parquet")
 
 _TIME = "2000-01-01T00:00:00.000Z"  # recorded in GeoPackages, so that the same inventory gives the same bytes
 _ROWS, _VERTICES = 2**12, 2**17  # landslides and vertices from which a batch is written
+_FORMATTED_ROWS = 2**9  # landslides that are formatted as GeoJSON at once
 _READ_BYTES = 2**20
 
 
@@ -198,12 +199,13 @@ class _GeoJson(_Writer):
         """Write a batch; nothing more after the first that GDAL has to format."""
         if not self._formatted or not len(batch):
             return
-        lines = feature_lines(batch)
-        if lines is None:
-            self._formatted = False
-            return
-        self._append((",\n" if self._begun else collection_start(self.layer)) + lines)
-        self._begun = True
+        for start in range(0, len(batch), _FORMATTED_ROWS):
+            lines = feature_lines(batch.iloc[start : start + _FORMATTED_ROWS])
+            if lines is None:
+                self._formatted = False
+                return
+            self._append((",\n" if self._begun else collection_start(self.layer)) + lines)
+            self._begun = True
 
     def _append(self, text: str) -> None:
         content = text.encode()
