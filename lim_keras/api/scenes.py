@@ -69,7 +69,7 @@ def predict_scene(
 
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
-        scene: raster of any size: path, URL, GDAL name, or open rasterio dataset.
+        scene: raster of any size: path, URL, GDAL name, or open rasterio dataset; or the path of a Sentinel-2 product.
         out: folder of the results.
         threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
         min_area_m2: smallest area of a landslide, m2; smaller ones are left out.
@@ -82,8 +82,10 @@ def predict_scene(
         spread: add the standard deviation of the folds to the probability map as its second band.
         geojson: write the inventory as GeoJSON, too.
         parquet: write the inventory as GeoParquet, too.
-        bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all.
-        scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling.
+        bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all. Of a
+            product by ESA's names and numbers; None: B04, B03, B02.
+        scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling, or that of
+            the true-colour image for a product and a model of 8-bit images.
         nodata: value that replaces the nodata value of the file; "file": use nodata value, mask and alpha of the file;
             "none": ignore them all.
         gsd_m: ground sample distance of a scene whose file does not record it, metres.
@@ -156,7 +158,7 @@ def predict_scenes(
 
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
-        scenes: rasters and folders of rasters, or one of them.
+        scenes: rasters, Sentinel-2 products and folders of them, or one of them.
         out: folder of the results.
         threshold: this argument and all others up to `wait` are as for `predict_scene`.
         say: called with a line of text for every scene that is done or failed.

@@ -85,7 +85,7 @@ def _scenes_at(path: Path) -> list[Path]:
         products = [one for one in inside if is_product(one)]
         stems = {raster_stem(one) for one in products if one.is_dir()}  # an archive may lie beside what it held
         inside = [one for one in inside if one.suffix.lower() in _ENDINGS or one in products]
-        scenes = [one for one in inside if one.name not in written and (one.is_file() or one in products)]
+        scenes = [one for one in inside if one.name not in written and (not one.is_dir() or one in products)]
         scenes = [one for one in scenes if one.suffix.lower() != ".zip" or raster_stem(one) not in stems]
     except OSError as error:
         raise DataError(

@@ -35,7 +35,8 @@ _AGAIN = "Download or unpack it again."
 class _Place(Protocol):
     """Files of a product, by name relative to its folder."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def read(self, name: str) -> bytes: ...
 
