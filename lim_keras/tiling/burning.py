@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _BLOCK = 256  # side of the blocks that are burnt one by one, pixels
 _VERTICES = 1024  # polygons with more are cut at the lines between blocks
 _ROUNDING = 1e-9  # largest relative difference of areas after a cut
 _SURE_AREA = 16.0  # pixels; larger polygons hold the centre of a pixel
+_SHORT = 16  # sides of bounding boxes, pixels, whose centres are tried one by one
 
 
 class BurntPolygons:
@@ -43,7 +45,8 @@ class BurntPolygons:
             near = self._tree.query(shapely.box(block.left, block.top, block.right, block.bottom))
             if not len(near):
                 continue
-            values = rasterize_box(self._pieces[np.sort(near)], block, Affine.identity(), touched=self.touched)
+            shapes = _as_geojson(self._pieces[np.sort(near)])
+            values = rasterize_box(shapes, block, Affine.identity(), touched=self.touched)
             shared = Box(
                 max(block.top, box.top),
                 max(block.left, box.left),
@@ -55,13 +58,31 @@ class BurntPolygons:
 
 
 def holds_pixel(polygons: Geometries) -> NDArray[np.bool_]:
-    """Return which polygons (n,) in pixels contain the centre of a pixel."""
-    holds = np.ones(len(polygons), np.bool_)
-    for index in np.flatnonzero(shapely.area(polygons) < _SURE_AREA):
-        left, top, right, bottom = shapely.bounds(polygons[index]).tolist()
-        box = Box(int(np.floor(top)), int(np.floor(left)), int(np.ceil(bottom)) + 1, int(np.ceil(right)) + 1)
+    """Return which polygons (n,) in pixels contain the centre of a pixel; all large ones count."""
+    holds = shapely.area(polygons) >= _SURE_AREA
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    first = np.floor(bounds[:, :2])
+    sizes = np.ceil(bounds[:, 2:]) - first
+    short = (sizes <= _SHORT).all(axis=-1)
+    for index in np.flatnonzero(~holds & ~short):
+        (left, top), (width, height) = first[index].astype(int).tolist(), sizes[index].astype(int).tolist()
+        box = Box.sized(top, left, height, width)
         holds[index] = rasterize_box(polygons[[index]], box, Affine.identity()).any()
+    for column in range(_SHORT):
+        for row in range(_SHORT):
+            unknown = np.flatnonzero(~holds & short & (sizes > (column, row)).all(axis=-1))
+            x, y = (first[unknown] + (column + 0.5, row + 0.5)).T
+            holds[unknown] = shapely.contains_xy(polygons[unknown], x, y)
     return holds
+
+
+def _as_geojson(polygons: Geometries) -> list[dict[str, Any]]:
+    """Convert polygons to GeoJSON; shapely does so vertex by vertex."""
+    _, points, (rings, parts) = shapely.to_ragged_array(polygons)
+    vertices, rings, parts = points.tolist(), rings.tolist(), parts.tolist()
+    closed = [vertices[start:end] for start, end in pairwise(rings)]
+    shapes = (closed[start:end] for start, end in pairwise(parts))
+    return [{"type": "Polygon", "coordinates": shape} for shape in shapes]
 
 
 def _aligned_blocks(box: Box) -> Iterator[Box]:

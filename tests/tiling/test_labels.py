@@ -232,6 +232,11 @@ def test_lost_polygons_are_named(saved: Callable[..., Path]) -> None:
     path = saved(square(10, 10, 5), speck, square(-500, 0, 10), Name=["Élan", "speck", "far"])
     source = read(path)
     source.on_scene(scene())
+    # Lines of less than a pixel in width, along pixel edges and across pixel centres.
+    along, across = square(50.9, 100, 0.2, 40), square(60.4, 100, 0.2, 40)
+    labels = read(saved(along, across, name="b.gpkg"))
+    assert whole(labels.on_scene(scene()), scene()).sum() == 40
+    assert [(one.source, one.name) for one in labels.report().lost] == [(1, "")]
     lost = [(one.source, one.name, one.reason) for one in source.report().lost]
     assert lost == [(2, "speck", "holds no pixel centre"), (3, "far", "outside every scene")]
     source.on_scene(scene(transform=Affine(2.0, 0, EAST - 1200, 0, -2.0, NORTH)))
