@@ -176,6 +176,7 @@ OF_COMMANDS = {
     "stats": ["dataset_report"],
     "verify": ["verify_bundle"],
     "demo": ["run_demo"],
+    "tile": ["tile_scenes"],
 }
 
 

@@ -3,7 +3,7 @@
 from lim_keras.api.bundles import bundle_info, export_litert, export_serving, load_bundle, verify_bundle
 from lim_keras.api.scenes import evaluate, evaluate_scene, predict_scene, predict_scenes
 from lim_keras.api.tiles import dataset_report, find_overlaps, load_config, read_tiles
-from lim_keras.api.tiling import convert_tiles
+from lim_keras.api.tiling import convert_tiles, tile_scenes
 from lim_keras.api.training import cross_validate, distill, fit, run_demo
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "predict_scenes",
     "read_tiles",
     "run_demo",
+    "tile_scenes",
     "verify_bundle",
 ]

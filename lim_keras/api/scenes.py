@@ -119,7 +119,7 @@ def predict_scene(
     from lim_keras.inventory.predict_scene import predict_scene as predict
     from lim_keras.report.preview import draw_preview
 
-    source, folder, shown = _raster("scene", scene), as_path("out", out), _progress(progress)
+    source, folder, shown = _raster("scene", scene), as_path("out", out), as_progress(progress)
     check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
         return predict(_model(bundle), source, folder, options, draw_preview=draw_preview, progress=shown)
@@ -182,11 +182,11 @@ def predict_scenes(
     from lim_keras.inventory.batch import predict_scenes as predict
     from lim_keras.report.preview import draw_preview
 
-    found = find_scenes(_scene_paths(scenes))
+    found = find_scenes(scene_paths(scenes))
     folder = as_path("out", out)
     check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
-        model, shown = _model(bundle), _progress(progress)
+        model, shown = _model(bundle), as_progress(progress)
         return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)
 
 
@@ -269,7 +269,7 @@ def evaluate(
             settings=settings,
             each_fold=each_fold,
             options=options,
-            progress=_progress(progress),
+            progress=as_progress(progress),
         )
         if json_path is not None:
             report.write_json(json_path)
@@ -328,7 +328,7 @@ def evaluate_scene(
         as_path("truth", truth),
         settings=_settings(400, bootstrap),
         options=options,
-        progress=_progress(progress),
+        progress=as_progress(progress),
     )
 
 
@@ -345,7 +345,8 @@ def _raster(name: str, source: RasterSource) -> RasterSource:
     )
 
 
-def _scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path]:
+def scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path]:
+    """Convert the argument `scenes` to paths; raise ConfigError if there are none."""
     if isinstance(scenes, str | PathLike) or not isinstance(scenes, Iterable):
         return [as_path("scenes", scenes)]
     paths = [as_path("scenes", one) for one in scenes]
@@ -354,7 +355,8 @@ def _scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path]:
     return paths
 
 
-def _progress(progress: ProgressCallback | None) -> ProgressCallback:
+def as_progress(progress: ProgressCallback | None) -> ProgressCallback:
+    """Return a callback, by default a bar on a terminal."""
     from lim_keras.report.progress import ProgressBar
 
     return progress or ProgressBar()

@@ -10,11 +10,15 @@ import click
 from lim_keras import api
 from lim_keras.cli.options import NEW_FILE, NEW_FOLDER, TILES, Command, Parsed, wait_option
 from lim_keras.cli.output import show
+from lim_keras.cli.tiling import tile
 
 
 @click.group()
 def data() -> None:
-    """Report on tiles and make them: counts, imbalance ratios, centre bias, overlaps, other data sets."""
+    """Report on tiles and make them: counts, imbalance ratios, centre bias, overlaps, scenes, other data sets."""
+
+
+data.add_command(tile)
 
 
 @data.command(cls=Command, short_help="Count tiles and pixels; measure imbalance and centre bias.")

@@ -123,6 +123,11 @@ def _memory(text: str) -> int:
     return parse_memory(text)
 
 
+BANDS = Parsed("B,B,...", _bands)
+SCALE = Parsed("LOW,HIGH", _scale)
+NODATA = Parsed("VALUE", _nodata)
+"""Types of the options that say how scenes are read."""
+
 READING = ("bands", "scale", "nodata", "gsd_m", "resample", "tta", "memory", "tile")
 """Parameters of `scene_options`."""
 
@@ -133,19 +138,19 @@ def scene_options(command: Function) -> Function:
         command,
         click.option(
             "--bands",
-            type=Parsed("B,B,...", _bands),
+            type=BANDS,
             help="Bands to read, in the bundle's order: numbers from 1, descriptions or colours [default: all; of "
             "Sentinel-2 products B04,B03,B02].",
         ),
         click.option(
             "--scale",
-            type=Parsed("LOW,HIGH", _scale),
+            type=SCALE,
             help="Map raw values LOW..HIGH to the full range of the model's data type [default: no scaling; of "
             "Sentinel-2 products as in their true-colour images].",
         ),
         click.option(
             "--nodata",
-            type=Parsed("VALUE", _nodata),
+            type=NODATA,
             metavar="VALUE|nan|none",
             default="file",
             help="Value that replaces the nodata value of the file; none: ignore nodata value, mask and alpha "

@@ -38,6 +38,10 @@ MOSTLY_LANDSLIDE = 0.8
 _USABLE_ID = re.compile(r"[^\s#./\\\x00-\x1f\x7f]([^\x00-\x1f\x7f/\\]*[^\s\x00-\x1f\x7f/\\])?")
 _ID_BYTES = 200
 """Longest id: file systems allow names of 255 bytes, of which endings take some."""
+ID_RULE = (
+    "Ids name files and lines of lists: they must not be empty, start with `#`, a dot or a blank, end with a blank, be "
+    f"longer than {_ID_BYTES} bytes, or hold a slash, backslash, line break or control character."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,18 +271,22 @@ def _kind(candidate: Candidate, landslide_px: int) -> Kind:
     return candidate.kind
 
 
+def is_usable_id(tile_id: str) -> bool:
+    """Return whether a text can be the id of a tile, see `ID_RULE`; text that is not UTF-8 cannot."""
+    try:
+        return _USABLE_ID.fullmatch(tile_id) is not None and len(tile_id.encode()) <= _ID_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
 def _id_problems(candidates: Sequence[Candidate]) -> list[str]:
     images: defaultdict[str, list[Path]] = defaultdict(list)
     for candidate in candidates:
         images[candidate.tile_id].append(candidate.image)
     problems = []
     for tile_id, (first, *others) in images.items():
-        if not _USABLE_ID.fullmatch(tile_id) or len(os.fsencode(tile_id)) > _ID_BYTES:
-            problems.append(
-                f"{first}: the tile id {tile_id[:_ID_BYTES]!r} cannot be used. Ids name files and lines of lists: they "
-                "must not be empty, start with `#`, a dot or a blank, end with a blank, be longer than "
-                f"{_ID_BYTES} bytes, or hold a slash, backslash, line break or control character."
-            )
+        if not is_usable_id(tile_id):
+            problems.append(f"{first}: the tile id {tile_id[:_ID_BYTES]!r} cannot be used. {ID_RULE}")
         problems += [f"{path}: a second tile of the id {tile_id!r}, beside {first}." for path in others]
     return problems
 

@@ -51,7 +51,7 @@ class InputScaling:
     def load(self, scene: RasterReader, window: Window, around: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read the pixels (height, width, bands) of a window, gaps filled, and the valid pixels of its core, bool."""
         pixels, valid = scene.filled(window.read, around, self._raw_fill())
-        return self._scaled(pixels), valid[window.inner.slices]
+        return self.scaled(pixels), valid[window.inner.slices]
 
     def _raw_fill(self) -> NDArray[np.float64]:
         fill = np.asarray(self.fill, np.float64)
@@ -60,7 +60,8 @@ class InputScaling:
         (low, high), (first, last) = self.scale, _RANGES[self.dtype]
         return low + (fill - first) / (last - first) * (high - low)
 
-    def _scaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def scaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Convert pixels of any shape."""
         if self.scale is None:
             return pixels
         (low, high), (first, last) = self.scale, _RANGES[self.dtype]

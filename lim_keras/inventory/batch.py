@@ -57,11 +57,7 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes have the same name.
     """
-    found: dict[tuple[str, str], Path] = {}
-    for scene in (scene for path in paths for scene in _scenes_at(path)):
-        # Links with different names to one file are different scenes, because results have their names.
-        found.setdefault((os.path.realpath(scene), raster_stem(scene)), scene)
-    scenes = list(found.values())
+    scenes = list_scenes(paths)
     there = [scene for scene in scenes if scene.exists() or is_remote(scene)]
     if scenes and not there:
         raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
@@ -74,6 +70,15 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
                 "Rename one, or predict them into different folders."
             )
     return scenes
+
+
+def list_scenes(paths: Sequence[Path]) -> list[Path]:
+    """List the scenes of files and folders as `find_scenes` does, without a check of missing paths and of names."""
+    found: dict[tuple[str, str], Path] = {}
+    for scene in (scene for path in paths for scene in _scenes_at(path)):
+        # Links with different names to one file are different scenes, because results have their names.
+        found.setdefault((os.path.realpath(scene), raster_stem(scene)), scene)
+    return list(found.values())
 
 
 def _scenes_at(path: Path) -> list[Path]:

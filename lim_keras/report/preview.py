@@ -29,9 +29,9 @@ LONGEST_PX = 1440
 
 _RGB = (1, 2, 3)
 _PERCENTILES = (2, 98)
-_NO_DATA, _PLAIN = "#e3e6ea", "#e8442e"
+NO_DATA, _PLAIN = "#e3e6ea", "#e8442e"
 # Layout in inches: title, picture and legend, from the top down.
-_LEAST_IN, _MARGIN_IN, _TITLE_IN, _LEGEND_IN, _LEGEND_WIDTH_IN = 6.0, 0.35, 0.85, 0.95, 7.8
+_LEAST_IN, _MARGIN_IN, _TITLE_IN, LEGEND_IN, _LEGEND_WIDTH_IN = 6.0, 0.35, 0.85, 0.95, 7.8
 _COLOURS_IN = 1.6
 _LINE_PT, _CASING_PT, _RING_PT = 1.4, 2.7, 7.5
 _ENLARGED = 4
@@ -40,7 +40,7 @@ _NORTH_TOLERANCE = 10.0  # degrees between north and the upward direction
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """Geometry of the picture of a scene; `pixel_m`: width and height of the centre pixel in metres, if known."""
 
     info: RasterInfo
@@ -91,15 +91,15 @@ def draw_preview(
         DataError: the scene cannot be read, or has no such band.
     """
     with _reader(scene, bands, gsd_m) as reader:
-        view, name = _view(reader.info, Georeference.of(reader.info)), reader.stem
-        picture, valid = _read_picture(reader, bands)
+        view, name = view_of(reader.info, Georeference.of(reader.info)), reader.stem
+        picture, valid = read_picture(reader, bands)
     marks = Marks.of(inventory, view.georeference, view.drawn_px)
-    figure, axes, strip = _lay_out(view)
+    figure, axes, strip = lay_out(view)
     # A number for alpha keeps matplotlib in single precision, which saves memory.
     whole = (0, view.info.width, view.info.height, 0)
     axes.imshow(picture, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
     coloured = _draw_landslides(axes, marks, view.info)
-    _write_headings(figure, title or name, _summary(marks, view))
+    write_headings(figure, title or name, _summary(marks, view))
     symbols = [("outline", "landslide", marks.outlines > 0), ("ring", "small landslide", marks.rings > 0)]
     symbols.append(("patch", "no data", not valid.all()))
     x = _draw_legend(strip, view, [(symbol, text) for symbol, text, shown in symbols if shown], coloured)
@@ -119,13 +119,14 @@ def _reader(scene: RasterSource, bands: Sequence[int], gsd_m: float | None) -> R
     return RasterReader(scene, bands=shown, gsd_m=gsd_m)
 
 
-def _view(info: RasterInfo, georeference: Georeference) -> _View:
+def view_of(info: RasterInfo, georeference: Georeference) -> View:
+    """Choose the size of the picture of a scene."""
     pixel_m = _pixel_sides(info, georeference)
     across, along = pixel_m or (1.0, 1.0)
     width, height = info.width * across, info.height * along
     longest_in = min(max(max(info.width, info.height) * _ENLARGED / style.DPI, _LEAST_IN), LONGEST_PX / style.DPI)
     scale = longest_in / max(width, height)
-    return _View(info, georeference, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
+    return View(info, georeference, pixel_m, max(width * scale, 0.2), max(height * scale, 0.2))
 
 
 def _pixel_sides(info: RasterInfo, georeference: Georeference) -> tuple[float, float] | None:
@@ -144,7 +145,7 @@ def _pixel_sides(info: RasterInfo, georeference: Georeference) -> tuple[float, f
     return across, along
 
 
-def _read_picture(scene: RasterReader, bands: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def read_picture(scene: RasterReader, bands: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Return the picture (height, width, 3), at most LONGEST_PX on the longer side, and its pixels with data."""
     if tuple(bands) == _RGB and scene.count < len(_RGB):
         bands = (1,)
@@ -159,7 +160,7 @@ def _read_picture(scene: RasterReader, bands: Sequence[int]) -> tuple[NDArray[np
         share = (np.where(valid[..., None], pixels, 0) - low) / np.maximum(high - low, 1e-12)
         pixels = np.asarray(np.rint(255 * np.clip(share, 0, 1)), np.uint8)
     picture = np.repeat(pixels, 3, axis=-1) if len(bands) == 1 else pixels
-    picture[~valid] = np.round(255 * np.array(to_rgb(_NO_DATA)))
+    picture[~valid] = np.round(255 * np.array(to_rgb(NO_DATA)))
     return picture, valid
 
 
@@ -186,24 +187,25 @@ def _colours(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(known, colormaps[style.PROBABILITY](np.nan_to_num(probability))[:, :3], to_rgb(_PLAIN))
 
 
-def _lay_out(view: _View) -> tuple[Figure, Axes, Axes]:
+def lay_out(view: View) -> tuple[Figure, Axes, Axes]:
     """Return a figure, the axes of the picture in pixels of the scene, and those of the legend in inches."""
     strip_in = max(view.width_in, _LEGEND_WIDTH_IN)
-    width, height = strip_in + 2 * _MARGIN_IN, view.height_in + _TITLE_IN + _LEGEND_IN
+    width, height = strip_in + 2 * _MARGIN_IN, view.height_in + _TITLE_IN + LEGEND_IN
     figure = style.new_figure(width, height)
     figure.set_layout_engine("none")  # all positions are set in inches
     left = _MARGIN_IN / width
-    axes = figure.add_axes((left, _LEGEND_IN / height, view.width_in / width, view.height_in / height))
+    axes = figure.add_axes((left, LEGEND_IN / height, view.width_in / width, view.height_in / height))
     axes.set(xticks=[], yticks=[], xlim=(0, view.info.width), ylim=(view.info.height, 0))
     for spine in axes.spines.values():
         spine.set(color=style.MUTED, linewidth=0.6)
-    strip = figure.add_axes((left, 0, strip_in / width, _LEGEND_IN / height))
-    strip.set(xlim=(0, strip_in), ylim=(0, _LEGEND_IN))
+    strip = figure.add_axes((left, 0, strip_in / width, LEGEND_IN / height))
+    strip.set(xlim=(0, strip_in), ylim=(0, LEGEND_IN))
     strip.set_axis_off()
     return figure, axes, strip
 
 
-def _write_headings(figure: Figure, title: str, summary: str) -> None:
+def write_headings(figure: Figure, title: str, summary: str) -> None:
+    """Write a title, and a line below it, over a picture."""
     width, height = figure.get_size_inches()
     longest = int((width - 2 * _MARGIN_IN) / 0.125)
     title = title if len(title) <= longest else title[: longest - 1] + "…"
@@ -213,7 +215,7 @@ def _write_headings(figure: Figure, title: str, summary: str) -> None:
     figure.text(left, 1 - 0.67 / height, summary, fontsize=style.LABEL_PT + 0.5, color=style.MUTED, va="center")
 
 
-def _summary(marks: Marks, view: _View) -> str:
+def _summary(marks: Marks, view: View) -> str:
     number = marks.number
     parts = [f"{number:,} landslide{'s' * (number != 1)}" if number else "No landslides"]
     if number:
@@ -230,12 +232,12 @@ def _total_area(marks: Marks) -> str:
     return f"{marks.area_m2 / 1e6:,.3g} km²" if marks.area_m2 >= 1e5 else f"{marks.area_m2:,.0f} m²"
 
 
-def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], coloured: bool) -> float:
+def _draw_legend(strip: Axes, view: View, symbols: Sequence[tuple[str, str]], coloured: bool) -> float:
     """Draw scale bar, north arrow, and each symbol (outline, ring or patch) with its text; return the end in inches."""
-    level = _LEGEND_IN - 0.42
-    x = _draw_scale(strip, view, level) + 0.25
+    level = LEGEND_IN - 0.42
+    x = draw_scale(strip, view, level) + 0.25
     if view.north_up:
-        _draw_north(strip, x, level)
+        draw_north(strip, x, level)
         x += 0.4
     colour = colormaps[style.PROBABILITY](0.75) if coloured else to_rgb(_PLAIN)
     for symbol, name in symbols:
@@ -243,7 +245,7 @@ def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], c
             size = _RING_PT**2
             strip.scatter([x + 0.12], [level], size, facecolors="none", edgecolors=[colour], linewidths=_LINE_PT)
         else:
-            face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (_NO_DATA, style.MUTED, 0.5)
+            face, edge, width = ("none", colour, _LINE_PT) if symbol == "outline" else (NO_DATA, style.MUTED, 0.5)
             place = (x, level - 0.075)
             strip.add_patch(Rectangle(place, 0.24, 0.15, facecolor=face, edgecolor=edge, linewidth=width))
         strip.text(x + 0.33, level, name, fontsize=style.LABEL_PT, color=style.INK, va="center")
@@ -251,7 +253,7 @@ def _draw_legend(strip: Axes, view: _View, symbols: Sequence[tuple[str, str]], c
     return x
 
 
-def _draw_scale(strip: Axes, view: _View, level: float) -> float:
+def draw_scale(strip: Axes, view: View, level: float) -> float:
     """Draw a bar of a round length in metres, or in pixels if their size is unknown; return its end in inches."""
     unit = view.pixel_m[0] if view.pixel_m else 1.0
     inch = view.info.width * unit / view.width_in
@@ -266,7 +268,8 @@ def _draw_scale(strip: Axes, view: _View, level: float) -> float:
     return 2 * half + 0.2
 
 
-def _draw_north(strip: Axes, x: float, level: float) -> None:
+def draw_north(strip: Axes, x: float, level: float) -> None:
+    """Draw a north arrow, at inches of the legend."""
     arrow = [(x - 0.08, level - 0.13), (x, level + 0.1), (x + 0.08, level - 0.13), (x, level - 0.07)]
     strip.add_patch(Polygon(arrow, facecolor=style.INK, edgecolor=style.INK, linewidth=0.5))
     text: dict[str, Any] = {"size": style.SMALL_PT, "color": style.INK, "weight": "bold"}
@@ -277,7 +280,7 @@ def _draw_colours(strip: Axes, left: float, label: str) -> None:
     """Draw the colours of probability, `left` inches from the left side of the picture."""
     across = strip.get_xlim()[1]
     left = min(left, across - _COLOURS_IN)
-    place = (left / across, (_LEGEND_IN - 0.46) / _LEGEND_IN, _COLOURS_IN / across, 0.1 / _LEGEND_IN)
+    place = (left / across, (LEGEND_IN - 0.46) / LEGEND_IN, _COLOURS_IN / across, 0.1 / LEGEND_IN)
     axes = strip.inset_axes(place)
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=style.PROBABILITY, extent=(0, 1, 0, 1), aspect="auto")
     axes.set(xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], yticks=[])

@@ -26,7 +26,7 @@ from lim_keras.report.preview import draw_preview
 
 UTM = "EPSG:32648"
 EAST, NORTH = 500_000, 3_000_000
-GREY = np.round(255 * np.array(to_rgb(preview._NO_DATA)))
+GREY = np.round(255 * np.array(to_rgb(preview.NO_DATA)))
 
 
 def scene(tmp_path, array=None, **place):
@@ -69,7 +69,7 @@ def near(picture, colour, reach=6):
 
 def in_picture(picture, info, gsd_m=None):
     """The part of the figure that shows the scene."""
-    view = preview._view(info, Georeference.of(info, gsd_m))
+    view = preview.view_of(info, Georeference.of(info, gsd_m))
     top, left = round(preview._TITLE_IN * preview.style.DPI), round(preview._MARGIN_IN * preview.style.DPI)
     height, width = round(view.height_in * preview.style.DPI), round(view.width_in * preview.style.DPI)
     return picture[top : top + height, left : left + width], width / info.width
@@ -153,7 +153,7 @@ def test_nan_and_nodata_are_grey(tmp_path):
     image[50:] = -9999
     path = scene(tmp_path, image, nodata=-9999)
     with RasterReader(path) as reader:
-        picture, valid = preview._read_picture(reader, (3, 2, 1))
+        picture, valid = preview.read_picture(reader, (3, 2, 1))
     assert (picture[:10] == GREY).all() and (picture[50:] == GREY).all()
     assert valid.sum() == 40 * 90 and valid[10:50].all()
     # the 2nd and the 98th percentile of what is left are black and white
@@ -175,26 +175,26 @@ def test_nan_and_nodata_are_grey(tmp_path):
 )
 def test_the_pixel_on_the_ground(crs, transform, pixel_m, tmp_path):
     info = read_info(scene(tmp_path, crs=crs, transform=transform))
-    view = preview._view(info, Georeference.of(info))
+    view = preview.view_of(info, Georeference.of(info))
     assert view.pixel_m == (pixel_m and pytest.approx(pixel_m, rel=5e-3))
     across, along = pixel_m or (1, 1)
     assert view.width_in / view.height_in == pytest.approx(90 * across / (60 * along), rel=1e-2), "not distorted"
     assert view.north_up == (pixel_m is not None)
-    known = preview._view(info, Georeference.of(info, 0.5))
+    known = preview.view_of(info, Georeference.of(info, 0.5))
     assert known.pixel_m == ((0.5, 0.5) if not crs else view.pixel_m)
 
 
 def test_a_site_grid_has_no_place_on_earth(tmp_path):
     info = replace(read_info(scene(tmp_path)), crs='LOCAL_CS["site grid",UNIT["metre",1]]', gsd_m=None)
-    view = preview._view(info, Georeference.of(info))
+    view = preview.view_of(info, Georeference.of(info))
     assert view.pixel_m is None and not view.north_up
-    assert preview._view(info, Georeference.of(info, 2.0)).pixel_m == (2.0, 2.0)
+    assert preview.view_of(info, Georeference.of(info, 2.0)).pixel_m == (2.0, 2.0)
 
 
 def test_an_oblong_pixel_of_a_site_grid(tmp_path):
     place = {"crs": 'LOCAL_CS["site grid",UNIT["foot",0.3048]]', "transform": Affine(2.0, 0, 0, 0, -6.0, 0)}
     info = read_info(scene(tmp_path, **place))
-    view = preview._view(info, Georeference.of(info))
+    view = preview.view_of(info, Georeference.of(info))
     assert view.pixel_m == pytest.approx((0.6096, 1.8288))  # 2 and 6 feet
     assert view.width_in / view.height_in == pytest.approx(90 * 2 / (60 * 6), rel=1e-2)
 
@@ -204,12 +204,12 @@ def test_north_is_not_upward_in_most_of_a_polar_map(longitude, north_up, tmp_pat
     # Meridians of EPSG:3031 run away from the pole, that of 0 degrees upward.
     x, y = 1e6 * math.sin(math.radians(longitude)), 1e6 * math.cos(math.radians(longitude))
     info = read_info(scene(tmp_path, crs="EPSG:3031", transform=Affine(2.0, 0, x, 0, -2.0, y)))
-    assert preview._view(info, Georeference.of(info)).north_up == north_up
+    assert preview.view_of(info, Georeference.of(info)).north_up == north_up
 
 
 def test_a_turned_scene_has_no_north_arrow(tmp_path):
     info = read_info(scene(tmp_path, transform=Affine(2.0, 0.3, EAST, 0.3, -2.0, NORTH)))
-    assert not preview._view(info, Georeference.of(info)).north_up
+    assert not preview.view_of(info, Georeference.of(info)).north_up
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_a_turned_scene_has_no_north_arrow(tmp_path):
 )
 def test_the_scale_bar_has_a_round_length(width, gsd_m, label, tmp_path):
     info = read_info(scene(tmp_path, np.zeros((10, width), np.uint8), crs="", transform=None))
-    view = preview._view(info, Georeference.of(info, gsd_m))
-    _, _, strip = preview._lay_out(view)
-    end = preview._draw_scale(strip, view, 0.5)
+    view = preview.view_of(info, Georeference.of(info, gsd_m))
+    _, _, strip = preview.lay_out(view)
+    end = preview.draw_scale(strip, view, 0.5)
     assert [text.get_text() for text in strip.texts] == ["0", label]
     length = float(label.split()[0]) * (1000 if "km" in label else 1)
     drawn_in = sum(patch.get_width() for patch in strip.patches)
@@ -241,7 +241,7 @@ def test_the_scale_bar_has_a_round_length(width, gsd_m, label, tmp_path):
 )
 def test_the_summary(columns, size, expected, tmp_path):
     info = read_info(scene(tmp_path))
-    view = preview._view(info, Georeference.of(info))
+    view = preview.view_of(info, Georeference.of(info))
     assert (
         preview._summary(
             Marks.of(landslides(square(10, 20, 30, size), **columns), view.georeference, view.drawn_px), view
@@ -257,12 +257,12 @@ def test_the_summary(columns, size, expected, tmp_path):
 def test_the_summary_without_a_place(tmp_path):
     info = read_info(scene(tmp_path, crs="", transform=None))
     two = landslides(box(0, -5, 4, 0), box(10, -30, 20, -20), crs=None, area_m2=[None, None])
-    view = preview._view(info, Georeference.of(info))
+    view = preview.view_of(info, Georeference.of(info))
     assert (
         preview._summary(Marks.of(two, view.georeference, view.drawn_px), view)
         == "2 landslides  ·  120 px in total  ·  90 x 60 px"
     )
-    view = preview._view(info, Georeference.of(info, 0.5))
+    view = preview.view_of(info, Georeference.of(info, 0.5))
     assert (
         preview._summary(Marks.of(two, view.georeference, view.drawn_px), view)
         == "2 landslides  ·  30 m² in total  ·  90 x 60 px of 0.5 m"

@@ -1,0 +1,49 @@
+"""Find background on which a model is confidently wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lim_keras.bundle.protocol import SceneModel
+from lim_keras.data.tiles import IGNORED
+from lim_keras.errors import DataError
+from lim_keras.inference.domain import gsd_ratio
+from lim_keras.raster.images import fill_invalid
+from lim_keras.raster.windows import Box
+from lim_keras.tiling.background_tiles import Score
+from lim_keras.tiling.scenes import TilingScene
+
+
+def false_alarms(model: SceneModel, scenes: Sequence[TilingScene]) -> Score:
+    """Make a function that measures the false alarms of a model on background.
+
+    The score of a box is the sum of the probabilities that reach the model's threshold, divided by the number of
+    labelled pixels.
+
+    Raises:
+        DataError: bands or data type of the tiles are not those of the model.
+
+    Warns:
+        DomainWarning: the ground sample distances of tiles and training differ.
+    """
+    info = model.info
+    for scene in scenes:
+        dtype = scene.info.dtype if scene.scale is None else "uint8"
+        if (scene.info.bands, dtype) != (info.bands, info.dtype):
+            raise DataError(
+                f"{scene.source.name}: expected tiles of {info.bands} bands of {info.dtype}, as the bundle {info.name} "
+                f"takes them. Received: {scene.info.bands} of {dtype}. Choose bands with `bands`, values with `scale`, "
+                "or give another bundle as `hard_negatives`."
+            )
+        gsd_ratio(scene.source.path, scene.info.gsd_m, info)
+
+    def score(position: int, box: Box) -> float:
+        pixels, valid = scenes[position].image(box)
+        labelled = scenes[position].mask(box, valid) != IGNORED
+        probability = model.predict_all(fill_invalid(pixels, valid)[np.newaxis]).probability[0]
+        wrong = labelled & (probability >= info.threshold)
+        return round(float(probability[wrong].sum()) / max(int(labelled.sum()), 1), 6)
+
+    return score

@@ -1,0 +1,240 @@
+"""Plan of the tiles of all scenes: where they lie, and which of them belong together."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from lim_keras.data.tiles import Kind
+from lim_keras.errors import DataError
+from lim_keras.progress import ProgressCallback
+from lim_keras.raster.georeference import Georeference, border
+from lim_keras.raster.windows import Box
+from lim_keras.tiling.background_tiles import Score, choose_background_tiles, place_background_tiles
+from lim_keras.tiling.ground import Ground
+from lim_keras.tiling.landslide_tiles import LandslideTiles, place_landslide_tiles
+from lim_keras.tiling.options import TilingOptions
+from lim_keras.tiling.report import SceneReport
+from lim_keras.tiling.scenes import TilingScene
+
+_DEGREES = "OGC:CRS84"
+
+
+@dataclass(frozen=True)
+class PlannedTile:
+    """A tile to cut.
+
+    Attributes:
+        tile_id: unique name.
+        scene: position of its scene.
+        box: pixels of the grid of the tiles.
+        kind: landslide or non-landslide.
+        group: name of the group of tiles of common ground or landslides; "" for none.
+        score: how wrong a model is on a background tile; 0: not at all, or not known.
+    """
+
+    tile_id: str
+    scene: int
+    box: Box
+    kind: Kind
+    group: str = ""
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tiles of all scenes, in the order of scenes and from the top down, and a report for each scene."""
+
+    tiles: tuple[PlannedTile, ...]
+    scenes: tuple[SceneReport, ...]
+
+
+def plan_tiles(
+    scenes: Sequence[TilingScene],
+    options: TilingOptions,
+    *,
+    score: Score | None = None,
+    progress: ProgressCallback | None = None,
+) -> Plan:
+    """Plan the tiles of scenes; equal inputs and seeds give equal plans.
+
+    Args:
+        score: ranks background tiles for hard negatives; None: they are drawn at random.
+        progress: receives the number of counted pixels.
+    """
+    with progress.begin("counting pixels", _pixels(scenes), unit="px") if progress else nullcontext():
+        grounds = [Ground.measure(scene, options.size, progress) for scene in scenes]
+    landslides = [
+        place_landslide_tiles(ground, options, np.random.default_rng([options.seed, zlib.crc32(scene.name.encode())]))
+        for ground, scene in zip(grounds, scenes, strict=True)
+    ]
+    background = _background(grounds, landslides, options, score)
+    tiles = [
+        PlannedTile(scene.tile_id(box, options.prefix), k, box, kind, score=value)
+        for k, scene in enumerate(scenes)
+        for box, kind, value in _ordered(landslides[k], background[k])
+    ]
+    reports = [
+        _report(ground, placed, chosen, scored=score is not None)
+        for ground, placed, chosen in zip(grounds, landslides, background, strict=True)
+    ]
+    return Plan(tuple(_grouped(tiles, scenes)), tuple(reports))
+
+
+def _pixels(scenes: Sequence[TilingScene]) -> int:
+    return sum(scene.info.height * scene.info.width for scene in scenes)
+
+
+def _background(
+    grounds: Sequence[Ground], landslides: Sequence[LandslideTiles], options: TilingOptions, score: Score | None
+) -> list[list[tuple[Box, float]]]:
+    number = sum(len(placed.boxes) for placed in landslides)
+    if options.background == 0 or (options.background != "all" and not number):
+        return [[] for _ in grounds]
+    candidates = [
+        place_background_tiles(ground, placed.boxes, options)
+        for ground, placed in zip(grounds, landslides, strict=True)
+    ]
+    if options.background == "all":
+        return [[(box, 0.0) for box in boxes] for boxes in candidates]
+    rng = np.random.default_rng([options.seed, len(grounds)])
+    return choose_background_tiles(candidates, grounds, round(options.background * number), rng, score)
+
+
+def _ordered(placed: LandslideTiles, background: Sequence[tuple[Box, float]]) -> list[tuple[Box, Kind, float]]:
+    tiles: list[tuple[Box, Kind, float]] = [(box, "landslide", 0.0) for box in placed.boxes]
+    tiles += [(box, "non-landslide", score) for box, score in background]
+    return sorted(tiles, key=lambda tile: (tile[0].top, tile[0].left))
+
+
+def _report(
+    ground: Ground, placed: LandslideTiles, background: Sequence[tuple[Box, float]], *, scored: bool
+) -> SceneReport:
+    scene, info = ground.scene, ground.scene.info
+    ids = [str(one) for one in scene.labels.landslides["source"]] if len(scene.outlines) else []
+    lost: dict[str, list[str]] = {}
+    for number, reason in placed.lost.items():
+        lost.setdefault(reason, []).append(ids[number])
+    return SceneReport(
+        name=scene.name,
+        path=scene.source.name,
+        width=info.width,
+        height=info.height,
+        gsd_m=info.gsd_m,
+        crs=info.crs,
+        labelled_px=ground.whole.labelled,
+        landslide_tiles=len(placed.boxes),
+        background_tiles=len(background),
+        landslides=len(scene.outlines),
+        covered=len(placed.covered),
+        lost=lost,
+        hard=sum(score > 0 for _, score in background) if scored else None,
+    )
+
+
+def _grouped(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> list[PlannedTile]:
+    """Set `group` so that tiles that share ground or a landslide, directly or in a chain, share one group.
+
+    A group is named after its first tile.
+    """
+    links = [*_shared_ground(tiles, scenes), *_shared_landslides(tiles, scenes)]
+    ends = np.array(links, np.int64).reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(tiles), len(tiles)))
+    labels = connected_components(graph, directed=False)[1] if len(tiles) else np.zeros(0, np.int64)
+    sizes = np.bincount(labels, minlength=1)
+    first: dict[int, str] = {}
+    grouped = []
+    for tile, label in zip(tiles, labels.tolist(), strict=True):
+        name = first.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
+        grouped.append(PlannedTile(tile.tile_id, tile.scene, tile.box, tile.kind, name, tile.score))
+    return grouped
+
+
+def _shared_ground(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> list[tuple[int, int]]:
+    """Return pairs of tiles whose areas overlap: in one scene by their pixels, across scenes by their outlines."""
+    links: list[tuple[int, int]] = []
+    for k in range(len(scenes)):
+        own = [position for position, tile in enumerate(tiles) if tile.scene == k]
+        boxes = [tiles[position].box for position in own]
+        links += [(own[i], own[j]) for i, j in _crossing([_polygon(box) for box in boxes])]
+    located = [k for k, scene in enumerate(scenes) if Georeference.of(scene.info).to_degrees is not None]
+    local = {k: ("", scene.info.crs) for k, scene in enumerate(scenes) if k not in located and scene.info.transform}
+    for members in [located, *([k for k in local if local[k] == key] for key in set(local.values()))]:
+        if len(members) > 1:
+            own = [position for position, tile in enumerate(tiles) if tile.scene in members]
+            areas = _areas([tiles[position] for position in own], scenes, in_degrees=members is located)
+            links += [(own[i], own[j]) for i, j in _crossing(areas) if tiles[own[i]].scene != tiles[own[j]].scene]
+    return links
+
+
+def _areas(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene], *, in_degrees: bool) -> list[Any]:
+    """Return the outlines of tiles in the common CRS of their scenes, else in longitude and latitude."""
+    systems = {scenes[tile.scene].info.crs for tile in tiles}
+    areas = []
+    for tile in tiles:
+        ground, points = Georeference.of(scenes[tile.scene].info), border(tile.box, points=4)
+        areas.append(
+            shapely.Polygon(ground.degrees(points) if in_degrees and len(systems) > 1 else ground.place(points))
+        )
+    return areas
+
+
+def _polygon(box: Box) -> Any:
+    return shapely.box(box.left, box.top, box.right, box.bottom)
+
+
+def _crossing(areas: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return the pairs of areas that share more than an edge."""
+    if len(areas) < 2:
+        return []
+    first, second = shapely.STRtree(areas).query(areas, predicate="intersects")
+    pairs = [(i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True) if i < j]
+    least = {pair: 1e-6 * min(areas[pair[0]].area, areas[pair[1]].area) for pair in pairs}
+    return [pair for pair in pairs if areas[pair[0]].intersection(areas[pair[1]]).area > least[pair]]
+
+
+def _shared_landslides(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> list[tuple[int, int]]:
+    """Return pairs of tiles of one landslide: of one outline in a scene, or of one polygon across scenes."""
+    links: list[tuple[int, int]] = []
+    across: dict[str, int] = {}
+    for k, scene in enumerate(scenes):
+        own = [position for position, tile in enumerate(tiles) if tile.scene == k and tile.kind == "landslide"]
+        if not own or not len(scene.outlines):
+            continue
+        areas = [_polygon(tiles[position].box) for position in own]
+        hit, landslide = shapely.STRtree(scene.outlines).query(areas, predicate="intersects")
+        first: dict[int, int] = {}
+        for tile, outline in zip(hit.tolist(), landslide.tolist(), strict=True):
+            links.append((first.setdefault(outline, own[tile]), own[tile]))
+        sources = [str(one) for one in scene.labels.landslides["source"]]
+        parts = Counter(sources)  # a polygon of several parts is one feature of many landslides
+        for outline, position in first.items():
+            if parts[sources[outline]] == 1:
+                links.append((across.setdefault(sources[outline], position), position))
+    return links
+
+
+def check_plan(plan: Plan, options: TilingOptions) -> None:
+    """Raise DataError if there is nothing to cut."""
+    if plan.tiles:
+        return
+    landslides = sum(scene.landslides for scene in plan.scenes)
+    reasons = sorted({reason for scene in plan.scenes for reason in scene.lost})
+    listed = ", ".join(scene.path for scene in plan.scenes[:3]) + (", ..." if len(plan.scenes) > 3 else "")
+    if landslides:
+        why = f"none of their {landslides} landslides fits into a tile ({'; '.join(reasons)})"
+        cure = "Lower `min_valid`, or check the ground without data (`nodata`, `aoi`)"
+    else:
+        why, cure = "no landslide lies on them", "Check CRS and place of the labels, or give `background` all"
+    if options.background == "all":
+        cure = "Lower `min_valid`, or check the ground without data (`nodata`, `aoi`)"
+    raise DataError(f"{listed}: no tile can be cut: {why}. {cure}.")

@@ -1,0 +1,110 @@
+"""Report of a tiling: tiles of each kind, landslides covered and lost, for each scene."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class SceneReport:
+    """Tiles and landslides of one scene.
+
+    Attributes:
+        name: unique name, which its tiles begin with.
+        path: the scene.
+        width, height: size on the grid of the tiles, pixels.
+        gsd_m: ground sample distance of the tiles, metres; None if unknown.
+        crs: coordinate reference system of the tiles; "" if there is none.
+        labelled_px: pixels with data and a label.
+        landslide_tiles, background_tiles: numbers of tiles.
+        landslides: landslides that touch the scene.
+        covered: landslides that lie in the landslide tiles.
+        lost: landslides in no tile: their names by reason.
+        hard: background tiles on which the given model is wrong; None without a model.
+    """
+
+    name: str
+    path: str
+    width: int
+    height: int
+    gsd_m: float | None
+    crs: str
+    labelled_px: int
+    landslide_tiles: int
+    background_tiles: int
+    landslides: int
+    covered: int
+    lost: Mapping[str, Sequence[str]]
+    hard: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in JSON values."""
+        return {**vars(self), "lost": {reason: list(ids) for reason, ids in self.lost.items()}}
+
+
+@dataclass(frozen=True)
+class TilingReport:
+    """Report of a tiling.
+
+    Attributes:
+        scenes: one report for each scene.
+        labels: counts of the polygons that were read, in JSON values.
+        settings: options and inputs, in JSON values.
+        groups: number of groups of tiles that show common ground or a common landslide.
+        largest_group: tiles of the largest group.
+    """
+
+    scenes: tuple[SceneReport, ...]
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    groups: int = 0
+    largest_group: int = 0
+
+    @property
+    def landslide_tiles(self) -> int:
+        """Landslide tiles of all scenes."""
+        return sum(scene.landslide_tiles for scene in self.scenes)
+
+    @property
+    def background_tiles(self) -> int:
+        """Background tiles of all scenes."""
+        return sum(scene.background_tiles for scene in self.scenes)
+
+    @property
+    def landslides(self) -> int:
+        """Landslides of all scenes; one that lies on two scenes counts twice."""
+        return sum(scene.landslides for scene in self.scenes)
+
+    @property
+    def covered(self) -> int:
+        """Landslides in tiles, of all scenes."""
+        return sum(scene.covered for scene in self.scenes)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Number of lost landslides by reason, over all scenes."""
+        counts: Counter[str] = Counter()
+        for scene in self.scenes:
+            counts.update({reason: len(ids) for reason, ids in scene.lost.items()})
+        return dict(counts)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make a report from `to_dict`."""
+        scenes = tuple(SceneReport(**scene) for scene in values["scenes"])
+        return cls(scenes, **{name: values[name] for name in ("labels", "settings", "groups", "largest_group")})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole report in JSON values."""
+        return {
+            "landslide_tiles": self.landslide_tiles,
+            "background_tiles": self.background_tiles,
+            "groups": self.groups,
+            "largest_group": self.largest_group,
+            "labels": dict(self.labels),
+            "scenes": [scene.to_dict() for scene in self.scenes],
+            "settings": dict(self.settings),
+        }
