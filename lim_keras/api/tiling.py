@@ -14,10 +14,11 @@ from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, locked_folder
 
 if TYPE_CHECKING:
-    from lim_keras.api.scenes import Bands, Model, Nodata
+    from lim_keras.bundle.protocol import SceneModel
     from lim_keras.data.convert.record import Conversion
     from lim_keras.data.convert.sample import Format, Value
     from lim_keras.progress import ProgressCallback
+    from lim_keras.raster.validity import Nodata
     from lim_keras.tiling.options import Background, TilingOptions
     from lim_keras.tiling.tile_scenes import TilingResult
 
@@ -32,7 +33,7 @@ def tile_scenes(
     overlap: int = 0,
     gsd_m: float | None = None,
     background: Background = 2.0,
-    hard_negatives: Model | None = None,
+    hard_negatives: SceneModel | StrPath | None = None,
     min_valid: float = 0.5,
     seed: int = 2022,
     prefix: str = "",
@@ -41,7 +42,7 @@ def tile_scenes(
     ignore_where: str | None = None,
     aoi: StrPath | None = None,
     touched: bool = False,
-    bands: Bands | None = None,
+    bands: Sequence[int | str] | None = None,
     scale: tuple[float, float] | None = None,
     nodata: Nodata = "file",
     jobs: int | None = None,
@@ -129,7 +130,7 @@ def tile_scenes(
     return result
 
 
-def _model(model: Model) -> Any:
+def _model(model: SceneModel | StrPath) -> Any:
     return model if hasattr(model, "predict_all") else load_bundle(model)
 
 
