@@ -56,14 +56,16 @@ def atomic_file(path: Path, check: Callable[[Path], object] | None = None) -> It
                 left.unlink()
 
 
-def delete_drafts(folder: Path) -> None:
+def delete_drafts(folder: Path, stem: str | None = None) -> None:
     """Delete the drafts that killed calls of `atomic_file` left in a folder; those of running processes stay.
 
-    Call it while you hold the folder's lock. A file that cannot be deleted stays.
+    Call it while you hold the lock of the folder, or of the file whose `stem` you give, the name without its ending.
+    A file that cannot be deleted stays.
     """
+    start = "." if stem is None else f".{stem[-32:]}."
     with suppress(OSError):
         for path in list(folder.iterdir()):
-            draft = _DRAFT.fullmatch(path.name)
+            draft = _DRAFT.fullmatch(path.name) if path.name.startswith(start) else None
             if draft and path.is_file() and not path.is_symlink() and not _is_running(int(draft[1]), int(draft[2])):
                 with suppress(OSError):
                     path.unlink()
@@ -240,7 +242,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             if path.exists() and not path.is_dir():
                 raise BundleError(f"{path}: expected a folder, or nothing yet. Received: a file. Give another folder.")
-            recover_folder(path)
+            recover(path)
             draft = stack.enter_context(draft_folder(path))
         except OSError as error:
             raise BundleError(f"{path}: cannot be made ({error}). Give another folder.") from error
@@ -275,11 +277,12 @@ def left_drafts(path: Path, ending: str = "partial") -> list[Path]:
     ]
 
 
-def recover_folder(path: Path) -> None:
-    """Put back the folder that a killed call of `atomic_folder` moved aside, and delete its drafts.
+def recover(path: Path) -> None:
+    """Put back the folder that a killed call of `atomic_folder` moved aside; delete drafts of this file or folder.
 
-    Call it while you hold the folder's lock.
+    Call it while you hold the lock of `path`.
     """
+    delete_drafts(path.parent, path.stem)
     with suppress(OSError):
         for previous in left_drafts(path, "previous"):
             if path.exists():

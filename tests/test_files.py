@@ -172,3 +172,11 @@ def test_the_lock_of_a_bundle_recovers_what_killed_exports_left_beside_it(tmp_pa
     with locked(tmp_path / "bundle", "export", wait=False):
         assert set(_names(tmp_path)) == {*kept, ".bundle.lim-keras.lock"}
         assert (tmp_path / "bundle" / "file").read_text() == f".bundle.{ended}.6.previous"
+
+
+def test_the_lock_of_a_report_deletes_its_drafts_only(tmp_path: Path, ended: int) -> None:
+    kept = [f".other.{ended}.5.partial.json", ".report.json.partial", f".report.{os.getppid()}.5.partial.json"]
+    for name in (*kept, f".report.{ended}.5.partial.json"):
+        (tmp_path / name).write_text("half")
+    with locked(tmp_path / "report.json", "json_file", wait=False):
+        assert set(_names(tmp_path)) == {*kept, ".report.json.lim-keras.lock"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.files import check_writable, delete_drafts, make_folder, prepare_file, recover_folder
+from lim_keras.files import check_writable, delete_drafts, make_folder, prepare_file, recover
 from lim_keras.lock import folder_lock
 from lim_keras.seals import check_sealed_file
 
@@ -34,7 +34,7 @@ def locked(path: Path, argument: str, *, wait: bool = False) -> Iterator[None]:
             lock.enter_context(folder_lock(path.parent, entry=path.name, wait=wait, argument=argument))
         elif path.is_dir() and _is_writable(path):
             lock.enter_context(folder_lock(path, wait=wait, argument=argument))
-        recover_folder(path)
+        recover(path)
         yield
 
 
