@@ -54,7 +54,7 @@ def read_truth(path: Path, like: RasterInfo) -> GeoDataFrame:
     polygons = _read_polygons(source, like)
     cleaned = clean_polygons(polygons, str(path))
     inside = _without_duplicates(cut_polygons(cleaned, outline(like)), path)
-    _check_share(inside, like, path)
+    warn_of_study_area(inside, like, path)
     reason = f"none of its {len(cleaned)} polygons lies on the scene {like.path}. Is it the right file?"
     return _on_scene(GeoDataFrame(geometry=inside), f"{path}: {reason if len(cleaned) else 'holds no polygon.'}")
 
@@ -84,7 +84,7 @@ def _on_scene(found: GeoDataFrame, reason: str) -> GeoDataFrame:
     return found
 
 
-def _check_share(landslides: geopandas.GeoSeries, like: RasterInfo, path: Path) -> None:
+def warn_of_study_area(landslides: geopandas.GeoSeries, like: RasterInfo, path: Path) -> None:
     """Warn if polygons cover most of a scene."""
     scene, shapes = outline(like).area, landslides.to_numpy()
     if shapely.area(shapes).sum() <= MOSTLY_LANDSLIDE * scene:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,18 +50,14 @@ class LabelsOnGrid:
 
     def __init__(self, name: str, grid: RasterInfo, *, placed: bool) -> None:
         self.name, self.grid, self.placed = name, grid, placed
-        self._stack = ExitStack()
-        self._reader: RasterReader | None = None
+        self._opened: tuple[int, ExitStack, RasterReader] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "grid": self.grid, "placed": self.placed}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        return {"name": self.name, "grid": self.grid, "placed": self.placed, "_opened": None}
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """Read the labels (height, width) of a box of the grid."""
-        reader = self._opened()
+        reader = self._reader()
         values = reader.pixels(box)[..., 0]
         absent = unlabelled(values, reader.info.nodata)
         if self.placed:
@@ -69,17 +66,23 @@ class LabelsOnGrid:
 
     def landslides(self) -> list[Any]:
         """Return the outlines of connected landslide pixels in the CRS of the grid; without `placed`, in pixels."""
-        return [outline for outline, value in polygonize(self._opened()) if value == 1]
+        with ExitStack() as stack:
+            return [outline for outline, value in polygonize(self._open(stack)) if value == 1]
 
-    def _opened(self) -> RasterReader:
-        if self._reader is None:
-            file = self._stack.enter_context(RasterReader(self.name, bands=(1,), nodata="none"))
-            self._reader = file
-            if self.placed:
-                with explained(self.name):
-                    warped = self._stack.enter_context(_warped(file.dataset, self.grid))
-                self._reader = RasterReader(warped, bands=(1,), nodata="none", measured=False)
-        return self._reader
+    def _reader(self) -> RasterReader:
+        """Return a reader that stays open; a forked process opens its own, because it would share the file position."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            stack = ExitStack()
+            self._opened = os.getpid(), stack, self._open(stack)
+        return self._opened[2]
+
+    def _open(self, stack: ExitStack) -> RasterReader:
+        file = stack.enter_context(RasterReader(self.name, bands=(1,), nodata="none"))
+        if not self.placed:
+            return file
+        with explained(self.name):
+            warped = stack.enter_context(_warped(file.dataset, self.grid))
+        return RasterReader(warped, bands=(1,), nodata="none", measured=False)
 
 
 def _warped(dataset: Any, grid: RasterInfo) -> WarpedVRT:

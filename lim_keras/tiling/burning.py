@@ -59,7 +59,7 @@ class BurntPolygons:
 
 def holds_pixel(polygons: Geometries) -> NDArray[np.bool_]:
     """Return which polygons (n,) in pixels contain the centre of a pixel; all large ones count."""
-    holds = shapely.area(polygons) >= _SURE_AREA
+    holds: NDArray[np.bool_] = shapely.area(polygons) >= _SURE_AREA
     bounds = shapely.bounds(polygons).reshape(-1, 4)
     first = np.floor(bounds[:, :2])
     sizes = np.ceil(bounds[:, 2:]) - first

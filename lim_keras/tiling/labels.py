@@ -11,6 +11,7 @@ from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
+from lim_keras.evaluation.truth import warn_of_study_area
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.labels import LabelsOnGrid
 from lim_keras.raster.reader import NO_LABEL
@@ -144,6 +145,7 @@ class LabelSource:
             self._tally.labelled_scenes += labels is not None
             return SceneLabels(found, labels, None, area)
         found = self._landslides(self.labels.certain.on_scene(scene), mapped)
+        warn_of_study_area(found.geometry, scene, self.options.path)
         touched, pixels = self.options.touched, in_pixels(found.geometry.to_numpy(), scene)
         burnt = np.ones(len(found), np.bool_) if touched else holds_pixel(pixels)
         self._tally.burnt.update(found["source"].to_numpy()[burnt].tolist())

@@ -402,6 +402,12 @@ def test_labels_that_lie_nowhere(saved: Callable[..., Path]) -> None:
         source.check_placement()
 
 
+def test_an_outline_of_the_study_area_is_warned_of(saved: Callable[..., Path]) -> None:
+    source = read(saved(square(10, 10, 20), square(-5, -5, 290, 220)))  # 285 of 300 columns
+    with pytest.warns(LimKerasWarning, match=r"a.gpkg: its polygons cover 95% of the scene scene.tif.*study area"):
+        source.on_scene(scene())
+
+
 def test_areas_that_cannot_be_used(saved: Callable[..., Path], tmp_path: Path) -> None:
     path = saved(square(10, 10, 20))
     with pytest.raises(DataError, match=r"points.gpkg: holds no polygon"):
