@@ -105,7 +105,7 @@ class Positions:
     @cached_property
     def centres(self) -> Floats:
         """(n, 2) centre of each outline, metres in the coordinate system of its region."""
-        return shapely.get_coordinates(shapely.centroid(self.outlines)).reshape(-1, 2)
+        return np.asarray(shapely.get_coordinates(shapely.centroid(self.outlines)), np.float64).reshape(-1, 2)
 
     @property
     def number_of_regions(self) -> int:
@@ -224,10 +224,12 @@ def _regions(parts: Sequence[_Outline]) -> Iterator[tuple[Numbers, Place]]:
         if system != _DEGREES:
             yield members, np.asarray
             continue
-        centres = np.array([_middle(parts[k].ring) for k in members])
+        centres = np.array([_middle(parts[k].ring) for k in members.tolist()])
         cells, cell_of = np.unique(np.round(centres / _CELL).astype(np.int64), axis=0, return_inverse=True)
         chord = 2 * _EARTH_M * np.sin(_APART_M / (2 * _EARTH_M))
-        labels = DBSCAN(eps=chord, min_samples=1).fit_predict(_geocentric(cells * _CELL))[cell_of.ravel()]
+        labels = DBSCAN(eps=chord, min_samples=1).fit_predict(_geocentric(np.asarray(cells * _CELL, np.float64)))[
+            cell_of.ravel()
+        ]
         for label in dict.fromkeys(labels.tolist()):
             yield members[labels == label], _projection(centres[labels == label])
 
@@ -237,13 +239,17 @@ def _projection(centres: Floats) -> Place:
     longitude, latitude = np.round(_middle(centres), 4).tolist()
     system = f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m"
     project = pyproj.Transformer.from_crs("OGC:CRS84", system, always_xy=True)
-    return lambda points: np.stack(project.transform(points[:, 0], points[:, 1]), axis=-1)
+
+    def place(points: Floats) -> Floats:
+        return np.asarray(np.stack(project.transform(points[:, 0], points[:, 1]), axis=-1), np.float64)
+
+    return place
 
 
 def _in_space(outline: _Outline, region: int) -> Floats:
     """Return the position (3,) of a tile; those of a local CRS are far from all others."""
     if outline.system == _DEGREES:
-        return _geocentric(_middle(outline.ring)[np.newaxis])[0]
+        return np.asarray(_geocentric(_middle(outline.ring)[np.newaxis])[0])
     return np.append(outline.ring.mean(axis=0), _FAR_M * (1 + region))
 
 

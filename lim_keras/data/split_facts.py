@@ -71,7 +71,7 @@ class SplitFacts:
         lost = [len(facts.left_out) for facts in self.folds.values()]
         units = f"{self.number_of_units} {self.units}" if self.units else "the validation tiles of the list"
         apart = "unknown" if self.shortest_m is None else f"{self.shortest_m:,.0f} m"
-        near = f" or nearer than {self.buffer_m:,g} m" if self.buffer_m else ""
+        near = f" or are nearer than {self.buffer_m:,g} m" if self.buffer_m else ""
         return (
             f"spatial folds of {units}; shortest distance between folds {apart}; training tiles left out because they "
             f"overlap held-out tiles{near}: {', '.join(map(str, lost))}"

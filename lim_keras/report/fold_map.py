@@ -110,11 +110,13 @@ def _scale_bar(axes: Axes, corner: Any, side: float) -> None:
 def _names(tiles: TileSet, folds: Mapping[str, int]) -> dict[str, str]:
     """Name the side of each tile: its fold, or, for a run of one model, training or validation."""
     single = any(name not in folds for name in tiles.ids)
-    held_out = (lambda fold: _VALIDATION) if single else (lambda fold: f"fold {fold}")
-    return {
-        name: _TRAINING if (fold := folds.get(name)) is None else _TEST if fold < 0 else held_out(fold)
-        for name in tiles.ids
-    }
+
+    def side(fold: int | None) -> str:
+        if fold is None:
+            return _TRAINING
+        return _TEST if fold < 0 else _VALIDATION if single else f"fold {fold}"
+
+    return {name: side(folds.get(name)) for name in tiles.ids}
 
 
 def _colour(name: str) -> str:

@@ -29,14 +29,14 @@ from lim_keras.seals import check_sealed
 from lim_keras.training.record import RECORD, RunRecord, Sources
 from lim_keras.training.split import (
     FOLD_MAP,
-    HELD_OUT,
     SPLIT,
-    TEST,
     SplitTiles,
     set_test_apart,
     split_into_folds,
     split_validation,
 )
+from lim_keras.training.split import HELD_OUT as HELD_OUT
+from lim_keras.training.split import TEST as TEST
 
 CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
 
