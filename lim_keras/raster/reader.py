@@ -359,7 +359,7 @@ def _opened(
         return source, _name(source), None
     name = gdal_name(source)
     if not is_remote(name) and (product := find_product(name)) is not None:
-        return stack.enter_context(open_bands(product, product.chosen(bands))), name, product
+        return stack.enter_context(open_bands(product, product.chosen(bands))), product.name, product
     dataset = stack.enter_context(open_dataset(name))
     return dataset, _name(dataset), None
 

@@ -23,6 +23,7 @@ _COLOURS = dict(zip(("red", "green", "blue"), RED_GREEN_BLUE, strict=True))
 _TRUE_COLOUR = {"L2A": 2000.0, "L1C": 3558.0}  # reflectance x 10000 of the brightest value of ESA's true-colour image
 _METADATA = re.compile(r"(?:MTD_MSI(L1C|L2A)|S2\w_\w{4}_MTD_SAF(L1C|L2A)_.*)\.xml", re.IGNORECASE)
 _IMAGE = re.compile(r"(?:.*/)?GRANULE/([^/]+)/IMG_DATA/(?:R\d\dm/)?[^/]*_(B\d\d|B8A)(?:_(\d\d)m)?\.jp2", re.IGNORECASE)
+_IMAGE_FOLDERS = ("GRANULE/*/IMG_DATA", "GRANULE/*/IMG_DATA/R*m")
 _OFFSETS = ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
 _SCALES = {
     "L1C": ("QUANTIFICATION_VALUE",),
@@ -36,7 +37,9 @@ class _Place(Protocol):
     """Files of a product, by name relative to its folder."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """Names of the images, and of other files."""
+        ...
 
     def read(self, name: str) -> bytes: ...
 
@@ -53,12 +56,8 @@ class _Folder:
 
     @cached_property
     def names(self) -> Sequence[str]:
-        found = []
-        for folder, _, files in os.walk(self.root, followlinks=True):
-            place = Path(folder).relative_to(self.root)
-            if place.parts[:1] in ((), ("GRANULE",)):
-                found += [(place / name).as_posix() for name in files]
-        return sorted(found)
+        images = (image for folder in _IMAGE_FOLDERS for image in self.root.glob(f"{folder}/*.jp2"))
+        return sorted(image.relative_to(self.root).as_posix() for image in images)
 
     def read(self, name: str) -> bytes:
         return self.path(name).read_bytes()
@@ -92,7 +91,7 @@ class Product:
     """A Sentinel-2 product of level 1C or 2A.
 
     Attributes:
-        name: path, as it was given.
+        name: path, as it was given; that of the folder, if its metadata file was given.
         level: "L1C" or "L2A".
         baseline: processing baseline, such as "05.10"; "" if the metadata does not give it.
         scale: digital numbers of reflectance 1.
@@ -223,6 +222,9 @@ def find_product(name: str) -> Product | None:
     path, granule = Path(name), None
     if path.name == "MTD_TL.xml":
         path = path.parent
+    if path.name in ("", "..") or path.parent == Path():  # "." and MTD_MSIL2A.xml have no name of a product
+        path = path.absolute()
+    is_part = bool(_METADATA.fullmatch(path.name)) or path.name == "manifest.safe"
     if path.is_dir() and path.absolute().parent.name == "GRANULE":
         granule, path = path.absolute().name, path.absolute().parents[1]
     found = _in_folder(path) if path.is_dir() else _in_file(path)
@@ -231,6 +233,8 @@ def find_product(name: str) -> Product | None:
     if found is None:
         raise DataError(f"{name}: expected the metadata of its product (MTD_MSIL2A.xml or MTD_MSIL1C.xml) in {path}.")
     place, metadata = found
+    if is_part or Path(name).name in ("", "MTD_TL.xml"):
+        name = str(path.parent if is_part else path)
     images = _images(place.names, granule)
     if not images:
         raise DataError(f"{name}: is a Sentinel-2 product without images of bands (GRANULE/*/IMG_DATA/*.jp2). {_AGAIN}")

@@ -66,7 +66,7 @@ def test_stacks_are_averaged(stack: Path) -> None:
 
 def test_every_band_counts_for_the_fingerprint(stack: Path) -> None:
     with RasterReader(stack) as scene:
-        assert not scene.has_changed() if scene.fingerprint else False
+        assert scene.fingerprint and not scene.has_changed()
         (stack.parent / "coarse.tif").touch()
         assert scene.has_changed()
     (stack.parent / "fine ä.tif").unlink()
