@@ -64,6 +64,7 @@ def write_frames(frames: Iterable[Frame], paths: Sequence[Path], *, layer: str) 
             rows += len(batch)
 
     with ExitStack() as stack:
+        stack.enter_context(_system_memory())
         writers: list[_Writer] = []
         for path in paths:
             writer = _WRITERS[path.suffix.lower()](path, layer)
@@ -332,6 +333,17 @@ def _write_geojson(frames: Iterator[Frame], path: Path, layer: str) -> None:
     options = {"RFC7946": "YES" if known else "NO", "SIGNIFICANT_FIGURES": "10"}
     made = converted()
     _write_arrow(next(made), made, path, layer, driver="GeoJSON", **options)
+
+
+@contextmanager
+def _system_memory() -> Iterator[None]:
+    """Let Arrow take memory from the system; what threads free stays with its own allocator."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 @contextmanager

@@ -6,12 +6,14 @@ from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import pytest
 
 from lim_keras.errors import DataError
 from lim_keras.inventory.landslides import make_inventory
 from lim_keras.inventory.outputs import write_inventory, write_style
+from lim_keras.inventory.vector_files import write_frames
 from lim_keras.inventory.verify import verify_vector
 from tests.conftest import largest_file
 
@@ -151,3 +153,14 @@ def test_lost_polygons_are_noticed(tmp_path, inventory, nothing, suffix):
     cut.write_bytes((tmp_path / f"a{suffix}").read_bytes()[:-40])
     with pytest.raises(OSError, match=r"cannot be read again|does not hold"):
         verify_vector(cut, 2)
+
+
+def test_arrow_takes_its_memory_from_the_system_while_it_writes(tmp_path, inventory):
+    before, seen = pa.default_memory_pool().backend_name, []
+
+    def frames():
+        seen.append(pa.default_memory_pool().backend_name)
+        yield inventory.frame
+
+    assert write_frames(frames(), [tmp_path / "a.gpkg", tmp_path / "a.parquet"], layer="landslides") == 2
+    assert seen == ["system"] and pa.default_memory_pool().backend_name == before
