@@ -33,6 +33,7 @@ from lim_keras.report.preview import (
     write_headings,
 )
 from lim_keras.report.tables import add_row, format_gsd
+from lim_keras.tiling.label_report import OUTSIDE, OUTSIDE_AOI
 from lim_keras.tiling.plan import PlannedTile
 from lim_keras.tiling.report import TilingReport
 from lim_keras.tiling.scenes import TilingScene
@@ -59,18 +60,47 @@ def tiling_tables(report: TilingReport) -> list[Any]:
 
 
 def _lines(report: TilingReport) -> list[str]:
-    lines = []
+    lines = [f"polygons {text}" for text in _label_lines(report)]
     for scene in report.scenes:
         for reason, ids in scene.lost.items():
-            named = ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
-            lines.append(f"{scene.name}: {len(ids):,} landslides in no tile, {reason}: {named}")
+            lines.append(f"{scene.name}: landslides in no tile ({reason}): {_listed(ids)}")
         if scene.hard is not None:
-            lines.append(f"{scene.name}: the model finds landslides on {scene.hard:,} of its background tiles")
-    if report.groups:
+            lines.append(f"{scene.name}: background tiles on which the model finds landslides: {scene.hard:,}")
+    if report.wanted is not None and report.background_tiles < report.wanted:
         lines.append(
-            f"{report.groups:,} groups of tiles of common ground; the largest has {report.largest_group:,} tiles"
+            f"background tiles: {report.background_tiles:,} of {report.wanted:,}; there is no room for more beside the "
+            "landslide tiles. Smaller tiles, or scenes without landslides, give more"
         )
+    if report.groups:
+        lines.append(f"groups of tiles of common ground: {report.groups:,}; the largest has {report.largest_group:,}")
     return lines
+
+
+def _label_lines(report: TilingReport) -> list[str]:
+    """Return lines on polygons that were repaired or do not count, and on those outside of all scenes."""
+    labels = report.labels
+    shown = {
+        "repaired": "repaired",
+        "repeated": "that repeat another one",
+        "empty": "without area",
+        "uncertain": "without label (`--ignore-where`)",
+        "not_selected": "left out (`--where`)",
+    }
+    lines = [f"{text}: {labels[name]:,}" for name, text in shown.items() if labels.get(name)]
+    lines += [
+        f"left out, because they are {name}: {labels[name]:,}" for name in ("lines", "points") if labels.get(name)
+    ]
+    lost: dict[str, list[str]] = {}
+    for one in labels.get("lost", ()):
+        if one["reason"] in (OUTSIDE, OUTSIDE_AOI):
+            name = f"{one['source']} ({one['name']})" if one["name"] else str(one["source"])
+            lost.setdefault(one["reason"], []).append(name)
+    return [*lines, *(f"{reason}: {_listed(names)}" for reason, names in lost.items())]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return f"{len(names):,}, with the ids {shown}"
 
 
 def draw_tiling(scene: TilingScene, tiles: Sequence[PlannedTile], path: str | PathLike[str]) -> Path:

@@ -33,7 +33,7 @@ def cut_tiles(
         progress: receives the number of tiles.
 
     Returns:
-        The tiles by their names.
+        The tiles by their names, in the order of `tiles`.
 
     Raises:
         DataError: a scene cannot be read, or a file cannot be written.
@@ -54,7 +54,7 @@ def cut_tiles(
     finally:
         pool.shutdown(cancel_futures=True)
         folder.note(noted)
-    return done
+    return {tile.tile_id: done[tile.tile_id] for tile in tiles}
 
 
 def _cut(tile: PlannedTile, scene: TilingScene, work: Path) -> CutTile:

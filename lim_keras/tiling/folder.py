@@ -94,12 +94,13 @@ class TilingFolder:
         return users_files(self.folder, hashes, hashes)
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse to replace files of the user; call this before any work.
+        """Refuse to replace files of the user, and tiles that were edited; call this before any work.
 
         Raises:
             DataError: files of the user are there; the error names them.
         """
-        found = self._clashes([*names, MANIFEST])
+        known = (name for record in self.records for name in record)
+        found = self._clashes([*names, MANIFEST, *known])
         if found:
             listed = dict(list(found.items())[:20])
             raise DataError(refusal(self.folder, listed, "out"))

@@ -55,6 +55,7 @@ class TilingReport:
         settings: options and inputs, in JSON values.
         groups: number of groups of tiles that show common ground or a common landslide.
         largest_group: tiles of the largest group.
+        wanted: background tiles that were asked for; None: all.
     """
 
     scenes: tuple[SceneReport, ...]
@@ -62,6 +63,7 @@ class TilingReport:
     settings: Mapping[str, Any] = field(default_factory=dict)
     groups: int = 0
     largest_group: int = 0
+    wanted: int | None = None
 
     @property
     def landslide_tiles(self) -> int:
@@ -95,7 +97,9 @@ class TilingReport:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make a report from `to_dict`."""
         scenes = tuple(SceneReport(**scene) for scene in values["scenes"])
-        return cls(scenes, **{name: values[name] for name in ("labels", "settings", "groups", "largest_group")})
+        return cls(
+            scenes, **{name: values[name] for name in ("labels", "settings", "groups", "largest_group", "wanted")}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole report in JSON values."""
@@ -104,6 +108,7 @@ class TilingReport:
             "background_tiles": self.background_tiles,
             "groups": self.groups,
             "largest_group": self.largest_group,
+            "wanted": self.wanted,
             "labels": dict(self.labels),
             "scenes": [scene.to_dict() for scene in self.scenes],
             "settings": dict(self.settings),

@@ -205,8 +205,9 @@ def _planned(
             LimKerasWarning,
             stacklevel=2,
         )
-    report = TilingReport(plan.scenes, asdict(source.report()), task.settings, len(sizes), largest)
-    return plan, report
+    ratio, landslides = task.options.background, sum(scene.landslide_tiles for scene in plan.scenes)
+    wanted = None if ratio == "all" else round(ratio * landslides)
+    return plan, TilingReport(plan.scenes, asdict(source.report()), task.settings, len(sizes), largest, wanted)
 
 
 def _finished(folder: TilingFolder) -> TilingResult:

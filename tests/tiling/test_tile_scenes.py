@@ -118,7 +118,7 @@ def test_ground_without_data_has_no_label(tmp_path, make_scene, make_labels, til
     labels = make_labels(tmp_path / "l.gpkg", [(50, 110, 60, 130), (100, 200, 110, 210), (0, 0, 5, 5)])
     done = tile(scene, "--labels", labels, "--out", "t", "--size", 50, "--background", "all", "--min-valid", 0.6)
     assert done.exit_code == 0
-    assert "1 landslides in no tile, on ground without data or label: 2" in done.output
+    assert "landslides in no tile (on ground without data or label): 1, with the ids 2" in done.output
     tiles = read(tmp_path / "t")
     assert all(one.valid_px >= 0.6 * 2500 for one in tiles)
     cut = [one for one in tiles if one.valid_px < 2500]
