@@ -85,14 +85,14 @@ def test_polygons_become_landslide_pixels(saved: Callable[..., Path]) -> None:
 
 
 def random_shapes(count: int, seed: int) -> list[Polygon]:
-    """Stars with holes, some of which overlap or reach over the edge of a scene of 600 x 520 px."""
+    """Stars with holes, some of which overlap or reach over the edge of a scene of 400 x 330 px."""
     rng = np.random.default_rng(seed)
     shapes = []
     for _ in range(count):
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         reach = rng.uniform(5, 160) * rng.uniform(0.4, 1, 24)
         star = Polygon(np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=-1))
-        shapes.append(translate(star - star.buffer(-20), EAST + rng.uniform(0, 1200), NORTH - rng.uniform(0, 1000)))
+        shapes.append(translate(star - star.buffer(-20), EAST + rng.uniform(0, 800), NORTH - rng.uniform(0, 660)))
     return shapes
 
 
@@ -102,7 +102,7 @@ TURNED = Affine(1.9, 0.4, EAST, 0.3, -2.1, NORTH)
 @pytest.mark.parametrize("transform", [Affine(2.0, 0, EAST, 0, -2.0, NORTH), TURNED])
 @pytest.mark.parametrize("touched", [False, True])
 def test_every_box_gives_the_same_pixels(transform: Affine, touched: bool, saved: Callable[..., Path]) -> None:
-    info, shapes = scene(transform=transform, size=(600, 520)), random_shapes(25, 1)
+    info, shapes = scene(transform=transform, size=(400, 330)), random_shapes(15, 1)
     labels = read(saved(*shapes), touched=touched).on_scene(info)
     burnt = whole(labels, info)
     assert 0.05 < burnt.mean() < 0.9
