@@ -24,8 +24,8 @@ Numbers = NDArray[np.int64]
 
 _MAX_LISTED = 5
 
-# Splits are drawn with up to this many seeds; the most even one counts. Many units need fewer draws.
-_DRAWS, _WORK = 16, 1000
+# Splits are drawn with up to this many seeds; the most even one counts. Many units or tiles get fewer, to save time.
+_DRAWS, _WORK, _TILE_WORK = 16, 1000, 10_000
 
 # Largest deviation from an even split: of the number of tiles of a kind, and of the landslide pixels.
 _EVEN_TILES, _EVEN_PIXELS = 0.25, 0.75
@@ -234,7 +234,8 @@ def _draw(
         return None
     strata = _strata(columns)
     best: tuple[float, Numbers] | None = None
-    for draw in range(int(np.clip(_WORK // number, 2, _DRAWS))):
+    draws = min(_WORK // number, _TILE_WORK // len(units), _DRAWS)
+    for draw in range(max(draws, 2)):
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=(seed + draw) % 2**32)
         assigned = np.full(len(units), -1, np.int64)
         with warnings.catch_warnings():
