@@ -1,4 +1,4 @@
-"""Seals in JSON and PNG files: a digest that tells whether this package wrote a file and nothing changed it since."""
+"""Seals in JSON, PNG and HTML files: a digest tells whether this package wrote a file and nothing changed it since."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from lim_keras.errors import DataError, as_argument
 from lim_keras.ownership import refusal
 
 _KEY = "lim_keras_sha256"
-"""Last key of a sealed JSON object, and keyword of the text chunk of a sealed PNG file."""
+"""Last key of a sealed JSON object, keyword of the text chunk of a sealed PNG file, and name in the comment at the end
+of a sealed HTML file."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_HTML = "<!doctype html>"
 
 _LARGEST = 256 * 2**20  # bytes of a file that may be sealed; larger files are not read
 
@@ -39,6 +42,11 @@ def seal_png(path: Path) -> None:
     path.write_bytes(content[:start] + chunk + content[start:])
 
 
+def sealed_html(text: str) -> str:
+    """Add a seal to an HTML page, which begins with `<!doctype html>`, as a comment in its last line."""
+    return f"{text}<!-- {_KEY} {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
 def has_seal(values: Mapping[str, Any]) -> bool:
     """Tell whether a JSON object has a seal, also if it changed since."""
     return _KEY in values
@@ -50,7 +58,10 @@ def is_sealed(path: Path) -> bool:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
             return False
         content = path.read_bytes()
-        return _is_sealed_png(content) if content.startswith(_SIGNATURE) else _is_sealed_json(content.decode())
+        if content.startswith(_SIGNATURE):
+            return _is_sealed_png(content)
+        text = content.decode()
+        return _is_sealed_html(text) if text.startswith(_HTML) else _is_sealed_json(text)
     except (OSError, ValueError, RecursionError):
         return False
 
@@ -86,6 +97,10 @@ def _is_sealed_json(text: str) -> bool:
     if not isinstance(values, dict) or _KEY not in values:
         return False
     return sealed_json({name: value for name, value in values.items() if name != _KEY}) == text
+
+
+def _is_sealed_html(text: str) -> bool:
+    return sealed_html(text[: text.rfind(f"<!-- {_KEY} ")]) == text
 
 
 def _is_sealed_png(content: bytes) -> bool:

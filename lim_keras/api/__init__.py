@@ -1,5 +1,6 @@
 """Public functions: train, evaluate, map and export, as the command line does."""
 
+from lim_keras.api.audit import audit_tiles
 from lim_keras.api.bundles import bundle_info, export_litert, export_serving, load_bundle, verify_bundle
 from lim_keras.api.scenes import evaluate, evaluate_scene, predict_scene, predict_scenes
 from lim_keras.api.tiles import dataset_report, find_overlaps, load_config, read_tiles
@@ -7,6 +8,7 @@ from lim_keras.api.tiling import convert_tiles, tile_scenes
 from lim_keras.api.training import cross_validate, distill, fit, run_demo
 
 __all__ = [
+    "audit_tiles",
     "bundle_info",
     "convert_tiles",
     "cross_validate",

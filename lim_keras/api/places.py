@@ -122,12 +122,19 @@ def report_places(
 @contextmanager
 def json_place(path: Path, *, wait: bool) -> Iterator[None]:
     """Check and lock the file of a JSON report, `json_file`, while the block runs; errors as in `report_places`."""
+    with sealed_place(path, "json_file", wait=wait):
+        yield
+
+
+@contextmanager
+def sealed_place(path: Path, argument: str, *, wait: bool) -> Iterator[None]:
+    """Check and lock a file with a seal, which `argument` gives; errors as in `report_places`."""
     from lim_keras.bundle.replaceable import check_outside_bundles
 
-    check_outside_bundles(path.parent, "json_file")
+    check_outside_bundles(path.parent, argument)
     if not path.parent.is_dir() and not any(folder.is_file() for folder in path.parents):
-        raise DataError(f"{path}: cannot be written (no such folder). Make it, or give another file as `json_file`.")
-    with locked(path, "json_file", wait=wait):
-        prepare_file(path, "json_file")
-        check_sealed_file(path, "json_file")
+        raise DataError(f"{path}: cannot be written (no such folder). Make it, or give another file as `{argument}`.")
+    with locked(path, argument, wait=wait):
+        prepare_file(path, argument)
+        check_sealed_file(path, argument)
         yield

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lim_keras import api
+from lim_keras.cli.audit import audit
 from lim_keras.cli.options import NEW_FILE, NEW_FOLDER, TILES, Command, Parsed, wait_option
 from lim_keras.cli.output import show
 from lim_keras.cli.tiling import tile
@@ -149,3 +150,6 @@ def convert(source: Path, out: Path, **options: Any) -> None:
 
     result = api.convert_tiles(source, out, **options)
     show([*conversion_tables(result), "dry run: nothing was written" if result.out is None else f"tiles: {out}"])
+
+
+data.add_command(audit)

@@ -7,18 +7,26 @@ around their landslides, a mask that ignores the image can score well.
 
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from lim_keras.data.augment import PAPER_RECIPES, AugmentationName
+from lim_keras.data.centre_bias import (
+    NO_FOLD,
+    UNIFORM_STD,
+    CentreBias,
+    Occupancy,
+    centre_bias,
+    centroid,
+    resize_mask,
+    spread_of,
+)
 from lim_keras.data.folds import assign_folds
-from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Labels, TileSet, read_tile
+from lim_keras.data.tiles import IGNORED, LANDSLIDE, Kind, Labels, Tile, TileSet, read_tile
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import write_text
 from lim_keras.seals import check_sealed_file, sealed_json
@@ -26,16 +34,8 @@ from lim_keras.seals import check_sealed_file, sealed_json
 SAMPLES_PER_LANDSLIDE_TILE: dict[AugmentationName, int] = {"paper": PAPER_RECIPES, "dihedral": 1, "none": 1}
 """Number of samples per landslide tile in an epoch."""
 
-UNIFORM_STD = 1 / math.sqrt(12)
-"""Standard deviation of a position that is uniformly distributed in 0..1."""
-
 # Number and seed of the folds for the held-out F1 of the image-blind mask.
 _FOLDS, _SEED = 5, 2022
-
-_NO_LANDSLIDE = "No mask holds a landslide pixel, so there is no position to learn. Give tiles with landslides."
-
-Counts = npt.NDArray[np.int64]
-Mean = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,146 +126,6 @@ def measure_imbalance(
     return ImbalanceReport(size, augmentation, counts["landslide"], counts["non-landslide"])
 
 
-def resize_mask(mask: Labels, size: int) -> Labels:
-    """Resize a mask (height, width) to (size, size) by nearest neighbour."""
-    return np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class CentroidSpread:
-    """Mean and standard deviation of landslide centroids in their tiles.
-
-    Attributes:
-        tiles: number of tiles with a landslide.
-        mean_x, mean_y: mean position, as a fraction of the tile's width and height; 0.5 without bias.
-        std_x, std_y: standard deviation in the same unit; `UNIFORM_STD` without bias.
-    """
-
-    tiles: int
-    mean_x: float
-    mean_y: float
-    std_x: float
-    std_y: float
-
-
-@dataclass(frozen=True, slots=True)
-class CentreBias:
-    """Positions of landslides, and F1 of the image-blind mask, which is the mean mask cut at a threshold.
-
-    Attributes:
-        spread: positions of the centroids.
-        threshold, f1: threshold with the highest landslide F1 on the tiles of the mean mask, and that F1.
-        held_out_f1: F1 of image-blind masks, each on the fold that it was not made from; None without folds.
-        everywhere_f1: F1 if every pixel is predicted as landslide. Without bias, an image-blind mask scores the same.
-    """
-
-    spread: CentroidSpread
-    threshold: float
-    f1: float
-    held_out_f1: float | None
-    everywhere_f1: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Occupancy:
-    """Number of tiles with landslide, and of tiles with a label, at each position (size, size)."""
-
-    landslide: Counts
-    labelled: Counts
-
-    @classmethod
-    def of(cls, masks: Iterable[Labels], size: int) -> Self:
-        landslide, labelled = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
-        for mask in masks:
-            resized = resize_mask(mask, size)
-            landslide += resized == LANDSLIDE
-            labelled += resized != IGNORED
-        return cls(landslide, labelled)
-
-    def without(self, part: Self) -> "_Occupancy":
-        return _Occupancy(self.landslide - part.landslide, self.labelled - part.labelled)
-
-    @property
-    def mean(self) -> Mean:
-        return (self.landslide / np.maximum(self.labelled, 1)).astype(np.float32)
-
-    def best_cut(self) -> tuple[float, float]:
-        """Return the threshold with the highest F1 among all distinct values of the mean mask, and that F1."""
-        truth = int(self.landslide.sum())
-        if not truth:
-            raise DataError(_NO_LANDSLIDE)
-        values, inverse = np.unique(self.mean, return_inverse=True)
-        true_positive, predicted = (
-            np.bincount(inverse.ravel(), counts.ravel(), len(values))[::-1].cumsum()[::-1]
-            for counts in (self.landslide, self.labelled)
-        )
-        f1 = 2 * true_positive / (predicted + truth)
-        best = int(f1.argmax())
-        return float(values[best]), float(f1[best])
-
-
-def measure_centre_bias(masks: Sequence[Labels], size: int, folds: Sequence[int] | None = None) -> CentreBias:
-    """Measure the centre bias of landslide tiles.
-
-    Args:
-        masks: (height, width) {0, 1, 255}.
-        size: side, pixels, that masks are resized to before the comparison.
-        folds: fold of each mask. The image-blind mask made from the other folds is scored on each fold.
-
-    Raises:
-        DataError: no mask holds a landslide pixel, or one fold holds all of them.
-    """
-    occupancy = _Occupancy.of(masks, size)
-    threshold, f1 = occupancy.best_cut()
-    held_out = None if folds is None else _held_out_f1(masks, folds, occupancy)
-    truth, labelled = int(occupancy.landslide.sum()), int(occupancy.labelled.sum())
-    return CentreBias(centroid_spread(masks), threshold, f1, held_out, 2 * truth / (labelled + truth))
-
-
-def centroid_spread(masks: Iterable[Labels]) -> CentroidSpread:
-    """Measure landslide centroids over masks (height, width) {0, 1, 255}; masks without landslide do not count.
-
-    Raises:
-        DataError: no mask holds a landslide pixel.
-    """
-    centroids = np.array([centroid for centroid in map(_centroid, masks) if centroid is not None])
-    if not len(centroids):
-        raise DataError(_NO_LANDSLIDE)
-    return CentroidSpread(len(centroids), *centroids.mean(axis=0).tolist(), *centroids.std(axis=0).tolist())
-
-
-def _centroid(mask: Labels) -> tuple[float, float] | None:
-    moments: dict[str, Any] = cv2.moments((mask == LANDSLIDE).astype(np.uint8), binaryImage=True)
-    if not moments["m00"]:
-        return None
-    # The centre of a pixel is half a pixel from its index.
-    x, y = moments["m10"] / moments["m00"] + 0.5, moments["m01"] / moments["m00"] + 0.5
-    return x / mask.shape[1], y / mask.shape[0]
-
-
-def mean_mask(masks: Iterable[Labels], size: int) -> Mean:
-    """Return the share of tiles with landslide at each position, (size, size) float32, 0..1.
-
-    Args:
-        masks: (height, width) {0, 1, 255}, resized by nearest neighbour. Ignored pixels do not count; a position that
-            every mask ignores is 0.
-        size: side of the mean mask, pixels.
-    """
-    return _Occupancy.of(masks, size).mean
-
-
-def _held_out_f1(masks: Sequence[Labels], folds: Sequence[int], whole: _Occupancy) -> float:
-    size = len(whole.landslide)
-    true_positive = predicted = 0
-    for fold in sorted(set(folds)):
-        part = _Occupancy.of((mask for mask, own in zip(masks, folds, strict=True) if own == fold), size)
-        others = whole.without(part)
-        cut = others.mean >= others.best_cut()[0]
-        true_positive += int(part.landslide[cut].sum())
-        predicted += int(part.labelled[cut].sum())
-    return 2 * true_positive / (predicted + int(whole.landslide.sum()))
-
-
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
     """Counts, imbalance and centre bias of a set of tiles; centre_bias is None without landslide pixels."""
@@ -282,17 +142,13 @@ class DatasetReport:
             DataError: a mask cannot be read, or there is no tile.
             ConfigError: `size` is below 1, or unknown augmentation.
         """
-        if size < 1:
-            raise ConfigError(f"Invalid value for argument `size`. Expected an integer >= 1. Received: {size}")
-        if not len(tiles):
-            raise DataError(f"{tiles.root}: expected at least one tile. Received: none.")
-        masks = _resized_masks(tiles, size)
-        imbalance = measure_imbalance(((tile.kind, masks[tile.tile_id]) for tile in tiles), size, augmentation)
-        if not imbalance.landslide.landslide_px:
-            return cls(tiles, imbalance, None)
-        landslides = tiles.of_kind("landslide")
-        bias = measure_centre_bias([masks[tile_id] for tile_id in landslides.ids], size, _folds(landslides))
-        return cls(tiles, imbalance, bias)
+        meter = DatasetMeter(tiles, size, augmentation)
+        # Tiles that are background everywhere share one mask, and their images are not opened.
+        background = np.zeros((size, size), np.uint8)
+        for tile in tiles:
+            labelled = tile.mask is not None or tile.valid_px < tile.width * tile.height
+            meter.add(tile, read_tile(tile)[1] if labelled else background)
+        return meter.report()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers in a form that JSON can store; a ratio without landslide pixels is None."""
@@ -325,6 +181,53 @@ class DatasetReport:
         write_text(path, sealed_json(self.to_dict()))
 
 
+class DatasetMeter:
+    """Measure a dataset report mask by mask, in memory that does not grow with the number of tiles.
+
+    Args:
+        tiles: all tiles.
+        size: side, pixels, that masks are resized to before they are counted.
+        augmentation: name of the augmentation, for the counts after it.
+
+    Raises:
+        DataError: there is no tile.
+        ConfigError: `size` is below 1, or unknown augmentation.
+    """
+
+    def __init__(self, tiles: TileSet, size: int = 256, augmentation: AugmentationName = "paper") -> None:
+        if size < 1:
+            raise ConfigError(f"Invalid value for argument `size`. Expected an integer >= 1. Received: {size}")
+        if not len(tiles):
+            raise DataError(f"{tiles.root}: expected at least one tile. Received: none.")
+        self._tiles, self._size = tiles, size
+        self._imbalance = measure_imbalance((), size, augmentation)
+        self._folds = _folds(tiles.of_kind("landslide"))
+        self._parts: dict[int, Occupancy] = {}
+        self._centroids: list[tuple[float, float]] = []
+
+    def add(self, tile: Tile, mask: Labels) -> None:
+        """Count the mask (height, width) {0, 1, 255} of a tile."""
+        resized = resize_mask(mask, self._size)
+        one = measure_imbalance([(tile.kind, resized)], self._size, self._imbalance.augmentation)
+        self._imbalance = replace(
+            self._imbalance,
+            landslide=self._imbalance.landslide + one.landslide,
+            non_landslide=self._imbalance.non_landslide + one.non_landslide,
+        )
+        if tile.kind == "landslide":
+            fold = self._folds.get(tile.tile_id, NO_FOLD)
+            self._parts.setdefault(fold, Occupancy.empty(self._size)).add(resized)
+            place = centroid(resized)
+            self._centroids += [] if place is None else [place]
+
+    def report(self) -> DatasetReport:
+        """Return the report on the counted masks."""
+        if not self._imbalance.landslide.landslide_px:
+            return DatasetReport(self._tiles, self._imbalance, None)
+        bias = centre_bias(spread_of(self._centroids), dict(sorted(self._parts.items())), self._size)
+        return DatasetReport(self._tiles, self._imbalance, bias)
+
+
 def _kind_figures(tiles: TileSet) -> dict[str, Any]:
     sides = [side for tile in tiles for side in (tile.width, tile.height)]
     return {
@@ -348,22 +251,12 @@ def _bias_figures(bias: CentreBias) -> dict[str, Any]:
     }
 
 
-def _resized_masks(tiles: TileSet, size: int) -> dict[str, Labels]:
-    # Tiles that are background everywhere share one mask, and their images are not opened.
-    background = np.zeros((size, size), np.uint8)
-    labelled = {tile.tile_id for tile in tiles if tile.mask is not None or tile.valid_px < tile.width * tile.height}
-    return {
-        tile.tile_id: resize_mask(read_tile(tile)[1], size) if tile.tile_id in labelled else background
-        for tile in tiles
-    }
-
-
-def _folds(landslides: TileSet) -> list[int] | None:
+def _folds(landslides: TileSet) -> dict[str, int]:
+    """Return the fold of each tile by its id; nothing for too few tiles."""
     try:
-        folds = assign_folds(landslides, _FOLDS, _SEED)
-    except DataError:  # too few tiles
-        return None
-    return [folds[tile_id] for tile_id in landslides.ids]
+        return assign_folds(landslides, _FOLDS, _SEED)
+    except DataError:
+        return {}
 
 
 def _column(landslide: PixelCounts, non_landslide: PixelCounts) -> dict[str, Any]:

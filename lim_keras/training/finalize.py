@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from lim_keras.bundle.info import BandStatistics, ModelFacts
-from lim_keras.data.dataset_report import mean_mask
+from lim_keras.data.centre_bias import mean_mask
 from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tiles import read_tile
 from lim_keras.evaluation.evaluation import RunEvaluation, evaluate

@@ -5,16 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from lim_keras.data.centre_bias import UNIFORM_STD, centroid_spread, mean_mask, measure_centre_bias, resize_mask
 from lim_keras.data.dataset_report import (
     SAMPLES_PER_LANDSLIDE_TILE,
-    UNIFORM_STD,
     DatasetReport,
     PixelCounts,
-    centroid_spread,
-    mean_mask,
-    measure_centre_bias,
     measure_imbalance,
-    resize_mask,
 )
 from lim_keras.data.layouts import read_tiles
 from lim_keras.errors import ConfigError, DataError
