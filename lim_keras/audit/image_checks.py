@@ -45,13 +45,13 @@ def image_checks(measures: Sequence[TileMeasures]) -> list[Check]:
         for one in measures
         if one.detail_limit < DETAIL
     ]
-    known = {one.tile_id for one in (*constant, *enlarged)}
+    flat = {one.tile_id for one in constant}
     duplicates, conflicts = _duplicates(measures)
     return [
         check("conflicting_labels", conflicts),
         check("constant", constant),
-        check("blurred", [one for one in _blurred(measures) if one.tile_id not in known]),
-        check("upsampled", [one for one in enlarged if one.tile_id not in {flat.tile_id for flat in constant}]),
+        check("blurred", [one for one in _blurred(measures) if one.tile_id not in flat]),
+        check("upsampled", [one for one in enlarged if one.tile_id not in flat]),
         check("duplicates", duplicates),
         _jpeg_blocks(measures),
         check("value_range", _value_range(measures)),

@@ -18,7 +18,7 @@ _BIAS = 0.1
 """How much a mask that does not use the image must gain over predicting landslide everywhere."""
 
 _AUROC = 0.75
-_FEWEST = 8
+_FEWEST = 20
 """Fewest tiles of each kind whose figures are compared."""
 
 FEATURES = {

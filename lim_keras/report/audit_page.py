@@ -13,7 +13,7 @@ from lim_keras.report.html import Block, Cell, Figure, Page, Picture, Rows, Sect
 Predict = Callable[[str], Prediction]
 """Function that returns the out-of-fold prediction of a tile."""
 
-_PICTURES, _PAIRS, _CANDIDATES, _ROWS = 12, 8, 30, 40
+_PICTURES, _PAIRS, _CANDIDATES, _ROWS = 12, 8, 30, 20
 """Most tiles, pairs and candidates (of each kind) with pictures, and rows of a table."""
 
 _PARTS: dict[Part, str] = {
@@ -94,8 +94,9 @@ def _block(report: AuditReport, check: Check, predict: Predict | None) -> Block:
     lines = [f"{check.explanation} {check.advice}", *([check.note] if check.note else [])]
     if check.name in ("missed", "false"):
         lines.append(_LEGEND)
+    tables = [] if figures and check.part == "predictions" else _table(check)  # the captions say the same
     mark, title = _MARKS[check.status], f"{check.title} ({check.count:,})" if check.count else check.title
-    return Block(title, check.name, mark, check.status, lines, _table(check), figures)
+    return Block(title, check.name, mark, check.status, lines, tables, figures)
 
 
 def _table(check: Check) -> list[Rows]:

@@ -50,7 +50,7 @@ def disagreement_pictures(tile: Tile, one: Disagreement, prediction: Prediction,
     for region in one.regions[:3]:
         corners = np.array([region.x, region.y, region.x + region.width, region.y + region.height]) * factor
         left, top, right, bottom = np.rint(corners).astype(int).tolist()
-        cv2.rectangle(drawn, (left - 2, top - 2), (right + 2, bottom + 2), _colour(_BOX), 1, cv2.LINE_AA)
+        cv2.rectangle(drawn, (left - 2, top - 2), (right + 2, bottom + 2), _colour(_BOX), 2, cv2.LINE_AA)
     chances = cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR)
     heat = np.rint(colormaps[style.PROBABILITY](chances)[..., :3] * 255).astype(np.uint8)
     return [plain, drawn, heat]
@@ -75,8 +75,8 @@ def _outlined(picture: Pixels, mask: Labels) -> Pixels:
 
 def _draw_outline(picture: Pixels, mask: Labels, colour: str) -> None:
     outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3)
-    cv2.drawContours(picture, outlines, -1, _colour(colour), 1)
+    cv2.drawContours(picture, outlines, -1, (0, 0, 0), 4)
+    cv2.drawContours(picture, outlines, -1, _colour(colour), 2)
 
 
 def _colour(name: str) -> tuple[int, ...]:

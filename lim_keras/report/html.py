@@ -107,9 +107,11 @@ def _template() -> Template:
 
 def picture(pixels: NDArray[np.uint8], text: str) -> Picture:
     """Encode a picture, RGB (height, width, 3), as JPEG in a data URI."""
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    )
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    # Full colour resolution, because outlines are two pixels wide.
+    settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, data = cv2.imencode(".jpg", bgr, settings)
     if not done:
         raise ValueError(f"a picture of shape {pixels.shape} cannot be encoded")
     return Picture(_data_uri("jpeg", data.tobytes()), pixels.shape[1], pixels.shape[0], text)
