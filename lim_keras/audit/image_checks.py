@@ -28,9 +28,15 @@ DETAIL = 0.8
 BLOCKS = 0.05
 """Strength from which JPEG blocks count."""
 
+_SAME_QUALITY, _UNEVEN = 3.0, 0.5
+"""Largest difference of qualities of JPEG that count as one, and of the shares of blocky tiles of both kinds."""
+
+_STRONG_BLOCKS, _MINORITY = 0.1, 0.2
+"""Strength of blocks that are reported where at most this share of the tiles has any."""
+
 _ORDERS = 8.0
 _SATURATED, _BLACK = 0.1, 0.02
-_OTHER_ORDER, _THIS_ORDER = 4.0, 2.5
+_OTHER_ORDER, _THIS_ORDER = 6.0, 2.0
 """Distances, in robust deviations: a swap is reported if the bands as they are lie beyond the first, and in another
 order within the second."""
 
@@ -124,11 +130,15 @@ def _jpeg_blocks(measures: Sequence[TileMeasures]) -> Check:
     note = f"visible in {len(blocky):,} of {len(known):,} tiles: " + ", ".join(
         f"{share:.0%} of the {kind} tiles" for kind, share in parts.items()
     )
-    if not blocky or len(blocky) > len(known) / 2:
-        odd = [one for one in known if one not in blocky and one.blocks < 0] if blocky else []
-        uneven = abs(parts["landslide"] - parts["non-landslide"]) > 0.5
-        return check("jpeg_blocks", [_blocks(one) for one in odd] if uneven else (), note=note)
-    return check("jpeg_blocks", [_blocks(one) for one in blocky], note=note)
+    qualities = np.array([one.jpeg_quality for one in measures])
+    if np.isfinite(qualities).all() and np.ptp(qualities) <= _SAME_QUALITY:
+        return check("jpeg_blocks", (), note=f"all files are JPEG of one quality; {note}")
+    share = len(blocky) / max(1, len(known))
+    if abs(parts["landslide"] - parts["non-landslide"]) > _UNEVEN:
+        odd = blocky if share <= 0.5 else [one for one in known if one.blocks <= BLOCKS]
+        return check("jpeg_blocks", [_blocks(one) for one in odd], note=note)
+    strong = [one for one in blocky if one.blocks > _STRONG_BLOCKS] if share <= _MINORITY else []
+    return check("jpeg_blocks", [_blocks(one) for one in strong], note=note)
 
 
 def _blocks(one: TileMeasures) -> Evidence:
