@@ -73,7 +73,8 @@ class FinishedRun:
     def changed(self, tiles: TileSet) -> list[Evidence]:
         """List the tiles whose image or mask changed since the run began, and those that it does not know."""
         record = RunRecord.read(self.run.folder)
-        unknown = [Evidence(name, 0.0, "not in the run") for name in tiles.ids if name not in self.run.tiles]
+        known = set(self.run.tiles.ids)
+        unknown = [Evidence(name, 0.0, "not in the run") for name in tiles.ids if name not in known]
         if record is None:
             return unknown
         now = tile_contents(tiles.subset([name for name in tiles.ids if name in record.tiles]))
@@ -85,6 +86,7 @@ class FinishedRun:
 
     def predictions(self, tiles: TileSet, progress: ProgressCallback | None = None) -> Iterator[tuple[int, Prediction]]:
         """Yield fold and out-of-fold prediction of each held-out tile that is among `tiles`."""
+        known = set(tiles.ids)
         total = sum(len(self.run.held_out_tiles(fold)) for fold in self.run.held_out_folds)
         pairs = (
             (fold, one)
@@ -92,7 +94,7 @@ class FinishedRun:
             for one in read_out_of_fold(self.run, fold, self.calibration)
         )
         for fold, one in track(pairs, "comparing predictions", total, progress, "tiles"):
-            if one.sample.name in tiles:
+            if one.sample.name in known:
                 yield fold, one
 
     def prediction(self, tile_id: str) -> Prediction:
@@ -161,7 +163,7 @@ def _regions(wrong: NDArray[np.bool_], probability: NDArray[Any], scale: tuple[f
     labels, number = ndimage.label(wrong, np.ones((3, 3)))
     areas = np.bincount(labels.ravel(), minlength=number + 1)[1:]
     boxes = ndimage.find_objects(labels)
-    regions = []
+    regions: list[Region] = []
     for index in np.argsort(-areas, kind="stable")[:_REGIONS]:
         if areas[index] < _MIN_REGION_PX and regions:
             break

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 from pyproj import CRS
-from shapely import STRtree
+from shapely import Polygon, STRtree
 from shapely.affinity import scale
 
 from lim_keras.audit.catalogue import check, skipped
@@ -93,7 +93,8 @@ def _distances(tiles: TileSet, split: Split, limit_m: float | None) -> Check:
     sides = np.array([max(one.bounds[2] - one.bounds[0], one.bounds[3] - one.bounds[1]) for one in outlines])
     reach = float(np.median(sides)) if limit_m is None else limit_m
     tree = STRtree(outlines)
-    evidence, nearest = [], float("inf")
+    evidence: list[Evidence] = []
+    nearest = float("inf")
     for i, j in tree.query(outlines, predicate="dwithin", distance=reach).T.tolist():
         if i < j and split.are_apart(tiles[ids[i]], tiles[ids[j]]):
             distance = float(outlines[i].distance(outlines[j]))
@@ -105,7 +106,7 @@ def _distances(tiles: TileSet, split: Split, limit_m: float | None) -> Check:
     return check("leak_distance", evidence, status="leak" if evidence else None, note=note)
 
 
-def _scale(tiles: TileSet, footprints: dict) -> tuple[float, float]:
+def _scale(tiles: TileSet, footprints: Mapping[str, Polygon]) -> tuple[float, float]:
     """Return the metres of a unit of the outlines' coordinates, in x and y."""
     systems = {tiles[name].crs for name in footprints}
     crs = CRS.from_user_input(next(iter(systems)) if len(systems) == 1 else "EPSG:4326")

@@ -34,8 +34,8 @@ _VISIBLE_SHARE = 0.5
 _OFFSETS = np.arange(-REACH, REACH + 1)
 _DISTANCE = np.hypot(*np.meshgrid(_OFFSETS, _OFFSETS))
 
-STRONG = (3.5, 1.75)
-WEAK = (3.0, 1.0)
+STRONG = (3.5, 1.0)
+WEAK = (2.5, 0.75)
 """Height of the peak, and its margin over the agreement without a shift, in standard deviations of all shifts. Weak
 evidence counts only beside strong evidence of the same shift in other tiles."""
 
@@ -122,7 +122,7 @@ def common_shift(total: Array, tiles: int) -> ShiftEstimate | None:
     found = best_shift(total / tiles)
     # The mean over n tiles varies by 1 / sqrt(n) of a single tile; 3 of these are not due to chance.
     limit = 3 / np.sqrt(tiles)
-    return found if found.distance >= _NEAR and found.margin > limit and found.peak > 2 * limit else None
+    return found if found.distance > _NEAR and found.margin > limit and found.peak > 2 * limit else None
 
 
 def agrees(one: ShiftEstimate, other: ShiftEstimate) -> bool:

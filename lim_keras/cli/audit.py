@@ -30,8 +30,7 @@ from lim_keras.cli.output import show
 @click.option("--html", "html_file", type=NEW_FILE, help="HTML page with pictures, in one file.")
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file with all results.")
 @wait_option
-@click.pass_context
-def audit(context: click.Context, tiles: Path, **options: Any) -> None:
+def audit(tiles: Path, **options: Any) -> None:
     """Look for everything that makes the tiles of DATA (a folder or a tiles.csv) lie.
 
     Leaks between folds and test tiles, wrong and shifted masks, damaged, blurred and repeated images, shortcuts, and,
@@ -43,4 +42,4 @@ def audit(context: click.Context, tiles: Path, **options: Any) -> None:
     files = [f"{name}: {options[key]}" for name, key in (("page", "html_file"), ("json", "json_file")) if options[key]]
     show([*audit_tables(report), *files])
     if report.has_leak:
-        context.exit(1)
+        click.get_current_context().exit(1)

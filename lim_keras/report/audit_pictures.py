@@ -45,7 +45,7 @@ def disagreement_pictures(tile: Tile, one: Disagreement, prediction: Prediction,
     probability = np.asarray(prediction.probability, np.float32)
     drawn = _outlined(plain, mask)
     predicted = cv2.resize((probability >= threshold).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    _draw_outline(drawn, predicted, _PREDICTED)
+    _draw_outline(drawn, np.asarray(predicted, np.uint8), _PREDICTED)
     factor = plain.shape[1] / mask.shape[1]
     for region in one.regions[:3]:
         corners = np.array([region.x, region.y, region.x + region.width, region.y + region.height]) * factor
@@ -101,9 +101,10 @@ def _histogram(values: NDArray[Any], landslide: NDArray[np.bool_], title: str) -
     axes = figure.subplots()
     style.dress(axes, title, "", "share of tiles")
     known = np.isfinite(values)
-    edges = np.linspace(*np.percentile(values[known], (0.5, 99.5)), 31)
-    if edges[0] == edges[-1]:
-        edges = np.linspace(values[known].min(), values[known].max(), 31)
+    low, high = (float(end) for end in np.percentile(values[known], (0.5, 99.5)))
+    if low == high:
+        low, high = float(values[known].min()), float(values[known].max())
+    edges = np.linspace(low, high, 31)
     parts: Sequence[tuple[str, NDArray[np.bool_], str]] = (
         ("landslide", landslide, style.SERIES[1]),
         ("non-landslide", ~landslide, style.SERIES[0]),
@@ -111,6 +112,8 @@ def _histogram(values: NDArray[Any], landslide: NDArray[np.bool_], title: str) -
     for name, chosen, colour in parts:
         some = np.clip(values[known & chosen], edges[0], edges[-1])
         if len(some):
-            axes.hist(some, edges, weights=np.full(len(some), 1 / len(some)), color=colour, alpha=0.55, label=name)
+            axes.hist(
+                some, edges.tolist(), weights=np.full(len(some), 1 / len(some)), color=colour, alpha=0.55, label=name
+            )
     axes.legend(**style.LEGEND)
     return figure

@@ -294,3 +294,21 @@ def test_wrong_arguments(clean_tiles, tmp_path):
     (tmp_path / "test.txt").write_text("unknown\n")
     done = run(clean_tiles, "--test", tmp_path / "test.txt")
     assert done.exit_code == 1 and "no tile has the id 'unknown'" in done.stderr
+
+
+def test_wide_and_float_tiles(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        image = rng.normal(0.1, 0.02, (40, 60, 5)).astype(np.float32)
+        image[:, :, 4] += 0.3
+        if number == 0:
+            image *= 10_000
+        if number == 1:
+            image[:4, :4] = np.nan
+        for part, values in (("images", image), ("masks", (image[..., 0] > 0.14).astype(np.uint8))):
+            (tmp_path / "tiles" / part).mkdir(parents=True, exist_ok=True)
+            write_raster(tmp_path / "tiles" / part / f"é {number}.tif", values)
+    done = run(tmp_path / "tiles", "--json", tmp_path / "a.json", "--html", tmp_path / "a.html")
+    assert done.exit_code == 0, done.output
+    assert names(results(tmp_path / "a.json")["value_range"]) == {"é 0"}
+    assert "é 0" in (tmp_path / "a.html").read_text()
