@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lim_keras.data.dataset_report import centroid_spread
+from lim_keras.data.centre_bias import centroid_spread
 from lim_keras.tiling.background_tiles import share_out
 from lim_keras.tiling.labels import LabelOptions, LabelSource
 from lim_keras.tiling.options import TilingOptions
