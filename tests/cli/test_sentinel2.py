@@ -147,3 +147,16 @@ def test_a_wrong_number_of_bands(bundle: Path, tmp_path: Path) -> None:
         done.exit_code == 1 and "Name them in its order with --bands; the product holds B02, B03, B04, B08, B11" in text
     )
     assert not list((tmp_path / "maps").glob("*.tif"))
+
+
+def test_tiles_of_a_product_hold_reflectance(tmp_path: Path) -> None:
+    scene = product(tmp_path / f"{NAME}.SAFE")
+    truth = geopandas.GeoDataFrame(geometry=[box(EAST + 300, NORTH - 600, EAST + 600, NORTH - 400)], crs=UTM)
+    truth.to_file(tmp_path / "truth.gpkg")
+    options = ("--labels", tmp_path / "truth.gpkg", "--out", tmp_path / "tiles", "--size", 32, "--gsd", 20)
+    done = run("data", "tile", scene, *options)
+    assert done.exit_code == 0, done.output
+    with rasterio.open(next((tmp_path / "tiles" / "images").glob("*.tif"))) as tile:
+        pixels = tile.read()
+        assert tile.count == 3 and tile.dtypes[0] == "uint16" and tile.res == (20, 20)
+    assert set(np.unique(pixels).tolist()) - {0} == {600, 1800}
