@@ -83,8 +83,8 @@ def _label_lines(report: TilingReport) -> list[str]:
         "repaired": "repaired",
         "repeated": "that repeat another one",
         "empty": "without area",
-        "uncertain": "without label (`--ignore-where`)",
-        "not_selected": "left out (`--where`)",
+        "uncertain": "uncertain, without label",
+        "not_selected": "not selected",
     }
     lines = [f"{text}: {labels[name]:,}" for name, text in shown.items() if labels.get(name)]
     lines += [

@@ -44,8 +44,8 @@ def cut_tiles(
     pool = ThreadPoolExecutor(jobs)
     noted: list[CutTile] = []
     try:
-        cut = pool.map(lambda tile: _cut(tile, scenes[tile.scene], folder.work), left)
-        for one in track(cut, "cutting tiles", len(left), progress, "tiles"):
+        results = pool.map(lambda tile: _cut(tile, scenes[tile.scene], folder.work), left)
+        for one in track(results, "cutting tiles", len(left), progress, "tiles"):
             noted.append(one)
             done[one.tile_id] = one
             if len(noted) == _NOTED:

@@ -84,8 +84,9 @@ class TilingFolder:
     def is_finished(self) -> bool:
         """True if an earlier call with the same inputs and options wrote all files, and all of them exist."""
         hashes = self.record.get("sha256")
-        same = self.record.get("identity") == self._identity and isinstance(hashes, dict)
-        return same and all((self.folder / name).is_file() for name in hashes)
+        if self.record.get("identity") != self._identity or not isinstance(hashes, dict):
+            return False
+        return all((self.folder / name).is_file() for name in hashes)
 
     @property
     def edited(self) -> dict[Path, str]:

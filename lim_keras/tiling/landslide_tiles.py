@@ -187,7 +187,8 @@ class _Axis:
 def even_starts(length: int, size: int, step: int) -> list[int]:
     """Return evenly spaced starts of tiles that cover `length` pixels, at most `step` apart."""
     count = 1 + max(math.ceil((length - size) / step), 0)
-    return np.linspace(0, max(length - size, 0), count).round().astype(int).tolist()
+    starts: list[int] = np.linspace(0, max(length - size, 0), count).round().astype(int).tolist()
+    return starts
 
 
 def _boxes(rows: list[int], columns: list[int], info: Any, size: int) -> list[Box]:

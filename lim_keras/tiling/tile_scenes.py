@@ -81,12 +81,13 @@ class TilingTask:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of all inputs and options."""
+        """SHA-256 of all inputs and options; paths do not count."""
+        labels = {name: value for name, value in self.settings["labels"].items() if name not in ("path", "aoi")}
         facts = {
             "format": _FORMAT,
             "scenes": [self._fingerprint(scene) for scene in self.scenes],
             "labels": [_digest(path) for path in (self.labels.path, self.labels.aoi) if path is not None],
-            "settings": self.settings,
+            "settings": {**self.settings, "labels": labels},
             "model": None if self.model is None else self.model.info.digest(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
@@ -162,14 +163,15 @@ def tile_scenes(
     folder.check([])
     with gdal_settings(), _opened(task) as (scenes, source):
         plan, report = _planned(task, scenes, source, progress)
-        pictures = {k: f"tiling_{scene.name}.jpg" for k, scene in enumerate(scenes) if draw_tiling is not None}
+        pictures = [] if draw_tiling is None else [f"tiling_{scene.name}.jpg" for scene in scenes]
         files = [f"{part}/{tile.tile_id}.tif" for part in (IMAGES, MASKS) for tile in plan.tiles]
-        folder.check([*files, *pictures.values()])
+        folder.check([*files, *pictures])
         cut = cut_tiles(plan.tiles, scenes, folder, jobs=jobs or os.cpu_count() or 1, progress=progress)
         hashes = {name: value for one in cut.values() for name, value in one.hashes.items()}
-        for k, name in pictures.items():
-            draw_tiling(scenes[k], [tile for tile in plan.tiles if tile.scene == k], folder.work / name)
-            hashes[name] = file_hash(folder.work / name)
+        if draw_tiling is not None:
+            for k, name in enumerate(pictures):
+                draw_tiling(scenes[k], [tile for tile in plan.tiles if tile.scene == k], folder.work / name)
+                hashes[name] = file_hash(folder.work / name)
         _check_unchanged(task, scenes, folder, identity)
         tiles = tile_set(plan.tiles, cut, scenes, out)
     folder.put_in_place(hashes, manifest_text(tiles, out), report.to_dict())
