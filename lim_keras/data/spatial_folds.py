@@ -30,6 +30,9 @@ _DRAWS, _WORK, _TILE_WORK = 16, 1000, 10_000
 # Largest deviation from an even split: of the number of tiles of a kind, and of the landslide pixels.
 _EVEN_TILES, _EVEN_PIXELS = 0.25, 0.75
 
+# With more units than this for each fold, folds hardly get more even.
+_MOST = 20
+
 # Each size of block is about this share of the one before; each number of clusters its inverse.
 _FINER = 0.8
 
@@ -133,6 +136,8 @@ def _search(tiles: TileSet, folds: int, seed: int, split: SplitSection, position
     columns = _columns(tiles)
     best: tuple[float, SpatialFolds] | None = None
     for units in _candidates(tiles, folds, seed, split, positions):
+        if best is not None and len(np.unique(units.labels)) > _MOST * folds:
+            break
         drawn = _draw(columns, units.labels, folds, seed)
         if drawn is None:
             continue
