@@ -41,11 +41,9 @@ Cache = Literal["memory", "disk", "none"]
 ENCODER_STRIDE = 32
 """Pixels of the encoder's input for one cell of its coarsest feature map."""
 
-
 _CONFIG_BYTES = 2**20  # largest configuration that is read
 
-LARGEST_BUFFER_M = 50_000
-"""Largest `split.buffer_m`, metres: regions of tiles are projected on their own, and lie farther apart."""
+LARGEST_BUFFER_M = 50_000  # regions of tiles are projected on their own, and lie farther apart
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
