@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lim_keras.audit.catalogue import check
+from lim_keras.audit.catalogue import check, skipped
 from lim_keras.audit.measures import TileMeasures
 from lim_keras.data.findings import Check, Evidence
 
@@ -122,6 +122,8 @@ def _duplicates(measures: Sequence[TileMeasures]) -> tuple[list[Evidence], list[
 
 def _jpeg_blocks(measures: Sequence[TileMeasures]) -> Check:
     known = [one for one in measures if np.isfinite(one.blocks)]
+    if not known:
+        return skipped("jpeg_blocks", "no tile is large enough")
     blocky = [one for one in known if one.blocks > BLOCKS]
     parts = {
         kind: sum(one.tile.kind == kind for one in blocky) / max(1, sum(one.tile.kind == kind for one in known))
