@@ -59,7 +59,8 @@ def tile_scenes(
     earlier call wrote, or that changed since, are never replaced.
 
     Args:
-        scenes: rasters and folders of rasters, or one of them; CRS, extent and ground sample distance may differ.
+        scenes: rasters, Sentinel-2 products and folders of them, or one of them; CRS, extent and ground sample distance
+            may differ.
         labels: landslides: polygons in any format of OGR and any CRS, or a raster of labels.
         out: folder of the tiles.
         size: height and width of a tile, pixels; a smaller scene gives tiles of its own size.
@@ -77,7 +78,7 @@ def tile_scenes(
         ignore_where: condition, SQL, of uncertain polygons, whose pixels get no label (255).
         aoi: polygons of the area that was mapped; outside of it pixels get no label (255).
         touched: pixels that an outline touches count as landslide; False: pixels whose centre lies inside.
-        bands: bands to read, by number from 1, description or colour; None: all.
+        bands: bands to read, by number from 1, description or colour; None: all, of a Sentinel-2 product B04, B03, B02.
         scale: raw values (low, high) that become 0 and 255 of uint8; None: values and data type stay as they are.
         nodata: value that replaces the nodata value of the files; "file": use nodata value, mask and alpha of the file;
             "none": ignore them all.

@@ -14,7 +14,7 @@ from lim_keras.cli.output import discard, report_failure
 from lim_keras.errors import LimKerasError, LimKerasWarning
 
 COMMANDS = {
-    "data": "Make tiles from scenes, and report on tiles: counts, imbalance, centre bias, overlaps.",
+    "data": "Make tiles, and report on them: counts, imbalance, overlaps.",
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models by cross-validation, and their ensemble.",
     "distill": "Train one small model on an ensemble and export it.",

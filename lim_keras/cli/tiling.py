@@ -85,7 +85,10 @@ def _background(text: str) -> float | str:
     help="Pixels that an outline touches are landslide [default: those whose centre is inside].",
 )
 @click.option(
-    "--bands", type=BANDS, help="Bands to read: numbers from 1, descriptions or colours [default: all but alpha]."
+    "--bands",
+    type=BANDS,
+    help="Bands to read: numbers from 1, descriptions or colours [default: all but alpha; of "
+    "Sentinel-2 products B04,B03,B02].",
 )
 @click.option(
     "--scale",

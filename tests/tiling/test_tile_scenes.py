@@ -229,3 +229,17 @@ def test_no_tile(tmp_path, make_scene, make_labels, tile):
     done = tile(scene, "--labels", make_labels(tmp_path / "l.gpkg", BOXES), "--out", "t")
     assert done.exit_code == 1 and "on ground without data or label" in done.output and "--nodata" in done.output
     assert not (tmp_path / "t").exists()
+
+
+def test_outside_the_mapped_area_there_is_no_label(world, tile, tmp_path, make_labels):
+    scene, labels = world
+    area = make_labels(tmp_path / "aoi.gpkg", [(0, 0, 200, 100)])
+    done = tile(scene, "--labels", labels, "--aoi", area, "--out", "t", "--size", 40, "--background", "all")
+    assert done.exit_code == 0 and "polygons outside the mapped area: 1, with the ids 3" in done.output, done.output
+    tiles = read(tmp_path / "t")
+    assert burnt(tiles, (200, 240)).sum() == 600 + 100
+    for one in tiles:
+        column = place(one)[1]
+        expected = np.broadcast_to(np.arange(column, column + 40) >= 100, (40, 40))
+        np.testing.assert_array_equal(read_tile(one)[1] == 255, expected)
+        assert one.valid_px >= 800
