@@ -31,7 +31,12 @@ def place_background_tiles(ground: Ground, landslide_tiles: Iterable[Box], optio
     landslides, placed = _Grid(options.size, 0), _Grid(options.size, options.overlap)
     for box in landslide_tiles:
         landslides.add(box)
-    for box in _candidates(ground, options):
+    for box in _lattice(ground, options.size, options.step):
+        if not landslides.meets(box) and _is_background(ground, box, options.min_valid):
+            placed.add(box)
+    # A grid of a large overlap leaves no gap that a tile fits into.
+    fine = max(options.size // _STEPS, 1) if options.step >= options.size / 2 else 0
+    for box in _lattice(ground, options.size, fine) if fine else ():
         if not (landslides.meets(box) or placed.meets(box)) and _is_background(ground, box, options.min_valid):
             placed.add(box)
     return sorted(placed.boxes, key=lambda box: (box.top, box.left))
@@ -47,13 +52,11 @@ def _is_background(ground: Ground, box: Box, min_valid: float) -> bool:
     return not low.landslide and low.labelled >= needed
 
 
-def _candidates(ground: Ground, options: TilingOptions) -> Iterator[Box]:
-    info, size = ground.scene.info, options.size
-    fine = max(options.step // _STEPS, 1)
-    for step in (options.step, fine):
-        rows, columns = (_starts(length, size, step) for length in (info.height, info.width))
-        for top, left in product(rows, columns):
-            yield Box.sized(top, left, size, size).grown(0, info.box)
+def _lattice(ground: Ground, size: int, step: int) -> Iterator[Box]:
+    info = ground.scene.info
+    rows, columns = (_starts(length, size, step) for length in (info.height, info.width))
+    for top, left in product(rows, columns):
+        yield Box.sized(top, left, size, size).grown(0, info.box)
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:

@@ -21,6 +21,7 @@ from lim_keras.raster.georeference import Georeference, border
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.background_tiles import Score, choose_background_tiles, place_background_tiles
 from lim_keras.tiling.ground import Ground
+from lim_keras.tiling.label_report import TOO_SMALL
 from lim_keras.tiling.landslide_tiles import LandslideTiles, place_landslide_tiles
 from lim_keras.tiling.options import TilingOptions
 from lim_keras.tiling.report import SceneReport
@@ -237,4 +238,6 @@ def check_plan(plan: Plan, options: TilingOptions) -> None:
         why, cure = "no landslide lies on them", "Check CRS and place of the labels, or give `background` all"
     if options.background == "all":
         cure = "Lower `min_valid`, or check the ground without data (`nodata`, `aoi`)"
+    if reasons == [TOO_SMALL] and options.background != "all":
+        cure = "Give a smaller `gsd_m`, or `touched`"
     raise DataError(f"{listed}: no tile can be cut: {why}. {cure}.")
