@@ -17,12 +17,13 @@ from typing import Any
 
 import keras
 
+import lim_keras as lk
 from lim_keras.config import RunConfig, load_config
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.pipeline import training_batches
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
-from lim_keras.demo.world import cut_tiles, make_world
+from lim_keras.demo.world import make_world, write_world
 from lim_keras.models import build_model
 from lim_keras.training.fit import build_loss, build_optimizer, build_sampler
 
@@ -94,7 +95,9 @@ def _in_turns(
 def _tiles(data: Path | None, scratch: Path) -> TileSet:
     folder = os.environ.get("LIM_KERAS_DATA")
     if data is None and folder is None:
-        cut_tiles(make_world(seed=1), scratch, landslide=40, non_landslide=60)
+        world = write_world(make_world(seed=1), scratch / "world")
+        lk.tile_scenes(world.scene, world.landslides, scratch / "tiles", size=128)
+        scratch /= "tiles"
     return read_tiles(data or (Path(folder) / "bijie" if folder else scratch))
 
 

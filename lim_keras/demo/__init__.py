@@ -16,7 +16,7 @@ from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_tile_ids
 from lim_keras.data.tiles import TileSet
 from lim_keras.demo.folder import FIGURES, IMBALANCE, REPORT, begin_demo_folder
-from lim_keras.demo.world import cut_tiles, make_world, write_world
+from lim_keras.demo.world import WorldFiles, make_world, world_files, write_landslides, write_rasters
 from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
 from lim_keras.files import write_text
 from lim_keras.inventory.landslides import PredictOptions
@@ -25,15 +25,22 @@ from lim_keras.raster.images import read_image, read_info
 from lim_keras.report.figures import imbalance_chart, scene_overview, write_report_figures
 from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import dataset_tables, heading, report_tables, run_tables
+from lim_keras.report.tiling import draw_tiling, tiling_tables
+from lim_keras.tiling.labels import LabelOptions
+from lim_keras.tiling.options import TilingOptions
+from lim_keras.tiling.tile_scenes import TilingTask, tile_scenes
 from lim_keras.training.cross_validation import train_folds
 from lim_keras.training.finalize import finalize
 from lim_keras.training.run import begin_cross_validation
 
+TRAINING, UNSEEN = "training", "unseen"
+"""Names of the two worlds."""
+
 TRAINING_SEED, TEST_SEED = 1, 2
 
 _WORLD_PX = 1536
-_TRAINING_TILES, _TEST_TILES = (48, 76), (20, 30)
-"""Numbers of landslide and non-landslide tiles."""
+_TILE_PX = 128
+_BACKGROUND = 1.5  # tiles without landslides for each tile with one
 
 _MIN_AREA_M2 = 100.0
 
@@ -50,12 +57,11 @@ class DemoResult:
 
 
 def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
-    """Make two worlds, train five folds on tiles of the first, evaluate and map the second with their ensemble."""
+    """Cut tiles from two worlds, train five folds on the first, evaluate and map the second with their ensemble."""
     started = time.monotonic()
     begin_demo_folder(folder)
-    say([heading("1. A synthetic world", ": mountains, fields, roads, and landslides on the slopes")])
-    test_ids = _write_worlds(folder)
-    tiles = read_tiles(folder / "tiles")
+    say([heading("1. Tiles", " from two synthetic scenes and the polygons of their landslides")])
+    tiles, test_ids = _cut_tiles(folder, say)
     dataset = DatasetReport.measure(tiles)
     ratios = {name.replace("_", " "): ratio for name, ratio in dataset.imbalance.ratios.items()}
     imbalance_chart(ratios, folder / IMBALANCE)
@@ -79,41 +85,46 @@ def run_demo(folder: Path, say: Say, jobs: int) -> DemoResult:
     return DemoResult(folder, f1, time.monotonic() - started)
 
 
-def _write_worlds(folder: Path) -> Path:
-    """Write both worlds and their tiles; return the file of the test tile ids, which is written last."""
-    test_list = folder / "test_tiles.txt"
-    if test_list.exists():
-        return test_list
-    training, unseen = (make_world(_WORLD_PX, seed) for seed in (TRAINING_SEED, TEST_SEED))
-    write_world(training, folder / "world" / "training")
-    write_world(unseen, folder / "world" / "unseen")
-    for world, seed, prefix, (landslides, others) in (
-        (training, TRAINING_SEED, "", _TRAINING_TILES),
-        (unseen, TEST_SEED, "test_", _TEST_TILES),
-    ):
-        ids = cut_tiles(world, folder / "tiles", landslide=landslides, non_landslide=others, seed=seed, prefix=prefix)
-    return write_text(test_list, "\n".join(ids) + "\n")
+def _cut_tiles(folder: Path, say: Say) -> tuple[TileSet, Path]:
+    """Write both worlds, cut them into tiles, and list the tiles of the second world for testing."""
+    files, landslides = folder / "world", folder / "world" / "landslides.gpkg"
+    if not landslides.exists():  # it is written last
+        worlds = {TRAINING: make_world(_WORLD_PX, TRAINING_SEED), UNSEEN: make_world(_WORLD_PX, TEST_SEED)}
+        for name, world in worlds.items():
+            write_rasters(world, world_files(files, name))
+        write_landslides(list(worlds.values()), landslides)
+    scenes = tuple(files / f"{name}.tif" for name in (TRAINING, UNSEEN))
+    task = TilingTask(scenes, LabelOptions(landslides), TilingOptions(size=_TILE_PX, background=_BACKGROUND))
+    tiling = tile_scenes(task, folder / "tiles", draw_tiling=draw_tiling)
+    say(tiling_tables(tiling.report))
+    tiles = read_tiles(folder / "tiles")
+    test_ids = [tile.tile_id for tile in tiles if tile.scene == UNSEEN]
+    return tiles, write_text(folder / "test_tiles.txt", "\n".join(test_ids) + "\n")
+
+
+def _unseen(folder: Path) -> WorldFiles:
+    return world_files(folder / "world", UNSEEN)
 
 
 def _evaluate(
     folder: Path, bundle: Bundle, tiles: TileSet, test_ids: Path, settings: EvaluationSection
 ) -> BundleReport:
-    unseen = folder / "world" / "unseen"
+    files = _unseen(folder)
     return evaluate_bundle(
         bundle,
         tiles,
         tile_ids=read_tile_ids(test_ids),
-        scene=unseen / "scene.tif",
-        truth=unseen / "labels.tif",
+        scene=files.scene,
+        truth=files.labels,
         settings=settings,
     )
 
 
 def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
     """Map the second world and draw the map beside the truth."""
-    files = folder / "world" / "unseen"
-    options = PredictOptions(probability="float32", dem=files / "dem.tif", min_area_m2=_MIN_AREA_M2)
-    prediction = predict_scene(bundle, files / "scene.tif", folder / "inventory", options, draw_preview=draw_preview)
+    files = _unseen(folder)
+    options = PredictOptions(probability="float32", dem=files.dem, min_area_m2=_MIN_AREA_M2)
+    prediction = predict_scene(bundle, files.scene, folder / "inventory", options, draw_preview=draw_preview)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
     found = f"{count} landslides of at least {_MIN_AREA_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
     picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])
@@ -122,8 +133,8 @@ def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
 
 def _draw_scene(folder: Path, threshold: float) -> Path:
     """Draw the second world, its probability map, and right and wrong pixels."""
-    files = folder / "world" / "unseen"
-    scene, truth = read_image(files / "scene.tif"), read_image(files / "labels.tif")[..., 0]
-    probability = read_image(folder / "inventory" / "scene_probability.tif")[..., 0]
-    gsd_m = read_info(files / "scene.tif").gsd_m
+    files = _unseen(folder)
+    scene, truth = read_image(files.scene), read_image(files.labels)[..., 0]
+    probability = read_image(folder / "inventory" / f"{UNSEEN}_probability.tif")[..., 0]
+    gsd_m = read_info(files.scene).gsd_m
     return scene_overview(scene, truth, probability, threshold, folder / FIGURES / "scene.png", gsd_m=gsd_m)

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from rasterio.features import rasterize
 
-from lim_keras.data.layouts import read_tiles
-from lim_keras.data.tiles import Tile, read_tile
 from lim_keras.demo.terrain import (
     erode,
     fractal_noise,
@@ -18,21 +16,14 @@ from lim_keras.demo.terrain import (
     smooth_noise,
     smoothstep,
 )
-from lim_keras.demo.world import World, cut_tiles, make_world, world_transform, write_world
-from lim_keras.errors import ConfigError, DataError
+from lim_keras.demo.world import World, make_world, world_transform, write_world
+from lim_keras.errors import ConfigError
 from lim_keras.raster.images import read_image, read_info
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
     return make_world(448, seed=4)
-
-
-def box_of(tile: Tile, world: World) -> tuple[slice, slice]:
-    """Return the rows and columns of the world under a tile, by its georeference."""
-    corner = read_info(tile.image).transform
-    left, top = round((corner.c - world.transform.c) / 2), round((world.transform.f - corner.f) / 2)
-    return slice(top, top + tile.height), slice(left, left + tile.width)
 
 
 @pytest.fixture(scope="module")
@@ -137,59 +128,6 @@ def test_worlds_of_different_seeds_do_not_overlap():
     assert len(corners) == 800
     # a grid of 20 km: no world is that large
     assert {(x % 20_000, y % 20_000) for x, y in corners} == {(0, 0)}
-
-
-def test_tiles_have_the_bijie_layout(world, tmp_path):
-    ids = cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72), prefix="a_")
-    assert ids == [f"a_ls_{k:04d}" for k in range(4)] + [f"a_nls_{k:04d}" for k in range(5)]
-    tiles = read_tiles(tmp_path)
-    assert sorted(tiles.ids) == sorted(ids)
-    for tile in tiles:
-        image, mask = read_tile(tile)
-        box = box_of(tile, world)
-        assert np.array_equal(image, world.scene[box])
-        assert np.array_equal(mask, world.mask[box])
-        assert 40 <= tile.height <= 72
-        assert 40 <= tile.width <= 72
-        assert (tile.kind == "landslide") == bool(mask.any())
-
-
-def test_tiles_do_not_overlap(world, tmp_path):
-    cut_tiles(world, tmp_path, landslide=4, non_landslide=5, sides=(40, 72))
-    times_cut = np.zeros((448, 448), int)
-    for tile in read_tiles(tmp_path):
-        times_cut[box_of(tile, world)] += 1
-    assert times_cut.max() == 1
-
-
-def test_equal_seeds_give_equal_tiles(world, tmp_path):
-    for name in ("first", "again"):
-        cut_tiles(world, tmp_path / name, landslide=2, non_landslide=2, sides=(40, 60), seed=5)
-    assert [tile.width for tile in read_tiles(tmp_path / "first")] == [
-        tile.width for tile in read_tiles(tmp_path / "again")
-    ]
-
-
-def test_centred_tiles_have_their_landslide_in_the_middle(world, tmp_path):
-    cut_tiles(world, tmp_path, landslide=3, non_landslide=0, sides=(40, 140), centred=True)
-    for tile in read_tiles(tmp_path):
-        box = box_of(tile, world)
-        middle = [
-            (positions.min(axis=0) + positions.max(axis=0) + 1) / 2
-            for positions in (np.argwhere(world.instances == k) for k in np.unique(world.instances[box])[1:])
-        ]
-        centre = np.array([(side.start + side.stop) / 2 for side in box])
-        assert min(np.abs(one - centre).max() for one in middle) <= 1
-
-
-def test_too_many_tiles_or_impossible_sides_are_refused(world, tmp_path):
-    with pytest.raises(DataError, match=r"Expected 500 landslide tiles\..* has room for \d+"):
-        cut_tiles(world, tmp_path, landslide=500, non_landslide=0, sides=(40, 60))
-    with pytest.raises(DataError, match=r"Expected 900 non-landslide tiles\..* has room for \d+"):
-        cut_tiles(world, tmp_path, landslide=0, non_landslide=900, sides=(40, 60))
-    with pytest.raises(ConfigError, match="`sides`"):
-        cut_tiles(world, tmp_path, sides=(100, 60))
-    assert not any(tmp_path.iterdir())
 
 
 def test_erosion_of_two_cells_by_hand():
