@@ -27,7 +27,7 @@ from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import dataset_tables, heading, report_tables, run_tables
 from lim_keras.report.tiling import draw_tiling, tiling_tables
 from lim_keras.tiling.labels import LabelOptions
-from lim_keras.tiling.options import TilingOptions
+from lim_keras.tiling.options import Background, TilingOptions
 from lim_keras.tiling.tile_scenes import TilingTask, tile_scenes
 from lim_keras.training.cross_validation import train_folds
 from lim_keras.training.finalize import finalize
@@ -39,8 +39,8 @@ TRAINING, UNSEEN = "training", "unseen"
 TRAINING_SEED, TEST_SEED = 1, 2
 
 _WORLD_PX = 1536
-_TILE_PX = 128
-_BACKGROUND = 1.5  # tiles without landslides for each tile with one
+_TILE_PX = 96
+_BACKGROUND: Background = "all"
 
 _MIN_AREA_M2 = 100.0
 
