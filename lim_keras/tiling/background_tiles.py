@@ -9,51 +9,58 @@ from itertools import product
 import numpy as np
 
 from lim_keras.raster.windows import Box
-from lim_keras.tiling.ground import Ground
+from lim_keras.tiling.box_index import BoxIndex
+from lim_keras.tiling.count_grid import CountGrid
 from lim_keras.tiling.options import TilingOptions
 
 Score = Callable[[int, Box], float]
-"""Function that says how wrong a model is in a box of the k-th scene; 0: not at all."""
+"""Function of the position of a scene and a box in it: strength of the false alarms of a model there, 0: none."""
 
 _STEPS = 4  # positions within a tile's width at which gaps of the grid are tried
 
 
-def place_background_tiles(ground: Ground, landslide_tiles: Iterable[Box], options: TilingOptions) -> list[Box]:
-    """Fill the ground beside landslide tiles with background tiles.
+def place_background_tiles(counts: CountGrid, landslide_tiles: Iterable[Box], options: TilingOptions) -> list[Box]:
+    """Place background tiles beside the landslide tiles of a scene.
 
     Tiles lie on a grid of distance `size - overlap` that is spread evenly over the scene. Tiles at quarter steps fill
     the gaps that landslides leave in it. A tile overlaps no landslide tile, and other background tiles by at most
     `overlap` pixels along one axis.
 
+    Args:
+        counts: counts of the pixels of the scene.
+        landslide_tiles: landslide tiles of the scene.
+        options: size, overlap and least share of labelled pixels.
+
     Returns:
-        The tiles, from the top down.
+        The background tiles, from the top down.
     """
-    landslides, placed = _Grid(options.size, 0), _Grid(options.size, options.overlap)
+    landslides, placed = BoxIndex(options.size), BoxIndex(options.size)
     for box in landslide_tiles:
         landslides.add(box)
-    for box in _lattice(ground, options.size, options.step):
-        if not landslides.meets(box) and _is_background(ground, box, options.min_valid):
+    for box in _lattice(counts, options.size, options.step):
+        if not landslides.meets(box) and _is_background(counts, box, options.min_valid):
             placed.add(box)
     # A grid of a large overlap leaves no gap that a tile fits into.
     fine = max(options.size // _STEPS, 1) if options.step >= options.size / 2 else 0
-    for box in _lattice(ground, options.size, fine) if fine else ():
-        if not (landslides.meets(box) or placed.meets(box)) and _is_background(ground, box, options.min_valid):
+    for box in _lattice(counts, options.size, fine) if fine else ():
+        taken = landslides.meets(box) or placed.meets(box, options.overlap)
+        if not taken and _is_background(counts, box, options.min_valid):
             placed.add(box)
     return sorted(placed.boxes, key=lambda box: (box.top, box.left))
 
 
-def _is_background(ground: Ground, box: Box, min_valid: float) -> bool:
+def _is_background(counts: CountGrid, box: Box, min_valid: float) -> bool:
     needed = max(min_valid * box.height * box.width, 1)
-    low, high = ground.bounds(box)
+    low, high = counts.bounds(box)
     if low.landslide or high.labelled < needed:
         return False
     if high.landslide or low.labelled < needed:
-        low = ground.count(box)
+        low = counts.count(box)
     return not low.landslide and low.labelled >= needed
 
 
-def _lattice(ground: Ground, size: int, step: int) -> Iterator[Box]:
-    info = ground.scene.info
+def _lattice(counts: CountGrid, size: int, step: int) -> Iterator[Box]:
+    info = counts.scene.info
     rows, columns = (_starts(length, size, step) for length in (info.height, info.width))
     for top, left in product(rows, columns):
         yield Box.sized(top, left, size, size).grown(0, info.box)
@@ -66,34 +73,9 @@ def _starts(length: int, size: int, step: int) -> list[int]:
     return starts
 
 
-class _Grid:
-    """Boxes that meet others if they share more than `overlap` rows and columns."""
-
-    def __init__(self, size: int, overlap: int) -> None:
-        self.boxes: list[Box] = []
-        self._size, self._overlap = size, overlap
-        self._cells: dict[tuple[int, int], list[Box]] = {}
-
-    def add(self, box: Box) -> None:
-        """Add a box of at most `size` pixels a side."""
-        self.boxes.append(box)
-        self._cells.setdefault((box.top // self._size, box.left // self._size), []).append(box)
-
-    def meets(self, box: Box) -> bool:
-        """Return whether a box shares more than `overlap` rows and columns with one of the boxes."""
-        row, column = box.top // self._size, box.left // self._size
-        near = (self._cells.get(cell, ()) for cell in product(range(row - 1, row + 2), range(column - 1, column + 2)))
-        return any(
-            min(box.bottom, other.bottom) - max(box.top, other.top) > self._overlap
-            and min(box.right, other.right) - max(box.left, other.left) > self._overlap
-            for boxes in near
-            for other in boxes
-        )
-
-
 def choose_background_tiles(
     candidates: Sequence[Sequence[Box]],
-    grounds: Sequence[Ground],
+    counts: Sequence[CountGrid],
     number: int,
     rng: np.random.Generator,
     score: Score | None = None,
@@ -101,7 +83,14 @@ def choose_background_tiles(
     """Draw background tiles from the candidates of each scene.
 
     Tiles with a score above 0 come first, those of the highest score before others. The rest is drawn at random, from
-    each scene in proportion to its labelled ground.
+    each scene in proportion to its labelled pixels.
+
+    Args:
+        candidates: background tiles that may be chosen, by scene.
+        counts: counts of the pixels of each scene.
+        number: number of tiles to draw from all scenes.
+        rng: random number generator.
+        score: ranks the tiles; None: all are drawn at random.
 
     Returns:
         Tiles and their scores by scene, from the top down.
@@ -111,7 +100,7 @@ def choose_background_tiles(
     first = {(k, top, left) for _, k, top, left in sorted(hard)[:number]}
     chosen = [[one for one in part if (k, one[0].top, one[0].left) in first] for k, part in enumerate(scored)]
     rest = [[one for one in part if (k, one[0].top, one[0].left) not in first] for k, part in enumerate(scored)]
-    labelled = [ground.whole.labelled for ground in grounds]
+    labelled = [one.whole.labelled for one in counts]
     shares = share_out(number - len(first), labelled, [len(part) for part in rest])
     for part, others, count in zip(chosen, rest, shares, strict=True):
         part += [others[position] for position in rng.permutation(len(others))[:count].tolist()]
@@ -120,7 +109,7 @@ def choose_background_tiles(
 
 
 def share_out(number: int, weights: Sequence[float], limits: Sequence[int]) -> list[int]:
-    """Divide a number in proportion to weights, none above its limit; what a limit leaves goes to the others."""
+    """Divide a number in proportion to weights, none above its limit; the rest goes to the others."""
     shares = [0] * len(weights)
     while (left := number - sum(shares)) > 0:
         open_ones = [k for k, limit in enumerate(limits) if shares[k] < limit and weights[k] > 0]

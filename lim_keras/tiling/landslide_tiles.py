@@ -15,7 +15,8 @@ from affine import Affine
 from lim_keras.data.tiles import LANDSLIDE
 from lim_keras.raster.vectorize import rasterize_box
 from lim_keras.raster.windows import Box, blocks
-from lim_keras.tiling.ground import Ground
+from lim_keras.tiling.box_index import BoxIndex
+from lim_keras.tiling.count_grid import CountGrid
 from lim_keras.tiling.label_report import TOO_SMALL
 from lim_keras.tiling.options import TilingOptions
 from lim_keras.tiling.scenes import TilingScene
@@ -43,23 +44,28 @@ class LandslideTiles:
     lost: dict[int, str]
 
 
-def place_landslide_tiles(ground: Ground, options: TilingOptions, rng: np.random.Generator) -> LandslideTiles:
+def place_landslide_tiles(counts: CountGrid, options: TilingOptions, rng: np.random.Generator) -> LandslideTiles:
     """Place tiles so that every landslide with a labelled pixel lies in one, or in several if it is larger than a tile.
 
     The position of a tile is drawn uniformly from all positions that hold the landslide and lie inside the scene. A
     landslide that lies inside an earlier tile gets none of its own. Landslides come in random order.
+
+    Args:
+        counts: counts of the pixels of the scene.
+        options: size, overlap and least share of labelled pixels.
+        rng: random number generator.
     """
-    placed, covered, lost = _Placed(options.size), [], {}
-    outlines = ground.scene.outlines
+    placed, covered, lost = BoxIndex(options.size), [], {}
+    outlines = counts.scene.outlines
     for number in rng.permutation(len(outlines)).tolist():
-        found = _pixel_box(ground, outlines[number])
+        found = _pixel_box(counts, outlines[number])
         if isinstance(found, str):
             lost[number] = found
             continue
         if placed.holds(found):
             covered.append(number)
             continue
-        tiles = _tiles_on(ground, found, outlines[number], options, rng)
+        tiles = _tiles_on(counts, found, outlines[number], options, rng)
         if tiles:
             covered.append(number)
         else:
@@ -70,34 +76,9 @@ def place_landslide_tiles(ground: Ground, options: TilingOptions, rng: np.random
     return LandslideTiles(tuple(boxes), tuple(sorted(covered)), dict(sorted(lost.items())))
 
 
-class _Placed:
-    """Boxes of at most `size` pixels a side, found by position."""
-
-    def __init__(self, size: int) -> None:
-        self.boxes: list[Box] = []
-        self._size = size
-        self._cells: dict[tuple[int, int], list[Box]] = {}
-
-    def add(self, box: Box) -> None:
-        """Add a box."""
-        self.boxes.append(box)
-        self._cells.setdefault((box.top // self._size, box.left // self._size), []).append(box)
-
-    def holds(self, inner: Box) -> bool:
-        """Return whether a box lies inside one of the boxes."""
-        row, column = inner.top // self._size, inner.left // self._size
-        near = (self._cells.get(cell, ()) for cell in product((row - 1, row), (column - 1, column)))
-        return any(_is_inside(inner, box) for boxes in near for box in boxes)
-
-
-def _is_inside(inner: Box, outer: Box) -> bool:
-    rows = outer.top <= inner.top and inner.bottom <= outer.bottom
-    return rows and outer.left <= inner.left and inner.right <= outer.right
-
-
-def _pixel_box(ground: Ground, outline: Any) -> Box | str:
+def _pixel_box(counts: CountGrid, outline: Any) -> Box | str:
     """Return the box of the labelled pixels of a landslide, or the reason why it has none."""
-    scene = ground.scene
+    scene = counts.scene
     left, top, right, bottom = outline.bounds
     box = Box(math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right)).grown(0, scene.info.box)
     if box.height <= 0 or box.width <= 0:
@@ -120,23 +101,23 @@ def _pixel_box(ground: Ground, outline: Any) -> Box | str:
 
 
 def _draw(scene: TilingScene, outline: Any, box: Box) -> Any:
-    """Return the pixels (height, width) of a box whose centres lie in an outline; where outlines count, all."""
+    """Return the pixels (height, width) of a box whose centres lie in an outline; all pixels if touched ones count."""
     if scene.touched:
         return np.ones((box.height, box.width), np.bool_)
     return rasterize_box([outline], box, _PIXELS) > 0
 
 
 def _tiles_on(
-    ground: Ground, landslide: Box, outline: Any, options: TilingOptions, rng: np.random.Generator
+    counts: CountGrid, landslide: Box, outline: Any, options: TilingOptions, rng: np.random.Generator
 ) -> list[Box]:
-    """Return tiles that hold the pixels of a landslide and enough labelled ground; none if there are none."""
-    for boxes in _arrangements(ground.scene, landslide, options, rng):
+    """Return tiles that hold the pixels of a landslide and enough labelled pixels; an empty list if none do."""
+    for boxes in _arrangements(counts.scene, landslide, options, rng):
         if len(boxes) == 1:
-            if ground.has_share(boxes[0], options.min_valid):
+            if counts.has_share(boxes[0], options.min_valid):
                 return boxes
             continue
-        kept = [box for box in boxes if _touches(outline, box) and ground.has_share(box, options.min_valid)]
-        kept = [box for box in kept if ground.count(box).landslide]
+        kept = [box for box in boxes if _touches(outline, box) and counts.has_share(box, options.min_valid)]
+        kept = [box for box in kept if counts.count(box).landslide]
         if kept:
             return kept
     return []
@@ -158,7 +139,12 @@ def _arrangements(
 
 @dataclass(frozen=True)
 class _Axis:
-    """Starts of tiles along one axis, which begin at `first` to `last`; `steps` are their distances from the first."""
+    """Starts of tiles along one axis, pixels.
+
+    Attributes:
+        first, last: range of the first start.
+        steps: distance of each start from the first one.
+    """
 
     first: int
     last: int

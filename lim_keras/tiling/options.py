@@ -11,7 +11,7 @@ from lim_keras.errors import ConfigError
 from lim_keras.raster.validity import Nodata
 
 Background = float | Literal["all"]
-"""Background tiles for each landslide tile, or all that the ground has room for."""
+"""Background tiles for each landslide tile, or all that there is room for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class TilingOptions:
         size: height and width of a tile, pixels.
         overlap: common rows or columns of neighbouring tiles of one grid, pixels.
         gsd_m: ground sample distance of the tiles, metres; None: that of each scene.
-        background: background tiles for each landslide tile; "all": as many as the ground has room for.
+        background: background tiles for each landslide tile; "all": as many as there is room for.
         min_valid: smallest share of the pixels of a tile that have data and a label.
         seed: seed of all random choices.
         prefix: first part of every tile's name.

@@ -1,4 +1,4 @@
-"""Plan of the tiles of all scenes: where they lie, and which of them belong together."""
+"""Plan of the tiles of all scenes: their places and groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Georeference, border
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.background_tiles import Score, choose_background_tiles, place_background_tiles
-from lim_keras.tiling.ground import Ground
+from lim_keras.tiling.count_grid import CountGrid
 from lim_keras.tiling.label_report import TOO_SMALL
 from lim_keras.tiling.landslide_tiles import LandslideTiles, place_landslide_tiles
 from lim_keras.tiling.options import TilingOptions
@@ -40,7 +40,7 @@ class PlannedTile:
         box: pixels of the grid of the tiles.
         kind: landslide or non-landslide.
         group: name of the group of tiles of common ground or landslides; "" for none.
-        score: how wrong a model is on a background tile; 0: not at all, or not known.
+        score: strength of the false alarms of a model on a background tile; 0: none, or no model.
     """
 
     tile_id: str
@@ -69,24 +69,26 @@ def plan_tiles(
     """Plan the tiles of scenes; equal inputs and seeds give equal plans.
 
     Args:
+        scenes: open scenes.
+        options: options of the tiling.
         score: ranks background tiles for hard negatives; None: they are drawn at random.
         progress: receives the number of counted pixels.
     """
     with progress.begin("counting pixels", _pixels(scenes), unit="px") if progress else nullcontext():
-        grounds = [Ground.measure(scene, options.size, progress) for scene in scenes]
+        counts = [CountGrid.measure(scene, options.size, progress) for scene in scenes]
     landslides = [
-        place_landslide_tiles(ground, options, np.random.default_rng([options.seed, zlib.crc32(scene.name.encode())]))
-        for ground, scene in zip(grounds, scenes, strict=True)
+        place_landslide_tiles(one, options, np.random.default_rng([options.seed, zlib.crc32(scene.name.encode())]))
+        for one, scene in zip(counts, scenes, strict=True)
     ]
-    background = _background(grounds, landslides, options, score)
+    background = _background(counts, landslides, options, score)
     tiles = [
         PlannedTile(scene.tile_id(box, options.prefix), k, box, kind, score=value)
         for k, scene in enumerate(scenes)
         for box, kind, value in _ordered(landslides[k], background[k])
     ]
     reports = [
-        _report(ground, placed, chosen, scored=score is not None)
-        for ground, placed, chosen in zip(grounds, landslides, background, strict=True)
+        _report(one, placed, chosen, scored=score is not None)
+        for one, placed, chosen in zip(counts, landslides, background, strict=True)
     ]
     return Plan(tuple(_grouped(tiles, scenes)), tuple(reports))
 
@@ -96,19 +98,18 @@ def _pixels(scenes: Sequence[TilingScene]) -> int:
 
 
 def _background(
-    grounds: Sequence[Ground], landslides: Sequence[LandslideTiles], options: TilingOptions, score: Score | None
+    counts: Sequence[CountGrid], landslides: Sequence[LandslideTiles], options: TilingOptions, score: Score | None
 ) -> list[list[tuple[Box, float]]]:
     number = sum(len(placed.boxes) for placed in landslides)
     if options.background == 0 or (options.background != "all" and not number):
-        return [[] for _ in grounds]
+        return [[] for _ in counts]
     candidates = [
-        place_background_tiles(ground, placed.boxes, options)
-        for ground, placed in zip(grounds, landslides, strict=True)
+        place_background_tiles(one, placed.boxes, options) for one, placed in zip(counts, landslides, strict=True)
     ]
     if options.background == "all":
         return [[(box, 0.0) for box in boxes] for boxes in candidates]
-    rng = np.random.default_rng([options.seed, len(grounds)])
-    return choose_background_tiles(candidates, grounds, round(options.background * number), rng, score)
+    rng = np.random.default_rng([options.seed, len(counts)])
+    return choose_background_tiles(candidates, counts, round(options.background * number), rng, score)
 
 
 def _ordered(placed: LandslideTiles, background: Sequence[tuple[Box, float]]) -> list[tuple[Box, Kind, float]]:
@@ -118,9 +119,9 @@ def _ordered(placed: LandslideTiles, background: Sequence[tuple[Box, float]]) ->
 
 
 def _report(
-    ground: Ground, placed: LandslideTiles, background: Sequence[tuple[Box, float]], *, scored: bool
+    counts: CountGrid, placed: LandslideTiles, background: Sequence[tuple[Box, float]], *, scored: bool
 ) -> SceneReport:
-    scene, info = ground.scene, ground.scene.info
+    scene, info = counts.scene, counts.scene.info
     ids = [str(one) for one in scene.labels.landslides["source"]] if len(scene.outlines) else []
     lost: dict[str, list[str]] = {}
     for number, reason in placed.lost.items():
@@ -132,7 +133,7 @@ def _report(
         height=info.height,
         gsd_m=info.gsd_m,
         crs=info.crs,
-        labelled_px=ground.whole.labelled,
+        labelled_px=counts.whole.labelled,
         landslide_tiles=len(placed.boxes),
         background_tiles=len(background),
         landslides=len(scene.outlines),

@@ -38,7 +38,7 @@ from lim_keras.tiling.scenes import TilingScene, open_scenes
 _FORMAT = 1  # raise it when the same inputs give other tiles
 
 DrawTiling = Callable[..., object]
-"""Function that draws the tiles of a scene into a file, such as `lim_keras.report.tiling_picture.draw_tiling`."""
+"""Function that draws the tiles of a scene into a file, such as `lim_keras.report.tiling.draw_tiling`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class TilingTask:
     @property
     def settings(self) -> dict[str, Any]:
         """Options in JSON values."""
-        labels = {name: None if value is None else value for name, value in asdict(self.labels).items()}
+        labels = asdict(self.labels)
         paths = {name: None if labels[name] is None else str(labels[name]) for name in ("path", "aoi")}
         model = None if self.model is None else self.model.info.name
         return {**self.options.to_dict(), "labels": labels | paths, "hard_negatives": model}

@@ -1,4 +1,4 @@
-"""Counts of labelled pixels and landslide pixels in any box of a scene."""
+"""Counts of labelled and of landslide pixels in any box of a scene."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lim_keras.data.tiles import IGNORED, LANDSLIDE
 from lim_keras.progress import ProgressCallback
+from lim_keras.raster.labels import LabelCounts
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.scenes import TilingScene
 
@@ -17,16 +18,8 @@ _CELLS_PER_TILE, _SMALLEST_CELL = 8, 8
 
 
 @dataclass(frozen=True)
-class Count:
-    """Labelled pixels and landslide pixels of a box."""
-
-    labelled: int
-    landslide: int
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Sums of labelled and of landslide pixels over the cells of a coarse grid, so that few boxes have to be read.
+class CountGrid:
+    """Labelled and landslide pixels, summed over the cells of a coarse grid, so that few boxes have to be read.
 
     Attributes:
         scene: the scene.
@@ -40,9 +33,10 @@ class Ground:
 
     @classmethod
     def measure(cls, scene: TilingScene, size: int, progress: ProgressCallback | None = None) -> Self:
-        """Count the pixels of a scene, block by block; pixels are read only where the header does not tell validity.
+        """Count the pixels of a scene block by block; image pixels are read only if some may hold no data.
 
         Args:
+            scene: the scene on the grid of its tiles.
             size: side of a tile, pixels, which gives the size of the cells.
             progress: receives the number of counted pixels.
         """
@@ -59,12 +53,12 @@ class Ground:
         return cls(scene, cell, sums)
 
     @property
-    def whole(self) -> Count:
+    def whole(self) -> LabelCounts:
         """Counts of the whole scene."""
-        return Count(*self.sums[:, -1, -1].tolist())
+        return _counts(self.sums[:, -1, -1])
 
-    def bounds(self, box: Box) -> tuple[Count, Count]:
-        """Return smallest and largest possible counts of a box, from the cells inside it and those that touch it."""
+    def bounds(self, box: Box) -> tuple[LabelCounts, LabelCounts]:
+        """Return the smallest and the largest possible counts of a box, from the cells that it holds and touches."""
         info, cell = self.scene.info, self.cell
         outer = Box(box.top // cell, box.left // cell, -(-box.bottom // cell), -(-box.right // cell))
         bottom = outer.bottom if box.bottom == info.height else box.bottom // cell
@@ -75,17 +69,17 @@ class Ground:
         width = min(outer.right * cell, info.width) - outer.left * cell
         area, missing = box.height * box.width, height * width - most.labelled
         return (
-            Count(max(least.labelled, area - missing), least.landslide),
-            Count(min(most.labelled, area), min(most.landslide, area)),
+            LabelCounts(least.landslide, max(least.labelled, area - missing)),
+            LabelCounts(min(most.landslide, area), min(most.labelled, area)),
         )
 
-    def count(self, box: Box) -> Count:
+    def count(self, box: Box) -> LabelCounts:
         """Count the pixels of a box exactly."""
         low, high = self.bounds(box)
         if low == high:
             return low
         mask = self.scene.mask(box)
-        return Count(int((mask != IGNORED).sum()), int((mask == LANDSLIDE).sum()))
+        return LabelCounts(int((mask == LANDSLIDE).sum()), int((mask != IGNORED).sum()))
 
     def has_share(self, box: Box, share: float) -> bool:
         """Return whether at least a share of the pixels of a box is labelled."""
@@ -95,12 +89,17 @@ class Ground:
             return low.labelled >= needed
         return self.count(box).labelled >= needed
 
-    def _sum(self, cells: Box) -> Count:
+    def _sum(self, cells: Box) -> LabelCounts:
         if cells.height <= 0 or cells.width <= 0:
-            return Count(0, 0)
+            return LabelCounts(0, 0)
         (top, left, bottom, right), sums = (cells.top, cells.left, cells.bottom, cells.right), self.sums
         total = sums[:, bottom, right] - sums[:, top, right] - sums[:, bottom, left] + sums[:, top, left]
-        return Count(*total.tolist())
+        return _counts(total)
+
+
+def _counts(sums: NDArray[np.int64]) -> LabelCounts:
+    labelled, landslide = sums.tolist()
+    return LabelCounts(landslide, labelled)
 
 
 def _add(counts: NDArray[np.int64], chosen: NDArray[np.bool_], box: Box, cell: int) -> None:
