@@ -198,13 +198,15 @@ TOPICS = {
         "Landslides lie in the centre of the tiles",
         "A mask that is the same for every tile and never looks at the image scores well, so a model can learn the "
         "framing in place of the ground.",
-        "Cut tiles with the landslide anywhere, as `lim-keras data tile` does, or train on windows.",
+        "Cut tiles with the landslide anywhere, as `lim-keras data tile` does, and larger ones where landslides are "
+        "more than half as long as a tile: these always cover its centre. Or train on windows.",
     ),
     "shortcuts": Topic(
         "set",
         "A side effect tells landslide tiles from the others",
         "One figure that has nothing to do with landslides separates the two kinds of tiles, so a model can learn it.",
-        "Cut both kinds of tiles from the same images in the same way.",
+        "Cut both kinds of tiles from the same images in the same way. If they are, the background shows other "
+        "land than the surroundings of landslides: cut similar background (`lim-keras data tile --hard-negatives`).",
     ),
     "changed": Topic(
         "predictions",

@@ -254,8 +254,8 @@ def validation_option(command: Function) -> Function:
             "--val",
             "validation_ids",
             type=FILE,
-            help="File with the ids of the validation tiles, one a line [default: a random share of "
-            "training.validation_fraction; groups stay whole].",
+            help="File with the ids of the validation tiles, one a line [default: a share of "
+            "training.validation_fraction, drawn as --folds says; groups stay whole].",
         ),
     )
 

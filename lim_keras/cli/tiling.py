@@ -69,9 +69,15 @@ def _background(text: str) -> float | str:
     help="Smallest share of the pixels of a tile that have data and a label.",
 )
 @click.option("--layer", help="Layer of --labels [default: the one that holds polygons].")
-@click.option("--where", metavar="SQL", help="Take only the polygons whose attributes meet this condition.")
 @click.option(
-    "--ignore-where", metavar="SQL", help="Polygons that meet this condition are uncertain: no label (255) there."
+    "--where",
+    metavar="SQL",
+    help="Take only the polygons whose attributes meet this condition, such as \"type = 'debris flow'\".",
+)
+@click.option(
+    "--ignore-where",
+    metavar="SQL",
+    help='Polygons that meet this condition, such as "certainty < 2", are uncertain: no label (255) there.',
 )
 @click.option(
     "--aoi",

@@ -93,14 +93,15 @@ def _label_lines(report: TilingReport) -> list[str]:
     lost: dict[str, list[str]] = {}
     for one in labels.get("lost", ()):
         if one["reason"] in (OUTSIDE, OUTSIDE_AOI):
-            name = f"{one['source']} ({one['name']})" if one["name"] else str(one["source"])
+            source = str(one["source"])
+            name = f"{source} ({one['name']})" if one["name"] not in ("", source) else source
             lost.setdefault(one["reason"], []).append(name)
     return [*lines, *(f"{reason}: {_listed(names)}" for reason, names in lost.items())]
 
 
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    return f"{len(names):,}, with the ids {shown}"
+    return f"{len(names):,}, with the feature ids {shown}"
 
 
 def draw_tiling(scene: TilingScene, tiles: Sequence[PlannedTile], path: str | PathLike[str]) -> Path:

@@ -118,7 +118,7 @@ def test_ground_without_data_has_no_label(tmp_path, make_scene, make_labels, til
     labels = make_labels(tmp_path / "l.gpkg", [(50, 110, 60, 130), (100, 200, 110, 210), (0, 0, 5, 5)])
     done = tile(scene, "--labels", labels, "--out", "t", "--size", 50, "--background", "all", "--min-valid", 0.6)
     assert done.exit_code == 0
-    assert "landslides in no tile (on ground without data or label): 1, with the ids 2" in done.output
+    assert "landslides in no tile (on ground without data or label): 1, with the feature ids 2" in done.output
     tiles = read(tmp_path / "t")
     assert all(one.valid_px >= 0.6 * 2500 for one in tiles)
     cut = [one for one in tiles if one.valid_px < 2500]
@@ -235,7 +235,9 @@ def test_outside_the_mapped_area_there_is_no_label(world, tile, tmp_path, make_l
     scene, labels = world
     area = make_labels(tmp_path / "aoi.gpkg", [(0, 0, 200, 100)])
     done = tile(scene, "--labels", labels, "--aoi", area, "--out", "t", "--size", 40, "--background", "all")
-    assert done.exit_code == 0 and "polygons outside the mapped area: 1, with the ids 3" in done.output, done.output
+    assert done.exit_code == 0 and "polygons outside the mapped area: 1, with the feature ids 3" in done.output, (
+        done.output
+    )
     tiles = read(tmp_path / "t")
     assert burnt(tiles, (200, 240)).sum() == 600 + 100
     for one in tiles:
