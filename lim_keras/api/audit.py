@@ -57,16 +57,20 @@ def audit_tiles(
         All checks with the tiles that they found; `has_leak` tells whether the split leaks.
 
     Raises:
-        ConfigError: `min_distance_m` is below 0, or both files are one.
+        ConfigError: `min_distance_m` is below 0 or above 50,000, or both files are one.
         DataError: tiles, ids or the run are invalid, or files of the user would be replaced.
 
     Examples:
         >>> report = lk.audit_tiles("bijie_tiles.csv", run="runs/bijie_edge", html_file="audit.html")
         >>> [check.title for check in report.findings]
     """
+    from lim_keras.config import LARGEST_BUFFER_M
+
     limit = None if min_distance_m is None else as_number("min_distance_m", min_distance_m)
-    if limit is not None and not 0 <= limit < float("inf"):
-        raise ConfigError(f"Invalid value for `min_distance_m`. Expected a number >= 0. Received: {limit}.")
+    if limit is not None and not 0 <= limit <= LARGEST_BUFFER_M:
+        raise ConfigError(
+            f"Invalid value for `min_distance_m`. Expected metres from 0 to {LARGEST_BUFFER_M:,}. Received: {limit}."
+        )
     files = {
         name: as_path(name, value)
         for name, value in (("html_file", html_file), ("json_file", json_file))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 import numpy as np
-from pyproj import CRS
-from shapely import Polygon, STRtree
-from shapely.affinity import scale
+import shapely
 
 from lim_keras.audit.catalogue import check, skipped
 from lim_keras.audit.measures import TileMeasures
 from lim_keras.audit.split import Split, separated
 from lim_keras.data.findings import Check, Evidence
-from lim_keras.data.overlap import Overlap, read_footprints
+from lim_keras.data.overlap import Overlap
+from lim_keras.data.positions import TOLERANCE, Positions
 from lim_keras.data.tiles import TileSet
 
-_METRES_PER_DEGREE = 111_320.0
 _PAIRS = 100_000
 """Largest number of neighbours that is listed."""
 
@@ -85,33 +83,18 @@ def _distances(tiles: TileSet, split: Split, limit_m: float | None) -> Check:
     """Check distances between georeferenced tiles of two sides."""
     if split.planned and not split.tests:
         return skipped("leak_distance", "there are neither folds nor test tiles yet")
-    footprints = read_footprints(tiles)
-    if len(footprints) < 2:
+    positions = Positions.read(tiles)
+    if len(positions.ids) < 2:
         return skipped("leak_distance", "no georeferenced tiles")
-    to_metres = _scale(tiles, footprints)
-    ids, outlines = list(footprints), [scale(one, *to_metres, origin=(0, 0)) for one in footprints.values()]
-    sides = np.array([max(one.bounds[2] - one.bounds[0], one.bounds[3] - one.bounds[1]) for one in outlines])
-    reach = float(np.median(sides)) if limit_m is None else limit_m
-    tree = STRtree(outlines)
+    bounds = shapely.bounds(positions.outlines)
+    reach = float(np.median((bounds[:, 2:] - bounds[:, :2]).max(axis=1))) if limit_m is None else limit_m
     evidence: list[Evidence] = []
     nearest = float("inf")
-    for i, j in tree.query(outlines, predicate="dwithin", distance=reach).T.tolist():
-        if i < j and split.are_apart(tiles[ids[i]], tiles[ids[j]]):
-            distance = float(outlines[i].distance(outlines[j]))
+    for one, other, distance in positions.within(reach):
+        if split.are_apart(tiles[one], tiles[other]):
             nearest = min(nearest, distance)
-            if limit_m is not None and distance < limit_m and len(evidence) < _PAIRS:
-                text = f"{distance:,.1f} m, {split.describe(tiles[ids[i]], tiles[ids[j]])}"
-                evidence.append(Evidence(ids[i], -distance, text, ids[j]))
+            if limit_m is not None and distance < limit_m * (1 - TOLERANCE) and len(evidence) < _PAIRS:
+                text = f"{distance:,.1f} m, {split.describe(tiles[one], tiles[other])}"
+                evidence.append(Evidence(one, -distance, text, other))
     note = f"smallest distance {nearest:,.1f} m" if np.isfinite(nearest) else f"all are {reach:,.0f} m apart or more"
     return check("leak_distance", evidence, status="leak" if evidence else None, note=note)
-
-
-def _scale(tiles: TileSet, footprints: Mapping[str, Polygon]) -> tuple[float, float]:
-    """Return the metres of a unit of the outlines' coordinates, in x and y."""
-    systems = {tiles[name].crs for name in footprints}
-    crs = CRS.from_user_input(next(iter(systems)) if len(systems) == 1 else "EPSG:4326")
-    if not crs.is_geographic:
-        factor = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-        return factor, factor
-    latitude = float(np.median([one.centroid.y for one in footprints.values()]))
-    return _METRES_PER_DEGREE * max(float(np.cos(np.radians(latitude))), 0.01), _METRES_PER_DEGREE

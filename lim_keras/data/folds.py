@@ -169,8 +169,12 @@ def listed_leaks(leaks: Sequence[str]) -> str:
     return "\n  ".join([*leaks[:_MAX_LISTED], *([f"and {rest} more"] if rest > 0 else [])])
 
 
-def find_leaks(train: TileSet, test: TileSet) -> list[str]:
-    """Find what test tiles share with training tiles, a sentence each; arguments and rules as in `audit_leaks`."""
+def find_leaks(train: TileSet, test: TileSet, part: str = "test") -> list[str]:
+    """Find what test tiles share with training tiles, a sentence each; arguments and rules as in `audit_leaks`.
+
+    Args:
+        part: name of the side of `test` in the sentences, "test" or "validation".
+    """
     keys: dict[str, Callable[[Tile], Hashable]] = {
         "id": lambda tile: tile.tile_id,
         "file": lambda tile: tile.image.resolve(),
@@ -183,11 +187,11 @@ def find_leaks(train: TileSet, test: TileSet) -> list[str]:
         for tile in test:
             value = key(tile)
             if value and value in training_ids:
-                leaks.append(f"test tile {tile.tile_id} and training tile {training_ids[value]} have the same {name}")
-    return [*leaks, *_overlaps(train, test)]
+                leaks.append(f"{part} tile {tile.tile_id} and training tile {training_ids[value]} have the same {name}")
+    return [*leaks, *_overlaps(train, test, part)]
 
 
-def _overlaps(train: TileSet, test: TileSet) -> list[str]:
+def _overlaps(train: TileSet, test: TileSet, part: str) -> list[str]:
     """Find test tiles whose outline on the ground overlaps that of a training tile."""
     if not any(tile.crs for tile in train) or not any(tile.crs for tile in test):
         return []
@@ -195,7 +199,7 @@ def _overlaps(train: TileSet, test: TileSet) -> list[str]:
     sides = [[tile for tile in side if tile.crs and tile.tile_id not in twice] for side in (train, test)]
     positions = Positions.read([*sides[0], *sides[1]])
     found = positions.overlaps(*[[tile.tile_id for tile in side] for side in sides[::-1]])
-    return [f"test tile {one} and training tile {other} overlap by {share:.0%}" for one, other, share in found]
+    return [f"{part} tile {one} and training tile {other} overlap by {share:.0%}" for one, other, share in found]
 
 
 class _ContentKey:

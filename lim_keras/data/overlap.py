@@ -11,11 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pyproj import Transformer
+from pyproj import CRS
+from pyproj.exceptions import ProjError
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from shapely import Polygon, STRtree
 
+from lim_keras.data.positions import Positions
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.raster.images import read_image, read_info
@@ -78,9 +80,9 @@ def find_overlaps(tiles: TileSet, *, progress: ProgressCallback | None = None) -
     Raises:
         DataError: a tile cannot be read.
     """
-    footprints = read_footprints(tiles)
-    others = [tile for tile in tiles if tile.tile_id not in footprints]
-    overlaps = [Overlap(*found) for found in overlapping_footprints(footprints)]
+    placed, found = _ground_overlaps(tiles)
+    others = [tile for tile in tiles if tile.tile_id not in placed]
+    overlaps = [Overlap(*one) for one in found]
     pairs = _pixel_overlaps(others, progress)
     overlaps += [Overlap(others[i].tile_id, others[j].tile_id, share) for i, j, share in pairs]
     position = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
@@ -112,27 +114,42 @@ def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
     return replace(tiles, tiles=tuple(grouped))
 
 
+def _ground_overlaps(tiles: Sequence[Tile]) -> tuple[set[str], list[tuple[str, str, float]]]:
+    """Return the ids of the georeferenced tiles, and the pairs that overlap, as `overlapping_footprints` does."""
+    footprints = read_footprints(tiles)
+    georeferenced = [tile for tile in tiles if tile.tile_id in footprints]
+    systems = {tile.crs for tile in georeferenced}
+    if len(systems) < 2 and not any(_is_in_degrees(crs) for crs in systems):
+        return set(footprints), overlapping_footprints(footprints)
+    # Several systems and degrees need metres; longitudes also jump at the antimeridian.
+    positions = Positions.read(georeferenced)
+    order = {tile_id: k for k, tile_id in enumerate(positions.ids)}
+    found = positions.overlaps(positions.ids, positions.ids)
+    return set(positions.ids), [pair for pair in found if order[pair[0]] < order[pair[1]]]
+
+
+def _is_in_degrees(crs: str) -> bool:
+    try:
+        return bool(CRS.from_user_input(crs).is_geographic)
+    except ProjError:
+        return False
+
+
 def read_footprints(tiles: Sequence[Tile]) -> dict[str, Polygon]:
     """Read the outlines of the georeferenced tiles.
 
     Returns:
-        Outline by tile id, in the CRS of the tiles if they have one CRS, else in longitude and latitude.
+        Outline by tile id, in the CRS of the tile.
 
     Raises:
         DataError: a file cannot be read.
     """
     infos = {tile.tile_id: read_info(tile.image) for tile in tiles if tile.crs}
-    infos = {tile_id: info for tile_id, info in infos.items() if info.transform is not None}
-    systems = {info.crs for info in infos.values()}
-    to_degrees = {}
-    if len(systems) > 1:
-        to_degrees = {crs: Transformer.from_crs(crs, "EPSG:4326", always_xy=True) for crs in systems}
     footprints = {}
     for tile_id, info in infos.items():
-        corners: Any = [
-            info.place(x, y) for x, y in ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
-        ]
-        footprints[tile_id] = Polygon(to_degrees[info.crs].itransform(corners) if to_degrees else corners)
+        if info.transform is not None:
+            corners = ((0, 0), (info.width, 0), (info.width, info.height), (0, info.height))
+            footprints[tile_id] = Polygon([info.place(x, y) for x, y in corners])
     return footprints
 
 

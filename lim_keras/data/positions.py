@@ -39,7 +39,7 @@ _STEPS_PER_SIDE = 4
 _MIN_SHARE = 1e-3
 
 # Distances are exact to this share: tiles at the distance of a buffer are not nearer than it.
-_TOLERANCE = 2e-3
+TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,16 @@ class Positions:
                 found.append((self.ids[one], self.ids[other], share))
         return found
 
+    def within(self, distance_m: float) -> Iterator[tuple[str, str, float]]:
+        """Yield the ids of each pair of tiles at most a distance apart, in order, and their distance, metres.
+
+        Args:
+            distance_m: from outline to outline, metres, at most 50,000.
+        """
+        for one, other in self._pairs(self.ids, self.ids, distance_m):
+            if one < other:
+                yield self.ids[one], self.ids[other], float(self.outlines[one].distance(self.outlines[other]))
+
     def near(self, wanted: Iterable[str], others: Iterable[str], distance_m: float) -> list[str]:
         """Return the ids of `wanted` that overlap one of `others` or are nearer to it than a distance.
 
@@ -129,7 +139,7 @@ class Positions:
             distance_m: from outline to outline, metres, at most 50,000.
         """
         wanted, others = list(wanted), list(others)
-        limit = distance_m * (1 - _TOLERANCE)
+        limit = distance_m * (1 - TOLERANCE)
         close = {one for one, _, _ in self.overlaps(wanted, others)}
         if limit > 0:
             close |= {self.ids[one] for one, _ in self._pairs(wanted, others, limit)}

@@ -34,6 +34,7 @@ from lim_keras.training.split import (
     set_test_apart,
     split_into_folds,
     split_validation,
+    warn_of_shared_ground,
 )
 from lim_keras.training.split import HELD_OUT as HELD_OUT
 from lim_keras.training.split import TEST as TEST
@@ -308,6 +309,8 @@ def begin_fit(
     training = apart.rest.without(held_out).without(parts.split.left_out(HELD_OUT))
     check_classes(apart.rest.subset(held_out), "the validation tiles", _CHOOSE)
     check_classes(training, f"the tiles left for training{_beyond(parts, HELD_OUT)}", _cure(parts, HELD_OUT, _CHOOSE))
+    if validation_ids is not None:
+        warn_of_shared_ground(training, apart.rest.subset(held_out))
     return _open(_folder(run, config), config, tiles, parts, sources)
 
 

@@ -110,6 +110,18 @@ def split_validation(
     return _measured(config, apart, test | _held_out(validation_ids), positions, found)
 
 
+def warn_of_shared_ground(train: TileSet, validation: TileSet) -> None:
+    """Warn where chosen validation tiles share groups, ground or files with training tiles."""
+    leaks = find_leaks(train, validation, "validation")
+    if leaks:
+        warnings.warn(
+            f"{train.root}: validation tiles are trained on in part. Epoch and threshold are chosen on ground that the "
+            f"model knows; test tiles are not affected:\n  {listed_leaks(leaks)}",
+            LimKerasWarning,
+            stacklevel=5,
+        )
+
+
 def _held_out(ids: Collection[str]) -> dict[str, int]:
     return dict.fromkeys(sorted(set(ids)), HELD_OUT)
 

@@ -8,7 +8,7 @@ import pytest
 from rasterio import Affine
 
 from lim_keras.data.layouts import read_tiles
-from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, overlapping_footprints, read_footprints
+from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, read_footprints
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.raster.writer import write_raster
@@ -140,9 +140,19 @@ def test_footprints_in_two_coordinate_systems(tmp_path):
     assert footprint.bounds == (500000, 2999920, 500100, 3000000)
     # about 27.1 degrees north; a tile in degrees around the same point
     georeferenced(folder, "bb", "EPSG:4326", 105.0003, 27.1224, 1e-5)
-    outlines = read_footprints(read_tiles(tmp_path))
-    assert outlines["a"].bounds[0] == pytest.approx(105.0, abs=1e-9)
-    assert [pair[:2] for pair in overlapping_footprints(outlines)] == [("a", "bb")]
+    assert [(one.first, one.second) for one in find_overlaps(read_tiles(tmp_path))] == [("a", "bb")]
+
+
+def test_footprints_on_the_antimeridian(tmp_path):
+    folder = tmp_path / "non-landslide" / "image"
+    # 0.05 degrees wide and 0.04 high each; "a" and "bb" cross the antimeridian, "ccc" and "dddd" lie far from it
+    georeferenced(folder, "a", "EPSG:4326", 179.98, -17.0, 1e-3)
+    georeferenced(folder, "bb", "EPSG:4326", -180.01, -17.0, 1e-3)
+    georeferenced(folder, "ccc", "EPSG:4326", 0.0, -17.0, 1e-3)
+    georeferenced(folder, "dddd", "EPSG:32660", 500000, 8_120_000)  # 177 degrees east
+    [found] = find_overlaps(read_tiles(tmp_path))
+    assert (found.first, found.second) == ("a", "bb")
+    assert found.share == pytest.approx(0.04 / 0.05, rel=1e-3)  # 179.99 to 180.03 of 179.98 to 180.03
 
 
 @pytest.mark.real_data

@@ -158,6 +158,18 @@ def test_a_test_list_that_splits_a_group(tmp_path, config, spatial, placed_tiles
     ]
 
 
+def test_a_validation_list_that_splits_a_group(tmp_path, config, spatial, placed_tiles, recwarn):
+    pair = ("t_0_0", "t_5_5")
+    grouped = replace(placed_tiles, tiles=tuple(replace(t, group="g" * (t.tile_id in pair)) for t in placed_tiles))
+    message = "validation tile t_0_0 and training tile t_5_5 have the same group"
+    for number, settings in enumerate((config(), spatial())):
+        with pytest.warns(LimKerasWarning, match=rf"chosen on ground that the model knows; .*\n  {message}$"):
+            begin_fit(settings, grouped, run=tmp_path / f"r{number}", validation_ids=["t_0_0", "t_0_2"])
+    recwarn.clear()
+    begin_fit(config(), grouped, run=tmp_path / "whole", validation_ids=pair)
+    assert not recwarn.list
+
+
 def test_results_of_a_leak_are_marked(tmp_path, config, placed_tiles, brightness):
     pair = ("t_0_0", "t_5_5")
     grouped = replace(placed_tiles, tiles=tuple(replace(t, group="g" * (t.tile_id in pair)) for t in placed_tiles))
