@@ -347,7 +347,8 @@ def _place(transform: Affine, column: Any, row: Any) -> tuple[Any, Any]:
 def on_grid(dataset: Any, grid: Grid) -> WarpedVRT:
     """Warp a dataset to a grid, bilinearly; its last band is an alpha band that marks pixels with data."""
     target = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-    return WarpedVRT(dataset, resampling=Resampling.bilinear, add_alpha=True, **target)
+    how = {"resampling": Resampling.bilinear, "add_alpha": True, "NUM_THREADS": "ALL_CPUS"}
+    return WarpedVRT(dataset, **how, **target)
 
 
 def north_up(dataset: Any, void: float | None = None) -> WarpedVRT:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product
 
 import numpy as np
 
+from lim_keras.errors import ConfigError
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.box_index import BoxIndex
 from lim_keras.tiling.count_grid import CountGrid
@@ -16,28 +16,37 @@ from lim_keras.tiling.options import TilingOptions
 Score = Callable[[int, Box], float]
 """Function of the position of a scene and a box in it: strength of the false alarms of a model there, 0: none."""
 
+_MOST_DRAWN = 100_000  # positions that are tried if not all tiles are wanted
+_MOST_TILES = 1_000_000  # of one scene
 _STEPS = 4  # positions within a tile's width at which gaps of the grid are tried
 
 
-def place_background_tiles(counts: CountGrid, landslide_tiles: Iterable[Box], options: TilingOptions) -> list[Box]:
+def place_background_tiles(
+    counts: CountGrid, landslide_tiles: Iterable[Box], options: TilingOptions, rng: np.random.Generator
+) -> list[Box]:
     """Place background tiles beside the landslide tiles of a scene.
 
     Tiles lie on a grid of distance `size - overlap` that is spread evenly over the scene. Tiles at quarter steps fill
     the gaps that landslides leave in it. A tile overlaps no landslide tile, and other background tiles by at most
-    `overlap` pixels along one axis.
+    `overlap` pixels along one axis. If the grid has more than 100,000 positions and not all tiles are wanted, so many
+    positions are drawn from it.
 
     Args:
         counts: counts of the pixels of the scene.
         landslide_tiles: landslide tiles of the scene.
         options: size, overlap and least share of labelled pixels.
+        rng: draws the positions of a large grid.
 
     Returns:
         The background tiles, from the top down.
+
+    Raises:
+        ConfigError: `overlap` gives more than a million positions, and all tiles are wanted.
     """
     landslides, placed = BoxIndex(options.size), BoxIndex(options.size)
     for box in landslide_tiles:
         landslides.add(box)
-    for box in _lattice(counts, options.size, options.step):
+    for box in _lattice(counts, options.size, options.step, _drawn(counts, options, rng)):
         if not landslides.meets(box) and _is_background(counts, box, options.min_valid):
             placed.add(box)
     # A grid of a large overlap leaves no gap that a tile fits into.
@@ -59,11 +68,28 @@ def _is_background(counts: CountGrid, box: Box, min_valid: float) -> bool:
     return not low.landslide and low.labelled >= needed
 
 
-def _lattice(counts: CountGrid, size: int, step: int) -> Iterator[Box]:
+def _drawn(counts: CountGrid, options: TilingOptions, rng: np.random.Generator) -> Iterable[int] | None:
+    """Draw positions of a grid that has too many; None: all of them are tried."""
+    info = counts.scene.info
+    rows, columns = (len(_starts(length, options.size, options.step)) for length in (info.height, info.width))
+    if options.background == "all" and options.overlap and rows * columns > _MOST_TILES:
+        raise ConfigError(
+            f"{info.path}: expected an `overlap` that gives at most {_MOST_TILES:,} tiles. Received: {options.overlap} "
+            f"of {options.size} px, which gives {rows * columns:,}. Lower it, or give a number as `background`."
+        )
+    if options.background == "all" or rows * columns <= _MOST_DRAWN:
+        return None
+    drawn: list[int] = np.sort(rng.choice(rows * columns, _MOST_DRAWN, replace=False)).tolist()
+    return drawn
+
+
+def _lattice(counts: CountGrid, size: int, step: int, chosen: Iterable[int] | None = None) -> Iterator[Box]:
+    """Yield the boxes of an even grid, from the top down; `chosen`: numbers of the positions to yield, None: all."""
     info = counts.scene.info
     rows, columns = (_starts(length, size, step) for length in (info.height, info.width))
-    for top, left in product(rows, columns):
-        yield Box.sized(top, left, size, size).grown(0, info.box)
+    for number in range(len(rows) * len(columns)) if chosen is None else chosen:
+        row, column = divmod(number, len(columns))
+        yield Box.sized(rows[row], columns[column], size, size).grown(0, info.box)
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:

@@ -53,7 +53,10 @@ def cut_tiles(
                 noted = []
     finally:
         pool.shutdown(cancel_futures=True)
-        folder.note(noted)
+        if done:
+            folder.note(noted)
+        else:
+            folder.abandon()
     return {tile.tile_id: done[tile.tile_id] for tile in tiles}
 
 

@@ -152,6 +152,11 @@ class TilingFolder:
             for name, known in tile.hashes.items()
         )
 
+    def abandon(self) -> None:
+        """Delete the working folder of a call that cut no tile, unless it knows files of an earlier call."""
+        if not self._journal:
+            self.discard()
+
     def note(self, tiles: Sequence[CutTile]) -> None:
         """Add tiles to the journal."""
         self._append([{**asdict(tile), "sha256": tile.hashes} for tile in tiles])

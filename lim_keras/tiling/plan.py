@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -103,12 +103,12 @@ def _background(
     number = sum(len(placed.boxes) for placed in landslides)
     if options.background == 0 or (options.background != "all" and not number):
         return [[] for _ in counts]
+    rng = np.random.default_rng([options.seed, len(counts)])
     candidates = [
-        place_background_tiles(one, placed.boxes, options) for one, placed in zip(counts, landslides, strict=True)
+        place_background_tiles(one, placed.boxes, options, rng) for one, placed in zip(counts, landslides, strict=True)
     ]
     if options.background == "all":
         return [[(box, 0.0) for box in boxes] for boxes in candidates]
-    rng = np.random.default_rng([options.seed, len(counts)])
     return choose_background_tiles(candidates, counts, round(options.background * number), rng, score)
 
 
@@ -162,12 +162,11 @@ def _grouped(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> lis
 
 
 def _shared_ground(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> list[tuple[int, int]]:
-    """Return pairs of tiles whose areas overlap: in one scene by their pixels, across scenes by their outlines."""
+    """Return pairs of tiles that link all whose areas overlap: in one scene by pixels, across scenes by outlines."""
     links: list[tuple[int, int]] = []
     for k in range(len(scenes)):
         own = [position for position, tile in enumerate(tiles) if tile.scene == k]
-        boxes = [tiles[position].box for position in own]
-        links += [(own[i], own[j]) for i, j in _crossing([_polygon(box) for box in boxes])]
+        links += [(own[i], own[j]) for i, j in _chains([tiles[position].box for position in own])]
     located = [k for k, scene in enumerate(scenes) if Georeference.of(scene.info).to_degrees is not None]
     local = {k: ("", scene.info.crs) for k, scene in enumerate(scenes) if k not in located and scene.info.transform}
     for members in [located, *([k for k in local if local[k] == key] for key in set(local.values()))]:
@@ -176,6 +175,27 @@ def _shared_ground(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) 
             areas = _areas([tiles[position] for position in own], scenes, in_degrees=members is located)
             links += [(own[i], own[j]) for i, j in _crossing(areas) if tiles[own[i]].scene != tiles[own[j]].scene]
     return links
+
+
+def _chains(boxes: Sequence[Box]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of boxes of one size that link all boxes of common pixels, directly or in a chain.
+
+    Boxes that start in one cell of their size overlap, so that one pair links two cells.
+    """
+    cells: dict[tuple[int, int], list[int]] = {}
+    for position, box in enumerate(boxes):
+        cells.setdefault((box.top // box.height, box.left // box.width), []).append(position)
+    starts = np.array([(box.top, box.left) for box in boxes], np.int64).reshape(-1, 2)
+    for (row, column), members in cells.items():
+        yield from ((members[0], other) for other in members[1:])
+        for there in ((row, column + 1), (row + 1, column - 1), (row + 1, column), (row + 1, column + 1)):
+            others = cells.get(there, [])
+            for one in members if others else ():
+                size = boxes[one].height, boxes[one].width
+                close = (np.abs(starts[others] - starts[one]) < size).all(axis=-1)
+                if close.any():
+                    yield one, others[int(close.argmax())]
+                    break
 
 
 def _areas(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene], *, in_degrees: bool) -> list[Any]:

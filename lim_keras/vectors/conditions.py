@@ -13,7 +13,7 @@ from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.vectors.layers import Layer, gdal_name, open_options
 from lim_keras.vectors.parquet import select_rows
 
-_TEXT = re.compile(r"'(?:[^']|'')*'")
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _NAME = re.compile(r'"((?:[^"]|"")*)"')
 _KEYWORDS = {
     "and",
@@ -79,10 +79,11 @@ def _select_fids(layer: Layer, where: str) -> NDArray[np.int64]:
 
 def _check_condition(layer: Layer, where: str, argument: str) -> None:
     """Refuse what SQLite takes without a word: no condition, several statements, unknown names in double quotes."""
-    bare = _TEXT.sub("''", where)
-    if not where.strip() or ";" in bare:
+    bare = _QUOTED.sub(lambda found: "" if found[0][0] == "'" else found[0], where)
+    unquoted = _QUOTED.sub("", where)
+    if not where.strip() or ";" in unquoted:
         raise _wrong_condition(layer, where, argument, "not one condition")
-    if bare.replace("''", "").count("'"):
+    if "'" in unquoted:
         raise _wrong_condition(layer, where, argument, "a single quote is not closed")
     known = _known_names(layer)
     unknown = [name for name in _NAME.findall(bare) if name.replace('""', '"').lower() not in known]
@@ -103,7 +104,7 @@ def _reason(error: Exception, layer: Layer, where: str) -> str:
     text = " ".join(str(error).split())
     if where in text and not text.startswith("Invalid SQL query"):
         return text.split(where, 1)[1].lstrip("): ") or text
-    known, bare = _known_names(layer) | _KEYWORDS, _NAME.sub("", _TEXT.sub("", where))
+    known, bare = _known_names(layer) | _KEYWORDS, _QUOTED.sub("", where)
     unknown = [word for word in re.findall(r"[^\W\d]\w*", bare) if word.lower() not in known]
     return f"no column {unknown[0]}" if unknown else "wrong SQL, or a value of another kind"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from lim_keras.errors import DataError
-from lim_keras.raster.georeference import Georeference, RasterInfo, apply, full_turn
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, full_turn, same_crs
 from lim_keras.raster.windows import Box
 from lim_keras.vectors.formats import Source
 
@@ -116,8 +116,9 @@ def check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
         if not like.crs and _lies_on(polygons, like, None, lambda points: points * (1, -1)):
             raise DataError(f"{path}: expected coordinates (column, -row). Received: (column, row). Negate y.")
         return
-    for crs in dict.fromkeys((str(polygons.crs.to_wkt()), like.crs, _DEGREES)):
-        called = "its CRS" if crs == polygons.crs.to_wkt() else crs
+    own = str(polygons.crs.to_wkt())
+    for crs in dict.fromkeys((own, like.crs, _DEGREES)):
+        called = "its CRS" if same_crs(crs, own) else crs
         if called != "its CRS" and _lies_on(polygons, like, crs, lambda points: points):
             raise DataError(
                 f"{path}: its CRS is {stated}, but its coordinates lie on the scene in {crs}. Name that CRS "
@@ -144,7 +145,8 @@ def _override(called: str) -> str:
 def _lies_on(polygons: GeoSeries, like: RasterInfo, crs: str | None, change: Any) -> bool:
     shapes = GeoSeries(shapely.transform(polygons.to_numpy(), change), crs=crs)
     placed = shapes if crs is None else shapes.to_crs(like.crs)
-    return bool(placed[is_placed(placed)].intersects(outline(like)).any())
+    placed, area = placed[is_placed(placed)], outline(like)
+    return bool((placed.intersects(area) & ~placed.touches(area)).any())
 
 
 def is_placed(polygons: GeoSeries) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from lim_keras.raster.georeference import Georeference, RasterInfo, border, full
 
 _MARGIN = 0.05  # of the scene's longer side
 _STEPS = 64  # edges are split into pieces of this part of the scene's longer side
+_POLAR_STEPS = 1440  # edges around a pole are split into pieces of this part of a whole turn
 _MOST_TURNS = 2
 
 
@@ -33,7 +34,7 @@ def around_scene(polygons: GeoSeries, scene: RasterInfo) -> GeoSeries:
     found = None if polygons.crs is None else _window(polygons.crs, scene)
     if found is None:
         return polygons
-    window, turn = found
+    window, turn, step = found
     same_crs = polygons.crs == scene.crs
     if same_crs and not turn:
         return polygons
@@ -49,13 +50,13 @@ def around_scene(polygons: GeoSeries, scene: RasterInfo) -> GeoSeries:
     for index in np.flatnonzero(~whole):
         shapes[index] = shapely.union_all(parts[index])
     near = ~shapely.is_empty(shapes)
-    left, bottom, right, top = window.bounds
-    step = math.inf if same_crs else max(right - left, top - bottom) / _STEPS
-    return GeoSeries(shapely.segmentize(shapes[near], step), crs=polygons.crs, index=polygons.index[near])
+    return GeoSeries(
+        shapely.segmentize(shapes[near], math.inf if same_crs else step), crs=polygons.crs, index=polygons.index[near]
+    )
 
 
-def _window(crs: Any, scene: RasterInfo) -> tuple[Any, float] | None:
-    """Return a box around a scene in another CRS, and the length of a whole turn there (0 without one)."""
+def _window(crs: Any, scene: RasterInfo) -> tuple[Any, float, float] | None:
+    """Return a box around a scene in another CRS, the length of a whole turn there (0: none), and that of edges."""
     ground = Georeference.of(scene)
     if ground.to_degrees is None:
         return None
@@ -69,7 +70,17 @@ def _window(crs: Any, scene: RasterInfo) -> tuple[Any, float] | None:
     turn = full_turn(crs.to_wkt()) or 0.0
     if turn:
         x = np.unwrap(np.append(x, x[0]), period=turn)
-        if abs(x[-1] - x[0]) > turn / 2:  # around a pole
-            return None
-    margin = _MARGIN * max(np.ptp(x), np.ptp(y))
-    return shapely.box(x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin), turn
+        if abs(x[-1] - x[0]) > turn / 2:
+            return _around_pole(y, turn) if crs.is_geographic else None
+    longer = max(np.ptp(x), np.ptp(y))
+    margin = _MARGIN * longer
+    box = shapely.box(x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin)
+    return box, turn, (longer + 2 * margin) / _STEPS
+
+
+def _around_pole(latitudes: Any, turn: float) -> tuple[Any, float, float]:
+    """Return a box of all longitudes from a pole to the latitudes of a scene's outline, as `_window` does."""
+    pole, margin = turn / 4, turn / _POLAR_STEPS
+    low, high = latitudes.min() - margin, latitudes.max() + margin
+    south, north = (-pole, high) if latitudes.mean() < 0 else (low, pole)
+    return shapely.box(-_MOST_TURNS * turn, south, _MOST_TURNS * turn, north), 0.0, turn / _POLAR_STEPS

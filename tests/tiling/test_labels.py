@@ -401,6 +401,31 @@ def test_labels_that_lie_nowhere(saved: Callable[..., Path]) -> None:
         source.check_placement()
 
 
+def test_a_polygon_that_touches_the_edge_of_the_scene_lies_on_none(saved: Callable[..., Path]) -> None:
+    source = read(saved(square(WIDTH, 20, 40)))
+    source.on_scene(scene())
+    with pytest.warns(LimKerasWarning, match="none of its 1 polygons lies on a scene. Is it the right file?"):
+        source.check_placement()
+
+
+@pytest.mark.filterwarnings("ignore:.*its polygons cover:lim_keras.errors.LimKerasWarning")
+def test_degrees_around_a_pole(tmp_path: Path) -> None:
+    # The pole lies in the centre of the scene, and longitudes 0 to 180 in its right half.
+    for crs, south, north in (("EPSG:3031", -90, -60), ("EPSG:3995", 60, 90)):
+        polar = scene(crs, Affine(50, 0, -5000, 0, -50, 5000), (200, 200))
+        for west, east in ((-180, 180), (0, 360), (0, 180)):
+            path = tmp_path / f"a{abs(south)}{abs(west)}{east}.gpkg"
+            frame(box(west, south, east, north), crs="EPSG:4326").to_file(path)
+            mask = whole(read(path).on_scene(polar), polar)
+            expected = np.ones((200, 200), np.uint8)
+            if east - west == 180:
+                expected[:, :100] = 0
+            assert np.array_equal(mask, expected), (crs, west, east)
+        frame(box(-180, -90, 180, 90), crs="EPSG:4326").to_file(tmp_path / "world.gpkg")
+        source = read(path, aoi=tmp_path / "world.gpkg")
+        assert not (whole(source.on_scene(polar), polar) == 255).any()
+
+
 def test_an_outline_of_the_study_area_is_warned_of(saved: Callable[..., Path]) -> None:
     source = read(saved(square(10, 10, 20), square(-5, -5, 290, 220)))  # 285 of 300 columns
     with pytest.warns(LimKerasWarning, match=r"a.gpkg: its polygons cover 95% of the scene scene.tif.*study area"):

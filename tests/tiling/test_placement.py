@@ -4,12 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from lim_keras.data.centre_bias import centroid_spread
+from lim_keras.errors import ConfigError
+from lim_keras.raster.windows import Box
+from lim_keras.tiling import background_tiles
 from lim_keras.tiling.background_tiles import share_out
 from lim_keras.tiling.labels import LabelOptions, LabelSource
 from lim_keras.tiling.options import TilingOptions
-from lim_keras.tiling.plan import Plan, plan_tiles
+from lim_keras.tiling.plan import Plan, _chains, plan_tiles
 from lim_keras.tiling.scenes import open_scenes
 
 
@@ -96,6 +101,30 @@ def test_background_overlaps_no_landslide_tile(plan, overlap):
         occupied[box.slices] = 1
     free = [(row, column) for row in range(0, 505, 8) for column in range(0, 485, 8)]
     assert not [one for one in free if not occupied[one[0] : one[0] + 96, one[1] : one[1] + 96].any()]
+
+
+def test_background_is_drawn_from_the_positions_of_a_large_overlap(plan, monkeypatch):
+    monkeypatch.setattr(background_tiles, "_MOST_DRAWN", 40)
+    options = {"height": 200, "width": 200, "size": 64, "overlap": 63, "background": 4}
+    one, same, other = plan([(90, 90, 100, 100)], (1, 1, 2), **options)
+    boxes = [[tile.box for tile in found.tiles] for found in (one, same, other)]
+    assert boxes[0] == boxes[1] != boxes[2]
+    assert len(boxes[0]) == 5
+    monkeypatch.setattr(background_tiles, "_MOST_TILES", 137 * 137 - 1)
+    with pytest.raises(ConfigError, match=r"63 of 64 px, which gives 18,769. Lower it"):
+        plan([(90, 90, 100, 100)], **(options | {"background": "all"}))
+
+
+@pytest.mark.parametrize(("number", "extent"), [(60, 300), (400, 300), (200, 2000)])
+def test_tiles_of_common_pixels_are_linked(number, extent):
+    corners = np.random.default_rng(number).integers(0, extent, (number, 2))
+    close = (np.abs(corners[:, np.newaxis] - corners) < (30, 20)).all(axis=-1)
+    expected = connected_components(coo_matrix(close))[1]
+    links = np.array(list(_chains([Box.sized(row, column, 30, 20) for row, column in corners.tolist()])))
+    graph = coo_matrix((np.ones(len(links)), links.T), shape=close.shape)
+    found = connected_components(graph, directed=False)[1]
+    assert len(links) < 3 * number
+    assert len(set(zip(expected.tolist(), found.tolist(), strict=True))) == expected.max() + 1 == found.max() + 1
 
 
 def test_equal_seeds_give_equal_plans(plan):

@@ -74,6 +74,17 @@ def test_an_interrupted_call_goes_on(cut, tmp_path, monkeypatch):
     assert contents(tmp_path / "part") == contents(tmp_path / "whole")
 
 
+def test_a_call_that_cuts_no_tile_leaves_nothing(cut, tmp_path, monkeypatch):
+    def stop(path, array, **options):
+        raise lk.DataError("the scene is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cutting, "write_raster", stop)
+        assert cut("part", "--jobs", 1).exit_code == 1
+    assert list((tmp_path / "part").glob("*")) == []
+    assert cut("part").exit_code == 0
+
+
 def test_a_damaged_draft_is_cut_again(cut, tmp_path, monkeypatch):
     cut("whole")
     monkeypatch.setattr(folder.TilingFolder, "put_in_place", lambda *given: 1 / 0)
