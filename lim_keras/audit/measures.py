@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lim_keras.audit.mask_shift import shift_agreement
 from lim_keras.audit.sharpness import block_strength, detail_limit, laplacian_sharpness, repeated_pixels
+from lim_keras.data.centre_bias import resize_mask
 from lim_keras.data.tiles import IGNORED, LANDSLIDE, Labels, Tile, TileSet, read_tile
 from lim_keras.errors import DataError
 from lim_keras.ownership import file_hash
@@ -168,7 +168,7 @@ def _hashes(image: Array, mask: Labels) -> tuple[str, str]:
 def _resized(mask: Labels, size: int) -> Labels | None:
     if not ((mask == LANDSLIDE) | (mask == IGNORED)).any():
         return None
-    return np.asarray(cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    return resize_mask(mask, size)
 
 
 def _jpeg_quality(tile: Tile) -> float:

@@ -31,6 +31,7 @@ from lim_keras import __version__
 from lim_keras.errors import BundleError
 from lim_keras.files import write_text
 from lim_keras.metrics.binary import Estimate
+from lim_keras.ownership import file_hash
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
 
@@ -170,8 +171,7 @@ class FileRecord(Part):
     @classmethod
     def of(cls, path: Path) -> Self:
         """Record a file."""
-        with path.open("rb") as file:
-            return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return cls(bytes=path.stat().st_size, sha256=file_hash(path))
 
 
 class LiteRtFigures(Part):

@@ -1,6 +1,5 @@
 """Stratified folds that keep groups together, and the audit for test tiles in the training set."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -15,6 +14,7 @@ from lim_keras.data.positions import Positions
 from lim_keras.data.spatial_folds import Known, SpatialFolds, assign_spatial_folds, locate
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import ConfigError, DataError, LeakError
+from lim_keras.ownership import file_hash
 
 Names = npt.NDArray[np.str_]
 
@@ -211,8 +211,7 @@ class _ContentKey:
     def __call__(self, tile: Tile) -> str:
         if tile.image.stat().st_size not in self._sizes:
             return ""
-        with tile.image.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(tile.image)
 
 
 def _groups(tiles: TileSet) -> list[str]:

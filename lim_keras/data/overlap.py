@@ -1,7 +1,6 @@
 """Overlaps between tiles: found by outline for georeferenced tiles, by pixels for others."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from pyproj import CRS
 from pyproj.exceptions import ProjError
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from shapely import Polygon, STRtree
 
+from lim_keras.data.groups import name_groups
 from lim_keras.data.positions import Positions
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.progress import ProgressCallback, track
@@ -103,15 +101,8 @@ def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:
     links = [(position[overlap.first], position[overlap.second]) for overlap in overlaps]
     first_of: dict[str, int] = {}
     links += [(first_of.setdefault(tile.group, k), k) for k, tile in enumerate(tiles) if tile.group]
-    ends = np.array(links, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(tiles), len(tiles)))
-    labels = connected_components(graph, directed=False)[1].tolist()
-    sizes, names = Counter(labels), dict[int, str]()
-    grouped = []
-    for tile, label in zip(tiles, labels, strict=True):
-        name = names.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
-        grouped.append(replace(tile, group=name))
-    return replace(tiles, tiles=tuple(grouped))
+    groups = name_groups(tiles.ids, links)
+    return replace(tiles, tiles=tuple(replace(tile, group=name) for tile, name in zip(tiles, groups, strict=True)))
 
 
 def _ground_overlaps(tiles: Sequence[Tile]) -> tuple[set[str], list[tuple[str, str, float]]]:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import KMeans
 from sklearn.model_selection import StratifiedGroupKFold
 
 from lim_keras.config import SplitSection
+from lim_keras.data.groups import connected
 from lim_keras.data.positions import Positions
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
@@ -218,9 +217,8 @@ def _numbered(names: Sequence[str]) -> Numbers:
 def _joined(blocks: Numbers, groups: Numbers) -> Numbers:
     """Join blocks that a group spans, and return the unit (n,) of each tile."""
     offset = int(blocks.max()) + 1
-    size = offset + int(groups.max()) + 1
-    graph = coo_matrix((np.ones(len(blocks)), (blocks, offset + groups)), shape=(size, size))
-    return np.asarray(connected_components(graph, directed=False)[1][blocks], np.int64)
+    links = zip(blocks.tolist(), (offset + groups).tolist(), strict=True)
+    return np.asarray(connected(links, offset + int(groups.max()) + 1)[blocks], np.int64)
 
 
 def _columns(tiles: TileSet) -> dict[str, NDArray[np.float64]]:

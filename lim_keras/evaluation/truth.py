@@ -128,16 +128,24 @@ def rasterise_block(truth: GeoDataFrame, like: RasterInfo, box: Box) -> NDArray[
     return rasterize_box(near, box, Georeference.of(like).transform)
 
 
-def _read_label_raster(source: Source, like: RasterInfo) -> list[Any]:
+def open_label_raster(source: Source) -> RasterReader:
+    """Open the first band of a label raster; its nodata value is read as a value.
+
+    Raises:
+        DataError: GDAL cannot open the file, neither as a raster nor as polygons.
+    """
     try:
-        raster = RasterReader(source.name, bands=(1,), nodata="none")
+        return RasterReader(source.name, bands=(1,), nodata="none")
     except DataError as error:
         if source.has_raster_name:
             raise
         raise DataError(
             f"{source.path}: cannot be read as polygons or as a label raster. Expected {FORMATS}."
         ) from error
-    with raster, explained(raster.name):
+
+
+def _read_label_raster(source: Source, like: RasterInfo) -> list[Any]:
+    with open_label_raster(source) as raster, explained(raster.name):
         check_label_file(raster)
         unplaced = not raster.info.crs and raster.info.transform is None
         _check_grid(raster, like, unplaced)

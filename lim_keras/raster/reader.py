@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-import cv2
 import numpy as np
 import rasterio
 from numpy.typing import ArrayLike
@@ -23,6 +22,7 @@ from lim_keras.raster.averages import AreaAverages, Span, average
 from lim_keras.raster.band_stack import open_bands
 from lim_keras.raster.bands import chosen_bands, colour_bands, common_dtype
 from lim_keras.raster.diagnosis import unreadable
+from lim_keras.raster.filling import FILL_REACH, fill_nodata
 from lim_keras.raster.fingerprint import fingerprint, sidecars
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
 from lim_keras.raster.opening import (
@@ -41,7 +41,6 @@ from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked,
 from lim_keras.raster.windows import Box, blocks
 
 NO_LABEL = 255  # mask value of pixels without a label
-FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
 _OVERVIEW_BLOCK = 2048
 
 
@@ -368,32 +367,3 @@ def _name(dataset: Any) -> str:
     while hasattr(dataset, "src_dataset"):  # a WarpedVRT is not a file
         dataset = dataset.src_dataset
     return str(dataset.name)
-
-
-def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:
-    """Fill pixels without data from their nearest pixel with data, so that the edge of the data has no contrast.
-
-    Distances are exact to within 4 % (OpenCV's distance transform). A pixel farther than `reach` pixels from any data
-    gets `beyond`, one value per band. If no pixel holds data, all pixels get `beyond`.
-    """
-    if valid.all():
-        return image
-    if not valid.any():
-        if beyond is None:
-            raise ValueError("Invalid value for argument `valid`. Expected a pixel with data. Received: none")
-        return np.broadcast_to(_as_pixel(beyond, image.dtype), image.shape).copy()
-    # With DIST_LABEL_PIXEL, each pixel gets the number of its nearest pixel with data.
-    distance, nearest = cv2.distanceTransformWithLabels(
-        (~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    source = np.zeros(int(nearest.max()) + 1, np.int64)
-    source[nearest[valid]] = np.flatnonzero(valid)
-    filled: Pixels = image.reshape(-1, image.shape[2])[source[nearest]]
-    if beyond is not None:
-        filled[distance > reach] = _as_pixel(beyond, image.dtype)
-    return filled
-
-
-def _as_pixel(values: ArrayLike, dtype: np.dtype[Any]) -> Pixels:
-    pixel = np.asarray(values, np.float64)
-    return (np.rint(pixel) if dtype.kind in "ui" else pixel).astype(dtype)

@@ -10,13 +10,12 @@ import shapely
 from geopandas import GeoDataFrame, GeoSeries
 
 from lim_keras.errors import DataError
-from lim_keras.evaluation.truth import warn_if_inverted
+from lim_keras.evaluation.truth import open_label_raster, warn_if_inverted
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.labels import LabelsOnGrid, check_label_file, count_labels, same_grid
 from lim_keras.raster.opening import explained
-from lim_keras.raster.reader import RasterReader
 from lim_keras.tiling.mapped_polygons import MappedPolygons
-from lim_keras.vectors.formats import FORMATS, Source
+from lim_keras.vectors.formats import Source
 from lim_keras.vectors.placement import outline
 
 
@@ -42,14 +41,7 @@ class LabelRaster:
         Warns:
             LimKerasWarning: most labels are landslide.
         """
-        try:
-            raster = RasterReader(source.name, bands=(1,), nodata="none")
-        except DataError as error:
-            if source.has_raster_name:
-                raise
-            text = f"{source.path}: cannot be read as polygons or as a label raster. Expected {FORMATS}."
-            raise DataError(text) from error
-        with raster, explained(raster.name):
+        with open_label_raster(source) as raster, explained(raster.name):
             check_label_file(raster)
             warn_if_inverted(raster.name, count_labels(raster))
             return cls(source, raster.info)

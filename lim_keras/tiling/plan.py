@@ -6,14 +6,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from lim_keras.data.groups import name_groups
 from lim_keras.data.tiles import Kind
 from lim_keras.errors import DataError
 from lim_keras.progress import ProgressCallback
@@ -149,16 +148,8 @@ def _grouped(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> lis
     A group is named after its first tile.
     """
     links = [*_shared_ground(tiles, scenes), *_shared_landslides(tiles, scenes)]
-    ends = np.array(links, np.int64).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(tiles), len(tiles)))
-    labels = connected_components(graph, directed=False)[1] if len(tiles) else np.zeros(0, np.int64)
-    sizes = np.bincount(labels, minlength=1)
-    first: dict[int, str] = {}
-    grouped = []
-    for tile, label in zip(tiles, labels.tolist(), strict=True):
-        name = first.setdefault(label, tile.tile_id) if sizes[label] > 1 else ""
-        grouped.append(PlannedTile(tile.tile_id, tile.scene, tile.box, tile.kind, name, tile.score))
-    return grouped
+    groups = name_groups([tile.tile_id for tile in tiles], links)
+    return [replace(tile, group=name) for tile, name in zip(tiles, groups, strict=True)]
 
 
 def _shared_ground(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> list[tuple[int, int]]:

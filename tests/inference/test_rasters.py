@@ -14,9 +14,10 @@ from lim_keras.errors import DataError, DomainWarning
 from lim_keras.inference.maps import Maps, WindowPrediction
 from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.raster.filling import FILL_REACH
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import read_info
-from lim_keras.raster.reader import FILL_REACH, RasterReader
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
 from tests.conftest import largest_file

@@ -22,9 +22,10 @@ from scipy.ndimage import distance_transform_edt
 
 from lim_keras.data.tiles import read_pair
 from lim_keras.errors import ConfigError, DataError
+from lim_keras.raster.filling import fill_nodata
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.images import read_image, read_valid
-from lim_keras.raster.reader import RasterReader, fill_nodata
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import write_raster
 

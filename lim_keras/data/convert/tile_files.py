@@ -13,6 +13,7 @@ import numpy as np
 from lim_keras.data.convert.names import original
 from lim_keras.data.convert.record import Tally
 from lim_keras.data.convert.sample import ImageHeader, Labels, LeftOut, Sample
+from lim_keras.data.groups import name_groups
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import Candidate, manifest_text
 from lim_keras.data.tiles import IGNORED, LANDSLIDE, Tile, TileSet, read_pair
@@ -169,19 +170,9 @@ def _row(candidate: Candidate) -> Tile:
 def _groups(tiles: Sequence[_Tile]) -> list[str]:
     """Return the group of each tile: the first id among copies of one image, or "" for images without a copy."""
     first: dict[tuple[str, str], int] = {}
-    leader = list(range(len(tiles)))
-
-    def root(number: int) -> int:
-        while leader[number] != number:
-            number = leader[number]
-        return number
-
+    links = []
     for number, tile in enumerate(tiles):
-        keys = [("same file", tile.image_hash), ("copies of", original(tile.job.sample.source))]
-        for key in keys:
+        for key in (("same file", tile.image_hash), ("copies of", original(tile.job.sample.source))):
             if key[1]:
-                one, other = sorted((root(number), root(first.setdefault(key, number))))
-                leader[other] = one
-    roots = [root(number) for number in range(len(tiles))]
-    sizes = Counter(roots)
-    return [tiles[one].job.tile_id if sizes[one] > 1 else "" for one in roots]
+                links.append((first.setdefault(key, number), number))
+    return name_groups([tile.job.tile_id for tile in tiles], links)

@@ -1,0 +1,51 @@
+"""Fill pixels without data from their neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lim_keras.raster.validity import Mask, Pixels
+
+FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
+
+
+def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:
+    """Fill pixels without data from their nearest pixel with data, so that the edge of the data has no contrast.
+
+    Args:
+        image: pixels (height, width, bands).
+        valid: pixels with data (height, width).
+        reach: largest distance over which pixels are filled, pixels; exact to within 4 % (OpenCV's distance transform).
+        beyond: one value per band, of pixels farther than `reach` from any data.
+
+    Returns:
+        The filled image (height, width, bands); `image` itself if all pixels hold data.
+
+    Raises:
+        ValueError: no pixel holds data, and `beyond` is None.
+    """
+    if valid.all():
+        return image
+    if not valid.any():
+        if beyond is None:
+            raise ValueError("Invalid value for argument `valid`. Expected a pixel with data. Received: none")
+        return np.broadcast_to(_as_pixel(beyond, image.dtype), image.shape).copy()
+    # With DIST_LABEL_PIXEL, each pixel gets the number of its nearest pixel with data.
+    distance, nearest = cv2.distanceTransformWithLabels(
+        (~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    source = np.zeros(int(nearest.max()) + 1, np.int64)
+    source[nearest[valid]] = np.flatnonzero(valid)
+    filled: Pixels = image.reshape(-1, image.shape[2])[source[nearest]]
+    if beyond is not None:
+        filled[distance > reach] = _as_pixel(beyond, image.dtype)
+    return filled
+
+
+def _as_pixel(values: ArrayLike, dtype: np.dtype[Any]) -> Pixels:
+    pixel = np.asarray(values, np.float64)
+    return (np.rint(pixel) if dtype.kind in "ui" else pixel).astype(dtype)
