@@ -167,8 +167,8 @@ class SplitSection(Section):
     shape: Literal["blocks", "clusters"] = Field(
         "blocks", description="blocks (square cells of a grid) or clusters (k-means)"
     )
-    block_m: float | None = Field(None, gt=0, description="side of a block, metres; null: the largest that balances")
-    clusters: int | None = Field(None, ge=2, description="number of clusters; null: the fewest that balance the folds")
+    block_m: float | None = Field(None, gt=0, description="side of a block, metres; null: the largest for even folds")
+    clusters: int | None = Field(None, ge=2, description="number of clusters; null: the fewest for even folds")
     buffer_m: float = Field(
         0.0,
         ge=0,

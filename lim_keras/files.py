@@ -256,7 +256,7 @@ def draft_folder(path: Path) -> Iterator[Path]:
     for left in left_drafts(path):
         shutil.rmtree(left, ignore_errors=True)
     draft = _unique(path, path.name, "partial")
-    shutil.rmtree(draft, ignore_errors=True)  # of a killed process that had the same numbers
+    shutil.rmtree(draft, ignore_errors=True)  # a killed process may have had the same numbers
     draft.mkdir(parents=True)
     try:
         yield draft

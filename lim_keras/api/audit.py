@@ -35,10 +35,10 @@ def audit_tiles(
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> AuditReport:
-    """Look for everything that makes a data set lie: leaks, label errors, defects of images, shortcuts.
+    """Audit labelled tiles: find leaks, label errors, defects of images, and shortcuts.
 
-    The split is that of `run`; or that of the column `fold`, if `tiles` is a tiles.csv with one; or `test_ids` and the
-    rest, which later folds may split between any two groups.
+    The split comes from `run`; without a run, from the column `fold` of a tiles.csv; without both, from `test_ids`, and
+    later folds may then separate any two groups of the other tiles.
 
     Args:
         tiles: tiles, or their path; see `read_tiles`.

@@ -121,7 +121,9 @@ def find_disagreements(
         size = (tile.height, tile.width)
         found += _disagreements(tile.tile_id, fold, prediction, size, finished.threshold)
     if not compared:
-        raise DataError(f"{finished.run.folder}: the run has predictions of none of the tiles of {tiles.root}.")
+        raise DataError(
+            f"{finished.run.folder}: the run has predictions of none of the tiles of {tiles.root}. Give its tiles."
+        )
     totals = {kind: sum(one.area_px for one in found if one.kind == kind) for kind in _LIKE_LANDSLIDE}
     shared = [replace(one, share=one.area_px / totals[one.kind]) for one in found]
     return sorted(shared, key=lambda one: (one.kind != "missed", -one.weight))

@@ -17,28 +17,30 @@ from lim_keras.data.findings import Check, Evidence
 Array = NDArray[Any]
 
 _LOW_CONTRAST = 0.05
-"""Contrast over the median contrast of the set, below which an image is nearly constant."""
+"""Smallest accepted ratio of the contrast to the median contrast of the set."""
 
 _BLUR_DEVIATIONS, _BLUR_LEAST = 3.5, 0.35
-"""How far sharpness (log10) must lie below the median: in robust standard deviations, and at least."""
+"""Distance of sharpness (log10) below the median from which an image is blurred: in robust standard deviations, and
+at least."""
 
 DETAIL = 0.8
-"""Fraction of the Nyquist frequency below which detail must end in an enlarged image."""
+"""An image counts as enlarged if its detail ends below this fraction of the Nyquist frequency."""
 
 BLOCKS = 0.05
 """Strength from which JPEG blocks count."""
 
 _SAME_QUALITY, _UNEVEN = 3.0, 0.5
-"""Largest difference of qualities of JPEG that count as one, and of the shares of blocky tiles of both kinds."""
+"""Largest difference of JPEG qualities that count as equal, and largest accepted difference between the shares of
+blocky tiles among landslide tiles and among others."""
 
 _STRONG_BLOCKS, _MINORITY = 0.1, 0.2
-"""Strength of blocks that are reported where at most this share of the tiles has any."""
+"""Blocks of the first strength are reported if at most the second share of the tiles has blocks."""
 
 _ORDERS = 8.0
 _SATURATED, _BLACK = 0.1, 0.02
 _OTHER_ORDER, _THIS_ORDER = 6.0, 2.0
-"""Distances, in robust deviations: a swap is reported if the bands as they are lie beyond the first, and in another
-order within the second."""
+"""Distances from the median colours, in robust deviations. A swap is reported if the bands lie beyond the first as
+they are, and within the second in another order."""
 
 _MOST_BANDS = 6
 

@@ -22,7 +22,7 @@ REACH = 16
 
 _NEAR = 2.0
 _LEAST_SHIFT = 3.5
-"""Agreement within `_NEAR` pixels counts as that of the mask as it is; shifts below the second are not reported."""
+"""Shifts up to the first count as no shift; shifts below the second are not reported. Pixels."""
 
 _MIN_OUTLINE = 24.0
 """Shortest outline, pixels."""

@@ -25,7 +25,7 @@ from lim_keras.raster.images import file_format, read_image_and_valid
 Array = NDArray[Any]
 
 _BASE_STEP = 16
-"""First step of the base table for brightness."""
+"""First step of JPEG's base table for brightness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TileMeasures:
         equal_bands: whether all bands are equal.
         contrast: standard deviation of the mean of the first three bands.
         black_share: share of the pixels that are 0 in all bands.
-        brightness, sharpness: of background pixels only, so that landslides themselves do not count.
+        brightness, sharpness: mean value and fine detail (log10) of the background pixels.
         detail_limit: fraction of the Nyquist frequency above which there is no detail.
         blocks: strength of JPEG blocks.
         jpeg_quality: quality of a JPEG file, 1 to 100.

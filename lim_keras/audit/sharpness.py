@@ -17,14 +17,14 @@ _LARGEST_CROP = 512
 _RINGS = 32
 _LIMITS = tuple(ring / _RINGS for ring in (8, 10, 12, 14, 16, 18, 20, 22, 24))
 _EMPTY = 0.02
-"""Fractions of the Nyquist frequency that are tried, and the ratio of the mean power above such a frequency to the one
-in the octave below it, under which there is no detail above it."""
+"""Limits are fractions of the Nyquist frequency. An image holds no detail above a limit if the mean power there is less
+than `_EMPTY` times the mean power in the octave below."""
 
 _REPEATED = 0.05
 """Largest ratio of the steps inside a repeated pixel to the steps between two of them."""
 
 _BLOCK, _CHANCE = 8, 3.0
-"""Side of a JPEG block, pixels, and how many standard errors of a phase are left out."""
+"""Side of a JPEG block, pixels, and number of standard errors that are subtracted from the strength."""
 
 
 def laplacian_sharpness(grey: Array, counted: NDArray[np.bool_]) -> float:
@@ -98,7 +98,8 @@ def _is_repeated(grey: Array, factor: int) -> bool:
 def block_strength(grey: Array) -> float:
     """Return how far steps at every eighth pixel exceed the other steps, as a ratio; about 0 without blocks.
 
-    The grid may begin at any pixel, because tiles are cut from larger images. The lesser of both directions counts.
+    The blocks may begin at any pixel, because tiles are cut from larger images. The smaller strength of both directions
+    is returned.
     """
     if min(grey.shape) < 2 * MIN_SIDE:
         return float("nan")
@@ -106,7 +107,7 @@ def block_strength(grey: Array) -> float:
 
 
 def _periodic_steps(grey: Array) -> float:
-    """Return the excess of steps between columns whose distance is a multiple of 8, less what chance makes of it."""
+    """Return the excess of steps between columns at a distance of 8, less the excess that is expected by chance."""
     # A second difference is small on slopes; the step between two blocks stands out from those on both sides.
     steps = np.abs(np.diff(grey, axis=1))
     extra = steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2

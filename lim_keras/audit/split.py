@@ -9,7 +9,7 @@ from typing import Self
 from lim_keras.data.tiles import Tile, TileSet
 
 Side = tuple[int, int, str]
-"""Models that a tile trains and models that are evaluated on it, as bits, and its group without such models."""
+"""Models that a tile trains and models that are evaluated on it, as bits; and its group, if folds are yet to come."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Split:
         return cls(trains, dict.fromkeys(tested, 1), planned=True, names=names)
 
     def side(self, tile: Tile) -> Side:
-        """Return a key that is equal for tiles that are never separated from each other."""
+        """Return the side of a tile; the split never separates tiles of equal sides."""
         trains, tests = self.trains.get(tile.tile_id, 0), self.tests.get(tile.tile_id, 0)
         group = (tile.group or f"\0{tile.tile_id}") if self.planned and trains else ""
         return trains, tests, group
@@ -85,7 +85,10 @@ class Split:
 
 
 def separated(tiles: TileSet, split: Split, members: Collection[int]) -> Iterator[tuple[int, int]]:
-    """Yield each of some tiles with the first one that it is apart from; the time grows with tiles times sides."""
+    """Yield pairs of positions (other, tile): each member with the first member on another side.
+
+    The time grows with the number of members times the number of sides.
+    """
     first_of: dict[Side, int] = {}
     for position in sorted(members):
         side = split.side(tiles[position])

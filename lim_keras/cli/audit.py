@@ -12,7 +12,7 @@ from lim_keras.cli.options import FILE, FOLDER, NEW_FILE, TILES, Command, wait_o
 from lim_keras.cli.output import show
 
 
-@click.command(cls=Command, short_help="Report everything that makes a data set lie; exit code 1 for a leak.")
+@click.command(cls=Command, short_help="Report leaks, label errors, bad images and shortcuts; exit code 1 for a leak.")
 @click.argument("tiles", metavar="DATA", type=TILES)
 @click.option(
     "--run",
@@ -31,10 +31,10 @@ from lim_keras.cli.output import show
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file with all results.")
 @wait_option
 def audit(tiles: Path, **options: Any) -> None:
-    """Look for everything that makes the tiles of DATA (a folder or a tiles.csv) lie.
+    """Audit the tiles of DATA (a folder or a tiles.csv).
 
-    Leaks between folds and test tiles, wrong and shifted masks, damaged, blurred and repeated images, shortcuts, and,
-    with --run, labels that the predictions contradict. Exit code 1 if there is a leak, 0 otherwise.
+    The audit reports leaks between folds and test tiles, wrong and shifted masks, damaged, blurred and repeated images,
+    shortcuts, and, with --run, labels that the predictions contradict. Exit code 1 if there is a leak, 0 otherwise.
     """
     from lim_keras.report.audit_tables import audit_tables
 

@@ -63,7 +63,7 @@ class Check:
 
     @property
     def is_finding(self) -> bool:
-        """Whether the check found a defect."""
+        """True if the check found a defect."""
         return self.status in ("leak", "found")
 
 
@@ -87,7 +87,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Pixels of a tile that its out-of-fold prediction calls wrong.
+    """Pixels of a tile where label and out-of-fold prediction differ.
 
     Attributes:
         tile_id: the tile.
@@ -137,7 +137,7 @@ class AuditReport:
 
     @property
     def has_leak(self) -> bool:
-        """Whether tiles of two sides of a split share something."""
+        """True if tiles on two sides of the split share something."""
         return any(check.status == "leak" for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:

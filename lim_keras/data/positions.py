@@ -38,7 +38,7 @@ _STEPS_PER_SIDE = 4
 # Smallest common share of area: tiles with only a common edge may overlap by rounding.
 _MIN_SHARE = 1e-3
 
-# Distances are exact to this share: tiles at the distance of a buffer are not nearer than it.
+# Relative error of distances: a tile exactly at the distance of a buffer does not lie in it.
 TOLERANCE = 2e-3
 
 

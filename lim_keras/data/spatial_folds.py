@@ -32,7 +32,7 @@ _EVEN_TILES, _EVEN_PIXELS = 0.25, 0.75
 # With more units than this for each fold, folds hardly get more even.
 _MOST = 20
 
-# Each size of block is about this share of the one before; each number of clusters its inverse.
+# Ratio of a size of blocks to the one tried before it; numbers of clusters grow by its inverse.
 _FINER = 0.8
 
 
@@ -60,7 +60,7 @@ class SpatialFolds:
 
 @dataclass(frozen=True)
 class _Units:
-    """Unit of each tile, and where it comes from."""
+    """Unit of each tile, and kind and size of the units."""
 
     labels: Numbers
     block_m: float | None = None
@@ -198,13 +198,13 @@ def _numbers_of_clusters(folds: int, places: int) -> list[int]:
 
 
 def _blocks(positions: Positions, side_m: float) -> Numbers:
-    """Number the grid cell of each tile; each region has a grid of its own, which its middle halves."""
+    """Number the grid cell of each tile; each region has a grid of its own, centred on it."""
     cells = np.zeros((len(positions.ids), 3), np.int64)
     cells[:, 0] = positions.regions
     for region, (low, high) in enumerate(_extents(positions)):
         inside = positions.regions == region
         corner = (low + high - np.ceil((high - low) / side_m) * side_m) / 2
-        # Rounded to millimetres, so that the last digits of a projection decide nothing.
+        # Rounding errors of the projection must not move a tile to another block.
         cells[inside, 1:] = np.floor(np.round(positions.centres[inside] - corner, 3) / side_m)
     return np.asarray(np.unique(cells, axis=0, return_inverse=True)[1].ravel(), np.int64)
 
@@ -263,7 +263,7 @@ def _strata(columns: Mapping[str, NDArray[np.float64]]) -> Numbers:
 
 
 def _unevenness(columns: Mapping[str, NDArray[np.float64]], assigned: Numbers, folds: int) -> float | None:
-    """Return the largest deviation of a fold from an even share, over what is allowed; None if a fold lacks any."""
+    """Return the largest deviation of a fold from an even share / the allowed one; None if a fold lacks a kind."""
     worst = 0.0
     for name, column in columns.items():
         shares = np.bincount(assigned, weights=column, minlength=folds) * folds / max(column.sum(), 1.0)

@@ -19,7 +19,7 @@ class FoldFacts:
         training_tiles: number of tiles that the model of this fold is trained on.
         left_out: tiles that neither train nor are held out, because they overlap a held-out tile or lie in its buffer.
         nearest_m: shortest distance from a held-out tile to any other tile but the test tiles, metres.
-        nearest_training_m: the same to the tiles that the model is trained on.
+        nearest_training_m: shortest distance from a held-out tile to a tile that the model is trained on, metres.
     """
 
     tiles: int
@@ -41,7 +41,7 @@ class SplitFacts:
         number_of_units: number of these units.
         buffer_m: buffer of spatial folds, metres.
         folds: facts of each fold; empty for random folds.
-        leaks: what test tiles share with training tiles, a sentence each; scores on test tiles are flattered by it.
+        leaks: a sentence for each thing that test tiles share with training tiles; they flatter the test scores.
     """
 
     method: str = "random"

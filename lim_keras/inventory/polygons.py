@@ -177,7 +177,7 @@ def ring_sizes(
 def total_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[float, float]:
     """Measure the total area (m2) and length (m) of rings in pixels that do not overlap; needs a CRS.
 
-    One polygon links the rings: it passes the way from each ring's start to the next one once forth and once back.
+    Lines link the rings to one polygon. It passes each line in both directions, so the lines add no area.
     """
     rings = np.where(shapely.is_ccw(rings), rings, shapely.reverse(rings))
     sizes = shapely.get_num_coordinates(rings)

@@ -81,12 +81,15 @@ def _headers(product: Product, band: str) -> _Band:
 
 
 def _around(product: Product, images: Sequence[_Image]) -> _Image:
-    """Return the grid that holds all images, named after none."""
+    """Return the grid around all images; it has no name."""
     step = images[0].transform.a
     left, top = min(one.transform.c for one in images), max(one.transform.f for one in images)
     places = [((one.transform.c - left) / step, (top - one.transform.f) / step) for one in images]
     if any(abs(part - round(part)) > _OF_PIXEL for place in places for part in place):
-        raise DataError(f"{product.name}: expected granules on one grid of pixels. Give them one by one.")
+        raise DataError(
+            f"{product.name}: expected granules on one grid of pixels. Give them one by one, as "
+            "folders of the unpacked product."
+        )
     width = max(round(x) + one.width for (x, _), one in zip(places, images, strict=True))
     height = max(round(y) + one.height for (_, y), one in zip(places, images, strict=True))
     return _Image("", images[0].crs, Affine(step, 0, left, 0, -step, top), width, height)

@@ -95,9 +95,11 @@ class Product:
         level: "L1C" or "L2A".
         baseline: processing baseline, such as "05.10"; "" if the metadata does not give it.
         scale: digital numbers of reflectance 1.
-        offsets: what is added to digital numbers, by band.
+        offsets: numbers that are added to digital numbers, by band.
         nodata, saturated: digital numbers without data, and of saturated pixels.
-        images: files of each band, by granule; the finest one of each band.
+        images: file of the finest resolution of each band, by granule.
+        metadata: name of the metadata file in the product.
+        place: files of the product.
     """
 
     name: str
@@ -200,7 +202,7 @@ def product_stem(name: str | os.PathLike[str]) -> str | None:
 
 
 def is_product(path: Path) -> bool:
-    """Return whether a path is a folder, a metadata file or an archive of a Sentinel-2 product, maybe incomplete."""
+    """Return whether a path is a folder, a metadata file or an archive of a Sentinel-2 product, complete or not."""
     try:
         if not path.is_dir():
             return _METADATA.fullmatch(path.name) is not None or (

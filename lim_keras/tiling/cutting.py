@@ -26,9 +26,12 @@ def cut_tiles(
     jobs: int,
     progress: ProgressCallback | None = None,
 ) -> dict[str, CutTile]:
-    """Write image and mask of every tile into the working folder; tiles that a killed call has cut are kept.
+    """Write image and mask of every tile into the working folder; keep the tiles that a killed call has cut.
 
     Args:
+        tiles: planned tiles.
+        scenes: open scenes of the plan.
+        folder: output folder.
         jobs: number of threads.
         progress: receives the number of tiles.
 

@@ -19,7 +19,7 @@ from lim_keras.seals import is_sealed, sealed_json
 MANIFEST, RECORD = "tiles.csv", "tiling.json"
 IMAGES, MASKS = "images", "masks"
 _WORK, _JOURNAL = ".tiling.lim-keras.partial", "journal.jsonl"
-_OURS = (IMAGES, MASKS, MANIFEST)  # what a killed deletion of the working folder may leave
+_OURS = (IMAGES, MASKS, MANIFEST)  # names that a killed deletion of the working folder may leave
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class TilingFolder:
 
     @cached_property
     def records(self) -> list[Record]:
-        """What earlier calls wrote into the folder."""
+        """SHA-256 of the files that earlier calls wrote into the folder, by call."""
         found: list[Any] = [self.record.get("sha256"), *(line.get("sha256") for line in self._journal)]
         found += [one for line in self._journal for one in line.get("records", ())]
         return [one for one in found if isinstance(one, dict)]

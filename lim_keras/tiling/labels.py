@@ -81,7 +81,15 @@ class SceneLabels:
 
 @dataclass
 class _Tally:
-    """Scenes that were asked for, and what lies on them."""
+    """Counts of `on_scene`, over all scenes so far.
+
+    Attributes:
+        scenes: headers of the scenes.
+        on_scene, on_mapped: ids of the features that lie on a scene, and on its mapped area.
+        burnt: ids of the landslides that give a pixel.
+        mapped_scenes, labelled_scenes: numbers of scenes with a mapped area, and with labels of a raster.
+        regions: number of connected regions of a label raster.
+    """
 
     scenes: list[RasterInfo] = field(default_factory=list)
     on_scene: set[int] = field(default_factory=set)

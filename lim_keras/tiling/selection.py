@@ -37,7 +37,19 @@ class Selection:
 
 
 def read_selection(source: Source, *, layer: str | None, where: str | None, ignore_where: str | None) -> Selection:
-    """Read a layer, and select and clean its polygons; see `LabelOptions` for the arguments."""
+    """Read a layer, and select and clean its polygons.
+
+    Args:
+        source: vector file.
+        layer, where, ignore_where: as in `LabelOptions`.
+
+    Raises:
+        ConfigError: a condition is wrong, or there is no such layer.
+        DataError: the file cannot be read, or holds geometries but no polygon.
+
+    Warns:
+        LimKerasWarning: polygons were repaired or repeat others, or geometries do not count.
+    """
     found = find_layer(source, layer, argument="layer")
     columns = () if found.naming_column is None else (found.naming_column,)
     frame = read_features(found, columns)

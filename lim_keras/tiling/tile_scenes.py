@@ -119,7 +119,7 @@ def find_scenes(paths: Sequence[Path], labels: LabelOptions) -> tuple[Path, ...]
 
 
 def _digest(path: Path) -> list[Any]:
-    """Hash a file and the files beside it that belong to it (of a Shapefile), or all files of a folder."""
+    """Hash a file with those that belong to it, such as the parts of a Shapefile; for a folder, all files in it."""
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file())
     elif path.suffix.lower() in (".shp", ".tab", ".mif"):

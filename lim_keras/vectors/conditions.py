@@ -65,7 +65,7 @@ def select_features(layer: Layer, where: str, *, argument: str) -> NDArray[np.in
 def _select_fids(layer: Layer, where: str) -> NDArray[np.int64]:
     if layer.source.is_parquet:
         return select_rows(layer.source.path, where)
-    # All columns are read, because GDAL takes those that are left out for empty ones.
+    # GDAL treats columns that are left out as empty, so all are read.
     how = {"layer": layer.name, "read_geometry": False, "fid_as_index": True}
     name, options = gdal_name(layer.source), open_options(layer.source)
     try:
@@ -78,7 +78,7 @@ def _select_fids(layer: Layer, where: str) -> NDArray[np.int64]:
 
 
 def _check_condition(layer: Layer, where: str, argument: str) -> None:
-    """Refuse what SQLite takes without a word: no condition, several statements, unknown names in double quotes."""
+    """Refuse wrong conditions that SQLite accepts: empty ones, several statements, unknown columns in double quotes."""
     bare = _QUOTED.sub(lambda found: "" if found[0][0] == "'" else found[0], where)
     unquoted = _QUOTED.sub("", where)
     if not where.strip() or ";" in unquoted:
@@ -100,7 +100,7 @@ def _wrong_condition(layer: Layer, where: str, argument: str, reason: str) -> Co
 
 
 def _reason(error: Exception, layer: Layer, where: str) -> str:
-    """Return what is wrong with a condition, without the query that GDAL made of it."""
+    """Return the cause of an error of GDAL in a condition, without the query that GDAL made of it."""
     text = " ".join(str(error).split())
     if where in text and not text.startswith("Invalid SQL query"):
         return text.split(where, 1)[1].lstrip("): ") or text

@@ -83,7 +83,7 @@ class Source:
 
 
 def find_source(path: Path) -> Source:
-    """Tell label rasters from vector files by the ending; where it is not known, by what GDAL can open.
+    """Tell a label raster from a vector file by its ending; for an unknown ending, by the drivers that can open it.
 
     Raises:
         DataError: an archive does not hold exactly one file that can be read.
@@ -110,7 +110,9 @@ def _archived(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = [re.sub(r"(\.gdb)/.*", r"\1", name) for name in archive.namelist()]
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{path}: cannot be read as a .zip archive ({error}).") from error
+        raise DataError(
+            f"{path}: cannot be read as a .zip archive ({error}). Unpack it, and give the file in it."
+        ) from error
     hidden = ("__MACOSX", ".")
     visible = {name for name in names if not any(part.startswith(hidden) for part in Path(name).parts)}
     usable = sorted(name for name in visible if _IN_ARCHIVE.fullmatch(Path(name).suffix.lower()))

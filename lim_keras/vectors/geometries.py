@@ -20,7 +20,7 @@ Geometries = NDArray[Any]  # shapely geometries, (n,)
 
 @dataclass(frozen=True)
 class FoundPolygons:
-    """Which geometries hold polygons.
+    """Result of `find_polygons`.
 
     Attributes:
         has_area: mask (n,) of the geometries that hold a polygon.
@@ -68,7 +68,12 @@ def find_polygons(shapes: Geometries) -> FoundPolygons:
 def clean_polygons(geometries: GeoSeries, name: str) -> GeoSeries:
     """Convert geometries to single, valid, two-dimensional polygons; drop everything else, such as lines.
 
-    Warns (LimKerasWarning) if invalid polygons were repaired; the warning gives `name` as their source.
+    Args:
+        geometries: geometries of a file.
+        name: name of the file, for the warning.
+
+    Warns:
+        LimKerasWarning: invalid polygons were repaired.
     """
     shapes = shapely.force_2d(geometries.dropna().to_numpy())
     shapes = shapes[np.isfinite(shapely.bounds(shapes)).all(axis=-1)]  # not finite: empty or outside the CRS

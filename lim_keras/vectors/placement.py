@@ -29,12 +29,17 @@ def outline(like: RasterInfo, box: Box | None = None, transform: Affine | None =
 
 
 def place_polygons(polygons: GeoSeries, source: Source, like: RasterInfo) -> GeoSeries:
-    """Reproject polygons to the CRS of a scene; without one, to its own coordinates.
+    """Reproject polygons to the CRS of a scene; to its own coordinates if it has no CRS.
 
-    Polygons where the CRS of the scene is not defined get coordinates that are not finite.
+    Polygons outside the area in which the CRS of the scene is defined get coordinates that are not finite.
+
+    Args:
+        polygons: geometries (n,) of a file.
+        source: the file, for its format and for errors.
+        like: header of the scene.
 
     Raises:
-        DataError: the polygons have no CRS, or only they have one, or they cannot be reprojected.
+        DataError: only the polygons or only the scene has a CRS, or the polygons cannot be reprojected.
     """
     if source.suffix in _GEOJSON and Georeference.of(like).to_degrees is None:
         # GeoJSON cannot say that it has no CRS, or a local one: it is read as longitude and latitude.
@@ -55,7 +60,8 @@ def place_polygons(polygons: GeoSeries, source: Source, like: RasterInfo) -> Geo
         placed = _joined_at_180(polygons).to_crs(like.crs)
     except ProjError as error:
         raise DataError(
-            f"{source.path}: cannot be reprojected from {polygons.crs.name} to {like.crs} ({error})."
+            f"{source.path}: cannot be reprojected from {polygons.crs.name} to {like.crs} ({error}). Give "
+            f"polygons in {like.crs}."
         ) from error
     turn = full_turn(like.crs)
     return placed if turn is None else _nearest_turn(placed, like, turn)
@@ -104,9 +110,15 @@ def _nearest_turn(polygons: GeoSeries, like: RasterInfo, turn: float) -> GeoSeri
 
 
 def check_place(polygons: GeoSeries, source: Source, like: RasterInfo) -> None:
-    """Raise a DataError that names the mistake if polygons would lie on the scene in another CRS or axis order.
+    """Find out why no polygon lies on a scene.
 
-    polygons: geometries in the coordinates of the file, none of which lies on the scene.
+    Args:
+        polygons: geometries in the coordinates of the file, none of which lies on the scene.
+        source: the file, for its format and for errors.
+        like: header of the scene.
+
+    Raises:
+        DataError: the polygons would lie on the scene in another CRS or with another order of axes.
     """
     path = source.path
     stated = "none" if polygons.crs is None else polygons.crs.name

@@ -23,9 +23,9 @@ _MOST_TURNS = 2
 def around_scene(polygons: GeoSeries, scene: RasterInfo) -> GeoSeries:
     """Return the polygons near a scene, in their own CRS; larger ones are cut around it.
 
-    Long edges get more vertices, because a straight edge is curved in another CRS. All polygons are returned as they
-    are if the scene has no outline in their CRS, and in the scene's CRS, except in degrees or where else x turns around
-    the earth.
+    Long edges get more vertices, because a straight edge is curved in another CRS. Polygons are returned as they are in
+    two cases: the scene has no outline in their CRS; or they are in the scene's CRS, and its x does not repeat after a
+    whole turn around the earth, as longitudes do.
 
     Args:
         polygons: valid polygons, each of which covers one range of x (`unwrapped`).

@@ -19,7 +19,7 @@ class Classes:
 
     @classmethod
     def of(cls, names: Mapping[int, str], landslide: Collection[str], ignored: Collection[str]) -> Classes:
-        """Find the numbers of classes that are given by name or number; those that `names` lacks are passed over."""
+        """Find the numbers of classes that are given by name or number; unknown ones are left out."""
         chosen, unlabelled = _numbers(names, landslide), _numbers(names, ignored)
         return cls(chosen, unlabelled - chosen, frozenset(names))
 

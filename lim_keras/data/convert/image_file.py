@@ -120,9 +120,11 @@ def turn(array: Array, orientation: int) -> Array:
 
 
 def shown_or_stored(path: Path, size: tuple[int, int] | None) -> bool:
-    """Return whether labels of an image of a size (width, height) lie on it as viewers show it.
+    """Return whether labels lie on the image as viewers show it (True), or on the pixels as they are stored (False).
 
-    False if only the size of the stored pixels is `size`. Damaged files count as shown.
+    Args:
+        path: image file; True is returned for a damaged one.
+        size: (width, height) of the labels; None: unknown.
     """
     with suppress(DataError):
         if size is not None and read_orientation(path) in _SWAPPED:

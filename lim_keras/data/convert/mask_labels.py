@@ -21,7 +21,7 @@ from lim_keras.raster.reader import RasterReader
 
 Array = NDArray[Any]
 _DARK, _BRIGHT = 64, 191  # grey values of a JPEG mask that count as background and as landslide
-_LOSSY = 32  # how far JPEG may change a value that the caller names
+_LOSSY = 32  # largest change by JPEG of a value that the caller names
 _LISTED = 8
 
 

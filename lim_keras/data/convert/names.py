@@ -30,7 +30,7 @@ _ID_BYTES = 180
 
 
 def has_mask_folder(name: str) -> bool:
-    """Return whether the innermost folder of a relative path that tells images from masks tells that it holds masks."""
+    """Return whether a relative path lies in a folder of masks, by its innermost folder named after images or masks."""
     for part in reversed(PurePosixPath(name).parts[:-1]):
         part = _CAMEL.sub("_", part)
         if _MASK_WORD.search(part):

@@ -25,7 +25,15 @@ class Pairing:
 
 
 def pair(names: Sequence[str]) -> Pairing:
-    """Pair files: by words such as `masks` in folders and equal names, by such words in names, by folders beside."""
+    """Pair images and masks in three steps; each step takes the files that the step before left.
+
+    1. Folders named after masks, such as `masks/a.png` with `images/a.png`.
+    2. Names with a word for masks, such as `a_mask.png` with `a.png`.
+    3. A folder named after masks beside a folder of any name, such as `labels/a.png` with `rgb/a.png`.
+
+    Args:
+        names: relative paths of image files.
+    """
     pairs: list[tuple[str, str]] = []
     rest = _pair_by(names, has_mask_folder, folder_key, pairs)
     rest = _pair_by(rest, has_mask_name, name_key, pairs)
