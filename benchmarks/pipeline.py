@@ -18,7 +18,8 @@ from typing import Any
 import keras
 
 import lim_keras as lk
-from lim_keras.config import RunConfig, load_config
+from lim_keras.config import RunConfig
+from lim_keras.config_file import load_config
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.pipeline import training_batches
 from lim_keras.data.tile_statistics import TileStatistics

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lim_keras.config import LossSection, ModelSection, RunConfig, fields, load_config
+from lim_keras.config import LossSection, ModelSection, RunConfig, fields
+from lim_keras.config_file import load_config
 from lim_keras.errors import ConfigError
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lim_keras.config import RunConfig, load_config
+from lim_keras.config import RunConfig
+from lim_keras.config_file import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = (

@@ -34,7 +34,7 @@ def load_config(path: StrPath, overrides: str | Sequence[str] = ()) -> RunConfig
     Examples:
         >>> config = lk.load_config("configs/bijie_edge.yaml", ["training.epochs=3"])
     """
-    from lim_keras.config import load_config as load
+    from lim_keras.config_file import load_config as load
 
     return load(as_path("path", path), [overrides] if isinstance(overrides, str) else overrides)
 

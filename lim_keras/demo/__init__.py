@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.bundle.saved_model import Bundle, load_bundle
-from lim_keras.config import EvaluationSection, load_config
+from lim_keras.config import EvaluationSection
+from lim_keras.config_file import load_config
 from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_tile_ids

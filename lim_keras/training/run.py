@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lim_keras.config import RunConfig, Section, fields, load_config
+from lim_keras.config import RunConfig, Section, fields
+from lim_keras.config_file import load_config
 from lim_keras.data.contents import tile_contents
 from lim_keras.data.folds import check_classes
 from lim_keras.data.layouts import read_tiles

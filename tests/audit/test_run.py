@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lim_keras.cli import main
-from lim_keras.config import load_config
+from lim_keras.config_file import load_config
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import read_tile
 from lim_keras.training.run import Run, begin_cross_validation

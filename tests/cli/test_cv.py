@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lim_keras.cli import main
-from lim_keras.config import load_config
+from lim_keras.config_file import load_config
 from lim_keras.data.layouts import read_tiles
 from lim_keras.training.run import begin_cross_validation
 

@@ -8,7 +8,8 @@ import keras
 import pytest
 import yaml
 
-from lim_keras.config import RunConfig, load_config
+from lim_keras.config import RunConfig
+from lim_keras.config_file import load_config
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import TileSet
 from lim_keras.training.run import Run
