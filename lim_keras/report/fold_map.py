@@ -13,12 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from lim_keras.data.positions import Positions
 from lim_keras.data.tiles import TileSet
 from lim_keras.report import style
 
 _PANELS, _COLUMNS = 6, 3
+
+# Cells along a region; tiles with two empty cells between them lie in different places.
+_CELLS = 16
+
+# Fewest tiles of a panel, on average, if a region is divided.
+_FEWEST = 4
 
 # Brightness of tiles: those with landslides stand out.
 _LANDSLIDE, _OTHER = 0.95, 0.4
@@ -34,37 +42,60 @@ def fold_map(
     left_out: Collection[str],
     path: str | PathLike[str],
 ) -> Path:
-    """Draw the tiles on the ground in the colour of their fold, north up, one panel for each region.
+    """Draw the tiles on the ground in the colour of their fold, north up, one panel for each place.
 
     Args:
         tiles: all tiles.
-        positions: their positions; tiles without one are not drawn. At most the six largest regions are drawn.
+        positions: their positions; tiles without one are not drawn. At most the six largest places are drawn.
         folds: fold by tile id, -1 for test tiles; tiles without one train the only model.
         left_out: tiles that a buffer leaves out of the training of some fold; they get a cross.
         path: file of the figure, .png, .svg or .pdf.
     """
     names = _names(tiles, folds)
-    counts = np.bincount(positions.regions)
-    regions = np.argsort(-counts, kind="stable")[:_PANELS].tolist()
-    columns = min(len(regions), _COLUMNS)
-    rows = -(-len(regions) // columns)
+    places = _places(positions)
+    places.sort(key=len, reverse=True)
+    shown = places[:_PANELS]
+    columns = min(len(shown), _COLUMNS)
+    rows = -(-len(shown) // columns)
     figure = style.new_figure(4.6 * columns + 1.6, 4.6 * rows + 0.5)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     drawn: set[str] = set()
-    for axes, region in zip(panels, regions, strict=False):
-        members = np.flatnonzero(positions.regions == region)
-        drawn |= _draw_region(axes, tiles, positions, members, names, left_out)
-        noun = f"region {regions.index(region) + 1}: " if len(counts) > 1 else ""
+    for number, (axes, members) in enumerate(zip(panels, shown, strict=False), 1):
+        drawn |= _draw_place(axes, tiles, positions, members, names, left_out)
+        noun = f"place {number}: " if len(places) > 1 else ""
         style.dress_picture(axes, f"{noun}{len(members):,} tiles")
     for axes in panels:
         axes.set_axis_off()
     _legend(figure, sorted(drawn), bool(left_out))
-    rest = len(counts) - len(regions)
-    style.headline(figure, "Folds" + (f" ({rest} smaller regions are not drawn)" if rest else ""))
+    rest = len(places) - len(shown)
+    style.headline(figure, "Folds" + (f" ({rest} smaller places are not drawn)" if rest else ""))
     return style.save(figure, path)
 
 
-def _draw_region(
+def _places(positions: Positions) -> list[NDArray[np.intp]]:
+    """Divide the tiles of each region into places, where these are small beside the distance between them."""
+    regions = [np.flatnonzero(positions.regions == region) for region in np.unique(positions.regions)]
+    places = [place for members in regions for place in _divide(positions.centres, members)]
+    return places if len(places) <= _PANELS else regions
+
+
+def _divide(centres: NDArray[np.float64], members: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Divide the tiles of one region; return them together if one panel shows them well."""
+    low, high = centres[members].min(axis=0), centres[members].max(axis=0)
+    side = max(float((high - low).max()), 1.0)
+    cells = np.minimum((centres[members] - low) / side * _CELLS, _CELLS - 1).astype(np.intp)
+    taken = np.zeros((_CELLS, _CELLS), bool)
+    taken[tuple(cells.T)] = True
+    # One dilation joins cells with at most one empty cell between them.
+    labels, _ = ndimage.label(ndimage.binary_dilation(taken, np.ones((2, 2))), np.ones((3, 3)))
+    of_tile = labels[tuple(cells.T)]
+    places = [members[of_tile == label] for label in np.unique(of_tile)]
+    largest = max(float(np.ptp(centres[place], axis=0).max()) for place in places)
+    together = largest > side / 4 or len(members) < _FEWEST * len(places)
+    return [members] if together else places
+
+
+def _draw_place(
     axes: Axes,
     tiles: TileSet,
     positions: Positions,
@@ -72,7 +103,7 @@ def _draw_region(
     named: Mapping[str, str],
     left_out: Collection[str],
 ) -> set[str]:
-    """Draw the tiles of one region, and return the names of what was drawn."""
+    """Draw the tiles of one place, and return the names of what was drawn."""
     names = {positions.ids[k]: named[positions.ids[k]] for k in members}
     outlines, centres = positions.outlines[members], positions.centres[members]
     low, high = shapely.bounds(outlines)[:, :2].min(axis=0), shapely.bounds(outlines)[:, 2:].max(axis=0)
