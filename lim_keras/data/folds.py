@@ -279,7 +279,5 @@ def check_classes(tiles: TileSet, part: str, cure: str) -> None:
         return
     missing = "landslide" if background else "background" if landslide else "labelled"
     listed = ", ".join(tiles.ids[:_MAX_LISTED]) + (", ..." if len(tiles) > _MAX_LISTED else "")
-    raise DataError(
-        f"{tiles.root}: expected landslide and background pixels in {part}. Received: no {missing} pixel in "
-        f"{len(tiles)} tiles ({listed}). {cure}"
-    )
+    received = f"no {missing} pixel in {len(tiles)} tiles ({listed})" if len(tiles) else "no tile"
+    raise DataError(f"{tiles.root}: expected landslide and background pixels in {part}. Received: {received}. {cure}")

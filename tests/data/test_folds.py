@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lim_keras.data.folds import assign_folds, audit_leaks, validation_split
+from lim_keras.data.folds import assign_folds, audit_leaks, check_classes, validation_split
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import ConfigError, DataError, LeakError
@@ -207,3 +207,8 @@ def test_audit_of_real_tiles(real_data):
     tiles = read_tiles(real_data / "bijie")
     test = read_tile_ids(real_data / "bijie" / "test_tiles.txt")
     audit_leaks(tiles.without(test), tiles.subset(test))
+
+
+def test_no_tiles_have_no_classes():
+    with pytest.raises(DataError, match=r"pixels in the training tiles\. Received: no tile\. Give a smaller buffer\."):
+        check_classes(tile_set(), "the training tiles", "Give a smaller buffer.")

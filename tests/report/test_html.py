@@ -1,0 +1,9 @@
+"""Tests of the HTML page."""
+
+from lim_keras.report.html import Block, Page, Section, render_page
+
+
+def test_words_between_backticks_are_code_and_text_is_escaped() -> None:
+    block = Block("Title", lines=["Use `data tile --size` with <b>."])
+    html = render_page(Page("Page", (), [Section("Part", "part", [block])]))
+    assert "<p>Use <code>data tile --size</code> with &lt;b&gt;.</p>" in html
