@@ -202,7 +202,7 @@ def run_options(command: Function) -> Function:
             "--folds",
             type=click.Choice(["random", "spatial"]),
             help="Folds and validation tiles: random, or spatial, whole blocks of neighbouring tiles "
-            "[default: split.method].",
+            "[default: split.method]. The number of folds of cv: --set folds=5.",
         ),
         click.option(
             "--buffer",
