@@ -153,16 +153,25 @@ def _range(values: Array) -> BandRange:
 
 
 def _hashes(image: Array, mask: Labels) -> tuple[str, str]:
-    """Hash image and mask in the orientation, of all eight, whose image has the smallest hash."""
-    found = []
-    for flipped in (False, True):
-        for turns in range(4):
-            one, labels = (np.rot90(np.flip(array, 1) if flipped else array, turns) for array in (image, mask))
-            digest = hashlib.blake2b(repr(one.shape).encode(), digest_size=16)
-            digest.update(np.ascontiguousarray(one).tobytes())
-            found.append((digest.hexdigest(), labels))
+    """Hash image and mask in the orientation, of all eight, whose image has the smallest bytes."""
+    turned = [
+        tuple(np.rot90(np.flip(array, 1) if flipped else array, turns) for array in (image, mask))
+        for flipped in (False, True)
+        for turns in range(4)
+    ]
+    # The first rows usually decide, so that one orientation is hashed and not eight.
+    starts = [(one.shape, np.ascontiguousarray(one[:2]).tobytes()) for one, _ in turned]
+    found = [
+        (_digest(one), labels) for (one, labels), start in zip(turned, starts, strict=True) if start == min(starts)
+    ]
     pixels, labels = min(found, key=lambda pair: pair[0])
-    return pixels, hashlib.blake2b(np.ascontiguousarray(labels).tobytes(), digest_size=16).hexdigest()
+    return pixels, _digest(labels)
+
+
+def _digest(array: Array) -> str:
+    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _resized(mask: Labels, size: int) -> Labels | None:

@@ -71,7 +71,7 @@ def _ring_power(grey: Array, noise: float) -> Array:
     top, left = (max(0, (side - _LARGEST_CROP) // 2) for side in grey.shape)
     crop = grey[top : top + _LARGEST_CROP, left : left + _LARGEST_CROP]
     window = np.outer(*(np.hanning(side) for side in crop.shape))
-    spectrum = np.abs(np.fft.rfft2((crop - crop.mean()) * window)) ** 2 / (window**2).sum()
+    spectrum = np.abs(np.fft.rfft2(((crop - crop.mean()) * window).astype(np.float32))) ** 2 / (window**2).sum()
     frequency = np.hypot(np.fft.fftfreq(crop.shape[0])[:, None], np.fft.rfftfreq(crop.shape[1])[None])
     ring = (frequency / 0.5 * _RINGS).astype(int).ravel()
     counts = np.bincount(ring, minlength=_RINGS)[:_RINGS]

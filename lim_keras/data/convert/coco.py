@@ -139,7 +139,7 @@ class _Reading:
         landslides: list[Region] = []
         ignored: list[Region] = []
         for one in annotations:
-            number = one.get("category_id")
+            number = _hashable(one.get("category_id"))
             if number not in classes.known:
                 self.left_out.append(LeftOut(_named(name, one), _NO_CLASS, f"category {number}"))
             elif number in classes.landslide:
@@ -215,6 +215,9 @@ def _objects(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 
 
 def _hashable(value: Any) -> Any:
+    """Return a number that may be a dictionary key; some tools write numbers as text."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
     return value if isinstance(value, int | float | str | None) else str(value)
 
 
@@ -228,7 +231,7 @@ def _landslides(
         for number, text in _categories(document).items():
             key = number if names.get(number, text) == text else max(names) + 1  # files may number them differently
             names[key] = text
-            if any(one.get("category_id") == number for one in _objects(document, "annotations")):
+            if any(_hashable(one.get("category_id")) == number for one in _objects(document, "annotations")):
                 used.add(key)
     return landslide_classes(names, used, options, files.root)
 
@@ -237,9 +240,9 @@ def _categories(document: Mapping[str, Any]) -> dict[int, str]:
     """Return the names of the categories by number; without names, the numbers of the annotations."""
     listed = document.get("categories")
     if isinstance(listed, list) and listed:
-        known = [one for one in listed if isinstance(one, dict) and isinstance(one.get("id"), int)]
-        return {one["id"]: str(one.get("name", one["id"])) for one in known}
-    numbers = {one.get("category_id") for one in _objects(document, "annotations")}
+        known = [one for one in listed if isinstance(one, dict) and isinstance(_hashable(one.get("id")), int)]
+        return {_hashable(one["id"]): str(one.get("name", one["id"])) for one in known}
+    numbers = {_hashable(one.get("category_id")) for one in _objects(document, "annotations")}
     return {number: str(number) for number in numbers if isinstance(number, int)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,10 +71,12 @@ def find_yolo(files: SourceFiles, options: ConvertOptions) -> Found:
     names = _names(files) or {number: str(number) for number in used}
     chosen = landslide_classes(names, used, options, files.root)
     classes = Classes.of(names, chosen, options.ignore_classes)
+    listed = _listed_splits(files)
     samples = []
     for name, some in lines.items():
         objects = _objects(some, classes, left_out, notes)
-        samples.append(Sample(name, ImageFile(files.path(name), as_shown=True), objects.draw, split_of(name)))
+        split = listed.get(name) or split_of(name)
+        samples.append(Sample(name, ImageFile(files.path(name), as_shown=True), objects.draw, split))
     return Found(samples, left_out, +notes)
 
 
@@ -109,6 +112,47 @@ def _names(files: SourceFiles) -> dict[int, str] | None:
             lines = files.path(name).read_text(encoding="utf-8-sig", errors="replace").splitlines()
             return dict(enumerate(line.strip() for line in lines if line.strip()))
     return None
+
+
+def _listed_splits(files: SourceFiles) -> dict[str, str]:
+    """Return the split by image, from the folders and lists of paths that a data.yaml names as train, val and test.
+
+    Paths may belong to another computer: an image counts whose path is the end of a listed one.
+    """
+    images, listed = files.images(), list[tuple[str, list[str]]]()
+    for name in files.with_endings(_YAML):
+        content: Any = None
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            content = yaml.safe_load(files.path(name).read_text(encoding="utf-8-sig"))
+        for split in ("test", "val", "train"):
+            places = content.get(split) if isinstance(content, dict) else None
+            for place in places if isinstance(places, list) else [places]:
+                if isinstance(place, str):
+                    listed.append((split, _listed_images(files, images, place)))
+    # The smaller part counts, such as images/val of images; parts of one size are the same, and train.
+    listed.sort(key=lambda one: -len(one[1]))
+    return {name: split for split, names in listed for name in names}
+
+
+def _listed_images(files: SourceFiles, images: list[str], place: str) -> list[str]:
+    """Return the images of a list of paths (.txt), or of a folder."""
+    tails = _tails(place)
+    if not place.lower().endswith(".txt"):
+        folder = next((tail for tail in tails if any(name.startswith(f"{tail}/") for name in images)), None)
+        return [name for name in images if folder is not None and name.startswith(f"{folder}/")]
+    path = next((files.path(tail) for tail in tails if tail in files.names), None)
+    if path is None:
+        return []
+    known = set(images)
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    named = (next((tail for tail in _tails(line) if tail in known), None) for line in lines)
+    return [name for name in named if name is not None]
+
+
+def _tails(path: str) -> list[str]:
+    """Return the path without its first parts, the longest first."""
+    parts = [part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def _read(files: SourceFiles, name: str | None, left_out: list[LeftOut]) -> list[_Line]:

@@ -325,6 +325,34 @@ def test_yolo(tmp_path):
     assert (tmp_path / "out" / "test.txt").read_text() == "b\n"
 
 
+@pytest.mark.parametrize(
+    ("lines", "val"),
+    [
+        ("path: /else/where\ntrain: images/more/part.txt\nval: ./val.txt\n", ["b", "c"]),
+        ("train: images\nval: [../in/images/more]\n", ["c"]),
+        ("train: images\nval: images\n", []),  # no validation part
+        ("val: none.txt\ntest: 5\n", []),
+    ],
+)
+def test_yolo_splits_of_lists_and_folders(tmp_path, lines, val):
+    square = "0 0 0 0.3 0 0.3 0.2 0 0.2\n"
+    root = make.yolo(tmp_path / "in", {"x/a": square}, names="names: [landslide]\n" + lines)
+    for name in ("a", "b", "more/c"):
+        make.picture(root / "images" / f"{name}.png", height=10, width=10, seed=len(name))
+        (root / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "labels" / f"{name}.txt").write_text(square)
+    (root / "val.txt").write_bytes(b"/home/user/in/images/b.png\r\n./images/more/c.png\r\n\r\ngone.png\r\n")
+    lk.convert_tiles(root, tmp_path / "out")
+    listed = tmp_path / "out" / "val.txt"
+    assert (listed.read_text().split() if listed.exists() else []) == val
+
+
+def test_coco_numbers_written_as_text(tmp_path):
+    square = make.outline(0, 0, 0, 3, 0, 3, 2, 0, 2) | {"category_id": "1", "image_id": "0"}
+    make.coco(tmp_path / "in", [square], categories=[{"id": "1", "name": "landslide"}])
+    assert lk.convert_tiles(tmp_path / "in", tmp_path / "out").kinds["landslide"].landslide_px == 6
+
+
 def test_yolo_without_names_of_classes(tmp_path):
     root = make.yolo(tmp_path / "in", {"x/a": "3 0 0 1 0 1 1 0 1\n"}, names=None)
     assert lk.convert_tiles(root, tmp_path / "out").kinds["landslide"].landslide_px == 100
