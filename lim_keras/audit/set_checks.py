@@ -10,7 +10,7 @@ from lim_keras.audit.catalogue import check, skipped
 from lim_keras.audit.image_checks import robust
 from lim_keras.audit.measures import TileMeasures
 from lim_keras.data.dataset_report import DatasetReport
-from lim_keras.data.findings import Check, Evidence
+from lim_keras.data.findings import FEATURES, Check, Evidence
 
 _SIZE_FACTOR, _SIZE_DEVIATIONS = 4.0, 4.0
 _GSD_FACTOR = 1.5
@@ -20,15 +20,6 @@ _BIAS = 0.1
 _AUROC = 0.75
 _FEWEST = 20
 """Fewest tiles of each kind whose figures are compared."""
-
-FEATURES = {
-    "size": "size of the tile, px",
-    "brightness": "brightness of the background",
-    "sharpness": "fine detail of the background, log10",
-    "blocks": "strength of JPEG blocks",
-    "jpeg_quality": "JPEG quality of the file",
-}
-"""Figures that may separate landslide tiles from the others, with their meaning."""
 
 
 def tile_features(measures: Sequence[TileMeasures]) -> dict[str, tuple[float, ...]]:

@@ -192,6 +192,38 @@ def run_options(command: Function) -> Function:
         click.option(
             "--data", "tiles", required=True, type=TILES, help="Tiles: a folder or a tiles.csv.", metavar="PATH"
         ),
+        *_split_options(),
+        click.option(
+            "--encoder-weights",
+            metavar="FILE",
+            help="Weights of the encoder: a file, `imagenet` or `none` [default: model.encoder_weights].",
+        ),
+        click.option(
+            "--start-from",
+            metavar="BUNDLE",
+            type=FOLDER,
+            help="Bundle of one model: training starts from its weights. It must not have been trained on test or "
+            "validation tiles.",
+        ),
+        click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
+        click.option(
+            "--export",
+            type=click.Path(path_type=Path),
+            help="Folder of the exported bundle [default: exported_models/NAME].",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set a key of the configuration, such as training.epochs=3; may be repeated.",
+        ),
+    )
+
+
+def _split_options() -> tuple[Callable[[Function], Function], ...]:
+    """Return the options that set test tiles and folds."""
+    return (
         click.option(
             "--test",
             "test_ids",
@@ -217,31 +249,6 @@ def run_options(command: Function) -> Function:
             is_flag=True,
             help="Warn, instead of an error, where test tiles share ground, groups or files with training tiles. Shows "
             "how much a leak flatters; the test scores are marked.",
-        ),
-        click.option(
-            "--encoder-weights",
-            metavar="FILE",
-            help="Weights of the encoder: a file, `imagenet` or `none` [default: model.encoder_weights].",
-        ),
-        click.option(
-            "--start-from",
-            metavar="BUNDLE",
-            type=FOLDER,
-            help="Bundle of one model: training starts from its weights. It must not have been trained on test or "
-            "validation tiles.",
-        ),
-        click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
-        click.option(
-            "--export",
-            type=click.Path(path_type=Path),
-            help="Folder of the exported bundle [default: exported_models/NAME].",
-        ),
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Set a key of the configuration, such as training.epochs=3; may be repeated.",
         ),
     )
 

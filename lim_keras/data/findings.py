@@ -15,6 +15,16 @@ Status = Literal["leak", "found", "clear", "skipped"]
 """leak: tiles of two sides of a split share something; found: another defect; skipped: the check does not apply."""
 
 
+FEATURES = {
+    "size": "size of the tile, px",
+    "brightness": "brightness of the background",
+    "sharpness": "fine detail of the background, log10",
+    "blocks": "strength of JPEG blocks",
+    "jpeg_quality": "JPEG quality of the file",
+}
+"""Figures that may separate landslide tiles from the others, with their meaning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One tile, or one pair of tiles, that a check found.

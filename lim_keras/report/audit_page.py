@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from lim_keras.data.findings import AuditReport, Check, Disagreement, Part
+from lim_keras.data.findings import FEATURES, AuditReport, Check, Disagreement, Part
 from lim_keras.evaluation.evaluation import Prediction
 from lim_keras.progress import ProgressCallback, track
 from lim_keras.report.audit_pictures import disagreement_pictures, feature_charts, tile_picture
@@ -25,13 +25,7 @@ _PARTS: dict[Part, str] = {
 }
 _MARKS = {"leak": "leak", "found": "found", "clear": "ok", "skipped": "not checked"}
 
-_CHARTS = {
-    "size": "Size of the tile, px",
-    "brightness": "Brightness of the background",
-    "sharpness": "Fine detail (log10)",
-    "blocks": "Strength of JPEG blocks",
-    "jpeg_quality": "JPEG quality of the file",
-}
+_CHARTS = {name: meaning[0].upper() + meaning[1:] for name, meaning in FEATURES.items()}
 _LEGEND = (
     "Left: image. Middle: label in yellow, prediction in blue, largest regions boxed. Right: probability, from pale "
     "yellow (0) to dark red (1)."

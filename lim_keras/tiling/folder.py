@@ -13,6 +13,7 @@ from typing import Any
 
 from lim_keras.errors import DataError
 from lim_keras.files import flush, flush_folder, make_folder, write_text
+from lim_keras.inventory.result_files import read_document
 from lim_keras.ownership import FOREIGN, Record, file_hash, is_ours, refusal, users_files
 from lim_keras.seals import is_sealed, sealed_json
 
@@ -57,7 +58,7 @@ class TilingFolder:
     def record(self) -> dict[str, Any]:
         """Content of an unchanged tiling.json; empty where there is none."""
         path = self.folder / RECORD
-        return _read_object(path) if is_sealed(path) else {}
+        return read_document(path) if is_sealed(path) else {}
 
     @cached_property
     def _journal(self) -> list[dict[str, Any]]:
@@ -220,14 +221,6 @@ class TilingFolder:
         """Delete the working folder, if it is ours."""
         if self.work.is_dir() and not self.work.is_symlink() and self._is_our_work:
             shutil.rmtree(self.work, ignore_errors=True)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return dict(values) if isinstance(values, dict) else {}
 
 
 def _cut_tile(line: Mapping[str, Any]) -> CutTile | None:
