@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.data.tiles import IGNORED
-from lim_keras.errors import DataError
-from lim_keras.inference.domain import gsd_ratio
+from lim_keras.errors import DataError, DomainWarning
+from lim_keras.inference.domain import GSD_TOLERANCE
 from lim_keras.raster.images import fill_invalid
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.background_tiles import Score
@@ -37,7 +38,7 @@ def false_alarms(model: SceneModel, scenes: Sequence[TilingScene]) -> Score:
                 f"takes them. Received: {scene.info.bands} of {dtype}. Choose bands with `bands`, values with `scale`, "
                 "or give another bundle as `hard_negatives`."
             )
-        gsd_ratio(scene.source.path, scene.info.gsd_m, info)
+        _check_distance(scene, info.gsd_m)
 
     def score(position: int, box: Box) -> float:
         pixels, valid = scenes[position].image(box)
@@ -47,3 +48,15 @@ def false_alarms(model: SceneModel, scenes: Sequence[TilingScene]) -> Score:
         return round(float(probability[wrong].sum()) / max(int(labelled.sum()), 1), 6)
 
     return score
+
+
+def _check_distance(scene: TilingScene, trained_m: float | None) -> None:
+    found_m = scene.info.gsd_m
+    if found_m is None or trained_m is None or 1 / GSD_TOLERANCE <= found_m / trained_m <= GSD_TOLERANCE:
+        return
+    warnings.warn(
+        f"{scene.source.path}: a pixel of its tiles is {found_m:.3g} m, but the model of `hard_negatives` was trained "
+        f"at {trained_m:.3g} m, so its false alarms may be others. `gsd_m` {trained_m:.3g} gives tiles of that distance.",
+        DomainWarning,
+        stacklevel=2,
+    )

@@ -50,6 +50,16 @@ def test_a_model_of_other_bands(inputs, tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+def test_a_model_of_another_distance(inputs, tmp_path):
+    """The cure is an option of this command, and works."""
+    model = BrightIsLandslide(gsd_m=0.8)
+    with pytest.warns(
+        lk.errors.DomainWarning, match=r"a pixel of its tiles is 2 m.*trained at 0\.8 m.*`gsd_m` 0\.8 gives"
+    ):
+        lk.tile_scenes(*inputs, tmp_path / "t", size=32, hard_negatives=model)
+    lk.tile_scenes(*inputs, tmp_path / "t", size=32, hard_negatives=model, gsd_m=0.8)
+
+
 def test_a_model_needs_a_number_of_background_tiles(inputs, tmp_path):
     with pytest.raises(lk.ConfigError, match="`background` must be a number"):
         lk.tile_scenes(*inputs, tmp_path / "t", background="all", hard_negatives=BrightIsLandslide())

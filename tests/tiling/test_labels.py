@@ -187,6 +187,13 @@ def test_a_condition_that_selects_nothing_is_warned_of(saved: Callable[..., Path
     assert source.report().not_selected == 1
 
 
+def test_names_of_columns_in_quotes(saved: Callable[..., Path]) -> None:
+    path = saved(square(10, 10, 20), square(50, 10, 20), **{"land's; größe m²": [1.5, math.nan], 'a"b': ["x;'", "y"]})
+    for where in ('"land\'s; größe m²" > 1', "\"a\"\"b\" = 'x;'''"):
+        source = read(path, where=where)
+        assert whole(source.on_scene(scene()), scene()).sum() == 400 and source.report().not_selected == 1
+
+
 def test_layers(saved: Callable[..., Path]) -> None:
     path = saved(Point(EAST, NORTH), layer_name=["springs"])
     frame(square(10, 10, 20)).to_file(path, layer="slides 2013")
