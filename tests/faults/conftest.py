@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 
 from tests.faults.cases import LITERT
 from tests.faults.fault_server import FaultServer
@@ -52,6 +54,10 @@ CALLS = {
     "evaluate": (
         *("evaluate", "single", "--data", "data", "--windows", "4", "--bootstrap", "20"),
         *("--json", "out/scores.json", "--figures", "out/figures"),
+    ),
+    "tile": (
+        *("data", "tile", "area.tif", "--labels", "landslides.geojson", "--out", "out/tiles"),
+        *("--size", "64", "--background", "all"),
     ),
 }
 """Commands that are killed or run out of room, in a copy of `trained`; all they write lies in the folder `out`."""
@@ -139,7 +145,10 @@ def write_scene(path: Path, height: int = 160, width: int = 200, seed: int = 0, 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, bijie_folder: Callable[..., Path]) -> Path:
-    """A folder with data/, tiny.yaml, test.txt, area.tif, truth.tif, teacher/ (two folds) and single/ (one)."""
+    """A folder with data/, tiny.yaml, test.txt, area.tif with truth.tif and landslides.geojson, and two bundles.
+
+    The bundles are teacher/ (two folds) and single/ (one).
+    """
     from lim_keras.export.bundle import write_bundle
     from tests.conftest import model_facts
     from tests.export.conftest import constant
@@ -155,6 +164,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, bijie_folder: Callable[...
         profile = scene.profile | {"count": 1}
     with rasterio.open(place / "truth.tif", "w", **profile) as raster:
         raster.write(truth, 1)
+    corners = [(530040, 3019900), (530250, 3019950), (530400, 3019760)]
+    shapes = [shapely.box(x, y, x + 25, y + 20) for x, y in corners]
+    geopandas.GeoDataFrame(geometry=shapes, crs=32648).to_crs(4326).to_file(place / "landslides.geojson")
     names = [f"{kind}_{number}" for kind in ("ls", "nls") for number in range(4)]
     facts = model_facts(training_tiles=tuple(names), held_out={name: int(name[-1]) % 2 for name in names})
     write_bundle(place / "teacher", facts.model_copy(update={"name": "teacher"}), [constant(-1.0), constant(1.0)])

@@ -295,6 +295,33 @@ TRUTHS: dict[str, tuple[str, Callable[[Path, np.random.Generator], str]]] = {
 }
 
 
+LABELS = (
+    *("a view without end", "geometries of bytes", "unknown CRS", "bytes 0", "shp alone", "shp cut", "no prj"),
+    *("nested geometries", "infinite", "huge", "beyond the pole", "bow tie", "no features in it", "utf-16"),
+)
+"""Files of `TRUTHS` that are also labels of tiles."""
+
+CONDITIONS = {
+    "several statements": "1 = 1; DROP TABLE truth",
+    "function that loads code": "load_extension('planted')",
+    "query in it": "name IN (SELECT name FROM truth, truth AS b, truth AS c)",
+    "quote that stays open": "name = 'p0",
+    "5,000 brackets": "(" * 5000 + "1" + ")" * 5000,
+    "9,000 names": "name = '' OR " * 9000 + "1",
+}
+
+
+def _labels(
+    write: Callable[[Path, np.random.Generator], str], *options: str
+) -> Callable[[Path, np.random.Generator, Assets], Call]:
+    def make(folder: Path, rng: np.random.Generator, assets: Assets) -> Call:
+        write_scene(folder / "area.tif")
+        labels = write(folder, rng)
+        return ("data", "tile", "area.tif", "--labels", labels, "--out", "out", "--size", "64", *options)
+
+    return make
+
+
 def cases() -> list[Case]:
     """List the cases."""
     made = [Case("manifests", "unchanged", _manifest(_GOOD), fails=False)]
@@ -308,4 +335,11 @@ def cases() -> list[Case]:
             for kind in ("pipe", "/dev/zero")
         ]
     made += [Case(kind, name, _truth(write)) for name, (kind, write) in TRUTHS.items()]
+    made += [Case("labels of tiles", "unchanged", _labels(_geopackage("SELECT 1")), fails=False)]
+    made += [Case("labels of tiles", name, _labels(TRUTHS[name][1])) for name in LABELS]
+    good = _geopackage("SELECT 1")
+    made += [
+        Case("labels of tiles", f"condition of {name}", _labels(good, "--where", where))
+        for name, where in CONDITIONS.items()
+    ]
     return made
