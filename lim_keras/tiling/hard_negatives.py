@@ -56,7 +56,8 @@ def _check_distance(scene: TilingScene, trained_m: float | None) -> None:
         return
     warnings.warn(
         f"{scene.source.path}: a pixel of its tiles is {found_m:.3g} m, but the model of `hard_negatives` was trained "
-        f"at {trained_m:.3g} m, so its false alarms may be others. `gsd_m` {trained_m:.3g} gives tiles of that distance.",
+        f"at {trained_m:.3g} m, so that its false alarms may be others. `gsd_m` {trained_m:.3g} gives tiles of that "
+        "distance.",
         DomainWarning,
         stacklevel=2,
     )

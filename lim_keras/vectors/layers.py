@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import geopandas
 import numpy as np
@@ -20,6 +22,7 @@ from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.vectors.formats import FORMATS, Source, listed
 from lim_keras.vectors.parquet import attribute_kinds, read_attributes
 
+_MOST_IN_VIEW = 1_000_000
 _LARGEST = 1e15  # largest coordinate that is accepted; beyond it, differences of metres are lost
 _NO_AREA = re.compile("Point|LineString|CircularString|Curve$|Curve ")
 _NAMES = ("id", "name", "label", "objectid", "landslide_id", "slide_id", "ls_id", "code")
@@ -70,9 +73,29 @@ def find_layer(source: Source, layer: str | None = None, *, argument: str = "") 
         chosen = (
             _only_layer(source, name, tables, argument) if layer is None else _named(source, tables, layer, argument)
         )
+        _check_view(source, chosen)
         fields = pyogrio.read_info(name, layer=chosen, **open_options(source))
     kinds = (_kind(str(kind)) for kind in fields["ogr_types"])
     return Layer(source, chosen, dict(zip(map(str, fields["fields"]), kinds, strict=True)))
+
+
+def _check_view(source: Source, layer: str) -> None:
+    """Refuse a view without end, because GDAL would count its features for ever."""
+    if source.suffix not in (".gpkg", ".sqlite") or source.name != str(source.path):
+        return
+    name, count = layer.replace('"', '""'), 0
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(source.path))}?immutable=1", uri=True)) as database:
+            if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = ?", (layer,)).fetchone():
+                some = f'SELECT 1 FROM "{name}" LIMIT {_MOST_IN_VIEW + 1}'
+                count = database.execute(f"SELECT count(*) FROM ({some})").fetchone()[0]
+    except (sqlite3.Error, UnicodeError):
+        return  # such as a view with functions that only GDAL knows
+    if count > _MOST_IN_VIEW:
+        raise DataError(
+            f"{source.path}: its layer {layer} is a view of more than {_MOST_IN_VIEW:,} features, perhaps without end. "
+            "Repair it, or save its features as a table."
+        )
 
 
 def read_features(layer: Layer, columns: tuple[str, ...] = ()) -> GeoDataFrame:

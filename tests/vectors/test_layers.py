@@ -1,6 +1,7 @@
 """Layers of vector files, ids of features, and conditions in SQL."""
 
 import json
+import sqlite3
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from shapely import Point, box
 
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
+from lim_keras.vectors import layers
 from lim_keras.vectors.conditions import select_features
 from lim_keras.vectors.formats import find_source
 from lim_keras.vectors.layers import Layer, find_layer, read_features
@@ -162,3 +164,25 @@ def test_a_folder_of_shapefiles_is_a_file_of_layers(tmp_path: Path) -> None:
         inventory().to_file(tmp_path / f"{name}.shp")
     layer = find_layer(find_source(tmp_path), "two", argument="layer")
     assert len(read_features(layer)) == 3
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_a_view_without_end_is_refused(endless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_MOST_IN_VIEW", 1000)
+    path = tmp_path / "a.gpkg"
+    inventory().to_file(path, layer="a")
+    view = "SELECT * FROM stored"
+    if endless:
+        view = "WITH RECURSIVE n(fid) AS (SELECT 1 UNION ALL SELECT fid + 1 FROM n) SELECT fid, NULL AS geom FROM n"
+    database = sqlite3.connect(path)
+    for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        database.execute(f'DROP TRIGGER "{name}"')  # they call functions that only GDAL knows
+    database.execute("ALTER TABLE a RENAME TO stored")
+    database.execute(f"CREATE VIEW a AS {view}")
+    database.commit()
+    database.close()
+    if endless:
+        with pytest.raises(DataError, match=r"a\.gpkg: its layer a is a view of more than 1,000 features"):
+            find_layer(find_source(path), "a")
+    else:
+        assert len(read_features(find_layer(find_source(path), "a"))) == 3
