@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ from pyproj import Transformer
 from rich.table import Table
 
 from lim_keras.files import atomic_file
-from lim_keras.raster.georeference import Georeference, apply, border, inverse, same_crs
+from lim_keras.raster.georeference import Georeference, RasterInfo, apply, border, inverse, same_crs
+from lim_keras.raster.reader import NO_LABEL
+from lim_keras.raster.windows import blocks
 from lim_keras.report import style
 from lim_keras.report.marks import Marks
 from lim_keras.report.preview import (
@@ -41,6 +44,9 @@ from lim_keras.tiling.scenes import TilingScene
 _NAMED = 8
 _LANDSLIDES, _LANDSLIDE_TILES, _BACKGROUND_TILES = "#e8442e", "#ffd21f", "#3fc1ff"
 _LINE_PT, _CASING_PT, _RING_PT = 1.2, 2.6, 6.0
+_VEIL = "#4b3a78"  # colour of ground without label
+_VEIL_ALPHA = 0.55
+_PICTURE_PX = 1440
 _JPEG_QUALITY = 90
 
 
@@ -66,6 +72,9 @@ def _lines(report: TilingReport) -> list[str]:
             lines.append(f"{scene.name}: landslides in no tile ({reason}): {_listed(ids)}")
         if scene.hard is not None:
             lines.append(f"{scene.name}: background tiles on which the model finds landslides: {scene.hard:,}")
+        if not scene.landslide_tiles and not scene.background_tiles:
+            share = f"{scene.labelled_px / (scene.width * scene.height):.0%} of its pixels have data and a label"
+            lines.append(f"{scene.name}: no tile; {share}")
     if report.wanted is not None and report.background_tiles < report.wanted:
         lines.append(
             f"background tiles: {report.background_tiles:,} of {report.wanted:,}; there is no room for more beside the "
@@ -107,7 +116,8 @@ def _listed(names: Sequence[str]) -> str:
 def draw_tiling(scene: TilingScene, tiles: Sequence[PlannedTile], path: str | PathLike[str]) -> Path:
     """Draw a scene with the outlines of its landslides and tiles, as a JPEG file.
 
-    The scene is averaged to 1,440 pixels on its longer side. Pixels without data are light grey.
+    The scene is averaged to 1,440 pixels on its longer side. Pixels without data are light grey, those without a label
+    have a veil.
 
     Raises:
         DataError: the scene cannot be read, or the file cannot be written.
@@ -117,6 +127,10 @@ def draw_tiling(scene: TilingScene, tiles: Sequence[PlannedTile], path: str | Pa
     picture, valid = read_picture(source, source.bands[:3] if len(source.bands) >= 3 else source.bands[:1])
     figure, axes, strip = lay_out(view)
     axes.imshow(picture, extent=(0, view.info.width, view.info.height, 0), interpolation="antialiased", aspect="auto")
+    unlabelled = valid & _unlabelled(scene, (picture.shape[0], picture.shape[1]))
+    veil = np.zeros((*unlabelled.shape, 4), np.float32)
+    veil[unlabelled] = to_rgba(_VEIL, _VEIL_ALPHA)
+    axes.imshow(veil, extent=(0, view.info.width, view.info.height, 0), interpolation="nearest", aspect="auto")
     kinds = (("non-landslide", _BACKGROUND_TILES), ("landslide", _LANDSLIDE_TILES))
     counts = []
     for kind, colour in kinds:
@@ -133,22 +147,46 @@ def draw_tiling(scene: TilingScene, tiles: Sequence[PlannedTile], path: str | Pa
     )
     numbers = f"{counts[1]:,} landslide tiles  ·  {counts[0]:,} background tiles  ·  {marks.number:,} landslides"
     write_headings(figure, scene.name, f"{numbers}  ·  {size}")
-    _draw_legend(strip, view, no_data=not valid.all())
+    _draw_legend(strip, view, no_label=bool(unlabelled.any()), no_data=not valid.all())
     _save(figure, path)
     return path
 
 
 def _outline(scene: TilingScene, tile: PlannedTile) -> NDArray[np.float64]:
     """Return the closed outline (n, 2) of a tile in pixels of the scene's own grid."""
-    own, grid = scene.source.info, scene.info
     points = border(tile.box, points=4)
-    points = np.concatenate([points, points[:1]])
-    if own == grid:
+    return _moved(np.concatenate([points, points[:1]]), scene.info, scene.source.info)
+
+
+def _moved(points: NDArray[np.float64], grid: RasterInfo, other: RasterInfo) -> NDArray[np.float64]:
+    """Convert points (n, 2), column and row, from one grid of pixels to another."""
+    if grid == other:
         return points
     placed = Georeference.of(grid).place(points)
-    if not same_crs(own.crs, grid.crs):
-        placed = np.stack(Transformer.from_crs(grid.crs, own.crs, always_xy=True).transform(*placed.T), axis=-1)
-    return apply(inverse(Georeference.of(own).transform), placed)
+    if not same_crs(grid.crs, other.crs):
+        placed = np.stack(Transformer.from_crs(grid.crs, other.crs, always_xy=True).transform(*placed.T), axis=-1)
+    return apply(inverse(Georeference.of(other).transform), placed)
+
+
+def _unlabelled(scene: TilingScene, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which pixels of a picture (height, width) of the scene have no label."""
+    found = np.zeros(shape, np.bool_)
+    if scene.labels.everywhere:
+        return found
+    grid, own, (height, width) = scene.info, scene.source.info, shape
+    step = -(-max(grid.height, grid.width) // _PICTURE_PX)
+    sampled = np.zeros((-(-grid.height // step), -(-grid.width // step)), np.bool_)
+    for box in blocks(grid.height, grid.width, step * -(-2048 // step)):
+        part = scene.labels.mask(box)[::step, ::step] == NO_LABEL
+        top, left = box.top // step, box.left // step
+        sampled[top : top + part.shape[0], left : left + part.shape[1]] = part
+    rows, columns = (np.arange(height) + 0.5) * own.height / height, (np.arange(width) + 0.5) * own.width / width
+    centres = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+    at = np.floor(_moved(centres, own, grid) / step)
+    inside = (at >= 0).all(axis=-1) & (at < sampled.shape[::-1]).all(axis=-1)
+    column, row = at[inside].astype(int).T
+    found.reshape(-1)[inside] = sampled[row, column]
+    return found
 
 
 def _draw_lines(axes: Axes, lines: Sequence[NDArray[np.float64]], colour: str) -> None:
@@ -156,20 +194,23 @@ def _draw_lines(axes: Axes, lines: Sequence[NDArray[np.float64]], colour: str) -
         axes.add_collection(LineCollection(lines, colors=shown, linewidths=width, alpha=0.9), autolim=False)
 
 
-def _draw_legend(strip: Axes, view: View, *, no_data: bool) -> None:
+def _draw_legend(strip: Axes, view: View, *, no_label: bool, no_data: bool) -> None:
     level = LEGEND_IN - 0.42
     x = draw_scale(strip, view, level) + 0.25
     if view.north_up:
         draw_north(strip, x, level)
         x += 0.4
     symbols = [("landslide", _LANDSLIDES), ("landslide tile", _LANDSLIDE_TILES), ("background tile", _BACKGROUND_TILES)]
-    for name, colour in [*symbols, *([("no data", "")] if no_data else [])]:
+    gaps = [("no label", to_hex(to_rgba(_VEIL, _VEIL_ALPHA), keep_alpha=True))] * no_label + [
+        ("no data", NO_DATA)
+    ] * no_data
+    for name, colour in [*symbols, *gaps]:
         place, width, height = (x, level - 0.075), 0.24, 0.15
-        if colour:
+        if (name, colour) not in gaps:
             for line, edge in ((_CASING_PT, "black"), (_LINE_PT, colour)):
                 strip.add_patch(Rectangle(place, width, height, facecolor="none", edgecolor=edge, linewidth=line))
         else:
-            strip.add_patch(Rectangle(place, width, height, facecolor=NO_DATA, edgecolor=style.MUTED, linewidth=0.5))
+            strip.add_patch(Rectangle(place, width, height, facecolor=colour, edgecolor=style.MUTED, linewidth=0.5))
         strip.text(x + 0.33, level, name, fontsize=style.LABEL_PT, color=style.INK, va="center")
         x += 0.33 + 0.07 * len(name) + 0.2
 

@@ -60,6 +60,12 @@ class SceneLabels:
     _uncertain: BurntPolygons | None
     _mapped: BurntPolygons | None
 
+    @property
+    def everywhere(self) -> bool:
+        """True if every pixel has a label: no mapped area, no uncertain landslide, no label raster."""
+        gaps = isinstance(self._certain, LabelsOnGrid | None)
+        return not gaps and self._uncertain is None and self._mapped is None
+
     def mask(self, box: Box) -> NDArray[np.uint8]:
         """Return the labels (height, width) of a box of the grid: 1 landslide, 0 background, 255 no label.
 
