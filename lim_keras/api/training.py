@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.config import RunConfig, SplitMethod, SplitSection
     from lim_keras.data.tiles import TileSet
-    from lim_keras.demo import DemoResult
+    from lim_keras.demo.run import DemoResult
     from lim_keras.progress import ProgressCallback
     from lim_keras.training.distillation import Distillation
     from lim_keras.training.finalize import RunResult
@@ -51,7 +51,7 @@ def run_demo(
     jobs = as_count("jobs", jobs)
     with locked(folder, "out", wait=wait):
         load_tensorflow()
-        from lim_keras.demo import run_demo as run
+        from lim_keras.demo.run import run_demo as run
 
         return run(folder, say or (lambda parts: None), jobs)
 
@@ -280,7 +280,10 @@ def _split(section: SplitSection, folds: SplitMethod | None, buffer_m: float | N
     from lim_keras.config import LARGEST_BUFFER_M
 
     if folds not in (None, "random", "spatial"):
-        raise ConfigError(f"Invalid value for argument `folds`. Expected random or spatial. Received: {folds!r}")
+        raise ConfigError(
+            f"Invalid value for argument `folds`. Expected random or spatial; their number is the configuration's key `folds`. "
+            f"Received: {folds!r}"
+        )
     changes: dict[str, Any] = {} if folds is None else {"method": folds}
     if buffer_m is not None:
         number = as_number("buffer_m", buffer_m)

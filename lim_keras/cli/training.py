@@ -72,4 +72,6 @@ def _print(result: RunResult) -> None:
     from lim_keras.report.tables import run_tables
 
     split = split_tables(result.evaluation.name, result.split)
-    show([*split, *run_tables(result.evaluation), f"run: {result.run}", f"bundle: {result.bundle}"])
+    pictures = [f"map of the folds: {path}" for path in (result.run / "folds.png",) if path.exists()]
+    lines = [f"run: {result.run}", *pictures, f"bundle: {result.bundle}"]
+    show([*split, *run_tables(result.evaluation), *lines])
