@@ -281,8 +281,8 @@ def _split(section: SplitSection, folds: SplitMethod | None, buffer_m: float | N
 
     if folds not in (None, "random", "spatial"):
         raise ConfigError(
-            f"Invalid value for argument `folds`. Expected random or spatial; their number is the configuration's key `folds`. "
-            f"Received: {folds!r}"
+            "Invalid value for argument `folds`. Expected random or spatial; their number is the configuration's key "
+            f"`folds`. Received: {folds!r}"
         )
     changes: dict[str, Any] = {} if folds is None else {"method": folds}
     if buffer_m is not None:
