@@ -63,7 +63,8 @@ class Source:
     @property
     def mended(self) -> Path:
         """File beside this one that a command in an error message writes."""
-        return self.path.with_name(f"{self.path.stem}_mended.gpkg")
+        path = self.path if self.path.name else self.path.absolute()  # the folder `.` has no name
+        return path.with_name(f"{path.stem}_mended.gpkg")
 
     @property
     def conversion(self) -> str:

@@ -186,3 +186,11 @@ def test_a_view_without_end_is_refused(endless: bool, tmp_path: Path, monkeypatc
             find_layer(find_source(path), "a")
     else:
         assert len(read_features(find_layer(find_source(path), "a"))) == 3
+
+
+def test_the_current_folder_as_file_of_landslides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.shp", "b.shp"):
+        inventory().to_file(tmp_path / name)
+    with pytest.raises(DataError, match=r"^\.: expected one layer with geometries\. Received: "):
+        find_layer(find_source(Path()), argument="layer")
