@@ -59,7 +59,7 @@ def audit(
     for one in measure_tiles(tiles, _SIZE, progress):
         meter.add(one.tile, background if one.mask is None else one.mask)
         shifts.add(one)
-        measures.append(replace(one, agreement=None, mask=None))  # so that memory does not grow
+        measures.append(replace(one, shift=None, mask=None))  # so that memory does not grow
     dataset = meter.report()
     overlaps = find_overlaps(tiles, progress=progress)
     checks = [

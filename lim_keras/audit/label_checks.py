@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lim_keras.audit.catalogue import check, skipped
-from lim_keras.audit.mask_shift import REACH, STRONG, WEAK, Array, ShiftEstimate, agrees, best_shift, common_shift
+from lim_keras.audit.mask_shift import REACH, STRONG, WEAK, Array, ShiftEstimate, agrees, common_shift
 from lim_keras.audit.measures import TileMeasures
 from lim_keras.data.findings import Check, Evidence
 from lim_keras.data.tiles import LANDSLIDE, Labels, Tile
@@ -71,9 +71,9 @@ class ShiftMeter:
 
     def add(self, one: TileMeasures) -> None:
         """Count one tile."""
-        if one.agreement is not None:
-            self.total += one.agreement
-            self.estimates[one.tile_id] = best_shift(one.agreement)
+        if one.shift is not None:
+            self.total += one.shift.agreement
+            self.estimates[one.tile_id] = one.shift.best
         if one.mask is not None and _looks_inverted(one.tile, one.mask):
             self.inverted.append(_evidence(one.tile, _share(one.tile)))
 

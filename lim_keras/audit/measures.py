@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lim_keras.audit.mask_shift import shift_agreement
+from lim_keras.audit.mask_shift import ShiftFit, fit_shift
 from lim_keras.audit.sharpness import block_strength, detail_limit, laplacian_sharpness, repeated_pixels
 from lim_keras.data.centre_bias import resize_mask
 from lim_keras.data.tiles import IGNORED, LANDSLIDE, Labels, Tile, TileSet, read_tile
@@ -56,7 +56,7 @@ class TileMeasures:
         detail_limit: fraction of the Nyquist frequency above which there is no detail.
         blocks: strength of JPEG blocks.
         jpeg_quality: quality of a JPEG file, 1 to 100.
-        agreement: fit of mask and image over shifts; see `shift_agreement`.
+        shift: fit of mask and image over shifts.
         mask: mask resized to `size` x `size` (nearest neighbour); None for tiles without landslide.
     """
 
@@ -73,7 +73,7 @@ class TileMeasures:
     detail_limit: float
     blocks: float
     jpeg_quality: float
-    agreement: Array | None = field(compare=False, default=None)
+    shift: ShiftFit | None = field(compare=False, default=None)
     mask: Labels | None = field(compare=False, default=None)
 
     @property
@@ -136,7 +136,7 @@ def measure_tile(tile: Tile, size: int) -> TileMeasures:
         detail_limit=1 / repeated if repeated > 1 else detail_limit(grey, noise),
         blocks=float("nan") if repeated > 1 else block_strength(grey),
         jpeg_quality=_jpeg_quality(tile),
-        agreement=shift_agreement(image, mask) if (mask == LANDSLIDE).any() else None,
+        shift=fit_shift(image, mask) if (mask == LANDSLIDE).any() else None,
         mask=_resized(mask, size),
     )
 
