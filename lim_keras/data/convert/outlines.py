@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,8 +24,8 @@ SMALL = "outlines that contain no pixel centre"
 class Region(Protocol):
     """Pixels of an object."""
 
-    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
-        """Return the pixels (height, width) of the region in an image."""
+    def pieces(self, height: int, width: int) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
+        """Yield boxes in an image of a size that hold the region together, and its pixels in each."""
         ...
 
 
@@ -36,14 +36,20 @@ class Rings:
     polygons: tuple[tuple[tuple[float, float], ...], ...]
     normalised: bool = False
 
-    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
-        """Return the pixels whose centre lies in a polygon."""
+    def pieces(self, height: int, width: int) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
+        """Yield the box of each polygon in the image, and the pixels whose centre lies in the polygon."""
         scale = (width, height) if self.normalised else (1, 1)
-        found = np.zeros((height, width), np.bool_)
         for points in self.polygons:
-            shape = shapely.Polygon(np.asarray(points, np.float64) * scale)
-            found |= rasterize_box([shape], Box(0, 0, height, width), Affine.identity()) == 1
-        return found
+            places = np.asarray(points, np.float64) * scale
+            (left, top), (right, bottom) = np.floor(places.min(axis=0)), np.ceil(places.max(axis=0))
+            box = Box(
+                int(np.clip(top, 0, height)),
+                int(np.clip(left, 0, width)),
+                int(np.clip(bottom, 0, height)),
+                int(np.clip(right, 0, width)),
+            )
+            if box.height and box.width:
+                yield box, rasterize_box([shapely.Polygon(places)], box, Affine.identity()) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,11 @@ class Objects:
         labels, notes = np.zeros((height, width), np.uint8), Counter[str]()
         for regions, label in ((self.ignored, IGNORED), (self.landslides, LANDSLIDE)):
             for region in regions:
-                mask = region.mask(height, width)
-                labels[mask] = label
-                notes[SMALL] += not mask.any()
+                empty = True
+                for box, inside in region.pieces(height, width):
+                    labels[box.slices][inside] = label
+                    empty = empty and not inside.any()
+                notes[SMALL] += empty
         return Drawn(labels, +notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
+from lim_keras.raster.windows import Box
 
 _BASE = 48  # code of the first character
 _MORE, _SIGN, _BITS = 0x20, 0x10, 5
@@ -22,14 +24,21 @@ class Runs:
     height: int
     width: int
 
-    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
-        """Return the pixels of the object."""
+    def pieces(self, height: int, width: int) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
+        """Yield the columns that hold the object, and its pixels there."""
         if (height, width) != (self.height, self.width):
             raise DataError(
                 f"expected a mask of {width} x {height} px. Received: runs of {self.width} x {self.height} px"
             )
-        values = np.repeat(np.arange(len(self.counts)) % 2 == 1, self.counts)
-        return np.asarray(values.reshape(width, height).T)
+        ends = np.cumsum(self.counts, dtype=np.int64)
+        filled = np.flatnonzero(np.asarray(self.counts, np.int64)[1::2])
+        if not len(filled):
+            return
+        left = int(ends[2 * filled[0]]) // height
+        right = -(-int(ends[2 * filled[-1] + 1]) // height)
+        bounds = np.clip(ends, left * height, right * height)
+        values = np.repeat(np.arange(len(ends)) % 2 == 1, np.diff(bounds, prepend=left * height))
+        yield Box(0, left, height, right), values.reshape(right - left, height).T
 
 
 def read_runs(segmentation: Any) -> Runs:
