@@ -68,34 +68,41 @@ def find_layer(source: Source, layer: str | None = None, *, argument: str = "") 
         with explained(source):
             return Layer(source, "", attribute_kinds(read_attributes(source.path)))
     name = gdal_name(source)
+    _check_views(source)
     with explained(source):
         tables = geopandas.list_layers(name)
         chosen = (
             _only_layer(source, name, tables, argument) if layer is None else _named(source, tables, layer, argument)
         )
-        _check_view(source, chosen)
         fields = pyogrio.read_info(name, layer=chosen, **open_options(source))
     kinds = (_kind(str(kind)) for kind in fields["ogr_types"])
     return Layer(source, chosen, dict(zip(map(str, fields["fields"]), kinds, strict=True)))
 
 
-def _check_view(source: Source, layer: str) -> None:
-    """Refuse a view without end, because GDAL would count its features for ever."""
+def _check_views(source: Source) -> None:
+    """Refuse a view without end before GDAL opens the file, because GDAL would count its features for ever."""
     if source.suffix not in (".gpkg", ".sqlite") or source.name != str(source.path):
         return
-    name, count = layer.replace('"', '""'), 0
     try:
         with closing(sqlite3.connect(f"file:{quote(str(source.path))}?immutable=1", uri=True)) as database:
-            if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = ?", (layer,)).fetchone():
-                some = f'SELECT 1 FROM "{name}" LIMIT {_MOST_IN_VIEW + 1}'
-                count = database.execute(f"SELECT count(*) FROM ({some})").fetchone()[0]
+            views = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
+            endless = next((view for view in views if _is_endless(database, view)), None)
     except (sqlite3.Error, UnicodeError):
-        return  # such as a view with functions that only GDAL knows
-    if count > _MOST_IN_VIEW:
+        return  # GDAL names what is damaged
+    if endless is not None:
         raise DataError(
-            f"{source.path}: its layer {layer} is a view of more than {_MOST_IN_VIEW:,} features, perhaps without end. "
-            "Repair it, or save its features as a table."
+            f"{source.path}: its layer {endless} is a view of more than {_MOST_IN_VIEW:,} features, perhaps without "
+            "end. Repair it, or save its features as a table."
         )
+
+
+def _is_endless(database: sqlite3.Connection, view: str) -> bool:
+    name = view.replace('"', '""')
+    try:
+        some = f'SELECT 1 FROM "{name}" LIMIT {_MOST_IN_VIEW + 1}'
+        return bool(database.execute(f"SELECT count(*) FROM ({some})").fetchone()[0] > _MOST_IN_VIEW)
+    except sqlite3.Error:
+        return False  # such as a view with functions that only GDAL knows
 
 
 def read_features(layer: Layer, columns: tuple[str, ...] = ()) -> GeoDataFrame:
