@@ -68,7 +68,7 @@ def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...]
 
 
 def _print(result: RunResult) -> None:
-    from lim_keras.report.fold_table import split_tables
+    from lim_keras.report.folds import split_tables
     from lim_keras.report.tables import run_tables
 
     split = split_tables(result.evaluation.name, result.split)

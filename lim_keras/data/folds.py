@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lim_keras.config import SplitMethod, SplitSection
 from lim_keras.data.positions import Positions
-from lim_keras.data.spatial_folds import Known, SpatialFolds, assign_spatial_folds, locate
+from lim_keras.data.spatial_folds import KnownPositions, SpatialFolds, assign_spatial_folds, locate
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.errors import ConfigError, DataError, LeakError
 from lim_keras.ownership import file_hash
@@ -58,7 +58,7 @@ def spatial_folds(
         positions: positions of the tiles; None: they are read.
     """
     _check_number(folds)
-    known = Known(positions or locate(tiles), lambda fewer: f"set the configuration's key folds to {fewer}")
+    known = KnownPositions(positions or locate(tiles), lambda fewer: f"set the configuration's key folds to {fewer}")
     return assign_spatial_folds(tiles, folds, seed, split, known)
 
 
@@ -126,7 +126,7 @@ def spatial_validation(
         positions: positions of the tiles; None: they are read.
     """
     share = _share(fraction)
-    known = Known(positions or locate(tiles), _smaller_share)
+    known = KnownPositions(positions or locate(tiles), _smaller_share)
     found = assign_spatial_folds(tiles, share.denominator, seed, split, known)
     return _choose(tiles, found.folds, share), found
 

@@ -72,7 +72,7 @@ class _Units:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownPositions:
     """Positions of tiles, and the text that tells how to set a smaller number of folds, for errors."""
 
     positions: Positions
@@ -107,7 +107,9 @@ def locate(tiles: TileSet, needed: Collection[str] | None = None) -> Positions:
     return positions
 
 
-def assign_spatial_folds(tiles: TileSet, folds: int, seed: int, split: SplitSection, known: Known) -> SpatialFolds:
+def assign_spatial_folds(
+    tiles: TileSet, folds: int, seed: int, split: SplitSection, known: KnownPositions
+) -> SpatialFolds:
     """Assign every tile to a fold by its position, stratified by kind and landslide share; groups stay whole.
 
     Without a size in `split`, the coarsest blocks or clusters that give even folds are used: each fold has its share of
@@ -274,7 +276,7 @@ def _unevenness(columns: Mapping[str, NDArray[np.float64]], assigned: Numbers, f
     return worst
 
 
-def _too_few(tiles: TileSet, folds: int, seed: int, split: SplitSection, known: Known) -> str:
+def _too_few(tiles: TileSet, folds: int, seed: int, split: SplitSection, known: KnownPositions) -> str:
     """Make the message about units that are too few, with a cure that was tried."""
     *_, units = _candidates(tiles, folds, seed, split, known.positions)
     kinds = np.array([tile.kind for tile in tiles])
@@ -291,7 +293,7 @@ def _too_few(tiles: TileSet, folds: int, seed: int, split: SplitSection, known: 
     )
 
 
-def _cure(tiles: TileSet, folds: int, seed: int, split: SplitSection, known: Known) -> str:
+def _cure(tiles: TileSet, folds: int, seed: int, split: SplitSection, known: KnownPositions) -> str:
     """Return the first change of the settings that gives folds."""
     free = split.model_copy(update={"block_m": None, "clusters": None})
     if split.block_m or split.clusters:

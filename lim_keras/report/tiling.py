@@ -36,9 +36,8 @@ from lim_keras.report.preview import (
     write_headings,
 )
 from lim_keras.report.tables import add_row, format_gsd
-from lim_keras.tiling.label_report import OUTSIDE, OUTSIDE_AOI
 from lim_keras.tiling.plan import PlannedTile
-from lim_keras.tiling.report import TilingReport
+from lim_keras.tiling.report import OUTSIDE, OUTSIDE_AOI, TilingReport
 from lim_keras.tiling.scenes import TilingScene
 
 _NAMED = 8

@@ -18,8 +18,8 @@ from lim_keras.raster.reader import NO_LABEL
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.burning import BurntPolygons, holds_pixel
 from lim_keras.tiling.label_raster import LabelRaster
-from lim_keras.tiling.label_report import OUTSIDE, OUTSIDE_AOI, TOO_SMALL, LabelReport, LostPolygon
 from lim_keras.tiling.mapped_polygons import MappedPolygons, in_pixels, inside
+from lim_keras.tiling.report import OUTSIDE, OUTSIDE_AOI, TOO_SMALL, LabelReport, LostPolygon
 from lim_keras.tiling.selection import Selection, read_aoi, read_selection
 from lim_keras.vectors.formats import find_source
 

@@ -17,8 +17,8 @@ from lim_keras.raster.vectorize import rasterize_box
 from lim_keras.raster.windows import Box, blocks
 from lim_keras.tiling.box_index import BoxIndex
 from lim_keras.tiling.count_grid import CountGrid
-from lim_keras.tiling.label_report import TOO_SMALL
 from lim_keras.tiling.options import TilingOptions
+from lim_keras.tiling.report import TOO_SMALL
 from lim_keras.tiling.scenes import TilingScene
 
 NO_GROUND = "on ground without data or label"

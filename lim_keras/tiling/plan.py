@@ -20,10 +20,9 @@ from lim_keras.raster.georeference import Georeference, border
 from lim_keras.raster.windows import Box
 from lim_keras.tiling.background_tiles import Score, choose_background_tiles, place_background_tiles
 from lim_keras.tiling.count_grid import CountGrid
-from lim_keras.tiling.label_report import TOO_SMALL
 from lim_keras.tiling.landslide_tiles import LandslideTiles, place_landslide_tiles
 from lim_keras.tiling.options import TilingOptions
-from lim_keras.tiling.report import SceneReport
+from lim_keras.tiling.report import TOO_SMALL, SceneReport
 from lim_keras.tiling.scenes import TilingScene
 
 _DEGREES = "OGC:CRS84"

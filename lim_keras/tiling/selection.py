@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.tiling.label_report import LabelReport
 from lim_keras.tiling.mapped_polygons import MappedPolygons
+from lim_keras.tiling.report import LabelReport
 from lim_keras.vectors.conditions import select_features
 from lim_keras.vectors.formats import Source, find_source
 from lim_keras.vectors.geometries import find_polygons

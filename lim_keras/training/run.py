@@ -351,7 +351,7 @@ def _open(folder: Path, config: RunConfig, tiles: TileSet, parts: SplitTiles, so
     """Open the run folder, and draw the map of spatial folds into it."""
     run = Run.open(folder, config, tiles, parts.folds, sources, parts.split)
     if parts.positions is not None and not (folder / FOLD_MAP).is_file():
-        from lim_keras.report.fold_map import fold_map
+        from lim_keras.report.folds import fold_map
 
         fold_map(tiles, parts.positions, run.folds, run.split.all_left_out, folder / FOLD_MAP)
     return run

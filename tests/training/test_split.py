@@ -15,7 +15,7 @@ from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import write_manifest
 from lim_keras.data.positions import Positions
 from lim_keras.errors import DataError, LeakError, LimKerasWarning
-from lim_keras.report.fold_table import split_tables
+from lim_keras.report.folds import split_tables
 from lim_keras.training.finalize import finalize
 from lim_keras.training.run import Run, begin_cross_validation, begin_fit
 from tests.training.test_finalize import finish

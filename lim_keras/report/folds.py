@@ -1,4 +1,4 @@
-"""Map of spatial folds."""
+"""Map and table of spatial folds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from rich.table import Table
 from scipy import ndimage
 
 from lim_keras.data.positions import Positions
+from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tiles import TileSet
 from lim_keras.report import style
+from lim_keras.report.tables import add_row, new_table
 
 _PANELS, _COLUMNS = 6, 3
 
@@ -164,3 +167,28 @@ def _legend(figure: Figure, names: list[str], crosses: bool) -> None:
         cross: dict[str, Any] = {"linestyle": "", "marker": "x", "color": style.INK, "markersize": 5}
         marks.append(Line2D([], [], label="left out of some\nfold's training", **cross))
     figure.legend(handles=marks, loc="outside right center", **style.LEGEND)
+
+
+def split_tables(name: str, split: SplitFacts) -> list[Table | str]:
+    """Show a row for each spatial fold, then a line on leaks; nothing for random folds without leaks."""
+    parts: list[Table | str] = []
+    if split.folds:
+        columns = ("held-out tiles", "with landslides", "landslide share", "training tiles", "left out")
+        distances = ("to other folds", "to training tiles")
+        table = new_table(f"{name}: {split.headline}", "fold", *columns, *distances, title_justify="left")
+        for fold, facts in split.folds.items():
+            counts = f"{facts.tiles:,}", f"{facts.landslide_tiles:,}", f"{facts.landslide_share:.2%}"
+            training = f"{facts.training_tiles:,}", f"{len(facts.left_out):,}"
+            metres = (_metres(facts.nearest_m), _metres(facts.nearest_training_m))
+            add_row(table, str(fold), *counts, *training, *metres)
+        parts.append(table)
+    if split.leaks:
+        parts.append(
+            f"The scores on the test tiles are flattered: {len(split.leaks)} times, test tiles share ground, groups or "
+            "files with training tiles."
+        )
+    return parts
+
+
+def _metres(distance: float | None) -> str:
+    return "" if distance is None else f"{distance:,.0f} m"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lim_keras.data.positions import Positions
 from lim_keras.data.tiles import Tile, TileSet
 from lim_keras.report import style
-from lim_keras.report.fold_map import fold_map
+from lim_keras.report.folds import fold_map
 
 
 def panels(monkeypatch: pytest.MonkeyPatch, corners: list[tuple[float, float]], regions: list[int]) -> list[str]:
