@@ -175,6 +175,7 @@ OF_COMMANDS = {
     "predict": ["predict_scenes", "load_bundle"],
     "stats": ["dataset_report"],
     "verify": ["verify_bundle"],
+    "audit": ["audit_tiles"],
     "demo": ["run_demo"],
     "tile": ["tile_scenes"],
 }
