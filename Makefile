@@ -22,7 +22,7 @@ test:
 # Kill commands, fill disks, feed hostile files: tests/faults. Another SEED makes other cases.
 SEED ?= 2022
 faults:
-	LIM_KERAS_FAULTS_SEED=$(SEED) $(BIN)/pytest -n 2 --dist=load -m faults tests/faults
+	LIM_KERAS_FAULTS_SEED=$(SEED) $(BIN)/pytest -n 2 --dist=load -m faults --timeout=0 tests/faults
 
 # All tests again with coverage, half as long again as without; fails below the share in pyproject.toml.
 coverage:
