@@ -1,4 +1,4 @@
-"""Seals in JSON, PNG and HTML files: a digest tells whether this package wrote a file and nothing changed it since."""
+"""Seals in JSON, PNG, HTML and Markdown files: digests that tell unchanged files of this package from others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from lim_keras.ownership import refusal
 
 _KEY = "lim_keras_sha256"
 """Last key of a sealed JSON object, keyword of the text chunk of a sealed PNG file, and name in the comment at the end
-of a sealed HTML file."""
+of a sealed HTML or Markdown file."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-_HTML = "<!doctype html>"
 
 _LARGEST = 256 * 2**20  # bytes of a file that may be sealed; larger files are not read
 
@@ -43,7 +41,7 @@ def seal_png(path: Path) -> None:
 
 
 def sealed_html(text: str) -> str:
-    """Add a seal to an HTML page, which begins with `<!doctype html>`, as a comment in its last line."""
+    """Add a seal to an HTML page or a Markdown file, as a comment in its last line."""
     return f"{text}<!-- {_KEY} {hashlib.sha256(text.encode()).hexdigest()} -->\n"
 
 
@@ -61,7 +59,7 @@ def is_sealed(path: Path) -> bool:
         if content.startswith(_SIGNATURE):
             return _is_sealed_png(content)
         text = content.decode()
-        return _is_sealed_html(text) if text.startswith(_HTML) else _is_sealed_json(text)
+        return _is_sealed_html(text) if text.endswith("-->\n") else _is_sealed_json(text)
     except (OSError, ValueError, RecursionError):
         return False
 

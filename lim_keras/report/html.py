@@ -54,11 +54,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Table: names of the columns, rows of cells, and a caption."""
+    """Table: names of the columns, rows of cells, a caption, and lines below it."""
 
-    columns: Sequence[str]
+    columns: Sequence[str | Cell]
     rows: Sequence[Sequence[str | Cell]]
     caption: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Page: title, lines of a summary, and sections."""
+    """Page: title, lines of a summary, and sections, which a table of contents may list."""
 
     title: str
     summary: Sequence[str] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
+    has_contents: bool = False
 
 
 def render_page(page: Page) -> str:
@@ -122,7 +124,8 @@ def chart(drawn: Chart, text: str) -> Picture:
     from io import BytesIO
 
     stream = BytesIO()
-    drawn.savefig(stream, format="png", dpi=style.DPI, facecolor="white")
+    with style.without_missing_glyphs():
+        drawn.savefig(stream, format="png", dpi=style.DPI, facecolor="white")
     width, height = (round(inches * style.DPI) for inches in drawn.get_size_inches())
     return Picture(_data_uri("png", stream.getvalue()), width, height, text)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from numpy.typing import NDArray
 
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file, make_folder
@@ -99,12 +104,30 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")
     make_folder(path.parent)
-    with atomic_file(path, _check_picture) as draft, warnings.catch_warnings():
-        # A character that no font holds is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+    with atomic_file(path, _check_picture) as draft, without_missing_glyphs():
         figure.savefig(draft, dpi=DPI, facecolor="white")
         if path.suffix.lower() == ".png":
             seal_png(draft)
+    return path
+
+
+@contextmanager
+def without_missing_glyphs() -> Iterator[None]:
+    """Silence the warnings of characters that no font holds; they are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def save_picture(pixels: NDArray[np.uint8], path: Path) -> Path:
+    """Write a picture, RGB (height, width, 3), as a .png file, atomically and with a seal."""
+    make_folder(path.parent)
+    with atomic_file(path, _check_picture) as draft:
+        done, content = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        if not done:
+            raise OSError(f"a picture of shape {pixels.shape} cannot be encoded")
+        draft.write_bytes(content.tobytes())
+        seal_png(draft)
     return path
 
 
