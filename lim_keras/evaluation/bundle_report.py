@@ -99,7 +99,7 @@ def evaluate_bundle(
     if tiles is not None:
         known = read_matching_tiles(tiles, info, progress)
         chosen = choose_tiles(known, tile_ids, test=info.test_tiles, training=info.training_tiles)
-    evaluator, tta = _evaluator(bundle, settings, progress), options is not None and options.tta
+    evaluator, tta = bundle_evaluator(bundle, settings, progress), options is not None and options.tta
     on_scene = partial(evaluate_scene, settings=settings, options=options, progress=progress)
 
     def results(model: Bundle) -> tuple[tuple[ProtocolResult, ...], Detections | None]:
@@ -125,7 +125,14 @@ def _averaged(model: Bundle) -> Predict:
     return lambda images: predict(images).probability
 
 
-def _evaluator(bundle: Bundle, settings: EvaluationSection, progress: ProgressCallback | None) -> Evaluator:
+def bundle_evaluator(
+    bundle: Bundle, settings: EvaluationSection = DEFAULTS, progress: ProgressCallback | None = None
+) -> Evaluator:
+    """Return the evaluation of a bundle under the settings of its training.
+
+    Raises:
+        BundleError: section `sampling` of model.json, or the image-blind mask, is not valid.
+    """
     info = bundle.info
     try:
         sampling = SamplingSection.model_validate(info.sampling)

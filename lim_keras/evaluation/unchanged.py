@@ -1,13 +1,15 @@
-"""Check that the scene and the truth of an evaluation stay the same while they are read."""
+"""Tell whether the scene and the truth of an evaluation changed, while they are read or since an earlier call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from lim_keras.errors import DataError
-from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.opening import gdal_settings
+from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.vectors.formats import Source, find_source
 
 _PARTS = {
@@ -42,6 +44,15 @@ def unchanged(scene: RasterReader, truth: Path) -> Iterator[None]:
             _check(rasters, source, before, error)
             raise
         _check(rasters, source, before)
+
+
+def scene_state(scene: RasterSource, truth: Path) -> list[Any]:
+    """Return JSON values that change when a scene or its truth changes; see `lim_keras.raster.fingerprint`."""
+    with gdal_settings(), ExitStack() as stack:
+        source = find_source(truth)
+        rasters = [RasterReader(scene), *([RasterReader(source.name, nodata="none")] if source.is_raster else [])]
+        prints = [stack.enter_context(raster).fingerprint for raster in rasters]
+        return [*prints, *([Path(name).name, *numbers] for name, *numbers in _state(source))]
 
 
 def _check(rasters: list[RasterReader], source: Source, before: _State, cause: Exception | None = None) -> None:

@@ -114,6 +114,12 @@ class ProbabilityHistogram:
         """Add the counts of two histograms."""
         return ProbabilityHistogram(self.counts + other.counts)
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two histograms have the same counts."""
+        return isinstance(other, ProbabilityHistogram) and bool(np.array_equal(self.counts, other.counts))
+
+    __hash__ = None  # type: ignore[assignment]  # `add` changes the counts
+
     @property
     def landslide_share(self) -> float:
         """Landslide pixels over all counted pixels; 0 without pixels."""

@@ -1,0 +1,296 @@
+"""Scores of an experiment: evaluate its bundle once, and keep all counts in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.config import EvaluationSection
+from lim_keras.data.contents import tile_contents
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import ConfigError, DataError
+from lim_keras.evaluation.bundle_report import bundle_evaluator
+from lim_keras.evaluation.evaluation import Evaluation
+from lim_keras.evaluation.evaluator import DEFAULTS, read_matching_tiles
+from lim_keras.evaluation.scene import evaluate_scene
+from lim_keras.evaluation.stored_evaluations import evaluation_values, read_detections, read_evaluation
+from lim_keras.evaluation.unchanged import scene_state
+from lim_keras.files import StrPath, make_folder, write_text
+from lim_keras.inference.predict_maps import MapOptions
+from lim_keras.metrics.detections import Detections
+from lim_keras.progress import ProgressCallback
+from lim_keras.seals import check_sealed_file, is_sealed, sealed_json
+from lim_keras.training.record import bundle_digest
+
+_FORMAT = 1
+
+Members = Mapping[int, Evaluation]
+"""Evaluation of each model of an ensemble, by fold."""
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Data that experiments are evaluated on.
+
+    Args:
+        tiles: test tiles.
+        scene, truth: a scene and its mapped landslides; both or neither.
+        transfer: tiles of another region, of which no model has seen any.
+        settings: numbers of windows and of bootstrap draws.
+        options: how the scene is read and cut into windows.
+    """
+
+    tiles: TileSet
+    scene: StrPath | None = None
+    truth: StrPath | None = None
+    transfer: TileSet | None = None
+    settings: EvaluationSection = DEFAULTS
+    options: MapOptions | None = None
+
+    def __post_init__(self) -> None:
+        if (self.scene is None) != (self.truth is None):
+            raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what each kind of evaluation depends on besides the model: "tiles", "scene" and "transfer"."""
+        content: dict[str, Any] = {"tiles": tile_contents(self.tiles)}
+        if self.scene is not None and self.truth is not None:
+            options = self.options or MapOptions()
+            content["scene"] = [scene_state(self.scene, Path(self.truth)), repr(options)]
+        if self.transfer is not None:
+            content["transfer"] = tile_contents(self.transfer)
+        settings = self.settings.model_dump()
+        return {name: _digest([settings, value]) for name, value in content.items()}
+
+
+@dataclass(frozen=True)
+class ExperimentScores:
+    """Scores of one experiment.
+
+    Attributes:
+        experiment: its name.
+        config_hash: digest of its configuration.
+        threshold: of the bundle; all evaluations use it.
+        folds: number of models; 1 without an ensemble.
+        tiles, windows: on the test tiles, by the ensemble or the only model.
+        scene, detections: on the scene, by pixel and by polygon; None without a scene.
+        transfer: on whole tiles of another region; None without them.
+        members, member_windows: each fold's model on the test tiles, whole and in windows; empty without an ensemble.
+        bundle: digest of the bundle.
+        digests: `EvaluationData.digests` of the data.
+    """
+
+    experiment: str
+    config_hash: str
+    threshold: float
+    folds: int
+    tiles: Evaluation
+    windows: Evaluation
+    scene: Evaluation | None = None
+    detections: Detections | None = None
+    transfer: Evaluation | None = None
+    members: Members = field(default_factory=dict)
+    member_windows: Members = field(default_factory=dict)
+    bundle: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; `from_dict` returns an equal object."""
+        optional = {"scene": self.scene, "transfer": self.transfer}
+        members = {"members": self.members, "member_windows": self.member_windows}
+        return {
+            "lim_keras_scores": _FORMAT,
+            "experiment": self.experiment,
+            "config_hash": self.config_hash,
+            "threshold": self.threshold,
+            "folds": self.folds,
+            "bundle": self.bundle,
+            "digests": dict(self.digests),
+            "tiles": evaluation_values(self.tiles),
+            "windows": evaluation_values(self.windows),
+            **{name: one and evaluation_values(one) for name, one in optional.items()},
+            "detections": self.detections and self.detections.to_dict(),
+            **{
+                name: {str(fold): evaluation_values(one) for fold, one in evaluations.items()}
+                for name, evaluations in members.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExperimentScores:
+        """Return the scores whose `to_dict` these values are.
+
+        Raises:
+            KeyError, TypeError, ValueError: the values have another form.
+        """
+        if values["lim_keras_scores"] != _FORMAT:
+            raise ValueError(f"expected format {_FORMAT}, received {values['lim_keras_scores']}")
+        plain = {name: values[name] for name in ("experiment", "config_hash", "folds", "bundle", "digests")}
+        whole = {name: read_evaluation(values[name]) for name in ("tiles", "windows")}
+        optional = {name: values[name] and read_evaluation(values[name]) for name in ("scene", "transfer")}
+        members = {
+            name: {int(fold): read_evaluation(one) for fold, one in values[name].items()}
+            for name in ("members", "member_windows")
+        }
+        detections = values["detections"] and read_detections(values["detections"])
+        threshold = float(values["threshold"])
+        return cls(**plain, threshold=threshold, **whole, **optional, detections=detections, **members)
+
+
+def score_experiment(
+    bundle: StrPath,
+    name: str,
+    data: EvaluationData,
+    *,
+    known: ExperimentScores | None = None,
+    progress: ProgressCallback | None = None,
+) -> ExperimentScores:
+    """Evaluate the bundle of an experiment on whole tiles, windows, the scene and the transfer tiles.
+
+    Args:
+        bundle: folder of the exported bundle.
+        name: name of the experiment.
+        data: what to evaluate on.
+        known: scores of an earlier call. What they hold for this bundle and these data is not evaluated again.
+        progress: receives the progress of each evaluation.
+
+    Raises:
+        BundleError: the bundle is incomplete or damaged.
+        DataError: tiles, scene or truth cannot be read, or do not fit the bundle.
+    """
+    *_, scores = _evaluated(Path(bundle), name, data, known, progress)
+    return scores
+
+
+def stored_scores(
+    path: StrPath, bundle: StrPath, name: str, data: EvaluationData, *, progress: ProgressCallback | None = None
+) -> ExperimentScores:
+    """Return the scores in a file. Evaluate what it lacks, and write the file after each kind of evaluation.
+
+    Args and errors: as in `score_experiment`, and DataError if the file is not an unchanged file of an earlier call, or
+    cannot be written.
+    """
+    path = Path(path)
+    check_sealed_file(path, "out")
+    known = _read(path)
+    for scores in _evaluated(Path(bundle), name, data, known, progress):
+        if scores != known:
+            write_scores(scores, path)
+    return scores
+
+
+def write_scores(scores: ExperimentScores, path: StrPath) -> Path:
+    """Write scores as a sealed JSON file, and return its path.
+
+    Raises:
+        DataError: the file is there and is not an unchanged file of an earlier call, or it cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent, "out")
+    check_sealed_file(path, "out")
+    return write_text(path, sealed_json(scores.to_dict()))
+
+
+def read_scores(path: StrPath) -> ExperimentScores:
+    """Read the file of `write_scores`.
+
+    Raises:
+        DataError: the file is missing, changed since it was written, or of another version.
+    """
+    found = _read(Path(path))
+    if found is None:
+        raise DataError(
+            f"{path}: expected a file of scores that this version of lim-keras wrote. Received: no such file, or one "
+            "that changed since it was written. Delete it; `lim-keras reproduce` makes it again."
+        )
+    return found
+
+
+def _read(path: Path) -> ExperimentScores | None:
+    if not is_sealed(path):
+        return None
+    try:
+        return ExperimentScores.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+_FIELDS = {
+    "tiles": ("tiles", "windows", "members", "member_windows"),
+    "scene": ("scene", "detections"),
+    "transfer": ("transfer",),
+}
+"""Attributes of `ExperimentScores` that each kind of evaluation fills."""
+
+
+def _evaluated(
+    path: Path, name: str, data: EvaluationData, known: ExperimentScores | None, progress: ProgressCallback | None
+) -> Iterator[ExperimentScores]:
+    """Yield the scores after each kind of evaluation."""
+    info = BundleInfo.read(path)
+    digest = bundle_digest(info)
+    facts = name, info.config_hash, info.threshold, info.folds
+    same_model = known is not None and (known.bundle, known.threshold) == (digest, info.threshold)
+    before = known.digests if known is not None and same_model else {}
+    digests = {part: value for part, value in data.digests.items() if before.get(part) == value}
+    found = {name: getattr(known, name) for part in digests for name in _FIELDS[part]}
+    missing = [part for part in data.digests if part not in digests]
+    for part in missing:
+        found |= _EVALUATE[part](path, data, progress)
+        digests[part] = data.digests[part]
+        yield ExperimentScores(*facts, **found, bundle=digest, digests=dict(digests))
+    if not missing:
+        yield ExperimentScores(*facts, **found, bundle=digest, digests=digests)
+
+
+def _on_tiles(path: Path, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
+    """Evaluate on the test tiles. The mean over the folds is what the bundle's ensemble computes."""
+    models = [load_bundle(path, fold) for fold in range(BundleInfo.read(path).folds)]
+    tiles = read_matching_tiles(data.tiles, models[0].info)
+    evaluator = bundle_evaluator(models[0], data.settings, progress)
+    evaluator = replace(evaluator, predict=[model.predict for model in models])
+    whole, windows = evaluator.tiles(tiles), evaluator.windows(tiles)
+    return {
+        "tiles": whole.evaluation,
+        "windows": windows.evaluation,
+        "members": dict(enumerate(whole.folds)),
+        "member_windows": dict(enumerate(windows.folds)),
+    }
+
+
+def _on_scene(path: Path, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
+    if data.scene is None or data.truth is None:
+        return {"scene": None, "detections": None}
+    result = evaluate_scene(
+        load_bundle(path),
+        data.scene,
+        data.truth,
+        settings=data.settings,
+        options=data.options,
+        progress=progress,
+    )
+    return {"scene": result.evaluation, "detections": result.detections}
+
+
+def _on_transfer(path: Path, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
+    if data.transfer is None:
+        return {"transfer": None}
+    model = load_bundle(path)
+    tiles = read_matching_tiles(data.transfer, model.info)
+    return {"transfer": bundle_evaluator(model, data.settings, progress).tiles(tiles).evaluation}
+
+
+_EVALUATE = {"tiles": _on_tiles, "scene": _on_scene, "transfer": _on_transfer}
+"""Evaluations in the order in which they are made."""
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
