@@ -208,15 +208,44 @@ def estimate(
         groups: group of each sample; a sample with group "" is its own group.
         draws, seed: number and seed of the draws.
     """
-    if not confusions or len(confusions) != len(groups):
-        raise DataError(
-            f"Expected as many `groups` as `confusions`, at least one. Received: {len(groups)} and {len(confusions)}"
-        )
-    totals = _group_totals(confusions, groups)
-    picks = np.random.default_rng(seed).multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=draws)
-    drawn = scores(*(picks @ totals).T)
+    (drawn,) = _draw([confusions], groups, draws, seed)
     pooled = pool(confusions).scores()
     return {name: Estimate(value, *_middle(np.asarray(drawn[name]))) for name, value in pooled.items()}
+
+
+def estimate_difference(
+    first: Sequence[Confusion], second: Sequence[Confusion], groups: Sequence[str], draws: int = 1000, seed: int = 2022
+) -> dict[str, Estimate]:
+    """Compute differences of pooled scores, second minus first, with paired 95 % bootstrap intervals over groups.
+
+    Each draw takes the same groups for both, so that what is hard for both widens no interval.
+
+    Args:
+        first, second: counts of the same samples, in the same order, by two predictors.
+        groups, draws, seed: as in `estimate`.
+    """
+    before, after = _draw([first, second], groups, draws, seed)
+    pooled = pool(first).scores(), pool(second).scores()
+    return {
+        name: Estimate(pooled[1][name] - value, *_middle(after[name] - before[name]))
+        for name, value in pooled[0].items()
+    }
+
+
+def _draw(
+    predictors: Sequence[Sequence[Confusion]], groups: Sequence[str], draws: int, seed: int
+) -> list[dict[str, NDArray[np.float64]]]:
+    """Return the scores (draws,) of each predictor in samples of the same groups."""
+    for confusions in predictors:
+        if not confusions or len(confusions) != len(groups):
+            raise DataError(
+                "Expected as many `groups` as `confusions`, at least one. "
+                f"Received: {len(groups)} and {len(confusions)}"
+            )
+    totals = [_group_totals(confusions, groups) for confusions in predictors]
+    size = len(totals[0])
+    picks = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=draws)
+    return [scores(*(picks @ one).T) for one in totals]
 
 
 def _group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDArray[np.int64]:

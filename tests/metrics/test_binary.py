@@ -16,6 +16,7 @@ from lim_keras.metrics.binary import (
     average_precision_of,
     count,
     estimate,
+    estimate_difference,
     pool,
     probability_histogram,
     scores,
@@ -261,6 +262,28 @@ def test_one_group_has_no_spread() -> None:
 def test_places_without_labels_measure_nothing() -> None:
     nothing = estimate([Confusion(), Confusion()], ["", ""])["f1"]
     assert all(np.isnan([nothing.value, nothing.low, nothing.high]))
+
+
+def test_paired_difference_of_hand_worked_counts() -> None:
+    # recall of the first 3/4 and 1/4, of the second 4/4 and 2/4: in every draw of the two groups the gain is 1/4
+    first = [Confusion(tp=3, fn=1), Confusion(tp=1, fn=3)]
+    second = [Confusion(tp=4), Confusion(tp=2, fn=2)]
+    gain = estimate_difference(first, second, ["a", "b"], draws=200)["recall"]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.25, 0.25, 0.25))
+    loss = estimate_difference(second, first, ["a", "b"], draws=200)["recall"]
+    assert (loss.value, loss.low, loss.high) == pytest.approx((-0.25, -0.25, -0.25))
+    alone = estimate(first, ["a", "b"], draws=200)["recall"]
+    assert (alone.low, alone.high) == pytest.approx((0.25, 0.75))
+
+
+def test_difference_to_itself_is_nothing(places: tuple[list[Confusion], list[str]]) -> None:
+    for gain in estimate_difference(places[0], places[0], places[1]).values():
+        assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+
+
+def test_a_difference_needs_the_same_samples() -> None:
+    with pytest.raises(DataError, match="`groups`"):
+        estimate_difference([Confusion()], [Confusion()] * 2, [""])
 
 
 @pytest.mark.parametrize(("confusions", "groups"), [([], []), ([Confusion()], ["a", "b"])])
