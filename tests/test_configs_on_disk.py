@@ -17,6 +17,7 @@ NAMES = (
     "bijie_fcn",
     "bijie_unet",
     "bijie_segnet",
+    "l4s",
 )
 
 
@@ -62,6 +63,13 @@ def test_bijie_runs_know_the_ground_sample_distance_that_the_files_do_not_say(na
 def test_edge_learns_on_windows_with_mobilenetv2():
     config = load("bijie_edge")
     assert (config.model.encoder, config.sampling.mode, config.folds) == ("mobilenetv2", "windows", 5)
+
+
+def test_l4s_learns_at_ten_metres_on_full_resolution():
+    config = load("l4s")
+    assert (config.model.name, config.model.encoder, config.model.input_reduction) == ("fcn_fl", "mobilenetv2", 1)
+    assert (config.gsd_m, config.sampling.mode, config.sampling.size) == (10, "windows", 128)
+    assert config.sampling.landslide_share == 1, "nearly all of its tiles show landslides"
 
 
 def test_demo_needs_no_download_and_ships_with_the_package():
