@@ -1,0 +1,113 @@
+"""Data of a reproduction: tiles, test tiles, transfer tiles and coarse tiles, read and checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lim_keras.data.contents import Contents, tile_contents
+from lim_keras.data.folds import audit_leaks, validation_split
+from lim_keras.data.layouts import read_tiles
+from lim_keras.data.manifest import read_tile_ids
+from lim_keras.data.tiles import TileSet
+from lim_keras.errors import DataError, LeakError
+from lim_keras.progress import ProgressCallback
+from lim_keras.reproduction.settings import ReproductionSettings
+
+_TEST_SHARE, _TEST_SEED = 0.1, 2022
+
+
+@dataclass(frozen=True)
+class LabelledTiles:
+    """Tiles, and the ids of those that no model is trained on."""
+
+    tiles: TileSet
+    test_ids: tuple[str, ...]
+
+    @property
+    def test(self) -> TileSet:
+        """Test tiles."""
+        return self.tiles.subset(self.test_ids)
+
+    @property
+    def training(self) -> TileSet:
+        """All other tiles."""
+        return self.tiles.without(self.test_ids)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Hashes of the files of every tile."""
+        return tile_contents(self.tiles)
+
+
+@dataclass(frozen=True)
+class ReproductionData:
+    """Tiles of a reproduction.
+
+    Attributes:
+        tiles: tiles of the paper's region, with test tiles.
+        coarse: tiles of about 10 m, with test tiles; None if none were given.
+        transfer: tiles of another region; None if none were given.
+    """
+
+    tiles: LabelledTiles
+    coarse: LabelledTiles | None = None
+    transfer: TileSet | None = None
+
+
+def read_data(settings: ReproductionSettings, progress: ProgressCallback | None = None) -> ReproductionData:
+    """Read and check all tiles.
+
+    Raises:
+        DataError: tiles or ids are invalid, or transfer tiles lack landslides.
+        LeakError: test tiles share ground, files or groups with other tiles, or tiles with transfer tiles.
+    """
+    tiles = _labelled(settings.data, settings.test_ids, "test_ids", progress)
+    coarse = settings.coarse and _labelled(settings.coarse, settings.coarse_test, "coarse_test", progress)
+    transfer = None if settings.transfer is None else read_tiles(settings.transfer, progress=progress)
+    if transfer is not None:
+        _check_transfer(tiles.tiles, transfer)
+    return ReproductionData(tiles, coarse or None, transfer)
+
+
+def _labelled(path: Path, ids: Path | None, argument: str, progress: ProgressCallback | None) -> LabelledTiles:
+    tiles = read_tiles(path, progress=progress)
+    chosen = _draw(tiles, argument) if ids is None else read_tile_ids(ids)
+    found = LabelledTiles(tiles, tuple(tiles.subset(chosen).ids))
+    for part, name in ((found.test, "test"), (found.training, "other")):
+        if not len(part.of_kind("landslide")):
+            raise DataError(
+                f"{path}: expected landslide tiles among the {name} tiles. Received: none among {len(part)}. Give "
+                f"other ids as `{argument}`."
+            )
+    try:
+        audit_leaks(found.training, found.test)
+    except LeakError as error:
+        lines = str(error).partition("\n")[2]
+        raise LeakError(
+            f"{path}: test tiles would be trained on. Give ids of tiles that share nothing with the others as "
+            f"`{argument}`:\n{lines}"
+        ) from error
+    return found
+
+
+def _draw(tiles: TileSet, argument: str) -> Collection[str]:
+    """Draw test tiles, stratified by kind; groups stay whole, and equal data give equal tiles."""
+    try:
+        return validation_split(tiles, _TEST_SHARE, _TEST_SEED)
+    except DataError as error:
+        raise DataError(
+            f"{tiles.root}: test tiles cannot be drawn from these tiles ({error}). Give a file of their ids as "
+            f"`{argument}`."
+        ) from error
+
+
+def _check_transfer(tiles: TileSet, transfer: TileSet) -> None:
+    if not len(transfer.of_kind("landslide")):
+        raise DataError(f"{transfer.root}: expected landslide tiles as `transfer`. Received: none.")
+    if transfer.bands != tiles.bands:
+        raise DataError(
+            f"{transfer.root}: expected tiles of {tiles.bands} bands as `transfer`. Received: {transfer.bands} bands."
+        )
