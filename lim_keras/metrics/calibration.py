@@ -118,7 +118,7 @@ class ProbabilityHistogram:
         """Tell whether two histograms have the same counts."""
         return isinstance(other, ProbabilityHistogram) and bool(np.array_equal(self.counts, other.counts))
 
-    __hash__ = None  # type: ignore[assignment]  # `add` changes the counts
+    __hash__ = None  # `add` changes the counts
 
     @property
     def landslide_share(self) -> float:

@@ -133,16 +133,14 @@ class ExperimentScores:
         """
         if values["lim_keras_scores"] != _FORMAT:
             raise ValueError(f"expected format {_FORMAT}, received {values['lim_keras_scores']}")
-        plain = {name: values[name] for name in ("experiment", "config_hash", "folds", "bundle", "digests")}
-        whole = {name: read_evaluation(values[name]) for name in ("tiles", "windows")}
-        optional = {name: values[name] and read_evaluation(values[name]) for name in ("scene", "transfer")}
-        members = {
-            name: {int(fold): read_evaluation(one) for fold, one in values[name].items()}
-            for name in ("members", "member_windows")
-        }
+        plain = ("experiment", "config_hash", "threshold", "folds", "bundle", "digests")
+        found: dict[str, Any] = {name: values[name] for name in plain}
+        found |= {name: read_evaluation(values[name]) for name in ("tiles", "windows")}
+        found |= {name: values[name] and read_evaluation(values[name]) for name in ("scene", "transfer")}
+        for name in ("members", "member_windows"):
+            found[name] = {int(fold): read_evaluation(one) for fold, one in values[name].items()}
         detections = values["detections"] and read_detections(values["detections"])
-        threshold = float(values["threshold"])
-        return cls(**plain, threshold=threshold, **whole, **optional, detections=detections, **members)
+        return cls(**found, detections=detections)
 
 
 def score_experiment(
