@@ -114,6 +114,11 @@ def check_report_figures(folder: Path, protocols: Sequence[str]) -> None:
 
 
 def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> Path:
+    """Draw `imbalance_figure` to a file."""
+    return style.save(imbalance_figure(ratios), path)
+
+
+def imbalance_figure(ratios: Mapping[str, float]) -> Figure:
     """Draw a bar for each ratio of background to landslide pixels (Eq. 1-3 of Chen et al. 2022)."""
     values = list(ratios.values())
     if not values or not all(np.isfinite(value) and value >= 0 for value in values):
@@ -129,7 +134,7 @@ def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> P
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", labelsize=style.LABEL_PT, colors=style.INK)
-    return style.save(figure, path)
+    return figure
 
 
 def reliability_curve(curves: Mapping[str, Sequence[Reliability]], path: str | PathLike[str]) -> Path:
