@@ -210,7 +210,7 @@ def estimate(
     """
     (drawn,) = _draw([confusions], groups, draws, seed)
     pooled = pool(confusions).scores()
-    return {name: Estimate(value, *_middle(np.asarray(drawn[name]))) for name, value in pooled.items()}
+    return {name: Estimate(value, *middle(np.asarray(drawn[name]))) for name, value in pooled.items()}
 
 
 def estimate_difference(
@@ -227,7 +227,7 @@ def estimate_difference(
     before, after = _draw([first, second], groups, draws, seed)
     pooled = pool(first).scores(), pool(second).scores()
     return {
-        name: Estimate(pooled[1][name] - value, *_middle(after[name] - before[name]))
+        name: Estimate(pooled[1][name] - value, *middle(after[name] - before[name]))
         for name, value in pooled[0].items()
     }
 
@@ -242,14 +242,14 @@ def _draw(
                 "Expected as many `groups` as `confusions`, at least one. "
                 f"Received: {len(groups)} and {len(confusions)}"
             )
-    totals = [_group_totals(confusions, groups) for confusions in predictors]
+    totals = [group_totals(confusions, groups) for confusions in predictors]
     size = len(totals[0])
     picks = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=draws)
     return [scores(*(picks @ one).T) for one in totals]
 
 
-def _group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDArray[np.int64]:
-    """Return pooled counts (groups, 4)."""
+def group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDArray[np.int64]:
+    """Pool tp, fp, fn and tn by group, (groups, 4); a sample with group "" is its own group."""
     names = [("group", group) if group else ("sample", str(number)) for number, group in enumerate(groups)]
     position = {name: row for row, name in enumerate(dict.fromkeys(names))}
     totals = np.zeros((len(position), 4), np.int64)
@@ -257,7 +257,7 @@ def _group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDA
     return totals
 
 
-def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+def middle(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the bounds of the middle 95 % of the draws with a defined score."""
     defined = values[~np.isnan(values)]
     if not defined.size:
