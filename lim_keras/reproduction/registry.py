@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lim_keras.reproduction import table2
+from lim_keras.reproduction import differences, table2
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.parts import Part
 from lim_keras.reproduction.settings import ReproductionSettings
@@ -23,6 +23,7 @@ class Maker:
 # One line for each part, in the order of `settings.PARTS`.
 MAKERS: Mapping[str, Maker] = {
     "table2": Maker(table2.TITLE, table2.make_table2),
+    "differences": Maker(differences.TITLE, differences.make_differences),
 }
 
 _ADDED_BY: Mapping[str, str] = {
