@@ -7,7 +7,7 @@ each landslide (`Pixels`). `lim_keras.inventory.pixels` reads the pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import geopandas
@@ -17,7 +17,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from lim_keras.inventory.pixels import PixelStatistics
-from lim_keras.inventory.polygons import Polygons, moved, place, ring_sizes, total_sizes
+from lim_keras.inventory.polygons import Polygons, place, polygons_of, ring_sizes, rings_of
+from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, metres_per_degree
 
 Columns = dict[str, NDArray[Any]]
@@ -41,8 +42,8 @@ class Attribute(Generic[Source]):
 class Outlines:
     """Measures (n,) of outlines in pixel coordinates; NaN if neither CRS nor ground sample distance is known."""
 
-    def __init__(self, outlines: Polygons, ground: Georeference) -> None:
-        degrees = None if ground.to_degrees is None else ground.degrees(shapely.get_coordinates(outlines))
+    def __init__(self, outlines: Rings, ground: Georeference) -> None:
+        degrees = None if ground.to_degrees is None else ground.degrees(outlines.points)
         self.area_m2, self.perimeter_m = _sizes(outlines, ground, degrees)
         # Ratios need no unit: without a ground sample distance, the plane is in pixels.
         self.plane, origin, degree = _local_planes(outlines, ground, degrees)
@@ -102,8 +103,6 @@ class Pixels:
 
 MIN_COVERAGE = 0.5  # smallest share of a landslide's pixels from which its slope and elevations are taken
 _POLAR_DEGREES = 89.0  # latitude beyond which planes are azimuthal
-_MANY_HOLES = 1000  # number of holes of an outline from which they are measured together
-_GROUP = 2**12  # holes that are measured together
 _MIN_RESULTANT = 1e-6  # a shorter mean direction is a rounding error
 
 OUTLINE_ATTRIBUTES: tuple[Attribute[Outlines], ...] = (
@@ -144,7 +143,7 @@ TERRAIN_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
 )
 
 
-def outline_attributes(outlines: Polygons, ground: Georeference) -> Columns:
+def outline_attributes(outlines: Rings, ground: Georeference) -> Columns:
     """Compute the attributes (n,) of outlines in pixel coordinates."""
     return _compute(OUTLINE_ATTRIBUTES, Outlines(outlines, ground))
 
@@ -163,60 +162,38 @@ def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) 
     are NaN).
     """
     crs = "" if polygons.crs is None else polygons.crs.to_wkt()
-    return _sizes(polygons.to_numpy(), Georeference(Affine.identity(), crs, gsd_m))[0]
+    return _sizes(rings_of(polygons.to_numpy()), Georeference(Affine.identity(), crs, gsd_m))[0]
 
 
 def _compute(attributes: Iterable[Attribute[Source]], source: Source) -> Columns:
     return {one.name: one.compute(source) for one in attributes}
 
 
-def _sizes(outlines: Polygons, ground: Georeference, degrees: Floats | None = None) -> tuple[Floats, Floats]:
+def _sizes(outlines: Rings, ground: Georeference, degrees: Floats | None = None) -> tuple[Floats, Floats]:
     """Measure area (n,) without holes, m2, and length (n,) of all rings, m, of outlines in pixels.
 
     degrees: their vertices in degrees, if they are known.
     """
-    rings, owner = shapely.get_rings(outlines, return_index=True)
-    hole = np.zeros(len(rings), np.bool_)
-    hole[1:] = owner[1:] == owner[:-1]
-    crowded = np.bincount(owner[hole], minlength=len(outlines)) > _MANY_HOLES
-    if crowded.any() and ground.to_degrees is not None:
-        areas, lengths = _crowded_sizes(rings, hole & crowded[owner], owner, ground)
-    else:
-        areas, lengths = ring_sizes(rings, ground, degrees)
+    areas, lengths = ring_sizes(outlines, ground, degrees)
+    owner = np.repeat(np.arange(len(outlines)), outlines.rings)
+    hole = np.diff(owner, prepend=-1) == 0  # the first ring of an outline is its outer one
     area = np.bincount(owner, weights=np.where(hole, -areas, areas), minlength=len(outlines))
     perimeter = np.bincount(owner, weights=lengths, minlength=len(outlines))
     return area.astype(np.float64, copy=False), perimeter.astype(np.float64, copy=False)
 
 
-def _crowded_sizes(
-    rings: Polygons, together: NDArray[np.bool_], owner: NDArray[np.int64], ground: Georeference
-) -> tuple[Floats, Floats]:
-    """Measure rings as `ring_sizes`, but those of `together` in groups of one owner; the first of a group gets its sum.
-
-    A call for each of a million holes takes most of the time of an inventory.
-    """
-    areas, lengths = np.zeros(len(rings)), np.zeros(len(rings))
-    areas[~together], lengths[~together] = ring_sizes(rings[~together], ground)
-    places = np.flatnonzero(together)
-    starts = np.flatnonzero(np.diff(owner[places], prepend=-1))
-    for holes in np.split(places, starts[1:]):
-        for group in np.split(holes, range(_GROUP, len(holes), _GROUP)):
-            areas[group[0]], lengths[group[0]] = total_sizes(rings[group], ground)
-    return areas, lengths
-
-
-def _local_planes(outlines: Polygons, ground: Georeference, degrees: Floats | None) -> tuple[Polygons, Floats, Floats]:
+def _local_planes(outlines: Rings, ground: Georeference, degrees: Floats | None) -> tuple[Polygons, Floats, Floats]:
     """Project each outline to metres east and north of its first vertex; landslides are small enough for a plane.
 
-    Returns the outlines, longitude and latitude (n, 2) of the first vertices, and metres per degree (n, 2) there.
-    Without a CRS, the outlines are in the scene's plane, and the other two results are NaN.
+    Returns the outlines as polygons, longitude and latitude (n, 2) of the first vertices, and metres per degree (n, 2)
+    there. Without a CRS, the polygons are in the scene's plane, and the other two results are NaN.
     """
     if degrees is None:
         unknown = np.full((len(outlines), 2), np.nan)
         return place(outlines, ground), unknown, unknown
-    owner = np.repeat(np.arange(len(outlines)), shapely.get_num_coordinates(outlines))
-    first = np.searchsorted(owner, np.arange(len(outlines)))
-    origin = degrees[first]
+    vertices = outlines.vertices
+    owner = np.repeat(np.arange(len(outlines)), vertices)
+    origin = degrees[np.cumsum(vertices) - vertices]
     degree = metres_per_degree(origin[:, 1])
     away = degrees - origin[owner]
     away[:, 0] = (away[:, 0] + 180) % 360 - 180
@@ -225,7 +202,7 @@ def _local_planes(outlines: Polygons, ground: Georeference, degrees: Floats | No
     if polar.any():  # meridians meet, so that degrees do not span a plane
         azimuth, _, distance = ELLIPSOID.inv(*origin[owner][polar].T, *degrees[polar].T)
         metres[polar] = np.stack([distance * np.sin(np.radians(azimuth)), distance * np.cos(np.radians(azimuth))], -1)
-    return moved(outlines, metres), origin, degree
+    return polygons_of(replace(outlines, points=metres)), origin, degree
 
 
 def _on_earth(points: Floats, origin: Floats, degree: Floats) -> Floats:

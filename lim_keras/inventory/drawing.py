@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from lim_keras.inventory.attributes import Columns, outline_attributes, pixel_attributes
 from lim_keras.inventory.groups import Landslides
 from lim_keras.inventory.pipeline import mapped
-from lim_keras.inventory.polygons import HoleFiller, Polygons, complete_groups, polygons_of, simplify
+from lim_keras.inventory.polygons import HoleFiller, complete_groups, polygons_of, rings_of, simplify
+from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import Georeference
 
 if TYPE_CHECKING:
     from lim_keras.inventory.landslides import InventoryOptions, InventoryTotals
 
-Drawn = tuple[Polygons, Columns]
+Drawn = tuple[Rings, Columns]
 """Outlines (n,) in pixels, and columns (n,) of their landslides."""
 
 _TOUCHING = 2**15  # touching landslides that may wait for others before they are simplified
@@ -44,7 +45,7 @@ class Drawing:
             self.totals.dropped_small += int(small.sum())
             yield _select(outlines, measured, ~small)
 
-    def _flagged(self, outlines: Polygons, columns: Columns) -> Drawn:
+    def _flagged(self, outlines: Rings, columns: Columns) -> Drawn:
         """Flag landslides below the smallest slope, and drop them if `drop_flat`. Unknown slopes get no flag."""
         if self.options.min_slope_deg is None:
             return outlines, columns
@@ -65,11 +66,15 @@ class Drawing:
         """Fill holes, and leave out landslides in them."""
         filler = HoleFiller(self.options.fill_holes_m2, self.ground)
         for rings, pixels in landslides:
+            columns = pixel_attributes(pixels, folds)
+            if not self.options.fill_holes_m2:
+                yield rings, columns
+                continue
             starts = rings.points[np.cumsum(rings.ring_sizes) - rings.ring_sizes]
             seeds = starts[np.cumsum(rings.rings) - rings.rings]
             outlines, swallowed = filler.fill(polygons_of(rings), seeds.astype(np.float64))
             self.totals.swallowed += int(swallowed.sum())
-            yield _select(outlines, pixel_attributes(pixels, folds), ~swallowed)
+            yield _select(rings_of(outlines), columns, ~swallowed)
 
 
 def _simplified(drawn: Iterator[Drawn], tolerance_px: float) -> Iterator[Drawn]:
@@ -84,18 +89,22 @@ def _simplified(drawn: Iterator[Drawn], tolerance_px: float) -> Iterator[Drawn]:
         if ready:
             chosen = np.arange(len(outlines)) < ready
             done, waiting = _select(outlines, columns, chosen), [_select(outlines, columns, ~chosen)]
-            yield simplify(done[0], tolerance_px), done[1]
+            yield _simpler(done[0], tolerance_px), done[1]
     for outlines, columns in waiting:
-        yield simplify(outlines, tolerance_px), columns
+        yield _simpler(outlines, tolerance_px), columns
+
+
+def _simpler(outlines: Rings, tolerance_px: float) -> Rings:
+    return rings_of(simplify(polygons_of(outlines), tolerance_px))
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:
     names = parts[0][1]
     columns = {name: np.concatenate([columns[name] for _, columns in parts]) for name in names}
-    return np.concatenate([outlines for outlines, _ in parts]), columns
+    return Rings.joined([outlines for outlines, _ in parts]), columns
 
 
-def _select(outlines: Polygons, columns: Columns, kept: NDArray[np.bool_]) -> Drawn:
+def _select(outlines: Rings, columns: Columns, kept: NDArray[np.bool_]) -> Drawn:
     if kept.all():
         return outlines, columns
-    return outlines[kept], {name: column[kept] for name, column in columns.items()}
+    return outlines.take(np.flatnonzero(kept)), {name: column[kept] for name, column in columns.items()}

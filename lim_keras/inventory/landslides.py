@@ -24,9 +24,10 @@ from lim_keras.inventory.attributes import MIN_COVERAGE, Columns
 from lim_keras.inventory.drawing import Drawing
 from lim_keras.inventory.groups import Landslides, find_landslides
 from lim_keras.inventory.pixels import PixelReader
-from lim_keras.inventory.polygons import Polygons, place, read_mask_info
+from lim_keras.inventory.polygons import place, read_mask_info
 from lim_keras.inventory.spool import Spool
 from lim_keras.inventory.terrain import TerrainReader
+from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
@@ -292,9 +293,7 @@ def _sorted_landslides(
     return spool.sorted()
 
 
-def _frame(
-    outlines: Polygons, columns: Columns, ground: Georeference, totals: InventoryTotals
-) -> geopandas.GeoDataFrame:
+def _frame(outlines: Rings, columns: Columns, ground: Georeference, totals: InventoryTotals) -> geopandas.GeoDataFrame:
     numbers = {"id": totals.landslides + np.arange(1, len(outlines) + 1, dtype=np.int64)}
     columns = numbers | columns
     totals.count(columns)

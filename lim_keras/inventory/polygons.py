@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lim_keras.errors import DataError
+from lim_keras.inventory.geodesic import geodesic_sizes
 from lim_keras.inventory.tracing import Rings
-from lim_keras.raster.georeference import ELLIPSOID, Floats, Georeference, RasterInfo
+from lim_keras.raster.georeference import Floats, Georeference, RasterInfo
 from lim_keras.raster.images import read_info
 from lim_keras.raster.reader import NO_LABEL
 
@@ -35,7 +36,7 @@ def read_mask_info(mask: Path) -> RasterInfo:
 
 
 def polygons_of(rings: Rings) -> Polygons:
-    """Convert outlines to polygons in pixels, (column, row)."""
+    """Convert outlines to polygons (n,)."""
     ends = (np.insert(np.cumsum(sizes), 0, 0) for sizes in (rings.ring_sizes, rings.rings))
     if not len(rings):
         return np.zeros(0, object)
@@ -43,17 +44,16 @@ def polygons_of(rings: Rings) -> Polygons:
     return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, tuple(ends)), dtype=object)
 
 
-def place(outlines: Polygons, ground: Georeference) -> Polygons:
-    """Convert outlines in pixels to the scene's CRS."""
-    return moved(outlines, ground.place(shapely.get_coordinates(outlines)))
+def rings_of(polygons: Polygons) -> Rings:
+    """Convert polygons (n,) to outlines."""
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    counts = np.bincount(owner, minlength=len(polygons)).astype(np.int32)
+    return Rings(shapely.get_coordinates(rings), shapely.get_num_coordinates(rings), counts)
 
 
-def moved(outlines: Polygons, points: Floats) -> Polygons:
-    """Return the outlines with other vertices (v, 2)."""
-    if not len(outlines):
-        return outlines
-    kind, _, ends = shapely.to_ragged_array(outlines)
-    return np.asarray(shapely.from_ragged_array(kind, points, ends), dtype=object)
+def place(outlines: Rings, ground: Georeference) -> Polygons:
+    """Convert outlines in pixels to polygons in the scene's CRS."""
+    return polygons_of(replace(outlines, points=ground.place(outlines.points)))
 
 
 class HoleFiller:
@@ -90,19 +90,21 @@ def _without_holes(outlines: Polygons, limit_m2: float, ground: Georeference) ->
     hole[1:] = owner[1:] == owner[:-1]  # the first ring of a polygon is its outer one
     small = hole.copy()
     if not math.isinf(limit_m2):
-        small[hole] = ring_sizes(rings[hole], ground)[0] <= limit_m2
+        small[hole] = ring_sizes(rings_of(shapely.polygons(rings[hole])), ground)[0] <= limit_m2
     if not small.any():
         return outlines, np.zeros(0, object)
     filled = shapely.polygons(rings[~small], indices=owner[~small])
     return np.asarray(filled, dtype=object), np.asarray(shapely.polygons(rings[small]), dtype=object)
 
 
-def complete_groups(outlines: Polygons) -> int:
+def complete_groups(outlines: Rings) -> int:
     """Count the leading outlines that later ones do not touch, and that are whole groups of touching boxes.
 
     Outlines are in row order of their first pixels, and more may follow.
     """
-    bounds = shapely.bounds(outlines).reshape(-1, 4)
+    starts = np.cumsum(outlines.vertices) - outlines.vertices
+    corners = np.minimum.reduceat(outlines.points, starts), np.maximum.reduceat(outlines.points, starts)
+    bounds = np.concatenate(corners, axis=1).astype(np.float64)
     group = _touching(bounds)
     last = np.zeros(group.max(initial=-1) + 1, np.int64)
     np.maximum.at(last, group, np.arange(len(group)))
@@ -153,37 +155,13 @@ def _touching(bounds: Floats) -> NDArray[np.int32]:
     return np.asarray(connected_components(graph, directed=False)[1])
 
 
-def ring_sizes(
-    rings: NDArray[np.object_], ground: Georeference, degrees: Floats | None = None
-) -> tuple[Floats, Floats]:
-    """Measure area (m2, positive) and length (m) of rings in pixels; NaN without a CRS and a ground sample distance.
+def ring_sizes(outlines: Rings, ground: Georeference, degrees: Floats | None = None) -> tuple[Floats, Floats]:
+    """Measure area (m2, positive) and length (m) of each ring (r,) of outlines in pixels.
 
-    degrees: vertices of all rings in degrees, if they are known.
+    Both are NaN without a CRS and a ground sample distance. degrees: vertices of all rings, if they are known.
     """
     if ground.to_degrees is None:
-        placed = shapely.transform(rings, ground.place)
-        scale = ground.scale_m
-        return shapely.area(shapely.polygons(placed)) * scale**2, shapely.length(placed) * scale
-    if degrees is None:
-        degrees = ground.degrees(shapely.get_coordinates(rings))
-    longitude, latitude = (array("d", values.tobytes()) for values in degrees.T)  # sliced faster than NumPy arrays
-    ends = np.cumsum(shapely.get_num_coordinates(rings)).tolist()
-    spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    sizes = [ELLIPSOID.polygon_area_perimeter(longitude[span], latitude[span]) for span in spans]
-    areas, lengths = np.array(sizes, np.float64).reshape(-1, 2).T
-    return np.abs(areas), lengths
-
-
-def total_sizes(rings: NDArray[np.object_], ground: Georeference) -> tuple[float, float]:
-    """Measure the total area (m2) and length (m) of rings in pixels that do not overlap; needs a CRS.
-
-    Lines link the rings to one polygon. It passes each line in both directions, so the lines add no area.
-    """
-    rings = np.where(shapely.is_ccw(rings), rings, shapely.reverse(rings))
-    sizes = shapely.get_num_coordinates(rings)
-    degrees = ground.degrees(shapely.get_coordinates(rings))
-    starts = np.cumsum(sizes) - sizes
-    area, _ = ELLIPSOID.polygon_area_perimeter(*np.concatenate([degrees, degrees[starts[::-1]]]).T)
-    steps = np.asarray(ELLIPSOID.line_lengths(*degrees.T))
-    steps[starts[1:] - 1] = 0  # the ways between rings
-    return abs(area), float(steps.sum())
+        alone = replace(outlines, rings=np.ones(len(outlines.ring_sizes), np.int32))
+        placed, scale = place(alone, ground), ground.scale_m
+        return shapely.area(placed) * scale**2, shapely.length(placed) * scale
+    return geodesic_sizes(ground.degrees(outlines.points) if degrees is None else degrees, outlines.ring_sizes)

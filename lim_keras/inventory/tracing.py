@@ -84,17 +84,24 @@ class Rings:
     """Outlines of n groups as closed rings, the outer ring of each group first.
 
     Attributes:
-        points: vertices of all rings, (v, 2), (column, row); the last vertex of a ring repeats its first.
+        points: vertices of all rings, (v, 2), (column, row); the last vertex of a ring repeats its first. They are
+            whole numbers as long as outlines follow the sides of pixels.
         ring_sizes: number of vertices of each ring, (r,).
         rings: number of rings of each group, (n,).
     """
 
-    points: Numbers
+    points: Numbers | NDArray[np.float64]
     ring_sizes: Numbers
     rings: Numbers
 
     def __len__(self) -> int:
         return len(self.rings)
+
+    @property
+    def vertices(self) -> Integers:
+        """Number of vertices of each outline, (n,)."""
+        ends = np.cumsum(np.insert(self.ring_sizes, 0, 0), dtype=np.int64)
+        return np.diff(ends[np.cumsum(np.insert(self.rings, 0, 0), dtype=np.int64)])
 
     @classmethod
     def none(cls) -> Self:

@@ -7,9 +7,10 @@ import shapely
 from rasterio import Affine
 from shapely import Polygon, box
 
-from lim_keras.inventory import attributes, polygons
+from lim_keras.inventory import polygons
 from lim_keras.inventory.attributes import outline_attributes, polygon_areas_m2
-from lim_keras.inventory.polygons import HoleFiller, simplify
+from lim_keras.inventory.polygons import HoleFiller, ring_sizes, rings_of, simplify
+from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import Georeference
 from tests.inventory.conftest import trace
 
@@ -21,7 +22,7 @@ def utm(x=500_000.0, step=1.0) -> Georeference:
 
 
 def of(outline, ground):
-    return {name: column[0] for name, column in outline_attributes(np.array([outline]), ground).items()}
+    return {name: column[0] for name, column in outline_attributes(rings_of(np.array([outline])), ground).items()}
 
 
 def test_rectangle_without_crs():
@@ -116,7 +117,7 @@ def test_crs_without_a_place_on_the_earth():
 
 def test_none():
     for ground in (PIXELS, utm()):
-        assert {column.shape for column in outline_attributes(np.array([], object), ground).values()} == {(0,)}
+        assert {column.shape for column in outline_attributes(Rings.none(), ground).values()} == {(0,)}
 
 
 # Polygons in any CRS.
@@ -224,27 +225,13 @@ def test_simplifying_in_batches_changes_nothing(write_mask, monkeypatch):
         Georeference(Affine(1e-4, 0, 179.99, 0, -1e-4, 60), "EPSG:4326", 8.0),  # across the antimeridian
     ],
 )
-def test_an_outline_with_many_holes_is_measured_as_its_rings(ground, monkeypatch):
-    monkeypatch.setattr(attributes, "_GROUP", 500)
+def test_an_outline_with_many_holes_is_measured_as_its_rings(ground):
     # 35 x 35 holes of 2 x 1 pixels; every third runs the other way.
-    holes = [box(x, y, x + 2, y + 1, ccw=(x + y) % 3 > 0).exterior for x in range(2, 142, 4) for y in range(2, 142, 4)]
-    lace, plain = Polygon(box(0, 0, 144, 144).exterior, holes), box(0, 0, 5, 5)
-    areas, lengths = polygons.ring_sizes(np.array([box(0, 0, 144, 144).exterior, *holes]), ground)
-    found = outline_attributes(np.array([plain, lace, plain]), ground)
+    holes = [box(x, y, x + 2, y + 1, ccw=(x + y) % 3 > 0) for x in range(2, 142, 4) for y in range(2, 142, 4)]
+    whole, plain = box(0, 0, 144, 144), box(0, 0, 5, 5)
+    areas, lengths = ring_sizes(rings_of(np.array([whole, *holes])), ground)
+    lace = Polygon(whole.exterior, [hole.exterior for hole in holes])
+    found = outline_attributes(rings_of(np.array([plain, lace, plain])), ground)
     assert found["area_m2"][1] == pytest.approx(areas[0] - areas[1:].sum(), rel=1e-12)
     assert found["perimeter_m"][1] == pytest.approx(lengths.sum(), rel=1e-12)
-    alone = outline_attributes(np.array([plain]), ground)
-    assert [found["area_m2"][0], found["area_m2"][2]] == [alone["area_m2"][0]] * 2
-
-
-def test_many_holes_are_not_measured_one_by_one(monkeypatch):
-    sizes = []
-
-    def counted(rings, *arguments):
-        sizes.append(len(rings))
-        return polygons.ring_sizes(rings, *arguments)
-
-    monkeypatch.setattr(attributes, "ring_sizes", counted)
-    holes = [box(x, y, x + 1, y + 1).exterior for x in range(1, 81, 2) for y in range(1, 81, 2)]
-    of(Polygon(box(0, 0, 82, 82).exterior, holes), utm())
-    assert sizes == [1]
+    assert [found["area_m2"][0], found["area_m2"][2]] == [of(plain, ground)["area_m2"]] * 2

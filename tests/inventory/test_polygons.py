@@ -5,7 +5,7 @@ from rasterio import Affine
 from shapely import Polygon, box
 
 from lim_keras.errors import DataError
-from lim_keras.inventory.polygons import place, read_mask_info
+from lim_keras.inventory.polygons import place, read_mask_info, rings_of
 from lim_keras.raster.georeference import Georeference
 from lim_keras.raster.writer import write_raster
 from tests.inventory.conftest import trace
@@ -79,14 +79,14 @@ def test_none(write_mask):
 
 def test_place(write_mask):
     path = write_mask([[0, 1]], transform=Affine(2, 0, 100, 0, -3, 50))
-    placed = place(trace(path)[0], Georeference.of(read_mask_info(path)))
+    placed = place(rings_of(trace(path)[0]), Georeference.of(read_mask_info(path)))
     assert placed[0].equals(box(102, 47, 104, 50))
 
 
 def test_without_a_place_rows_go_down(write_mask):
     path = write_mask([[0, 0], [0, 1]], crs="", transform=None)
     ground = Georeference.of(read_mask_info(path))
-    assert place(trace(path)[0], ground)[0].equals(box(1, -2, 2, -1))
+    assert place(rings_of(trace(path)[0]), ground)[0].equals(box(1, -2, 2, -1))
     assert ground.crs == ""
 
 
