@@ -268,12 +268,13 @@ class Evaluator:
 
     def tiles(self, tiles: TileSet) -> ProtocolResult:
         """Evaluate on whole tiles, resized as in training or at the ground sample distance of training."""
+        return self._evaluate("tiles", lambda predict: self.predict_tiles(predict, tiles), len(tiles))
+
+    def predict_tiles(self, predict: Predict, tiles: TileSet) -> Iterator[Prediction]:
+        """Predict whole tiles as `tiles` does, by any function."""
         resized = self.mode == "resized"
         store = TileStore(tiles, cache="recent") if resized else self._at_training_scale(tiles)
-        size = self.size if resized else None
-        return self._evaluate(
-            "tiles", lambda predict: tile_predictions(predict, store, size=size, blind=self.blind), len(tiles)
-        )
+        return tile_predictions(predict, store, size=self.size if resized else None, blind=self.blind)
 
     def windows(self, tiles: TileSet) -> ProtocolResult:
         """Evaluate on random windows of tiles laid edge to edge (`SheetWindows`), which look like a scene."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import geopandas
 import numpy as np
 from geopandas import GeoDataFrame
+from numpy.typing import NDArray
 
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.config import EvaluationSection
@@ -24,7 +25,7 @@ from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import make_inventory
 from lim_keras.metrics.calibration import everywhere
-from lim_keras.metrics.detections import Detections, match_polygons
+from lim_keras.metrics.detections import Detections, match_polygons, overlapping
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.opening import gdal_settings
@@ -43,6 +44,23 @@ class SceneResult:
 
     evaluation: Evaluation
     gallery: Gallery
+    detections: Detections
+
+
+@dataclass(frozen=True, slots=True)
+class SceneMatches:
+    """Mapped and predicted landslides of a scene, single polygons in its CRS.
+
+    Attributes:
+        mapped, predicted: polygons.
+        found, right: which of them share area with one of the others, (n,) and (m,) bool.
+        detections: scores by polygon.
+    """
+
+    mapped: geopandas.GeoSeries
+    predicted: geopandas.GeoSeries
+    found: NDArray[np.bool_]
+    right: NDArray[np.bool_]
     detections: Detections
 
 
@@ -100,6 +118,11 @@ def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -
     """Write the landslide mask; pixels without a label are ignored, because they cannot be scored."""
     mask = folder / "landslides.tif"
     write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
+    return _without_unlabelled(mask, folder, labels)
+
+
+def _without_unlabelled(mask: Path, folder: Path, labels: Labels) -> Path:
+    """Copy a mask; pixels without a label become pixels without data."""
     return copy_blocks(
         mask, folder / "labelled.tif", lambda box, values: np.where(labels(box) == NO_LABEL, NO_LABEL, values)
     )
@@ -118,7 +141,30 @@ def scene_predictions(maps: Path, scene: RasterReader, labels: Labels) -> Iterat
                 yield Prediction(sample, probability[..., 0], everywhere(mask.shape))
 
 
+def match_mask(mask: Path, scene: RasterReader, truth: Path) -> SceneMatches:
+    """Compare the landslides of a predicted mask with the mapped ones. Pixels without a label do not count.
+
+    Args:
+        mask: mask on the scene's grid, 1 landslide, 0 background, 255 no data.
+        scene: the scene.
+        truth: its mapped landslides, see `read_truth`.
+    """
+    mapped, gsd_m = read_truth(truth, scene.info), scene.info.gsd_m
+    with (
+        tempfile.TemporaryDirectory(prefix="lim_keras_") as folder,
+        open_labels(truth, mapped, scene.info) as labels,
+    ):
+        labelled = _without_unlabelled(mask, Path(folder), labels)
+        predicted = make_inventory(labelled, gsd_m=gsd_m).frame
+    return match_landslides(predicted, mapped, gsd_m=gsd_m)
+
+
 def score_detections(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: float | None = None) -> Detections:
+    """Score predicted landslides; see `match_landslides`."""
+    return match_landslides(predicted, truth, gsd_m=gsd_m).detections
+
+
+def match_landslides(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: float | None = None) -> SceneMatches:
     """Compare predicted and mapped landslides; each part of a multi-polygon counts as a landslide.
 
     Args:
@@ -128,8 +174,9 @@ def score_detections(predicted: GeoDataFrame, truth: GeoDataFrame, *, gsd_m: flo
     """
     mapped = clean_polygons(_in_crs_of(predicted, truth), "truth")
     found = clean_polygons(predicted.geometry, "predicted")
+    shapes = mapped.to_numpy(), found.to_numpy()
     areas = polygon_areas_m2(mapped, gsd_m), polygon_areas_m2(found, gsd_m)
-    return match_polygons(mapped.to_numpy(), found.to_numpy(), *areas)
+    return SceneMatches(mapped, found, *overlapping(*shapes), match_polygons(*shapes, *areas))
 
 
 def _in_crs_of(predicted: GeoDataFrame, truth: GeoDataFrame) -> geopandas.GeoSeries:

@@ -34,7 +34,8 @@ PredictAll = Callable[[NDArray[Any]], EnsemblePrediction]
 ValueScale = tuple[float, float]
 """Raw values (low, high) that become the lowest and the highest value of the model's data type."""
 
-_RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0)}
+RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (0.0, 1.0)}
+"""Lowest and highest value of each data type that a model takes."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class InputScaling:
         fill = np.asarray(self.fill, np.float64)
         if self.scale is None:
             return fill
-        (low, high), (first, last) = self.scale, _RANGES[self.dtype]
+        (low, high), (first, last) = self.scale, RANGES[self.dtype]
         return low + (fill - first) / (last - first) * (high - low)
 
     def scaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Convert pixels of any shape."""
         if self.scale is None:
             return pixels
-        (low, high), (first, last) = self.scale, _RANGES[self.dtype]
+        (low, high), (first, last) = self.scale, RANGES[self.dtype]
         share = np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1)
         values = first + share * np.float32(last - first)
         return np.asarray(values if self.dtype == "float32" else np.rint(values), self.dtype)

@@ -156,6 +156,20 @@ class ProbabilityHistogram:
         above = self.counts.sum(axis=1, keepdims=True) - below
         return np.stack([above[1], above[0], below[1], below[0]])
 
+    def precision_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return precision and recall (n,) for all thresholds, from the lowest to the highest that calls a pixel.
+
+        The lowest calls every pixel. Thresholds that call the same pixels are one.
+
+        Raises:
+            DataError: pixels of one class only were counted.
+        """
+        self.require_both_classes()
+        background, landslide = self.counts
+        used = background + landslide > 0
+        false, true = (np.cumsum(row[used][::-1])[::-1] for row in (background, landslide))
+        return true / (true + false), true / landslide.sum()
+
     def reliability(self, calibration: Calibration = UNCALIBRATED, bars: int = 15) -> tuple[Reliability, ...]:
         """Compute a reliability diagram with bars of equal width in probability; empty bars are left out."""
         probability = _sigmoid(calibration.logit(_CENTRES))

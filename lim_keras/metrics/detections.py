@@ -89,6 +89,11 @@ def match_polygons(
     return Detections(_scores(_best_pairs(pairs, iou), *areas), _scores(pairs, *areas))
 
 
+def overlapping(mapped: NDArray[Any], predicted: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which mapped (n,) and which predicted (m,) polygons share area with one of the others."""
+    return _matched(_overlaps(mapped, predicted)[0], len(mapped), len(predicted))
+
+
 def _overlaps(mapped: NDArray[Any], predicted: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return index pairs (k, 2), mapped then predicted, of polygons that share area, and their IoU (k,)."""
     pairs = shapely.STRtree(predicted).query(mapped, predicate="intersects").T
@@ -117,9 +122,7 @@ def _best_pairs(pairs: NDArray[np.int64], iou: NDArray[np.float64]) -> NDArray[n
 def _scores(
     pairs: NDArray[np.int64], mapped_m2: NDArray[np.float64], predicted_m2: NDArray[np.float64]
 ) -> dict[str, DetectionScore]:
-    found, right = np.zeros(len(mapped_m2), bool), np.zeros(len(predicted_m2), bool)
-    found[pairs[:, 0]] = True
-    right[pairs[:, 1]] = True
+    found, right = _matched(pairs, len(mapped_m2), len(predicted_m2))
     scores = {"all": DetectionScore(len(found), int(found.sum()), len(right), int(right.sum()))}
     if np.isnan(mapped_m2).any() or np.isnan(predicted_m2).any():
         return scores
@@ -129,6 +132,14 @@ def _scores(
         counts = (truth.sum(), (found & truth).sum(), called.sum(), (right & called).sum())
         scores[name] = DetectionScore(*map(int, counts))
     return scores
+
+
+def _matched(pairs: NDArray[np.int64], mapped: int, predicted: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which polygons are in a pair, of given numbers of mapped and predicted ones."""
+    found, right = np.zeros(mapped, bool), np.zeros(predicted, bool)
+    found[pairs[:, 0]] = True
+    right[pairs[:, 1]] = True
+    return found, right
 
 
 def _class_numbers(areas_m2: NDArray[np.float64]) -> NDArray[np.int64]:

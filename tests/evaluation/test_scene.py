@@ -15,9 +15,10 @@ from shapely.geometry import box
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
-from lim_keras.evaluation.scene import SceneResult, evaluate_scene
+from lim_keras.evaluation.scene import SceneResult, evaluate_scene, match_mask
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.binary import Confusion, count, pool
+from lim_keras.raster.reader import RasterReader
 from tests.conftest import bundle_info
 
 TRANSFORM = Affine(0.8, 0, 5e5, 0, -0.8, 3e6)
@@ -289,3 +290,26 @@ def test_the_distance_that_is_said_counts_where_the_file_has_none(write: Write) 
         truth = write("l.tif", labels, crs=None, transform=None)
     mapped = judged(scene, truth, gsd_m=0.8).detections.iou_50
     assert mapped["all"].truth == sum(mapped[name].truth for name in mapped if name != "all") > 0
+
+
+def test_a_mask_is_matched_as_the_evaluation_matches_it(tmp_path: Path) -> None:
+    """Right, missed, false, and false on ground without a label, which counts in neither."""
+    labels, mask = np.zeros((60, 100), np.uint8), np.zeros((60, 100), np.uint8)
+    labels[5:15, 5:15] = mask[8:20, 8:20] = 1
+    labels[40:50, 5:15] = 1
+    mask[30:36, 60:70] = 1
+    labels[:, 80:], mask[5:10, 85:95] = 255, 1
+    paths = {name: tmp_path / f"{name}.tif" for name in ("scene", "labels", "mask")}
+    for path, values in zip(paths.values(), (labels, labels, mask), strict=True):
+        layout: dict[str, Any] = {"driver": "GTiff", "count": 1, "height": 60, "width": 100, "dtype": "uint8"}
+        with rasterio.open(path, "w", crs="EPSG:32648", transform=TRANSFORM, **layout) as file:
+            file.write(values[None])
+    with RasterReader(paths["scene"], nodata="none") as scene:
+        matches = match_mask(paths["mask"], scene, paths["labels"])
+    assert matches.found.tolist() == [True, False]
+    assert matches.right.tolist() == [True, False]
+    false = matches.predicted[~matches.right]
+    # columns 60 to 70 and rows 30 to 36 of 0.8 m
+    assert false.total_bounds.tolist() == [5e5 + 48, 3e6 - 28.8, 5e5 + 56, 3e6 - 24]
+    score = matches.detections.any_overlap["all"]
+    assert (score.truth, score.found, score.predicted, score.right) == (2, 1, 2, 1)

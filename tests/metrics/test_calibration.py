@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from sklearn.metrics import average_precision_score, f1_score, log_loss
+from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_recall_curve
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.metrics.binary import scores
@@ -191,3 +191,23 @@ def test_bad_input_names_the_argument() -> None:
     for temperature, bias in ((0.0, 0.0), (-1.0, 0.0), (np.nan, 0.0), (1.0, np.inf)):
         with pytest.raises(ConfigError, match="`temperature`"):
             Calibration(temperature, bias)
+
+
+def test_precision_and_recall_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    probability = np.round(rng.random(200), 2).astype(np.float32)  # steps of .01 lie in bins of their own
+    mask = (rng.random(200) < probability).astype(np.uint8)
+    precision, recall = histogram_of(probability, mask).precision_recall()
+    expected = precision_recall_curve(mask, probability)
+    # scikit-learn ends with a point of no threshold, precision 1 at recall 0
+    np.testing.assert_allclose(precision, expected[0][:-1])
+    np.testing.assert_allclose(recall, expected[1][:-1])
+
+
+def test_precision_and_recall_by_hand() -> None:
+    # thresholds .2, .6, .9 call 4, 2 and 1 pixels, of which 2, 1 and 1 are landslide; two landslides in all
+    precision, recall = histogram_of([0.2, 0.2, 0.6, 0.9], [0, 1, 0, 1]).precision_recall()
+    assert precision.tolist() == [0.5, 0.5, 1.0]
+    assert recall.tolist() == [1.0, 0.5, 0.5]
+    with pytest.raises(DataError, match="no landslide pixel"):
+        histogram_of([0.2, 0.6], [0, 0]).precision_recall()

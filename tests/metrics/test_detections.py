@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from shapely import Polygon, box
 
-from lim_keras.metrics.detections import Detections, DetectionScore, match_polygons
+from lim_keras.metrics.detections import Detections, DetectionScore, match_polygons, overlapping
 
 
 def square(x: float, y: float, width: float, height: float | None = None) -> Polygon:
@@ -22,6 +22,18 @@ def match(predicted: list[Polygon], mapped: list[Polygon], unit_m2: float = 1.0)
 
 def counts(score: DetectionScore) -> tuple[int, int, int, int]:
     return score.truth, score.found, score.predicted, score.right
+
+
+def test_polygons_that_share_area_are_those_that_any_overlap_counts() -> None:
+    mapped = [square(0, 0, 10), square(100, 0, 10), square(200, 0, 10)]
+    predicted = [square(5, 5, 10), square(110, 0, 10), square(198, 2, 4), square(206, 2, 2), square(500, 0, 1)]
+    found, right = overlapping(np.array(mapped, object), np.array(predicted, object))
+    assert found.tolist() == [True, False, True]
+    assert right.tolist() == [True, False, True, True, False], "a common border is not enough"
+    score = match(predicted, mapped).any_overlap["all"]
+    assert (score.found, score.right) == (found.sum(), right.sum())
+    none = np.zeros(0, object)
+    assert [one.tolist() for one in overlapping(none, np.array(predicted, object))] == [[], [False] * 5]
 
 
 def test_counts_by_hand() -> None:
