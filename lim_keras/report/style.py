@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
@@ -91,6 +92,11 @@ def outcome_legend(figure: Figure) -> None:
     patches = [Patch(facecolor=colour, edgecolor=INK, linewidth=0.4, label=name) for name, colour in OUTCOMES.items()]
     size = {"handlelength": 1.2, "handleheight": 1.0}
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), **size, **LEGEND)
+
+
+def casing(width: float = 4.0) -> list[Any]:
+    """Return path effects that give light lines a dark edge, for bright and dark ground."""
+    return [withStroke(linewidth=width, foreground=INK)]
 
 
 def headline(figure: Figure, text: str) -> Text:
