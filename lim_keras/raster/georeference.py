@@ -24,6 +24,7 @@ from rasterio.warp import reproject
 from lim_keras.raster.windows import Box
 
 Floats = NDArray[np.float64]
+Points = Floats | NDArray[np.int32]
 
 ELLIPSOID = Geod(ellps="WGS84")
 _LONGITUDE_LATITUDE = "OGC:CRS84"
@@ -117,11 +118,11 @@ class Georeference:
             return unit
         return math.nan if self.gsd_m is None else self.gsd_m / math.sqrt(abs(self.transform.determinant))
 
-    def place(self, points: Floats) -> Floats:
+    def place(self, points: Points) -> Floats:
         """Convert points (n, 2) to the scene's CRS."""
         return apply(self.transform, points)
 
-    def degrees(self, points: Floats) -> Floats:
+    def degrees(self, points: Points) -> Floats:
         """Convert points (n, 2) to longitude and latitude; needs `to_degrees`."""
         if self.to_degrees is None:
             raise ValueError("Expected a scene with a CRS.")
@@ -147,7 +148,7 @@ class Georeference:
         return np.asarray(across), np.asarray(down), np.asarray(azimuth)
 
 
-def apply(transform: Affine, points: Floats) -> Floats:
+def apply(transform: Affine, points: Points) -> Floats:
     """Transform points (n, 2) without the operators of affine, which differ between affine 2 and affine 3."""
     return np.stack(_place(transform, points[:, 0], points[:, 1]), axis=-1)
 
