@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 LANDSLIDE_TILES, OTHER_TILES = 770, 2003
 """Tiles of the Bijie data set."""
@@ -28,6 +29,45 @@ TABLE_4: Mapping[str, Mapping[str, float]] = {
 """Scores in Shuicheng County, by method; the paper prints the column of FCN-FLK of Table 3 again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Claim of the paper that one method has a higher score than another.
+
+    Attributes:
+        sentence: the claim in our words.
+        method, other: keys of TABLE_3 and TABLE_4.
+        score: score of the claim; a higher one is better.
+        effect: what alone makes the difference: "skip levels", "focal loss", "both" or "k-fold"; "" for the whole method.
+    """
+
+    sentence: str
+    method: str
+    other: str
+    score: str = "f1"
+    effect: str = ""
+
+
+CLAIMS = (
+    Claim(
+        "The symmetric decoder, with five skip levels for three, maps landslides better.",
+        "fcn_fl",
+        "fcn",
+        effect="skip levels",
+    ),
+    Claim(
+        "The focal loss makes up for the imbalance and maps landslides better.", "fcn_fl", "fcn", effect="focal loss"
+    ),
+    Claim("Both changes together make FCN-FL better than FCN.", "fcn_fl", "fcn", effect="both"),
+    Claim("Cross-validation with the mean of its models maps landslides better.", "fcn_flk", "fcn_fl", effect="k-fold"),
+    Claim("FCN-FLK is better than U-Net.", "fcn_flk", "unet"),
+    Claim("FCN-FLK is better than SegNet.", "fcn_flk", "segnet"),
+    Claim("FCN-FLK has fewer false alarms than FCN.", "fcn_flk", "fcn", "precision"),
+    Claim("FCN-FLK has fewer false alarms than U-Net.", "fcn_flk", "unet", "precision"),
+    Claim("FCN-FLK has fewer false alarms than SegNet.", "fcn_flk", "segnet", "precision"),
+)
+"""Claims of the paper about effects."""
+
+
 def implied_precision(scores: Mapping[str, float]) -> float:
     """Return the precision that follows from F1 and recall: F1 x recall / (2 x recall - F1)."""
     return scores["f1"] * scores["recall"] / (2 * scores["recall"] - scores["f1"])
@@ -41,3 +81,10 @@ def implied_share(scores: Mapping[str, float]) -> float:
 def implied_landslide_iou(scores: Mapping[str, float]) -> float:
     """Return the IoU of landslides that follows from F1: F1 / (2 - F1)."""
     return scores["f1"] / (2 - scores["f1"])
+
+
+def implied_miou(scores: Mapping[str, float]) -> float:
+    """Return the mean IoU over two classes that follows from accuracy, recall and F1."""
+    wrong = 1 - scores["accuracy"]
+    background = scores["accuracy"] - implied_share(scores) * scores["recall"]
+    return (implied_landslide_iou(scores) + background / (background + wrong)) / 2

@@ -1,0 +1,255 @@
+"""Ablation: the effect of each part of the method alone, with several seeds for each setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from lim_keras.evaluation.evaluation import Evaluation, Subset
+from lim_keras.metrics.binary import Estimate
+from lim_keras.report.parts import Part, Table, Value
+from lim_keras.report.tables import format_estimate
+from lim_keras.reproduction.comparison import (
+    Term,
+    TrainingLuck,
+    contrast,
+    difference,
+    mean_score,
+    training_luck,
+    verdict,
+)
+from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.experiments import AXES, BASE, FOLDS, ablation_experiment, ablation_seeds
+from lim_keras.reproduction.measures import (
+    ALL_TILES,
+    LANDSLIDE_TILES,
+    NO_SCENE,
+    NOT_TRAINED,
+    SCENE,
+    WINDOWS,
+    Measure,
+    finished_scores,
+    hashes,
+)
+from lim_keras.reproduction.scores import ExperimentScores
+
+TITLE = "Ablation: one change at a time"
+
+MEASURES = (LANDSLIDE_TILES, ALL_TILES, WINDOWS, SCENE)
+
+SETTINGS: Mapping[str, str] = {
+    "fcn_cross_entropy": "three skip levels, cross-entropy",
+    "fcn_focal": "three skip levels, focal loss",
+    "fcn_fl_cross_entropy": "five skip levels, cross-entropy",
+    BASE: "base",
+    "weights_paper_eq5": "weights .25 / .25 (paper-eq5)",
+    "weights_keras": "weights .25 / .75 (keras)",
+    "gamma_0": "gamma 0",
+    "gamma_1": "gamma 1",
+    "gamma_2_5": "gamma 2.5",
+    "augmentation_none": "no augmentation",
+    "augmentation_dihedral": "augmentation dihedral",
+    "windows": "windows at native scale",
+    FOLDS: "mean of the folds",
+}
+"""Names of the settings for readers."""
+
+_BASE = (
+    "The base is FCN-FL: five skip levels, focal loss with gamma 1.75 and weights .75 / .25 of landslide and "
+    "background, whole tiles, the paper's augmentation, one model. Every other setting changes what its name says."
+)
+
+EFFECTS: Mapping[str, Mapping[str, float]] = {
+    "five skip levels for three, both losses": {
+        **{BASE: 0.5, "fcn_fl_cross_entropy": 0.5},
+        **{"fcn_focal": -0.5, "fcn_cross_entropy": -0.5},
+    },
+    "focal loss for cross-entropy, both numbers of levels": {
+        **{BASE: 0.5, "fcn_focal": 0.5},
+        **{"fcn_fl_cross_entropy": -0.5, "fcn_cross_entropy": -0.5},
+    },
+    "interaction": {BASE: 1, "fcn_focal": -1, "fcn_fl_cross_entropy": -1, "fcn_cross_entropy": 1},
+    "five skip levels, with cross-entropy": {"fcn_fl_cross_entropy": 1, "fcn_cross_entropy": -1},
+    "five skip levels, with focal loss": {BASE: 1, "fcn_focal": -1},
+    "focal loss, with three skip levels": {"fcn_focal": 1, "fcn_cross_entropy": -1},
+    "focal loss, with five skip levels": {BASE: 1, "fcn_fl_cross_entropy": -1},
+    "both changes, as from FCN to FCN-FL": {BASE: 1, "fcn_cross_entropy": -1},
+}
+"""Weights of the settings in each effect of skip levels and loss: two main effects, the interaction, single changes."""
+
+SKIP_LEVELS, FOCAL_LOSS, *_, BOTH = EFFECTS
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Scores of the settings that are trained, one for each seed."""
+
+    scores: Mapping[str, tuple[ExperimentScores, ...]]
+
+    @classmethod
+    def read(cls, context: ReproductionContext) -> Ablation:
+        """Read the scores of all finished experiments of the ablation."""
+        found: dict[str, tuple[ExperimentScores, ...]] = {}
+        for setting in SETTINGS:
+            names = [ablation_experiment(setting, seed) for seed in ablation_seeds(context.settings, setting)]
+            several = tuple(finished_scores(context, names).values())
+            found |= {setting: several} if several else {}
+        return cls(found)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Configuration hash of each experiment."""
+        return hashes({one.experiment: one for several in self.scores.values() for one in several})
+
+    @property
+    def seeds(self) -> int:
+        """Largest number of seeds of a setting."""
+        return max((len(several) for several in self.scores.values()), default=0)
+
+    def models(self, setting: str, measure: Measure) -> list[Evaluation]:
+        """Return the evaluations of a setting, one for each seed; none if it is not trained."""
+        return measure.of(self.scores.get(setting, ()))
+
+    def luck(self, measure: Measure, score: str = "f1") -> TrainingLuck | None:
+        """Pool the variance between seeds over the settings of one model."""
+        single = [self.models(setting, measure) for setting in self.scores if setting != FOLDS]
+        return training_luck(single, measure.subset, score)
+
+    def mean(self, setting: str, measure: Measure) -> Estimate | None:
+        """Return the mean F1 of a setting over its seeds."""
+        models = self.models(setting, measure)
+        return mean_score(models, measure.subset, luck=self.luck(measure)) if models else None
+
+    def effect(self, weights: Mapping[str, float], measure: Measure, score: str = "f1") -> Estimate | None:
+        """Return a weighted sum of the settings' mean scores; None if one of them is not trained."""
+        terms: list[Term] = [(weight, self.models(setting, measure)) for setting, weight in weights.items()]
+        if not all(models for _, models in terms):
+            return None
+        return contrast(terms, measure.subset, score, self.luck(measure, score))
+
+
+def make_ablation(context: ReproductionContext) -> Part:
+    """Compare the settings of the ablation with the base, and separate skip levels from the loss."""
+    ablation = Ablation.read(context)
+    effects, settings, folds = _effects(ablation), _settings(ablation), _folds(ablation)
+    text = (
+        _BASE,
+        _seeds_text(ablation),
+        *_effect_sentences(ablation),
+        *_clear_sentences(ablation),
+        *([NO_SCENE] if context.settings.scene is None else []),
+    )
+    return Part("ablation", TITLE, text, (effects, *settings, folds))
+
+
+def _effects(ablation: Ablation) -> Table:
+    rows = tuple(
+        (name, *_or_untrained([ablation.effect(weights, measure) for measure in MEASURES], weights, ablation))
+        for name, weights in EFFECTS.items()
+    )
+    columns = ("effect on F1", *(measure.name for measure in MEASURES))
+    notes = (
+        "A main effect is the mean over both levels of the other change. The interaction is the effect of five skip "
+        "levels with focal loss, less that with cross-entropy.",
+    )
+    title = "Skip levels and loss: effects on F1, with paired intervals"
+    return Table("ablation_effects", title, columns, rows, notes, ablation.sources)
+
+
+def _or_untrained(cells: list[Estimate | None], settings: Mapping[str, float], ablation: Ablation) -> tuple[Value, ...]:
+    lacks = any(setting not in ablation.scores for setting in settings)
+    return (NOT_TRAINED, *(None for _ in cells[1:])) if lacks else tuple(cells)
+
+
+def _settings(ablation: Ablation) -> tuple[Table, Table]:
+    """Return the mean F1 of each setting, and its difference from the base."""
+    names = tuple(measure.name for measure in MEASURES)
+    means: list[tuple[Value, ...]] = []
+    differences: list[tuple[Value, ...]] = []
+    for axis, settings in AXES.items():
+        for setting in settings:
+            label = (axis, SETTINGS[setting], len(ablation.scores.get(setting, ())))
+            means.append(
+                (*label, *_or_untrained([ablation.mean(setting, one) for one in MEASURES], {setting: 1}, ablation))
+            )
+            if setting != BASE:
+                weights = {setting: 1.0, BASE: -1.0}
+                cells = [ablation.effect(weights, one) for one in MEASURES]
+                differences.append((*label, *_or_untrained(cells, weights, ablation)))
+    columns = ("question", "setting", "seeds", *names)
+    sources = ablation.sources
+    note = (
+        "The spread between seeds is that of single models; the mean of the folds varies less, so its interval is too "
+        "wide rather than too narrow.",
+    )
+    return (
+        Table("ablation", "Mean F1 over the seeds of a setting", columns, tuple(means), (), sources),
+        Table(
+            "ablation_differences", "F1 of a setting less that of the base", columns, tuple(differences), (), sources
+        ),
+    )
+
+
+def _folds(ablation: Ablation) -> Table:
+    """Return the F1 of the mean of the folds and of its single models."""
+    columns = ("F1", LANDSLIDE_TILES.name, ALL_TILES.name, WINDOWS.name)
+    title = "One model, and the mean of the folds"
+    note = "The last row compares the mean with its own models, so no luck of training is in it."
+    several = ablation.scores.get(FOLDS, ())
+    if not several:
+        return Table("ablation_folds", title, columns, (("mean of the folds", NOT_TRAINED, None, None),))
+    scores = several[0]
+    subsets: list[tuple[Evaluation, Subset]] = [
+        (scores.tiles, "landslide"),
+        (scores.tiles, "all"),
+        (scores.windows, "all"),
+    ]
+    members = [list(one.values()) for one in (scores.members, scores.members, scores.member_windows)]
+    pairs = [(one, models, subset) for (one, subset), models in zip(subsets, members, strict=True)]
+    rows: tuple[tuple[Value, ...], ...] = (
+        ("mean of the folds", *(mean_score([one], subset) for one, _, subset in pairs)),
+        ("its single models, in the mean", *(mean_score(models, subset) for _, models, subset in pairs)),
+        ("difference", *(difference([one], models, subset) for one, models, subset in pairs)),
+    )
+    return Table("ablation_folds", title, columns, rows, (note,), hashes({scores.experiment: scores}))
+
+
+def _seeds_text(ablation: Ablation) -> str:
+    luck = ablation.luck(LANDSLIDE_TILES)
+    if luck is None:
+        return (
+            "Each setting has one seed. The intervals cover the choice of the test ground, not the luck of training: "
+            "a difference may be luck even where its interval does not hold 0."
+        )
+    return (
+        f"A setting has up to {ablation.seeds} seeds. Intervals cover the choice of the test ground and the luck of "
+        f"training: between seeds of one setting, F1 on landslide tiles has a standard deviation of "
+        f"{luck.variance**0.5:.3f}, pooled over the settings ({luck.freedom} degrees of freedom)."
+    )
+
+
+def _effect_sentences(ablation: Ablation) -> list[str]:
+    lines = []
+    for name in (SKIP_LEVELS, FOCAL_LOSS):
+        effects = {one.name: ablation.effect(EFFECTS[name], one) for one in MEASURES}
+        told = [f"{format_estimate(effect)} on {where}" for where, effect in effects.items() if effect is not None]
+        lines += [f"Main effect of {name}, in F1: {', '.join(told)}."] if told else []
+    return lines
+
+
+def _clear_sentences(ablation: Ablation) -> list[str]:
+    """List the settings whose difference from the base has an interval without 0."""
+    lines = []
+    for measure in MEASURES:
+        effects = {
+            SETTINGS[setting]: ablation.effect({setting: 1.0, BASE: -1.0}, measure)
+            for setting in SETTINGS
+            if setting != BASE
+        }
+        known = {name: effect for name, effect in effects.items() if effect is not None}
+        signs = {"better": "holds", "worse": "contradicted"}
+        for sign, judged in signs.items():
+            names = [name for name, effect in known.items() if verdict(effect) == judged]
+            lines += [f"Clearly {sign} than the base on {measure.name}: {', '.join(names)}."] if names else []
+    return lines

@@ -1,0 +1,169 @@
+"""Claims of the paper about effects: the measured difference with its interval, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lim_keras.metrics.binary import Estimate
+from lim_keras.report.parts import Part, Table, Value
+from lim_keras.reproduction.ablation import BOTH, EFFECTS, FOCAL_LOSS, SKIP_LEVELS, Ablation
+from lim_keras.reproduction.comparison import Verdict, difference, verdict
+from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.experiments import BASE, FOLDS
+from lim_keras.reproduction.measures import (
+    LABELS,
+    LANDSLIDE_TILES,
+    NO_SCENE,
+    NO_TRANSFER,
+    NOT_TRAINED,
+    SCENE,
+    SCORES,
+    TRANSFER,
+    finished_scores,
+    hashes,
+    models_name,
+)
+from lim_keras.reproduction.paper import CLAIMS, TABLE_3, TABLE_4, Claim, implied_precision
+from lim_keras.reproduction.scores import ExperimentScores
+
+TITLE = "Claims of the paper, tested"
+
+_MEASURES = (LANDSLIDE_TILES, SCENE, TRANSFER)
+
+_ABLATION: Mapping[str, Mapping[str, float]] = {
+    "skip levels": EFFECTS[SKIP_LEVELS],
+    "focal loss": EFFECTS[FOCAL_LOSS],
+    "both": EFFECTS[BOTH],
+    "k-fold": {FOLDS: 1.0, BASE: -1.0},
+}
+"""Contrast of the ablation for the effect of a claim."""
+
+_ALONE = ("skip levels", "focal loss")
+"""Effects that no two methods of the paper separate."""
+
+_RULE = (
+    "A claim holds where the 95 % interval of the difference lies above 0 in the claimed direction, it is contradicted "
+    "where the interval lies below 0, and it is not shown otherwise. Each row is judged by itself: of twenty "
+    "differences that are 0 in truth, one has an interval without 0 by chance."
+)
+
+_LUCK = (
+    "Models on whole tiles and on windows have one seed: their intervals cover the choice of the test ground, not the "
+    "luck of training. Rows of the ablation with two and more seeds cover both."
+)
+
+
+_NOTES = (
+    "The paper changes skip levels and loss together, so it prints no difference for either alone.",
+    "Fewer false alarms are measured as higher precision. The paper's precision is computed from its F1 and recall.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Measured difference for a claim. effect: None if a model of it is not trained."""
+
+    claim: Claim
+    models: str
+    measured_on: str
+    seeds: str
+    effect: Estimate | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Verdict by the interval; None without an effect."""
+        return None if self.effect is None else verdict(self.effect)
+
+
+def make_claims(context: ReproductionContext) -> Part:
+    """Test each claim on the landslide test tiles, the scene and the transfer tiles."""
+    ablation = Ablation.read(context)
+    methods = {method for claim in CLAIMS for method in (claim.method, claim.other)}
+    found = finished_scores(context, (f"{one}_{method}" for one in ("whole", "windows") for method in sorted(methods)))
+    findings = [one for claim in CLAIMS for one in _findings(claim, context, ablation, found)]
+    rows = tuple(_row(one) for one in findings)
+    columns = ("claim", "models", "measured on", "score", "seeds", "difference", "in the paper", "verdict")
+    table = Table("claims", "Claims and measured differences", columns, rows, _NOTES, hashes(found) | ablation.sources)
+    settings = context.settings
+    text = [*(_sentence(claim, findings) for claim in CLAIMS), _RULE, _LUCK]
+    text += [NO_SCENE] if settings.scene is None else []
+    text += [NO_TRANSFER] if settings.transfer is None and context.data.transfer is None else []
+    return Part("claims", TITLE, tuple(text), (table,))
+
+
+def _findings(
+    claim: Claim, context: ReproductionContext, ablation: Ablation, found: Mapping[str, ExperimentScores]
+) -> Iterator[Finding]:
+    """Yield the findings on a claim: of the ablation if it has a contrast for it, then of the two methods."""
+    if claim.effect in _ABLATION:
+        yield from _ablation_findings(claim, ablation, context)
+    if claim.effect in _ALONE:
+        return
+    for examples in ("whole", "windows"):
+        label = f"{LABELS[claim.method]} less {LABELS[claim.other]}, {models_name(context, examples)}"
+        both = [found.get(f"{examples}_{method}") for method in (claim.method, claim.other)]
+        trained = [one for one in both if one is not None]
+        if len(trained) < 2:
+            yield Finding(claim, label, "", "", None)
+            continue
+        for measure in _MEASURES:
+            ours, others = measure.of(trained[:1]), measure.of(trained[1:])
+            if ours and others:
+                yield Finding(claim, label, measure.name, "1", difference(ours, others, measure.subset, claim.score))
+        if claim.effect == "k-fold" and trained[0].members:
+            yield _member_finding(claim, trained[0], models_name(context, examples))
+
+
+def _ablation_findings(claim: Claim, ablation: Ablation, context: ReproductionContext) -> Iterator[Finding]:
+    weights = _ABLATION[claim.effect]
+    label = f"ablation, {context.settings.edge_encoder}"
+    if any(setting not in ablation.scores for setting in weights):
+        yield Finding(claim, label, "", "", None)
+        return
+    seeds = [len(ablation.scores[setting]) for setting in weights]
+    told = str(min(seeds)) if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+    for measure in (LANDSLIDE_TILES, SCENE):
+        effect = ablation.effect(weights, measure, claim.score)
+        if effect is not None:
+            yield Finding(claim, label, measure.name, told, effect)
+
+
+def _member_finding(claim: Claim, scores: ExperimentScores, models: str) -> Finding:
+    folds = list(scores.members.values())
+    effect = difference([scores.tiles], folds, "landslide", claim.score)
+    return Finding(claim, f"FCN-FLK less its single models, {models}", LANDSLIDE_TILES.name, "1", effect)
+
+
+def _row(finding: Finding) -> tuple[Value, ...]:
+    claim = finding.claim
+    measured: tuple[Value, ...] = (finding.effect, _printed(claim), finding.verdict)
+    if finding.effect is None:
+        measured = (NOT_TRAINED, _printed(claim), None)
+    return (claim.sentence, finding.models, finding.measured_on, SCORES[claim.score], finding.seeds, *measured)
+
+
+def _printed(claim: Claim) -> float | None:
+    """Return the difference between the two methods in the paper; None if it prints none for the effect alone."""
+    if claim.effect in _ALONE:
+        return None
+    table = TABLE_3 if claim.other in TABLE_3 else TABLE_4
+    ours, others = table[claim.method], table[claim.other]
+    if claim.score == "precision":
+        return implied_precision(ours) - implied_precision(others)
+    return ours[claim.score] - others[claim.score]
+
+
+def _sentence(claim: Claim, findings: list[Finding]) -> str:
+    """Summarize the verdicts on a claim."""
+    judged = [one for one in findings if one.claim == claim and one.verdict is not None]
+    if not judged:
+        return f"{claim.sentence} Not tested: its models are not trained."
+    told = []
+    for measured_on in dict.fromkeys(one.measured_on for one in judged):
+        verdicts = [one.verdict for one in judged if one.measured_on == measured_on]
+        counts = [
+            f"{name} {verdicts.count(name)}" for name in ("holds", "not shown", "contradicted") if name in verdicts
+        ]
+        told.append(f"on {measured_on}: {', '.join(counts)}")
+    return f"{claim.sentence} Verdicts {'; '.join(told)}."

@@ -1,0 +1,133 @@
+"""Table 3: FCN, FCN-FL and FCN-FLK on landslide tiles, beside an image-blind mask and the paper's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lim_keras.metrics.binary import Estimate
+from lim_keras.report.parts import Part, Table, Value
+from lim_keras.report.tables import format_estimate, format_number
+from lim_keras.reproduction.comparison import difference, mean_score, verdict
+from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.measures import (
+    LABELS,
+    LANDSLIDE_TILES,
+    NO_SCENE,
+    NOT_TRAINED,
+    ONE_SEED,
+    SCORES,
+    finished_scores,
+    hashes,
+    models_name,
+    scene_table,
+)
+from lim_keras.reproduction.paper import (
+    TABLE_3,
+    implied_landslide_iou,
+    implied_miou,
+    implied_precision,
+    implied_share,
+)
+from lim_keras.reproduction.scores import ExperimentScores
+
+TITLE = "Table 3: FCN, FCN-FL and FCN-FLK"
+
+METHODS = ("fcn", "fcn_fl", "fcn_flk")
+
+MEMBERS = "mean of its single folds"
+
+
+def make_table3(context: ReproductionContext) -> Part:
+    """Compare the three methods on the landslide test tiles and on the scene, trained on whole tiles and on windows."""
+    tables: list[Table] = []
+    text: list[str] = []
+    for examples in ("whole", "windows"):
+        found = finished_scores(context, (f"{examples}_{method}" for method in METHODS))
+        by_method = {name.removeprefix(f"{examples}_"): scores for name, scores in found.items()}
+        models = models_name(context, examples)
+        title = f"Landslide test tiles, models trained on {models}"
+        columns, rows = method_columns(by_method, METHODS, TABLE_3, members=True)
+        tables.append(Table(f"table3_{examples}", title, columns, rows, _notes() if not tables else (), hashes(found)))
+        text += _sentences(by_method, models)
+    scene = scene_table(context, "table3_scene", METHODS)
+    lines = (*text, ONE_SEED, *([NO_SCENE] if scene is None and context.settings.scene is None else []))
+    return Part("table3", TITLE, lines, (*tables, *([scene] if scene else [])))
+
+
+def method_columns(
+    found: Mapping[str, ExperimentScores],
+    methods: tuple[str, ...],
+    printed: Mapping[str, Mapping[str, float]],
+    *,
+    members: bool = False,
+) -> tuple[tuple[str, ...], tuple[tuple[Value, ...], ...]]:
+    """Return columns and rows of a table with a row for each score and a column for each method.
+
+    Args:
+        found: scores of the methods that are trained.
+        methods: all methods.
+        printed: scores in the paper, by method.
+        members: add the mean of the single folds of FCN-FLK.
+    """
+    ours = ["image-blind mask", *(LABELS[method] for method in methods), *([MEMBERS] if members else [])]
+    columns = ("score", *ours, *(f"{LABELS[method]}, the paper" for method in printed))
+    blind = next((one.tiles.scores("landslide").blind for one in found.values()), {})
+    estimates = {method: LANDSLIDE_TILES.estimates(scores) for method, scores in found.items()}
+    folds = found["fcn_flk"].members if "fcn_flk" in found else {}
+    rows: list[tuple[Value, ...]] = []
+    for score, label in SCORES.items():
+        cells: list[Value] = [blind.get(score)]
+        cells += [estimates[method][score] if method in estimates else NOT_TRAINED for method in methods]
+        if members:
+            cells.append(mean_score(list(folds.values()), "landslide", score) if folds else NOT_TRAINED)
+        rows.append((label, *cells, *(_printed(values, score) for values in printed.values())))
+    return columns, tuple(rows)
+
+
+def _printed(values: Mapping[str, float], score: str) -> float:
+    """Return a score of the paper; precision and IoU of landslides follow from F1 and recall."""
+    computed = {"precision": implied_precision, "iou_landslide": implied_landslide_iou}
+    return computed[score](values) if score in computed else values[score]
+
+
+def _sentences(found: Mapping[str, ExperimentScores], models: str) -> list[str]:
+    if "fcn_flk" not in found:
+        return [f"FCN-FLK is not trained ({models})."]
+    scores = found["fcn_flk"]
+    tiles = scores.tiles.scores("landslide")
+    f1, blind = tiles.model["f1"], tiles.blind["f1"]
+    lines = [
+        f"Trained on {models}, FCN-FLK has F1 {format_estimate(f1)} on {tiles.samples} landslide tiles; the paper "
+        f"prints {format_number(TABLE_3['fcn_flk']['f1'])} on its 70 tiles, and a mask that never looks at the image "
+        f"has {format_estimate(blind)} on ours."
+    ]
+    if scores.members:
+        lines.append(_gain_over_members(scores))
+    return lines
+
+
+def _gain_over_members(scores: ExperimentScores) -> str:
+    """Tell the difference between the mean of the folds' probabilities and the folds alone."""
+    folds = list(scores.members.values())
+    alone: Estimate = mean_score(folds, "landslide")
+    gain = difference([scores.tiles], folds, "landslide")
+    shown = {"holds": "It is above 0", "contradicted": "It is below 0", "not shown": "Its interval holds 0"}
+    return (
+        f"Its {scores.folds} single models have F1 {format_estimate(alone)} in the mean. The difference, on the same "
+        f"tiles, is {format_estimate(gain)}. {shown[verdict(gain)]}, for these models."
+    )
+
+
+def _notes() -> tuple[str, ...]:
+    shares = {LABELS[method]: format_number(implied_share(values)) for method, values in TABLE_3.items()}
+    fcn = TABLE_3["fcn"]
+    return (
+        "The paper's test tiles are others than ours; their list is not published.",
+        "The paper prints neither precision nor the IoU of landslides; here they are computed from its F1 and recall "
+        "(P6).",
+        "mIoU is the mean over two classes. Eq. 9 of the paper averages over three, but its values fit two (P5).",
+        "From F1, recall and accuracy follows the share of landslide pixels in the paper's test tiles: "
+        f"{', '.join(f'{share} for {label}' for label, share in shares.items())}. So its column FCN was not computed "
+        f"on the same pixels as the other two. Its mIoU of {format_number(fcn['miou'])} does not follow from the rest "
+        f"of that column either, which gives {format_number(implied_miou(fcn))} (P6).",
+    )
