@@ -33,6 +33,9 @@ _CSV_HASHES = "csv_sha256"
 
 _HASH_DIGITS = 8
 
+_LISTED = 12
+"""Largest number of configurations that are listed below a table."""
+
 _SPECIAL = re.compile(r"([\\*_<>|$~]|(?<=\])\()")
 """Characters of Markdown that are no text; a link begins with `](`."""
 
@@ -199,7 +202,10 @@ def _numbers(table: Table) -> list[bool]:
 
 
 def _notes(table: Table) -> list[str]:
-    """Return the notes of a table, and one on the configurations of its numbers."""
+    """Return the notes of a table, and one on the configurations of its numbers, unless they are many."""
+    if len(table.sources) > _LISTED:
+        place = f"`{TABLES}/{table.name}.json`"
+        return [*table.notes, f"Configurations: of {len(table.sources)} experiments, listed in {place}."]
     hashes = [f"{name} {digest[:_HASH_DIGITS]}" for name, digest in table.sources.items()]
     return [*table.notes, *([f"Configurations: {', '.join(hashes)}."] if hashes else [])]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from lim_keras.evaluation.evaluation import Evaluation, Subset
@@ -86,6 +86,7 @@ class Ablation:
     """Scores of the settings that are trained, one for each seed."""
 
     scores: Mapping[str, tuple[ExperimentScores, ...]]
+    _luck: dict[tuple[str, str], TrainingLuck | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, context: ReproductionContext) -> Ablation:
@@ -102,6 +103,12 @@ class Ablation:
         """Configuration hash of each experiment."""
         return hashes({one.experiment: one for several in self.scores.values() for one in several})
 
+    @cached_property
+    def less_base(self) -> dict[str, list[Estimate | None]]:
+        """F1 of each setting less that of the base, under each of MEASURES; None if one of them is not trained."""
+        others = [setting for setting in SETTINGS if setting != BASE]
+        return {one: [self.effect({one: 1.0, BASE: -1.0}, measure) for measure in MEASURES] for one in others}
+
     @property
     def seeds(self) -> int:
         """Largest number of seeds of a setting."""
@@ -113,8 +120,11 @@ class Ablation:
 
     def luck(self, measure: Measure, score: str = "f1") -> TrainingLuck | None:
         """Pool the variance between seeds over the settings of one model."""
-        single = [self.models(setting, measure) for setting in self.scores if setting != FOLDS]
-        return training_luck(single, measure.subset, score)
+        key = measure.name, score
+        if key not in self._luck:
+            single = [self.models(setting, measure) for setting in self.scores if setting != FOLDS]
+            self._luck[key] = training_luck(single, measure.subset, score)
+        return self._luck[key]
 
     def mean(self, setting: str, measure: Measure) -> Estimate | None:
         """Return the mean F1 of a setting over its seeds."""
@@ -174,9 +184,8 @@ def _settings(ablation: Ablation) -> tuple[Table, Table]:
                 (*label, *_or_untrained([ablation.mean(setting, one) for one in MEASURES], {setting: 1}, ablation))
             )
             if setting != BASE:
-                weights = {setting: 1.0, BASE: -1.0}
-                cells = [ablation.effect(weights, one) for one in MEASURES]
-                differences.append((*label, *_or_untrained(cells, weights, ablation)))
+                cells = ablation.less_base[setting]
+                differences.append((*label, *_or_untrained(cells, {setting: 1, BASE: -1}, ablation)))
     columns = ("question", "setting", "seeds", *names)
     sources = ablation.sources
     note = (
@@ -186,7 +195,7 @@ def _settings(ablation: Ablation) -> tuple[Table, Table]:
     return (
         Table("ablation", "Mean F1 over the seeds of a setting", columns, tuple(means), (), sources),
         Table(
-            "ablation_differences", "F1 of a setting less that of the base", columns, tuple(differences), (), sources
+            "ablation_differences", "F1 of a setting less that of the base", columns, tuple(differences), note, sources
         ),
     )
 
@@ -241,15 +250,11 @@ def _effect_sentences(ablation: Ablation) -> list[str]:
 def _clear_sentences(ablation: Ablation) -> list[str]:
     """List the settings whose difference from the base has an interval without 0."""
     lines = []
-    for measure in MEASURES:
-        effects = {
-            SETTINGS[setting]: ablation.effect({setting: 1.0, BASE: -1.0}, measure)
-            for setting in SETTINGS
-            if setting != BASE
-        }
+    signs = {"better": "holds", "worse": "contradicted"}
+    for number, measure in enumerate(MEASURES):
+        effects = {SETTINGS[setting]: cells[number] for setting, cells in ablation.less_base.items()}
         known = {name: effect for name, effect in effects.items() if effect is not None}
-        signs = {"better": "holds", "worse": "contradicted"}
         for sign, judged in signs.items():
             names = [name for name, effect in known.items() if verdict(effect) == judged]
-            lines += [f"Clearly {sign} than the base on {measure.name}: {', '.join(names)}."] if names else []
+            lines += [f"Clearly {sign} than the base on {measure.name}: {'; '.join(names)}."] if names else []
     return lines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Part, Table, Value
+from lim_keras.report.tables import format_number
 from lim_keras.reproduction.ablation import BOTH, EFFECTS, FOCAL_LOSS, SKIP_LEVELS, Ablation
 from lim_keras.reproduction.comparison import Verdict, difference, verdict
 from lim_keras.reproduction.context import ReproductionContext
@@ -54,6 +55,8 @@ _LUCK = (
 )
 
 
+_MEMBERS = "FCN-FLK less its single models"
+
 _NOTES = (
     "The paper changes skip levels and loss together, so it prints no difference for either alone.",
     "Fewer false alarms are measured as higher precision. The paper's precision is computed from its F1 and recall.",
@@ -62,10 +65,20 @@ _NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Measured difference for a claim. effect: None if a model of it is not trained."""
+    """Measured difference for a claim.
+
+    Attributes:
+        claim: the claim.
+        kind: models that test it, of the ablation, on whole tiles or on windows.
+        compared: the two that are compared.
+        measured_on: name of the measure.
+        seeds: number of seeds of each of them.
+        effect: the difference; None if a model is not trained.
+    """
 
     claim: Claim
-    models: str
+    kind: str
+    compared: str
     measured_on: str
     seeds: str
     effect: Estimate | None
@@ -83,13 +96,17 @@ def make_claims(context: ReproductionContext) -> Part:
     found = finished_scores(context, (f"{one}_{method}" for one in ("whole", "windows") for method in sorted(methods)))
     findings = [one for claim in CLAIMS for one in _findings(claim, context, ablation, found)]
     rows = tuple(_row(one) for one in findings)
-    columns = ("claim", "models", "measured on", "score", "seeds", "difference", "in the paper", "verdict")
-    table = Table("claims", "Claims and measured differences", columns, rows, _NOTES, hashes(found) | ablation.sources)
+    columns = ("claim", "models", "compared", "measured on", "score", "seeds", "difference", "in the paper", "verdict")
+    sources = hashes(found) | ablation.sources
+    tables = (
+        _verdicts(findings, sources),
+        Table("claims_differences", "Claims and measured differences", columns, rows, _NOTES, sources),
+    )
     settings = context.settings
-    text = [*(_sentence(claim, findings) for claim in CLAIMS), _RULE, _LUCK]
+    text = [*(_sentence(claim, findings) for claim in CLAIMS), _RULE, _LUCK, *_luck_sentences(ablation)]
     text += [NO_SCENE] if settings.scene is None else []
     text += [NO_TRANSFER] if settings.transfer is None and context.data.transfer is None else []
-    return Part("claims", TITLE, tuple(text), (table,))
+    return Part("claims", TITLE, tuple(text), tables)
 
 
 def _findings(
@@ -101,38 +118,38 @@ def _findings(
     if claim.effect in _ALONE:
         return
     for examples in ("whole", "windows"):
-        label = f"{LABELS[claim.method]} less {LABELS[claim.other]}, {models_name(context, examples)}"
+        label = models_name(context, examples), f"{LABELS[claim.method]} less {LABELS[claim.other]}"
         both = [found.get(f"{examples}_{method}") for method in (claim.method, claim.other)]
         trained = [one for one in both if one is not None]
         if len(trained) < 2:
-            yield Finding(claim, label, "", "", None)
+            yield Finding(claim, *label, "", "", None)
             continue
         for measure in _MEASURES:
             ours, others = measure.of(trained[:1]), measure.of(trained[1:])
             if ours and others:
-                yield Finding(claim, label, measure.name, "1", difference(ours, others, measure.subset, claim.score))
+                yield Finding(claim, *label, measure.name, "1", difference(ours, others, measure.subset, claim.score))
         if claim.effect == "k-fold" and trained[0].members:
             yield _member_finding(claim, trained[0], models_name(context, examples))
 
 
 def _ablation_findings(claim: Claim, ablation: Ablation, context: ReproductionContext) -> Iterator[Finding]:
     weights = _ABLATION[claim.effect]
-    label = f"ablation, {context.settings.edge_encoder}"
+    label = f"ablation, {context.settings.edge_encoder}", "settings of the ablation"
     if any(setting not in ablation.scores for setting in weights):
-        yield Finding(claim, label, "", "", None)
+        yield Finding(claim, *label, "", "", None)
         return
     seeds = [len(ablation.scores[setting]) for setting in weights]
     told = str(min(seeds)) if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     for measure in (LANDSLIDE_TILES, SCENE):
         effect = ablation.effect(weights, measure, claim.score)
         if effect is not None:
-            yield Finding(claim, label, measure.name, told, effect)
+            yield Finding(claim, *label, measure.name, told, effect)
 
 
 def _member_finding(claim: Claim, scores: ExperimentScores, models: str) -> Finding:
     folds = list(scores.members.values())
     effect = difference([scores.tiles], folds, "landslide", claim.score)
-    return Finding(claim, f"FCN-FLK less its single models, {models}", LANDSLIDE_TILES.name, "1", effect)
+    return Finding(claim, models, _MEMBERS, LANDSLIDE_TILES.name, "1", effect)
 
 
 def _row(finding: Finding) -> tuple[Value, ...]:
@@ -140,7 +157,8 @@ def _row(finding: Finding) -> tuple[Value, ...]:
     measured: tuple[Value, ...] = (finding.effect, _printed(claim), finding.verdict)
     if finding.effect is None:
         measured = (NOT_TRAINED, _printed(claim), None)
-    return (claim.sentence, finding.models, finding.measured_on, SCORES[claim.score], finding.seeds, *measured)
+    labels = claim.sentence, finding.kind, finding.compared, finding.measured_on
+    return (*labels, SCORES[claim.score], finding.seeds, *measured)
 
 
 def _printed(claim: Claim) -> float | None:
@@ -154,6 +172,38 @@ def _printed(claim: Claim) -> float | None:
     return ours[claim.score] - others[claim.score]
 
 
+def _verdicts(findings: list[Finding], sources: Mapping[str, str]) -> Table:
+    """Return the verdicts with a row for each claim, and a column for each kind of models and measure."""
+    judged = [one for one in findings if one.compared != _MEMBERS]
+    kinds = dict.fromkeys(one.kind for one in judged)
+    measures = [one.name for one in _MEASURES if any(finding.measured_on == one.name for finding in judged)]
+    cells = {(one.claim, one.kind, one.measured_on): one.verdict for one in judged}
+    untrained = {(one.claim, one.kind) for one in judged if one.effect is None}
+    keys = [(kind, measure) for kind in kinds for measure in measures]
+    keys = [key for key in keys if any(cell[1:] == key for cell in cells)] or [(kind, "") for kind in kinds]
+    rows = tuple(
+        (
+            claim.sentence,
+            *(NOT_TRAINED if (claim, kind) in untrained else cells.get((claim, kind, on)) for kind, on in keys),
+        )
+        for claim in CLAIMS
+    )
+    columns = ("claim", *(f"{kind}: {on}" if on else kind for kind, on in keys))
+    return Table("claims", "Verdicts", columns, rows, (), sources)
+
+
+def _luck_sentences(ablation: Ablation) -> list[str]:
+    """Tell how far luck alone moves a difference of two single trainings."""
+    lucks = {one.name: ablation.luck(one) for one in (LANDSLIDE_TILES, SCENE)}
+    told = [f"{format_number(luck.largest_difference)} on {name}" for name, luck in lucks.items() if luck is not None]
+    if not told:
+        return []
+    return [
+        f"In the ablation, two trainings that differ in their seed alone differ in F1 by up to {' and '.join(told)} in "
+        "95 % of cases. A smaller difference of two single models may be luck."
+    ]
+
+
 def _sentence(claim: Claim, findings: list[Finding]) -> str:
     """Summarize the verdicts on a claim."""
     judged = [one for one in findings if one.claim == claim and one.verdict is not None]
@@ -162,8 +212,7 @@ def _sentence(claim: Claim, findings: list[Finding]) -> str:
     told = []
     for measured_on in dict.fromkeys(one.measured_on for one in judged):
         verdicts = [one.verdict for one in judged if one.measured_on == measured_on]
-        counts = [
-            f"{name} {verdicts.count(name)}" for name in ("holds", "not shown", "contradicted") if name in verdicts
-        ]
-        told.append(f"on {measured_on}: {', '.join(counts)}")
-    return f"{claim.sentence} Verdicts {'; '.join(told)}."
+        counts = ((name, verdicts.count(name)) for name in ("holds", "not shown", "contradicted"))
+        names = [f"{name} ({count} of {len(verdicts)})" for name, count in counts if count]
+        told.append(f"on {measured_on} {', '.join(names)}")
+    return f"{claim.sentence} Verdicts: {'; '.join(told)}."

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import Evaluation, SampleScore, Subset
@@ -36,6 +38,11 @@ class TrainingLuck:
 
     variance: float
     freedom: int
+
+    @property
+    def largest_difference(self) -> float:
+        """Difference between two trainings that luck alone exceeds once in twenty times."""
+        return float(student_t.ppf(0.975, self.freedom) * np.sqrt(2 * self.variance))
 
 
 def training_luck(
@@ -98,10 +105,10 @@ def contrast(
     groups = totals.shape[1]
     if groups < 2:
         return Estimate(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(first.seed)
-    picks = rng.multinomial(groups, np.full(groups, 1 / groups), size=first.draws)
+    picks = _picks(first.seed, groups, first.draws)
     drawn = weights @ np.stack([scores(*(picks @ counts).T)[score] for counts in totals])
     if luck is not None:
+        rng = np.random.default_rng((first.seed, luck.freedom))
         drawn += np.sqrt(luck.variance * (weights**2).sum()) * rng.standard_t(luck.freedom, first.draws)
     return Estimate(value, *middle(drawn))
 
@@ -111,6 +118,13 @@ def verdict(effect: Estimate) -> Verdict:
     if effect.low > 0:
         return "holds"
     return "contradicted" if effect.high < 0 else "not shown"
+
+
+@lru_cache(maxsize=8)
+def _picks(seed: int, groups: int, draws: int) -> NDArray[np.float64]:
+    """Return how often each group is in each draw, (draws, groups)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
 
 
 def _counts(evaluation: Evaluation, subset: Subset) -> list[SampleScore]:

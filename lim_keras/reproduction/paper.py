@@ -37,7 +37,8 @@ class Claim:
         sentence: the claim in our words.
         method, other: keys of TABLE_3 and TABLE_4.
         score: score of the claim; a higher one is better.
-        effect: what alone makes the difference: "skip levels", "focal loss", "both" or "k-fold"; "" for the whole method.
+        effect: change that makes the difference: "skip levels", "focal loss", "both" of them or "k-fold"; "" if none
+            is named.
     """
 
     sentence: str

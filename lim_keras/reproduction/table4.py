@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Part, Table, Value
 from lim_keras.report.tables import format_estimate
 from lim_keras.reproduction.comparison import difference
@@ -122,9 +123,10 @@ def _pair_cells(both: list[ExperimentScores]) -> tuple[Value, ...]:
 
 
 def _sentences(differences: Table) -> list[str]:
-    """Tell the differences on the landslide tiles."""
-    return [
-        f"Trained on {models}, {first} less {second} is {format_estimate(effect)} in F1 on landslide test tiles."
-        for models, first, second, effect, *_ in differences.rows
-        if effect is not None and not isinstance(effect, str | int | float)
-    ]
+    """Tell the differences on the landslide tiles and on the scene."""
+    lines = []
+    for models, first, second, *cells in differences.rows:
+        named = zip(_MEASURES, cells, strict=True)
+        told = [f"{format_estimate(cell)} on {one.name}" for one, cell in named if isinstance(cell, Estimate)]
+        lines += [f"Trained on {models}, {first} less {second} is, in F1, {', '.join(told)}."] if told else []
+    return lines

@@ -47,6 +47,8 @@ def test_luck_of_training_pools_the_variance_between_seeds() -> None:
     settings = [[accurate(50), accurate(70)], [accurate(10), accurate(20), accurate(60)], [accurate(99)]]
     # Squares about the means .6 and .3: .01 + .01 and .04 + .01 + .09; one and two degrees of freedom.
     assert training_luck(settings, score="accuracy") == TrainingLuck(pytest.approx(0.16 / 3), 3)
+    # Student's t with 4 degrees is 2.776 at 97.5 %.
+    assert TrainingLuck(0.02**2, 4).largest_difference == pytest.approx(2.776 * 2**0.5 * 0.02, rel=1e-3)
     assert training_luck([[accurate(50)], [accurate(70)]], score="accuracy") is None
 
 
