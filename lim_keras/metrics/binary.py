@@ -253,7 +253,11 @@ def group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDAr
     names = [("group", group) if group else ("sample", str(number)) for number, group in enumerate(groups)]
     position = {name: row for row, name in enumerate(dict.fromkeys(names))}
     totals = np.zeros((len(position), 4), np.int64)
-    np.add.at(totals, [position[name] for name in names], np.array([astuple(one) for one in confusions], np.int64))
+    np.add.at(
+        totals,
+        [position[name] for name in names],
+        np.array([(one.tp, one.fp, one.fn, one.tn) for one in confusions], np.int64),
+    )
     return totals
 
 

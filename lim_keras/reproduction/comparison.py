@@ -100,13 +100,13 @@ def contrast(
     """
     models = [model for _, evaluations in terms for model in evaluations]
     weights = np.concatenate([np.full(len(ones), weight / len(ones)) for weight, ones in terms])
-    value = float(weights @ [_pooled(model, subset, score) for model in models])
     totals, first = _totals(models, subset), models[0]
-    groups = totals.shape[1]
+    value = float(weights @ scores(*totals.sum(axis=0).reshape(-1, 4).T)[score])
+    groups = len(totals)
     if groups < 2:
         return Estimate(value, float("nan"), float("nan"))
-    picks = _picks(first.seed, groups, first.draws)
-    drawn = weights @ np.stack([scores(*(picks @ counts).T)[score] for counts in totals])
+    drawn_totals = (_picks(first.seed, groups, first.draws) @ totals).reshape(first.draws, -1, 4)
+    drawn = scores(*np.moveaxis(drawn_totals, -1, 0))[score] @ weights
     if luck is not None:
         rng = np.random.default_rng((first.seed, luck.freedom))
         drawn += np.sqrt(luck.variance * (weights**2).sum()) * rng.standard_t(luck.freedom, first.draws)
@@ -137,8 +137,8 @@ def _pooled(evaluation: Evaluation, subset: Subset, score: str) -> float:
     return pool(sample.model for sample in _counts(evaluation, subset)).scores()[score]
 
 
-def _totals(models: Sequence[Evaluation], subset: Subset) -> NDArray[np.int64]:
-    """Return pooled counts (models, groups, 4).
+def _totals(models: Sequence[Evaluation], subset: Subset) -> NDArray[np.float64]:
+    """Return pooled counts (groups, 4 x models), those of one model side by side.
 
     Raises:
         DataError: the models were not evaluated on the same samples.
@@ -147,4 +147,4 @@ def _totals(models: Sequence[Evaluation], subset: Subset) -> NDArray[np.int64]:
     names, groups = [sample.name for sample in chosen[0]], [sample.group for sample in chosen[0]]
     if not names or any([sample.name for sample in one] != names for one in chosen):
         raise DataError("Expected models that were evaluated on the same samples. Received: different samples.")
-    return np.stack([group_totals([sample.model for sample in one], groups) for one in chosen])
+    return np.hstack([group_totals([sample.model for sample in one], groups) for one in chosen]).astype(np.float64)
