@@ -118,8 +118,6 @@ class ProbabilityHistogram:
         """Tell whether two histograms have the same counts."""
         return isinstance(other, ProbabilityHistogram) and bool(np.array_equal(self.counts, other.counts))
 
-    __hash__ = None  # `add` changes the counts
-
     @property
     def landslide_share(self) -> float:
         """Landslide pixels over all counted pixels; 0 without pixels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lim_keras.reproduction import differences, table2
+from lim_keras.reproduction import ablation, claims, differences, table2, table3, table4
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.parts import Part
 from lim_keras.reproduction.settings import ReproductionSettings
@@ -23,6 +23,10 @@ class Maker:
 # One line for each part, in the order of `settings.PARTS`.
 MAKERS: Mapping[str, Maker] = {
     "table2": Maker(table2.TITLE, table2.make_table2),
+    "table3": Maker(table3.TITLE, table3.make_table3),
+    "table4": Maker(table4.TITLE, table4.make_table4),
+    "ablation": Maker(ablation.TITLE, ablation.make_ablation),
+    "claims": Maker(claims.TITLE, claims.make_claims),
     "differences": Maker(differences.TITLE, differences.make_differences),
 }
 
