@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import TrainingError
 from lim_keras.progress import ProgressCallback
-from lim_keras.reproduction.data import LabelledTiles, ReproductionData
+from lim_keras.reproduction.data import ReproductionData
 from lim_keras.reproduction.experiments import Experiment, experiments
 from lim_keras.reproduction.settings import ReproductionSettings as ReproductionSettings
 from lim_keras.training.run import Run
@@ -105,17 +105,11 @@ class ReproductionContext:
         """Return the data that an experiment is evaluated on; coarse models see no data of the other scale."""
         from lim_keras.reproduction.scores import EvaluationData
 
-        section = experiment.config.evaluation
+        section, settings = experiment.config.evaluation, self.settings
+        test = self.data.of(experiment).test
         if experiment.data == "coarse":
-            return EvaluationData(self._coarse.test, settings=section)
-        settings = self.settings
-        return EvaluationData(self.test_tiles, settings.scene, settings.truth, self.data.transfer, section)
-
-    @property
-    def _coarse(self) -> LabelledTiles:
-        if self.data.coarse is None:
-            raise MissingExperimentError("No coarse tiles were given. Give them as `coarse`.")
-        return self.data.coarse
+            return EvaluationData(test, settings=section)
+        return EvaluationData(test, settings.scene, settings.truth, self.data.transfer, section)
 
     def _check_finished(self, name: str) -> None:
         if name not in self.experiments:

@@ -14,6 +14,7 @@ from lim_keras.data.manifest import read_tile_ids
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError
 from lim_keras.progress import ProgressCallback
+from lim_keras.reproduction.experiments import Experiment
 from lim_keras.reproduction.settings import ReproductionSettings
 
 _TEST_SHARE, _TEST_SEED = 0.1, 2022
@@ -55,6 +56,14 @@ class ReproductionData:
     tiles: LabelledTiles
     coarse: LabelledTiles | None = None
     transfer: TileSet | None = None
+
+    def of(self, experiment: Experiment) -> LabelledTiles:
+        """Return the tiles of an experiment."""
+        if experiment.data == "tiles":
+            return self.tiles
+        if self.coarse is None:
+            raise DataError("Expected tiles of about 10 m as `coarse`. Received: none.")
+        return self.coarse
 
 
 def read_data(settings: ReproductionSettings, progress: ProgressCallback | None = None) -> ReproductionData:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
@@ -26,6 +22,7 @@ from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
 from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras.training.processes import KILLED, end_with_parent, in_processes, spawn, threads_each
 from lim_keras.training.run import Run
 
 if TYPE_CHECKING:
@@ -35,8 +32,6 @@ OUT_OF_FOLD = "out_of_fold"
 """In a fold's folder: `<tile>.npz` with `logit` (height, width) float16 and `mask` of each held-out tile."""
 
 _SMALLEST = 1e-6  # probabilities are clipped to this and 1 - this, logits -14 and 14
-
-_KILLED = "ended by signal {}. If that is 9, memory may have run out: lower training.batch_size or `jobs`."
 
 
 def predict_out_of_fold(run: Run, fold: int) -> None:
@@ -124,7 +119,7 @@ def train_folds(
     with closing(ended), progress.begin("folds", total, len(done), unit="folds") if progress else nullcontext():
         for fold, exit_code in ended:
             if exit_code < 0:
-                bar.print(f"fold {fold}: {_KILLED.format(-exit_code)}")
+                bar.print(f"fold {fold}: {KILLED.format(-exit_code)}")
             if exit_code:
                 failed.append(f"fold {fold}")
             elif progress:
@@ -160,38 +155,23 @@ def _train_in_processes(
     run: Run, waiting: list[int], jobs: int, encoder_weights: str | None, *, bars: bool
 ) -> Generator[tuple[int, int]]:
     """Yield (fold, exit code) of each process as it ends; closing the generator stops the running processes."""
-    running: dict[int, BaseProcess] = {}
     last = len(waiting) % jobs or jobs
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                together = last if len(waiting) <= last else jobs
-                if run.config.training.deterministic:
-                    together = min(jobs, len(run.held_out_folds))
-                fold = waiting.pop(0)
-                running[fold] = _start(run, fold, encoder_weights, _threads(together), bars)
-            yield from _ended(running).items()
-    finally:
-        for process in running.values():
-            process.terminate()
-            process.join()
 
+    def start(fold: int) -> BaseProcess:
+        together = last if len(waiting) < last else jobs
+        if run.config.training.deterministic:
+            together = min(jobs, len(run.held_out_folds))
+        return _start(run, fold, encoder_weights, threads_each(together), bars)
 
-def _threads(processes: int) -> int:
-    """Return the number of threads of each process; 0 (TensorFlow's default) for a single process."""
-    return max(1, (os.cpu_count() or 1) // processes) if processes > 1 else 0
+    return in_processes(waiting, jobs, start)
 
 
 def _start(run: Run, fold: int, encoder_weights: str | None, threads: int, bars: bool) -> BaseProcess:
-    context = multiprocessing.get_context("spawn")
-    arguments = (run.folder, fold, encoder_weights, threads, bars)
-    process = context.Process(target=_work, args=arguments, name=f"fold_{fold}")
-    process.start()
-    return process
+    return spawn(f"fold_{fold}", _work, run.folder, fold, encoder_weights, threads, bars)
 
 
 def _work(folder: Path, fold: int, encoder_weights: str | None, threads: int, bars: bool) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     load_tensorflow()
     import tensorflow as tf
 
@@ -204,19 +184,3 @@ def _work(folder: Path, fold: int, encoder_weights: str | None, threads: int, ba
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(1) from None  # the parent process reports the interruption
-
-
-def _end_with_parent() -> None:
-    """End this process when the parent is killed, so that the next call does not train the same fold twice."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _ended(running: dict[int, BaseProcess]) -> dict[int, int]:
-    """Wait until a process ends; remove all ended processes and return their exit codes by fold."""
-    while all(process.is_alive() for process in running.values()):
-        time.sleep(0.2)
-    ended = [fold for fold, process in running.items() if not process.is_alive()]
-    return {fold: running.pop(fold).exitcode or 0 for fold in ended}

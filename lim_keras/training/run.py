@@ -259,7 +259,43 @@ def _adopt(folder: Path, present: RunRecord) -> None:
     replace(present, files=digests).write(folder)
 
 
+def check_begun(folder: Path, config: RunConfig, tiles: TileSet, present: RunRecord, test_ids: Collection[str]) -> bool:
+    """Tell whether a folder holds a run, and check that it is one of this configuration, of these tiles and weights.
+
+    Args:
+        present: contents of the tiles, and the weights, as they are now; `files` is not used.
+        test_ids: ids of the tiles that no model is trained on.
+
+    Raises:
+        TrainingError: it is another run, or its tiles changed since it began.
+        DataError: the folder holds files of the user that a run would replace.
+    """
+    if not (folder / STATISTICS).exists():
+        _check_free(folder, RunRecord.read(folder))
+        return False
+    record = RunRecord.read(folder)
+    if record is not None:
+        record.check_files(folder)
+    elif not _is_config(folder / CONFIG):
+        _check_free(folder, None)
+    _check_config(folder, config)
+    if record is not None:
+        record.check_sources(folder, present.sources)
+        record.check_tiles(folder, tiles, present.tiles)
+    if {name for name, fold in read_folds(folder / TILES).items() if fold == TEST} != set(test_ids):
+        raise TrainingError(f"{folder} holds a run with other test tiles. Give another folder as `run`, or the same.")
+    return True
+
+
 def _check_same(folder: Path, config: RunConfig, folds: Mapping[str, int]) -> None:
+    _check_config(folder, config)
+    if read_folds(folder / TILES) != dict(folds):
+        raise TrainingError(
+            f"{folder} holds a run on other tiles or folds. Give another folder as `run`, or the same data."
+        )
+
+
+def _check_config(folder: Path, config: RunConfig) -> None:
     begun = load_config(folder / CONFIG)
     if begun != config:
         values = {key: attrgetter(key) for key, field in fields() if not isinstance(field.default, Section)}
@@ -267,10 +303,6 @@ def _check_same(folder: Path, config: RunConfig, folds: Mapping[str, int]) -> No
         raise TrainingError(
             f"{folder} holds a run of another configuration; {', '.join(differing)} differ. "
             "Give another folder as `run`, or the same settings."
-        )
-    if read_folds(folder / TILES) != dict(folds):
-        raise TrainingError(
-            f"{folder} holds a run on other tiles or folds. Give another folder as `run`, or the same data."
         )
 
 

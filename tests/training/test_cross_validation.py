@@ -14,7 +14,7 @@ import lim_keras.models  # noqa: F401  registers the layers of stored models
 from lim_keras.data.tiles import read_tile
 from lim_keras.errors import ConfigError, TrainingError
 from lim_keras.metrics.calibration import Calibration
-from lim_keras.training import cross_validation
+from lim_keras.training import cross_validation, processes
 from lim_keras.training.cross_validation import is_finished, predict_out_of_fold, read_out_of_fold, train_folds
 from lim_keras.training.run import Run
 
@@ -50,16 +50,16 @@ def five(tmp_path, tiles, config):
 @pytest.fixture
 def started(monkeypatch, five):
     """Processes that were started, in order; `failing` holds the exit codes of the folds that will fail."""
-    monkeypatch.setattr(cross_validation.time, "sleep", lambda seconds: None)
-    processes, failing = [], {}
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
+    begun, failing = [], {}
 
     def start(run, fold, encoder_weights, threads, bars):
         start.threads.append(threads)
-        processes.append(Process(five, fold, failing.get(fold, 0)))
-        start.most = max(start.most, sum(process.exitcode is None for process in processes))
-        return processes[-1]
+        begun.append(Process(five, fold, failing.get(fold, 0)))
+        start.most = max(start.most, sum(process.exitcode is None for process in begun))
+        return begun[-1]
 
-    start.most, start.failing, start.processes, start.threads = 0, failing, processes, []
+    start.most, start.failing, start.processes, start.threads = 0, failing, begun, []
     monkeypatch.setattr(cross_validation, "_start", start)
     return start
 
@@ -86,7 +86,7 @@ def test_every_fold_is_trained_and_no_more_at_a_time_than_allowed(five, started,
     ],
 )
 def test_folds_share_the_cores(five, started, monkeypatch, deterministic, jobs, threads):
-    monkeypatch.setattr(cross_validation.os, "cpu_count", lambda: 60)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 60)
     training = five.config.training.model_copy(update={"deterministic": deterministic})
     run = replace(five, config=five.config.model_copy(update={"training": training}))
     train_folds(run, jobs=jobs)
@@ -152,10 +152,10 @@ def test_a_killed_fold_is_said_to_be_killed(five, started, capsys):
 
 
 def test_an_interruption_ends_what_is_running(five, started, monkeypatch):
-    def interrupt(running):
+    def interrupt(running, watch):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cross_validation, "_ended", interrupt)
+    monkeypatch.setattr(processes, "wait_for_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train_folds(five, jobs=2)
     assert [process.terminated for process in started.processes] == [True, True]

@@ -1,0 +1,148 @@
+"""Steps of an experiment in a process of their own: train a fold, export the bundle, score it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from lim_keras.errors import LimKerasError
+from lim_keras.reproduction.context import MODELS, RUNS, ReproductionContext
+from lim_keras.reproduction.data import ReproductionData
+from lim_keras.reproduction.experiments import Experiment
+from lim_keras.reproduction.settings import ReproductionSettings
+from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras.training.processes import end_with_parent
+from lim_keras.training.run import Run
+
+FINISH, SCORE = -1, -2
+"""Steps after the folds: export the bundle, and score it."""
+
+_ENCODER_COST = {"vgg16": 15.0, "mobilenetv2": 1.0, "small": 0.5}
+_FINISH_SHARE = 0.1  # of the pixels of a training
+
+_REPORT_S = 0.5  # seconds between two messages
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Step of an experiment: a fold to train, `FINISH` or `SCORE`."""
+
+    experiment: str
+    fold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Data, experiments by name, and the encoder weights given for each."""
+
+    settings: ReproductionSettings
+    data: ReproductionData
+    experiments: Mapping[str, Experiment]
+    weights: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Message of a process: pixels that a step has seen in all, its end, or the reason why it failed."""
+
+    step: Step
+    pixels: float = 0.0
+    done: bool = False
+    failure: str = ""
+
+
+def step_pixels(experiment: Experiment, step: Step) -> float:
+    """Return the pixels that a step sees, weighted by the cost of the encoder; estimated where it depends on data."""
+    config = experiment.config
+    training = config.training
+    images = training.epochs * (training.steps_per_epoch or 500) * training.batch_size
+    side = config.sampling.size / config.model.input_reduction
+    pixels = images * side**2 * _ENCODER_COST[config.model.encoder]
+    return pixels if step.fold >= 0 else _FINISH_SHARE * pixels
+
+
+def work(job: Work, steps: Sequence[Step], threads: int, messages: Connection) -> None:
+    """Take the steps in this process; a failure skips the other steps of its experiment only."""
+    end_with_parent()
+    load_tensorflow()
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    failed: set[str] = set()
+    try:
+        for step in steps:
+            if step.experiment not in failed:
+                failure = _take(job, step, messages)
+                failed |= {step.experiment} if failure else set()
+                messages.send(Message(step, done=not failure, failure=failure))
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise SystemExit(1) from None  # the parent process reports the interruption
+
+
+def _take(job: Work, step: Step, messages: Connection) -> str:
+    """Take a step; return the reason of a failure, "" if it is done."""
+    try:
+        _do(job, step, messages)
+    except LimKerasError as error:
+        return str(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _do(job: Work, step: Step, messages: Connection) -> None:
+    import keras
+
+    from lim_keras.training.cross_validation import train_fold
+    from lim_keras.training.finalize import finalize
+
+    name, out = step.experiment, job.settings.out
+    if step.fold == SCORE:
+        ReproductionContext(job.settings, job.data, progress=_Silent()).scores(name)
+        keras.backend.clear_session()
+        return
+    run = Run.load(out / RUNS / name)
+    if step.fold == FINISH:
+        finalize(run, out / MODELS / name)
+        return
+    reporter = _Reporter(step, step_pixels(job.experiments[name], step), messages)
+    train_fold(run, step.fold, encoder_weights=job.weights[name], progress=reporter)
+    keras.backend.clear_session()
+
+
+class _Silent:
+    """Progress that nobody sees."""
+
+    @contextmanager
+    def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> Iterator[None]:
+        yield
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        pass
+
+
+class _Reporter:
+    """Progress of a training, sent to the process that started it."""
+
+    def __init__(self, step: Step, pixels: float, messages: Connection) -> None:
+        self._step, self._pixels, self._messages = step, pixels, messages
+        self._done, self._total, self._sent = 0, 1, 0.0
+
+    @contextmanager
+    def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> Iterator[None]:
+        self._done, self._total = done, total
+        yield
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._sent >= _REPORT_S:
+            self._sent = now
+            self._messages.send(Message(self._step, self._pixels * self._done / self._total))
