@@ -24,12 +24,14 @@ COMMANDS = {
     "verify": "Check that an exported bundle is unchanged.",
     "export": "Export a bundle to LiteRT (TFLite) files and TensorFlow Serving.",
     "demo": "Train, evaluate and map on a small synthetic world.",
+    "reproduce": "Reproduce the paper: its tables, figures and claims.",
 }
 """Name and summary of every command."""
 
 _MODULES = {
     "data": "data",
     **dict.fromkeys(("fit", "cv", "distill", "demo"), "training"),
+    "reproduce": "reproduction",
     **dict.fromkeys(("predict", "evaluate", "info", "verify", "export"), "models"),
 }
 """Module of `lim_keras.cli` that holds the click command of each name."""

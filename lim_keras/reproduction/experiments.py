@@ -16,7 +16,7 @@ from lim_keras.config import (
     SamplingSection,
     TrainingSection,
 )
-from lim_keras.reproduction.settings import Budget, ReproductionSettings
+from lim_keras.reproduction.settings import Budget, ReproductionSettings, lacking
 
 FOCAL = LossSection(landslide_weight=0.75, background_weight=0.25, gamma=1.75)
 """Focal loss with the weights that the paper's text describes."""
@@ -85,8 +85,9 @@ def experiments(settings: ReproductionSettings) -> tuple[Experiment, ...]:
 
 
 def needed_experiments(settings: ReproductionSettings) -> tuple[Experiment, ...]:
-    """Return the experiments that the parts of the settings need."""
-    return tuple(one for one in experiments(settings) if one.parts & set(settings.parts))
+    """Return the experiments that the parts of the settings need; a part that lacks its data needs none."""
+    parts = {name for name in settings.parts if not lacking(name, settings)}
+    return tuple(one for one in experiments(settings) if one.parts & parts)
 
 
 def ablation_experiment(setting: str, seed: int) -> str:

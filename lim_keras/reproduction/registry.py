@@ -1,4 +1,4 @@
-"""Parts of the report: the function that makes each one, and the data that it needs."""
+"""Parts of the report: the function that makes each one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from lim_keras.reproduction import ablation, claims, differences, table2, table3, table4
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.parts import Part
-from lim_keras.reproduction.settings import ReproductionSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Function of a part, its title, and the settings without which it says only what is missing."""
+    """Title of a part, and the function that makes it."""
 
     title: str
     make: Callable[[ReproductionContext], Part]
-    needs: tuple[str, ...] = ()
 
 
 # One line for each part, in the order of `settings.PARTS`.
@@ -29,22 +27,3 @@ MAKERS: Mapping[str, Maker] = {
     "claims": Maker(claims.TITLE, claims.make_claims),
     "differences": Maker(differences.TITLE, differences.make_differences),
 }
-
-_ADDED_BY: Mapping[str, str] = {
-    "scene": "This part needs a scene that no tile was cut from, and its labels: add `--scene` and `--truth`.",
-    "transfer": "This part needs tiles of another region: add `--transfer`.",
-    "coarse": "This part needs tiles of about 10 m: add `--coarse`.",
-    "coarse_scene": "This part needs a scene of about 10 m: add `--coarse-scene`.",
-}
-
-
-def lacking(name: str, settings: ReproductionSettings) -> str:
-    """Return a sentence on the data that a part lacks, with the option that adds it; "" if it lacks none."""
-    missing = [one for one in MAKERS[name].needs if getattr(settings, one) is None]
-    return _ADDED_BY[missing[0]] if missing else ""
-
-
-def make_part(name: str, context: ReproductionContext) -> Part:
-    """Make a part, or the part that says what it lacks."""
-    reason = lacking(name, context.settings)
-    return Part(name, MAKERS[name].title, text=(reason,)) if reason else MAKERS[name].make(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -74,3 +75,18 @@ class ReproductionSettings:
     def parts(self) -> tuple[str, ...]:
         """Names of the parts to make, in the order of the report."""
         return tuple(name for name in PARTS if not self.only or name in self.only)
+
+
+NEEDS: Mapping[str, tuple[str, ...]] = {"figure10": ("scene",), "sentinel2": ("coarse",)}
+"""Settings without which a part says only what it lacks."""
+
+_ADDED_BY = {
+    "scene": "This part needs a scene that no tile was cut from, and its labels: add `--scene` and `--truth`.",
+    "coarse": "This part needs tiles of about 10 m: add `--coarse`.",
+}
+
+
+def lacking(part: str, settings: ReproductionSettings) -> str:
+    """Return a sentence on the data that a part lacks, with the option that adds it; "" if it lacks none."""
+    missing = [name for name in NEEDS.get(part, ()) if getattr(settings, name) is None]
+    return _ADDED_BY[missing[0]] if missing else ""

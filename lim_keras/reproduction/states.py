@@ -1,0 +1,91 @@
+"""States of the experiments on the disk: finished, begun or missing, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.replaceable import check_bundle_folder
+from lim_keras.errors import BundleError, DataError, LimKerasError
+from lim_keras.reproduction.context import MODELS, RUNS
+from lim_keras.reproduction.data import LabelledTiles, ReproductionData
+from lim_keras.reproduction.experiments import Experiment, encoder_weights
+from lim_keras.reproduction.settings import ReproductionSettings
+from lim_keras.seals import is_sealed
+from lim_keras.training.record import RunRecord, Sources, bundle_digest
+from lim_keras.training.run import SUMMARIES, check_begun
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """State of an experiment.
+
+    Attributes:
+        experiment: the experiment.
+        bundle: digest of its bundle; "" if it is not finished.
+    """
+
+    experiment: Experiment
+    bundle: str = ""
+
+
+def check_weights(experiments: Sequence[Experiment], settings: ReproductionSettings) -> None:
+    """Check the files of encoder weights that the experiments will read.
+
+    Raises:
+        DataError: a file is missing or no file of Keras weights.
+    """
+    for one in experiments:
+        given = encoder_weights(one, settings)
+        Sources.read(one.config, encoder_weights=given)
+        if given is not None and given not in ("imagenet", "none"):
+            with Path(given).open("rb") as file:
+                if file.read(len(_HDF5)) != _HDF5:
+                    raise DataError(f"{given}: expected a file of Keras weights (.weights.h5). Received: another file.")
+
+
+def read_states(
+    experiments: Sequence[Experiment], settings: ReproductionSettings, data: ReproductionData
+) -> dict[str, State]:
+    """Return the state of each experiment, by name.
+
+    Raises:
+        LimKerasError: a folder holds a run of another configuration or of other data, or files of the user.
+    """
+    sources: dict[tuple[str, str | None], Sources] = {}
+    states = {}
+    for one in experiments:
+        given = encoder_weights(one, settings)
+        key = one.config.model.encoder_weights, given
+        if key not in sources:
+            sources[key] = Sources.read(one.config, encoder_weights=given)
+        try:
+            states[one.name] = State(one, _finished(one, settings.out, data.of(one), sources[key]))
+        except LimKerasError as error:
+            raise type(error)(str(error).replace("as `run`", "as `out`")) from error
+    return states
+
+
+def _finished(experiment: Experiment, out: Path, tiles: LabelledTiles, sources: Sources) -> str:
+    """Return the digest of the bundle of a finished experiment; "" if there is something left to do."""
+    run, model = out / RUNS / experiment.name, out / MODELS / experiment.name
+    check_bundle_folder(model, "out")
+    present = RunRecord({}, tiles.contents, sources)
+    if not check_begun(run, experiment.config, tiles.tiles, present, tiles.test_ids):
+        return ""
+    if not is_sealed(run / SUMMARIES[not experiment.folds]):
+        return ""
+    try:
+        info = BundleInfo.read(model)
+    except BundleError:
+        return ""
+    return bundle_digest(info) if info.config_hash == experiment.config.digest() else ""
+
+
+def bundles(states: Mapping[str, State]) -> dict[str, str]:
+    """Return the digests of the finished bundles, by experiment."""
+    return {name: state.bundle for name, state in states.items() if state.bundle}
