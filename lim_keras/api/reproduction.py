@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-
 from typing import TYPE_CHECKING, get_args
 
 from lim_keras.api.bundles import as_count, as_path, public
