@@ -178,6 +178,7 @@ OF_COMMANDS = {
     "audit": ["audit_tiles"],
     "demo": ["run_demo"],
     "tile": ["tile_scenes"],
+    "report": ["report_runs"],
 }
 
 

@@ -2,6 +2,7 @@
 
 from lim_keras.api.audit import audit_tiles
 from lim_keras.api.bundles import bundle_info, export_litert, export_serving, load_bundle, verify_bundle
+from lim_keras.api.comparison import report_runs
 from lim_keras.api.reproduction import reproduce
 from lim_keras.api.scenes import evaluate, evaluate_scene, predict_scene, predict_scenes
 from lim_keras.api.tiles import dataset_report, find_overlaps, load_config, read_tiles
@@ -26,6 +27,7 @@ __all__ = [
     "predict_scene",
     "predict_scenes",
     "read_tiles",
+    "report_runs",
     "reproduce",
     "run_demo",
     "tile_scenes",

@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models by cross-validation, and their ensemble.",
     "distill": "Train one small model on an ensemble and export it.",
+    "report": "Report on training runs, one or several beside each other.",
     "evaluate": "Evaluate an exported bundle on tiles, windows and a scene.",
     "predict": "Map the landslides of scenes: maps, polygons, previews.",
     "info": "Print model, data, scores and files of an exported bundle.",
@@ -30,6 +31,7 @@ COMMANDS = {
 
 _MODULES = {
     "data": "data",
+    "report": "comparison",
     **dict.fromkeys(("fit", "cv", "distill", "demo"), "training"),
     "reproduce": "reproduction",
     **dict.fromkeys(("predict", "evaluate", "info", "verify", "export"), "models"),

@@ -105,7 +105,7 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return scores of every subset, calibration, and counts of every sample, ready for JSON."""
+        """Return scores of every subset, calibration, curve, and counts of every sample, ready for JSON."""
         histogram = self.histogram
         result: dict[str, Any] = {
             "protocol": self.protocol,
@@ -117,9 +117,27 @@ class Evaluation:
                 "expected_calibration_error": histogram.expected_calibration_error(),
                 "reliability": [asdict(bar) for bar in histogram.reliability()],
             },
+            "precision_recall": [asdict(point) for point in curve_points(histogram)],
             "samples": [asdict(sample) for sample in self.samples],
         }
         return {key: _without_nan(value) for key, value in result.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRecall:
+    """Precision and recall of landslide pixels at a threshold."""
+
+    precision: float
+    recall: float
+
+
+def curve_points(histogram: ProbabilityHistogram, most: int = 100) -> tuple[PrecisionRecall, ...]:
+    """Return points of the curve of precision and recall, spread evenly over recall; none without both classes."""
+    if not histogram.counts.any(axis=1).all():
+        return ()
+    precision, recall = histogram.precision_recall()
+    nearest = {int(np.argmin(np.abs(recall - wanted))) for wanted in np.linspace(1, 0, most)}
+    return tuple(PrecisionRecall(float(precision[k]), float(recall[k])) for k in sorted(nearest))
 
 
 @dataclass

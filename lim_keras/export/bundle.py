@@ -318,15 +318,20 @@ def synthetic_image(facts: ModelFacts) -> NDArray[Any]:
     return image
 
 
+def software_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide what a model computes."""
+    libraries = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+    return {"python": platform.python_version(), **libraries}
+
+
 def _describe(folder: Path, facts: ModelFacts, models: Sequence[keras.Model]) -> BundleInfo:
     fields = [receptive_field(model, facts.stride) for model in models]
-    libraries = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return BundleInfo(
         **dict(facts),
         lim_keras_version=__version__,
         created=datetime.now(UTC),
-        versions={"python": platform.python_version(), **libraries},
+        versions=software_versions(),
         folds=len(models),
         halo=max(field.halo for field in fields),
         bytes_per_pixel=max(field.bytes_per_pixel for field in fields),

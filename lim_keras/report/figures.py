@@ -65,6 +65,11 @@ def training_curves(histories: Mapping[str, Any], path: str | PathLike[str]) -> 
 def overlay_grid(
     predictions: Sequence[Prediction], path: str | PathLike[str], *, threshold: float = 0.5, title: str = ""
 ) -> Path:
+    """Draw `overlay_figure` to a file."""
+    return style.save(overlay_figure(predictions, threshold=threshold, title=title), path)
+
+
+def overlay_figure(predictions: Sequence[Prediction], *, threshold: float = 0.5, title: str = "") -> Figure:
     """Draw samples, five in a row: each image above its overlay, titled with name and scores."""
     if not predictions:
         raise DataError("Expected at least one sample in `predictions`. Received: none.")
@@ -83,7 +88,7 @@ def overlay_grid(
     if title:
         style.headline(figure, title)
     style.outcome_legend(figure)
-    return style.save(figure, path)
+    return figure
 
 
 def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> list[Path]:

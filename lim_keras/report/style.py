@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,15 @@ def without_missing_glyphs() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
+
+
+def pixels_of(figure: Figure) -> NDArray[np.uint8]:
+    """Draw a figure as a picture, RGB (height, width, 3); figures of photographs are smaller so in a page."""
+    stream = BytesIO()
+    with without_missing_glyphs():
+        figure.savefig(stream, format="png", dpi=DPI, facecolor="white")
+    drawn = cv2.imdecode(np.frombuffer(stream.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(np.asarray(drawn), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def save_picture(pixels: NDArray[np.uint8], path: Path) -> Path:

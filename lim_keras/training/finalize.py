@@ -11,13 +11,14 @@ from typing import Any
 
 import keras
 
+from lim_keras import __version__
 from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.data.centre_bias import mean_mask
 from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tiles import read_tile
 from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
-from lim_keras.export.bundle import is_exported, write_bundle
+from lim_keras.export.bundle import is_exported, software_versions, write_bundle
 from lim_keras.files import write_text
 from lim_keras.metrics.calibration import ImageBlindMask, best_threshold, fit_calibration, pool_histograms
 from lim_keras.models import network_stride
@@ -176,4 +177,5 @@ def _summary(run: Run, evaluation: RunEvaluation) -> dict[str, Any]:
             for fold, parts in evaluation.test_folds.items()
         },
         **({"split": split} if (split := run.split.to_dict()) else {}),
+        "versions": {"lim_keras": __version__, **software_versions()},
     }

@@ -19,6 +19,14 @@ from lim_keras.ownership import file_hash, is_ours
 
 RECORD = "run.json"
 
+CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
+
+SUMMARIES = ("cv.json", "fit.json")
+"""Files of the scores of a cross-validation and of a single model, in the run folder."""
+
+TEST = -1
+"""Fold number of test tiles."""
+
 _FORMAT = 1
 
 _MAX_LISTED = 20

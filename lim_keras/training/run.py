@@ -27,7 +27,11 @@ from lim_keras.errors import LeakError, LimKerasError, LimKerasWarning, Training
 from lim_keras.files import make_folder, write_text
 from lim_keras.ownership import check_replaceable_files, file_hash
 from lim_keras.seals import check_sealed
+from lim_keras.training.record import CONFIG as CONFIG
 from lim_keras.training.record import RECORD, RunRecord, Sources
+from lim_keras.training.record import STATISTICS as STATISTICS
+from lim_keras.training.record import SUMMARIES as SUMMARIES
+from lim_keras.training.record import TILES as TILES
 from lim_keras.training.split import (
     FOLD_MAP,
     SPLIT,
@@ -40,14 +44,9 @@ from lim_keras.training.split import (
 from lim_keras.training.split import HELD_OUT as HELD_OUT
 from lim_keras.training.split import TEST as TEST
 
-CONFIG, TILES, STATISTICS = "config.yaml", "tiles.csv", "statistics.json"
-
 START, TEACHER, CURVES = "start", "teacher", "curves.png"
 """Names in the run folder: weights of a warm start (`weights.npz`, in the order of the network, and `start.json`),
 predictions of a teacher, and the training curves."""
-
-SUMMARIES = ("cv.json", "fit.json")
-"""Files of the scores of a cross-validation and of a single model, in the run folder."""
 
 RUNS, EXPORTS = Path("runs"), Path("exported_models")
 """Parent folders of runs and of bundles for which no path is given."""

@@ -21,12 +21,10 @@ from lim_keras.data.spatial_folds import SpatialFolds, locate
 from lim_keras.data.split_facts import FoldFacts, SplitFacts
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.training.record import TEST as TEST
 
 SPLIT, FOLD_MAP = "split.json", "folds.png"
 """Files of the run folder: the split of spatial folds or of allowed leaks, and the map of spatial folds."""
-
-TEST = -1
-"""Fold number of test tiles."""
 
 HELD_OUT = 0
 """Fold number of the validation tiles in a run of one model; its training tiles have no fold."""

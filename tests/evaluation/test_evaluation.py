@@ -92,6 +92,8 @@ def test_json_holds_everything_and_no_nan() -> None:
         "blind": {"tp": 2, "fp": 1, "fn": 0, "tn": 0},
     }
     assert sum(bar["pixels"] for bar in stored["calibration"]["reliability"]) == 7
+    assert stored["precision_recall"][0]["recall"] == 1  # the lowest threshold calls every pixel
+    assert stored["precision_recall"][0]["precision"] == pytest.approx(stored["subsets"]["all"]["landslide_share"])
 
 
 def test_nothing_labelled_is_nothing_measured() -> None:
@@ -99,6 +101,7 @@ def test_nothing_labelled_is_nothing_measured() -> None:
     scores = evaluation.scores()
     assert math.isnan(scores.model["f1"].value) and math.isnan(scores.average_precision)
     assert evaluation.to_dict()["calibration"]["log_loss"] is None
+    assert evaluation.to_dict()["precision_recall"] == []
 
 
 def test_groups_reach_the_intervals() -> None:

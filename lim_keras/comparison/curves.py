@@ -1,0 +1,114 @@
+"""Curves of runs: training, precision-recall and reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from lim_keras.comparison.comparison import RunComparison
+from lim_keras.comparison.recorded_scores import RecordedEvaluation
+from lim_keras.comparison.run_folder import RunFolder
+from lim_keras.report import run_charts
+from lim_keras.report.parts import Drawing, Part, Table, Value
+
+Item = TypeVar("Item")
+
+PROTOCOLS = {"tiles": "test tiles", "windows": "test windows", "out_of_fold": "held-out tiles"}
+"""Protocols in words."""
+
+SHORT_NAMES = {"out_of_fold": "Held-out tiles", "tiles": "Test tiles", "windows": "Test windows"}
+"""Titles of panels."""
+
+
+def training_curves(comparison: RunComparison) -> Part | None:
+    """Draw loss and F1 over the epochs; None before the first epoch of any run."""
+    histories = {
+        run.label: [model.history for model in run.models if model.epochs]
+        for run in comparison.runs
+        if any(model.epochs for model in run.models)
+    }
+    caption = "Loss and F1 on validation tiles."
+    drawings = [
+        Drawing(f"curves_{number}", caption, run_charts.history_chart({label: histories[label] for label in labels}))
+        for number, labels in enumerate(chunks(list(histories), run_charts.LARGEST_GROUP), 1)
+    ]
+    return Part("curves", "Training curves", (), (), tuple(drawings)) if drawings else None
+
+
+def precision_recall(comparison: RunComparison) -> Part | None:
+    """Draw precision over recall on each protocol; None without a finished run."""
+    caption = "Precision over recall of landslide pixels, over all thresholds."
+    draw = run_charts.precision_recall_chart
+    drawings = _curve_drawings(comparison, "precision_recall", lambda one: one.precision_recall, draw, caption)
+    older = [run.label for run in comparison.finished if run.scores and not run.scores.out_of_fold.precision_recall]
+    lines = (
+        f"{listed(older)}: finished by an earlier version, which did not record the curve. The command of the run, "
+        "repeated, records it.",
+    )
+    if not drawings and not older:
+        return None
+    return Part("precision_recall", "Precision and recall", lines if older else (), (), drawings)
+
+
+def _curve_drawings(
+    comparison: RunComparison,
+    name: str,
+    content: Callable[[RecordedEvaluation], Sequence[Any]],
+    draw: Callable[[dict[str, dict[str, Any]]], Any],
+    caption: str,
+) -> tuple[Drawing, ...]:
+    """Draw a panel for each protocol, a chart for each group of runs."""
+    drawings = []
+    for number, runs in enumerate(chunks(comparison.finished, run_charts.LARGEST_GROUP), 1):
+        panels = {
+            SHORT_NAMES[protocol]: curves
+            for protocol in PROTOCOLS
+            if (curves := {run.label: points for run in runs if (points := _points(run, protocol, content))})
+        }
+        if panels:
+            drawings.append(Drawing(f"{name}_{number}", caption, draw(panels)))
+    return tuple(drawings)
+
+
+def _points(run: RunFolder, protocol: str, content: Callable[[RecordedEvaluation], Sequence[Any]]) -> Sequence[Any]:
+    evaluation = None if run.scores is None else run.scores.evaluations.get(protocol)
+    return () if evaluation is None else content(evaluation)
+
+
+def calibration(comparison: RunComparison) -> Part | None:
+    """Draw reliability, and list threshold and calibration of each run; None without a finished run."""
+    if not comparison.finished:
+        return None
+    columns = ("run", "threshold", "temperature", "bias")
+    errors = tuple(f"calibration error, {title}" for title in PROTOCOLS.values())
+    rows = tuple(_calibration_row(run) for run in comparison.finished)
+    notes = (
+        "Calibration error: mean gap between probability and share of landslide pixels, weighted by pixels. "
+        "Temperature above 1: the network was overconfident.",
+    )
+    caption = "Reliability: share of landslide pixels among those of a predicted probability. Dashed: perfect."
+    draw = run_charts.reliability_chart
+    drawings = _curve_drawings(comparison, "reliability", lambda one: one.reliability, draw, caption)
+    table = Table("calibration", "Calibration", (*columns, *errors), rows, notes)
+    return Part("calibration", "Calibration", (), (table,), drawings)
+
+
+def _calibration_row(run: RunFolder) -> tuple[Value, ...]:
+    scores = run.scores
+    if scores is None:
+        return (run.label, *([None] * (3 + len(PROTOCOLS))))
+    known = scores.evaluations
+    errors = (known[protocol].calibration_error if protocol in known else None for protocol in PROTOCOLS)
+    return (run.label, scores.threshold, scores.calibration.temperature, scores.calibration.bias, *errors)
+
+
+def chunks(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
+    """Yield the items in groups of at most `most`."""
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return the names with commas, and the number of those beyond `most`."""
+    rest = len(names) - most
+    return f"{', '.join(names[:most])} and {rest} more" if rest > 0 else ", ".join(names)
