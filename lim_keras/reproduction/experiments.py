@@ -200,7 +200,7 @@ def _config(settings: ReproductionSettings, name: str, **sections: Any) -> RunCo
         name=name,
         gsd_m=_DATA_GSD_M,
         folds=2 if smoke else 5,
-        evaluation=EvaluationSection(windows=20, bootstrap=50) if smoke else EvaluationSection(),
+        evaluation=EvaluationSection(windows=10, bootstrap=30) if smoke else EvaluationSection(),
         **sections,
     )
 
@@ -216,9 +216,9 @@ def _model(method: str, encoder: EncoderName) -> ModelSection:
 
 _LENGTHS: Mapping[Budget, Mapping[str, Mapping[str, Any]]] = {
     "smoke": {
-        "whole": {"epochs": 2, "steps_per_epoch": 8, "learning_rate": 4e-3, "warmup_steps": 2},
-        "windows": {"epochs": 2, "steps_per_epoch": 8, "learning_rate": 4e-3, "warmup_steps": 2},
-        "ablation": {"epochs": 2, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 2},
+        "whole": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
+        "windows": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
+        "ablation": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
     },
     "cpu": {
         "whole": {"epochs": 4, "steps_per_epoch": 200, "batch_size": 4, "warmup_steps": 50},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,8 +114,23 @@ def _do(job: Work, step: Step, messages: Connection) -> None:
         finalize(run, out / MODELS / name)
         return
     reporter = _Reporter(step, step_pixels(job.experiments[name], step), messages)
-    train_fold(run, step.fold, encoder_weights=job.weights[name], progress=reporter)
+    with _eager(job.settings.budget == "smoke"):
+        train_fold(run, step.fold, encoder_weights=job.weights[name], progress=reporter)
     keras.backend.clear_session()
+
+
+@contextmanager
+def _eager(wanted: bool) -> Iterator[None]:
+    """Run functions without a graph: tracing a graph takes longer than the few steps of a smoke test."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Even though the .* option is set")
+        tf.config.run_functions_eagerly(wanted)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
 
 
 class _Silent:
