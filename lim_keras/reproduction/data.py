@@ -108,8 +108,9 @@ def _draw(tiles: TileSet, argument: str) -> Collection[str]:
         return validation_split(tiles, _TEST_SHARE, _TEST_SEED)
     except DataError as error:
         raise DataError(
-            f"{tiles.root}: test tiles cannot be drawn from these tiles ({error}). Give a file of their ids as "
-            f"`{argument}`."
+            f"{tiles.root}: too few tiles or groups of a kind to draw a tenth of them as test tiles. Received: "
+            f"{len(tiles)} tiles, {len(tiles.of_kind('landslide'))} of them with landslides. Give a file of their ids "
+            f"as `{argument}`."
         ) from error
 
 

@@ -13,11 +13,12 @@ from multiprocessing.connection import Connection
 from lim_keras.errors import LimKerasError
 from lim_keras.reproduction.context import MODELS, RUNS, ReproductionContext
 from lim_keras.reproduction.data import ReproductionData
-from lim_keras.reproduction.experiments import Experiment
+from lim_keras.reproduction.experiments import Experiment, encoder_weights
 from lim_keras.reproduction.settings import ReproductionSettings
 from lim_keras.tensorflow_import import load_tensorflow
 from lim_keras.training.processes import end_with_parent
-from lim_keras.training.run import Run
+from lim_keras.training.record import Sources
+from lim_keras.training.run import STATISTICS, Run, begin_cross_validation, begin_fit
 
 FINISH, SCORE = -1, -2
 """Steps after the folds: export the bundle, and score it."""
@@ -38,12 +39,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Data, experiments by name, and the encoder weights given for each."""
+    """Data, and experiments by name."""
 
     settings: ReproductionSettings
     data: ReproductionData
     experiments: Mapping[str, Experiment]
-    weights: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,31 @@ def _do(job: Work, step: Step, messages: Connection) -> None:
         ReproductionContext(job.settings, job.data, progress=_Silent()).scores(name)
         keras.backend.clear_session()
         return
-    run = Run.load(out / RUNS / name)
+    experiment = job.experiments[name]
+    folder = out / RUNS / name
+    begun = (folder / STATISTICS).exists()  # checked before the trainings
+    run = Run.load(folder) if begun else open_run(experiment, job.settings, job.data)
     if step.fold == FINISH:
         finalize(run, out / MODELS / name)
         return
-    reporter = _Reporter(step, step_pixels(job.experiments[name], step), messages)
+    reporter = _Reporter(step, step_pixels(experiment, step), messages)
+    weights = encoder_weights(experiment, job.settings)
     with _eager(job.settings.budget == "smoke"):
-        train_fold(run, step.fold, encoder_weights=job.weights[name], progress=reporter)
+        train_fold(run, step.fold, encoder_weights=weights, progress=reporter)
     keras.backend.clear_session()
+
+
+def open_run(experiment: Experiment, settings: ReproductionSettings, data: ReproductionData) -> Run:
+    """Begin the run of an experiment, or resume it."""
+    tiles = data.of(experiment)
+    begin = begin_cross_validation if experiment.folds else begin_fit
+    return begin(
+        experiment.config,
+        tiles.tiles,
+        run=settings.out / RUNS / experiment.name,
+        test_ids=tiles.test_ids,
+        sources=Sources.read(experiment.config, encoder_weights=encoder_weights(experiment, settings)),
+    )
 
 
 @contextmanager

@@ -15,13 +15,12 @@ from lim_keras.lock import folder_lock
 from lim_keras.progress import ProgressCallback
 from lim_keras.reproduction.context import MODELS, RUNS
 from lim_keras.reproduction.data import ReproductionData
-from lim_keras.reproduction.experiments import Experiment, encoder_weights
+from lim_keras.reproduction.experiments import Experiment
 from lim_keras.reproduction.settings import ReproductionSettings
-from lim_keras.reproduction.steps import FINISH, SCORE, Message, Step, Work, step_pixels, work
+from lim_keras.reproduction.steps import FINISH, SCORE, Message, Step, Work, open_run, step_pixels, work
 from lim_keras.training.cross_validation import OUT_OF_FOLD
 from lim_keras.training.processes import KILLED, in_processes, spawn, threads_each
-from lim_keras.training.record import Sources
-from lim_keras.training.run import HELD_OUT, Run, begin_cross_validation, begin_fit
+from lim_keras.training.run import HELD_OUT
 
 Task = tuple[Step, ...]
 """Steps that one process takes, one after the other."""
@@ -90,7 +89,7 @@ class _Trainings:
         self._train = {one.name for one in train}
         self._steps = {name: self._steps_of(one) for name, one in self._experiments.items()}
         self._left = {name: list(steps) for name, steps in self._steps.items()}
-        self._begun: dict[str, Run] = {}
+        self._locked: set[str] = set()
         self._refused: set[str] = set()
         self._channels: dict[Task, _Channel] = {}
         self._ended_count, self._counted = 0, dict.fromkeys((s for steps in self._steps.values() for s in steps), 0.0)
@@ -136,29 +135,30 @@ class _Trainings:
         return [tuple(hand) for hand in hands]
 
     def start(self, task: Task) -> BaseProcess | None:
-        """Begin the runs of a task and start its process; None if none of its runs can begin."""
+        """Lock the runs of a task and start its process; None if none of its runs can be locked."""
         steps = tuple(step for step in task if self._begin(step.experiment))
         if not steps:
             return None
         receiver, sender = Pipe(duplex=False)
-        weights = {name: encoder_weights(one, self._settings) for name, one in self._experiments.items()}
-        job = Work(self._settings, self._data, self._experiments, weights)
+        job = Work(self._settings, self._data, self._experiments)
         process = spawn(steps[0].experiment, work, job, steps, threads_each(self._settings.jobs), sender)
         sender.close()
         self._channels[task] = _Channel(receiver, [step for step in task if step not in steps])
         return process
 
     def _begin(self, name: str) -> bool:
-        """Lock and open the run of an experiment once; False if that failed. Folds go on after another fold failed."""
-        if name in self._train and name not in self._begun and name not in self._refused:
+        """Lock the run of an experiment once; False if that failed. Folds go on after another fold failed."""
+        if name in self._train and name not in self._locked | self._refused:
             try:
-                self._begun[name] = self._open(self._experiments[name])
+                self._lock(self._experiments[name])
+                self._locked.add(name)
             except LimKerasError as error:
                 self._refused.add(name)
                 self._fail(name, str(error))
         return name not in self._refused
 
-    def _open(self, experiment: Experiment) -> Run:
+    def _lock(self, experiment: Experiment) -> None:
+        """Lock run and bundle; begin a run whose folds have a process each."""
         folder, name = self._settings.out, experiment.name
         for place in (RUNS, MODELS):
             make_folder(folder / place, "out")
@@ -166,16 +166,8 @@ class _Trainings:
             self.locks.enter_context(folder_lock(folder / place, entry=name, argument="out"))
             recover(folder / place / name)
         delete_drafts(folder / RUNS / name)
-        tiles = self._data.of(experiment)
-        weights = encoder_weights(experiment, self._settings)
-        begin = begin_cross_validation if experiment.folds else begin_fit
-        return begin(
-            experiment.config,
-            tiles.tiles,
-            run=folder / RUNS / name,
-            test_ids=tiles.test_ids,
-            sources=Sources.read(experiment.config, encoder_weights=weights),
-        )
+        if experiment.folds and self._settings.budget != "smoke":
+            open_run(experiment, self._settings, self._data)
 
     def watch(self) -> None:
         """Receive the messages of all processes."""

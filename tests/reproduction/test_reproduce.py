@@ -1,0 +1,176 @@
+"""Command `reproduce`: checks before any work, and the whole reproduction of a smoke test."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lim_keras as lk
+from lim_keras.reproduction.settings import PARTS
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "lim_keras", "reproduce", *map(str, arguments)]
+
+
+@pytest.fixture
+def reproduce(tmp_path: Path) -> Run:
+    """reproduce("--out", folder, ...): run the real program, in a process of its own."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=3000, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path, bijie_folder: Callable[..., Path]) -> Path:
+    return bijie_folder(tmp_path / "data", 12, 12)
+
+
+def models(folder: Path) -> dict[str, int]:
+    """Return the time at which each model of a run was written."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.glob("runs/*/fold_*/model.keras")}
+
+
+# Arguments and files are checked before any work.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "cpu"], "Missing argument --data"),
+        (["--budget", "smoke", "--scene", "data"], "Argument --scene needs tiles of your own"),
+        (["--data", "data", "--scene", "data"], "Argument --scene needs --truth"),
+        (["--data", "data", "--coarse-scene", "data"], "Argument --coarse-scene needs --coarse"),
+        (["--data", "data", "--only", "table3,table9"], "'table9': expected names with commas between them"),
+        (["--data", "data", "--jobs", "0"], "'--jobs': 0 is not in the range"),
+    ],
+)
+def test_wrong_options_are_refused(reproduce, data, arguments, message):
+    done = reproduce("--out", "out", *arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert not (data.parent / "out").exists()
+
+
+def test_files_of_the_user_are_not_replaced(reproduce, data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.html").write_text("mine")
+    done = reproduce("--data", data, "--out", "out", "--only", "table2")
+    assert done.returncode == 1
+    assert "report.html" in done.stderr
+    assert (tmp_path / "out" / "report.html").read_text() == "mine"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html"]
+
+
+def test_weights_are_checked_before_any_work(reproduce, data, tmp_path):
+    (tmp_path / "vgg.h5").write_text("no weights")
+    given = "--encoder-weights", "vgg.h5", "--edge-weights", "none"
+    done = reproduce("--data", data, "--out", "out", "--only", "table3", *given)
+    assert done.returncode == 1
+    assert "vgg.h5: expected a file of Keras weights" in done.stderr
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_too_few_tiles_to_draw_test_tiles_from(tmp_path, bijie_folder):
+    few = bijie_folder(tmp_path / "few", 3, 3)
+    with pytest.raises(lk.DataError, match=r"too few tiles.*6 tiles, 3 of them with landslides\..*as `test_ids`"):
+        lk.reproduce(tmp_path / "out", data=few, only=["table2"])
+
+
+def test_test_tiles_that_leak_are_refused(tmp_path, data):
+    (tmp_path / "test.txt").write_text("ls_0\nnls_0\n")
+    for part in ("image", "mask"):
+        files = sorted((data / "landslide" / part).iterdir())
+        files[1].write_bytes(files[0].read_bytes())
+    with pytest.raises(lk.LeakError, match="test_ids"):
+        lk.reproduce(tmp_path / "out", data=data, test_ids=tmp_path / "test.txt", only=["table2"])
+
+
+def test_a_part_without_models_needs_no_training(tmp_path, data, capsys):
+    result = lk.reproduce(tmp_path / "out", data=data, only=["table2"])
+    assert (result.parts, dict(result.failures), result.trained) == (("table2",), {}, ())
+    assert not (tmp_path / "out" / "runs").exists()
+    record = json.loads((tmp_path / "out" / "reproduction.json").read_text())
+    assert record["settings"]["budget"] == "cpu"
+    assert set(record["data"]) == {"data", "data_test"}
+
+    # Parts of earlier calls stay in the report, as long as nothing changed.
+    both = lk.reproduce(tmp_path / "out", data=data, only=["figure10"])
+    assert both.parts == ("table2", "figure10")
+    assert "--scene" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(lk.DataError, match=r"`budget`, `encoder` differ\. Give another folder"):
+        lk.reproduce(tmp_path / "out", data=data, budget="smoke", only=["table2"])
+
+
+def test_changed_tiles_are_refused(tmp_path, data):
+    lk.reproduce(tmp_path / "out", data=data, only=["table2"])
+    images = sorted((data / "landslide" / "image").iterdir())
+    images[0].write_bytes(images[0].read_bytes() + b"\0")
+    with pytest.raises(lk.DataError, match=r"`data` differ"):
+        lk.reproduce(tmp_path / "out", data=data, only=["table2"])
+
+
+# The whole reproduction.
+
+
+@pytest.mark.slow
+def test_the_smoke_test_makes_every_part_goes_on_after_a_kill_and_trains_nothing_twice(reproduce, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    start = "--budget", "smoke", "--out", out
+
+    process = subprocess.Popen(command(*start, "--only", "table3"), stderr=subprocess.DEVNULL)
+    while not list(out.glob("runs/*/fold_*/model.keras")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # the processes of the trainings end with their parent
+    before = models(out)
+
+    done = reproduce(*start, "--only", "table3")
+    assert done.returncode == 0, done.stderr
+    after = models(out)
+    assert before.items() <= after.items()
+    methods = ("fcn", "fcn_fl", "fcn_flk")
+    assert {path.name for path in (out / "runs").iterdir() if path.is_dir()} == {
+        f"{examples}_{method}" for examples in ("whole", "windows") for method in methods
+    }
+
+    done = reproduce(*start)
+    assert done.returncode == 0, done.stderr
+    assert after.items() <= models(out).items()
+    assert (out / "report.html").stat().st_size > 10_000
+    record = json.loads((out / "reproduction.json").read_text())
+    for name in ("table2", "table3"):
+        files = list((out / "tables").glob(f"{name}*.csv"))
+        assert files and all(len(list(csv.reader(path.open()))) > 1 for path in files)
+    hashes = {name: one["config_hash"] for name, one in record["experiments"].items()}
+    for sources in record["tables"].values():
+        assert sources.items() <= hashes.items()
+    page = (out / "report.html").read_text()
+    assert all(f'id="{part}"' in page for part in PARTS)
+
+    everything = models(out)
+    report = (out / "report.html").stat().st_mtime_ns
+    started = time.monotonic()
+    done = reproduce(*start)
+    assert done.returncode == 0, done.stderr
+    assert models(out) == everything
+    assert (out / "report.html").stat().st_mtime_ns == report
+    assert time.monotonic() - started < 60
+    assert (out / "notes.txt").read_text() == "mine"
