@@ -19,6 +19,8 @@ from lim_keras.reproduction.settings import ReproductionSettings
 
 _TEST_SHARE, _TEST_SEED = 0.1, 2022
 
+_FEWEST_OTHERS = 5  # validation tiles are drawn from as many parts
+
 
 @dataclass(frozen=True)
 class LabelledTiles:
@@ -75,6 +77,7 @@ def read_data(settings: ReproductionSettings, progress: ProgressCallback | None 
     """
     tiles = _labelled(settings.data, settings.test_ids, "test_ids", progress)
     coarse = settings.coarse and _labelled(settings.coarse, settings.coarse_test, "coarse_test", progress)
+    coarse = coarse and _without_few_others(coarse)
     transfer = None if settings.transfer is None else read_tiles(settings.transfer, progress=progress)
     if transfer is not None:
         _check_transfer(tiles.tiles, transfer)
@@ -100,6 +103,16 @@ def _labelled(path: Path, ids: Path | None, argument: str, progress: ProgressCal
             f"`{argument}`:\n{lines}"
         ) from error
     return found
+
+
+def _without_few_others(found: LabelledTiles) -> LabelledTiles:
+    """Leave out training tiles without landslides where they are too few to be split by kind, as in Landslide4Sense.
+
+    Windows of such a set would repeat them.
+    """
+    others = found.training.of_kind("non-landslide")
+    few = len({tile.group or tile.tile_id for tile in others}) < _FEWEST_OTHERS
+    return LabelledTiles(found.tiles.without(others.ids), found.test_ids) if few else found
 
 
 def _draw(tiles: TileSet, argument: str) -> Collection[str]:
