@@ -30,6 +30,7 @@ from lim_keras.reproduction.measures import (
     WINDOWS,
     Measure,
     finished_scores,
+    ground_notes,
     hashes,
 )
 from lim_keras.reproduction.scores import ExperimentScores
@@ -54,6 +55,16 @@ SETTINGS: Mapping[str, str] = {
     FOLDS: "mean of the folds",
 }
 """Names of the settings for readers."""
+
+BASE_NAMES: Mapping[str, str] = {
+    "skip levels and loss": "five skip levels, focal loss (base)",
+    "class weights": "weights .75 / .25 (paper-text, base)",
+    "gamma": "gamma 1.75 (base)",
+    "augmentation": "augmentation paper (base)",
+    "examples": "whole tiles (base)",
+    "models": "one model (base)",
+}
+"""Name of the base in each question of AXES."""
 
 _BASE = (
     "The base is FCN-FL: five skip levels, focal loss with gamma 1.75 and weights .75 / .25 of landslide and "
@@ -179,7 +190,8 @@ def _settings(ablation: Ablation) -> tuple[Table, Table]:
     differences: list[tuple[Value, ...]] = []
     for axis, settings in AXES.items():
         for setting in settings:
-            label = (axis, SETTINGS[setting], len(ablation.scores.get(setting, ())))
+            name = BASE_NAMES[axis] if setting == BASE else SETTINGS[setting]
+            label = (axis, name, len(ablation.scores.get(setting, ())))
             means.append(
                 (*label, *_or_untrained([ablation.mean(setting, one) for one in MEASURES], {setting: 1}, ablation))
             )
@@ -193,7 +205,7 @@ def _settings(ablation: Ablation) -> tuple[Table, Table]:
         "wide rather than too narrow.",
     )
     return (
-        Table("ablation", "Mean F1 over the seeds of a setting", columns, tuple(means), (), sources),
+        Table("ablation", "Mean F1 over the seeds of a setting", columns, tuple(means), ground_notes(means), sources),
         Table(
             "ablation_differences", "F1 of a setting less that of the base", columns, tuple(differences), note, sources
         ),

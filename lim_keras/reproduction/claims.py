@@ -32,13 +32,13 @@ TITLE = "Claims of the paper, tested"
 
 _MEASURES = (LANDSLIDE_TILES, SCENE, TRANSFER)
 
-_ABLATION: Mapping[str, Mapping[str, float]] = {
-    "skip levels": EFFECTS[SKIP_LEVELS],
-    "focal loss": EFFECTS[FOCAL_LOSS],
-    "both": EFFECTS[BOTH],
-    "k-fold": {FOLDS: 1.0, BASE: -1.0},
+_ABLATION: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "skip levels": (SKIP_LEVELS, EFFECTS[SKIP_LEVELS]),
+    "focal loss": (FOCAL_LOSS, EFFECTS[FOCAL_LOSS]),
+    "both": (BOTH, EFFECTS[BOTH]),
+    "k-fold": ("mean of the folds less one model", {FOLDS: 1.0, BASE: -1.0}),
 }
-"""Contrast of the ablation for the effect of a claim."""
+"""Contrast of the ablation for the effect of a claim, with its name."""
 
 _ALONE = ("skip levels", "focal loss")
 """Effects that no two methods of the paper separate."""
@@ -133,8 +133,8 @@ def _findings(
 
 
 def _ablation_findings(claim: Claim, ablation: Ablation, context: ReproductionContext) -> Iterator[Finding]:
-    weights = _ABLATION[claim.effect]
-    label = f"ablation, {context.settings.edge_encoder}", "settings of the ablation"
+    compared, weights = _ABLATION[claim.effect]
+    label = f"ablation, {context.settings.edge_encoder}", compared
     if any(setting not in ablation.scores for setting in weights):
         yield Finding(claim, *label, "", "", None)
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lim_keras.evaluation.evaluation import Evaluation, Subset
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Table, Value
+from lim_keras.reproduction.comparison import mean_score
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.scores import ExperimentScores
 
@@ -42,6 +44,18 @@ NO_SCENE = "No scene was given, so there are no scores on a scene: add `--scene`
 NO_TRANSFER = "No tiles of another region were given, so there are no scores on them: add `--transfer`."
 
 
+ONE_GROUND = (
+    "An interval is [- -] where all samples lie on one ground, such as a scene of one block of 512 x 512 px. One "
+    "ground tells nothing of others."
+)
+
+
+def ground_notes(rows: Iterable[tuple[Value, ...]]) -> tuple[str, ...]:
+    """Return the note that rows need if an estimate in them has no interval."""
+    estimates = [value for row in rows for value in row if isinstance(value, Estimate)]
+    return (ONE_GROUND,) if any(math.isnan(one.low) for one in estimates) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """Samples that a score is computed on."""
@@ -58,7 +72,7 @@ class Measure:
     def estimates(self, scores: ExperimentScores) -> dict[str, Estimate]:
         """Return all scores of one experiment with their intervals; empty if it was not evaluated so."""
         found = self.of([scores])
-        return found[0].scores(self.subset).model if found else {}
+        return {score: mean_score(found, self.subset, score) for score in SCORES} if found else {}
 
 
 LANDSLIDE_TILES = Measure("landslide tiles", lambda scores: scores.tiles, "landslide")
@@ -102,13 +116,14 @@ def scene_table(context: ReproductionContext, name: str, methods: Iterable[str])
         label = (models_name(context, examples), LABELS[method])
         rows.append((*label, *_scene_cells(on_scene.get(f"{examples}_{method}"))))
     columns = ("trained on", "method", *(SCORES[score] for score in SCENE_SCORES), *POLYGONS)
-    notes = ("A mapped landslide is found, and a polygon is right, if the two share area.",)
+    notes = ("A mapped landslide is found, and a polygon is right, if the two share area.", *ground_notes(rows))
     return Table(name, "The same models on the scene", columns, tuple(rows), notes, hashes(on_scene))
 
 
 def _everywhere(scores: ExperimentScores) -> tuple[Value, ...]:
     blind = scores.scene.scores().blind if scores.scene else {}
-    cells = tuple(blind.get(score) for score in SCENE_SCORES)
+    only = scores.scene is not None and len(scores.scene.samples) < 2
+    cells = tuple(blind[score].value if only else blind[score] for score in SCENE_SCORES)
     return ("", "everything is a landslide", *cells, *(None for _ in POLYGONS))
 
 

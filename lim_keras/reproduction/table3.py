@@ -70,7 +70,8 @@ def method_columns(
         members: add the mean of the single folds of FCN-FLK.
     """
     ours = ["image-blind mask", *(LABELS[method] for method in methods), *([MEMBERS] if members else [])]
-    columns = ("score", *ours, *(f"{LABELS[method]}, the paper" for method in printed))
+    of_paper = {method: printed[method] for method in methods if method in printed}
+    columns = ("score", *ours, *(f"{LABELS[method]}, the paper" for method in of_paper))
     blind = next((one.tiles.scores("landslide").blind for one in found.values()), {})
     estimates = {method: LANDSLIDE_TILES.estimates(scores) for method, scores in found.items()}
     folds = found["fcn_flk"].members if "fcn_flk" in found else {}
@@ -80,7 +81,7 @@ def method_columns(
         cells += [estimates[method][score] if method in estimates else NOT_TRAINED for method in methods]
         if members:
             cells.append(mean_score(list(folds.values()), "landslide", score) if folds else NOT_TRAINED)
-        rows.append((label, *cells, *(_printed(values, score) for values in printed.values())))
+        rows.append((label, *cells, *(_printed(values, score) for values in of_paper.values())))
     return columns, tuple(rows)
 
 

@@ -12,7 +12,7 @@ from lim_keras.evaluation.evaluation import Evaluation
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.documents import report_markdown
 from lim_keras.report.parts import Part, Table
-from lim_keras.reproduction.ablation import SETTINGS, make_ablation
+from lim_keras.reproduction.ablation import BASE_NAMES, SETTINGS, make_ablation
 from lim_keras.reproduction.claims import make_claims
 from lim_keras.reproduction.experiments import AXES, FOLDS
 from lim_keras.reproduction.scores import ExperimentScores
@@ -58,6 +58,7 @@ def context() -> MadeContext:
 
 
 def test_every_setting_has_a_name() -> None:
+    assert set(BASE_NAMES) == set(AXES)
     assert set(SETTINGS) == {setting for axis in AXES.values() for setting in axis}
 
 
@@ -81,12 +82,14 @@ def test_main_effects_and_interaction(context: MadeContext) -> None:
 def test_settings_are_compared_with_the_base(context: MadeContext) -> None:
     part = make_ablation(context)
     means: dict[Any, Any] = {row[:2]: row[2:] for row in table(part, "ablation").rows}
-    assert means["gamma", "base"][0] == 3 and means["gamma", "base"][1].value == pytest.approx(f1(20, 21, 22))
+    assert means["gamma", "gamma 1.75 (base)"][0] == 3 and means["gamma", "gamma 1.75 (base)"][
+        1
+    ].value == pytest.approx(f1(20, 21, 22))
     assert means["gamma", "gamma 1"] == (0, "not trained", None, None, None)
     differences: dict[Any, Any] = {row[:2]: row[2:] for row in table(part, "ablation_differences").rows}
     count, *cells = differences["gamma", "gamma 0"]
     assert count == 2 and [one.value for one in cells] == pytest.approx([f1(5, 6) - f1(20, 21, 22)] * 4)
-    assert ("gamma", "base") not in differences
+    assert ("gamma", "gamma 1.75 (base)") not in differences
     text = " ".join(part.text)
     assert "Clearly worse than the base on landslide tiles: three skip levels, cross-entropy; five skip" in text
     # Variance of F1 between seeds, of four settings of three and one of two seeds: 9 degrees of freedom.

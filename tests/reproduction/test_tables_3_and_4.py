@@ -47,6 +47,7 @@ def test_table_3_has_our_scores_the_paper_and_the_image_blind_mask() -> None:
     # Single folds: F1 160 / (160 + 80) and 160 / (160 + 80), both 2/3 of the pooled counts.
     assert value(column(whole, "mean of its single folds")["F1"]) == pytest.approx(2 / 3)
     assert set(column(whole, "FCN").values()) == {"not trained"}
+    assert whole.columns[6:] == ("FCN, the paper", "FCN-FL, the paper", "FCN-FLK, the paper")
     printed = column(whole, "FCN, the paper")
     assert (printed["F1"], printed["precision"]) == (0.53, pytest.approx(0.434, abs=5e-4))
     assert whole.sources == {"whole_fcn_fl": "hash of whole_fcn_fl", "whole_fcn_flk": "hash of whole_fcn_flk"}
@@ -64,6 +65,15 @@ def test_scores_on_the_scene() -> None:
     # All tiles: tp 100, fp 20, fn 20; ten mapped landslides, eight found, twenty drawn, nine right.
     assert value(whole[4]) == pytest.approx(200 / 240) and whole[-4:] == (10, 8, 20, 9)
     assert next(row for row in rows if row[:2] == ("windows, mobilenetv2", "FCN"))[2] == "not trained"
+
+
+def test_a_scene_of_one_block_has_no_intervals() -> None:
+    block = evaluation([(6, 2, 2, 90)], protocol="scene")
+    part = make_table3(MadeContext(experiment("whole_fcn", FL, scene=block), scene=Path("scene.tif")))
+    scene = table(part, "table3_scene")
+    (f1,) = (row[4] for row in scene.rows if row[1] == "FCN" and isinstance(row[4], Estimate))
+    assert f1.value == pytest.approx(12 / 16) and f1.low != f1.low
+    assert any("[- -]" in note for note in scene.notes)
 
 
 def test_without_a_scene_the_report_says_what_adds_it() -> None:
