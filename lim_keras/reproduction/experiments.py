@@ -47,16 +47,23 @@ _DATA_GSD_M, _COARSE_GSD_M = 0.8, 10.0  # of tiles whose files have none
 
 _SEEDS: Mapping[Budget, tuple[int, ...]] = {"smoke": (1,), "cpu": (1, 2, 3), "gpu": (1, 2, 3)}
 
-_PARTS: Mapping[str, frozenset[str]] = {
-    "fcn": frozenset(("table3", "claims", "curves", "figure7", "figure9", "differences")),
-    "fcn_fl": frozenset(("table3", "claims", "curves", "figure7", "figure9", "differences")),
-    "fcn_flk": frozenset(
-        ("table3", "table4", "claims", "curves", "figure7", "figure9", "figure10", "sentinel2", "differences")
-    ),
-    "unet": frozenset(("table4", "claims", "curves", "figure9", "figure10", "differences")),
-    "segnet": frozenset(("table4", "claims", "curves", "figure9", "differences")),
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "table3": ("fcn", "fcn_fl", "fcn_flk"),
+    "table4": ("fcn_fl", "fcn_flk", "unet", "segnet"),
+    "claims": METHODS,
+    "curves": METHODS,
+    "differences": ("fcn", "fcn_fl", "fcn_flk"),
 }
-"""Parts that need the models of a method."""
+"""Methods that a part needs, trained on whole tiles and on windows."""
+
+_PARTS_OF_ONE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "whole": {"figure7": ("fcn", "fcn_fl", "fcn_flk"), "figure9": ("fcn_fl", "fcn_flk", "unet", "segnet")},
+    "windows": {"figure10": ("fcn_flk", "unet"), "sentinel2": ("fcn_flk",)},
+}
+"""Methods that a part needs, trained on one of the two."""
+
+_DIFFERENT = (BASE, "weights_paper_eq5", "weights_keras")
+"""Settings of the ablation that the part `differences` needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,9 @@ def _methods(settings: ReproductionSettings, examples: Literal["whole", "windows
     for method in METHODS:
         name = f"{examples}_{method}"
         config = _whole(settings, name, method) if examples == "whole" else _windows(settings, name, method)
-        yield Experiment(name, config, method == "fcn_flk", "tiles", _PARTS[method])
+        parts = {**_PARTS, **_PARTS_OF_ONE[examples]}
+        needed = frozenset(part for part, methods in parts.items() if method in methods)
+        yield Experiment(name, config, method == "fcn_flk", "tiles", needed)
 
 
 def _whole(settings: ReproductionSettings, name: str, method: str) -> RunConfig:
@@ -151,7 +160,8 @@ def _ablation(settings: ReproductionSettings) -> Iterator[Experiment]:
         for seed in ablation_seeds(settings, setting):
             name = ablation_experiment(setting, seed)
             config = _ablated(settings, name, setting).model_copy(update={"seed": seed})
-            yield Experiment(name, config, setting == FOLDS, "tiles", frozenset(("ablation", "claims", "differences")))
+            parts = frozenset(("ablation", "claims", *(("differences",) if setting in _DIFFERENT else ())))
+            yield Experiment(name, config, setting == FOLDS, "tiles", parts)
 
 
 def _ablated(settings: ReproductionSettings, name: str, setting: str) -> RunConfig:

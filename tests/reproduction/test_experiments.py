@@ -127,7 +127,10 @@ def test_a_part_needs_only_its_experiments():
     names = [one.name for one in needed_experiments(settings(only=frozenset(("table3",))))]
     methods = ("fcn", "fcn_fl", "fcn_flk")
     assert names == [f"{examples}_{method}" for examples in ("whole", "windows") for method in methods]
-    assert needed_experiments(settings(only=frozenset(("table2", "figure6")))) == ()
+    names = [one.name for one in needed_experiments(settings(only=frozenset(("figure10",)), scene=Path("s.tif")))]
+    assert names == ["windows_fcn_flk", "windows_unet"]
+    for none in (("table2", "figure6"), ("figure10",), ("sentinel2",)):  # the last two lack their data
+        assert needed_experiments(settings(only=frozenset(none))) == ()
     everything = settings(coarse=Path("l4s"))
     assert needed_experiments(everything) == experiments(everything)
     assert {part for one in experiments(everything) for part in one.parts} < set(PARTS)
