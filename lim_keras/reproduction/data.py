@@ -13,7 +13,10 @@ from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_tile_ids
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LeakError
+from lim_keras.evaluation.truth import read_truth
 from lim_keras.progress import ProgressCallback
+from lim_keras.raster.opening import gdal_settings
+from lim_keras.raster.reader import RasterReader
 from lim_keras.reproduction.experiments import Experiment
 from lim_keras.reproduction.settings import ReproductionSettings
 
@@ -125,6 +128,24 @@ def _draw(tiles: TileSet, argument: str) -> Collection[str]:
             f"{len(tiles)} tiles, {len(tiles.of_kind('landslide'))} of them with landslides. Give a file of their ids "
             f"as `{argument}`."
         ) from error
+
+
+def check_scene(scene: Path, truth: Path, tiles: TileSet) -> None:
+    """Check that a scene can be mapped by models of these tiles, and scored with its truth.
+
+    Raises:
+        DataError: scene or truth cannot be read or do not fit, or the scene has other bands or values than the tiles.
+    """
+    with gdal_settings(), RasterReader(scene) as reader:
+        info = reader.info
+        values = tiles.bands, tiles.dtype
+        if (info.bands, info.dtype) != values:
+            raise DataError(
+                f"{scene}: expected {tiles.bands} bands of type {tiles.dtype}, as the tiles have, as `scene`. "
+                f"Received: {info.bands} bands of type {info.dtype}. Write the bands of the tiles into a file of their "
+                "type (`gdal_translate -b 1 -b 2 -b 3`; `-ot Byte -scale` for other values)."
+            )
+        read_truth(truth, info)
 
 
 def _check_transfer(tiles: TileSet, transfer: TileSet) -> None:

@@ -18,7 +18,7 @@ from lim_keras.progress import ProgressCallback
 from lim_keras.report.documents import MARKDOWN, PAGE, check_report_files, write_report
 from lim_keras.report.progress import ProgressBar
 from lim_keras.reproduction.context import RUNS, SCORES, ReproductionContext
-from lim_keras.reproduction.data import LabelledTiles, ReproductionData, read_data
+from lim_keras.reproduction.data import LabelledTiles, ReproductionData, check_scene, read_data
 from lim_keras.reproduction.experiments import experiments, needed_experiments
 from lim_keras.reproduction.parts import Part
 from lim_keras.reproduction.settings import PARTS, ReproductionSettings, lacking
@@ -87,6 +87,8 @@ def reproduce(
     concerned = [one for one in wanted if one.parts & stale or not states[one.name].bundle]
     train = [one for one in concerned if not states[one.name].bundle]
     score = [one for one in concerned if states[one.name].bundle]
+    if concerned and settings.scene is not None and settings.truth is not None:
+        check_scene(settings.scene, settings.truth, data.tiles.tiles)
     failures = train_and_score(settings, data, train=train, score=score, progress=shown, say=print_line)
     if train:
         states = read_states(experiments(settings), settings, data)

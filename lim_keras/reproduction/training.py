@@ -211,9 +211,9 @@ class _Trainings:
         _receive(channel, self._take)
         channel.messages.close()
         left = [step for step in task if step not in channel.done and step.experiment not in self.failures]
-        if left and exit_code:
-            signal = exit_code < 0
-            self._fail(left[0].experiment, KILLED.format(-exit_code) if signal else "its process failed, see above")
+        if left:
+            reason = KILLED.format(-exit_code) if exit_code < 0 else "its process failed, see above"
+            self._fail(left[0].experiment, reason)
         rest = tuple(step for step in left if step.experiment not in self.failures)
         return [rest] if rest else self._follow(task[0].experiment)
 

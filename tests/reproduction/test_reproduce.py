@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rasterio import Affine
 
 import lim_keras as lk
+from lim_keras.raster.writer import write_raster
 from lim_keras.reproduction.settings import PARTS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -81,6 +84,19 @@ def test_weights_are_checked_before_any_work(reproduce, data, tmp_path):
     done = reproduce("--data", data, "--out", "out", "--only", "table3", *given)
     assert done.returncode == 1
     assert "vgg.h5: expected a file of Keras weights" in done.stderr
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "received"), [(4, "uint8", "4 bands of type uint8"), (3, "uint16", "3 bands of type uint16")]
+)
+def test_a_scene_of_other_bands_or_values_is_refused_before_any_training(tmp_path, data, bands, dtype, received):
+    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
+    write_raster(tmp_path / "scene.tif", np.full((64, 64, bands), 9, dtype), **place)
+    write_raster(tmp_path / "truth.tif", np.ones((64, 64), np.uint8), **place)
+    given = {"scene": tmp_path / "scene.tif", "truth": tmp_path / "truth.tif", "encoder": "small"}
+    with pytest.raises(lk.DataError, match=rf"expected 3 bands of type uint8.*Received: {received}\..*gdal_translate"):
+        lk.reproduce(tmp_path / "out", data=data, only=["figure10"], edge_weights="none", **given)
     assert not (tmp_path / "out" / "runs").exists()
 
 
