@@ -18,7 +18,7 @@ from lim_keras.errors import LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, evaluate
 from lim_keras.evaluation.resampled import resampled_predictions
 from lim_keras.evaluation.stored_evaluations import evaluation_values, read_evaluation
-from lim_keras.files import write_text
+from lim_keras.files import make_folder, write_text
 from lim_keras.inference.maps import RANGES, InputScaling, ValueScale
 from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
@@ -119,6 +119,7 @@ def _evaluated(context: ReproductionContext, fine: Bundle, coarse: Bundle, at_m:
         scaling=scaling(fine.info, coarse.info.dtype, _mean(coarse.info)),
     )
     evaluation = evaluate(predictions, "tiles", fine.info.threshold, draws=settings.bootstrap)
+    make_folder(path.parent, "out")
     write_text(path, sealed_json({"digest": digest, "evaluation": evaluation_values(evaluation)}))
     return evaluation
 
