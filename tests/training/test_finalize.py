@@ -132,6 +132,15 @@ def test_tables_and_curves(finalized, summary):
     assert (result.run, result.bundle) == (run.folder, Path("exported_models/tiny"))
 
 
+def test_the_report_on_runs_reads_what_was_recorded(finalized):
+    from lim_keras.comparison.comparison import RunComparison
+
+    (run,) = RunComparison.read([finalized[0].folder]).runs
+    assert run.state == "finished" and set(run.scores.evaluations) == {"out_of_fold", "tiles", "windows"}
+    assert {"lim_keras", "tensorflow", "keras"} <= set(run.scores.versions)
+    assert run.scores.out_of_fold.precision_recall[0].recall == 1
+
+
 def test_the_summary_is_strict_json(finalized):
     def refuse(constant):
         raise AssertionError(constant)
