@@ -79,8 +79,9 @@ def read_data(settings: ReproductionSettings, progress: ProgressCallback | None 
         LeakError: test tiles share ground, files or groups with other tiles, or tiles with transfer tiles.
     """
     tiles = _labelled(settings.data, settings.test_ids, "test_ids", progress)
-    coarse = settings.coarse and _labelled(settings.coarse, settings.coarse_test, "coarse_test", progress)
-    coarse = coarse and _without_few_others(coarse)
+    coarse = settings.coarse and _without_few_others(
+        _labelled(settings.coarse, settings.coarse_test, "coarse_test", progress)
+    )
     transfer = None if settings.transfer is None else read_tiles(settings.transfer, progress=progress)
     if transfer is not None:
         _check_transfer(tiles.tiles, transfer)
