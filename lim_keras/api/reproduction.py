@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
 from lim_keras.api.bundles import as_count, as_path, public
@@ -104,10 +105,16 @@ def reproduce(
         **paths,
     )
     _check(settings, synthetic=data is None)
+    new = not folder.exists()
     with locked(folder, "out", wait=wait):
         from lim_keras.reproduction.reproduce import reproduce as run
 
-        return run(settings, synthetic=data is None, progress=progress)
+        try:
+            return run(settings, synthetic=data is None, progress=progress)
+        finally:
+            if new:
+                with suppress(OSError):
+                    folder.rmdir()  # a call that was refused leaves no empty folder
 
 
 def _check(settings: ReproductionSettings, *, synthetic: bool) -> None:

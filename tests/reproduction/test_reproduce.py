@@ -104,6 +104,7 @@ def test_too_few_tiles_to_draw_test_tiles_from(tmp_path, bijie_folder):
     few = bijie_folder(tmp_path / "few", 3, 3)
     with pytest.raises(lk.DataError, match=r"too few tiles.*6 tiles, 3 of them with landslides\..*as `test_ids`"):
         lk.reproduce(tmp_path / "out", data=few, only=["table2"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_test_tiles_that_leak_are_refused(tmp_path, data):
