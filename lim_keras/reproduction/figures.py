@@ -23,7 +23,7 @@ from lim_keras.report.region_map import detection_counts, region_map
 from lim_keras.report.sample_grids import ComparedSample, augmentation_grid, comparison_grid
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.measures import LABELS, finished_scores, hashes
-from lim_keras.reproduction.parts import Drawing, Part, Table
+from lim_keras.reproduction.parts import Drawing, Part, Table, Value
 
 FIGURE_6 = "Figure 6: the three augmentations"
 FIGURE_7 = "Figure 7: FCN, FCN-FL and FCN-FLK on the same tiles"
@@ -158,7 +158,7 @@ def _compared(context: ReproductionContext, part: str, title: str, methods: Sequ
         f"Landslide tiles of {'another region' if is_transfer else 'the test set'}: image, truth (white: landslide), "
         "and each model's right and wrong pixels with its F1."
     )
-    rows = tuple(
+    rows: tuple[tuple[Value, ...], ...] = tuple(
         (one.sample.name, *(one.f1(number, limit) for number, limit in enumerate(thresholds.values())))
         for one in compared
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,16 +96,29 @@ def reproduce(
     missing |= failures
     context = ReproductionContext(settings, data, missing=missing, progress=progress or ProgressBar())
     parts, failed = _make_parts(context, before, print_line)
-    if stale or not all(is_sealed(settings.out / name) for name in (PAGE, MARKDOWN)):
-        write_report(parts, settings.out, title=_TITLE, summary=_summary(settings), argument="out")
     incomplete = {part for name in failures for part in states[name].experiment.parts} | set(failed)
-    for part in parts:
-        if part.name in stale - incomplete:
-            write_part(settings.out, part, _key(part.name, settings, digests, states))
-    numbers = {table.name: dict(table.sources) for part in parts for table in part.tables}
-    write_text(settings.out / RECORD, sealed_json(_record(settings, digests, numbers, states)))
+    _write(settings, parts, stale, incomplete, digests, states)
     trained = tuple(one.name for one in train if states[one.name].bundle)
     return ReproductionResult(settings.out, tuple(part.name for part in parts), {**failures, **failed}, trained)
+
+
+def _write(
+    settings: ReproductionSettings,
+    parts: list[Part],
+    stale: Collection[str],
+    incomplete: Collection[str],
+    digests: Mapping[str, str],
+    states: Mapping[str, State],
+) -> None:
+    """Write report and record, and keep the parts that were made and are complete; an unchanged report stays."""
+    out = settings.out
+    if stale or not all(is_sealed(out / name) for name in (PAGE, MARKDOWN)):
+        write_report(parts, out, title=_TITLE, summary=_summary(settings), argument="out")
+    for part in parts:
+        if part.name in stale and part.name not in incomplete:
+            write_part(out, part, _key(part.name, settings, digests, states))
+    numbers = {table.name: dict(table.sources) for part in parts for table in part.tables}
+    write_text(out / RECORD, sealed_json(_record(settings, digests, numbers, states)))
 
 
 def _check_folder(settings: ReproductionSettings) -> None:

@@ -265,7 +265,7 @@ def _mask(prediction: ScenePrediction) -> Path:
 
 
 def _share(prediction: ScenePrediction) -> float:
-    return prediction.summary["landslide_pixels"] / max(prediction.summary["valid_pixels"], 1)
+    return float(prediction.summary["landslide_pixels"] / max(prediction.summary["valid_pixels"], 1))
 
 
 def _scene_sentence(
