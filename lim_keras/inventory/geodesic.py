@@ -56,8 +56,8 @@ def _edge_sizes(longitude: Floats, latitude: Floats) -> tuple[Floats, Floats, Fl
 
     Sources:
         Radii of curvature M and N: Snyder 1987, USGS Professional Paper 1395, equations 4-18 and 4-20.
-        Length s: hav s = hav dphi cos^2(dlambda / 2) + cos^2(phi) hav dlambda on the sphere, with phi in the middle of
-        the edge; its terms of the third order in M dphi and N cos(phi) dlambda.
+        Length s: sin^2(s / 2) = sin^2(dphi / 2) cos^2(dlambda / 2) + cos^2(phi) sin^2(dlambda / 2) on the sphere, with
+        phi in the middle of the edge; its terms of the third order in M dphi and N cos(phi) dlambda.
         Area: trapezium in the cylindrical equal-area projection (Snyder, chapter 10), x = lambda, dy = M N cos(phi)
         dphi, and the segment between the chord and the geodesic. A curve and its chord enclose s^3 (x' y'' - y' x'') /
         12 to the fourth order, and Clairaut's relation N cos(phi) sin(azimuth) = constant gives x' y'' - y' x'' =

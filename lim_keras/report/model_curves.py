@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -137,7 +138,10 @@ def _draw_history(axes: Axes, history: History, column: str, colour: str, width:
     for name, line in ((column, _DOTTED), (f"val_{column}", "solid")):
         if name in history:
             values = history[name]
-            shown = {"linewidth": width if line == "solid" else _THIN, "marker": "o" if len(values) == 1 else None}
+            shown: dict[str, Any] = {
+                "linewidth": width if line == "solid" else _THIN,
+                "marker": "o" if len(values) == 1 else None,
+            }
             axes.plot(np.arange(1, len(values) + 1), values, color=colour, linestyle=line, **shown)
 
 
@@ -146,5 +150,5 @@ def _draw_iso_f1(axes: Axes) -> None:
     for f1 in _ISO_F1:
         recall = np.linspace(f1 / (2 - f1), 1, 100)
         axes.plot(recall, f1 * recall / (2 * recall - f1), color=style.GRID, linewidth=1, zorder=0)
-        text = {"fontsize": style.SMALL_PT - 1, "color": style.MUTED, "ha": "center", "va": "bottom"}
+        text: dict[str, Any] = {"fontsize": style.SMALL_PT - 1, "color": style.MUTED, "ha": "center", "va": "bottom"}
         axes.text(f1 / (2 - f1), 1.02, f"F1 {f1:g}", **text)

@@ -122,15 +122,18 @@ def _draw_legend(figure: Figure, view: preview.View, level_in: float) -> None:
     ]
     for symbol in symbols:
         symbol.set_path_effects(style.casing())
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 0.04), "borderaxespad": 0.0, "ncols": len(symbols)}
+    place: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (0, 0.04),
+        "borderaxespad": 0.0,
+        "ncols": len(symbols),
+    }
     strip.legend(handles=symbols, handlelength=1.5, **place, **style.LEGEND)
 
 
 def _draw_table(axes: Axes, scores: dict[str, DetectionScore]) -> None:
     """Write the numbers of detections, a row for each area class; lengths are inches."""
-    width, height = (
-        inches * size for inches, size in zip(axes.figure.get_size_inches(), axes.get_position().size, strict=True)
-    )
+    width, height = axes.bbox.transformed(axes.figure.dpi_scale_trans.inverted()).size
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     ends = [width - 0.55 * number for number in reversed(range(len(_COLUMNS)))]

@@ -92,7 +92,7 @@ def truth_picture(mask: Labels) -> NDArray[np.uint8]:
 
 def _ratio(mask: Labels) -> float:
     height, width = mask.shape
-    return min(max(height / width, _FLATTEST), _TALLEST)
+    return float(min(max(height / width, _FLATTEST), _TALLEST))
 
 
 def _landslide_share(mask: Labels) -> float:
@@ -120,6 +120,11 @@ def _show(axes: Axes, picture: NDArray[np.uint8], title: str = "") -> None:
 def _head_columns(axes: Sequence[Axes], names: Sequence[str]) -> None:
     """Write the names of the columns above the titles of the first row."""
     for one, name in zip(axes, names, strict=True):
-        above = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 19), "textcoords": "offset points"}
+        above: dict[str, Any] = {
+            "xy": (0, 1),
+            "xycoords": "axes fraction",
+            "xytext": (0, 19),
+            "textcoords": "offset points",
+        }
         font: dict[str, Any] = {"fontsize": style.LABEL_PT, "color": style.INK, "weight": "bold", **style.as_written()}
         one.annotate(name, **above, ha="left", va="bottom", **font)
