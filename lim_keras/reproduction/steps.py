@@ -72,6 +72,8 @@ def work(job: Work, steps: Sequence[Step], threads: int, messages: Connection) -
     load_tensorflow()
     import tensorflow as tf
 
+    # Each model of a process traces a function of its own, which TensorFlow takes for one that is traced again.
+    tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     failed: set[str] = set()
     try:
