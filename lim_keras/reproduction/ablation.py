@@ -20,7 +20,7 @@ from lim_keras.reproduction.comparison import (
     verdict,
 )
 from lim_keras.reproduction.context import ReproductionContext
-from lim_keras.reproduction.experiments import AXES, BASE, FOLDS, ablation_experiment, ablation_seeds
+from lim_keras.reproduction.experiments import AXES, BASE, FOLDS, ablation_experiments
 from lim_keras.reproduction.measures import (
     ALL_TILES,
     LANDSLIDE_TILES,
@@ -104,8 +104,7 @@ class Ablation:
         """Read the scores of all finished experiments of the ablation."""
         found: dict[str, tuple[ExperimentScores, ...]] = {}
         for setting in SETTINGS:
-            names = [ablation_experiment(setting, seed) for seed in ablation_seeds(context.settings, setting)]
-            several = tuple(finished_scores(context, names).values())
+            several = tuple(finished_scores(context, ablation_experiments(context.settings, setting)).values())
             found |= {setting: several} if several else {}
         return cls(found)
 

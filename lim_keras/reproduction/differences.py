@@ -14,7 +14,7 @@ from lim_keras.evaluation.evaluation import Evaluation, SubsetScores
 from lim_keras.metrics.binary import Estimate
 from lim_keras.reproduction import paper
 from lim_keras.reproduction.context import MODELS, ReproductionContext
-from lim_keras.reproduction.experiments import BASE, ablation_experiment, ablation_seeds, experiments
+from lim_keras.reproduction.experiments import BASE, ablation_experiments, experiments
 from lim_keras.reproduction.ground import share_apart, shared_ground
 from lim_keras.reproduction.parts import Part, Table, Value
 from lim_keras.reproduction.scores import ExperimentScores
@@ -124,9 +124,7 @@ def _weight_rows(facts: _Facts) -> list[tuple[str, float, float, float, float, f
     """Return name, weights, mean bias of the calibration, precision, recall and F1 of each reading of Eq. 5."""
     context, rows = facts.context, []
     for name, (setting, landslide, background) in _WEIGHTS.items():
-        seeds = ablation_seeds(context.settings, setting)
-        experiments = [ablation_experiment(setting, seed) for seed in seeds]
-        known = [one for one in experiments if one in context.experiments]
+        known = [one for one in ablation_experiments(context.settings, setting) if one in context.experiments]
         if not known:
             continue
         scores = [_on_landslides(context.scores(one).tiles).model for one in known]

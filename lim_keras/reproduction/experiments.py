@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lim_keras.config import (
@@ -45,7 +45,8 @@ COARSE = "coarse_edge"
 
 _DATA_GSD_M, _COARSE_GSD_M = 0.8, 10.0  # of tiles whose files have none
 
-_SEEDS: Mapping[Budget, tuple[int, ...]] = {"smoke": (1,), "cpu": (1, 2, 3), "gpu": (1, 2, 3)}
+# The seed of a smoke test is that of the methods, so that settings that equal a method are not trained again.
+_SEEDS: Mapping[Budget, tuple[int, ...]] = {"smoke": (2022,), "cpu": (1, 2, 3), "gpu": (1, 2, 3)}
 
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "table3": ("fcn", "fcn_fl", "fcn_flk"),
@@ -86,9 +87,18 @@ class Experiment:
 
 
 def experiments(settings: ReproductionSettings) -> tuple[Experiment, ...]:
-    """Return all experiments of a budget, in the order of their training; the settings' parts do not matter."""
+    """Return all experiments of a budget, in the order of their training; the settings' parts do not matter.
+
+    A setting of the ablation that equals a method is not trained again: the parts that need it need the method.
+    """
+    methods, ablation, equal = _of_tables(settings), tuple(_ablation(settings)), _equal_methods(settings)
+    parts = {one.name: one.parts for one in methods}
+    for one in ablation:
+        if one.name in equal:
+            parts[equal[one.name]] |= one.parts
     coarse = [_coarse(settings)] if settings.coarse is not None else []
-    return (*_methods(settings, "whole"), *_methods(settings, "windows"), *_ablation(settings), *coarse)
+    alone = (one for one in ablation if one.name not in equal)
+    return (*(replace(one, parts=parts[one.name]) for one in methods), *alone, *coarse)
 
 
 def needed_experiments(settings: ReproductionSettings) -> tuple[Experiment, ...]:
@@ -97,8 +107,14 @@ def needed_experiments(settings: ReproductionSettings) -> tuple[Experiment, ...]
     return tuple(one for one in experiments(settings) if one.parts & parts)
 
 
-def ablation_experiment(setting: str, seed: int) -> str:
-    """Return the name of the experiment of a setting of the ablation."""
+def ablation_experiments(settings: ReproductionSettings, setting: str) -> list[str]:
+    """Return the names of the experiments of a setting of the ablation, one for each seed."""
+    equal = _equal_methods(settings)
+    names = [_ablation_name(setting, seed) for seed in ablation_seeds(settings, setting)]
+    return [equal.get(name, name) for name in names]
+
+
+def _ablation_name(setting: str, seed: int) -> str:
     return f"edge_{setting}_seed{seed}"
 
 
@@ -114,6 +130,20 @@ def encoder_weights(experiment: Experiment, settings: ReproductionSettings) -> s
         return settings.encoder_weights
     same = settings.encoder_weights if settings.encoder == settings.edge_encoder else None
     return settings.edge_weights or same
+
+
+def _of_tables(settings: ReproductionSettings) -> tuple[Experiment, ...]:
+    return (*_methods(settings, "whole"), *_methods(settings, "windows"))
+
+
+def _equal_methods(settings: ReproductionSettings) -> dict[str, str]:
+    """Return the method that equals an experiment of the ablation in all but its name, by the experiment's name."""
+
+    def content(one: Experiment) -> tuple[str, bool, str | None]:
+        return one.config.model_copy(update={"name": ""}).digest(), one.folds, encoder_weights(one, settings)
+
+    methods = {content(one): one.name for one in _of_tables(settings)}
+    return {one.name: methods[key] for one in _ablation(settings) if (key := content(one)) in methods}
 
 
 def _methods(settings: ReproductionSettings, examples: Literal["whole", "windows"]) -> Iterator[Experiment]:
@@ -158,7 +188,7 @@ def _ablation(settings: ReproductionSettings) -> Iterator[Experiment]:
     """Yield the settings of the ablation: the base, and one change of it each."""
     for setting in dict.fromkeys(setting for axis in AXES.values() for setting in axis):
         for seed in ablation_seeds(settings, setting):
-            name = ablation_experiment(setting, seed)
+            name = _ablation_name(setting, seed)
             config = _ablated(settings, name, setting).model_copy(update={"seed": seed})
             parts = frozenset(("ablation", "claims", *(("differences",) if setting in _DIFFERENT else ())))
             yield Experiment(name, config, setting == FOLDS, "tiles", parts)
@@ -210,7 +240,7 @@ def _config(settings: ReproductionSettings, name: str, **sections: Any) -> RunCo
         name=name,
         gsd_m=_DATA_GSD_M,
         folds=2 if smoke else 5,
-        evaluation=EvaluationSection(windows=10, bootstrap=30) if smoke else EvaluationSection(),
+        evaluation=EvaluationSection(windows=6, bootstrap=30) if smoke else EvaluationSection(),
         **sections,
     )
 
@@ -226,9 +256,9 @@ def _model(method: str, encoder: EncoderName) -> ModelSection:
 
 _LENGTHS: Mapping[Budget, Mapping[str, Mapping[str, Any]]] = {
     "smoke": {
-        "whole": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
-        "windows": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
-        "ablation": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
+        "whole": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 4e-3, "warmup_steps": 1},
+        "windows": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 4e-3, "warmup_steps": 1},
+        "ablation": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 4e-3, "warmup_steps": 1},
     },
     "cpu": {
         "whole": {"epochs": 4, "steps_per_epoch": 200, "batch_size": 4, "warmup_steps": 50},

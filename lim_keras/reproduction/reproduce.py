@@ -19,7 +19,7 @@ from lim_keras.report.documents import MARKDOWN, PAGE, check_report_files, write
 from lim_keras.report.progress import ProgressBar
 from lim_keras.reproduction.context import RUNS, SCORES, ReproductionContext
 from lim_keras.reproduction.data import LabelledTiles, ReproductionData, check_scene, read_data
-from lim_keras.reproduction.experiments import experiments, needed_experiments
+from lim_keras.reproduction.experiments import Experiment, experiments, needed_experiments
 from lim_keras.reproduction.parts import Part
 from lim_keras.reproduction.settings import PARTS, ReproductionSettings, lacking
 from lim_keras.reproduction.states import State, bundles, check_weights, read_states
@@ -78,33 +78,44 @@ def reproduce(
     data = read_data(settings, ProgressBar() if progress is None else progress)
     digests = data_digests(settings, data)
     _check_record(settings, digests)
-    wanted = needed_experiments(settings)
-    check_weights(wanted, settings)
+    check_weights(needed_experiments(settings), settings)
     states = read_states(experiments(settings), settings, data)
     write_text(settings.out / RECORD, sealed_json(_record(settings, digests, {}, states)))
     before = _fresh_parts(settings, digests, states)
     stale = {name for name in settings.parts if name not in before}
-    concerned = [one for one in wanted if one.parts & stale or not states[one.name].bundle]
-    train = [one for one in concerned if not states[one.name].bundle]
-    score = [one for one in concerned if states[one.name].bundle]
-    if concerned and settings.scene is not None and settings.truth is not None:
-        check_scene(settings.scene, settings.truth, data.tiles.tiles)
+    train, score = _concerned(settings, states, stale)
+    if train or score:
+        _check_scene(settings, data)
     failures = train_and_score(settings, data, train=train, score=score, progress=shown, say=print_line)
     if train:
         states = read_states(experiments(settings), settings, data)
     missing = {name: failures.get(name, "not trained") for name, state in states.items() if not state.bundle}
-    missing |= failures
-    context = ReproductionContext(settings, data, missing=missing, progress=progress or ProgressBar())
+    context = ReproductionContext(settings, data, missing={**missing, **failures}, progress=progress or ProgressBar())
     parts, failed = _make_parts(context, before, print_line)
     incomplete = {part for name in failures for part in states[name].experiment.parts} | set(failed)
-    _write(settings, parts, stale, incomplete, digests, states)
+    _write(settings, parts, stale=stale, incomplete=incomplete, digests=digests, states=states)
     trained = tuple(one.name for one in train if states[one.name].bundle)
     return ReproductionResult(settings.out, tuple(part.name for part in parts), {**failures, **failed}, trained)
+
+
+def _concerned(
+    settings: ReproductionSettings, states: Mapping[str, State], stale: Collection[str]
+) -> tuple[list[Experiment], list[Experiment]]:
+    """Return the experiments to train, and the finished ones that the parts to make need scores of."""
+    wanted = needed_experiments(settings)
+    train = [one for one in wanted if not states[one.name].bundle]
+    return train, [one for one in wanted if one.parts & set(stale) and states[one.name].bundle]
+
+
+def _check_scene(settings: ReproductionSettings, data: ReproductionData) -> None:
+    if settings.scene is not None and settings.truth is not None:
+        check_scene(settings.scene, settings.truth, data.tiles.tiles)
 
 
 def _write(
     settings: ReproductionSettings,
     parts: list[Part],
+    *,
     stale: Collection[str],
     incomplete: Collection[str],
     digests: Mapping[str, str],

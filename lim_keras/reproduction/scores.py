@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection
 from lim_keras.data.contents import tile_contents
 from lim_keras.data.tiles import TileSet
@@ -241,20 +241,39 @@ def _evaluated(
     digests = {part: value for part, value in data.digests.items() if before.get(part) == value}
     found = {name: getattr(known, name) for part in digests for name in _FIELDS[part]}
     missing = [part for part in data.digests if part not in digests]
+    models = _Models(path, info.folds)
     for part in missing:
-        found |= _EVALUATE[part](path, data, progress)
+        found |= _EVALUATE[part](models, data, progress)
         digests[part] = data.digests[part]
         yield ExperimentScores(*facts, **found, bundle=digest, digests=dict(digests))
     if not missing:
         yield ExperimentScores(*facts, **found, bundle=digest, digests=digests)
 
 
-def _on_tiles(path: Path, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Models:
+    """Models of a bundle, each loaded on first use and once."""
+
+    path: Path
+    folds: int
+
+    @cached_property
+    def members(self) -> list[Bundle]:
+        """Model of each fold, or the only model."""
+        return [load_bundle(self.path, fold) for fold in range(self.folds)]
+
+    @cached_property
+    def together(self) -> Bundle:
+        """Ensemble, or the only model."""
+        return load_bundle(self.path) if self.folds > 1 else self.members[0]
+
+
+def _on_tiles(models: _Models, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
     """Evaluate on the test tiles. The mean over the folds is what the bundle's ensemble computes."""
-    models = [load_bundle(path, fold) for fold in range(BundleInfo.read(path).folds)]
-    tiles = read_matching_tiles(data.tiles, models[0].info)
-    evaluator = bundle_evaluator(models[0], data.settings, progress)
-    evaluator = replace(evaluator, predict=[model.predict for model in models])
+    members = models.members
+    tiles = read_matching_tiles(data.tiles, members[0].info)
+    evaluator = bundle_evaluator(members[0], data.settings, progress)
+    evaluator = replace(evaluator, predict=[model.predict for model in members])
     whole, windows = evaluator.tiles(tiles), evaluator.windows(tiles)
     return {
         "tiles": whole.evaluation,
@@ -264,11 +283,11 @@ def _on_tiles(path: Path, data: EvaluationData, progress: ProgressCallback | Non
     }
 
 
-def _on_scene(path: Path, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
+def _on_scene(models: _Models, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
     if data.scene is None or data.truth is None:
         return {"scene": None, "detections": None}
     result = evaluate_scene(
-        load_bundle(path),
+        models.together,
         data.scene,
         data.truth,
         settings=data.settings,
@@ -278,10 +297,10 @@ def _on_scene(path: Path, data: EvaluationData, progress: ProgressCallback | Non
     return {"scene": result.evaluation, "detections": result.detections}
 
 
-def _on_transfer(path: Path, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
+def _on_transfer(models: _Models, data: EvaluationData, progress: ProgressCallback | None) -> dict[str, Any]:
     if data.transfer is None:
         return {"transfer": None}
-    model = load_bundle(path)
+    model = models.together
     tiles = read_matching_tiles(data.transfer, model.info)
     return {"transfer": bundle_evaluator(model, data.settings, progress).tiles(tiles).evaluation}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 import warnings
@@ -25,6 +26,8 @@ FINISH, SCORE = -1, -2
 
 _ENCODER_COST = {"vgg16": 15.0, "mobilenetv2": 1.0, "small": 0.5}
 _FINISH_SHARE = 0.1  # of the pixels of a training
+
+_GARBAGE_THRESHOLD = 50_000  # new objects between two searches for garbage
 
 _REPORT_S = 0.5  # seconds between two messages
 
@@ -75,6 +78,9 @@ def work(job: Work, steps: Sequence[Step], threads: int, messages: Connection) -
     # Each model of a process traces a function of its own, which TensorFlow takes for one that is traced again.
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # The many objects of imported modules and of graphs live on; searching them for garbage takes long.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     failed: set[str] = set()
     try:
         for step in steps:

@@ -104,7 +104,8 @@ def test_the_mean_of_the_folds_beside_its_single_models(context: MadeContext) ->
 
 
 def test_one_seed_says_that_luck_is_not_covered() -> None:
-    made = [*seeds("base", (20,)), *seeds("fcn_cross_entropy", (0,))]
+    gains = {"base": 20, "fcn_cross_entropy": 0}
+    made = [experiment(f"edge_{setting}_seed2022", found(more)) for setting, more in gains.items()]
     part = make_ablation(MadeContext(*made, budget="smoke"))
     text = " ".join(part.text)
     assert "Each setting has one seed" in text and "not the luck of training" in text and "add `--scene`" in text

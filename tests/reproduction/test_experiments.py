@@ -9,7 +9,7 @@ from lim_keras.reproduction.experiments import (
     AXES,
     BASE,
     FOLDS,
-    ablation_experiment,
+    ablation_experiments,
     ablation_seeds,
     encoder_weights,
     experiments,
@@ -82,7 +82,7 @@ def test_whole_tiles_are_trained_as_in_the_paper():
 
 def test_each_setting_of_the_ablation_changes_one_thing():
     known = configs()
-    base = known[ablation_experiment(BASE, 1)]
+    base = known["edge_base_seed1"]
     weights = {"loss.landslide_weight", "loss.background_weight"}
     changes = {
         "fcn_focal": {"model.name"},
@@ -100,20 +100,37 @@ def test_each_setting_of_the_ablation_changes_one_thing():
     }
     assert set(changes) | {BASE} == {setting for axis in AXES.values() for setting in axis}
     for setting, expected in changes.items():
-        assert differing(known[ablation_experiment(setting, 1)], base) == expected, setting
-    gammas = [known[ablation_experiment(name, 1)].loss.gamma for name in AXES["gamma"]]
+        assert differing(known[f"edge_{setting}_seed1"], base) == expected, setting
+    gammas = [known[f"edge_{name}_seed1"].loss.gamma for name in AXES["gamma"]]
     assert gammas == [0, 1, 1.75, 2.5]
 
 
 def test_each_setting_has_three_seeds_and_is_trained_once():
     names = [one.name for one in experiments(settings())]
     assert len(names) == len(set(names))
-    one, other = (configs()[ablation_experiment(BASE, seed)] for seed in (1, 3))
+    one, other = (configs()[f"edge_base_seed{seed}"] for seed in (1, 3))
     assert differing(one, other) == {"seed"}
     assert ablation_seeds(settings(), "gamma_0") == (1, 2, 3)
-    assert ablation_seeds(settings(), FOLDS) == (1,)
+    assert ablation_experiments(settings(), "gamma_0") == [f"edge_gamma_0_seed{seed}" for seed in (1, 2, 3)]
+    assert ablation_experiments(settings(), FOLDS) == ["edge_folds_seed1"]
     # Ten methods, twelve settings with three seeds, and one cross-validation.
     assert len(names) == 10 + 12 * 3 + 1
+
+
+def test_a_setting_that_equals_a_method_is_not_trained_again():
+    given = settings(budget="smoke", encoder="small")
+    known = {one.name: one for one in experiments(given)}
+    equal = {"fcn_cross_entropy": "whole_fcn", BASE: "whole_fcn_fl", FOLDS: "whole_fcn_flk"}
+    for setting, method in equal.items():
+        assert ablation_experiments(given, setting) == [method]
+        assert {"table3", "ablation", "claims", "differences"} <= known[method].parts
+    assert len(known) == 10 + 13 - len(equal)
+    assert "ablation" not in known["whole_unet"].parts
+    # Other weights, or another encoder, make another model.
+    for other in ({"edge_weights": "small.h5"}, {"encoder": "mobilenetv2"}):
+        changed = settings(**{"budget": "smoke", "encoder": "small", **other})
+        assert len(experiments(changed)) == 10 + 13
+        assert ablation_experiments(changed, BASE) == ["edge_base_seed2022"]
 
 
 def test_the_coarse_model_needs_coarse_tiles():
