@@ -9,6 +9,7 @@ import tempfile
 from contextlib import suppress
 
 from lim_keras.errors import LimKerasError
+from lim_keras.pyogrio_import import load_pyogrio
 
 # TensorFlow 2.21 prints these on import, whatever TF_CPP_MIN_LOG_LEVEL is.
 _GREETING = re.compile(rb"(I0000 |To enable the following |WARNING: All log messages before absl)[^\n]*\n?")
@@ -46,6 +47,7 @@ def load_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     require_tensorflow()
+    load_pyogrio()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held_back:
         standard_error = os.dup(2)

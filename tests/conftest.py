@@ -30,6 +30,9 @@ import numpy as np
 import pytest
 
 from lim_keras.bundle.info import BandStatistics, BundleInfo, ModelFacts
+from lim_keras.pyogrio_import import load_pyogrio
+
+load_pyogrio()  # test modules may import TensorFlow, and pyogrio after it
 
 
 def _facts(changes: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tests.inference.conftest import Write
 from tests.inventory.test_predict_scene import Bright, meadow
 
 predict_scene = partial(module.predict_scene, draw_preview=draw_preview)
-GREY = np.round(255 * np.array(to_rgb(preview._NO_DATA)))
+GREY = np.round(255 * np.array(to_rgb(preview.NO_DATA)))
 RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
 LEFT = np.arange(400) < 200  # columns without data; the landslide of 60 x 80 px lies there
 

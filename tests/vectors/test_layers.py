@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -166,26 +168,38 @@ def test_a_folder_of_shapefiles_is_a_file_of_layers(tmp_path: Path) -> None:
     assert len(read_features(layer)) == 3
 
 
-@pytest.mark.parametrize("endless", [False, True])
-def test_a_view_without_end_is_refused(endless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_MOST_IN_VIEW", 1000)
-    path = tmp_path / "a.gpkg"
+def write_view(path: Path, query: str) -> None:
+    """Write a GeoPackage whose layer `a` is a view of its table `stored`."""
     inventory().to_file(path, layer="a")
-    view = "SELECT * FROM stored"
-    if endless:
-        view = "WITH RECURSIVE n(fid) AS (SELECT 1 UNION ALL SELECT fid + 1 FROM n) SELECT fid, NULL AS geom FROM n"
     database = sqlite3.connect(path)
     for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
         database.execute(f'DROP TRIGGER "{name}"')  # they call functions that only GDAL knows
     database.execute("ALTER TABLE a RENAME TO stored")
-    database.execute(f"CREATE VIEW a AS {view}")
+    database.execute(f"CREATE VIEW a AS {query}")
     database.commit()
     database.close()
-    if endless:
-        with pytest.raises(DataError, match=r"a\.gpkg: its layer a is a view of more than 1,000 features"):
-            find_layer(find_source(path), "a")
-    else:
-        assert len(read_features(find_layer(find_source(path), "a"))) == 3
+
+
+def test_a_view_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_MOST_IN_VIEW", 1000)
+    path = tmp_path / "a.gpkg"
+    numbers = "WITH RECURSIVE n(fid) AS (SELECT 1 UNION ALL SELECT fid + 1 FROM n)"
+    write_view(path, f"{numbers} SELECT fid, NULL AS geom FROM n")
+    with pytest.raises(DataError, match=r"a\.gpkg: its layer a is a view of more than 1,000 features"):
+        find_layer(find_source(path), "a")
+
+
+@pytest.mark.parametrize("first", ["tensorflow", "lim_keras.vectors.layers"])
+def test_a_view_is_read_beside_tensorflow(first: str, tmp_path: Path) -> None:
+    write_view(tmp_path / "a.gpkg", "SELECT * FROM stored")
+    program = (
+        f"import {first}; from lim_keras.tensorflow_import import load_tensorflow; load_tensorflow()\n"
+        "from pathlib import Path; from lim_keras.vectors.formats import find_source\n"
+        "from lim_keras.vectors.layers import find_layer, read_features\n"
+        "print(len(read_features(find_layer(find_source(Path('a.gpkg')), 'a'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 def test_the_current_folder_as_file_of_landslides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
