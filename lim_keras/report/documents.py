@@ -97,7 +97,7 @@ def write_report(
     written = [path for table in tables for path in _write_table(table, folder / TABLES)]
     written += [_write_drawing(drawing, folder / FIGURES) for drawing in drawings]
     written.append(write_text(folder / MARKDOWN, sealed_html(report_markdown(parts, title, summary))))
-    page = html.render_page(report_page(parts, title, summary))
+    page = html.render_page(report_page(parts, title, summary, figures=folder / FIGURES))
     return [*written, write_text(folder / PAGE, sealed_html(page))]
 
 
@@ -210,8 +210,10 @@ def _notes(table: Table) -> list[str]:
     return [*table.notes, *([f"Configurations: {', '.join(hashes)}."] if hashes else [])]
 
 
-def report_page(parts: Sequence[Part], title: str, summary: Sequence[str] = ()) -> html.Page:
-    """Return the parts as a page of one file."""
+def report_page(
+    parts: Sequence[Part], title: str, summary: Sequence[str] = (), *, figures: Path | None = None
+) -> html.Page:
+    """Return the parts as a page of one file; `figures` is a folder in which the charts are already written."""
     sections = [
         html.Section(
             part.title,
@@ -220,7 +222,7 @@ def report_page(parts: Sequence[Part], title: str, summary: Sequence[str] = ()) 
                 html.Block(
                     lines=part.text,
                     tables=[_rows(table) for table in part.tables],
-                    figures=[_figure(drawing) for drawing in part.drawings],
+                    figures=[_figure(drawing, figures) for drawing in part.drawings],
                 )
             ],
         )
@@ -238,9 +240,10 @@ def _rows(table: Table) -> html.Rows:
     return html.Rows(columns, rows, table.title, _notes(table))
 
 
-def _figure(drawing: Drawing) -> html.Figure:
+def _figure(drawing: Drawing, figures: Path | None) -> html.Figure:
     chart, text = drawing.chart, drawing.caption
-    picture = html.chart(chart, text) if isinstance(chart, Chart) else html.picture(chart, text)
+    written = figures and figures / f"{drawing.name}.png"
+    picture = html.chart(chart, text, written) if isinstance(chart, Chart) else html.picture(chart, text)
     return html.Figure([picture], text, is_wide=True)
 
 

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -119,15 +120,20 @@ def picture(pixels: NDArray[np.uint8], text: str) -> Picture:
     return Picture(_data_uri("jpeg", data.tobytes()), pixels.shape[1], pixels.shape[0], text)
 
 
-def chart(drawn: Chart, text: str) -> Picture:
-    """Encode a chart of matplotlib as PNG in a data URI."""
+def chart(drawn: Chart, text: str, written: Path | None = None) -> Picture:
+    """Encode a chart of matplotlib as PNG in a data URI; `written` is a file that `style.save` has written of it."""
+    content = written.read_bytes() if written else _drawn(drawn)
+    width, height = (round(inches * style.DPI) for inches in drawn.get_size_inches())
+    return Picture(_data_uri("png", content), width, height, text)
+
+
+def _drawn(chart: Chart) -> bytes:
     from io import BytesIO
 
     stream = BytesIO()
     with style.without_missing_glyphs():
-        drawn.savefig(stream, format="png", dpi=style.DPI, facecolor="white")
-    width, height = (round(inches * style.DPI) for inches in drawn.get_size_inches())
-    return Picture(_data_uri("png", stream.getvalue()), width, height, text)
+        chart.savefig(stream, format="png", dpi=style.DPI, facecolor="white")
+    return stream.getvalue()
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -34,7 +34,7 @@ class _Region:
 
 
 _TRAINING, _UNSEEN = _Region("training", 704, 1), _Region("unseen", 544, 2)
-_TRANSFER = _Region("transfer", 288, 3)
+_TRANSFER = _Region("transfer", 384, 3)
 _COARSE, _COARSE_SCENE = _Region("coarse", 320, 4, 10.0, 40), _Region("coarse_unseen", 256, 5, 10.0, 20)
 
 _SETS: tuple[tuple[str, int, tuple[_Region, ...]], ...] = (
