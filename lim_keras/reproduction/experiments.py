@@ -240,7 +240,7 @@ def _config(settings: ReproductionSettings, name: str, **sections: Any) -> RunCo
         name=name,
         gsd_m=_DATA_GSD_M,
         folds=2 if smoke else 5,
-        evaluation=EvaluationSection(windows=6, bootstrap=30) if smoke else EvaluationSection(),
+        evaluation=EvaluationSection(windows=12, bootstrap=30) if smoke else EvaluationSection(),
         **sections,
     )
 
@@ -256,9 +256,9 @@ def _model(method: str, encoder: EncoderName) -> ModelSection:
 
 _LENGTHS: Mapping[Budget, Mapping[str, Mapping[str, Any]]] = {
     "smoke": {
-        "whole": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 4e-3, "warmup_steps": 1},
-        "windows": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 4e-3, "warmup_steps": 1},
-        "ablation": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 4e-3, "warmup_steps": 1},
+        "whole": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
+        "windows": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
+        "ablation": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
     },
     "cpu": {
         "whole": {"epochs": 4, "steps_per_epoch": 200, "batch_size": 4, "warmup_steps": 50},
