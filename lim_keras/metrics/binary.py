@@ -172,7 +172,11 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Score with its 95 % interval; with one group, low and high equal the score."""
+    """Score, or difference of scores, with its 95 % interval.
+
+    With one group, which tells nothing about others, low and high of a score equal it, and those of a difference are
+    NaN.
+    """
 
     value: float
     low: float
@@ -218,7 +222,8 @@ def estimate_difference(
 ) -> dict[str, Estimate]:
     """Compute differences of pooled scores, second minus first, with paired 95 % bootstrap intervals over groups.
 
-    Each draw takes the same groups for both, so that what is hard for both widens no interval.
+    Each draw takes the same groups for both, so that what is hard for both widens no interval. The interval is NaN with
+    a single group.
 
     Args:
         first, second: counts of the same samples, in the same order, by two predictors.
@@ -226,8 +231,9 @@ def estimate_difference(
     """
     before, after = _draw([first, second], groups, draws, seed)
     pooled = pool(first).scores(), pool(second).scores()
+    alone = len(group_totals(first, groups)) < 2
     return {
-        name: Estimate(pooled[1][name] - value, *middle(after[name] - before[name]))
+        name: Estimate(pooled[1][name] - value, *((np.nan, np.nan) if alone else middle(after[name] - before[name])))
         for name, value in pooled[0].items()
     }
 
@@ -243,9 +249,13 @@ def _draw(
                 f"Received: {len(groups)} and {len(confusions)}"
             )
     totals = [group_totals(confusions, groups) for confusions in predictors]
-    size = len(totals[0])
-    picks = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=draws)
+    picks = draw_groups(len(totals[0]), draws, seed)
     return [scores(*(picks @ one).T) for one in totals]
+
+
+def draw_groups(groups: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """Draw as many groups as there are, with replacement; return their numbers in each draw, (draws, groups)."""
+    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws)
 
 
 def group_totals(confusions: Sequence[Confusion], groups: Sequence[str]) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from scipy.stats import t as student_t
 
 from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import Evaluation, SampleScore, Subset
-from lim_keras.metrics.binary import Estimate, group_totals, middle, pool, scores
+from lim_keras.metrics.binary import Estimate, draw_groups, group_totals, middle, pool, scores
 
 Verdict = Literal["holds", "not shown", "contradicted"]
 
@@ -41,7 +41,7 @@ class TrainingLuck:
 
     @property
     def largest_difference(self) -> float:
-        """Difference between two trainings that luck alone exceeds once in twenty times."""
+        """Difference between two trainings of one setting that is exceeded once in twenty times."""
         return float(student_t.ppf(0.975, self.freedom) * np.sqrt(2 * self.variance))
 
 
@@ -114,17 +114,24 @@ def contrast(
 
 
 def verdict(effect: Estimate) -> Verdict:
-    """Judge a claim by the interval of its effect; above 0 is the claimed direction."""
+    """Judge a claim by the interval of its effect; above 0 is the claimed direction. Without an interval: not shown."""
     if effect.low > 0:
         return "holds"
     return "contradicted" if effect.high < 0 else "not shown"
 
 
+def interval_sentence(effect: Estimate) -> str:
+    """State where the interval of a difference lies."""
+    if np.isnan(effect.low):
+        return "It has no interval, because all samples belong to one group."
+    sides = {"holds": "lies above 0", "contradicted": "lies below 0", "not shown": "contains 0"}
+    return f"The interval {sides[verdict(effect)]}."
+
+
 @lru_cache(maxsize=8)
 def _picks(seed: int, groups: int, draws: int) -> NDArray[np.float64]:
-    """Return how often each group is in each draw, (draws, groups)."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
+    """Keep the draws of `draw_groups`, because many contrasts are over the same groups."""
+    return draw_groups(groups, draws, seed).astype(np.float64)
 
 
 def _counts(evaluation: Evaluation, subset: Subset) -> list[SampleScore]:

@@ -281,6 +281,12 @@ def test_difference_to_itself_is_nothing(places: tuple[list[Confusion], list[str
         assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 
 
+def test_a_difference_on_one_ground_has_no_interval() -> None:
+    first, second = [Confusion(tp=3, fn=1)] * 2, [Confusion(tp=4)] * 2
+    gain = estimate_difference(first, second, ["a", "a"], draws=20)["recall"]
+    assert gain.value == pytest.approx(0.25) and np.isnan([gain.low, gain.high]).all()
+
+
 def test_a_difference_needs_the_same_samples() -> None:
     with pytest.raises(DataError, match="`groups`"):
         estimate_difference([Confusion()], [Confusion()] * 2, [""])
