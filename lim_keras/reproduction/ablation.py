@@ -52,7 +52,7 @@ SETTINGS: Mapping[str, str] = {
     "augmentation_none": "no augmentation",
     "augmentation_dihedral": "augmentation dihedral",
     "windows": "windows at native scale",
-    FOLDS: "mean of the folds",
+    FOLDS: "ensemble of the folds",
 }
 """Names of the settings for readers."""
 
@@ -72,11 +72,11 @@ _BASE = (
 )
 
 EFFECTS: Mapping[str, Mapping[str, float]] = {
-    "five skip levels for three, both losses": {
+    "five skip levels instead of three, mean over both losses": {
         **{BASE: 0.5, "fcn_fl_cross_entropy": 0.5},
         **{"fcn_focal": -0.5, "fcn_cross_entropy": -0.5},
     },
-    "focal loss for cross-entropy, both numbers of levels": {
+    "focal loss instead of cross-entropy, mean over three and five levels": {
         **{BASE: 0.5, "fcn_focal": 0.5},
         **{"fcn_fl_cross_entropy": -0.5, "fcn_cross_entropy": -0.5},
     },
@@ -90,6 +90,11 @@ EFFECTS: Mapping[str, Mapping[str, float]] = {
 """Weights of the settings in each effect of skip levels and loss: two main effects, the interaction, single changes."""
 
 SKIP_LEVELS, FOCAL_LOSS, *_, BOTH = EFFECTS
+
+_SPREAD = (
+    "Intervals add the spread between seeds of single models. The ensemble of the folds varies less, so its interval "
+    "is too wide rather than too narrow."
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def make_ablation(context: ReproductionContext) -> Part:
         _BASE,
         _seeds_text(ablation),
         *_effect_sentences(ablation),
-        *_clear_sentences(ablation),
+        *_interval_sentences(ablation),
         *([NO_SCENE] if context.settings.scene is None else []),
     )
     return Part("ablation", TITLE, text, (effects, *settings, folds))
@@ -170,8 +175,9 @@ def _effects(ablation: Ablation) -> Table:
     )
     columns = ("effect on F1", *(measure.name for measure in MEASURES))
     notes = (
-        "A main effect is the mean over both levels of the other change. The interaction is the effect of five skip "
-        "levels with focal loss, less that with cross-entropy.",
+        "The first two rows are main effects. The interaction is the effect of five skip levels with focal loss, less "
+        "that with cross-entropy.",
+        *ground_notes(rows),
     )
     title = "Skip levels and loss: effects on F1, with paired intervals"
     return Table("ablation_effects", title, columns, rows, notes, ablation.sources)
@@ -199,26 +205,29 @@ def _settings(ablation: Ablation) -> tuple[Table, Table]:
                 differences.append((*label, *_or_untrained(cells, {setting: 1, BASE: -1}, ablation)))
     columns = ("question", "setting", "seeds", *names)
     sources = ablation.sources
-    note = (
-        "The spread between seeds is that of single models; the mean of the folds varies less, so its interval is too "
-        "wide rather than too narrow.",
-    )
+    notes = ground_notes(differences)
+    if ablation.seeds > 1:
+        notes = (_SPREAD, *notes)
     return (
         Table("ablation", "Mean F1 over the seeds of a setting", columns, tuple(means), ground_notes(means), sources),
         Table(
-            "ablation_differences", "F1 of a setting less that of the base", columns, tuple(differences), note, sources
+            *("ablation_differences", "Mean F1 of a setting less that of the base"),
+            *(columns, tuple(differences), notes, sources),
         ),
     )
 
 
 def _folds(ablation: Ablation) -> Table:
-    """Return the F1 of the mean of the folds and of its single models."""
+    """Return the F1 of the ensemble of the folds, and the mean F1 of its single models."""
     columns = ("F1", LANDSLIDE_TILES.name, ALL_TILES.name, WINDOWS.name)
-    title = "One model, and the mean of the folds"
-    note = "The last row compares the mean with its own models, so no luck of training is in it."
+    title = "The ensemble of the folds, and its single models"
+    note = (
+        "The ensemble averages the probabilities of its models. All rows are of the same trained models, at the same "
+        "threshold. The intervals cover the choice of the test ground alone."
+    )
     several = ablation.scores.get(FOLDS, ())
     if not several:
-        return Table("ablation_folds", title, columns, (("mean of the folds", NOT_TRAINED, None, None),))
+        return Table("ablation_folds", title, columns, ((SETTINGS[FOLDS], NOT_TRAINED, None, None),))
     scores = several[0]
     subsets: list[tuple[Evaluation, Subset]] = [
         (scores.tiles, "landslide"),
@@ -228,9 +237,9 @@ def _folds(ablation: Ablation) -> Table:
     members = [list(one.values()) for one in (scores.members, scores.members, scores.member_windows)]
     pairs = [(one, models, subset) for (one, subset), models in zip(subsets, members, strict=True)]
     rows: tuple[tuple[Value, ...], ...] = (
-        ("mean of the folds", *(mean_score([one], subset) for one, _, subset in pairs)),
-        ("its single models, in the mean", *(mean_score(models, subset) for _, models, subset in pairs)),
-        ("difference", *(difference([one], models, subset) for one, models, subset in pairs)),
+        (SETTINGS[FOLDS], *(mean_score([one], subset) for one, _, subset in pairs)),
+        ("its single models, mean F1", *(mean_score(models, subset) for _, models, subset in pairs)),
+        ("ensemble less single models", *(difference([one], models, subset) for one, models, subset in pairs)),
     )
     return Table("ablation_folds", title, columns, rows, (note,), hashes({scores.experiment: scores}))
 
@@ -240,7 +249,7 @@ def _seeds_text(ablation: Ablation) -> str:
     if luck is None:
         return (
             "Each setting has one seed. The intervals cover the choice of the test ground, not the luck of training: "
-            "a difference may be luck even where its interval does not hold 0."
+            "a difference may be luck even where its interval does not contain 0."
         )
     return (
         f"A setting has up to {ablation.seeds} seeds. Intervals cover the choice of the test ground and the luck of "
@@ -253,19 +262,19 @@ def _effect_sentences(ablation: Ablation) -> list[str]:
     lines = []
     for name in (SKIP_LEVELS, FOCAL_LOSS):
         effects = {one.name: ablation.effect(EFFECTS[name], one) for one in MEASURES}
-        told = [f"{format_estimate(effect)} on {where}" for where, effect in effects.items() if effect is not None]
-        lines += [f"Main effect of {name}, in F1: {', '.join(told)}."] if told else []
+        told = [f"{where} {format_estimate(effect)}" for where, effect in effects.items() if effect is not None]
+        lines += [f"Main effect on F1 of {name}: {'; '.join(told)}."] if told else []
     return lines
 
 
-def _clear_sentences(ablation: Ablation) -> list[str]:
+def _interval_sentences(ablation: Ablation) -> list[str]:
     """List the settings whose difference from the base has an interval without 0."""
     lines = []
-    signs = {"better": "holds", "worse": "contradicted"}
+    sides = {"above": "holds", "below": "contradicted"}
     for number, measure in enumerate(MEASURES):
         effects = {SETTINGS[setting]: cells[number] for setting, cells in ablation.less_base.items()}
         known = {name: effect for name, effect in effects.items() if effect is not None}
-        for sign, judged in signs.items():
-            names = [name for name, effect in known.items() if verdict(effect) == judged]
-            lines += [f"Clearly {sign} than the base on {measure.name}: {'; '.join(names)}."] if names else []
+        for side, judged in sides.items():
+            names = "; ".join(name for name, effect in known.items() if verdict(effect) == judged)
+            lines += [f"Less the base, with an interval {side} 0 on {measure.name}: {names}."] if names else []
     return lines

@@ -14,10 +14,10 @@ from lim_keras.report.model_curves import (
     reliability_chart,
     training_chart,
 )
+from lim_keras.report.parts import Drawing, Part, Table
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.experiments import METHODS
 from lim_keras.reproduction.measures import LABELS, finished_scores, hashes
-from lim_keras.reproduction.parts import Drawing, Part, Table
 from lim_keras.reproduction.scores import ExperimentScores
 from lim_keras.training.finalize import read_history
 
@@ -56,8 +56,8 @@ _PRECISION_RECALL = (
     "its training set; grey lines join points of equal F1. AP is average precision."
 )
 _RELIABILITY = (
-    "Share of landslide pixels over the predicted probability, and below it the number of pixels. A curve below the "
-    "diagonal means that the probability is too high."
+    "Upper panels: share of landslide pixels over the predicted probability. A curve below the diagonal means that the "
+    "probability is too high. Lower panels: number of pixels."
 )
 
 

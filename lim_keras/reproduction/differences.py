@@ -12,11 +12,12 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.data.dataset_report import DatasetReport
 from lim_keras.evaluation.evaluation import Evaluation, SubsetScores
 from lim_keras.metrics.binary import Estimate
+from lim_keras.report.parts import Part, Table, Value
 from lim_keras.reproduction import paper
 from lim_keras.reproduction.context import MODELS, ReproductionContext
 from lim_keras.reproduction.experiments import BASE, ablation_experiments, experiments
 from lim_keras.reproduction.ground import share_apart, shared_ground
-from lim_keras.reproduction.parts import Part, Table, Value
+from lim_keras.reproduction.measures import SCENE, WINDOWS, Measure, ground_notes
 from lim_keras.reproduction.scores import ExperimentScores
 from lim_keras.reproduction.table2 import SIDE
 
@@ -62,7 +63,7 @@ def make_differences(context: ReproductionContext) -> Part:
     columns = ("", "subject", "the paper", "measured here")
     overview = Table("differences", "The ten differences", columns, rows)
     tables = (overview, _implied_table(), *_weights_table(facts), *_protocol_table(facts))
-    text = "Each line names what the paper does or prints, and the figure of the same thing on these tiles."
+    text = "Each row states what the paper does or prints, and what was measured for it on these tiles."
     return Part("differences", TITLE, (text,), tables)
 
 
@@ -95,8 +96,8 @@ def _copies(facts: _Facts) -> tuple[str, str, str]:
     number = len(facts.context.tiles.of_kind("landslide"))
     share = share_apart([str(tile) for tile in range(number)] * _COPIES, _FOLDS)
     here = (
-        f"of that pool, {share:.1%} of the landslide samples would have a copy of their tile in another fold; here "
-        "copies are made of training tiles only, so 0 %"
+        f"in such a pool, {share:.1%} of the landslide samples have a copy of their tile in another fold; here copies "
+        "are made of training tiles only, so the share is 0%"
     )
     return "copies of a tile", "augmented copies join the pool before it is split into folds", here
 
@@ -108,7 +109,8 @@ def _ground(facts: _Facts) -> tuple[str, str, str]:
     else:
         here = (
             f"{found.shared:,} of {found.tiles:,} landslide tiles show ground of another one, in {found.groups:,} "
-            f"groups; random folds separate {found.apart:.0%} of them from their group, here groups stay whole"
+            f"groups; random folds put a tile of the same group into another fold for {found.apart:.0%} of them; here "
+            "groups stay whole"
         )
     return "shared ground", "tiles are taken as independent", here
 
@@ -166,14 +168,14 @@ def _precision(facts: _Facts) -> tuple[str, str, str]:
     columns = {title: paper.TABLE_3[name] for name, title in _METHODS.items()}
     implied = ", ".join(f"{paper.implied_precision(column):.2f} {title}" for title, column in columns.items())
     shares = ", ".join(f"{paper.implied_share(column):.3f}" for column in columns.values())
-    said = f"none; from F1 and recall it is {implied}. The share of landslide pixels that follows is {shares}"
+    said = f"none; it follows from F1 and recall: {implied}. The shares of landslide pixels that follow: {shares}"
     found = {title: scores for name, title in _METHODS.items() if (scores := facts.best(name)) is not None}
     if not found:
         return "precision", said, _MISSING
     subsets = {title: _on_landslides(scores.tiles) for title, scores in found.items()}
     precision = ", ".join(f"{one.model['precision'].value:.3f} {title}" for title, one in subsets.items())
     share = next(iter(subsets.values())).landslide_share
-    return "precision", said, f"{precision}; landslides are {share:.3f} of the pixels for all of them"
+    return "precision", said, f"{precision}; the share of landslide pixels is {share:.3f} for all of them"
 
 
 def _implied_table() -> Table:
@@ -182,8 +184,8 @@ def _implied_table() -> Table:
     )
     columns = ("Table 3", "accuracy", "recall", "F1", "mIoU", "precision", "IoU landslide", "landslide share")
     note = (
-        "The last three follow from the others. All methods were tested on the same tiles, so the share of landslide "
-        "pixels should be the same; that of FCN differs by more than rounding explains."
+        "The last three columns are computed from the others. All methods were tested on the same tiles, so the share "
+        "of landslide pixels should be the same; that of FCN differs by more than rounding explains."
     )
     return Table(
         "differences_implied", "P5, P6: what follows from the paper's own numbers", columns, tuple(rows), (note,)
@@ -197,7 +199,7 @@ def _implied(column: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def _transfer(facts: _Facts) -> tuple[str, str, str]:
-    said = "the column of FCN-FLK in Table 4, another region, repeats that of Table 3"
+    said = "the column of FCN-FLK in Table 4, of another region, is equal to that of Table 3"
     scores = facts.best("fcn_flk")
     if scores is None:
         return "Table 4", said, _MISSING
@@ -224,7 +226,7 @@ def _distance(facts: _Facts) -> tuple[str, str, str]:
     coarse, fine = area / _COARSE_M**2, area / _RESAMPLED_M**2
     here = (
         f"tiles of {known}; the median landslide area of a tile, {area:,.0f} m², has {coarse:,.1f} pixels at 10 m; "
-        f"resampled to 1 m it has {fine:,.0f}, with the same detail"
+        f"resampled from 10 m to 1 m, it has {fine:,.0f} pixels and no more detail"
     )
     return "ground sample distance", said, here
 
@@ -236,9 +238,9 @@ def _centre(facts: _Facts) -> tuple[str, str, str]:
         return "image-blind mask", said, "not measured without landslide pixels"
     held_out = bias.f1 if bias.held_out_f1 is None else bias.held_out_f1
     here = (
-        f"a mask that never looks at the image has F1 {held_out:.3f} on landslide tiles that it was not made from; "
-        f"landslides lie {bias.spread.std_x:.1%} and {bias.spread.std_y:.1%} of a tile from their mean place (28.9 % "
-        "if spread evenly)"
+        f"a mask that never looks at the image has F1 {held_out:.3f} on landslide tiles that it was not made from; the "
+        f"standard deviation of a landslide's position is {bias.spread.std_x:.1%} of the tile's width and "
+        f"{bias.spread.std_y:.1%} of its height (28.9% if uniform)"
     )
     return "image-blind mask", said, here
 
@@ -246,15 +248,17 @@ def _centre(facts: _Facts) -> tuple[str, str, str]:
 def _sizes(facts: _Facts) -> tuple[str, str, str]:
     sides = [side for tile in facts.context.tiles for side in (tile.width, tile.height)]
     shortest, longest = min(sides), max(sides)
-    here = (
-        f"sides of {shortest:,} to {longest:,} px; at {SIDE} px their scale changes by factors of {SIDE / longest:.2f} "
-        f"to {SIDE / shortest:.2f}"
-    )
+    here = f"all sides are {longest:,} px; at {SIDE} px their scale changes by a factor of {SIDE / longest:.2f}"
+    if shortest < longest:
+        here = (
+            f"sides of {shortest:,} to {longest:,} px; at {SIDE} px their scale changes by factors of "
+            f"{SIDE / longest:.2f} to {SIDE / shortest:.2f}"
+        )
     return "scale", f"every tile is resized to {SIDE} x {SIDE}", here
 
 
 def _protocol_table(facts: _Facts) -> list[Table]:
-    """Show what training on whole tiles and on windows is worth on each protocol."""
+    """Return the F1 of training on whole tiles and on windows, by protocol."""
     rows: list[tuple[Value, ...]] = []
     sources = {}
     for examples, title in (("whole", "whole tiles, resized"), ("windows", "windows at native scale")):
@@ -263,18 +267,19 @@ def _protocol_table(facts: _Facts) -> list[Table]:
             continue
         sources[scores.experiment] = scores.config_hash
         tiles = _on_landslides(scores.tiles)
-        rows.append((title, tiles.blind["f1"], tiles.model["f1"], _f1(scores.windows), _f1(scores.scene)))
+        rows.append((title, tiles.blind["f1"], tiles.model["f1"], *(_f1(one, scores) for one in (WINDOWS, SCENE))))
     if not rows:
         return []
     columns = ("FCN-FL trained on", "image-blind mask, whole tiles", "whole tiles", "windows", "scene")
-    note = (
-        "F1 of landslides: on landslide test tiles, on all windows of test tiles, and on the scene where one is given."
+    notes = (
+        "F1 of landslides: on landslide test tiles, on all windows of test tiles, and on the scene where one is given.",
+        *ground_notes(rows),
     )
-    return [Table("differences_protocols", "P9, P10: F1 by protocol", columns, tuple(rows), (note,), sources)]
+    return [Table("differences_protocols", "P9, P10: F1 by protocol", columns, tuple(rows), notes, sources)]
 
 
-def _f1(evaluation: Evaluation | None) -> Estimate | None:
-    return None if evaluation is None else evaluation.scores().model["f1"]
+def _f1(measure: Measure, scores: ExperimentScores) -> Estimate | None:
+    return measure.estimates(scores).get("f1")
 
 
 def _on_landslides(evaluation: Evaluation) -> SubsetScores:

@@ -19,11 +19,11 @@ from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
+from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.report.region_map import detection_counts, region_map
 from lim_keras.report.sample_grids import ComparedSample, augmentation_grid, comparison_grid
 from lim_keras.reproduction.context import ReproductionContext
-from lim_keras.reproduction.measures import LABELS, finished_scores, hashes
-from lim_keras.reproduction.parts import Drawing, Part, Table, Value
+from lim_keras.reproduction.measures import ANY_OVERLAP, LABELS, finished_scores, hashes
 
 FIGURE_6 = "Figure 6: the three augmentations"
 FIGURE_7 = "Figure 7: FCN, FCN-FL and FCN-FLK on the same tiles"
@@ -91,13 +91,14 @@ def make_figure10(context: ReproductionContext) -> Part:
         rows += [(label, area, *detection_counts(score)) for area, score in scores.items()]
         mapped, found, _, false = detection_counts(scores["all"])
         text.append(
-            f"{label} at its threshold of {threshold:.2f} finds {found:,} of {mapped:,} mapped landslides and draws "
-            f"{scores['all'].predicted:,} polygons, {false:,} of which touch none of them."
+            f"{label}, at its threshold of {threshold:.2f}: mapped landslides {mapped:,}, found {found:,}; polygons "
+            f"drawn {scores['all'].predicted:,}, without a mapped landslide {false:,}."
         )
     columns = ("method", "area class", "mapped", "found", "missed", "false")
     notes = (
-        "A landslide is found if a predicted polygon shares area with it; a polygon that shares area with none is a "
-        "false detection. Mapped landslides count in the class of their own area, false detections in that of theirs.",
+        ANY_OVERLAP,
+        "A polygon that shares area with no mapped landslide is a false detection. Mapped landslides and false "
+        "detections count in the class of their own area.",
     )
     tables = (Table("figure10_detections", "Detections by area", columns, tuple(rows), notes, sources),) if rows else ()
     return Part("figure10", FIGURE_10, tuple(text), tables, tuple(drawings))
@@ -148,8 +149,8 @@ def _compared(context: ReproductionContext, part: str, title: str, methods: Sequ
     label = LABELS[chosen.removeprefix("whole_")]
     text = (
         *missing,
-        f"The tiles are chosen by a rule: the landslide tiles are sorted by the F1 of {label}, and {len(ids)} are "
-        "taken at equal steps, the worst and the best among them. Each model is shown at its own threshold.",
+        f"The tiles are chosen by a rule: the landslide tiles are sorted by the F1 of {label}, and taken at equal "
+        f"steps from the lowest to the highest. Tiles shown: {len(ids)}. Each model is shown at its own threshold.",
     )
     labels = [LABELS[name.removeprefix("whole_")] for name in found]
     thresholds = {label: found[name].threshold for label, name in zip(labels, found, strict=True)}

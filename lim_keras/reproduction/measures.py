@@ -35,18 +35,22 @@ SCORES: Mapping[str, str] = {
 NOT_TRAINED = "not trained"
 
 ONE_SEED = (
-    "Each model is one training with one seed. The intervals cover the choice of the test ground, not the luck of "
-    "training: another seed may move a score by more."
+    "Each method was trained once, with one seed. The intervals cover the choice of the test ground, not the luck of "
+    "training: another seed may change a score by more than its interval."
 )
 
 NO_SCENE = "No scene was given, so there are no scores on a scene: add `--scene` and `--truth`."
 
 NO_TRANSFER = "No tiles of another region were given, so there are no scores on them: add `--transfer`."
 
-
 ONE_GROUND = (
-    "An interval is [- -] where all samples lie on one ground, such as a scene of one block of 512 x 512 px. One "
-    "ground tells nothing of others."
+    "An interval is [- -] where all samples belong to one group, such as the only block of a scene below 512 x 512 px: "
+    "one group tells nothing about other ground."
+)
+
+ANY_OVERLAP = (
+    "A mapped landslide is found, and a polygon is right, if the two share any area. So a map that calls everything a "
+    "landslide finds all of them: read its precision, too."
 )
 
 
@@ -95,13 +99,13 @@ def hashes(found: Mapping[str, ExperimentScores]) -> dict[str, str]:
 def models_name(context: ReproductionContext, examples: str) -> str:
     """Name the models of a kind of examples, "whole" or "windows", for readers."""
     settings = context.settings
-    return f"whole tiles, {settings.encoder}" if examples == "whole" else f"windows, {settings.edge_encoder}"
+    return f"whole tiles ({settings.encoder})" if examples == "whole" else f"windows ({settings.edge_encoder})"
 
 
 SCENE_SCORES = ("precision", "recall", "f1", "iou_landslide", "miou")
 
 POLYGONS = ("mapped landslides", "found", "polygons drawn", "right")
-"""Columns of detections: a mapped landslide is found, and a polygon is right, if the two share area."""
+"""Columns of detections, see ANY_OVERLAP."""
 
 
 def scene_table(context: ReproductionContext, name: str, methods: Iterable[str]) -> Table | None:
@@ -116,7 +120,7 @@ def scene_table(context: ReproductionContext, name: str, methods: Iterable[str])
         label = (models_name(context, examples), LABELS[method])
         rows.append((*label, *_scene_cells(on_scene.get(f"{examples}_{method}"))))
     columns = ("trained on", "method", *(SCORES[score] for score in SCENE_SCORES), *POLYGONS)
-    notes = ("A mapped landslide is found, and a polygon is right, if the two share area.", *ground_notes(rows))
+    notes = (ANY_OVERLAP, *ground_notes(rows))
     return Table(name, "The same models on the scene", columns, tuple(rows), notes, hashes(on_scene))
 
 

@@ -50,7 +50,7 @@ class Claim:
 
 CLAIMS = (
     Claim(
-        "The symmetric decoder, with five skip levels for three, maps landslides better.",
+        "The symmetric decoder, with five skip levels instead of three, maps landslides better.",
         "fcn_fl",
         "fcn",
         effect="skip levels",
@@ -59,7 +59,9 @@ CLAIMS = (
         "The focal loss makes up for the imbalance and maps landslides better.", "fcn_fl", "fcn", effect="focal loss"
     ),
     Claim("Both changes together make FCN-FL better than FCN.", "fcn_fl", "fcn", effect="both"),
-    Claim("Cross-validation with the mean of its models maps landslides better.", "fcn_flk", "fcn_fl", effect="k-fold"),
+    Claim(
+        "Cross-validation with the ensemble of its models maps landslides better.", "fcn_flk", "fcn_fl", effect="k-fold"
+    ),
     Claim("FCN-FLK is better than U-Net.", "fcn_flk", "unet"),
     Claim("FCN-FLK is better than SegNet.", "fcn_flk", "segnet"),
     Claim("FCN-FLK has fewer false alarms than FCN.", "fcn_flk", "fcn", "precision"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from lim_keras.report.parts import Part
 from lim_keras.reproduction import (
     ablation,
     claims,
@@ -17,7 +18,6 @@ from lim_keras.reproduction import (
     table4,
 )
 from lim_keras.reproduction.context import ReproductionContext
-from lim_keras.reproduction.parts import Part
 
 
 @dataclass(frozen=True, slots=True)

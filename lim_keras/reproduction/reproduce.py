@@ -16,11 +16,11 @@ from lim_keras.evaluation.unchanged import scene_state
 from lim_keras.files import make_folder, write_text
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.documents import MARKDOWN, PAGE, check_report_files, write_report
+from lim_keras.report.parts import Part
 from lim_keras.report.progress import ProgressBar
 from lim_keras.reproduction.context import RUNS, SCORES, ReproductionContext
 from lim_keras.reproduction.data import LabelledTiles, ReproductionData, check_scene, read_data
 from lim_keras.reproduction.experiments import Experiment, experiments, needed_experiments
-from lim_keras.reproduction.parts import Part
 from lim_keras.reproduction.settings import PARTS, ReproductionSettings, lacking
 from lim_keras.reproduction.states import State, bundles, check_weights, read_states
 from lim_keras.reproduction.stored_parts import PARTS_FOLDER, read_part, write_part
@@ -247,7 +247,10 @@ def _make_part(name: str, context: ReproductionContext) -> tuple[Part, str]:
 
 
 def _summary(settings: ReproductionSettings) -> list[str]:
-    return [
-        f"Budget {settings.budget}. Encoder of the models on whole tiles: {settings.encoder}; of all others: "
-        f"{settings.edge_encoder}. Made by lim-keras {__version__}."
+    lines = [
+        f"Budget {settings.budget}. Encoder of the methods trained on whole tiles: {settings.encoder}; of all other "
+        f"models, the ablation included: {settings.edge_encoder}. Made by lim-keras {__version__}."
     ]
+    if settings.budget == "smoke":
+        lines.append("This budget trains each model for a few steps: its numbers show the form of a report only.")
+    return lines

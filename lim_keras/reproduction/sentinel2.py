@@ -22,16 +22,17 @@ from lim_keras.files import make_folder, write_text
 from lim_keras.inference.maps import RANGES, InputScaling, ValueScale
 from lim_keras.inventory.landslides import PredictOptions
 from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
-from lim_keras.metrics.binary import Confusion, Estimate, pool
+from lim_keras.metrics.binary import Confusion, pool
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
+from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.report.scene_maps import MappedScene, scene_maps
-from lim_keras.report.tables import format_estimate
-from lim_keras.reproduction.comparison import difference
+from lim_keras.report.tables import format_estimate, format_number
+from lim_keras.reproduction.comparison import difference, interval_sentence
 from lim_keras.reproduction.context import SCORES, ReproductionContext
 from lim_keras.reproduction.experiments import COARSE
 from lim_keras.reproduction.figures import MAPS
-from lim_keras.reproduction.parts import Drawing, Part, Table, Value
+from lim_keras.reproduction.measures import ONE_SEED
 from lim_keras.seals import check_sealed_file, is_sealed, sealed_json
 from lim_keras.training.record import bundle_digest
 
@@ -159,8 +160,8 @@ def way_table(ways: list[Way], sources: Mapping[str, str]) -> Table:
     rows.append(("truth", None, None, None, None, scores.landslide_share))
     columns = ("", "F1", "precision", "recall", "average precision", "mapped share")
     notes = (
-        f"{scores.samples} test tiles of the coarse set. Each way is scored on the pixels of these tiles, at the "
-        "threshold of its model; a probability at a finer distance is averaged over each of them.",
+        f"Coarse test tiles: {scores.samples}. Each way is scored on the pixels of these tiles, at the "
+        "threshold of its model; probabilities on finer pixels are averaged over each pixel of the tile.",
     )
     return Table("sentinel2_tiles", "Coarse test tiles, mapped in three ways", columns, tuple(rows), notes, sources)
 
@@ -175,20 +176,17 @@ def _sentences(ways: list[Way]) -> list[str]:
     brought, as_is, trained = ways
     f1 = {way.name: way.evaluation.scores().model["f1"] for way in ways}
     blind = brought.evaluation.scores().blind["f1"]
-    scores = "; ".join(f"{name}: {format_estimate(one)}" for name, one in f1.items())
+    scores = "; ".join(f"{name} {format_estimate(one)}" for name, one in f1.items())
     added = difference([brought.evaluation], [as_is.evaluation])
     gained = difference([trained.evaluation], [brought.evaluation])
     return [
-        f"F1 on the coarse test tiles: {scores}; everything is a landslide: {blind.value:.3f}.",
-        f"Bringing the tiles to the finer distance changes F1 by {format_estimate(added)}: it {_effect(added)}. "
-        "Resampling adds pixels, not detail.",
-        f"Training at the distance of the image changes F1 by {format_estimate(gained)} against the paper's way: it "
-        f"{_effect(gained)}.",
+        f"F1 on the coarse test tiles: {scores}; everything is a landslide {format_number(blind.value)}.",
+        f"Resampling the tiles to finer pixels changes F1 by {format_estimate(added)}. {interval_sentence(added)} "
+        "Resampling adds pixels, but no detail.",
+        f"F1 of the model trained at the ground sample distance of the image, less that of the paper's way, is "
+        f"{format_estimate(gained)}. {interval_sentence(gained)}",
+        ONE_SEED,
     ]
-
-
-def _effect(change: Estimate) -> str:
-    return "helps" if change.low > 0 else "harms" if change.high < 0 else "is not shown to help or to harm"
 
 
 def _on_values(fine: BundleInfo, coarse: BundleInfo) -> list[str]:
@@ -196,12 +194,12 @@ def _on_values(fine: BundleInfo, coarse: BundleInfo) -> list[str]:
     if fine.dtype != coarse.dtype:
         _, high = matched_scale(fine, _mean(coarse))
         return [
-            f"The coarse tiles hold {coarse.dtype}, the other model takes {fine.dtype}: 0 to {high:,.0f} become its "
-            "whole range, which gives them the mean brightness of its training tiles."
+            f"The coarse tiles hold {coarse.dtype} values, and the model of fine tiles takes {fine.dtype}. Values from "
+            f"0 to {high:,.0f} become its whole range, so that the tiles get the mean brightness of its training tiles."
         ]
     return [
-        f"All ways see the values of the coarse tiles as they are: their mean is {_mean(coarse):.0f}, that of the fine "
-        f"training tiles {_mean(fine):.0f}."
+        f"All ways read the values of the coarse tiles unchanged. Their mean is {_mean(coarse):.0f}; that of the fine "
+        f"training tiles is {_mean(fine):.0f}."
     ]
 
 
@@ -211,7 +209,7 @@ def _scene(context: ReproductionContext, fine: Bundle, coarse: Bundle) -> tuple[
     if path is None:
         raise ValueError("expected a coarse scene")
     with warnings.catch_warnings(), gdal_settings(), RasterReader(path) as named:
-        # The sentence below tells what these warnings tell: scale, distance and bands.
+        # The sentence below states what these warnings state: scale, ground sample distance and bands.
         warnings.simplefilter("ignore", LimKerasWarning)
         bands = shown_bands(named, coarse.info.bands)
         if len(bands) < coarse.info.bands or named.info.gsd_m is None:
@@ -277,7 +275,7 @@ def _scene_sentence(
         high = (matched_scale(info, mean)[1] for info in (fine, coarse))
         values = (
             "Values from 0 to {:,.0f} (model of fine tiles) and to {:,.0f} (model trained on coarse ones) become the "
-            "whole range of a model, which gives the scene the mean brightness of its training tiles."
+            "whole range of that model, so that the scene gets the mean brightness of its training tiles."
         ).format(*high)
     return (
         f"The scene `{scene.stem}` has no truth: the maps can be compared, but not scored. Its bands "

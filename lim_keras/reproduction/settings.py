@@ -36,11 +36,11 @@ class ReproductionSettings:
     Attributes:
         out: folder of all results.
         data: tiles, a folder or a manifest.
-        test_ids: ids of the test tiles, or a file of them; None: they are drawn.
+        test_ids: file of the ids of the test tiles; None: they are drawn.
         scene, truth: scene that no tile was cut from, and its labels; None: no scene is mapped.
         transfer: tiles of another region, evaluated only; None: no transfer is evaluated.
         coarse: tiles of about 10 m for the Sentinel-2 part; None: no coarse model is trained.
-        coarse_test: ids of the test tiles of `coarse`, or a file of them; None: they are drawn.
+        coarse_test: file of the ids of the test tiles of `coarse`; None: they are drawn.
         coarse_scene: scene of about 10 m to map; None: none is mapped.
         budget: length of the trainings.
         encoder: encoder of the models on whole tiles.

@@ -11,7 +11,7 @@ from lim_keras.files import make_folder, write_text
 from lim_keras.metrics.binary import Estimate
 from lim_keras.raster.images import read_image
 from lim_keras.report.documents import FIGURES, table_values
-from lim_keras.reproduction.parts import Drawing, Part, Table, Value
+from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.seals import is_sealed, sealed_json
 
 PARTS_FOLDER = "parts"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lim_keras.data.dataset_report import DatasetReport, PixelCounts
 from lim_keras.report.figures import imbalance_figure
+from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.paper import IMBALANCE, LANDSLIDE_TILES, OTHER_TILES, TABLE_2_PIXELS
-from lim_keras.reproduction.parts import Drawing, Part, Table, Value
 
 SIDE = 256
 """Side that the paper resizes tiles to, pixels."""

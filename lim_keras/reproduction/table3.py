@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Part, Table, Value
 from lim_keras.report.tables import format_estimate, format_number
-from lim_keras.reproduction.comparison import difference, mean_score, verdict
+from lim_keras.reproduction.comparison import difference, interval_sentence, mean_score
 from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.measures import (
     LABELS,
@@ -34,7 +34,7 @@ TITLE = "Table 3: FCN, FCN-FL and FCN-FLK"
 
 METHODS = ("fcn", "fcn_fl", "fcn_flk")
 
-MEMBERS = "mean of its single folds"
+MEMBERS = "single models of FCN-FLK, mean score"
 
 
 def make_table3(context: ReproductionContext) -> Part:
@@ -67,7 +67,7 @@ def method_columns(
         found: scores of the methods that are trained.
         methods: all methods.
         printed: scores in the paper, by method.
-        members: add the mean of the single folds of FCN-FLK.
+        members: add the mean score of the single models of FCN-FLK.
     """
     ours = ["image-blind mask", *(LABELS[method] for method in methods), *([MEMBERS] if members else [])]
     of_paper = {method: printed[method] for method in methods if method in printed}
@@ -93,14 +93,14 @@ def _printed(values: Mapping[str, float], score: str) -> float:
 
 def _sentences(found: Mapping[str, ExperimentScores], models: str) -> list[str]:
     if "fcn_flk" not in found:
-        return [f"FCN-FLK is not trained ({models})."]
+        return [f"FCN-FLK is not trained on {models}."]
     scores = found["fcn_flk"]
     tiles = scores.tiles.scores("landslide")
     f1, blind = tiles.model["f1"], tiles.blind["f1"]
     lines = [
-        f"Trained on {models}, FCN-FLK has F1 {format_estimate(f1)} on {tiles.samples} landslide tiles; the paper "
-        f"prints {format_number(TABLE_3['fcn_flk']['f1'])} on its 70 tiles, and a mask that never looks at the image "
-        f"has {format_estimate(blind)} on ours."
+        f"FCN-FLK, trained on {models}, has F1 {format_estimate(f1)}; landslide test tiles: {tiles.samples}. The paper "
+        f"prints {format_number(TABLE_3['fcn_flk']['f1'])} for its 70 tiles. The image-blind mask, which never looks "
+        f"at the image, has F1 {format_estimate(blind)} on our tiles."
     ]
     if scores.members:
         lines.append(_gain_over_members(scores))
@@ -108,14 +108,14 @@ def _sentences(found: Mapping[str, ExperimentScores], models: str) -> list[str]:
 
 
 def _gain_over_members(scores: ExperimentScores) -> str:
-    """Tell the difference between the mean of the folds' probabilities and the folds alone."""
+    """State the difference between the ensemble, which averages probabilities, and its single models."""
     folds = list(scores.members.values())
     alone: Estimate = mean_score(folds, "landslide")
     gain = difference([scores.tiles], folds, "landslide")
-    shown = {"holds": "It is above 0", "contradicted": "It is below 0", "not shown": "Its interval holds 0"}
     return (
-        f"Its {scores.folds} single models have F1 {format_estimate(alone)} in the mean. The difference, on the same "
-        f"tiles, is {format_estimate(gain)}. {shown[verdict(gain)]}, for these models."
+        f"FCN-FLK averages the probabilities of {scores.folds} models. Alone, at the same threshold, these models have "
+        f"a mean F1 of {format_estimate(alone)}. FCN-FLK less this mean is {format_estimate(gain)}. "
+        f"{interval_sentence(gain)}"
     )
 
 
@@ -123,12 +123,14 @@ def _notes() -> tuple[str, ...]:
     shares = {LABELS[method]: format_number(implied_share(values)) for method, values in TABLE_3.items()}
     fcn = TABLE_3["fcn"]
     return (
-        "The paper's test tiles are others than ours; their list is not published.",
+        "The paper does not publish the list of its test tiles, so ours are others.",
+        "P5 to P7 are explained in the part `differences`.",
         "The paper prints neither precision nor the IoU of landslides; here they are computed from its F1 and recall "
         "(P6).",
         "mIoU is the mean over two classes. Eq. 9 of the paper averages over three, but its values fit two (P5).",
-        "From F1, recall and accuracy follows the share of landslide pixels in the paper's test tiles: "
-        f"{', '.join(f'{share} for {label}' for label, share in shares.items())}. So its column FCN was not computed "
-        f"on the same pixels as the other two. Its mIoU of {format_number(fcn['miou'])} does not follow from the rest "
-        f"of that column either, which gives {format_number(implied_miou(fcn))} (P6).",
+        "The share of landslide pixels in the paper's test tiles follows from its F1, recall and accuracy: "
+        f"{', '.join(f'{share} for {label}' for label, share in shares.items())}. These shares should be equal, so the "
+        "column FCN was not computed on the same pixels as the other two. Its mIoU does not fit either: the paper "
+        f"prints {format_number(fcn['miou'])}, and {format_number(implied_miou(fcn))} follows from the rest of the "
+        "column (P6).",
     )

@@ -21,6 +21,7 @@ from lim_keras.reproduction.measures import (
     TRANSFER,
     WINDOWS,
     finished_scores,
+    ground_notes,
     hashes,
     models_name,
     scene_table,
@@ -38,13 +39,13 @@ PAIRS = (("fcn_flk", "unet"), ("fcn_flk", "segnet"), ("fcn_fl", "unet"), ("fcn_f
 _MEASURES = (LANDSLIDE_TILES, WINDOWS, SCENE, TRANSFER)
 
 _FAIR = (
-    "FCN-FLK is the mean of several models, U-Net and SegNet are one model each. FCN-FL, one model with the same "
-    "encoder, loss, budget and recipe, is the fair comparison of the decoders."
+    "FCN-FLK averages the probabilities of several models; U-Net and SegNet are one model each. FCN-FL is one model "
+    "with the same encoder, loss, budget and recipe, so it is the fair comparison of the decoders."
 )
 
 _NOTE = (
-    "The paper's column FCN-FLK repeats that of its Table 3, figure for figure, though it names another region. Its "
-    "Table 4 is no target (P7)."
+    "The paper's columns are scores in another region, Shuicheng County. Its column FCN-FLK is equal to that of its "
+    "Table 3 in every number, so its Table 4 is no target (P7)."
 )
 
 
@@ -108,7 +109,8 @@ def _differences(context: ReproductionContext, by_examples: Mapping[str, Found])
             rows.append((models_name(context, examples), LABELS[first], LABELS[second], *cells))
     columns = ("trained on", "method", "less", *(f"F1, {measure.name}" for measure in _MEASURES))
     sources = hashes({name: one for found in by_examples.values() for name, one in found.items()})
-    notes = ("Intervals are paired: each bootstrap draw takes the same ground for both methods.",)
+    paired = "Intervals are paired: each bootstrap draw takes the same ground for both methods."
+    notes = (paired, *ground_notes(rows))
     return Table("table4_differences", "Differences of F1", columns, tuple(rows), notes, sources)
 
 
@@ -123,10 +125,10 @@ def _pair_cells(both: list[ExperimentScores]) -> tuple[Value, ...]:
 
 
 def _sentences(differences: Table) -> list[str]:
-    """Tell the differences on the landslide tiles and on the scene."""
+    """State the differences under each measure."""
     lines = []
     for models, first, second, *cells in differences.rows:
         named = zip(_MEASURES, cells, strict=True)
-        told = [f"{format_estimate(cell)} on {one.name}" for one, cell in named if isinstance(cell, Estimate)]
-        lines += [f"Trained on {models}, {first} less {second} is, in F1, {', '.join(told)}."] if told else []
+        told = [f"{one.name} {format_estimate(cell)}" for one, cell in named if isinstance(cell, Estimate)]
+        lines += [f"F1 of {first} less that of {second}, trained on {models}: {'; '.join(told)}."] if told else []
     return lines

@@ -49,11 +49,10 @@ def train_and_score(
         The reason of each experiment that failed, by name.
     """
     trainings = _Trainings(settings, data, train, score, progress, say)
-    total, done = trainings.pixels()
     waiting = trainings.tasks()
     if not waiting:
         return {}
-    with progress.begin("training and scoring", total, done, unit="px"), ExitStack() as stack:
+    with progress.begin("training and scoring", trainings.pixels(), unit="px"), ExitStack() as stack:
         trainings.locks = stack
         processes = in_processes(waiting, settings.jobs, trainings.start, trainings.watch)
         with closing(processes):
@@ -104,10 +103,9 @@ class _Trainings:
         untrained = [Step(name, fold) for fold in folds if not (folder / f"fold_{fold}" / OUT_OF_FOLD).exists()]
         return (*untrained, Step(name, FINISH), Step(name, SCORE))
 
-    def pixels(self) -> tuple[int, int]:
-        """Return the pixels of all steps, weighted by their cost, and of those that earlier calls have taken."""
-        left = sum(self._pixels(step) for steps in self._steps.values() for step in steps)
-        return max(1, round(left)), 0
+    def pixels(self) -> int:
+        """Return the pixels of all steps that are not done, weighted by their cost."""
+        return max(1, round(sum(self._pixels(step) for steps in self._steps.values() for step in steps)))
 
     def _pixels(self, step: Step) -> float:
         return step_pixels(self._experiments[step.experiment], step)

@@ -62,8 +62,8 @@ def test_each_difference_has_its_figure_without_any_model(tiles_folder: Path) ->
     assert found["P5"][2] == found["P6"][2] == "not measured, because the experiment is not finished"
     assert "0.52 FCN-FLK, 0.48 FCN-FL, 0.43 FCN" in found["P6"][1] and "0.075, 0.076, 0.108" in found["P6"][1]
     # 1,024 px of 0.8 m are 655 m2
-    assert "655 m², has 6.6 pixels at 10 m; resampled to 1 m it has 655" in found["P8"][2]
-    assert "F1 1.000" in found["P9"][2] and "0.0% and 0.0%" in found["P9"][2]
+    assert "655 m², has 6.6 pixels at 10 m; resampled from 10 m to 1 m, it has 655 pixels" in found["P8"][2]
+    assert "F1 1.000" in found["P9"][2] and "0.0% of the tile's width and 0.0% of its height" in found["P9"][2]
     assert found["P10"][2] == "sides of 32 to 128 px; at 256 px their scale changes by factors of 2.00 to 8.00"
 
 

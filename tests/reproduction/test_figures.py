@@ -20,6 +20,7 @@ from lim_keras.evaluation.resampled import resampled_predictions
 from lim_keras.export.bundle import write_bundle
 from lim_keras.metrics.binary import pool
 from lim_keras.raster.writer import write_raster
+from lim_keras.report.parts import Part
 from lim_keras.reproduction import sentinel2
 from lim_keras.reproduction.context import MODELS, RUNS, ReproductionContext
 from lim_keras.reproduction.curves import make_curves
@@ -34,7 +35,6 @@ from lim_keras.reproduction.figures import (
     make_figure10,
     median_landslide_tile,
 )
-from lim_keras.reproduction.parts import Part
 from lim_keras.reproduction.registry import MAKERS
 from lim_keras.reproduction.sentinel2 import make_sentinel2, matched_scale
 from lim_keras.reproduction.settings import ReproductionSettings
@@ -224,7 +224,7 @@ def test_figure_10_counts_as_the_evaluation_does(context: ReproductionContext):
         assert (area, mapped, found) == (name, score.truth, score.found)
         assert (missed, false) == (score.truth - score.found, score.predicted - score.right)
     assert rows[0][2:] == (2, 1, 1, 1)
-    assert "finds 1 of 2 mapped landslides and draws 2 polygons, 1 of which touch none of them" in part.text[0]
+    assert "mapped landslides 2, found 1; polygons drawn 2, without a mapped landslide 1." in part.text[0]
 
 
 def test_figure_10_maps_no_scene_twice(context: ReproductionContext):

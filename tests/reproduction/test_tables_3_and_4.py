@@ -37,23 +37,24 @@ def test_table_3_has_our_scores_the_paper_and_the_image_blind_mask() -> None:
     flk = experiment("whole_fcn_flk", FLK, folds=2, members=MEMBERS)
     part = make_table3(MadeContext(experiment("whole_fcn_fl", FL), flk, scene=Path("scene.tif")))
     whole = table(part, "table3_whole")
-    assert whole.columns[1:6] == ("image-blind mask", "FCN", "FCN-FL", "FCN-FLK", "mean of its single folds")
+    members = "single models of FCN-FLK, mean score"
+    assert whole.columns[1:6] == ("image-blind mask", "FCN", "FCN-FL", "FCN-FLK", members)
     assert [row[0] for row in whole.rows] == ["accuracy", "precision", "recall", "F1", "mIoU", "IoU of landslides"]
     ours, blind = column(whole, "FCN-FLK"), column(whole, "image-blind mask")
     # Landslide tiles alone: tp 100, fp 20, fn 20, tn 1860 of 2000.
     expected = (1960 / 2000, 100 / 120, 100 / 120, 200 / 240, (100 / 140 + 1860 / 1900) / 2, 100 / 140)
     assert [value(cell) for cell in ours.values()] == pytest.approx(expected)
     assert value(blind["F1"]) == pytest.approx(0.5)
-    # Single folds: F1 160 / (160 + 80) and 160 / (160 + 80), both 2/3 of the pooled counts.
-    assert value(column(whole, "mean of its single folds")["F1"]) == pytest.approx(2 / 3)
+    # Single models: F1 160 / (160 + 80) and 160 / (160 + 80), both 2/3 of the pooled counts.
+    assert value(column(whole, members)["F1"]) == pytest.approx(2 / 3)
     assert set(column(whole, "FCN").values()) == {"not trained"}
     assert whole.columns[6:] == ("FCN, the paper", "FCN-FL, the paper", "FCN-FLK, the paper")
     printed = column(whole, "FCN, the paper")
     assert (printed["F1"], printed["precision"]) == (0.53, pytest.approx(0.434, abs=5e-4))
     assert whole.sources == {"whole_fcn_fl": "hash of whole_fcn_fl", "whole_fcn_flk": "hash of whole_fcn_flk"}
     text = " ".join(part.text)
-    assert "The difference, on the same tiles, is .167 [" in text and "It is above 0, for these models." in text
-    assert "FCN-FLK is not trained (windows, mobilenetv2)." in text and "not the luck of training" in text
+    assert "FCN-FLK less this mean is .167 [" in text and "The interval lies above 0." in text
+    assert "FCN-FLK is not trained on windows (mobilenetv2)." in text and "not the luck of training" in text
     assert set(column(table(part, "table3_windows"), "FCN-FLK").values()) == {"not trained"}
 
 
@@ -61,10 +62,10 @@ def test_scores_on_the_scene() -> None:
     context = MadeContext(experiment("whole_fcn_flk", FLK), scene=Path("scene.tif"))
     rows = table(make_table3(context), "table3_scene").rows
     assert rows[0][1] == "everything is a landslide"
-    whole = next(row for row in rows if row[:2] == ("whole tiles, vgg16", "FCN-FLK"))
+    whole = next(row for row in rows if row[:2] == ("whole tiles (vgg16)", "FCN-FLK"))
     # All tiles: tp 100, fp 20, fn 20; ten mapped landslides, eight found, twenty drawn, nine right.
     assert value(whole[4]) == pytest.approx(200 / 240) and whole[-4:] == (10, 8, 20, 9)
-    assert next(row for row in rows if row[:2] == ("windows, mobilenetv2", "FCN"))[2] == "not trained"
+    assert next(row for row in rows if row[:2] == ("windows (mobilenetv2)", "FCN"))[2] == "not trained"
 
 
 def test_a_scene_of_one_block_has_no_intervals() -> None:
@@ -89,11 +90,11 @@ def test_table_4_compares_decoders_in_pairs() -> None:
     unet = experiment("whole_unet", FL)
     part = make_table4(MadeContext(experiment("whole_fcn_flk", FLK), unet, scene=Path("scene.tif")))
     rows = {row[:3]: row[3:] for row in table(part, "table4_differences").rows}
-    tiles, windows, scene, transfer = rows["whole tiles, vgg16", "FCN-FLK", "U-Net"]
+    tiles, windows, scene, transfer = rows["whole tiles (vgg16)", "FCN-FLK", "U-Net"]
     # Landslide tiles: 200 / 240 less 160 / 240. All samples: the other tile adds 40 false positives, 160 / 280.
     assert value(tiles) == pytest.approx(1 / 6) and transfer is None
     assert value(windows) == value(scene) == pytest.approx(200 / 240 - 160 / 280)
-    assert rows["whole tiles, vgg16", "FCN-FL", "U-Net"] == ("not trained", None, None, None)
+    assert rows["whole tiles (vgg16)", "FCN-FL", "U-Net"] == ("not trained", None, None, None)
     whole = table(part, "table4_whole")
     assert column(whole, "FCN-FLK, the paper")["recall"] == 0.76
     assert any("P7" in note for note in whole.notes)
@@ -103,10 +104,10 @@ def test_transfer_tiles_have_their_own_table() -> None:
     away = evaluation([(10, 10, 10, 70)], [(0, 5, 0, 95)], blind=(20, 60, 0, 20))
     context = MadeContext(experiment("windows_unet", FL, transfer=away))
     rows = {row[:2]: row[2:] for row in table(make_table4(context), "table4_transfer").rows}
-    unet = rows["windows, mobilenetv2", "U-Net"]
+    unet = rows["windows (mobilenetv2)", "U-Net"]
     assert [value(cell) for cell in unet[:4]] == pytest.approx([0.8, 0.5, 0.5, 0.5])
-    assert value(rows["windows, mobilenetv2", "image-blind mask"][3]) == pytest.approx(40 / 100)
-    assert rows["windows, mobilenetv2", "SegNet"][0] == "not trained"
+    assert value(rows["windows (mobilenetv2)", "image-blind mask"][3]) == pytest.approx(40 / 100)
+    assert rows["windows (mobilenetv2)", "SegNet"][0] == "not trained"
 
 
 def test_nothing_is_trained() -> None:
