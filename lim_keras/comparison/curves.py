@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lim_keras.comparison.comparison import RunComparison
 from lim_keras.comparison.recorded_scores import RecordedEvaluation
 from lim_keras.comparison.run_folder import RunFolder
-from lim_keras.report import run_charts
+from lim_keras.evaluation.evaluation import PrecisionRecall
+from lim_keras.report.model_charts import (
+    LARGEST_GROUP,
+    PrecisionRecallCurve,
+    precision_recall_chart,
+    reliability_chart,
+    short_name,
+    training_chart,
+)
 from lim_keras.report.parts import Drawing, Part, Table, Value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
 
@@ -28,18 +39,26 @@ def training_curves(comparison: RunComparison) -> Part | None:
         if any(model.epochs for model in run.models)
     }
     caption = "Loss and F1 on validation tiles."
-    drawings = [
-        Drawing(f"curves_{number}", caption, run_charts.history_chart({label: histories[label] for label in labels}))
-        for number, labels in enumerate(chunks(list(histories), run_charts.LARGEST_GROUP), 1)
-    ]
-    return Part("curves", "Training curves", (), (), tuple(drawings)) if drawings else None
+    if len(comparison.runs) == 1:
+        caption = "Loss and F1 on validation tiles, and, dotted, on training tiles."
+        charts = [
+            training_chart({short_name(label): {f"model {k}": [one] for k, one in enumerate(models)}})
+            for label, models in histories.items()
+        ]
+    else:
+        groups = chunks(list(histories), LARGEST_GROUP)
+        charts = [training_chart({"Runs": {one: histories[one] for one in some}}, training=False) for some in groups]
+    drawings = tuple(Drawing(f"curves_{number}", caption, chart) for number, chart in enumerate(charts, 1))
+    return Part("curves", "Training curves", (), (), drawings) if drawings else None
 
 
 def precision_recall(comparison: RunComparison) -> Part | None:
     """Draw precision over recall on each protocol; None without a finished run."""
-    caption = "Precision over recall of landslide pixels, over all thresholds."
-    draw = run_charts.precision_recall_chart
-    drawings = _curve_drawings(comparison, "precision_recall", lambda one: one.precision_recall, draw, caption)
+    caption = (
+        "Precision over recall of landslide pixels, over all thresholds. A mark shows the threshold of the run; grey "
+        "lines join points of equal F1. AP is average precision."
+    )
+    drawings = _curve_drawings(comparison, "precision_recall", _precision_recall_curve, precision_recall_chart, caption)
     older = [run.label for run in comparison.finished if run.scores and not run.scores.out_of_fold.precision_recall]
     lines = (
         f"{listed(older)}: finished by an earlier version, which did not record the curve. The command of the run, "
@@ -50,29 +69,37 @@ def precision_recall(comparison: RunComparison) -> Part | None:
     return Part("precision_recall", "Precision and recall", lines if older else (), (), drawings)
 
 
+def _precision_recall_curve(evaluation: RecordedEvaluation) -> PrecisionRecallCurve | None:
+    if not evaluation.precision_recall:
+        return None
+    scores = evaluation.subsets["all"]
+    point = PrecisionRecall(*(scores.model[name].value for name in ("precision", "recall")))
+    return PrecisionRecallCurve(evaluation.precision_recall, scores.average_precision, point)
+
+
 def _curve_drawings(
     comparison: RunComparison,
     name: str,
-    content: Callable[[RecordedEvaluation], Sequence[Any]],
-    draw: Callable[[dict[str, dict[str, Any]]], Any],
+    content: Callable[[RecordedEvaluation], Any],
+    draw: Callable[[dict[str, dict[str, Any]]], Figure],
     caption: str,
 ) -> tuple[Drawing, ...]:
-    """Draw a panel for each protocol, a chart for each group of runs."""
+    """Draw a panel for each protocol, a chart for each group of runs; runs without content are left out."""
     drawings = []
-    for number, runs in enumerate(chunks(comparison.finished, run_charts.LARGEST_GROUP), 1):
+    for number, runs in enumerate(chunks(comparison.finished, LARGEST_GROUP), 1):
         panels = {
             SHORT_NAMES[protocol]: curves
             for protocol in PROTOCOLS
-            if (curves := {run.label: points for run in runs if (points := _points(run, protocol, content))})
+            if (curves := {run.label: found for run in runs if (found := _content(run, protocol, content))})
         }
         if panels:
             drawings.append(Drawing(f"{name}_{number}", caption, draw(panels)))
     return tuple(drawings)
 
 
-def _points(run: RunFolder, protocol: str, content: Callable[[RecordedEvaluation], Sequence[Any]]) -> Sequence[Any]:
+def _content(run: RunFolder, protocol: str, content: Callable[[RecordedEvaluation], Any]) -> Any:
     evaluation = None if run.scores is None else run.scores.evaluations.get(protocol)
-    return () if evaluation is None else content(evaluation)
+    return None if evaluation is None else content(evaluation)
 
 
 def calibration(comparison: RunComparison) -> Part | None:
@@ -86,9 +113,11 @@ def calibration(comparison: RunComparison) -> Part | None:
         "Calibration error: mean gap between probability and share of landslide pixels, weighted by pixels. "
         "Temperature above 1: the network was overconfident.",
     )
-    caption = "Reliability: share of landslide pixels among those of a predicted probability. Dashed: perfect."
-    draw = run_charts.reliability_chart
-    drawings = _curve_drawings(comparison, "reliability", lambda one: one.reliability, draw, caption)
+    caption = (
+        "Upper panels: share of landslide pixels among those of a predicted probability; dashed: perfect. Lower "
+        "panels: number of pixels."
+    )
+    drawings = _curve_drawings(comparison, "reliability", lambda one: one.reliability, reliability_chart, caption)
     table = Table("calibration", "Calibration", (*columns, *errors), rows, notes)
     return Part("calibration", "Calibration", (), (table,), drawings)
 

@@ -16,8 +16,8 @@ from lim_keras.comparison.run_folder import RunFolder
 from lim_keras.evaluation.evaluation import SampleScore, Subset, SubsetScores
 from lim_keras.metrics.binary import Estimate
 from lim_keras.progress import ProgressCallback, track
-from lim_keras.report import run_charts
 from lim_keras.report.figures import overlay_figure
+from lim_keras.report.model_charts import score_chart
 from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.report.style import pixels_of
 
@@ -29,7 +29,7 @@ _COLUMNS = {
     "iou_landslide": "IoU landslide",
     "miou": "mIoU",
 }
-_MORE_COLUMNS = ("accuracy", "average precision", "F1 without image", "samples", "landslide")
+_MORE_COLUMNS = ("accuracy", "average precision", "F1, image-blind mask", "samples", "landslide")
 _MAIN: tuple[tuple[str, Subset], ...] = (("tiles", "landslide"), ("windows", "all"), ("out_of_fold", "all"))
 """Protocol and subset of the charts."""
 
@@ -127,8 +127,8 @@ def _overview(comparison: RunComparison) -> Part:
             for protocol, subset in _MAIN
             if (scores := _main_scores(comparison, names, protocol, subset))
         }
-        caption = "F1 of each run with its 95 % interval. Tick: a mask that does not look at the image."
-        drawings.append(Drawing(f"f1_{number}", caption, run_charts.score_chart(panels, names)))
+        caption = "F1 of each run with its 95 % interval. Tick: image-blind mask, which does not look at the image."
+        drawings.append(Drawing(f"f1_{number}", caption, score_chart(panels, names)))
     return Part("runs", "Overview", (), (overview_table(comparison),), tuple(drawings))
 
 
@@ -188,7 +188,7 @@ def _scores(comparison: RunComparison) -> Part | None:
                         f"scores_{protocol}_{subset}", f"{title[0].upper()}{title[1:]}, {which}", columns, tuple(rows)
                     )
                 )
-    note = "F1 without image: of a mask that does not look at the image. Landslide: share of the pixels."
+    note = "Image-blind mask: a mask that does not look at the image. Landslide: share of the pixels."
     return Part("scores", "Scores", (note,), tuple(tables)) if tables else None
 
 
@@ -237,10 +237,10 @@ def _tiles(comparison: RunComparison) -> Part | None:
         wrong = false_alarms(samples, _LISTED)
         tables.append(_tile_table(number, run, best, worst, wrong))
         if run in pictured:
-            shelves = {"best": best, "worst": worst, "false alarms": wrong}
+            kinds = {"best": best, "worst": worst, "false alarms": wrong}
             drawings += [
                 Drawing(f"tiles_{number}_{name.replace(' ', '_')}", f"{run.label}: {name}", chart)
-                for name, some in shelves.items()
+                for name, some in kinds.items()
                 if (chart := _tile_chart(run, name, some[:_SHOWN])) is not None
             ]
     if not tables:

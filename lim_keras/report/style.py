@@ -71,7 +71,7 @@ def as_written() -> dict[str, Any]:
 
 def dress(axes: Axes, title: str = "", x_label: str = "", y_label: str = "") -> None:
     """Set title and labels, a light grid, and spines on the left and at the bottom only."""
-    axes.set_title(title, fontsize=TITLE_PT, color=INK, loc="left", pad=8)
+    axes.set_title(title, fontsize=TITLE_PT, color=INK, loc="left", pad=8, **as_written())
     axes.set_xlabel(x_label, fontsize=LABEL_PT, color=MUTED)
     axes.set_ylabel(y_label, fontsize=LABEL_PT, color=MUTED)
     axes.tick_params(labelsize=SMALL_PT, colors=MUTED, length=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from lim_keras.evaluation.evaluation import Evaluation, Subset
-from lim_keras.metrics.binary import pool
+from lim_keras.evaluation.evaluation import Evaluation, PrecisionRecall, Subset
+from lim_keras.metrics.binary import Confusion, pool
 from lim_keras.metrics.calibration import ProbabilityHistogram
-from lim_keras.report.model_curves import (
+from lim_keras.report.model_charts import (
     History,
-    PixelCurves,
+    PrecisionRecallCurve,
     precision_recall_chart,
     reliability_chart,
     training_chart,
@@ -25,6 +26,23 @@ TITLE = "Curves: training, precision and recall, reliability"
 
 _TRAINED = {"whole": "Whole tiles", "windows": "Windows"}
 _TILES, _WINDOWS, _SCENE = "Landslide test tiles", "Random windows", "Scene"
+
+
+@dataclass(frozen=True, slots=True)
+class PixelCurves:
+    """Histogram of the predicted pixels of a model, and their confusion at the model's threshold."""
+
+    histogram: ProbabilityHistogram
+    at_threshold: Confusion
+
+    @property
+    def curve(self) -> PrecisionRecallCurve:
+        """Precision over recall."""
+        points = [PrecisionRecall(*point) for point in zip(*self.histogram.precision_recall(), strict=True)]
+        scores = self.at_threshold.scores()
+        point = PrecisionRecall(scores["precision"], scores["recall"])
+        return PrecisionRecallCurve(points, self.histogram.average_precision(), point)
+
 
 Groups = Mapping[str, Mapping[str, PixelCurves]]
 
@@ -44,9 +62,13 @@ def make_curves(context: ReproductionContext) -> Part:
     groups = _groups(found)
     drawings = [Drawing("curves_training", _TRAINING, training_chart(_histories(context, found)))]
     if groups:
-        drawings.append(Drawing("curves_precision_recall", _PRECISION_RECALL, precision_recall_chart(groups)))
-        histograms = {title: {name: one.histogram for name, one in models.items()} for title, models in groups.items()}
-        drawings.append(Drawing("curves_reliability", _RELIABILITY, reliability_chart(histograms)))
+        curves = {title: {name: one.curve for name, one in models.items()} for title, models in groups.items()}
+        drawings.append(Drawing("curves_precision_recall", _PRECISION_RECALL, precision_recall_chart(curves)))
+        bars = {
+            title: {name: one.histogram.reliability() for name, one in models.items()}
+            for title, models in groups.items()
+        }
+        drawings.append(Drawing("curves_reliability", _RELIABILITY, reliability_chart(bars)))
     return Part("curves", TITLE, tuple(text), _tables(groups, found), tuple(drawings))
 
 

@@ -11,15 +11,21 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from shapely import box
 
-from lim_keras.evaluation.evaluation import Sample
+from lim_keras.evaluation.evaluation import PrecisionRecall, Sample
 from lim_keras.evaluation.scene import SceneMatches, match_landslides
-from lim_keras.metrics.binary import count
+from lim_keras.metrics.binary import Estimate
 from lim_keras.metrics.calibration import ProbabilityHistogram
 from lim_keras.raster.georeference import Georeference
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import write_raster
 from lim_keras.report import style
-from lim_keras.report.model_curves import PixelCurves, precision_recall_chart, reliability_chart, training_chart
+from lim_keras.report.model_charts import (
+    PrecisionRecallCurve,
+    precision_recall_chart,
+    reliability_chart,
+    score_chart,
+    training_chart,
+)
 from lim_keras.report.preview import view_of
 from lim_keras.report.region_map import detection_counts, false_boxes, region_map
 from lim_keras.report.sample_grids import ComparedSample, augmentation_grid, comparison_grid, truth_picture
@@ -171,36 +177,49 @@ def test_a_single_landslide_pixel_is_seen(tmp_path: Path) -> None:
     assert reduced.tolist() == [[True, False, False], [False, False, True]]
 
 
-def curves(seed: int) -> PixelCurves:
+def histogram(seed: int) -> ProbabilityHistogram:
     rng = np.random.default_rng(seed)
     mask = (rng.random(500) < 0.2).astype(np.uint8)
     probability = np.clip(0.4 * mask + 0.6 * rng.random(500), 0, 1).astype(np.float32)
-    histogram = ProbabilityHistogram()
-    histogram.add(probability, mask)
-    return PixelCurves(histogram, count(probability >= 0.5, mask))
+    counted = ProbabilityHistogram()
+    counted.add(probability, mask)
+    return counted
+
+
+def curve(recall: float) -> PrecisionRecallCurve:
+    """From a recall of 1 to one of .2."""
+    points = [PrecisionRecall(0.2, 1), PrecisionRecall(0.6, 0.5), PrecisionRecall(1, 0.2)]
+    return PrecisionRecallCurve(points, 0.625, PrecisionRecall(0.7, recall))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_precision_recall_marks_the_threshold(groups: int, tmp_path: Path) -> None:
-    models = {"FCN": curves(1), "FCN-FLK": curves(2)}
+    models = {"FCN": curve(0.4), "a_name_that_is_too_long_for_a_legend": curve(0.3)}
     figure = precision_recall_chart({f"group {k}": models for k in range(groups)})
     assert titles(figure) == [f"group {k}" for k in range(groups)]
     axes = figure.axes[0]
     marks = [line for line in axes.lines if line.get_marker() not in ("None", "")]
-    for mark, one in zip(marks, models.values(), strict=True):
-        scores = one.at_threshold.scores()
-        assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (scores["recall"], scores["precision"])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        f"{name}: AP {one.histogram.average_precision():.2f}" for name, one in models.items()
-    ]
+    assert [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks] == [(0.4, 0.7), (0.3, 0.7)]
+    drawn = [line for line in axes.lines if list(line.get_xdata()) == [1, 0.5, 0.2]]
+    assert [list(line.get_ydata()) for line in drawn] == [[0.2, 0.6, 1]] * 2
+    first, second = (text.get_text() for text in axes.get_legend().get_texts())
+    assert first == "FCN: AP 0.62" and second.startswith("…") and second.endswith("a_legend: AP 0.62")
     written(figure, tmp_path / "pr.png")
 
 
 def test_reliability_of_each_model(tmp_path: Path) -> None:
-    figure = reliability_chart({"tiles": {"FCN": curves(1).histogram, "U-Net": curves(2).histogram}})
+    figure = reliability_chart({"tiles": {"FCN": histogram(1).reliability(), "U-Net": histogram(2).reliability()}})
     assert titles(figure) == ["tiles"]
     assert words(figure) == ["FCN", "U-Net", "perfect"]
     written(figure, tmp_path / "reliability.png")
+
+
+def test_scores_with_and_without_an_interval(tmp_path: Path) -> None:
+    scores = {"a": (Estimate(0.5, 0.4, 0.6), 0.2), "b": (Estimate(0.7, np.nan, np.nan), 0.3)}
+    figure = score_chart({"Test tiles": scores}, ["a", "b"])
+    points = [line.get_xdata() for line in figure.axes[0].lines]
+    assert [list(np.atleast_1d(one)) for one in points] == [[0.4, 0.6], [0.5], [0.2], [0.7], [0.3]]
+    written(figure, tmp_path / "scores.png")
 
 
 def test_training_has_a_colour_for_each_model_in_all_groups(tmp_path: Path) -> None:
@@ -211,3 +230,7 @@ def test_training_has_a_colour_for_each_model_in_all_groups(tmp_path: Path) -> N
     assert len(figure.axes[0].lines) == 12
     assert figure.axes[0].lines[-1].get_color() == figure.axes[2].lines[-1].get_color()
     written(figure, tmp_path / "training.png")
+    names = ["_begins_with_a_line", "$no$ math", *(f"a_long_name_of_a_run_number_{k}" for k in range(5))]
+    alone = training_chart({"Runs": dict.fromkeys(names, [history] * 2)}, training=False)
+    assert len(alone.axes[0].lines) == 14 and len(words(alone)) == 7
+    written(alone, tmp_path / "validation.png")
