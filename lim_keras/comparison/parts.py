@@ -10,9 +10,9 @@ from lim_keras.comparison import curves
 from lim_keras.comparison.comparison import RunComparison, TileCounts, tile_counts
 from lim_keras.comparison.curves import PROTOCOLS, SHORT_NAMES, chunks, listed
 from lim_keras.comparison.differences import SCORES, PairedDifference, changed_settings, differing_settings
-from lim_keras.comparison.places import stored_predictions
 from lim_keras.comparison.recorded_scores import false_alarms, ranked, tile_f1
 from lim_keras.comparison.run_folder import RunFolder
+from lim_keras.comparison.stored_predictions import stored_predictions
 from lim_keras.evaluation.evaluation import SampleScore, Subset, SubsetScores
 from lim_keras.metrics.binary import Estimate
 from lim_keras.progress import ProgressCallback, track

@@ -115,7 +115,7 @@ class RunFolder:
         begun = [model for model in self.models if model.epochs and not model.is_finished]
         parts = [] if self.is_single else [f"{done} of {len(self.models)} folds"]
         parts += [f"{'' if self.is_single else f'fold {one.fold}: '}{one.epochs} of {epochs} epochs" for one in begun]
-        return f"not finished: {', '.join(parts) or 'no epoch yet' if not done else ', '.join(parts) or 'trained'}"
+        return f"not finished: {', '.join(parts) or ('trained' if done else 'no epoch yet')}"
 
     @property
     def data_digest(self) -> str:

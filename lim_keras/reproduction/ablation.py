@@ -10,7 +10,8 @@ from lim_keras.evaluation.evaluation import Evaluation, Subset
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Part, Table, Value
 from lim_keras.report.tables import format_estimate
-from lim_keras.reproduction.comparison import (
+from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.contrasts import (
     Term,
     TrainingLuck,
     contrast,
@@ -19,7 +20,6 @@ from lim_keras.reproduction.comparison import (
     training_luck,
     verdict,
 )
-from lim_keras.reproduction.context import ReproductionContext
 from lim_keras.reproduction.experiments import AXES, BASE, FOLDS, ablation_experiments
 from lim_keras.reproduction.measures import (
     ALL_TILES,

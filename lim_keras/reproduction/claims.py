@@ -10,8 +10,8 @@ from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Part, Table, Value
 from lim_keras.report.tables import format_number
 from lim_keras.reproduction.ablation import BOTH, EFFECTS, FOCAL_LOSS, SKIP_LEVELS, Ablation
-from lim_keras.reproduction.comparison import Verdict, difference, verdict
 from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.contrasts import Verdict, difference, verdict
 from lim_keras.reproduction.experiments import BASE, FOLDS
 from lim_keras.reproduction.measures import (
     LABELS,

@@ -97,8 +97,8 @@ def make_figure10(context: ReproductionContext) -> Part:
     columns = ("method", "area class", "mapped", "found", "missed", "false")
     notes = (
         ANY_OVERLAP,
-        "A polygon that shares area with no mapped landslide is a false detection. Mapped landslides and false "
-        "detections count in the class of their own area.",
+        "Mapped: in the truth. A polygon that shares area with no mapped landslide is a false detection. Mapped "
+        "landslides and false detections count in the class of their own area.",
     )
     tables = (Table("figure10_detections", "Detections by area", columns, tuple(rows), notes, sources),) if rows else ()
     return Part("figure10", FIGURE_10, tuple(text), tables, tuple(drawings))
@@ -212,7 +212,7 @@ def _mapped(context: ReproductionContext, name: str, label: str) -> tuple[float,
         matches = match_mask(mask, reader, Path(truth))
         chart = region_map(reader, matches, f"{label} at a threshold of {threshold:.2f}")
     caption = (
-        f"Landslides of the scene, mapped by {label}. Boxes hold polygons that touch no mapped landslide. Beside it, "
-        "mapped, found and missed landslides and false detections, by area."
+        f"Landslides that {label} predicts in the scene. Boxes hold predicted polygons that touch no landslide of the "
+        "truth. Right: mapped landslides (truth), found and missed ones, and false detections, by area."
     )
     return threshold, matches, Drawing(f"figure10_{name.removeprefix('windows_')}", caption, chart)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lim_keras.evaluation.evaluation import Evaluation, Subset
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Table, Value
-from lim_keras.reproduction.comparison import mean_score
 from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.contrasts import mean_score
 from lim_keras.reproduction.scores import ExperimentScores
 
 LABELS: Mapping[str, str] = {

@@ -159,7 +159,7 @@ def _eager(wanted: bool) -> Iterator[None]:
 
 
 class _Silent:
-    """Progress that nobody sees."""
+    """Progress that is not shown."""
 
     @contextmanager
     def begin(self, label: str, total: int, done: int = 0, *, unit: str = "") -> Iterator[None]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from lim_keras.metrics.binary import Estimate
 from lim_keras.report.parts import Part, Table, Value
 from lim_keras.report.tables import format_estimate
-from lim_keras.reproduction.comparison import difference
 from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.contrasts import difference
 from lim_keras.reproduction.measures import (
     LABELS,
     LANDSLIDE_TILES,

@@ -126,11 +126,11 @@ class _Trainings:
         return [steps]
 
     def _shared(self, chains: Sequence[Task]) -> list[Task]:
-        """Deal whole experiments to at most `jobs` processes, so that each process has about as much to do."""
-        hands: list[list[Step]] = [[] for _ in range(min(self._settings.jobs, len(chains)))]
+        """Distribute whole experiments to at most `jobs` processes, so that each process has about the same work."""
+        loads: list[list[Step]] = [[] for _ in range(min(self._settings.jobs, len(chains)))]
         for chain in sorted(chains, key=lambda steps: -sum(map(self._pixels, steps))):
-            min(hands, key=lambda hand: sum(map(self._pixels, hand))).extend(chain)
-        return [tuple(hand) for hand in hands]
+            min(loads, key=lambda load: sum(map(self._pixels, load))).extend(chain)
+        return [tuple(load) for load in loads]
 
     def start(self, task: Task) -> BaseProcess | None:
         """Lock the runs of a task and start its process; None if none of its runs can be locked."""

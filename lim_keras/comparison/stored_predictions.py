@@ -1,4 +1,4 @@
-"""Best and worst tiles of a run, with their images where these can still be read."""
+"""Read the out-of-fold predictions of tiles of a run, with their images where these can still be read."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import Evaluation
 from lim_keras.metrics.binary import Estimate
-from lim_keras.reproduction.comparison import (
+from lim_keras.reproduction.contrasts import (
     TrainingLuck,
     contrast,
     difference,
