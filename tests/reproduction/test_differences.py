@@ -78,6 +78,9 @@ def test_scores_of_finished_experiments(tiles_folder: Path, monkeypatch: pytest.
     assert "`--transfer` adds them" in found["P7"][2]
     protocols = next(table for table in part.tables if table.name == "differences_protocols")
     assert protocols.rows[0][0] == "whole tiles, resized" and protocols.rows[0][4] is None
+    windows = protocols.rows[0][3]
+    assert windows.value == pytest.approx(2 / 3) and np.isnan([windows.low, windows.high]).all()
+    assert any("[- -]" in note for note in protocols.notes)
     assert protocols.sources == {"whole_fcn_fl": "0" * 64}
 
 

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lim_keras.bundle.info import BundleInfo
 from lim_keras.config import EvaluationSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import ConfigError, DataError
+from lim_keras.evaluation.evaluator import read_matching_tiles
+from lim_keras.evaluation.scene import SceneResult, evaluate_scene
 from lim_keras.metrics.binary import pool
 from lim_keras.reproduction import scores as module
 from lim_keras.reproduction.scores import (
@@ -65,38 +67,42 @@ def test_scores_are_read_back_equal(two_folds: Path, data: EvaluationData, tmp_p
     assert read_scores(write_scores(alone, path)) == alone
 
 
-def _called(calls: list[str], part: str, function: Callable[..., Any], *given: object) -> Any:
-    calls.append(part)
-    return function(*given)
-
-
 def test_only_what_is_missing_is_evaluated(
     two_folds: Path, data: EvaluationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for part, function in list(module._EVALUATE.items()):
-        monkeypatch.setitem(module._EVALUATE, part, partial(_called, calls, part, function))
+
+    def read(chosen: TileSet, info: BundleInfo) -> TileSet:
+        calls.append(" ".join(chosen.ids))
+        return read_matching_tiles(chosen, info)
+
+    def on_scene(*given: Any, **options: Any) -> SceneResult:
+        calls.append("scene")
+        return evaluate_scene(*given, **options)
+
+    monkeypatch.setattr(module, "read_matching_tiles", read)
+    monkeypatch.setattr(module, "evaluate_scene", on_scene)
     path = tmp_path / "edge.json"
     without_scene = replace(data, scene=None, truth=None)
     first = stored_scores(path, two_folds, "edge", without_scene)
-    assert calls == ["tiles", "transfer"] and first.scene is None
+    assert calls == ["t2 t5", "t3 t6 t7"] and first.scene is None
     assert stored_scores(path, two_folds, "edge", without_scene) == first
-    assert calls == ["tiles", "transfer"]
+    assert calls == ["t2 t5", "t3 t6 t7"]
     whole = stored_scores(path, two_folds, "edge", replace(data))
     assert calls[2:] == ["scene"] and whole.scene is not None and whole.tiles == first.tiles
     other = replace(data, tiles=data.tiles.subset(["t5"]))
     assert len(stored_scores(path, two_folds, "edge", other).tiles.samples) == 1
-    assert calls[3:] == ["tiles"]
+    assert calls[3:] == ["t5"]
     assert read_scores(path).digests == other.digests
 
 
 def test_a_kill_keeps_what_was_evaluated(
     two_folds: Path, data: EvaluationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(module._EVALUATE, "scene", killed)
+    monkeypatch.setattr(module, "evaluate_scene", killed)
     with pytest.raises(KeyboardInterrupt):
         stored_scores(tmp_path / "edge.json", two_folds, "edge", data)
     kept = read_scores(tmp_path / "edge.json")
