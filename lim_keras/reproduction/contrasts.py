@@ -91,7 +91,7 @@ def contrast(
         luck: spread between seeds; None: the interval is one for these very trainings.
 
     Returns:
-        The value and its interval; the interval is NaN with a single group, which tells nothing of other ground.
+        The value and its interval; the interval is NaN with a single group, which says nothing about other ground.
 
     Raises:
         DataError: the models were not evaluated on the same samples.

@@ -45,7 +45,7 @@ NO_TRANSFER = "No tiles of another region were given, so there are no scores on 
 
 ONE_GROUND = (
     "An interval is [- -] where all samples belong to one group, such as the only block of a scene below 512 x 512 px: "
-    "one group tells nothing about other ground."
+    "one group says nothing about other ground."
 )
 
 ANY_OVERLAP = (

@@ -15,7 +15,7 @@ from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection
 from lim_keras.data.contents import tile_contents
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import ConfigError, DataError
+from lim_keras.errors import ConfigError
 from lim_keras.evaluation.bundle_report import bundle_evaluator
 from lim_keras.evaluation.evaluation import Evaluation
 from lim_keras.evaluation.evaluator import DEFAULTS, read_matching_tiles
@@ -178,7 +178,7 @@ def stored_scores(
     """
     path = Path(path)
     check_sealed_file(path, "out")
-    known = _read(path)
+    known = read_scores(path)
     for scores in _evaluated(Path(bundle), name, data, known, progress):
         if scores != known:
             write_scores(scores, path)
@@ -197,22 +197,9 @@ def write_scores(scores: ExperimentScores, path: StrPath) -> Path:
     return write_text(path, sealed_json(scores.to_dict()))
 
 
-def read_scores(path: StrPath) -> ExperimentScores:
-    """Read the file of `write_scores`.
-
-    Raises:
-        DataError: the file is missing, changed since it was written, or of another version.
-    """
-    found = _read(Path(path))
-    if found is None:
-        raise DataError(
-            f"{path}: expected a file of scores that this version of lim-keras wrote. Received: no such file, or one "
-            "that changed since it was written. Delete it; `lim-keras reproduce` makes it again."
-        )
-    return found
-
-
-def _read(path: Path) -> ExperimentScores | None:
+def read_scores(path: StrPath) -> ExperimentScores | None:
+    """Read the file of `write_scores`; None if it is missing, changed since it was written, or of another version."""
+    path = Path(path)
     if not is_sealed(path):
         return None
     try:

@@ -57,7 +57,7 @@ def test_scores_are_read_back_equal(two_folds: Path, data: EvaluationData, tmp_p
     scores = score_experiment(two_folds, "Bijié", data)
     path = write_scores(scores, tmp_path / "scores" / "edge.json")
     again = read_scores(path)
-    assert again == scores
+    assert again is not None and again == scores
     assert again.tiles.histograms["landslide"] == scores.tiles.histograms["landslide"]
     assert again.windows.scores() == scores.windows.scores()
     counts = again.tiles.histograms["landslide"].counts
@@ -93,7 +93,8 @@ def test_only_what_is_missing_is_evaluated(
     other = replace(data, tiles=data.tiles.subset(["t5"]))
     assert len(stored_scores(path, two_folds, "edge", other).tiles.samples) == 1
     assert calls[3:] == ["t5"]
-    assert read_scores(path).digests == other.digests
+    stored = read_scores(path)
+    assert stored is not None and stored.digests == other.digests
 
 
 def test_a_kill_keeps_what_was_evaluated(
@@ -106,13 +107,12 @@ def test_a_kill_keeps_what_was_evaluated(
     with pytest.raises(KeyboardInterrupt):
         stored_scores(tmp_path / "edge.json", two_folds, "edge", data)
     kept = read_scores(tmp_path / "edge.json")
-    assert list(kept.digests) == ["tiles"] and len(kept.members) == 2
+    assert kept is not None and list(kept.digests) == ["tiles"] and len(kept.members) == 2
 
 
 def test_other_files_are_neither_read_nor_replaced(two_folds: Path, data: EvaluationData, tmp_path: Path) -> None:
     path = tmp_path / "edge.json"
-    with pytest.raises(DataError, match=r"edge\.json: expected a file of scores"):
-        read_scores(path)
+    assert read_scores(path) is None
     path.write_text("mine")
     with pytest.raises(DataError, match=r"edge\.json.*not written by lim-keras"):
         stored_scores(path, two_folds, "edge", data)
@@ -122,8 +122,7 @@ def test_other_files_are_neither_read_nor_replaced(two_folds: Path, data: Evalua
         write_scores(score_experiment(two_folds, "edge", replace(data, scene=None, truth=None)), path).read_text()
     )
     path.write_text(json.dumps(values | {"threshold": 0.9}))
-    with pytest.raises(DataError, match="changed since it was written"):
-        read_scores(path)
+    assert read_scores(path) is None
 
 
 def test_a_scene_needs_its_truth(tiles: TileSet, tmp_path: Path) -> None:
