@@ -143,38 +143,24 @@ class ExperimentScores:
         return cls(**found, detections=detections)
 
 
-def score_experiment(
-    bundle: StrPath,
-    name: str,
-    data: EvaluationData,
-    *,
-    known: ExperimentScores | None = None,
-    progress: ProgressCallback | None = None,
+def stored_scores(
+    path: StrPath, bundle: StrPath, name: str, data: EvaluationData, *, progress: ProgressCallback | None = None
 ) -> ExperimentScores:
-    """Evaluate the bundle of an experiment on whole tiles, windows, the scene and the transfer tiles.
+    """Return the scores of an experiment that a file holds: on whole tiles, windows, the scene and the transfer tiles.
+
+    What the file lacks for this bundle and these data is evaluated, and written after each kind of evaluation.
 
     Args:
+        path: file of the scores; made if it is missing.
         bundle: folder of the exported bundle.
         name: name of the experiment.
         data: what to evaluate on.
-        known: scores of an earlier call. What they hold for this bundle and these data is not evaluated again.
         progress: receives the progress of each evaluation.
 
     Raises:
         BundleError: the bundle is incomplete or damaged.
-        DataError: tiles, scene or truth cannot be read, or do not fit the bundle.
-    """
-    *_, scores = _evaluated(Path(bundle), name, data, known, progress)
-    return scores
-
-
-def stored_scores(
-    path: StrPath, bundle: StrPath, name: str, data: EvaluationData, *, progress: ProgressCallback | None = None
-) -> ExperimentScores:
-    """Return the scores in a file. Evaluate what it lacks, and write the file after each kind of evaluation.
-
-    Args and errors: as in `score_experiment`, and DataError if the file is not an unchanged file of an earlier call, or
-    cannot be written.
+        DataError: tiles, scene or truth cannot be read, or do not fit the bundle; or the file is not an unchanged file
+            of an earlier call, or cannot be written.
     """
     path = Path(path)
     check_sealed_file(path, "out")

@@ -19,7 +19,6 @@ from lim_keras.reproduction import scores as module
 from lim_keras.reproduction.scores import (
     EvaluationData,
     read_scores,
-    score_experiment,
     stored_scores,
     write_scores,
 )
@@ -35,8 +34,8 @@ def data(tiles: TileSet, scene: WriteScene) -> EvaluationData:
     return EvaluationData(test, image, labels, transfer, FEW)
 
 
-def test_every_evaluation_of_an_ensemble(two_folds: Path, data: EvaluationData) -> None:
-    scores = score_experiment(two_folds, "edge", data)
+def test_every_evaluation_of_an_ensemble(two_folds: Path, data: EvaluationData, tmp_path: Path) -> None:
+    scores = stored_scores(tmp_path / "edge.json", two_folds, "edge", data)
     assert (scores.experiment, scores.threshold, scores.folds) == ("edge", 0.4, 2)
     # Bright pixels have .95 and more in the first fold and .27 in the second: a mean above .6. Others: below .2.
     for evaluation in (scores.tiles, scores.windows, scores.scene, scores.transfer):
@@ -54,8 +53,8 @@ def test_every_evaluation_of_an_ensemble(two_folds: Path, data: EvaluationData) 
 
 
 def test_scores_are_read_back_equal(two_folds: Path, data: EvaluationData, tmp_path: Path) -> None:
-    scores = score_experiment(two_folds, "Bijié", data)
-    path = write_scores(scores, tmp_path / "scores" / "edge.json")
+    path = tmp_path / "scores" / "edge.json"
+    scores = stored_scores(path, two_folds, "Bijié", data)
     again = read_scores(path)
     assert again is not None and again == scores
     assert again.tiles.histograms["landslide"] == scores.tiles.histograms["landslide"]
@@ -118,9 +117,8 @@ def test_other_files_are_neither_read_nor_replaced(two_folds: Path, data: Evalua
         stored_scores(path, two_folds, "edge", data)
     assert path.read_text() == "mine"
     path.unlink()
-    values = json.loads(
-        write_scores(score_experiment(two_folds, "edge", replace(data, scene=None, truth=None)), path).read_text()
-    )
+    stored_scores(path, two_folds, "edge", replace(data, scene=None, truth=None))
+    values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"threshold": 0.9}))
     assert read_scores(path) is None
 
