@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-PROTOCOLS = {"tiles": "test tiles", "windows": "test windows", "out_of_fold": "held-out tiles"}
+PROTOCOL_NAMES = {"tiles": "test tiles", "windows": "test windows", "out_of_fold": "held-out tiles"}
 """Protocols in words."""
-
-SHORT_NAMES = {"out_of_fold": "Held-out tiles", "tiles": "Test tiles", "windows": "Test windows"}
-"""Titles of panels."""
 
 
 def training_curves(comparison: RunComparison) -> Part | None:
@@ -88,8 +85,8 @@ def _curve_drawings(
     drawings = []
     for number, runs in enumerate(chunks(comparison.finished, LARGEST_GROUP), 1):
         panels = {
-            SHORT_NAMES[protocol]: curves
-            for protocol in PROTOCOLS
+            PROTOCOL_NAMES[protocol].capitalize(): curves
+            for protocol in PROTOCOL_NAMES
             if (curves := {run.label: found for run in runs if (found := _content(run, protocol, content))})
         }
         if panels:
@@ -107,7 +104,7 @@ def calibration(comparison: RunComparison) -> Part | None:
     if not comparison.finished:
         return None
     columns = ("run", "threshold", "temperature", "bias")
-    errors = tuple(f"calibration error, {title}" for title in PROTOCOLS.values())
+    errors = tuple(f"calibration error, {title}" for title in PROTOCOL_NAMES.values())
     rows = tuple(_calibration_row(run) for run in comparison.finished)
     notes = (
         "Calibration error: mean gap between probability and share of landslide pixels, weighted by pixels. "
@@ -125,9 +122,9 @@ def calibration(comparison: RunComparison) -> Part | None:
 def _calibration_row(run: RunFolder) -> tuple[Value, ...]:
     scores = run.scores
     if scores is None:
-        return (run.label, *([None] * (3 + len(PROTOCOLS))))
+        return (run.label, *([None] * (3 + len(PROTOCOL_NAMES))))
     known = scores.evaluations
-    errors = (known[protocol].calibration_error if protocol in known else None for protocol in PROTOCOLS)
+    errors = (known[protocol].calibration_error if protocol in known else None for protocol in PROTOCOL_NAMES)
     return (run.label, scores.threshold, scores.calibration.temperature, scores.calibration.bias, *errors)
 
 

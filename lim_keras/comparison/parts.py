@@ -8,7 +8,7 @@ from typing import Any
 
 from lim_keras.comparison import curves
 from lim_keras.comparison.comparison import RunComparison, TileCounts, tile_counts
-from lim_keras.comparison.curves import PROTOCOLS, SHORT_NAMES, chunks, listed
+from lim_keras.comparison.curves import PROTOCOL_NAMES, chunks, listed
 from lim_keras.comparison.differences import SCORES, PairedDifference, changed_settings, differing_settings
 from lim_keras.comparison.recorded_scores import false_alarms, ranked, tile_f1
 from lim_keras.comparison.run_folder import RunFolder
@@ -123,7 +123,7 @@ def _overview(comparison: RunComparison) -> Part:
     labels = [run.label for run in comparison.finished]
     for number, names in enumerate(chunks(labels, _CHART_ROWS), 1):
         panels = {
-            f"{SHORT_NAMES[protocol]}, {_SUBSETS[subset]}": scores
+            f"{PROTOCOL_NAMES[protocol].capitalize()}, {_SUBSETS[subset]}": scores
             for protocol, subset in _MAIN
             if (scores := _main_scores(comparison, names, protocol, subset))
         }
@@ -155,12 +155,14 @@ def difference_table(comparison: RunComparison, *, short: bool = False) -> Table
         notes.append(
             "Runs marked with * scored their tiles at another size in pixels, so large tiles weigh differently."
         )
+    if any(math.isnan(one.scores["f1"].low) for one in chosen):
+        notes.append("[- -] stands where all samples belong to one group, which gives no interval.")
     return Table("differences", "Paired differences of scores", columns, rows, tuple(notes))
 
 
 def _difference_row(one: PairedDifference) -> tuple[Value, ...]:
     label = one.run if one.same_pixels else f"{one.run} *"
-    where = f"{PROTOCOLS[one.protocol]}, {_SUBSETS[one.subset]}"
+    where = f"{PROTOCOL_NAMES[one.protocol]}, {_SUBSETS[one.subset]}"
     return (label, one.reference, where, one.samples, *(one.scores[name] for name in SCORES), one.verdict)
 
 
@@ -174,7 +176,7 @@ def _differences(comparison: RunComparison) -> Part | None:
 
 def _scores(comparison: RunComparison) -> Part | None:
     tables = []
-    for protocol, title in SHORT_NAMES.items():
+    for protocol, title in PROTOCOL_NAMES.items():
         for subset, which in _SUBSETS.items():
             rows = [
                 (run.label, *_score_row(scores))
@@ -184,9 +186,7 @@ def _scores(comparison: RunComparison) -> Part | None:
             if rows:
                 columns = ("run", *_COLUMNS.values(), *_MORE_COLUMNS)
                 tables.append(
-                    Table(
-                        f"scores_{protocol}_{subset}", f"{title[0].upper()}{title[1:]}, {which}", columns, tuple(rows)
-                    )
+                    Table(f"scores_{protocol}_{subset}", f"{title.capitalize()}, {which}", columns, tuple(rows))
                 )
     note = "Image-blind mask: a mask that does not look at the image. Landslide: share of the pixels."
     return Part("scores", "Scores", (note,), tuple(tables)) if tables else None
@@ -224,7 +224,7 @@ def _fold_table(number: int, run: RunFolder) -> Table:
             parts = run.scores.test_folds.get(model.fold, {}) if run.scores else {}
             row.append(parts[protocol]["all"].model["f1"] if protocol in parts else None)
         rows.append(tuple(row))
-    names = tuple(f"F1, {PROTOCOLS[protocol]}" for protocol in tests)
+    names = tuple(f"F1, {PROTOCOL_NAMES[protocol]}" for protocol in tests)
     return Table(f"folds_{number}", run.label, (*columns, *names), tuple(rows))
 
 

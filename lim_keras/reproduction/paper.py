@@ -56,7 +56,7 @@ CLAIMS = (
         effect="skip levels",
     ),
     Claim(
-        "The focal loss makes up for the imbalance and maps landslides better.", "fcn_fl", "fcn", effect="focal loss"
+        "The focal loss, chosen against the imbalance, maps landslides better.", "fcn_fl", "fcn", effect="focal loss"
     ),
     Claim("Both changes together make FCN-FL better than FCN.", "fcn_fl", "fcn", effect="both"),
     Claim(

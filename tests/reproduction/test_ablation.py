@@ -122,13 +122,11 @@ def claim_rows(part: Part) -> dict[tuple[str, str, str], tuple[Any, ...]]:
 def test_verdicts_of_planted_effects(context: MadeContext) -> None:
     part = make_claims(context)
     rows = claim_rows(part)
-    verdicts = {
-        claim.split(",")[0].split(" makes")[0]: row[-1] for (claim, _, where), row in rows.items() if where == "scene"
-    }
+    verdicts = {claim.split(",")[0]: row[-1] for (claim, _, where), row in rows.items() if where == "scene"}
     assert "two trainings that differ in their seed alone differ in F1 by up to" in " ".join(part.text)
     assert verdicts["The symmetric decoder"] == "not shown"
     assert verdicts["The focal loss"] == "holds"
-    judged: dict[Any, Any] = {row[0].split(" makes")[0]: row[1:] for row in table(part, "claims").rows}  # type: ignore[union-attr]
+    judged: dict[Any, Any] = {row[0].split(",")[0]: row[1:] for row in table(part, "claims").rows}  # type: ignore[union-attr]
     assert judged["The focal loss"] == ("holds", "holds"), "three seeds"
     focal = next(row for (claim, _, _), row in rows.items() if claim.startswith("The focal loss"))
     score, count, effect, printed, _ = focal
