@@ -235,5 +235,5 @@ def _sentence(claim: Claim, findings: list[Finding]) -> str:
     for measured_on in dict.fromkeys(one.measured_on for one in judged):
         verdicts = Counter(one.labelled_verdict for one in judged if one.measured_on == measured_on)
         counts = [f"{count} x {name}" for name, count in verdicts.items()]
-        told.append(f"{measured_on}: {', '.join(counts)}")
-    return f"{claim.sentence} Verdicts on {'; on '.join(told)}."
+        told.append(f"{measured_on}, {' and '.join(counts)}")
+    return f"{claim.sentence} Verdicts: {'; '.join(told)}."

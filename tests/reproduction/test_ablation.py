@@ -161,8 +161,8 @@ def test_claims_about_methods() -> None:
     assert of_folds[2].value == pytest.approx(f1(15) - f1(9, 10)) and of_folds[-1] == "holds"
     text = " ".join(part.text)
     assert "The symmetric decoder, with five skip levels instead of three, maps landslides better. Not tested" in text
-    told = "on landslide tiles: 1 x contradicted (1 seed); on scene: 1 x contradicted (1 seed)."
-    assert f"FCN-FLK is better than SegNet. Verdicts {told}" in text
+    told = "landslide tiles, 1 x contradicted (1 seed); scene, 1 x contradicted (1 seed)."
+    assert f"FCN-FLK is better than SegNet. Verdicts: {told}" in text
     verdicts: dict[Any, Any] = {row[0]: row[1:] for row in table(part, "claims").rows}
     names = table(part, "claims").columns[1:]
     assert names == tuple(f"whole tiles (vgg16): {one}" for one in ("landslide tiles", "all test tiles", "scene"))
