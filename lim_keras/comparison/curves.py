@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from lim_keras.comparison.comparison import RunComparison
 from lim_keras.comparison.recorded_scores import RecordedEvaluation
@@ -18,9 +18,6 @@ from lim_keras.report.model_charts import (
     training_chart,
 )
 from lim_keras.report.parts import Drawing, Part, Table, Value
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
 
@@ -78,7 +75,7 @@ def _curve_drawings(
     comparison: RunComparison,
     name: str,
     content: Callable[[RecordedEvaluation], Any],
-    draw: Callable[[dict[str, dict[str, Any]]], Figure],
+    draw: Callable[[dict[str, dict[str, Any]]], Any],
     caption: str,
 ) -> tuple[Drawing, ...]:
     """Draw a panel for each protocol, a chart for each group of runs; runs without content are left out."""

@@ -205,15 +205,13 @@ def _settings(ablation: Ablation) -> tuple[Table, Table]:
                 differences.append((*label, *_or_untrained(cells, {setting: 1, BASE: -1}, ablation)))
     columns = ("question", "setting", "seeds", *names)
     sources = ablation.sources
+    title = "Mean F1 of a setting less that of the base"
     notes = ground_notes(differences)
     if ablation.seeds > 1:
         notes = (_SPREAD, *notes)
     return (
         Table("ablation", "Mean F1 over the seeds of a setting", columns, tuple(means), ground_notes(means), sources),
-        Table(
-            *("ablation_differences", "Mean F1 of a setting less that of the base"),
-            *(columns, tuple(differences), notes, sources),
-        ),
+        Table("ablation_differences", title, columns, tuple(differences), notes, sources),
     )
 
 

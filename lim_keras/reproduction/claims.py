@@ -111,12 +111,10 @@ def make_claims(context: ReproductionContext) -> Part:
     rows = tuple(_row(one) for one in findings)
     columns = ("claim", "models", "compared", "measured on", "score", "seeds", "difference", "in the paper", "verdict")
     sources = hashes(found) | ablation.sources
+    notes = (*_NOTES, *ground_notes(rows))
     tables = (
         _verdicts(findings, sources),
-        Table(
-            *("claims_differences", "Claims and measured differences"),
-            *(columns, rows, (*_NOTES, *ground_notes(rows)), sources),
-        ),
+        Table("claims_differences", "Claims and measured differences", columns, rows, notes, sources),
     )
     settings = context.settings
     text = [*(_sentence(claim, findings) for claim in CLAIMS), _RULE, _LUCK, *_luck_sentences(ablation)]
