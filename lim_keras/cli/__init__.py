@@ -16,7 +16,7 @@ from lim_keras.errors import LimKerasError, LimKerasWarning
 COMMANDS = {
     "data": "Make tiles, and report on them: counts, imbalance, overlaps.",
     "fit": "Train one model on tiles and export it.",
-    "cv": "Train and export k models by cross-validation, and their ensemble.",
+    "cv": "Train and export k models in folds, and their ensemble.",
     "distill": "Train one small model on an ensemble and export it.",
     "report": "Report on training runs, one or several beside each other.",
     "evaluate": "Evaluate an exported bundle on tiles, windows and a scene.",
