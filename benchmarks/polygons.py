@@ -47,7 +47,8 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make the inventory of `mask.tif` in a folder, and write it there."""
-    from lim_keras.inventory.landslides import InventoryOptions, InventoryTotals, MaskSource, stream_inventory
+    from lim_keras.inventory.landslides import InventoryTotals, MaskSource, stream_inventory
+    from lim_keras.inventory.options import InventoryOptions
     from lim_keras.inventory.vector_files import write_frames
     from lim_keras.report.preview import draw_preview
 

@@ -11,7 +11,7 @@ from lim_keras.bundle.litert import load_litert
 from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.config import EvaluationSection
 from lim_keras.evaluation.scene import evaluate_scene
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 
 BUNDLE = Path(__file__).parents[1] / "exported_models" / "bijie_edge"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lim_keras.evaluation.scene import SceneResult
     from lim_keras.inference.predict_maps import MapOptions
     from lim_keras.inventory.batch import BatchResult
-    from lim_keras.inventory.landslides import PredictOptions
+    from lim_keras.inventory.options import PredictOptions
     from lim_keras.inventory.predict_scene import ScenePrediction
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
@@ -371,7 +371,7 @@ def _map_options(given: dict[str, Any]) -> MapOptions:
 
 def _predict_options(given: dict[str, Any]) -> PredictOptions:
     """Build the options of a prediction from the arguments of a public function."""
-    from lim_keras.inventory.landslides import PredictOptions
+    from lim_keras.inventory.options import PredictOptions
 
     if given["probability"] not in ("percent", "float32"):
         raise ConfigError(

@@ -20,7 +20,7 @@ from lim_keras.demo.folder import FIGURES, IMBALANCE, REPORT, begin_demo_folder
 from lim_keras.demo.world import WorldFiles, make_world, world_files, write_landslides, write_rasters
 from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
 from lim_keras.files import write_text
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_image, read_info
 from lim_keras.report.figures import imbalance_chart, scene_overview, write_report_figures

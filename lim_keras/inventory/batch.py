@@ -13,7 +13,7 @@ from pathlib import Path
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, files_read, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,

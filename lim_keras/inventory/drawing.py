@@ -17,7 +17,8 @@ from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import Georeference
 
 if TYPE_CHECKING:
-    from lim_keras.inventory.landslides import InventoryOptions, InventoryTotals
+    from lim_keras.inventory.landslides import InventoryTotals
+    from lim_keras.inventory.options import InventoryOptions
 
 Drawn = tuple[Rings, Columns]
 """Outlines (n,) in pixels, and columns (n,) of their landslides."""

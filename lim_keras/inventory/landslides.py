@@ -1,28 +1,22 @@
-"""Landslide inventory of a mask raster; options of a prediction, and the hash that identifies its files."""
+"""Landslide inventory of a mask raster."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path, PurePath
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas  # type: ignore[import-untyped]
 
-from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError, LimKerasWarning
-from lim_keras.files import StrPath
-from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.inventory.attributes import MIN_COVERAGE, Columns
 from lim_keras.inventory.drawing import Drawing
 from lim_keras.inventory.groups import Landslides, find_landslides
+from lim_keras.inventory.options import InventoryOptions, check_metres
 from lim_keras.inventory.pixels import PixelReader
 from lim_keras.inventory.polygons import place, read_mask_info
 from lim_keras.inventory.spool import Spool
@@ -31,121 +25,6 @@ from lim_keras.inventory.tracing import Rings
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
-from lim_keras.raster.writer import ProbabilityType
-
-VectorFormat = Literal["gpkg", "geojson", "parquet"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InventoryOptions:
-    """Options for selecting landslides and drawing their outlines.
-
-    Args:
-        min_area_m2: smaller landslides are left out, before and after simplification; filled holes count as area.
-        fill_holes_m2: holes up to this area are filled; math.inf fills all. A landslide in a filled hole becomes part
-            of the landslide around it.
-        simplify_m: tolerance of outline simplification, metres (`simplify`); about a pixel removes pixel steps.
-        dem: elevation model, for slopes.
-        min_slope_deg: landslides of a smaller mean slope are marked as `below_min_slope`; needs `dem`.
-        drop_flat: leave out the marked landslides; needs `min_slope_deg`.
-
-    Raises:
-        ConfigError: a value out of range, or one that needs another.
-    """
-
-    min_area_m2: float = 0
-    fill_holes_m2: float = 0
-    simplify_m: float = 0
-    dem: StrPath | None = None
-    min_slope_deg: float | None = None
-    drop_flat: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("min_area_m2", "fill_holes_m2", "simplify_m"):
-            value = getattr(self, name)
-            if not value >= 0 or (math.isinf(value) and name != "fill_holes_m2"):
-                raise ConfigError(f"Invalid value for `{name}`. Expected a number >= 0. Received: {value}.")
-        if self.min_slope_deg is not None and not 0 <= self.min_slope_deg <= 90:
-            raise ConfigError(
-                f"Invalid value for `min_slope_deg`. Expected degrees, 0..90. Received: {self.min_slope_deg}."
-            )
-        if self.drop_flat and self.min_slope_deg is None:
-            raise ConfigError("`drop_flat` needs `min_slope_deg`.")
-        if self.min_slope_deg is not None and self.dem is None:
-            raise ConfigError("`min_slope_deg` needs an elevation model. Give `dem`.")
-
-    @property
-    def in_metres(self) -> list[str]:
-        """Names of the given options that need a ground sample distance."""
-        return [name for name in ("min_area_m2", "fill_holes_m2", "simplify_m") if 0 < getattr(self, name) < math.inf]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions(MapOptions, InventoryOptions):
-    """Options of `predict_scene`, with those of maps and inventory.
-
-    Args:
-        threshold: smallest probability of landslide; None: the bundle's.
-        probability: data type of the probability map.
-        formats: formats of the inventory; a GeoPackage is always written.
-
-    Raises:
-        ConfigError: a value out of range, or one that needs another.
-    """
-
-    threshold: float | None = None
-    probability: ProbabilityType = "percent"
-    formats: tuple[VectorFormat, ...] = ("gpkg",)
-
-    def __post_init__(self) -> None:
-        MapOptions.__post_init__(self)
-        InventoryOptions.__post_init__(self)
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"Invalid value for `threshold`. Expected 0..1. Received: {self.threshold}.")
-
-
-# summary.json keeps the former names of these options, for programs that read it.
-_NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
-
-
-def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
-    """Compute the SHA-256 of all inputs of a scene's files: scene, model and options.
-
-    `of_maps`: hash only the inputs of the maps; options for the other files are left out.
-    """
-    chosen, dem = settings(options), None if of_maps else options.dem
-    if of_maps:
-        names = (_NAMES.get(field.name, field.name) for field in fields(MapOptions))
-        chosen = {name: chosen[name] for name in names if name in chosen}
-    facts = {
-        "scene": [PurePath(scene.name).name, *scene.fingerprint],
-        "bundle": model.digest(),
-        "options": chosen,
-        "dem": None if dem is None else _fingerprint(dem),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _fingerprint(raster: StrPath) -> list[Any]:
-    with RasterReader(raster) as reader:
-        return reader.fingerprint
-
-
-def settings(options: PredictOptions) -> dict[str, Any]:
-    """Convert the options to JSON values; `memory` is left out, because it does not change the results."""
-    values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name != "memory"}
-    dem = values.pop("dem")
-    kept = {_NAMES.get(field.name, field.name) for field in fields(InventoryOptions)} - {"dem"}
-    # JSON has neither NaN nor infinity.
-    inventory = {name: None if values[name] == math.inf else values[name] for name in sorted(kept)}
-    others = {name: _as_text(value) for name, value in values.items() if name not in kept}
-    others |= {"inventory": inventory, "dem": None if dem is None else str(dem)}
-    content: dict[str, Any] = json.loads(json.dumps(others))
-    return content
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass
@@ -264,7 +143,7 @@ def stream_inventory(
     ground, shown = Georeference.of(info, source.gsd_m), replace(info, path=source.scene or info.path)
     if source.folds < 1:
         raise ConfigError(f"Invalid value for `folds`. Expected a whole number >= 1. Received: {source.folds}.")
-    _check_metres(shown, ground, options)
+    check_metres(shown, ground, options)
     totals.crs = ground.crs
     with ExitStack() as stack:
         landslides = _sorted_landslides(source, options, shown, totals, stack)
@@ -298,26 +177,6 @@ def _frame(outlines: Rings, columns: Columns, ground: Georeference, totals: Inve
     columns = numbers | columns
     totals.count(columns)
     return geopandas.GeoDataFrame(columns, geometry=place(outlines, ground), crs=ground.crs or None)
-
-
-def check_inventory(scene: RasterInfo, options: InventoryOptions) -> None:
-    """Validate inventory options for a scene before prediction starts; errors as in `make_inventory`."""
-    ground = Georeference.of(scene, scene.gsd_m)
-    _check_metres(scene, ground, options)
-    if options.dem is None:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LimKerasWarning)  # `make_inventory` warns of what the model does not cover
-        with TerrainReader(options.dem, scene):
-            pass  # entering it is the check
-
-
-def _check_metres(scene: RasterInfo, ground: Georeference, options: InventoryOptions) -> None:
-    if ground.gsd_m is None and options.in_metres:
-        raise ConfigError(
-            f"{scene.path}: its ground sample distance is unknown, but needed for "
-            f"{', '.join(f'`{name}`' for name in options.in_metres)}. Give `gsd_m`, or leave these out."
-        )
 
 
 def _check_relief(terrain: TerrainReader, options: InventoryOptions, scene: RasterInfo) -> None:

@@ -19,7 +19,8 @@ from lim_keras import __version__
 from lim_keras.bundle.info import STAC_FILE, BundleInfo
 from lim_keras.files import write_text
 from lim_keras.inventory.antimeridian import bounding_box, footprint
-from lim_keras.inventory.landslides import Inventory, InventoryTotals, PredictOptions, settings
+from lim_keras.inventory.landslides import Inventory, InventoryTotals
+from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.inventory.vector_files import write_frames
 from lim_keras.raster.georeference import RasterInfo, mean_pixel_area
 from lim_keras.raster.opening import raster_stem

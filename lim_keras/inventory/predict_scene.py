@@ -31,14 +31,8 @@ from lim_keras.inference.domain import (
 )
 from lim_keras.inference.maps import STATE
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.landslides import (
-    InventoryTotals,
-    MaskSource,
-    PredictOptions,
-    check_inventory,
-    identity,
-    stream_inventory,
-)
+from lim_keras.inventory.landslides import InventoryTotals, MaskSource, stream_inventory
+from lim_keras.inventory.options import PredictOptions, check_inventory, identity
 from lim_keras.inventory.outputs import describe_inventory, summarise, write_style
 from lim_keras.inventory.result_files import ResultFiles, result_endings
 from lim_keras.inventory.vector_files import write_frames

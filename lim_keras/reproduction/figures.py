@@ -15,7 +15,7 @@ from lim_keras.evaluation.bundle_report import bundle_evaluator
 from lim_keras.evaluation.evaluation import Evaluation, Prediction
 from lim_keras.evaluation.evaluator import read_matching_tiles
 from lim_keras.evaluation.scene import SceneMatches, match_mask
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader

@@ -20,7 +20,7 @@ from lim_keras.evaluation.resampled import resampled_predictions
 from lim_keras.evaluation.stored_evaluations import evaluation_values, read_evaluation
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.maps import RANGES, InputScaling, ValueScale
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
 from lim_keras.metrics.binary import Confusion, pool
 from lim_keras.raster.opening import gdal_settings

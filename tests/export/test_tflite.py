@@ -17,7 +17,7 @@ from lim_keras.errors import BundleError, ConfigError, DataError, LimKerasWarnin
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.tflite import LiteRtExport, LiteRtOptions, export_litert
 from lim_keras.export.tflite_check import Tally
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.metrics.binary import Confusion
 from tests.inference.conftest import texture, write_scene

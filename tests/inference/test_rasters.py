@@ -12,7 +12,7 @@ from rio_cogeo import cog_validate
 
 from lim_keras.errors import DataError, DomainWarning
 from lim_keras.inference.maps import Maps, WindowPrediction
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.filling import FILL_REACH
 from lim_keras.raster.georeference import RasterInfo

@@ -13,7 +13,8 @@ from rasterio import Affine
 from shapely.geometry import shape
 
 from lim_keras.errors import DataError, DomainWarning
-from lim_keras.inventory.landslides import PredictOptions, make_inventory
+from lim_keras.inventory.landslides import make_inventory
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.outputs import describe_inventory, write_inventory
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.georeference import RasterInfo

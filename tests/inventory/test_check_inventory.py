@@ -11,7 +11,7 @@ import rasterio
 from rasterio import Affine
 
 from lim_keras.errors import ConfigError, DataError, LimKerasError
-from lim_keras.inventory.landslides import InventoryOptions, PredictOptions, check_inventory
+from lim_keras.inventory.options import InventoryOptions, PredictOptions, check_inventory
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_info
 from lim_keras.raster.writer import write_raster

@@ -11,7 +11,8 @@ from rasterio import Affine
 from shapely import box
 
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
-from lim_keras.inventory.landslides import InventoryOptions, make_inventory
+from lim_keras.inventory.landslides import make_inventory
+from lim_keras.inventory.options import InventoryOptions
 from lim_keras.raster.writer import write_raster
 
 UTM = "EPSG:32648"

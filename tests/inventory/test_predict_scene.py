@@ -20,7 +20,7 @@ from lim_keras.errors import ConfigError, DataError, DomainWarning
 from lim_keras.inventory import batch
 from lim_keras.inventory import predict_scene as module
 from lim_keras.inventory.batch import find_scenes
-from lim_keras.inventory.landslides import PredictOptions, settings
+from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.ownership import file_hash
 from lim_keras.report.preview import draw_preview
 from lim_keras.report.tables import scene_table

@@ -15,7 +15,7 @@ import lim_keras as lk
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.inventory import batch
 from lim_keras.inventory.batch import predict_scenes
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.lock import folder_lock
 from tests.conftest import largest_file

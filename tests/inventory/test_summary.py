@@ -7,7 +7,8 @@ import pytest
 from rasterio import Affine
 
 from lim_keras.errors import LimKerasWarning
-from lim_keras.inventory.landslides import InventoryTotals, PredictOptions, settings
+from lim_keras.inventory.landslides import InventoryTotals
+from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.inventory.outputs import summarise
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.raster.images import read_info

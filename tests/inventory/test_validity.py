@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DomainWarning
 from lim_keras.inventory import predict_scene as module
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.report import preview
 from lim_keras.report.preview import draw_preview
 from tests.inference.conftest import Write

@@ -18,7 +18,7 @@ from lim_keras.bundle.protocol import RemoteModel, SceneModel
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.errors import BundleError, ConfigError, ServerError
 from lim_keras.export.bundle import write_bundle
-from lim_keras.inventory.landslides import PredictOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.serving import RetryPolicy, ServerModel, ServerOptions, connect
 from tests.inference.conftest import describe, network, texture, write_scene
