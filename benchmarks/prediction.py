@@ -46,8 +46,8 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
     """Predict a synthetic scene of height x width pixels into maps in `folder`, then the same windows from memory."""
-    from lim_keras.bundle.protocol import choose_window, free_memory, parse_memory
     from lim_keras.bundle.saved_model import load_bundle
+    from lim_keras.bundle.window_size import choose_window, free_memory, parse_memory
     from lim_keras.inference.predict_maps import MapOptions, find_valid_regions, predict_maps
     from lim_keras.raster.opening import gdal_settings
     from lim_keras.raster.reader import RasterReader

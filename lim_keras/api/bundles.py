@@ -114,7 +114,7 @@ def _as_nodata(name: str, value: Any) -> float | str:
 
 
 def _as_memory(name: str, value: Any) -> int:
-    from lim_keras.bundle.protocol import parse_memory
+    from lim_keras.bundle.window_size import parse_memory
 
     return parse_memory(value) if isinstance(value, str) else as_count(name, value)
 

@@ -16,13 +16,11 @@ from pydantic import Field, ValidationError
 
 from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems, read_json
 from lim_keras.bundle.protocol import (
-    LITERT_RUNTIME_BYTES,
     EnsemblePrediction,
     checked_answers,
     checked_images,
-    choose_window,
-    rounded_up,
 )
+from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, choose_window, rounded_up
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side

@@ -118,7 +118,7 @@ def _scale(text: str) -> tuple[float, float]:
 
 
 def _memory(text: str) -> int:
-    from lim_keras.bundle.protocol import parse_memory
+    from lim_keras.bundle.window_size import parse_memory
 
     return parse_memory(text)
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel, choose_window, free_memory
+from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
+from lim_keras.bundle.window_size import choose_window, free_memory
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.inference.maps import (
     Background,

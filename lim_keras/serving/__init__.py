@@ -20,9 +20,8 @@ from lim_keras.bundle.protocol import (
     EnsemblePrediction,
     checked_answers,
     checked_images,
-    shape_window,
-    smallest_window,
 )
+from lim_keras.bundle.window_size import shape_window, smallest_window
 from lim_keras.errors import BundleError, ConfigError, ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.grpc import GrpcTransport

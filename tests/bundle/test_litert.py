@@ -12,7 +12,7 @@ import pytest
 
 from lim_keras.bundle import litert
 from lim_keras.bundle.litert import LiteRtModel, comparison_side, halo_of_input, load_litert, padded, usable_cores
-from lim_keras.bundle.protocol import LITERT_RUNTIME_BYTES, window_bytes
+from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, window_bytes
 from lim_keras.errors import BundleError, ConfigError, DataError
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.raster.reader import RasterReader

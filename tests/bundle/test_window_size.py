@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from lim_keras.bundle.info import BundleInfo, FileRecord
-from lim_keras.bundle.protocol import (
+from lim_keras.bundle.window_size import (
     choose_window,
     free_memory,
     parse_memory,
