@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from lim_keras.inventory.options import PredictOptions
     from lim_keras.inventory.predict_scene import ScenePrediction
     from lim_keras.progress import ProgressCallback
-    from lim_keras.raster.reader import RasterSource
+    from lim_keras.raster.reader import RasterReader, RasterSource
+    from lim_keras.report.preview import Preview
 
     Model: TypeAlias = SceneModel | StrPath
     Bands: TypeAlias = Sequence[int | str]
@@ -117,12 +118,11 @@ def predict_scene(
     options = _predict_options(locals())
     from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.predict_scene import predict_scene as predict
-    from lim_keras.report.preview import draw_preview
 
     source, folder, shown = _raster("scene", scene), as_path("out", out), as_progress(progress)
     check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
-        return predict(_model(bundle), source, folder, options, draw_preview=draw_preview, progress=shown)
+        return predict(_model(bundle), source, folder, options, read_preview=_read_preview, progress=shown)
 
 
 @public
@@ -180,14 +180,13 @@ def predict_scenes(
     from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
-    from lim_keras.report.preview import draw_preview
 
     found = find_scenes(scene_paths(scenes))
     folder = as_path("out", out)
     check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
         model, shown = _model(bundle), as_progress(progress)
-        return predict(model, found, folder, options, draw_preview=draw_preview, say=say or str, progress=shown)
+        return predict(model, found, folder, options, read_preview=_read_preview, say=say or str, progress=shown)
 
 
 @public
@@ -330,6 +329,13 @@ def evaluate_scene(
         options=options,
         progress=as_progress(progress),
     )
+
+
+def _read_preview(scene: RasterReader, *, bands: Sequence[int], gsd_m: float | None) -> Preview:
+    """Read the picture of a preview; matplotlib is imported in the thread that reads it."""
+    from lim_keras.report.preview import read_preview
+
+    return read_preview(scene, bands=bands, gsd_m=gsd_m)
 
 
 def _model(bundle: Model) -> SceneModel:

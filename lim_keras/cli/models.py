@@ -115,8 +115,6 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The same command
     continues an interrupted prediction; a scene that cannot be used does not stop the others.
     """
-    from lim_keras.report.tables import scene_table
-
     limits = {name: options.pop(name) for name in _OF_SERVER}
     model: Path | ServerModel
     if server is None:
@@ -130,6 +128,8 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
         show([with_options(line, click.get_current_context())])
 
     result = api.predict_scenes(model, scenes, out, say=say, **options)
+    from lim_keras.report.tables import scene_table
+
     show([scene_table(result), f"summary: {result.summary}"])
     if result.failures:
         sys.exit(1)

@@ -16,6 +16,7 @@ from lim_keras.demo.land_cover import dig, paint_cover, paint_landslides, place_
 from lim_keras.demo.terrain import Canvas, Field, make_terrain, photograph
 from lim_keras.errors import ConfigError
 from lim_keras.files import atomic_file
+from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.raster.writer import write_raster
 
 CRS = "EPSG:32648"
@@ -143,5 +144,6 @@ def write_landslides(worlds: Sequence[World], path: Path) -> None:
         geometry=[outline for _, outline in landslides],
         crs=CRS,
     )
+    load_pyogrio()
     with atomic_file(path) as draft:
         frame.to_file(draft, driver="GPKG", layer=path.stem)

@@ -31,7 +31,7 @@ from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import NO_LABEL, RasterReader, RasterSource
 from lim_keras.raster.windows import blocks
-from lim_keras.raster.writer import copy_blocks, maps_on_scene, write_rasters
+from lim_keras.raster.writer import RasterDrafts, copy_blocks, maps_on_scene
 from lim_keras.vectors.geometries import clean_polygons
 
 BLOCK = 512
@@ -116,9 +116,9 @@ def _predict(
 
 def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -> Path:
     """Write the landslide mask; pixels without a label are ignored, because they cannot be scored."""
-    mask = folder / "landslides.tif"
-    write_rasters(maps, folder / "probability.tif", mask, threshold=threshold)
-    return _without_unlabelled(mask, folder, labels)
+    names = folder / "probability.tif", folder / "landslides.tif"
+    with RasterDrafts(maps, *names, threshold=threshold) as drafts:
+        return _without_unlabelled(drafts.mask, folder, labels)
 
 
 def _without_unlabelled(mask: Path, folder: Path, labels: Labels) -> Path:

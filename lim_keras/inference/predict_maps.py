@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
 from lim_keras.bundle.window_size import choose_window, free_memory
@@ -93,12 +93,16 @@ def find_valid_regions(scene: RasterReader, cell: int) -> list[ValidRegion]:
     """Find the valid regions of a scene, from top to bottom; they are at least a cell (`cell` pixels) apart."""
     height, width = scene.info.height, scene.info.width
     cells = np.concatenate(list(_cell_rows(scene, cell)))
-    numbers, _ = ndimage.label(cells, np.ones((3, 3)))
+    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(cells.astype(np.uint8), connectivity=8)
+    found, first = np.unique(numbers, return_index=True)
     regions = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1):
-        bottom, right = min(rows.stop * cell, height), min(columns.stop * cell, width)
-        box = Box(rows.start * cell, columns.start * cell, bottom, right)
-        regions.append(ValidRegion(box, numbers[rows, columns] == number, cell))
+    for number in found[np.argsort(first)].tolist():
+        if number == 0:  # cells without data
+            continue
+        left, top, columns, rows = boxes[number, :4].tolist()
+        bottom, right = min((top + rows) * cell, height), min((left + columns) * cell, width)
+        inside = numbers[top : top + rows, left : left + columns] == number
+        regions.append(ValidRegion(Box(top * cell, left * cell, bottom, right), inside, cell))
     return regions
 
 

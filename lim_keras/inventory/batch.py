@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inventory.options import PredictOptions
-from lim_keras.inventory.predict_scene import DrawPreview, ScenePrediction, files_read, is_finished, predict_scene
+from lim_keras.inventory.predict_scene import ScenePrediction, files_read, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,
     is_case_insensitive,
@@ -27,6 +28,9 @@ from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import is_remote, raster_stem
 from lim_keras.raster.sentinel2 import is_product
 from lim_keras.seals import sealed_json
+
+if TYPE_CHECKING:
+    from lim_keras.inventory.scene_files import ReadPreview
 
 _SUMMARY = "summary.json"
 
@@ -111,7 +115,7 @@ def predict_scenes(
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
-    draw_preview: DrawPreview | None = None,
+    read_preview: ReadPreview | None = None,
     say: Callable[[str], object] = str,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
@@ -121,7 +125,7 @@ def predict_scenes(
 
     Args:
         out_dir: folder of the results.
-        draw_preview: draws the previews; None: there are none.
+        read_preview: reads the pictures of the previews; None: there are no previews.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene.
 
@@ -131,13 +135,13 @@ def predict_scenes(
     """
     options = options or PredictOptions()
     make_folder(out_dir, "out")
-    kept = _check_results(model, scenes, out_dir, options, preview=draw_preview is not None)
+    kept = _check_results(model, scenes, out_dir, options, preview=read_preview is not None)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
     for number, scene in enumerate(scenes, start=1):
         counted = _Numbered(progress, f" ({number}/{len(scenes)})") if progress and len(scenes) > 1 else progress
         try:
-            one = predict_scene(model, scene, out_dir, options, draw_preview=draw_preview, progress=counted)
+            one = predict_scene(model, scene, out_dir, options, read_preview=read_preview, progress=counted)
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
             failures[scene] = _reason(error, scene, out_dir)
             say(f"failed {failures[scene]}")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import geopandas
+from typing import TYPE_CHECKING, Any
 
 from lim_keras.bundle.info import STAC_FILE
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
-from lim_keras.files import StrPath, make_folder, write_text
+from lim_keras.files import StrPath, make_folder
 from lim_keras.inference.domain import (
     check_brightness,
     check_pages,
@@ -31,28 +30,29 @@ from lim_keras.inference.domain import (
 )
 from lim_keras.inference.maps import STATE
 from lim_keras.inference.predict_maps import predict_maps
-from lim_keras.inventory.landslides import InventoryTotals, MaskSource, stream_inventory
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
-from lim_keras.inventory.outputs import describe_inventory, summarise, write_style
 from lim_keras.inventory.result_files import ResultFiles, result_endings
-from lim_keras.inventory.vector_files import write_frames
-from lim_keras.inventory.verify import verify_result
-from lim_keras.ownership import file_hash, refusal
+from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
+from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.opening import gdal_settings, is_remote
 from lim_keras.raster.reader import RasterReader, RasterSource
-from lim_keras.raster.writer import Counts, maps_on_scene, write_rasters
-from lim_keras.seals import sealed_json
+from lim_keras.raster.writer import maps_on_scene
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from lim_keras.inventory.scene_files import ReadPreview, SceneFiles
 
 # File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
 _NAME_BYTES, _PATH_BYTES = 220, 512
 _ODD = re.compile(r"[;!\x00-\x1f\x7f]")  # pyogrio reads ; and ! as parts of a URL
 _DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
-DrawPreview = Callable[..., object]
-"""Function that draws a scene with its landslides into a file, such as `lim_keras.report.preview.draw_preview`."""
+_LATER = "lim_keras.inventory.scene_files"
+"""Module of the files of a scene. It is imported while the scene is predicted, as its libraries take half a second."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ class ScenePrediction:
     @cached_property
     def inventory(self) -> geopandas.GeoDataFrame:
         """Landslides, one row each, read from the GeoPackage on first access."""
+        import geopandas
+
+        load_pyogrio()
         return geopandas.read_file(next(file for file in self.files if file.suffix == ".gpkg"))
 
 
@@ -83,7 +86,7 @@ def predict_scene(
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
-    draw_preview: DrawPreview | None = None,
+    read_preview: ReadPreview | None = None,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
     """Map the landslides of one scene.
@@ -93,7 +96,7 @@ def predict_scene(
             `<scene>_inventory.qml` (QGIS style), `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`,
             each atomically. A scene whose summary has the same options is not predicted again; one that was interrupted
             is resumed.
-        draw_preview: draws the preview; None: there is none.
+        read_preview: reads the picture of the preview; None: there is no preview.
         progress: receives the number of predicted pixels.
 
     Raises:
@@ -106,7 +109,7 @@ def predict_scene(
     options = options or PredictOptions()
     bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
     with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
-        task = _SceneTask(model, reader, out_dir, options, draw_preview)
+        task = _SceneTask(model, reader, out_dir, options, read_preview)
         return task.finished() or task.run(progress)
 
 
@@ -116,7 +119,7 @@ def is_finished(
     """Return whether an earlier call with the same options wrote all files of a scene; errors as in `predict_scene`."""
     bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
     with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
-        return _SceneTask(model, reader, out_dir, options, print if preview else None).is_finished
+        return _SceneTask(model, reader, out_dir, options).is_finished(preview)
 
 
 def files_read(*sources: object) -> dict[tuple[int, int], Path]:
@@ -134,22 +137,21 @@ class _SceneTask:
         reader: RasterReader,
         out_dir: Path,
         options: PredictOptions,
-        draw_preview: DrawPreview | None,
+        read_preview: ReadPreview | None = None,
     ) -> None:
         options = replace(options, scale=known_scale(reader, model.info, options.scale))
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
-        self._draw_preview = draw_preview
+        self._read_preview = read_preview
         self._identity = identity(reader, model.info, options)
         self._files = ResultFiles(out_dir, reader.stem)
         self._warnings: list[str] = []
         self._begun = False  # the working folder was made
 
-    @property
-    def is_finished(self) -> bool:
-        """True if an earlier call with the same options wrote all files, and all of them exist."""
+    def is_finished(self, preview: bool) -> bool:
+        """Return whether an earlier call with the same options wrote all files, and all of them exist."""
         summary = self._files.summary
         names = summary.get("files", [])
-        drawn = self._draw_preview is None or self._files.name("preview.png") in names
+        drawn = not preview or self._files.name("preview.png") in names
         same = summary.get("identity") == self._identity and "sha256" in summary
         return same and drawn and all((self._out / name).exists() for name in names)
 
@@ -159,8 +161,10 @@ class _SceneTask:
         Raises:
             DataError: a file cannot be read to its end.
         """
-        if not self.is_finished:
+        if not self.is_finished(preview=self._read_preview is not None):
             return None
+        from lim_keras.inventory.verify import verify_result
+
         changed = self._files.edited
         for path in changed:
             try:
@@ -216,16 +220,13 @@ class _SceneTask:
         if grid is not None:
             maps = maps_on_scene(maps, self._reader)
         with self._recorded_warnings(), self._prediction_kept():
-            counts, inventory, drafts = self._derive(maps)
+            made = self._write_files(maps)
         laps.append(time.monotonic())
         seconds = {"predict": laps[1] - laps[0], "inventory": laps[2] - laps[1], "all": laps[2] - laps[0]}
-        run = {"windows": windows, "seconds": seconds}
-        summary = summarise(info, self._model.info, options=options, counts=counts, inventory=inventory, run=run)
-        if self._reader.product is not None:
-            summary["product"] = self._reader.product.describe(self._reader.dataset.descriptions)
+        summary = self._summarise(made, {"windows": windows, "seconds": seconds})
         summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
         with self._prediction_kept():
-            summary, drafts = self._write_documents(summary, drafts)
+            summary, drafts = self._write_documents(summary, made.drafts)
             self._check_unchanged()
             files = self._files.put_in_place(drafts, summary["sha256"])
         return ScenePrediction(self._reader.path, files, summary)
@@ -253,7 +254,7 @@ class _SceneTask:
     def _check_files(self) -> None:
         """Refuse to replace files of the user, and files that this call reads."""
         inputs = files_read(self._reader.name, self._options.dem, *self._reader.files)
-        endings = result_endings(self._options.formats, self._draw_preview is not None)
+        endings = result_endings(self._options.formats, self._read_preview is not None)
         if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
             raise DataError(refusal(self._out, found, "out"))
 
@@ -311,42 +312,39 @@ class _SceneTask:
                 check_brightness(reader, model.info, options.scale)
             same = identity(self._reader, model.info, options, of_maps=True)
             self._begun = True
-            return predict_maps(model, reader, self._files.work, options=options, identity=same, progress=progress)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(importlib.import_module, _LATER)
+                return predict_maps(model, reader, self._files.work, options=options, identity=same, progress=progress)
 
-    def _derive(self, maps: Path) -> tuple[Counts, InventoryTotals, list[Path]]:
+    def _write_files(self, maps: Path) -> SceneFiles:
         """Write rasters, inventory and preview as drafts."""
-        options, model, reader = self._options, self._model.info, self._reader
-        probability, landslides, preview = map(self._files.draft, ("probability.tif", "landslides.tif", "preview.png"))
-        threshold = model.threshold if options.threshold is None else options.threshold
-        kind, spread = options.probability, options.spread
-        counts = write_rasters(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread)
-        totals, kinds = InventoryTotals(), dict.fromkeys(("gpkg", *options.formats))
-        source = MaskSource(
-            mask=landslides,
-            maps=maps,
-            folds=model.folds,
-            gsd_m=reader.info.gsd_m,
-            scene=reader.path,
-            folder=self._files.work,
+        from lim_keras.inventory.scene_files import write_scene_files
+
+        return write_scene_files(
+            maps,
+            self._reader,
+            model=self._model.info,
+            options=self._options,
+            files=self._files,
+            read_preview=self._read_preview,
         )
-        inventories = [self._files.draft(f"inventory.{kind}") for kind in kinds]
-        write_frames(stream_inventory(source, options, totals), inventories, layer="landslides")
-        drafts = [*inventories, write_style(self._files.draft("inventory.qml"))]
-        if self._draw_preview is not None:
-            bands = reader.bands[:3] if len(reader.bands) >= 3 else reader.bands[:1] * 3
-            self._draw_preview(reader, inventories[0], preview, bands=bands, gsd_m=reader.info.gsd_m)
-            drafts.append(preview)
-        return counts, totals, [probability, landslides, *drafts]
+
+    def _summarise(self, made: SceneFiles, run: dict[str, Any]) -> dict[str, Any]:
+        from lim_keras.inventory.outputs import summarise
+
+        reader, info = self._reader, self._model.info
+        counts, totals = made.counts, made.totals
+        summary = summarise(reader.info, info, options=self._options, counts=counts, inventory=totals, run=run)
+        if reader.product is not None:
+            summary["product"] = reader.product.describe(reader.dataset.descriptions)
+        return summary
 
     def _write_documents(self, summary: dict[str, Any], drafts: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         """Write STAC item and summary; return the whole summary and all drafts, the summary last."""
-        info, bundle, name = self._reader.info, _bundle_folder(self._model), self._files.name
-        results, stac = [draft.name for draft in drafts], self._files.draft("stac.json")
-        summary = summary | {"files": [*results, stac.name]}
-        described = [*results, name("summary.json")]
-        _write_json(stac, describe_inventory(info, summary, files=described, folder=self._out, bundle=bundle))
-        text = sealed_json(summary | {"sha256": {draft.name: file_hash(draft) for draft in (*drafts, stac)}})
-        return json.loads(text), [*drafts, stac, write_text(self._files.draft("summary.json"), text)]
+        from lim_keras.inventory.scene_files import write_documents
+
+        info, bundle = self._reader.info, _bundle_folder(self._model)
+        return write_documents(summary, drafts, info=info, files=self._files, folder=self._out, bundle=bundle)
 
 
 def _bundle_folder(model: SceneModel) -> Path | None:
@@ -354,7 +352,3 @@ def _bundle_folder(model: SceneModel) -> Path | None:
     path = getattr(model, "path", None)
     folders = () if path is None else (path, *path.parents[:2])  # a LiteRT file lies in <bundle>/tflite
     return next((folder for folder in folders if (folder / STAC_FILE).is_file()), None)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> Path:
-    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -16,7 +16,6 @@ import geopandas
 import numpy as np
 import pandas  # type: ignore[import-untyped]
 import pyarrow as pa  # type: ignore[import-untyped]
-import pyogrio  # type: ignore[import-untyped]
 import shapely
 from affine import Affine
 from pyarrow.parquet import ParquetWriter  # type: ignore[import-untyped]
@@ -29,7 +28,10 @@ from lim_keras.inventory.antimeridian import cut_at_antimeridian, needs_cut, to_
 from lim_keras.inventory.geojson import COLLECTION_END, collection_start, feature_lines
 from lim_keras.inventory.pipeline import ahead
 from lim_keras.inventory.verify import VECTOR_ERRORS, verify_vector
+from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.raster.georeference import Georeference
+
+pyogrio = load_pyogrio()
 
 Frame: TypeAlias = geopandas.GeoDataFrame
 

@@ -13,12 +13,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pyogrio  # type: ignore[import-untyped]
 import shapely
 from PIL import Image
-from pyogrio._err import CPLE_BaseError  # type: ignore[import-untyped]
 
+from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.raster.verify import read_blocks
+
+pyogrio = load_pyogrio()
 
 VECTOR_ERRORS = (
     pyogrio.errors.DataSourceError,
@@ -26,7 +27,7 @@ VECTOR_ERRORS = (
     pyogrio.errors.FieldError,
     pyogrio.errors.FeatureError,
     pyogrio.errors.GeometryError,
-    CPLE_BaseError,
+    pyogrio._err.CPLE_BaseError,
 )
 """Errors of pyogrio, and errors of GDAL that pyogrio does not convert."""
 

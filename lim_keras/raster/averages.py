@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from lim_keras.raster.validity import Mask, Pixels
 from lim_keras.raster.windows import Box, blocks
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _READ_BLOCK = 2048  # side of the blocks that are averaged at once, pixels
 
@@ -112,6 +115,8 @@ class AreaAverages:
 
 def _shares(parts: int, size: int, start: float, stop: float) -> sparse.csr_array:
     """Return weights (parts, size) of pixels in equal parts of a line that starts within the first pixel."""
+    from scipy import sparse  # its import takes a third of a second, and most scenes do not need it before the maps
+
     edges = np.linspace(start, stop, parts + 1) - int(start)
     pixel = np.arange(size)
     part = np.clip(np.searchsorted(edges, pixel, side="right") - 1, 0, parts - 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import rasterio
@@ -19,7 +19,7 @@ from rasterio.windows import Window as RasterWindow
 from lim_keras.errors import DataError
 from lim_keras.files import atomic_file, flush
 from lim_keras.raster.georeference import Grid
-from lim_keras.raster.opening import GDAL_ERRORS, open_dataset
+from lim_keras.raster.opening import GDAL_ERRORS, gdal_settings, open_dataset
 from lim_keras.raster.reader import NO_LABEL, RasterReader
 from lim_keras.raster.verify import Checksum, read_blocks, verify_raster
 from lim_keras.raster.windows import BLOCK, Box, blocks
@@ -139,7 +139,16 @@ def write_rasters(
     kind: ProbabilityType = "percent",
     spread: bool = False,
 ) -> Counts:
-    """Write the probability map and the landslide mask as Cloud Optimized GeoTIFFs, block by block.
+    """Write the probability map and the landslide mask as Cloud Optimized GeoTIFFs; arguments as for `RasterDrafts`."""
+    with RasterDrafts(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread) as drafts:
+        drafts.convert()
+        return drafts.counts
+
+
+class RasterDrafts:
+    """Context manager: the probability map and the landslide mask of a scene, before they get their final format.
+
+    Entering writes both as drafts, block by block. Leaving deletes the drafts.
 
     Args:
         maps: raster on the scene's grid, from `lim_keras.inference.maps.Maps` or `maps_on_scene`.
@@ -149,20 +158,55 @@ def write_rasters(
         kind: data type of the probability map.
         spread: add the folds' standard deviation as a second band of the probability map.
 
+    Attributes:
+        mask: draft of the landslide mask, which other readers may use meanwhile.
+        counts: numbers of pixels.
+
     Raises:
         DataError: a file cannot be written.
     """
-    drafts = [path.with_name(f".{path.stem}.draft.tif") for path in (probability, landslides)]
-    try:
-        with _explained(probability.parent):
-            checksums = (Checksum(BLOCK), Checksum(BLOCK))
-            counts = _write_drafts(maps, drafts, checksums, threshold=threshold, kind=kind, spread=spread)
-            _write_cog(drafts[0], probability, "AVERAGE", checksums[0])
-            _write_cog(drafts[1], landslides, "NEAREST", checksums[1])
-    finally:
-        for draft in drafts:
+
+    def __init__(
+        self,
+        maps: Path,
+        probability: Path,
+        landslides: Path,
+        *,
+        threshold: float,
+        kind: ProbabilityType = "percent",
+        spread: bool = False,
+    ) -> None:
+        self._maps, self._paths = maps, (probability, landslides)
+        self._threshold, self._kind, self._spread = threshold, kind, spread
+        self._drafts = [path.with_name(f".{path.stem}.draft.tif") for path in self._paths]
+        self._checksums = (Checksum(BLOCK), Checksum(BLOCK))
+        self.mask, self.counts = self._drafts[1], Counts(0, 0, 0)
+
+    def __enter__(self) -> Self:
+        try:
+            with _explained(self._paths[0].parent):
+                self.counts = _write_drafts(
+                    self._maps,
+                    self._drafts,
+                    self._checksums,
+                    threshold=self._threshold,
+                    kind=self._kind,
+                    spread=self._spread,
+                )
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for draft in self._drafts:
             draft.unlink(missing_ok=True)
-    return counts
+
+    def convert(self) -> None:
+        """Write both as Cloud Optimized GeoTIFFs and check them; may run in a thread."""
+        with gdal_settings(), _explained(self._paths[0].parent):
+            for place, overviews in enumerate(("AVERAGE", "NEAREST")):
+                _write_cog(self._drafts[place], self._paths[place], overviews, self._checksums[place])
 
 
 def _write_drafts(

@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 
 import geopandas
 import numpy as np
-import pyogrio  # type: ignore[import-untyped]
 import shapely
 from numpy.typing import NDArray
 
 from lim_keras.inventory.attributes import polygon_areas_m2
+from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.raster.georeference import Floats, Georeference, apply, inverse
+
+pyogrio = load_pyogrio()
 
 SMALL_PX = 10
 """Size, pixels of the picture, below which a landslide gets a ring instead of an outline."""

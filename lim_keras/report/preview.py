@@ -64,6 +64,40 @@ class View:
         return self.width_in * style.DPI / self.info.width, self.height_in * style.DPI / self.info.height
 
 
+@dataclass(frozen=True)
+class Preview:
+    """Picture of a scene without its landslides, see `read_preview`.
+
+    Attributes:
+        name: name of the scene.
+        view: geometry of the picture.
+        pixels: RGB (height, width, 3), uint8.
+        valid: pixels (height, width) that hold data.
+    """
+
+    name: str
+    view: View
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+
+    def draw(self, inventory: Source, path: str | PathLike[str], title: str = "") -> Path:
+        """Draw the picture with its landslides into a file; arguments as for `draw_preview`."""
+        view = self.view
+        marks = Marks.of(inventory, view.georeference, view.drawn_px)
+        figure, axes, strip = lay_out(view)
+        # A number for alpha keeps matplotlib in single precision, which saves memory.
+        whole = (0, view.info.width, view.info.height, 0)
+        axes.imshow(self.pixels, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
+        coloured = _draw_landslides(axes, marks, view.info)
+        write_headings(figure, title or self.name, _summary(marks, view))
+        symbols = [("outline", "landslide", marks.outlines > 0), ("ring", "small landslide", marks.rings > 0)]
+        symbols.append(("patch", "no data", not self.valid.all()))
+        x = _draw_legend(strip, view, [(symbol, text) for symbol, text, shown in symbols if shown], coloured)
+        if coloured:
+            _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "mean probability")
+        return style.save(figure, path)
+
+
 def draw_preview(
     scene: RasterSource,
     inventory: Source,
@@ -75,16 +109,28 @@ def draw_preview(
 ) -> Path:
     """Draw a scene with outlines of its landslides (rings around small ones), a scale bar and a legend.
 
+    Args:
+        scene: this argument, `bands` and `gsd_m` are as for `read_preview`.
+        inventory: polygons, or a file of them. If present, the column `probability_mean` gives colours, `area_m2` the
+            total area.
+        path: file of the figure, .png, .svg or .pdf.
+        title: title of the figure; "": name of the scene.
+
+    Raises:
+        DataError: the scene cannot be read, or has no such band.
+    """
+    return read_preview(scene, bands=bands, gsd_m=gsd_m).draw(inventory, path, title)
+
+
+def read_preview(scene: RasterSource, *, bands: Sequence[int] = _RGB, gsd_m: float | None = None) -> Preview:
+    """Read the picture of a scene.
+
     The scene is averaged to 1,440 pixels on its longer side. Types other than uint8 are stretched from the 2nd to the
     98th percentile. Pixels without data are light grey.
 
     Args:
         scene: raster, see `lim_keras.raster.reader.RasterReader`; pixels without data are those of the reader.
-        inventory: polygons, or a file of them. If present, the column `probability_mean` gives colours, `area_m2` the
-            total area.
-        path: file of the figure, .png, .svg or .pdf.
         bands: one (grey) or three band numbers, counted from 1; a scene of one or two bands is drawn in grey.
-        title: title of the figure; "": name of the scene.
         gsd_m: size of a pixel in metres, for a scene without georeference.
 
     Raises:
@@ -92,20 +138,7 @@ def draw_preview(
     """
     with _reader(scene, bands, gsd_m) as reader:
         view, name = view_of(reader.info, Georeference.of(reader.info)), reader.stem
-        picture, valid = read_picture(reader, bands)
-    marks = Marks.of(inventory, view.georeference, view.drawn_px)
-    figure, axes, strip = lay_out(view)
-    # A number for alpha keeps matplotlib in single precision, which saves memory.
-    whole = (0, view.info.width, view.info.height, 0)
-    axes.imshow(picture, extent=whole, interpolation="antialiased", aspect="auto", alpha=1.0)
-    coloured = _draw_landslides(axes, marks, view.info)
-    write_headings(figure, title or name, _summary(marks, view))
-    symbols = [("outline", "landslide", marks.outlines > 0), ("ring", "small landslide", marks.rings > 0)]
-    symbols.append(("patch", "no data", not valid.all()))
-    x = _draw_legend(strip, view, [(symbol, text) for symbol, text, shown in symbols if shown], coloured)
-    if coloured:
-        _draw_colours(strip, max(x, view.width_in - _COLOURS_IN), "mean probability")
-    return style.save(figure, path)
+        return Preview(name, view, *read_picture(reader, bands))
 
 
 def _reader(scene: RasterSource, bands: Sequence[int], gsd_m: float | None) -> RasterReader:

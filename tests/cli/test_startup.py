@@ -1,7 +1,14 @@
-"""TensorFlow is loaded without a greeting; what is not a greeting is passed on."""
+"""What is imported, and when; TensorFlow is loaded without a greeting."""
 
 import subprocess
 import sys
+from pathlib import Path
+
+import numpy as np
+
+from lim_keras.raster.writer import write_raster
+
+LITERT = Path(__file__).parents[2] / "exported_models" / "bijie_edge" / "tflite" / "fold_0_int8.tflite"
 
 
 def load(body: str) -> subprocess.CompletedProcess:
@@ -27,3 +34,40 @@ def test_other_lines_and_errors_are_passed_on(tmp_path, monkeypatch):
     assert done.returncode == 1
     assert done.stderr.startswith("E0000 00:00:1.5 1 broken.cc:7] no such library\n")
     assert done.stderr.endswith("ImportError: half installed\n")
+
+
+AT_THE_FIRST_WINDOW = """
+import sys, time
+from lim_keras.bundle.litert import LiteRtModel
+from lim_keras.cli import main
+from lim_keras.inventory import predict_scene
+
+predict_scene._LATER = "json"  # what a thread imports during the prediction would be seen, too
+first = LiteRtModel.predict_all
+
+def watched(model, images):
+    LiteRtModel.predict_all = first
+    print(f"seconds={time.process_time():.2f}", *(name for name in sys.argv.pop().split(",") if name in sys.modules))
+    return first(model, images)
+
+LiteRtModel.predict_all = watched
+main(sys.argv[1:-1])
+"""
+
+LATER = (
+    *("geopandas", "pandas", "pyarrow", "pyogrio", "shapely"),  # inventories
+    *("matplotlib", "scipy", "pystac", "jinja2", "sklearn"),  # previews, polygons, STAC items, pages, folds
+    *("tensorflow", "keras", "httpx"),
+)
+
+
+def test_the_first_window_is_reached_without_what_comes_later(tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", np.full((96, 128, 3), 90, np.uint8), crs="EPSG:32648")
+    command = ["predict", str(LITERT), str(scene), "--out", str(tmp_path / "maps"), ",".join(LATER)]
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_FIRST_WINDOW, *command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, *imported = done.stdout.splitlines()[0].split()
+    assert imported == [], "imported before the first window"
+    assert float(seconds.removeprefix("seconds=")) < 2.5, "about 1 s of processor time is usual"

@@ -22,13 +22,13 @@ from lim_keras.inventory import predict_scene as module
 from lim_keras.inventory.batch import find_scenes
 from lim_keras.inventory.options import PredictOptions, settings
 from lim_keras.ownership import file_hash
-from lim_keras.report.preview import draw_preview
+from lim_keras.report.preview import read_preview
 from lim_keras.report.tables import scene_table
 from lim_keras.seals import sealed_json
 from tests.inference.conftest import Write, constant, describe
 
-predict_scene = partial(module.predict_scene, draw_preview=draw_preview)
-predict_scenes = partial(batch.predict_scenes, draw_preview=draw_preview)
+predict_scene = partial(module.predict_scene, read_preview=read_preview)
+predict_scenes = partial(batch.predict_scenes, read_preview=read_preview)
 
 
 class Bright:
@@ -159,7 +159,7 @@ def test_maps_are_kept_when_only_the_inventory_is_asked_otherwise(
     scene = write("s.tif", meadow())
     first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
     with monkeypatch.context() as patch:
-        patch.setattr("lim_keras.inventory.predict_scene.write_frames", full)
+        patch.setattr("lim_keras.inventory.scene_files.write_frames", full)
         with pytest.raises(DataError, match="disk full"):
             predict_scene(Bright(), scene, tmp_path / "out")
     # the results of the first call are still there, all of them
@@ -390,7 +390,7 @@ def test_what_cannot_be_written_as_json_leaves_the_results_of_before(
     first = predict_scene(Bright(), scene, tmp_path / "out", PredictOptions(threshold=0.95))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("lim_keras.inventory.predict_scene.describe_inventory", lambda *_, **__: {"gsd": math.nan})
+        patch.setattr("lim_keras.inventory.scene_files.describe_inventory", lambda *_, **__: {"gsd": math.nan})
         with pytest.raises(ValueError, match="JSON"):
             predict_scene(Bright(), scene, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / ".s.lim-keras.partial")

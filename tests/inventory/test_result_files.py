@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def small(write: Write) -> Path:
     return write("a.tif", meadow(64, 96))
+
+
+def drawing(act: Callable[..., None]) -> Callable[..., SimpleNamespace]:
+    """Return a reader of previews whose pictures call `act` when they are drawn."""
+    return lambda *_, **__: SimpleNamespace(draw=act)
 
 
 def test_the_summary_lists_the_files_with_their_hashes(small: Path, tmp_path: Path) -> None:
@@ -123,18 +129,18 @@ def test_an_edited_summary_of_all_stays(small: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["probability.tif", "inventory.gpkg", "preview.png", "stac.json"])
 def test_a_damaged_file_was_not_there_already(small: Path, tmp_path: Path, name: str) -> None:
-    from lim_keras.report.preview import draw_preview
+    from lim_keras.report.preview import read_preview
 
     out = tmp_path / "out"
-    predict_scene(Bright(), small, out, draw_preview=draw_preview)
+    predict_scene(Bright(), small, out, read_preview=read_preview)
     path = out / f"a_{name}"
     whole = path.read_bytes()
     path.write_bytes(whole[:-60])
-    result = predict_scenes(Bright(), [small], out, draw_preview=draw_preview)
+    result = predict_scenes(Bright(), [small], out, read_preview=read_preview)
     assert result.failures[small].startswith(f"{path}: damaged since it was written (")
     assert result.failures[small].endswith("Delete it, and repeat the call.")
     path.unlink()
-    assert not predict_scene(Bright(), small, out, draw_preview=draw_preview).was_there
+    assert not predict_scene(Bright(), small, out, read_preview=read_preview).was_there
     assert path.read_bytes() == whole or name == "stac.json"
 
 
@@ -266,7 +272,7 @@ def test_a_scene_that_changes_while_it_is_read(write: Write, small: Path, tmp_pa
     model = Acting(act) if when == "prediction" else Bright()
     changed = dem if "dem" in what else small
     with pytest.raises(DataError, match=rf"^{changed}: changed while it was read\..* Repeat the call\.$"):
-        predict_scene(model, small, out, PredictOptions(dem=dem), draw_preview=act)
+        predict_scene(model, small, out, PredictOptions(dem=dem), read_preview=drawing(act))
     assert contents(out) == before and not (out / ".a.lim-keras.partial").exists()
 
 
@@ -288,7 +294,7 @@ def test_a_folder_that_is_removed_during_a_call(small: Path, tmp_path: Path, whe
 
     model = Acting(act) if when == "prediction" else Bright()
     with pytest.raises(DataError, match=rf"^{out}: the folder.* was removed or moved during the call\. Repeat"):
-        predict_scene(model, small, out, draw_preview=act)
+        predict_scene(model, small, out, read_preview=drawing(act))
     for folder in (one for one in (out, tmp_path / "moved") if one.exists()):
         (folder / ".a.lim-keras.partial" / "a_stac.json").write_text("left")
         assert predict_scene(Bright(), small, folder).summary["landslides"] == 1
