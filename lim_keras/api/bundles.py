@@ -75,6 +75,8 @@ def as_path(name: str, value: StrPath) -> Path:
         path = Path(value)
     except TypeError:
         raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: {value!r}.") from None
+    if value == "":
+        raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: an empty text.")
     if "\0" in str(path):
         raise ConfigError(f"Invalid value for `{name}`. Expected a path without null characters. Received: {value!r}.")
     return path

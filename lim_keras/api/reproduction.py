@@ -101,7 +101,7 @@ def reproduce(
         encoder_weights=encoder_weights,
         edge_weights=edge_weights,
         only=frozenset([only] if isinstance(only, str) else only),
-        jobs=min(2, os.cpu_count() or 1) if jobs is None and budget == "smoke" else as_count("jobs", jobs or 1),
+        jobs=_default_jobs(budget) if jobs is None else as_count("jobs", jobs),
         **paths,
     )
     _check(settings, synthetic=data is None)
@@ -115,6 +115,10 @@ def reproduce(
             if new:
                 with suppress(OSError):
                     folder.rmdir()  # a call that was refused leaves no empty folder
+
+
+def _default_jobs(budget: Budget) -> int:
+    return min(2, os.cpu_count() or 1) if budget == "smoke" else 1
 
 
 def _check(settings: ReproductionSettings, *, synthetic: bool) -> None:

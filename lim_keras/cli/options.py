@@ -14,12 +14,22 @@ from lim_keras.errors import ConfigError, LimKerasError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+class NewPath(click.Path):
+    """Click type of a path to write to; an empty text, such as that of an unset variable, is no path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a path. Received: an empty text.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SCENE = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 TILES = click.Path(exists=True, path_type=Path)
-NEW_FILE = click.Path(dir_okay=False, path_type=Path)
-NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+NEW_FILE = NewPath(dir_okay=False, path_type=Path)
+NEW_FOLDER = NewPath(file_okay=False, path_type=Path)
 
 _ARGUMENT = re.compile(r"(?<!column )(?<!key )(?<!output )(?<!mean )`(\w+)`")
 

@@ -13,7 +13,6 @@ from lim_keras.comparison.differences import (
     PairedDifference,
     differing_settings,
     paired_differences,
-    setting_values,
 )
 from lim_keras.comparison.recorded_scores import RecordedEvaluation, Subsets
 from lim_keras.comparison.run_folder import RunFolder, TrainedModel, read_run_folders
@@ -132,7 +131,7 @@ def _run_values(run: RunFolder) -> dict[str, Any]:
         "kind": run.kind,
         "config_hash": run.config.digest(),
         "data": run.data_digest or None,
-        "settings": setting_values(run.config),
+        "settings": run.settings,
         "training_tiles": _count_values(tile_counts(run, test=False)),
         "test_tiles": _count_values(tile_counts(run, test=True)),
         "models": [_model_values(model) for model in run.models],

@@ -9,7 +9,7 @@ from typing import Any
 
 from lim_keras.comparison.recorded_scores import RecordedEvaluation
 from lim_keras.comparison.run_folder import RunFolder
-from lim_keras.config import RunConfig, Section, fields
+from lim_keras.config import RunConfig
 from lim_keras.evaluation.evaluation import SampleScore, Subset
 from lim_keras.metrics.binary import Estimate, estimate_difference
 
@@ -49,23 +49,18 @@ class PairedDifference:
         return "better" if f1.low > 0 else "worse" if f1.high < 0 else "not shown"
 
 
-def setting_values(config: RunConfig) -> dict[str, Any]:
-    """Return the value of every key, by its dotted name; the name of the run is no setting."""
-    keys = [key for key, field in fields() if not isinstance(field.default, Section) and key != "name"]
-    return {key: attrgetter(key)(config) for key in keys}
-
-
 def differing_settings(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
     """Return the settings that are not equal in all runs: their values, run by run."""
-    values = [setting_values(run.config) for run in runs]
+    values = [run.settings for run in runs]
     columns = {key: [one[key] for one in values] for key in values[0]}
     return {key: column for key, column in columns.items() if any(value != column[0] for value in column)}
 
 
 def changed_settings(run: RunFolder) -> dict[str, tuple[Any, Any]]:
     """Return the settings of a run that are not the defaults: value and default."""
-    values, defaults = setting_values(run.config), setting_values(RunConfig(name="x"))
-    return {key: (value, defaults[key]) for key, value in values.items() if value != defaults[key]}
+    values, defaults = run.settings, RunConfig(name="x")
+    shown = {key: attrgetter(key)(defaults) for key in values}
+    return {key: (value, shown[key]) for key, value in values.items() if value != shown[key]}
 
 
 def paired_differences(run: RunFolder, reference: RunFolder) -> list[PairedDifference]:

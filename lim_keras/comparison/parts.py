@@ -69,6 +69,9 @@ def summary_lines(comparison: RunComparison) -> list[str]:
         names = "; ".join(listed(group) for group in groups[:_LISTED])
         more = f"; and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
         lines.append(f"Scores of runs that predicted different tiles cannot be compared: {names}{more}.")
+    unknown = [run.label for run in runs if not run.data_digest]
+    if unknown and len(runs) > 1:
+        lines.append(f"The tiles of {listed(unknown)} cannot be checked: the run recorded no hashes of them.")
     leaky = [run.label for run in finished if run.scores and run.scores.leaks]
     if leaky:
         lines.append(f"Test scores of {listed(leaky)} are flattered: test tiles share ground with training tiles.")
@@ -275,7 +278,7 @@ def _tile_chart(run: RunFolder, name: str, samples: Sequence[SampleScore]) -> An
 
 def _data(comparison: RunComparison) -> Part:
     rows = [
-        (run.label, side, *_data_row(counts), run.data_digest or "unknown")
+        (run.label, side, *_data_row(counts), _side_digest(run, test=side == "test") or "unknown")
         for run in comparison.runs
         for side, counts in (("training", tile_counts(run, test=False)), ("test", tile_counts(run, test=True)))
         if counts.landslide or counts.other
@@ -284,9 +287,14 @@ def _data(comparison: RunComparison) -> Part:
     more = ("imbalance ratio, landslide tiles", "data")
     notes = (
         "Imbalance ratio: background over landslide pixels, at native size. Landslide: share of the labelled pixels. "
-        "Data: digest of all images and masks; runs of equal digests saw the same.",
+        "Data: digest of the images and masks of a side; equal digests stand for equal tiles.",
     )
     return Part("data", "Data and imbalance", (), (Table("data", "Tiles", (*columns, *more), tuple(rows), notes),))
+
+
+def _side_digest(run: RunFolder, *, test: bool) -> str:
+    tests = set(run.test_ids)
+    return run.digest(tile.tile_id for tile in run.tiles if (tile.tile_id in tests) == test)
 
 
 def _data_row(counts: TileCounts) -> tuple[Value, ...]:

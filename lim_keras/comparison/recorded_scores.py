@@ -78,7 +78,8 @@ def read_recorded_scores(path: Path) -> RecordedScores:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise DataError(
-            f"{path}: cannot be read as the scores of a run ({reason}). Repeat the command that wrote it."
+            f"{path}: cannot be read as the scores of a run ({reason}). Move it away, and repeat the command of "
+            "the run, which writes it again."
         ) from error
 
 

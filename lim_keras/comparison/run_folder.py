@@ -9,14 +9,15 @@ import math
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from lim_keras.comparison.recorded_scores import RecordedScores, read_recorded_scores
-from lim_keras.config import RunConfig
+from lim_keras.config import RunConfig, Section, fields
 from lim_keras.config_file import load_config
 from lim_keras.data.manifest import Candidate, read_candidates
 from lim_keras.errors import ConfigError, DataError
@@ -93,6 +94,17 @@ class RunFolder:
         return tuple(tile.tile_id for tile in self.tiles if self.folds.get(tile.tile_id) == TEST)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Value of every key by its dotted name, with the encoder weights that the run really began with."""
+        keys = [key for key, field in fields() if not isinstance(field.default, Section) and key != "name"]
+        values = {key: attrgetter(key)(self.config) for key in keys}
+        weights = "" if self.record is None or self.record.sources is None else self.record.sources.encoder_weights
+        if weights:
+            known = weights if weights in ("imagenet", "none") else f"file {weights[:_DIGITS]}"
+            values["model.encoder_weights"] = known
+        return values
+
+    @property
     def is_single(self) -> bool:
         """True for a run of one model."""
         return len(self.models) == 1
@@ -120,9 +132,13 @@ class RunFolder:
     @property
     def data_digest(self) -> str:
         """Digest of the contents of all tiles; "" if unknown. Runs of equal digests saw the same images and masks."""
+        return "" if self.record is None else self.digest(self.record.tiles)
+
+    def digest(self, tile_ids: Iterable[str]) -> str:
+        """Return the digest of the contents of some tiles; "" if unknown."""
         if self.record is None or not self.record.tiles:
             return ""
-        contents = [(name, self.content(name)) for name in sorted(self.record.tiles)]
+        contents = [(name, self.content(name)) for name in sorted(tile_ids)]
         return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:_DIGITS]
 
     def content(self, tile_id: str) -> tuple[str, str]:

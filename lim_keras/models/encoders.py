@@ -164,8 +164,10 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
             f"Encoder weights {weights} not found. Expected `{IMAGENET}`, `{NO_WEIGHTS}` or the path of a weights file."
         )
     shape = (None, None, 3)
-    if weights is None or weights == IMAGENET:
-        return application(include_top=False, weights=weights, input_shape=shape)
+    if weights is None:
+        return application(include_top=False, weights=None, input_shape=shape)
+    if weights == IMAGENET:
+        return _with_imagenet_weights(application, shape)
     try:
         with warnings.catch_warnings():
             # Keras only warns if layers keep random weights; turn this warning into an error.
@@ -173,6 +175,18 @@ def _load(application: Callable[..., keras.Model], weights: str | Path | None) -
             return application(include_top=False, weights=str(weights), input_shape=shape)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         raise ModelError(f"Encoder weights {weights} do not fit {application.__name__}: {error}") from error
+
+
+def _with_imagenet_weights(application: Callable[..., keras.Model], shape: tuple[int | None, ...]) -> keras.Model:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`input_shape` is undefined")  # the weights fit any size
+            return application(include_top=False, weights=IMAGENET, input_shape=shape)
+    except Exception as error:  # Keras raises no narrower class where a download fails
+        raise ModelError(
+            f"The ImageNet weights of {application.__name__} cannot be downloaded ({error}). Give a file of them, or "
+            f"`{NO_WEIGHTS}`, as `encoder_weights`."
+        ) from error
 
 
 def widen_kernel(kernel: np.ndarray, bands: int) -> np.ndarray:

@@ -36,6 +36,9 @@ _HASH_DIGITS = 8
 _LISTED = 12
 """Largest number of configurations that are listed below a table."""
 
+_SHORT = 22
+"""Letters of a text in a table of a page that stays on one line."""
+
 _SPECIAL = re.compile(r"([\\*_<>|$~]|(?<=\])\()")
 """Characters of Markdown that are no text; a link begins with `](`."""
 
@@ -232,12 +235,20 @@ def report_page(
 
 
 def _rows(table: Table) -> html.Rows:
-    styles = ["number" if is_number else "" for is_number in _numbers(table)]
+    styles = [_style(table, k, is_number) for k, is_number in enumerate(_numbers(table))]
     columns = [html.Cell(name, kind) for name, kind in zip(table.columns, styles, strict=True)]
     rows = [
         [html.Cell(format_value(value), kind) for value, kind in zip(row, styles, strict=True)] for row in table.rows
     ]
     return html.Rows(columns, rows, table.title, _notes(table))
+
+
+def _style(table: Table, column: int, is_number: bool) -> str:
+    """Return the CSS class of a column: numbers and short texts stay on one line, longer texts get room."""
+    if is_number:
+        return "number"
+    longest = max((len(format_value(row[column])) for row in table.rows), default=0)
+    return "text" if longest > _SHORT else "short"
 
 
 def _figure(drawing: Drawing, figures: Path | None) -> html.Figure:

@@ -33,7 +33,7 @@ _ISO_F1 = (0.2, 0.4, 0.6, 0.8)
 _DOTTED, _DASHED = (0, (1.5, 1.5)), (0, (4, 3))
 _THIN, _NORMAL = 1.0, 1.8
 _MARKERS = "osD^vPX"
-_NAME_LENGTH = 28
+_NAME_LENGTH, _ROW_LENGTH = 28, 44
 _LINE_IN, _LETTER_IN, _HANDLE_IN = 0.21, 0.085, 0.55
 """Sizes of a legend: height of a line, width of a letter and of a symbol."""
 
@@ -105,7 +105,7 @@ def score_chart(panels: Mapping[str, Scores], names: Sequence[str]) -> Figure:
             axes.plot(blind, rows[name], "|", color=style.MUTED, markersize=11, markeredgewidth=2)
         axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     text: dict[str, Any] = {"fontsize": style.LABEL_PT, "color": style.INK, **style.as_written()}
-    drawn[0].set_yticks(range(len(names)), [short_name(name) for name in names], **text)
+    drawn[0].set_yticks(range(len(names)), [short_name(name, _ROW_LENGTH) for name in names], **text)
     return figure
 
 

@@ -15,6 +15,7 @@ def terminal_table(table: Table) -> rich_table.Table:
     drawn = new_table(table.title, *table.columns, title_justify="left")
     for number, column in enumerate(drawn.columns):
         column.no_wrap = any(isinstance(row[number], Estimate) for row in table.rows)
+        column.overflow = "fold"  # a cut name could stand for two runs
     for row in table.rows:
         add_row(drawn, *map(format_value, row))
     return drawn

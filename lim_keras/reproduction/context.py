@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.reproduction.scores import EvaluationData, ExperimentScores
 
-RUNS, MODELS, SCORES, TABLES, FIGURES = "runs", "models", "scores", "tables", "figures"
+RUNS, MODELS, SCORES, MAPS, TABLES, FIGURES = "runs", "models", "scores", "maps", "tables", "figures"
 """Folders of a reproduction."""
 
 

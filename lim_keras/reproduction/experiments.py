@@ -129,7 +129,7 @@ def encoder_weights(experiment: Experiment, settings: ReproductionSettings) -> s
     if experiment.name.startswith("whole_"):
         return settings.encoder_weights
     same = settings.encoder_weights if settings.encoder == settings.edge_encoder else None
-    return settings.edge_weights or same
+    return same if settings.edge_weights is None else settings.edge_weights
 
 
 def _of_tables(settings: ReproductionSettings) -> tuple[Experiment, ...]:

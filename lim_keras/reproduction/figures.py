@@ -22,7 +22,7 @@ from lim_keras.raster.reader import RasterReader
 from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.report.region_map import detection_counts, region_map
 from lim_keras.report.sample_grids import ComparedSample, augmentation_grid, comparison_grid
-from lim_keras.reproduction.context import ReproductionContext
+from lim_keras.reproduction.context import MAPS, ReproductionContext
 from lim_keras.reproduction.measures import ANY_OVERLAP, LABELS, finished_scores, hashes
 
 FIGURE_6 = "Figure 6: the three augmentations"
@@ -34,9 +34,6 @@ SHOWN = 6
 """Tiles of Figures 7 and 9."""
 
 _SIDE, _SEED = 256, 2022
-
-MAPS = "maps"
-"""Folder of the mapped scenes in the folder of a reproduction."""
 
 _RECIPES = ("tile", "left-right flip, mean filter", "up-down flip, random gamma", "both flips, random noise")
 

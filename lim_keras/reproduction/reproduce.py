@@ -18,14 +18,14 @@ from lim_keras.progress import ProgressCallback
 from lim_keras.report.documents import MARKDOWN, PAGE, check_report_files, write_report
 from lim_keras.report.parts import Part
 from lim_keras.report.progress import ProgressBar
-from lim_keras.reproduction.context import RUNS, SCORES, ReproductionContext
+from lim_keras.reproduction.context import FIGURES, MAPS, MODELS, RUNS, SCORES, TABLES, ReproductionContext
 from lim_keras.reproduction.data import LabelledTiles, ReproductionData, check_scene, read_data
 from lim_keras.reproduction.experiments import Experiment, experiments, needed_experiments
 from lim_keras.reproduction.settings import PARTS, ReproductionSettings, lacking
-from lim_keras.reproduction.states import State, bundles, check_weights, read_states
+from lim_keras.reproduction.states import State, bundles, check_encoders, check_weights, read_states
 from lim_keras.reproduction.stored_parts import PARTS_FOLDER, read_part, write_part
 from lim_keras.reproduction.training import train_and_score
-from lim_keras.reproduction.world import with_synthetic_data
+from lim_keras.reproduction.world import WORLD, with_synthetic_data
 from lim_keras.seals import check_sealed, is_sealed, sealed_json
 from lim_keras.tensorflow_import import load_tensorflow
 
@@ -86,6 +86,7 @@ def reproduce(
     train, score = _concerned(settings, states, stale)
     if train or score:
         _check_scene(settings, data)
+    check_encoders(train, settings, data)
     failures = train_and_score(settings, data, train=train, score=score, progress=shown, say=print_line)
     if train:
         states = read_states(experiments(settings), settings, data)
@@ -133,8 +134,15 @@ def _write(
 
 
 def _check_folder(settings: ReproductionSettings) -> None:
-    """Refuse a folder with files of the user that would be replaced."""
+    """Refuse a folder with files of the user that would be replaced, or that stand where a folder belongs."""
     make_folder(settings.out, "out")
+    for name in (RUNS, MODELS, SCORES, TABLES, FIGURES, MAPS, PARTS_FOLDER, WORLD):
+        place = settings.out / name
+        if (place.is_symlink() or place.exists()) and not place.is_dir():
+            raise DataError(
+                f"{place}: expected a folder, or nothing. Received: a file, or a link to nothing. Move or rename it, "
+                "or give another folder as `out`."
+            )
     check_report_files(settings.out, PARTS, "out")
     scores = [f"{SCORES}/{one.name}.json" for one in needed_experiments(settings)]
     check_sealed(settings.out, [RECORD, *scores, *(f"{PARTS_FOLDER}/{name}.json" for name in PARTS)], "out")
@@ -175,9 +183,10 @@ def _check_record(settings: ReproductionSettings, digests: Mapping[str, str]) ->
     new = {"budget": settings.budget, "encoder": settings.encoder, **digests}
     differing = [name for name in _FIXED if name in old and name in new and old[name] != new[name]]
     if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
         names = ", ".join(f"`{_NAMES.get(name, name)}`" for name in differing)
         raise DataError(
-            f"{settings.out} holds a reproduction with other settings or data: {names} differ. Give another folder as "
+            f"{settings.out} holds a reproduction with other settings or data: {names} {verb}. Give another folder as "
             "`out`, or the same settings and unchanged data."
         )
 

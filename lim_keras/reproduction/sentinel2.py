@@ -28,10 +28,9 @@ from lim_keras.raster.reader import RasterReader
 from lim_keras.report.parts import Drawing, Part, Table, Value
 from lim_keras.report.scene_maps import MappedScene, scene_maps
 from lim_keras.report.tables import format_estimate, format_number
-from lim_keras.reproduction.context import SCORES, ReproductionContext
+from lim_keras.reproduction.context import MAPS, SCORES, ReproductionContext
 from lim_keras.reproduction.contrasts import difference, interval_sentence
 from lim_keras.reproduction.experiments import COARSE
-from lim_keras.reproduction.figures import MAPS
 from lim_keras.reproduction.measures import ONE_SEED
 from lim_keras.seals import check_sealed_file, is_sealed, sealed_json
 from lim_keras.training.record import bundle_digest

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lim_keras.reproduction.data import LabelledTiles, ReproductionData
 from lim_keras.reproduction.experiments import Experiment, encoder_weights
 from lim_keras.reproduction.settings import ReproductionSettings
 from lim_keras.seals import is_sealed
+from lim_keras.tensorflow_import import load_tensorflow
 from lim_keras.training.record import RunRecord, Sources, bundle_digest
 from lim_keras.training.run import SUMMARIES, check_begun
 
@@ -41,11 +43,43 @@ def check_weights(experiments: Sequence[Experiment], settings: ReproductionSetti
     """
     for one in experiments:
         given = encoder_weights(one, settings)
-        Sources.read(one.config, encoder_weights=given)
+        with _naming(one):
+            Sources.read(one.config, encoder_weights=given)
         if given is not None and given not in ("imagenet", "none"):
             with Path(given).open("rb") as file:
                 if file.read(len(_HDF5)) != _HDF5:
                     raise DataError(f"{given}: expected a file of Keras weights (.weights.h5). Received: another file.")
+
+
+def check_encoders(experiments: Sequence[Experiment], settings: ReproductionSettings, data: ReproductionData) -> None:
+    """Build the encoders of experiments that have not begun, with their weights, which downloads missing ones.
+
+    Raises:
+        ModelError: weights do not fit their encoder, or cannot be downloaded.
+    """
+    new = [one for one in experiments if not (settings.out / RUNS / one.name).exists()]
+    kinds = {
+        (one.config.model.encoder, encoder_weights(one, settings) or one.config.model.encoder_weights): one
+        for one in reversed(new)
+    }
+    for (encoder, weights), one in kinds.items():
+        if weights == "none":
+            continue
+        load_tensorflow()
+        from lim_keras.models.encoders import build_encoder
+
+        with _naming(one):
+            build_encoder(encoder, data.of(one).tiles.bands, weights)
+
+
+@contextmanager
+def _naming(experiment: Experiment) -> Iterator[None]:
+    """Name, in errors, the argument that gives the weights of an experiment."""
+    argument = "encoder_weights" if experiment.name.startswith("whole_") else "edge_weights"
+    try:
+        yield
+    except LimKerasError as error:
+        raise type(error)(str(error).replace("`encoder_weights`", f"`{argument}`")) from error
 
 
 def read_states(
@@ -64,7 +98,8 @@ def read_states(
         if key not in sources:
             sources[key] = Sources.read(one.config, encoder_weights=given)
         try:
-            states[one.name] = State(one, _finished(one, settings.out, data.of(one), sources[key]))
+            with _naming(one):
+                states[one.name] = State(one, _finished(one, settings.out, data.of(one), sources[key]))
         except LimKerasError as error:
             raise type(error)(str(error).replace("as `run`", "as `out`")) from error
     return states

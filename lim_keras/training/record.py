@@ -63,8 +63,9 @@ class Sources:
         """
         start = "" if start_from is None else bundle_digest(BundleInfo.read(Path(start_from)))
         taught = "" if teacher is None else bundle_digest(BundleInfo.read(Path(teacher)))
+        weights = config.model.encoder_weights if encoder_weights is None else encoder_weights
         # A warm start sets all weights, so the encoder weights are not read.
-        return cls("" if start else _encoder_digest(encoder_weights or config.model.encoder_weights), start, taught)
+        return cls("" if start else _encoder_digest(weights), start, taught)
 
     def differing(self, before: Sources) -> list[str]:
         """Return the names of the attributes that differ."""
@@ -77,7 +78,7 @@ def _encoder_digest(weights: str) -> str:
     path = Path(weights)
     if not path.is_file():
         raise DataError(
-            f"Encoder weights {weights} not found. Expected `imagenet`, `none` or the path of a weights file as "
+            f"Encoder weights '{weights}' not found. Expected `imagenet`, `none` or the path of a weights file as "
             "`encoder_weights`."
         )
     return file_hash(path)

@@ -112,6 +112,39 @@ def test_runs_of_other_data_are_not_compared(
     assert len({run.data_digest for run in comparison.runs}) == 2
 
 
+def test_encoder_weights_of_an_option_are_a_setting_that_differs(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    runs = [make_run("ours"), make_run("theirs")]
+    for run, weights in zip(runs, ("none", "1234567890abcdef"), strict=True):
+        record = json.loads((run / "run.json").read_text())
+        record["sources"] = {"encoder_weights": weights, "start_from": "", "teacher": ""}
+        (run / "run.json").write_text(json.dumps(record))
+    lk.report_runs(runs, out=tmp_path / "report.html", json_file=tmp_path / "report.json")
+    differing = json.loads((tmp_path / "report.json").read_text())["differing_settings"]
+    assert differing == {"model.encoder_weights": ["none", "file 12345678"]}
+    assert "All settings are equal" not in Page(tmp_path / "report.html").text
+
+
+def test_tiles_without_hashes_are_named(make_run: Callable[..., Path]) -> None:
+    runs = [make_run("known"), make_run("older")]
+    (runs[1] / "run.json").unlink()
+    assert "The tiles of older cannot be checked: the run recorded no hashes of them." in summary_lines(
+        lk.report_runs(runs, out=None)
+    )
+
+
+def test_data_digests_tell_the_test_tiles_from_the_others(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    run = lk.report_runs(make_run("run"), out=None).runs[0]
+    assert run.digest(run.test_ids) != run.digest(tile.tile_id for tile in run.tiles) == run.data_digest
+    page = Page(_page(run.folder, tmp_path / "report.html"))
+    assert run.digest(run.test_ids) in page.text and run.data_digest not in page.text
+
+
+def test_long_names_are_not_cut_in_the_terminal(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    names = [f"{'a' * 12}_landslides_{'b' * 12}_{k}" for k in range(2)]
+    done = report(tmp_path, *(make_run(name) for name in names))
+    assert done.returncode == 0 and "…" not in done.stdout
+
+
 def test_tiles_that_are_gone_have_no_pictures(tmp_path: Path, make_run: Callable[..., Path], tiles: Path) -> None:
     folder = make_run("run")
     with_tiles = len(Page(_page(folder, tmp_path / "before.html")).pictures)

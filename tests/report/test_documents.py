@@ -103,6 +103,14 @@ def test_page_is_one_file_with_all_pictures(tmp_path: Path) -> None:
     assert "A <picture>." in page.text and "A note on iou_landslide." in page.text
 
 
+def test_short_texts_stay_on_one_line_and_long_ones_get_room(tmp_path: Path) -> None:
+    claim = "The symmetric decoder maps landslides better."
+    table = Table("claims", "Claims", ("claim", "verdict", "F1"), ((claim, "holds (1 seed)", 0.5),))
+    write_report([Part("claims", "Claims", (), (table,))], tmp_path, title="Report")
+    cells = [one.get("class") for tag, one in Page((tmp_path / "report.html").read_text()).tags if tag == "td"]
+    assert cells == ["text", "short", "number"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

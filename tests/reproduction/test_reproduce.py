@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from rasterio import Affine
@@ -60,6 +61,7 @@ def models(folder: Path) -> dict[str, int]:
         (["--data", "data", "--coarse-scene", "data"], "Argument --coarse-scene needs --coarse"),
         (["--data", "data", "--only", "table3,table9"], "'table9': expected names with commas between them"),
         (["--data", "data", "--jobs", "0"], "'--jobs': 0 is not in the range"),
+        (["--data", "data", "--out", ""], "'--out': expected a path. Received: an empty text"),
     ],
 )
 def test_wrong_options_are_refused(reproduce, data, arguments, message):
@@ -86,6 +88,45 @@ def test_weights_are_checked_before_any_work(reproduce, data, tmp_path):
     assert done.returncode == 1
     assert "vgg.h5: expected a file of Keras weights" in done.stderr
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_weights_of_another_encoder_are_refused_before_any_training(reproduce, data, tmp_path):
+    keras.applications.MobileNetV2(include_top=False, weights=None).save_weights(tmp_path / "edge.weights.h5")
+    given = "--encoder-weights", "edge.weights.h5", "--edge-weights", "none"
+    done = reproduce("--data", data, "--out", "out", "--only", "figure7", *given)
+    assert done.returncode == 1
+    assert "Error: Encoder weights edge.weights.h5 do not fit VGG16" in done.stderr
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_weights_of_no_name_name_their_option(reproduce, data, tmp_path):
+    done = reproduce("--data", data, "--out", "out", "--encoder-weights", "none", "--edge-weights", "")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Encoder weights '' not found.") and "as --edge-weights." in done.stderr
+
+
+def test_weights_that_cannot_be_downloaded_end_the_command_before_any_training(tmp_path, data, monkeypatch):
+    def fail(**arguments):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
+    with pytest.raises(lk.ModelError, match=r"cannot be downloaded \(URL fetch failure\).* as `edge_weights`\."):
+        lk.reproduce(tmp_path / "out", data=data, only=["figure10", "ablation"], encoder="small")
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["runs", "models", "scores", "tables", "figures", "maps", "parts", "world"])
+def test_a_file_where_a_folder_belongs_is_refused_before_any_work(tmp_path, data, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(lk.DataError, match=rf"out/{name}: expected a folder"):
+        lk.reproduce(tmp_path / "out", data=data, only=["table2"])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_jobs_of_zero_are_refused(tmp_path, data):
+    with pytest.raises(lk.ConfigError, match=r"`jobs`.*Received: 0"):
+        lk.reproduce(tmp_path / "out", data=data, only=["table2"], jobs=0)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +178,7 @@ def test_changed_tiles_are_refused(tmp_path, data):
     lk.reproduce(tmp_path / "out", data=data, only=["table2"])
     images = sorted((data / "landslide" / "image").iterdir())
     images[0].write_bytes(images[0].read_bytes() + b"\0")
-    with pytest.raises(lk.DataError, match=r"`data` differ"):
+    with pytest.raises(lk.DataError, match=r"`data` differs\."):
         lk.reproduce(tmp_path / "out", data=data, only=["table2"])
 
 
