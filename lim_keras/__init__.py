@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lim_keras.api import fit as fit
     from lim_keras.api import load_bundle as load_bundle
     from lim_keras.api import load_config as load_config
+    from lim_keras.api import measure_halo as measure_halo
     from lim_keras.api import predict_scene as predict_scene
     from lim_keras.api import predict_scenes as predict_scenes
     from lim_keras.api import read_tiles as read_tiles

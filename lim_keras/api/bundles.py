@@ -18,7 +18,7 @@ from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
-    from lim_keras.bundle.info import BundleInfo
+    from lim_keras.bundle.info import BundleInfo, MeasuredHalo
     from lim_keras.bundle.litert import LiteRtModel, Variant
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.export.serving_repository import ServingExport
@@ -127,7 +127,7 @@ def _as_flag(name: str, value: Any) -> bool:
 
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m"), as_number),
-    **dict.fromkeys(("drop_flat", "spread", "resample", "tta"), _as_flag),
+    **dict.fromkeys(("drop_flat", "spread", "resample", "tta", "exact"), _as_flag),
     "bands": _as_bands,
     "scale": _as_scale,
     "nodata": _as_nodata,
@@ -338,6 +338,36 @@ def export_litert(
     inside = options.out is None or os.path.realpath(options.out) == os.path.realpath(source / FOLDER)
     with locked(source, "bundle", wait=wait) if inside else locked(Path(options.out or ""), "out", wait=wait):
         return export(source, options)
+
+
+@public
+def measure_halo(bundle: StrPath, tiles: StrPath, *, wait: bool = False) -> tuple[MeasuredHalo, ...]:
+    """Measure which smaller halos keep windows near the whole-scene prediction, and record them in the bundle.
+
+    A default prediction takes the halo for a tolerance of 0.001, which is faster than the whole receptive field. A
+    bundle that `fit` or `cross_validate` exports is measured already; older ones are not.
+
+    Args:
+        bundle: folder of the bundle; its model.json and tflite.json are rewritten.
+        tiles: folder of tiles, or a tiles.csv, with the tiles that the bundle was trained on.
+        wait: wait for the end of another call that writes to the same folder; False: raise an error.
+
+    Returns:
+        For each tolerance, the halo, the largest difference in probability that was seen, and the number of pixels.
+
+    Raises:
+        BundleError: the bundle cannot be read, or was changed.
+        DataError: the tiles do not fit the bundle, hold too few of its training tiles, or another call works there.
+
+    Examples:
+        >>> lk.measure_halo("exported_models/bijie_edge", "bijie_tiles.csv")[1].halo
+    """
+    source, data = as_path("bundle", bundle), as_path("tiles", tiles)
+    load_tensorflow()
+    from lim_keras.export.measured_halo import measure_bundle
+
+    with locked(source, "bundle", wait=wait):
+        return measure_bundle(source, data).halos
 
 
 def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileIds | None) -> None:

@@ -58,6 +58,7 @@ def predict_scene(
     gsd_m: float | None = None,
     resample: bool = False,
     tta: bool = False,
+    exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
     wait: bool = False,
@@ -93,6 +94,8 @@ def predict_scene(
         resample: resample the scene to square pixels of the bundle's ground sample distance, if the distances differ by
             a factor above 1.5, or the scene's pixels are stretched by more than 1.2:1 on the ground.
         tta: average over the eight symmetries of each window; takes eight times as long.
+        exact: give windows the network's whole receptive field as halo. False: the halo that was measured to change no
+            probability by more than 0.001, if the bundle has one.
         memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.
         tile: height and width of a window, pixels; None: as the memory allows.
         wait: wait for the end of another call that works in `out`, instead of raising an error.
@@ -148,6 +151,7 @@ def predict_scenes(
     gsd_m: float | None = None,
     resample: bool = False,
     tta: bool = False,
+    exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
     wait: bool = False,
@@ -206,6 +210,7 @@ def evaluate(
     gsd_m: float | None = None,
     resample: bool = False,
     tta: bool = False,
+    exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
     json_file: StrPath | None = None,
@@ -292,6 +297,7 @@ def evaluate_scene(
     gsd_m: float | None = None,
     resample: bool = False,
     tta: bool = False,
+    exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
     progress: ProgressCallback | None = None,

@@ -23,7 +23,9 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -174,6 +176,26 @@ class FileRecord(Part):
         return cls(bytes=path.stat().st_size, sha256=file_hash(path))
 
 
+HALO_TOLERANCE = 1e-3
+"""Largest difference in probability from the whole-scene prediction that a default map may have, as measured."""
+
+
+class MeasuredHalo(Part):
+    """Smallest halo that kept windows near the whole-scene prediction in a measurement on training imagery.
+
+    Args:
+        tolerance: difference in probability that the halo is meant for.
+        halo: context around a core, pixels.
+        max_difference: largest difference of any compared pixel.
+        pixels: number of compared pixels.
+    """
+
+    tolerance: FiniteFloat = Field(gt=0)
+    halo: int = Field(ge=0, le=_PIXELS)
+    max_difference: FiniteFloat = Field(ge=0, le=1)
+    pixels: int = Field(ge=1)
+
+
 class LiteRtFigures(Part):
     """Size of a .tflite file and its comparison with the SavedModel; fields as in `lim_keras.bundle.litert`."""
 
@@ -249,6 +271,7 @@ class BundleInfo(ModelFacts):
         versions: versions of Python and of the libraries used for the export.
         folds: number of `fold_<k>` folders.
         halo: context around a core that influences its prediction, pixels (`lim_keras.models.receptive_field`).
+        halos: smaller halos for given tolerances, measured. Empty in older bundles and where none was measured.
         bytes_per_pixel: peak memory of the feature maps for each pixel of a window, bytes.
         files: size and digest of every file except model.json, by its path inside the bundle.
         litert: measurements of each .tflite file, by its path inside the bundle. Empty in older bundles.
@@ -261,6 +284,7 @@ class BundleInfo(ModelFacts):
     versions: dict[str, str]
     folds: int = Field(ge=1, le=1000)
     halo: int = Field(ge=0, le=_PIXELS)
+    halos: tuple[MeasuredHalo, ...] = ()
     bytes_per_pixel: FiniteFloat = Field(gt=0, le=1e9)
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
     litert: dict[Annotated[str, AfterValidator(_inside)], LiteRtFigures] = Field(default_factory=dict)
@@ -275,6 +299,20 @@ class BundleInfo(ModelFacts):
                 f"{unknown[0]!r} ({len(unknown)} such tiles)"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_halos(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an empty table out, so that the digests of older bundles stay as they are."""
+        values: dict[str, Any] = serialize(self)
+        if not self.halos:
+            values.pop("halos", None)
+        return values
+
+    def halo_within(self, tolerance: float | None) -> int:
+        """Return the smallest halo, pixels, measured to be within a tolerance; `halo` if there is none, or for None."""
+        if tolerance is None:
+            return self.halo
+        return min([self.halo, *(one.halo for one in self.halos if one.tolerance <= tolerance)])
 
     def digest(self) -> str:
         """Return the SHA-256 of all values except `sha256`."""

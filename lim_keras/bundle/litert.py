@@ -179,11 +179,11 @@ class LiteRtModel:
             raise BundleError(f"{path}: expected windows of at most {_LARGEST_SIDE} px. Received: {side} px.")
         self.input_size = side if side > 0 else None
 
-    def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
         """Return rows and columns of a window; arguments as in `lim_keras.bundle.protocol.choose_window`."""
         if self.input_size is not None:
             return self.input_size, self.input_size
-        return choose_window(self.info, height, width, memory, multiple, LITERT_RUNTIME_BYTES)
+        return choose_window(self.info, height, width, memory, multiple, halo, LITERT_RUNTIME_BYTES)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), 0 to 1; arguments as in `predict_all`."""
@@ -272,6 +272,8 @@ def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
         raise BundleError(f"{path}: not the file that was exported (size or SHA-256 differ). Copy it again.")
     warn_if_approximate(path.name, index.model, known.tile, known.halo)
     changes = {"halo": known.halo, "folds": known.folds, "files": {path.name: known.record}}
+    if known.tile is not None or known.folds != index.model.folds:
+        changes["halos"] = ()  # they are measured on the whole bundle, with windows of any size
     return LiteRtModel(index.model.model_copy(update=changes), path, threads)
 
 

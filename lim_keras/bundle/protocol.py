@@ -51,7 +51,7 @@ class SceneModel(Protocol):
 class SizingModel(SceneModel, Protocol):
     """Model that chooses its own window size: its memory is not that of TensorFlow, or its window size is fixed."""
 
-    def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
         """Return rows and columns of a window; arguments as in the function `choose_window`."""
         ...
 

@@ -192,6 +192,8 @@ def load_bundle(path: StrPath, fold: int | None = None) -> Bundle:
     differing = signature_differences(saved_model, SIGNATURE, info.bands, name == ENSEMBLE)
     if differing:
         raise BundleError(f"{path / folder}: {'; '.join(differing)}. Export it again.")
+    if fold is not None and info.folds > 1:
+        info = info.model_copy(update={"halos": ()})  # they are measured on the ensemble
     return Bundle(path, info, saved_model)
 
 

@@ -25,6 +25,20 @@ _ENOUGH_OVERLAP = 1.25  # ratio of computed to kept pixels; below it, larger win
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+_GRID = 64  # windows start at multiples of this many pixels, and of the network's stride
+_MAPS_BYTES = 320 * 2**20  # feature maps of a default window
+
+
+def window_grid(stride: int) -> int:
+    """Return the step, pixels, of the grid that windows start on; halos are multiples of it."""
+    return math.lcm(_GRID, stride)
+
+
+def default_pixels(info: BundleInfo) -> float:
+    """Return the largest number of pixels of a default window, the same on every machine."""
+    return _MAPS_BYTES / info.bytes_per_pixel
+
+
 def parse_memory(text: str) -> int:
     """Convert "2G", "1500M", "1.5 GiB" or a plain number to bytes; raise ConfigError for any other text."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
@@ -39,7 +53,7 @@ def free_memory() -> int:
 
 
 def choose_window(
-    info: BundleInfo, height: int, width: int, memory: int, multiple: int, runtime: float | None = None
+    info: BundleInfo, height: int, width: int, memory: int, multiple: int, halo: int, runtime: float | None = None
 ) -> tuple[int, int]:
     """Choose rows and columns of a window, in pixels.
 
@@ -47,6 +61,7 @@ def choose_window(
         height, width: size of the scene, pixels; in a narrow scene, windows have its width and more rows.
         memory: bytes that the whole process may use.
         multiple: step of the grid on which windows start, pixels.
+        halo: pixels read beyond each core.
         runtime: bytes in use before the first window; None: the estimate for TensorFlow and the networks.
 
     Raises:
@@ -54,15 +69,15 @@ def choose_window(
     """
     runtime = tensorflow_bytes(info) if runtime is None else runtime
     pixels = window_pixels(info, memory - runtime)
-    smallest = smallest_window(info.halo, height, width, multiple)
+    smallest = smallest_window(halo, height, width, multiple)
     if pixels < smallest:
         needed = math.ceil((window_bytes(info, smallest) + runtime) / 2**20)
-        least = smallest_side(info.halo, multiple)
+        least = smallest_side(halo, multiple)
         raise DataError(
             f"Expected `memory` of at least {needed} MiB, for windows of {least} px, the smallest with a core between "
-            f"two halos of {info.halo} px. Received: {memory / 2**20:.0f} MiB."
+            f"two halos of {halo} px. Received: {memory / 2**20:.0f} MiB."
         )
-    return shape_window(info.halo, height, width, pixels, multiple)
+    return shape_window(halo, height, width, pixels, multiple)
 
 
 def tensorflow_bytes(info: BundleInfo) -> float:

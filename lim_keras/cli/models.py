@@ -180,7 +180,7 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
 _VARIANTS = ("float32", "float16", "dynamic", "int8")
 
 _OF_SERVING = ("base_path", "promote")
-_OF_TFLITE = ("tile", "fold", "tiles", "tile_ids", "allow_drop", "out", "threads")
+_OF_TFLITE = ("tile", "fold", "tile_ids", "allow_drop", "out", "threads")
 
 
 def _variants(text: str) -> tuple[str, ...]:
@@ -205,7 +205,10 @@ def _variants(text: str) -> tuple[str, ...]:
     "--fold", type=click.IntRange(0), help="Fold to export, counted from 0 [default: the ensemble, as one file]."
 )
 @click.option(
-    "--data", "tiles", type=TILES, help="Tiles to calibrate int8 and to test all files: a folder or a tiles.csv."
+    "--data",
+    "tiles",
+    type=TILES,
+    help="Tiles to calibrate int8, to test LiteRT files and to measure the halo: a folder or a tiles.csv.",
 )
 @click.option(
     "--tiles",
@@ -224,34 +227,58 @@ def _variants(text: str) -> tuple[str, ...]:
 )
 @click.option("--base-path", help="Path of the --serving folder on the server [default: unchanged; /models if new].")
 @click.option("--promote", is_flag=True, help="Make the newest version in --serving stable.")
+@click.option(
+    "--measure-halo",
+    "measure",
+    is_flag=True,
+    help="Measure smaller halos on the training tiles in --data, for predict.",
+)
 @wait_option
 def export(
     bundle: Path,
     variants: tuple[Any, ...] | None,
     repository: Path | None,
+    measure: bool,
     wait: bool,
     **options: Any,
 ) -> None:
-    """Export BUNDLE (exported_models/NAME) to LiteRT files, to a TensorFlow Serving repository, or to both.
+    """Export BUNDLE (exported_models/NAME) to LiteRT files or a TensorFlow Serving repository; measure its halo.
 
     --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each file is compared with the SavedModel on the
     test tiles. A file that differs by more than the limit of its kind is refused.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
     With both options, no version is added if a LiteRT file fails or is refused.
+
+    --measure-halo: which smaller halos keep maps near those of the whole receptive field. New bundles are measured
+    when they are trained; this adds the measurement to an older one.
     """
-    if variants is None and repository is None:
-        raise click.UsageError("Missing option '--tflite' or '--serving': say what to make.")
+    if variants is None and repository is None and not measure:
+        raise click.UsageError("Missing option '--tflite', '--serving' or '--measure-halo': say what to make.")
     if variants is None:
         refuse_without("--tflite", _OF_TFLITE)
+        if not measure:
+            refuse_without("--tflite or --measure-halo", ["tiles"])
+    if measure and options["tiles"] is None:
+        raise click.UsageError("--measure-halo needs the tiles that BUNDLE was trained on. Give --data.")
     if repository is None:
         refuse_without("--serving", _OF_SERVING)
     serving = {name: options.pop(name) for name in _OF_SERVING}
+    if measure:
+        _measure_halo(bundle, options["tiles"], wait)
     # The repository comes last: a repeated call replaces files, but adds one more version.
     if variants is not None:
         _export_litert(bundle, variants, wait=wait, **options)
     if repository is not None:
         _export_serving(bundle, repository, wait=wait, **serving)
+
+
+def _measure_halo(bundle: Path, tiles: Path, wait: bool) -> None:
+    from lim_keras.report.tables import format_halo
+
+    measured = api.measure_halo(bundle, tiles, wait=wait)
+    lines = [f"halo within {one.tolerance:g}: {format_halo(one)}" for one in measured]
+    show(lines or [f"{bundle}: no smaller halo meets a tolerance; predictions take the whole receptive field."])
 
 
 def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:

@@ -138,7 +138,7 @@ SCALE = Parsed("LOW,HIGH", _scale)
 NODATA = Parsed("VALUE", _nodata)
 """Types of the options that say how scenes are read."""
 
-READING = ("bands", "scale", "nodata", "gsd_m", "resample", "tta", "memory", "tile")
+READING = ("bands", "scale", "nodata", "gsd_m", "resample", "tta", "exact", "memory", "tile")
 """Parameters of `scene_options`."""
 
 
@@ -180,6 +180,12 @@ def scene_options(command: Function) -> Function:
         ),
         click.option(
             "--tta", is_flag=True, help="Average over the eight symmetries of each window; takes eight times as long."
+        ),
+        click.option(
+            "--exact",
+            is_flag=True,
+            help="Give windows the network's whole receptive field as halo [default: the halo measured to change no "
+            "probability by more than 0.001, if the bundle has one].",
         ),
         click.option(
             "--memory",

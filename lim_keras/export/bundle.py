@@ -9,6 +9,7 @@ import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, Mod
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
 from lim_keras.bundle.replaceable import bundle_record, check_bundle_folder
 from lim_keras.bundle.saved_model import BASELINE_FILE, PAIR_FILE
+from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.disk_errors import disk_errors
 from lim_keras.export.documents import write_documents
 from lim_keras.export.graph_edits import decode_encoded_images
+from lim_keras.export.measured_halo import measured_on
 from lim_keras.files import atomic_folder
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, ImageBlindMask
 from lim_keras.models.receptive_field import receptive_field
@@ -265,10 +268,15 @@ def write_bundle(
     models: Sequence[keras.Model],
     baseline: ImageBlindMask | None = None,
     half: bool = False,
+    *,
+    tiles: TileSet | None = None,
 ) -> BundleInfo:
     """Export one model per fold as the bundle `path`. The write is atomic and replaces an older bundle.
 
-    `baseline`: image-blind mask of the training tiles. `half`: store kernels as float16.
+    Args:
+        baseline: image-blind mask of the training tiles.
+        half: store kernels as float16.
+        tiles: imagery to measure smaller halos on (`lim_keras.export.measured_halo`); None: none is measured.
 
     Raises:
         BundleError: models do not fit `facts`, a kernel value exceeds float16, or `path` is a folder of other files.
@@ -284,9 +292,18 @@ def write_bundle(
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         write_pair(folder, facts, graph)
-        info = write_documents(folder, _describe(folder, facts, models))
+        described = _describe(folder, facts, models)
+        if tiles is not None:
+            described = measured_on(partial(_probability, graph), described, tiles)
+        info = write_documents(folder, described)
         info.write(folder)
     return info
+
+
+def _probability(graph: FoldGraph | EnsembleGraph, images: NDArray[Any]) -> NDArray[np.float32]:
+    batch = tf.constant(images.astype(np.float32))
+    probability: NDArray[np.float32] = graph.probability(batch)["probability"].numpy()
+    return probability[..., 0]
 
 
 def is_exported(path: Path, facts: ModelFacts) -> bool:
@@ -303,8 +320,7 @@ def is_exported(path: Path, facts: ModelFacts) -> bool:
 def write_pair(folder: Path, facts: ModelFacts, graph: FoldGraph | EnsembleGraph) -> None:
     """Store a synthetic image and the probability that `graph` predicts, for later verification of the bundle."""
     image = synthetic_image(facts)
-    batch = tf.constant(image[np.newaxis].astype(np.float32))
-    np.savez(folder / PAIR_FILE, image=image, probability=graph.probability(batch)["probability"].numpy()[0, ..., 0])
+    np.savez(folder / PAIR_FILE, image=image, probability=_probability(graph, image[np.newaxis])[0])
 
 
 def synthetic_image(facts: ModelFacts) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.info import HALO_TOLERANCE
 from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
 from lim_keras.bundle.window_size import choose_window, free_memory
 from lim_keras.errors import ConfigError, DataError
@@ -47,6 +48,8 @@ class MapOptions:
         resample: warp a scene to square pixels of the ground sample distance of training, if the distances differ by
             more than a factor of 1.5, or the scene's pixels are stretched by more than 1.2:1 on the ground.
         tta: average over the eight symmetries of each window (test-time augmentation).
+        exact: give windows the whole receptive field as halo; False: the smallest halo that was measured to change no
+            probability by more than `HALO_TOLERANCE`, if the bundle has one.
         memory: bytes that the process may take; None: a share of the free memory.
         tile: side of a window, pixels; None: as the memory allows.
 
@@ -61,6 +64,7 @@ class MapOptions:
     gsd_m: float | None = None
     resample: bool = False
     tta: bool = False
+    exact: bool = False
     memory: int | None = None
     tile: int | None = None
 
@@ -143,7 +147,7 @@ def predict_maps(
 
     Returns:
         The VRT of the maps (see `lim_keras.inference.maps`), and the layout of the windows: count, tile (rows and
-        columns of a window), pixels, islands (number of valid regions).
+        columns of a window), halo, pixels, islands (number of valid regions).
 
     Raises:
         ConfigError: the model cannot take windows of this size.
@@ -154,16 +158,17 @@ def predict_maps(
     regions = find_valid_regions(scene, cell)
     if not regions:
         raise DataError(f"{scene.name}: no pixel holds data. Check the file's nodata value, or give `nodata`.")
-    plan = {"tile": _window_size(model, regions, cell, options)}
+    halo = info.halo_within(None if options.exact else HALO_TOLERANCE)
+    plan = {"tile": _window_size(model, regions, cell, halo, options)}
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan=plan)
     size = maps.plan["tile"]
-    work = [(row, region) for region in regions for row in region.rows((size[0], size[1]), info.halo)]
+    work = [(row, region) for region in regions for row in region.rows((size[0], size[1]), halo)]
     sizes = [sum(_pixels(window) for window in row) for row, _ in work]
     with maps:
         label, done = PurePath(scene.name).name, sum(sizes[: maps.done])
         with progress.begin(label, sum(sizes), done, unit="px") if progress else nullcontext():
             _predict_rows(model, scene, maps, work[maps.done :], options, progress)
-        layout = {"count": sum(len(row) for row, _ in work), "tile": list(size), "pixels": sum(sizes)}
+        layout = {"count": sum(len(row) for row, _ in work), "tile": list(size), "halo": halo, "pixels": sum(sizes)}
         return maps.write_vrt(), layout | {"islands": len(regions)}
 
 
@@ -200,7 +205,9 @@ def _pixels(window: Window) -> int:
     return window.core.height * window.core.width
 
 
-def _window_size(model: SceneModel, regions: Sequence[ValidRegion], cell: int, options: MapOptions) -> list[int]:
+def _window_size(
+    model: SceneModel, regions: Sequence[ValidRegion], cell: int, halo: int, options: MapOptions
+) -> list[int]:
     """Return rows and columns of the windows: the side that the options give, or what memory and model allow."""
     info, side = model.info, options.tile
     fixed = getattr(model, "input_size", None)
@@ -214,12 +221,12 @@ def _window_size(model: SceneModel, regions: Sequence[ValidRegion], cell: int, o
     if side is None:
         memory = options.memory or free_memory()
         if isinstance(model, SizingModel):
-            return list(model.choose_window(height, width, memory, cell))
-        return list(choose_window(info, height, width, memory, cell))
-    least = smallest_side(info.halo, cell)
+            return list(model.choose_window(height, width, memory, cell, halo))
+        return list(choose_window(info, height, width, memory, cell, halo))
+    least = smallest_side(halo, cell)
     if side < min(least, max(height, width)):
         raise ConfigError(
-            f"Expected a `tile` of at least {least} px, which leaves a core between two halos of {info.halo} px. "
+            f"Expected a `tile` of at least {least} px, which leaves a core between two halos of {halo} px. "
             f"Received: {side} px."
         )
     return [side, side]

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lim_keras.bundle.info import BundleInfo, LiteRtFigures
+from lim_keras.bundle.info import BundleInfo, LiteRtFigures, MeasuredHalo
 from lim_keras.evaluation.evaluation import Evaluation, RunEvaluation, Subset
 from lim_keras.metrics.binary import Estimate
 from lim_keras.metrics.detections import IOU, Detections
@@ -57,6 +57,7 @@ def _facts(info: BundleInfo) -> list[tuple[str, str]]:
         ("calibration", f"temperature {info.temperature:.4f}, bias {info.bias:.4f}"),
         ("sampling", f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px"),
         ("stride, halo", f"{info.stride} px, {info.halo} px"),
+        *((f"halo within {one.tolerance:g}", format_halo(one)) for one in info.halos),
         ("training tiles", str(len(info.training_tiles))),
         ("test tiles", str(len(info.test_tiles))),
         ("data terms", info.data_terms or "not recorded"),
@@ -65,6 +66,14 @@ def _facts(info: BundleInfo) -> list[tuple[str, str]]:
         ("exported", f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
+
+
+def format_halo(measured: MeasuredHalo) -> str:
+    """Format a measured halo and its measurement."""
+    return (
+        f"{measured.halo} px; largest difference {measured.max_difference:.2g} on {measured.pixels / 1e6:.1f} million "
+        "pixels of training imagery"
+    )
 
 
 def format_gsd(gsd_m: float | None) -> str:

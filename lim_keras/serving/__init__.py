@@ -51,14 +51,14 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         """Largest number of window pixels that fits into a message."""
         return max(self.transport.limit - _ENVELOPE_BYTES, 0) // self.transport.message_bytes
 
-    def choose_window(self, height: int, width: int, memory: int, multiple: int) -> tuple[int, int]:
+    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
         """Choose rows and columns of windows: one fits into a message, and `in_flight` of them fit into `memory` bytes.
 
         Raises:
             ConfigError: the smallest exact window does not fit; the error says which limit is needed.
         """
-        smallest = smallest_window(self.info.halo, height, width, multiple)
-        self._check_pixels(smallest, f"windows that leave a core between two halos of {self.info.halo} px")
+        smallest = smallest_window(halo, height, width, multiple)
+        self._check_pixels(smallest, f"windows that leave a core between two halos of {halo} px")
         # Each request in progress holds its message, a copy of it, and the answer.
         each = self.transport.decoding_bytes + (self.in_flight + 1) * 3 * self.transport.message_bytes
         pixels = (memory - _RUNTIME_BYTES) / each
@@ -68,7 +68,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
                 f"Expected at least {needed} MiB of memory for {self.in_flight} windows under way. Received: "
                 f"{memory / MEBIBYTE:.0f} MiB. Raise `memory`, or lower `in_flight`."
             )
-        return shape_window(self.info.halo, height, width, min(pixels, self.window_pixels), multiple)
+        return shape_window(halo, height, width, min(pixels, self.window_pixels), multiple)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability (n, height, width) of images; errors as in `predict_all`."""

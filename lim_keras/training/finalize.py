@@ -71,7 +71,7 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     facts = _facts(run, evaluation, path.name)
     if not is_exported(path, facts):  # a second call keeps the bundle, with the LiteRT files that were added to it
-        write_bundle(path, facts, models, blind, half=run.config.export.half_size)
+        write_bundle(path, facts, models, blind, run.config.export.half_size, tiles=run.seen_tiles)
     summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)

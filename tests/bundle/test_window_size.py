@@ -37,7 +37,7 @@ def test_a_share_of_what_is_free() -> None:
 def test_windows_fit_into_the_memory(tiny: Folds) -> None:
     before = tensorflow_bytes(tiny.info)
     for memory in (1.2e9, 1.5e9, 2e9):
-        rows, columns = choose_window(tiny.info, 50_000, 50_000, int(memory), 64)
+        rows, columns = choose_window(tiny.info, 50_000, 50_000, int(memory), 64, 127)
         assert rows == columns and rows % 64 == 0
         assert window_bytes(tiny.info, rows * columns) + before <= memory
         assert window_bytes(tiny.info, (rows + 64) ** 2) + before > memory or rows > 2000
@@ -54,9 +54,9 @@ def test_networks_take_memory_before_the_first_window() -> None:
     assert tensorflow_bytes(info(1, 400_000)) - tensorflow_bytes(info(1, 200_000)) == 60 * 200_000 + 200_000
     assert tensorflow_bytes(info(5, 400_000)) == tensorflow_bytes(info(1, 400_000))
     few, many = info(5, 300_000), info(5, 6_000_000)
-    smaller, larger = (choose_window(one, 50_000, 50_000, int(1.6e9), 64) for one in (many, few))
+    smaller, larger = (choose_window(one, 50_000, 50_000, int(1.6e9), 64, 127) for one in (many, few))
     assert smaller < larger
-    assert choose_window(many, 50_000, 50_000, int(1.6e9), 64, runtime=900e6) > smaller
+    assert choose_window(many, 50_000, 50_000, int(1.6e9), 64, 127, runtime=900e6) > smaller
 
 
 def test_memory_of_a_window_and_back() -> None:
@@ -72,20 +72,20 @@ def test_memory_of_a_window_and_back() -> None:
 def test_more_memory_than_is_of_use_is_not_taken(tiny: Folds) -> None:
     # halo 127, margin 128: (t / (t - 256))^2 <= 1.25 from t = 256 / (1 - 1.25^-0.5) = 2425 on
     assert tiny.info.halo == 127
-    assert choose_window(tiny.info, 50_000, 50_000, 10**12, 64) == (2368, 2368)
+    assert choose_window(tiny.info, 50_000, 50_000, 10**12, 64, 127) == (2368, 2368)
 
 
 def test_a_narrow_scene_gets_longer_windows(tiny: Folds) -> None:
-    square = choose_window(tiny.info, 50_000, 50_000, 10**12, 64)[0] ** 2
-    rows, columns = choose_window(tiny.info, 50_000, 1000, 10**12, 64)
+    square = choose_window(tiny.info, 50_000, 50_000, 10**12, 64, 127)[0] ** 2
+    rows, columns = choose_window(tiny.info, 50_000, 1000, 10**12, 64, 127)
     assert columns == 1024 and 0.9 * square < rows * columns <= 1.1 * square
-    assert choose_window(tiny.info, 1000, 50_000, 10**12, 64) == (columns, rows)
-    assert choose_window(tiny.info, 30, 40, 10**12, 64) == (64, 64)
+    assert choose_window(tiny.info, 1000, 50_000, 10**12, 64, 127) == (columns, rows)
+    assert choose_window(tiny.info, 30, 40, 10**12, 64, 127) == (64, 64)
 
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
     model = small_model(reduction=2)
     with pytest.raises(DataError, match=r"`memory` of at least \d+ MiB.*halos of 254 px"):
-        choose_window(model.info, 50_000, 50_000, int(0.88e9), 64)
+        choose_window(model.info, 50_000, 50_000, int(0.88e9), 64, 254)
     # a scene smaller than the smallest window needs less
-    assert choose_window(model.info, 64, 64, int(0.87e9), 64) == (64, 64)
+    assert choose_window(model.info, 64, 64, int(0.87e9), 64, 127) == (64, 64)

@@ -550,11 +550,12 @@ def test_a_limit_below_an_exact_window_says_which_would_do(
     with pytest.raises(
         ConfigError, match=rf"halos of 127 px\. Received: 1 MiB.*`request_mb` to [\d.]+.*{smaller}"
     ) as caught:
-        model.choose_window(5000, 5000, 10**11, 64)
+        model.choose_window(5000, 5000, 10**11, 64, 127)
     enough = float(str(caught.value).partition("`request_mb` to ")[2].split(" ")[0].rstrip(".,"))
-    assert served(server, way, bundles, "net", request_mb=enough).choose_window(5000, 5000, 10**11, 64) == (320, 320)
+    enough_for = served(server, way, bundles, "net", request_mb=enough)
+    assert enough_for.choose_window(5000, 5000, 10**11, 64, 127) == (320, 320)
     # a scene that fits as a whole needs no halo
-    assert model.choose_window(64, 60, 10**11, 64) == (64, 64)
+    assert model.choose_window(64, 60, 10**11, 64, 127) == (64, 64)
     with pytest.raises(ConfigError, match=r"1 windows of 600 x 600 px.*`request_mb`"):
         model.predict_all(np.zeros((1, 600, 600, 3), np.uint8))
     assert server.seen.predictions == 0
@@ -562,12 +563,12 @@ def test_a_limit_below_an_exact_window_says_which_would_do(
 
 def test_windows_fill_the_messages_and_the_memory(server: ModelServer, bundles: Path) -> None:
     model = served(server, "rest", bundles, "net")
-    rows, columns = model.choose_window(5000, 5000, 10**11, 64)
+    rows, columns = model.choose_window(5000, 5000, 10**11, 64, 127)
     assert rows == columns and rows**2 <= model.window_pixels < (rows + 64) ** 2
-    little = model.choose_window(5000, 5000, int(0.7e9), 64)
+    little = model.choose_window(5000, 5000, int(0.7e9), 64, 127)
     assert 320 <= little[0] < rows
     with pytest.raises(ConfigError, match=r"at least \d+ MiB of memory for 4 windows.*`in_flight`"):
-        model.choose_window(5000, 5000, int(0.4e9), 64)
+        model.choose_window(5000, 5000, int(0.4e9), 64, 127)
 
 
 def test_a_message_beyond_grpc_s_own_limit(server: ModelServer, bundles: Path) -> None:
