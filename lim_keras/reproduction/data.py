@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lim_keras.data.contents import Contents, tile_contents
-from lim_keras.data.folds import audit_leaks, validation_split
+from lim_keras.data.folds import audit_leaks, find_leaks, listed_leaks, validation_split
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import read_tile_ids
 from lim_keras.data.tiles import TileSet
@@ -84,7 +84,7 @@ def read_data(settings: ReproductionSettings, progress: ProgressCallback | None 
     )
     transfer = None if settings.transfer is None else read_tiles(settings.transfer, progress=progress)
     if transfer is not None:
-        _check_transfer(tiles.tiles, transfer)
+        _check_transfer(tiles.training, transfer)
     return ReproductionData(tiles, coarse or None, transfer)
 
 
@@ -146,7 +146,10 @@ def check_scene(scene: Path, truth: Path, tiles: TileSet) -> None:
                 f"Received: {info.bands} bands of type {info.dtype}. Write the bands of the tiles into a file of their "
                 "type (`gdal_translate -b 1 -b 2 -b 3`; `-ot Byte -scale` for other values)."
             )
-        read_truth(truth, info)
+        if read_truth(truth, info).empty:
+            raise DataError(
+                f"{truth}: expected landslides of {scene} as `truth`. Received: none that lies on the scene."
+            )
 
 
 def _check_transfer(tiles: TileSet, transfer: TileSet) -> None:
@@ -155,4 +158,11 @@ def _check_transfer(tiles: TileSet, transfer: TileSet) -> None:
     if transfer.bands != tiles.bands:
         raise DataError(
             f"{transfer.root}: expected tiles of {tiles.bands} bands as `transfer`. Received: {transfer.bands} bands."
+        )
+    # Tiles of two data sets may have equal ids and groups.
+    leaks = [one for one in find_leaks(tiles, transfer, "transfer") if not one.endswith(("same id", "same group"))]
+    if leaks:
+        raise LeakError(
+            f"{transfer.root}: expected tiles of another region as `transfer`; models are trained on some of these:\n"
+            f"  {listed_leaks(leaks)}"
         )

@@ -80,13 +80,13 @@ def reproduce(
     _check_record(settings, digests)
     check_weights(needed_experiments(settings), settings)
     states = read_states(experiments(settings), settings, data)
-    write_text(settings.out / RECORD, sealed_json(_record(settings, digests, {}, states)))
     before = _fresh_parts(settings, digests, states)
     stale = {name for name in settings.parts if name not in before}
     train, score = _concerned(settings, states, stale)
     if train or score:
         _check_scene(settings, data)
     check_encoders(train, settings, data)
+    write_text(settings.out / RECORD, sealed_json(_record(settings, digests, {}, states)))
     failures = train_and_score(settings, data, train=train, score=score, progress=shown, say=print_line)
     if train:
         states = read_states(experiments(settings), settings, data)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -139,7 +140,18 @@ def test_a_scene_of_other_bands_or_values_is_refused_before_any_training(tmp_pat
     given = {"scene": tmp_path / "scene.tif", "truth": tmp_path / "truth.tif", "encoder": "small"}
     with pytest.raises(lk.DataError, match=rf"expected 3 bands of type uint8.*Received: {received}\..*gdal_translate"):
         lk.reproduce(tmp_path / "out", data=data, only=["figure10"], edge_weights="none", **given)
-    assert not (tmp_path / "out" / "runs").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*holds no landslide")
+def test_a_scene_without_landslides_is_refused_before_any_training(tmp_path, data):
+    place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
+    write_raster(tmp_path / "scene.tif", np.full((64, 64, 3), 9, np.uint8), **place)
+    write_raster(tmp_path / "truth.tif", np.zeros((64, 64), np.uint8), **place)
+    given = {"scene": tmp_path / "scene.tif", "truth": tmp_path / "truth.tif", "encoder": "small"}
+    with pytest.raises(lk.DataError, match=r"truth.tif: expected landslides of .*scene.tif as `truth`"):
+        lk.reproduce(tmp_path / "out", data=data, only=["figure10"], edge_weights="none", **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_few_tiles_to_draw_test_tiles_from(tmp_path, bijie_folder):
@@ -156,6 +168,17 @@ def test_test_tiles_that_leak_are_refused(tmp_path, data):
         files[1].write_bytes(files[0].read_bytes())
     with pytest.raises(lk.LeakError, match="test_ids"):
         lk.reproduce(tmp_path / "out", data=data, test_ids=tmp_path / "test.txt", only=["table2"])
+
+
+def test_transfer_tiles_that_models_are_trained_on_are_refused(tmp_path, data, bijie_folder):
+    with pytest.raises(lk.LeakError, match=r"tiles of another region as `transfer`"):
+        lk.reproduce(tmp_path / "out", data=data, transfer=data, only=["table2"])
+    assert not (tmp_path / "out").exists()
+    other = bijie_folder(tmp_path / "other", 3, 3)  # the same ids
+    for number, image in enumerate(sorted(other.rglob("image/*.png"))):
+        pixels = cv2.imread(str(image))
+        cv2.imwrite(str(image), 255 - pixels - number)
+    lk.reproduce(tmp_path / "out", data=data, transfer=other, only=["table2"])
 
 
 def test_a_part_without_models_needs_no_training(tmp_path, data, capsys):
