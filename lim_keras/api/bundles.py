@@ -20,12 +20,14 @@ from lim_keras.tensorflow_import import load_tensorflow
 if TYPE_CHECKING:
     from lim_keras.bundle.info import BundleInfo, MeasuredHalo
     from lim_keras.bundle.litert import LiteRtModel, Variant
+    from lim_keras.bundle.openvino import OpenVinoModel
+    from lim_keras.bundle.runtimes import Runtime
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.export.serving_repository import ServingExport
     from lim_keras.export.tflite import LiteRtExport
     from lim_keras.serving import ServerModel
 
-    Model: TypeAlias = Bundle | LiteRtModel | ServerModel
+    Model: TypeAlias = Bundle | LiteRtModel | OpenVinoModel | ServerModel
 
 
 TileIds = StrPath | Iterable[str]
@@ -159,6 +161,7 @@ def load_bundle(
     bundle: StrPath,
     *,
     fold: int | None = None,
+    runtime: Runtime | None = None,
     threads: int | None = None,
     info: StrPath | None = None,
     request_mb: float | None = None,
@@ -172,6 +175,9 @@ def load_bundle(
         bundle: folder of a bundle, a .tflite file, or an address of TensorFlow Serving: grpc://host:8500/NAME or
             http://host:8501/v1/models/NAME. Append /versions/3 or /labels/canary to the address to choose a version.
         fold: load this fold alone, counted from 0; None: the ensemble. For folders only.
+        runtime: library that computes: "tensorflow" (None), "litert", "openvino" or "openvino-bf16", or "auto", the
+            fastest of those that are installed and give the bundle's stored answer within 1e-5 (never "openvino-bf16").
+            "litert" needs a float32 .tflite file in the bundle. For folders only.
         threads: number of threads of the LiteRT interpreter; None: one per core. For .tflite files only.
         info: bundle (folder or model.json) that the server runs. This and all following arguments are for servers only.
         request_mb: largest size of a request or an answer, MiB; None: 32 for REST, 64 for gRPC.
@@ -184,7 +190,7 @@ def load_bundle(
         numbers (n, height, width, bands) of any size. Probabilities are (n, height, width), from 0 to 1.
 
     Raises:
-        BundleError: a file is missing or damaged, or the server has another model.
+        BundleError: a file is missing or damaged, the runtime is not installed, or the server has another model.
         ConfigError: an argument does not belong to this kind of model.
         ServerError: the server cannot be reached, or refuses.
 
@@ -195,20 +201,19 @@ def load_bundle(
     remote = {"request_mb": request_mb, "retries": retries, "timeout_s": timeout_s, "in_flight": in_flight}
     remote = {name: value for name, value in remote.items() if value is not None}
     if isinstance(bundle, str) and bundle.startswith(_SCHEMES):
-        _refuse("the address of a server", fold=fold, threads=threads)
+        _refuse("the address of a server", fold=fold, runtime=runtime, threads=threads)
         whole = {name: as_count(name, remote[name], least=0) for name in ("retries", "in_flight") if name in remote}
         return _connect(bundle, info, {name: as_number(name, value) for name, value in remote.items()} | whole)
     path = as_path("bundle", bundle)
     _refuse("a bundle on the disk", info=info, **remote)
     if path.is_file() or path.suffix == ".tflite":
-        _refuse("a file", fold=fold)
+        _refuse("a file", fold=fold, runtime=None if runtime in ("auto", "litert") else runtime)
         return _load_file(path, None if threads is None else as_count("threads", threads))
     _refuse("the folder of a bundle", threads=threads)
     fold = None if fold is None else as_count("fold", fold, least=0)
-    load_tensorflow()
-    from lim_keras.bundle.saved_model import load_bundle as load
+    from lim_keras.bundle.runtimes import load_model
 
-    return load(path, fold)
+    return load_model(path, "tensorflow" if runtime is None else runtime, fold)
 
 
 def _refuse(kind: str, **given: Any) -> None:

@@ -17,6 +17,7 @@ from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
     from lim_keras.bundle.protocol import SceneModel
+    from lim_keras.bundle.runtimes import Runtime
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.config import EvaluationSection
     from lim_keras.data.tiles import TileSet
@@ -61,6 +62,7 @@ def predict_scene(
     exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
+    runtime: Runtime = "auto",
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
@@ -98,6 +100,8 @@ def predict_scene(
             probability by more than 0.001, if the bundle has one.
         memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.
         tile: height and width of a window, pixels; None: as the memory allows.
+        runtime: library that computes, see `load_bundle`; "auto": the fastest that is installed and gives the bundle's
+            stored answer. For the folder of a bundle only.
         wait: wait for the end of another call that works in `out`, instead of raising an error.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
@@ -125,7 +129,7 @@ def predict_scene(
     source, folder, shown = _raster("scene", scene), as_path("out", out), as_progress(progress)
     check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
-        return predict(_model(bundle), source, folder, options, read_preview=_read_preview, progress=shown)
+        return predict(_model(bundle, runtime), source, folder, options, read_preview=_read_preview, progress=shown)
 
 
 @public
@@ -154,6 +158,7 @@ def predict_scenes(
     exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
+    runtime: Runtime = "auto",
     wait: bool = False,
     say: Callable[[str], None] | None = None,
     progress: ProgressCallback | None = None,
@@ -189,7 +194,7 @@ def predict_scenes(
     folder = as_path("out", out)
     check_outside_bundles(folder, "out")
     with locked_folder(folder, wait=wait, argument="out"):
-        model, shown = _model(bundle), as_progress(progress)
+        model, shown = _model(bundle, runtime), as_progress(progress)
         return predict(model, found, folder, options, read_preview=_read_preview, say=say or str, progress=shown)
 
 
@@ -300,6 +305,7 @@ def evaluate_scene(
     exact: bool = False,
     memory: int | str | None = None,
     tile: int | None = None,
+    runtime: Runtime = "auto",
     progress: ProgressCallback | None = None,
 ) -> SceneResult:
     """Map a scene and compare it with mapped landslides, pixel by pixel and polygon by polygon.
@@ -309,7 +315,7 @@ def evaluate_scene(
         scene: raster of any size, as for `predict_scene`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
         bootstrap: number of resamples for each 95 % interval.
-        bands: this argument and all others up to `tile` are as for `predict_scene`.
+        bands: this argument and all others up to `runtime` are as for `predict_scene`.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
     Returns:
@@ -328,7 +334,7 @@ def evaluate_scene(
     from lim_keras.evaluation.scene import evaluate_scene as run
 
     return run(
-        _model(bundle),
+        _model(bundle, runtime),
         _raster("scene", scene),
         as_path("truth", truth),
         settings=_settings(400, bootstrap),
@@ -344,8 +350,20 @@ def _read_preview(scene: RasterReader, *, bands: Sequence[int], gsd_m: float | N
     return read_preview(scene, bands=bands, gsd_m=gsd_m)
 
 
-def _model(bundle: Model) -> SceneModel:
-    return cast("SceneModel", bundle) if hasattr(bundle, "predict_all") else load_bundle(bundle)
+def _model(bundle: Model, runtime: Runtime) -> SceneModel:
+    from lim_keras.bundle.runtimes import check_runtime
+
+    check_runtime(runtime)
+    if hasattr(bundle, "predict_all"):
+        loaded = cast("SceneModel", bundle)
+        if runtime not in ("auto", loaded.runtime):
+            raise ConfigError(
+                f"Invalid value for `runtime`. The model is loaded with {loaded.runtime}. Received: {runtime}. Leave "
+                "`runtime` out, or give the bundle's folder."
+            )
+        return loaded
+    of_server = isinstance(bundle, str) and bundle.startswith(("grpc://", "http://", "https://"))
+    return load_bundle(bundle, runtime=None if of_server and runtime == "auto" else runtime)
 
 
 def _raster(name: str, source: RasterSource) -> RasterSource:

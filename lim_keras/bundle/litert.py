@@ -25,7 +25,8 @@ from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
 
-INDEX_FILE = "tflite.json"
+INDEX_FILE, FOLDER = "tflite.json", "tflite"
+LITERT = "litert"
 PROBABILITY, FOLDS = "probability", "folds"
 """Names of a file's outputs: the mean over the folds and, for an ensemble, the probability of each fold (last axis)."""
 
@@ -163,6 +164,7 @@ class LiteRtModel:
 
     def __init__(self, info: BundleInfo, path: Path, threads: int | None = None) -> None:
         self.info, self.path = info, path
+        self.runtime = LITERT
         self._lock = threading.Lock()
         self._runner = _runner(path, threads or usable_cores())
         inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
@@ -275,6 +277,17 @@ def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
     if known.tile is not None or known.folds != index.model.folds:
         changes["halos"] = ()  # they are measured on the whole bundle, with windows of any size
     return LiteRtModel(index.model.model_copy(update=changes), path, threads)
+
+
+def float32_file(bundle: Path, info: BundleInfo, source: str) -> Path | None:
+    """Return the float32 .tflite file of a bundle for windows of any size; None if there is none.
+
+    `source`: SavedModel that it was converted from, such as "ensemble".
+    """
+    name = f"{FOLDER}/{source}_float32.tflite"
+    if name not in info.files or (name in info.litert and info.litert[name].tile is not None):
+        return None
+    return bundle / name
 
 
 def usable_cores() -> int:

@@ -42,6 +42,11 @@ class SceneModel(Protocol):
         """Description of its bundle."""
         ...
 
+    @property
+    def runtime(self) -> str:
+        """Name of the library that computes, such as "tensorflow"; results of two differ in their last digits."""
+        ...
+
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Predict images (n, height, width, bands) of raw digital numbers; height and width are at least 1."""
         ...

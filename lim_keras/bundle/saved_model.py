@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, VERSION, BundleInfo, fold_name, model_folders, read_arrays
+from lim_keras.bundle.info import ENSEMBLE, INFO_FILE, BundleInfo, model_folders, read_arrays
+from lim_keras.bundle.model_folder import PAIR_FILE, model_folder, read_pair
 from lim_keras.bundle.protocol import (
     ENCODED,
     SIGNATURE,
@@ -116,6 +117,7 @@ class Bundle:
     path: Path
     info: BundleInfo = field(repr=False)
     saved_model: Any = field(repr=False)
+    runtime: ClassVar[str] = "tensorflow"
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), float32, 0 to 1.
@@ -184,28 +186,19 @@ def load_bundle(path: StrPath, fold: int | None = None) -> Bundle:
         BundleError: the bundle or a file of it is missing, damaged or of another version.
     """
     path = Path(path)
-    info = BundleInfo.read(path)
-    name = fold_name(fold or 0) if fold is not None or info.folds == 1 else ENSEMBLE
-    folder = f"{name}/{VERSION}"
-    info.check_files(path, folder)
+    info, folder = model_folder(path, fold)
     saved_model = load_graph(path / folder, info.versions.get("tensorflow", "an unknown version"))
-    differing = signature_differences(saved_model, SIGNATURE, info.bands, name == ENSEMBLE)
+    differing = signature_differences(saved_model, SIGNATURE, info.bands, folder.startswith(ENSEMBLE))
     if differing:
         raise BundleError(f"{path / folder}: {'; '.join(differing)}. Export it again.")
-    if fold is not None and info.folds > 1:
-        info = info.model_copy(update={"halos": ()})  # they are measured on the ensemble
     return Bundle(path, info, saved_model)
 
-
-PAIR_FILE = "verify.npz"
 
 TOLERANCE = 1e-4  # allowed probability difference: the order of sums depends on processor and TensorFlow version
 
 _CHANGED = (
     "{}: its content is not what was exported (SHA-256 differs). Copy the bundle again from where it was exported."
 )
-
-_PAIR_BYTES = 16 * 2**20  # upper limit: 64 x 64 float32 pixels with 1,000 bands
 
 
 def verify_bundle(path: StrPath) -> list[str]:
@@ -265,7 +258,7 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
     if PAIR_FILE not in info.files:
         return [f"{file}: not part of this bundle, so the model's answer cannot be compared. Export it again."]
     try:
-        image, expected = _read_pair(file, info.bands)
+        image, expected = read_pair(file, info.bands)
         answers = {SIGNATURE: _probability(model, image)}
         if ENCODED in signature_names(info.bands, info.dtype):
             answers[ENCODED] = _encoded_probability(model, image)
@@ -279,19 +272,6 @@ def _pair_differences(model: Any, path: Path, info: BundleInfo) -> list[str]:
         for name, difference in differences.items()
         if not difference <= TOLERANCE  # NaN counts as a difference
     ]
-
-
-def _read_pair(file: Path, bands: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    image, probability = read_arrays(file, ("image", "probability"), _PAIR_BYTES)
-    kinds = image.dtype.kind in "uif" and probability.dtype.kind == "f"
-    if not kinds or probability.ndim != 2 or not probability.size or image.shape != (*probability.shape, bands):
-        raise BundleError(
-            f"{file}: expected an image (height, width, {bands}) and its probability (height, width). Received: "
-            f"{image.dtype} {image.shape} and {probability.dtype} {probability.shape}"
-        )
-    if not (np.isfinite(image).all() and np.isfinite(probability).all()):
-        raise BundleError(f"{file}: expected finite numbers. Received: NaN or infinite ones. Export the bundle again.")
-    return image, probability
 
 
 def _probability(model: Any, image: NDArray[Any]) -> NDArray[np.float32]:

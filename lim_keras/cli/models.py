@@ -91,6 +91,14 @@ def _server(text: str) -> str:
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
 @scene_options
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "tensorflow", "litert", "openvino", "openvino-bf16"]),
+    default="auto",
+    show_default=True,
+    help="Library that computes. auto: the fastest that is installed and gives the bundle's stored answer. "
+    "openvino-bf16: faster and less exact, on processors with bfloat16.",
+)
 @wait_option
 @click.option(
     "--server",

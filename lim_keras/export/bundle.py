@@ -22,9 +22,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from lim_keras import __version__
 from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
+from lim_keras.bundle.model_folder import PAIR_FILE
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
 from lim_keras.bundle.replaceable import bundle_record, check_bundle_folder
-from lim_keras.bundle.saved_model import BASELINE_FILE, PAIR_FILE
+from lim_keras.bundle.saved_model import BASELINE_FILE
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.export.disk_errors import disk_errors

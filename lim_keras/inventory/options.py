@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any, Literal
 
-from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import SceneModel
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
@@ -93,7 +93,7 @@ class PredictOptions(MapOptions, InventoryOptions):
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
 
 
-def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *, of_maps: bool = False) -> str:
+def identity(scene: RasterReader, model: SceneModel, options: PredictOptions, *, of_maps: bool = False) -> str:
     """Compute the SHA-256 of all inputs of a scene's files: scene, model and options.
 
     `of_maps`: hash only the inputs of the maps; options for the other files are left out.
@@ -104,7 +104,8 @@ def identity(scene: RasterReader, model: BundleInfo, options: PredictOptions, *,
         chosen = {name: chosen[name] for name in names if name in chosen}
     facts = {
         "scene": [PurePath(scene.name).name, *scene.fingerprint],
-        "bundle": model.digest(),
+        "bundle": model.info.digest(),
+        "runtime": model.runtime,
         "options": chosen,
         "dem": None if dem is None else _fingerprint(dem),
     }

@@ -142,7 +142,7 @@ class _SceneTask:
         options = replace(options, scale=known_scale(reader, model.info, options.scale))
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self._read_preview = read_preview
-        self._identity = identity(reader, model.info, options)
+        self._identity = identity(reader, model, options)
         self._files = ResultFiles(out_dir, reader.stem)
         self._warnings: list[str] = []
         self._begun = False  # the working folder was made
@@ -246,7 +246,7 @@ class _SceneTask:
         if dem is None:
             return None
         try:
-            same = identity(self._reader, self._model.info, self._options) == self._identity
+            same = identity(self._reader, self._model, self._options) == self._identity
         except LimKerasError:  # a server may be away for a moment
             same = is_remote(dem)
         return None if same else dem
@@ -310,7 +310,7 @@ class _SceneTask:
             with self._recorded_warnings():
                 check_place(self._reader)
                 check_brightness(reader, model.info, options.scale)
-            same = identity(self._reader, model.info, options, of_maps=True)
+            same = identity(self._reader, model, options, of_maps=True)
             self._begun = True
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(importlib.import_module, _LATER)
@@ -335,6 +335,7 @@ class _SceneTask:
         reader, info = self._reader, self._model.info
         counts, totals = made.counts, made.totals
         summary = summarise(reader.info, info, options=self._options, counts=counts, inventory=totals, run=run)
+        summary["runtime"] = self._model.runtime
         if reader.product is not None:
             summary["product"] = reader.product.describe(reader.dataset.descriptions)
         return summary

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
     transport: RestTransport | GrpcTransport
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     in_flight: int = 4
+    runtime: ClassVar[str] = "server"
 
     def __exit__(self, *error: object) -> None:
         self.transport.close()
