@@ -37,6 +37,7 @@ OUTCOMES = {"true positive": TRUE_POSITIVE, "false positive": FALSE_POSITIVE, "f
 PROBABILITY = "YlOrRd"
 TITLE_PT, LABEL_PT, SMALL_PT = 11, 9.5, 8.5
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": LABEL_PT, "labelcolor": INK}
+_PNG_LEVEL = 3  # photographs take 2 % more bytes than at the default of 6, and half the time
 FORMATS = (".png", ".svg", ".pdf")
 # Fonts with Chinese, Japanese and Korean characters, on Linux, macOS and Windows.
 _CJK_FONTS = (
@@ -112,7 +113,8 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")
     make_folder(path.parent)
     with atomic_file(path, _check_picture) as draft, without_missing_glyphs():
-        figure.savefig(draft, dpi=DPI, facecolor="white")
+        coding = {"pil_kwargs": {"compress_level": _PNG_LEVEL}} if path.suffix.lower() == ".png" else {}
+        figure.savefig(draft, dpi=DPI, facecolor="white", **coding)
         if path.suffix.lower() == ".png":
             seal_png(draft)
     return path
