@@ -168,7 +168,7 @@ OF_COMMANDS = {
     "convert": ["convert_tiles"],
     "cv": ["cross_validate", "load_config"],
     "distill": ["distill", "load_config"],
-    "export": ["export_litert", "export_serving"],
+    "export": ["export_litert", "export_onnx", "export_serving", "measure_halo"],
     "fit": ["fit", "load_config"],
     "info": ["bundle_info"],
     "overlaps": ["find_overlaps"],
@@ -182,6 +182,14 @@ OF_COMMANDS = {
 }
 
 
+IN_PYTHON_OTHERWISE = {
+    ("predict", "server"),  # an argument of `load_bundle`
+    ("overlaps", "out"),  # a method of the result
+    ("export", "onnx"),  # a function
+    ("export", "measure"),  # a function
+}
+
+
 @pytest.mark.parametrize(("name", "command"), list(commands()))
 def test_parameters_of_commands_are_arguments_of_the_api(name, command):
     functions = [getattr(api, one) for one in OF_COMMANDS.get(name, [name])]
@@ -190,7 +198,7 @@ def test_parameters_of_commands_are_arguments_of_the_api(name, command):
         arguments |= inspect.signature(function).parameters
     values = command.make_context(name, [], resilient_parsing=True).params
     for one in command.params:
-        if (name, one.name) in (("predict", "server"), ("overlaps", "out")):  # in Python: of `load_bundle`, of a result
+        if (name, one.name) in IN_PYTHON_OTHERWISE:
             continue
         assert one.name in arguments
         default = arguments[one.name].default

@@ -1,7 +1,15 @@
 """Public functions: train, evaluate, map and export, as the command line does."""
 
 from lim_keras.api.audit import audit_tiles
-from lim_keras.api.bundles import bundle_info, export_litert, export_serving, load_bundle, measure_halo, verify_bundle
+from lim_keras.api.bundles import (
+    bundle_info,
+    export_litert,
+    export_onnx,
+    export_serving,
+    load_bundle,
+    measure_halo,
+    verify_bundle,
+)
 from lim_keras.api.comparison import report_runs
 from lim_keras.api.reproduction import reproduce
 from lim_keras.api.scenes import evaluate, evaluate_scene, predict_scene, predict_scenes
@@ -19,6 +27,7 @@ __all__ = [
     "evaluate",
     "evaluate_scene",
     "export_litert",
+    "export_onnx",
     "export_serving",
     "find_overlaps",
     "fit",

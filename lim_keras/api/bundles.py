@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lim_keras.bundle.openvino import OpenVinoModel
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.bundle.saved_model import Bundle
+    from lim_keras.export.onnx_file import OnnxExport
     from lim_keras.export.serving_repository import ServingExport
     from lim_keras.export.tflite import LiteRtExport
     from lim_keras.serving import ServerModel
@@ -343,6 +344,45 @@ def export_litert(
     inside = options.out is None or os.path.realpath(options.out) == os.path.realpath(source / FOLDER)
     with locked(source, "bundle", wait=wait) if inside else locked(Path(options.out or ""), "out", wait=wait):
         return export(source, options)
+
+
+@public
+def export_onnx(
+    bundle: StrPath, *, fold: int | None = None, out: StrPath | None = None, wait: bool = False
+) -> OnnxExport:
+    """Export an ONNX file, which ONNX Runtime and the QGIS plugin Deepness run, and compare it with the SavedModel.
+
+    The file takes `image` (n, bands, height, width), float32 of any size: digital numbers divided by 255 for uint8
+    images, digital numbers for other data types. It gives `probability` (n, 1, height, width). Its metadata set
+    Deepness up: ground sample distance, tile size and overlap, threshold and names of the classes.
+
+    Args:
+        bundle: folder of the bundle.
+        fold: export this fold alone, counted from 0; None: the ensemble, or the only model.
+        out: folder of the file; None: `onnx` in the bundle.
+        wait: wait for the end of another call that writes to the same folder; False: raise an error.
+
+    Returns:
+        The file with its size, its metadata, and the largest difference from the SavedModel.
+
+    Raises:
+        BundleError: the bundle cannot be read, or the file would differ from the SavedModel.
+        DataError: a file of the user would be replaced, or another call works there.
+        OnnxMissingError: a package of `lim-keras[onnx]` is not installed.
+
+    Examples:
+        >>> lk.export_onnx("exported_models/bijie_edge").path
+    """
+    source = as_path("bundle", bundle)
+    fold = None if fold is None else as_count("fold", fold, least=0)
+    folder = None if out is None else as_path("out", out)
+    load_tensorflow()
+    from lim_keras.export.onnx_file import FOLDER
+    from lim_keras.export.onnx_file import export_onnx as export
+
+    inside = folder is None or os.path.realpath(folder) == os.path.realpath(source / FOLDER)
+    with locked(source, "bundle", wait=wait) if inside else locked(Path(folder or ""), "out", wait=wait):
+        return export(source, fold=fold, out=folder)
 
 
 @public

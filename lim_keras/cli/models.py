@@ -188,7 +188,8 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
 _VARIANTS = ("float32", "float16", "dynamic", "int8")
 
 _OF_SERVING = ("base_path", "promote")
-_OF_TFLITE = ("tile", "fold", "tile_ids", "allow_drop", "out", "threads")
+_OF_TFLITE = ("tile", "tile_ids", "allow_drop", "threads")
+_OF_FILES = ("fold", "out")
 
 
 def _variants(text: str) -> tuple[str, ...]:
@@ -206,6 +207,7 @@ def _variants(text: str) -> tuple[str, ...]:
     type=Parsed("KIND,KIND,...", _variants),
     help=f"LiteRT files to make: {','.join(_VARIANTS)}.",
 )
+@click.option("--onnx", "onnx", is_flag=True, help="ONNX file, for ONNX Runtime and QGIS (plugin Deepness).")
 @click.option(
     "--tile", type=click.IntRange(1), help="Height and width of the input of LiteRT files, pixels [default: any]."
 )
@@ -225,7 +227,9 @@ def _variants(text: str) -> tuple[str, ...]:
     help="File of tile ids to test on, one a line [default: test tiles, else all tiles not used in training].",
 )
 @click.option("--allow-drop", is_flag=True, help="Keep files that differ from the SavedModel by more than their limit.")
-@click.option("--out", type=NEW_FOLDER, help="Folder of the LiteRT files [default: BUNDLE/tflite].")
+@click.option(
+    "--out", type=NEW_FOLDER, help="Folder of the LiteRT and ONNX files [default: BUNDLE/tflite, BUNDLE/onnx]."
+)
 @click.option("--threads", type=click.IntRange(1), help="LiteRT threads in the test [default: one per core].")
 @click.option(
     "--serving",
@@ -245,15 +249,18 @@ def _variants(text: str) -> tuple[str, ...]:
 def export(
     bundle: Path,
     variants: tuple[Any, ...] | None,
+    onnx: bool,
     repository: Path | None,
     measure: bool,
     wait: bool,
     **options: Any,
 ) -> None:
-    """Export BUNDLE (exported_models/NAME) to LiteRT files or a TensorFlow Serving repository; measure its halo.
+    """Export BUNDLE (exported_models/NAME) to LiteRT, ONNX or a TensorFlow Serving repository; measure its halo.
 
     --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each file is compared with the SavedModel on the
     test tiles. A file that differs by more than the limit of its kind is refused.
+
+    --onnx: an ONNX file for images of any size. It is compared with the SavedModel, and refused if it differs.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
     With both options, no version is added if a LiteRT file fails or is refused.
@@ -261,10 +268,14 @@ def export(
     --measure-halo: which smaller halos keep maps near those of the whole receptive field. New bundles are measured
     when they are trained; this adds the measurement to an older one.
     """
-    if variants is None and repository is None and not measure:
-        raise click.UsageError("Missing option '--tflite', '--serving' or '--measure-halo': say what to make.")
+    if variants is None and repository is None and not (measure or onnx):
+        raise click.UsageError(
+            "Missing option '--tflite', '--onnx', '--serving' or '--measure-halo': say what to make."
+        )
     if variants is None:
         refuse_without("--tflite", _OF_TFLITE)
+        if not onnx:
+            refuse_without("--tflite or --onnx", _OF_FILES)
         if not measure:
             refuse_without("--tflite or --measure-halo", ["tiles"])
     if measure and options["tiles"] is None:
@@ -277,6 +288,9 @@ def export(
     # The repository comes last: a repeated call replaces files, but adds one more version.
     if variants is not None:
         _export_litert(bundle, variants, wait=wait, **options)
+    if onnx:
+        made = api.export_onnx(bundle, wait=wait, **{name: options[name] for name in _OF_FILES})
+        show([f"{made.path}: {made.bytes / 1e6:.1f} MB, within {made.max_difference:.1g} of the SavedModel"])
     if repository is not None:
         _export_serving(bundle, repository, wait=wait, **serving)
 

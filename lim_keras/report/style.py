@@ -113,9 +113,10 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")
     make_folder(path.parent)
     with atomic_file(path, _check_picture) as draft, without_missing_glyphs():
-        coding = {"pil_kwargs": {"compress_level": _PNG_LEVEL}} if path.suffix.lower() == ".png" else {}
-        figure.savefig(draft, dpi=DPI, facecolor="white", **coding)
-        if path.suffix.lower() == ".png":
+        png = path.suffix.lower() == ".png"
+        coding = {"compress_level": _PNG_LEVEL} if png else None
+        figure.savefig(draft, dpi=DPI, facecolor="white", pil_kwargs=coding)
+        if png:
             seal_png(draft)
     return path
 

@@ -1,0 +1,131 @@
+"""ONNX files: the SavedModel's answers, the metadata of Deepness, and what is never replaced."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+
+import lim_keras as lk
+from lim_keras.bundle.info import MeasuredHalo
+from lim_keras.bundle.saved_model import verify_bundle
+from lim_keras.cli import main
+from lim_keras.errors import DataError
+from lim_keras.export.bundle import write_bundle
+from lim_keras.export.onnx_file import _metadata, export_onnx
+from lim_keras.models import build_model, network_stride
+from tests.conftest import model_facts
+
+
+def export(path: Path, folds: int = 1, **facts: object) -> Path:
+    size = {"encoder_weights": "none", "decoder_channels": 8, "bands": facts.get("bands", 3)}
+    models = [build_model("fcn_fl", "small", **size) for _ in range(folds)]
+    for seed, model in enumerate(models):
+        rng = np.random.default_rng(seed)
+        model.set_weights([rng.uniform(0.02, 0.2, one.shape).astype(one.dtype) for one in model.get_weights()])
+    write_bundle(path, model_facts(name=path.name, stride=network_stride(), **facts), models)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("bundles") / "two", folds=2)
+
+
+def answer(path: Path, images: np.ndarray) -> np.ndarray:
+    """Feed images as Deepness does: bands first, divided by 255."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert made.shape[1:] == [1, "side", "side"], "Deepness refuses other names than one for both sides"
+    feed = {given.name: np.float32(images * 1.0 / 255.0).transpose(0, 3, 1, 2)}
+    return session.run(None, feed)[0][:, 0]
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 96), (2, 51, 33), (1, 1, 1), (3, 7, 130)])
+@pytest.mark.parametrize("fold", [None, 1])
+def test_the_answers_of_the_saved_model(ensemble, tmp_path, shape, fold):
+    made = lk.export_onnx(ensemble, fold=fold, out=tmp_path)
+    assert made.path.name == ("ensemble.onnx" if fold is None else "fold_1.onnx") and made.max_difference <= 1e-5
+    images = np.random.default_rng(1).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    np.testing.assert_allclose(
+        answer(made.path, images), lk.load_bundle(ensemble, fold=fold).predict(images), atol=1e-5
+    )
+
+
+def test_digital_numbers_of_other_types(tmp_path):
+    bundle = export(tmp_path / "wide", dtype="uint16", bands=5)
+    made = lk.export_onnx(bundle)
+    assert made.path == bundle / "onnx" / "fold_0.onnx" and "model_type" not in made.metadata
+    images = np.random.default_rng(2).integers(0, 10_000, (1, 40, 70, 5)).astype(np.uint16)
+    session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"image": images.astype(np.float32).transpose(0, 3, 1, 2)})[0][:, 0]
+    np.testing.assert_allclose(found, lk.load_bundle(bundle).predict(images), atol=1e-5)
+
+
+def test_metadata_of_deepness(tmp_path):
+    info = lk.bundle_info(export(tmp_path / "one", gsd_m=0.8, threshold=0.4))
+    rows = (MeasuredHalo(tolerance=1e-3, halo=320, max_difference=2e-4, pixels=10**6),)
+    found = _metadata(info.model_copy(update={"halo": 682, "halos": rows, "stride": 32}))
+    read = {key: json.loads(value) for key, value in found.items() if not key.startswith("lim_keras_")}
+    assert read == {
+        "model_type": "Segmentor",
+        "class_names": {"0": "background", "1": "landslide"},
+        "resolution": 80.0,  # centimetres
+        "tile_size": 1280,
+        "tiles_overlap": 50,  # per cent: two halos of 320 px
+        "seg_thresh": 0.4,
+        "seg_small_segment": 1,
+    }
+
+
+def test_a_part_of_the_bundle(tmp_path):
+    bundle = export(tmp_path / "one")
+    done = CliRunner().invoke(main, ["export", str(bundle), "--onnx"])
+    assert done.exit_code == 0, done.output
+    assert verify_bundle(bundle) == []
+    path = bundle / "onnx" / "fold_0.onnx"
+    assert CliRunner().invoke(main, ["export", str(bundle), "--onnx"]).exit_code == 0, "ours is replaced"
+    assert verify_bundle(bundle) == []
+    edited = onnx.load(path)
+    next(one for one in edited.metadata_props if one.key == "seg_thresh").value = "0.9"
+    onnx.save(edited, path)
+    done = CliRunner().invoke(main, ["export", str(bundle), "--onnx"])
+    assert done.exit_code == 1 and "fold_0.onnx (not written by lim-keras, or changed since)" in done.output
+    assert next(one for one in onnx.load(path).metadata_props if one.key == "seg_thresh").value == "0.9"
+
+
+@pytest.mark.parametrize("kind", ["text", "link", "folder"])
+def test_what_is_the_users_stays(ensemble, tmp_path, kind):
+    path = tmp_path / "ensemble.onnx"
+    if kind == "text":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"would replace files.*ensemble\.onnx"):
+        export_onnx(ensemble, out=tmp_path)
+    assert path.is_symlink() == (kind == "link") and not list(tmp_path.glob(".*"))
+
+
+def test_a_package_is_missing(ensemble, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    done = CliRunner().invoke(main, ["export", str(ensemble), "--onnx"])
+    assert done.exit_code == 1 and "pip install 'lim-keras[onnx]'" in done.output and done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--tile", "64"], ["--allow-drop"], ["--threads", "2"]])
+def test_options_of_other_files(ensemble, arguments):
+    done = CliRunner().invoke(main, ["export", str(ensemble), "--onnx", *arguments])
+    assert done.exit_code == 2 and "only with --tflite" in done.output
+
+
+def test_a_file_that_differs_is_not_kept(ensemble, tmp_path, monkeypatch):
+    monkeypatch.setattr("lim_keras.export.onnx_file._floor_divide", lambda *_: None)  # sizes are rounded the wrong way
+    done = CliRunner().invoke(main, ["export", str(ensemble), "--onnx", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert not list((tmp_path / "out").iterdir())
