@@ -261,7 +261,7 @@ def test_predict_scene(bundle, scene, tmp_path):
     assert {"scene_inventory.geojson", "scene_preview.png", "scene_summary.json"} <= {one.name for one in result.files}
     assert result.summary["landslides"] == 1 and result.summary["left_out"]["below_min_area"] == 1
     assert progress.steps == {"scene.tif": [60_000, 60_000]}
-    loaded = lk.load_bundle(bundle)
+    loaded = lk.load_bundle(bundle, runtime="auto")
     again = lk.predict_scene(loaded, str(scene), tmp_path / "out", **options)
     assert again.was_there and len(again.inventory) == 1
     with rasterio.open(scene) as opened:

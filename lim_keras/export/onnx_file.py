@@ -107,7 +107,8 @@ def export_onnx(bundle: StrPath, *, fold: int | None = None, out: Path | None = 
         draft.replace(path)
         if inside:
             record = {f"{FOLDER}/{path.name}": FileRecord.of(path)}
-            info.model_copy(update={"files": info.files | record}).write(Path(bundle))
+            whole = BundleInfo.read(Path(bundle))  # a fold's description lacks the measured halos
+            whole.model_copy(update={"files": whole.files | record}).write(Path(bundle))
     return OnnxExport(path, path.stat().st_size, difference, metadata)
 
 

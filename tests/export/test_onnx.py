@@ -1,6 +1,7 @@
 """ONNX files: the SavedModel's answers, the metadata of Deepness, and what is never replaced."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import lim_keras as lk
-from lim_keras.bundle.info import MeasuredHalo
+from lim_keras.bundle.info import BundleInfo, MeasuredHalo
 from lim_keras.bundle.saved_model import verify_bundle
 from lim_keras.cli import main
 from lim_keras.errors import DataError
@@ -129,3 +130,12 @@ def test_a_file_that_differs_is_not_kept(ensemble, tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["export", str(ensemble), "--onnx", "--out", str(tmp_path / "out")])
     assert done.exit_code == 1
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_export_of_a_fold_keeps_the_measured_halos(bundle_path, tmp_path):
+    copied = shutil.copytree(bundle_path, tmp_path / "tiny")
+    halos = (MeasuredHalo(tolerance=1e-3, halo=64, max_difference=5e-4, pixels=100),)
+    BundleInfo.read(copied).model_copy(update={"halos": halos}).write(copied)
+    export_onnx(copied, fold=1)
+    info = BundleInfo.read(copied)
+    assert info.halos == halos and "onnx/fold_1.onnx" in info.files
