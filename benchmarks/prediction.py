@@ -46,9 +46,8 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
     """Predict a synthetic scene of height x width pixels into maps in `folder`, then the same windows from memory."""
-    from lim_keras.bundle.info import HALO_TOLERANCE
     from lim_keras.bundle.saved_model import load_bundle
-    from lim_keras.bundle.window_size import choose_window, free_memory, parse_memory
+    from lim_keras.bundle.window_size import parse_memory
     from lim_keras.inference.predict_maps import MapOptions, find_valid_regions, predict_maps
     from lim_keras.raster.opening import gdal_settings
     from lim_keras.raster.reader import RasterReader
@@ -60,10 +59,8 @@ def measure(options: argparse.Namespace, folder: Path, height: int, width: int) 
     cell = math.lcm(64, model.info.stride)
     with gdal_settings(), RasterReader(scene) as reader:
         regions = find_valid_regions(reader, cell)
-    halo = model.info.halo_within(HALO_TOLERANCE)
-    allowed = map_options.memory or free_memory()
-    largest = max(region.box.height for region in regions), max(region.box.width for region in regions)
-    tile = (options.tile,) * 2 if options.tile else choose_window(model.info, *largest, allowed, cell, halo)
+        _, facts = predict_maps(model, reader, folder / "maps_first", options=map_options)
+    tile, halo = (facts["tile"][0], facts["tile"][1]), facts["halo"]
     windows = [one for region in regions for row in region.rows(tile, halo) for one in row]
     shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
     # The first call on a window size is slow: leave it out of both measurements.

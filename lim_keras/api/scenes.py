@@ -98,7 +98,8 @@ def predict_scene(
         tta: average over the eight symmetries of each window; takes eight times as long.
         exact: give windows the network's whole receptive field as halo. False: the halo that was measured to change no
             probability by more than 0.001, if the bundle has one.
-        memory: memory that the process may take: bytes, or text such as "4G"; None: 40 % of the free memory.
+        memory: memory that the process may take: bytes, or text such as "4G"; None: 1.5 GiB for
+            one network, 2.5 GiB for five. With a value, the memory of a small window is measured first.
         tile: height and width of a window, pixels; None: as the memory allows.
         runtime: library that computes, see `load_bundle`; "auto": the fastest that is installed and gives the bundle's
             stored answer. For the folder of a bundle only.

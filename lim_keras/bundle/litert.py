@@ -20,7 +20,7 @@ from lim_keras.bundle.protocol import (
     checked_answers,
     checked_images,
 )
-from lim_keras.bundle.window_size import LITERT_RUNTIME_BYTES, choose_window, rounded_up
+from lim_keras.bundle.window_size import rounded_up
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
@@ -180,12 +180,6 @@ class LiteRtModel:
         if side == 0 or side > _LARGEST_SIDE:
             raise BundleError(f"{path}: expected windows of at most {_LARGEST_SIDE} px. Received: {side} px.")
         self.input_size = side if side > 0 else None
-
-    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
-        """Return rows and columns of a window; arguments as in `lim_keras.bundle.protocol.choose_window`."""
-        if self.input_size is not None:
-            return self.input_size, self.input_size
-        return choose_window(self.info, height, width, memory, multiple, halo, LITERT_RUNTIME_BYTES)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), 0 to 1; arguments as in `predict_all`."""

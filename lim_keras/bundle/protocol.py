@@ -53,21 +53,16 @@ class SceneModel(Protocol):
 
 
 @runtime_checkable
-class SizingModel(SceneModel, Protocol):
-    """Model that chooses its own window size: its memory is not that of TensorFlow, or its window size is fixed."""
-
-    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
-        """Return rows and columns of a window; arguments as in the function `choose_window`."""
-        ...
-
-
-@runtime_checkable
-class RemoteModel(SizingModel, Protocol):
+class RemoteModel(SceneModel, Protocol):
     """Model on another machine; several threads may call `predict_all` at the same time."""
 
     @property
     def in_flight(self) -> int:
         """Largest number of concurrent calls of `predict_all`."""
+        ...
+
+    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
+        """Return rows and columns of a window that fits into a request and, with all under way, into `memory` bytes."""
         ...
 
 

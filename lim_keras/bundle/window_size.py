@@ -1,42 +1,31 @@
-"""Window sizes of a prediction by memory."""
+"""Window sizes of a prediction: pixels by network, and the shape that computes the fewest pixels."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Iterable
 
-import psutil
+import numpy as np
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.errors import ConfigError, DataError
-from lim_keras.raster.windows import smallest_side
+from lim_keras.errors import ConfigError
+from lim_keras.raster.windows import read_length, smallest_side
 
-_RUNTIME_BYTES = 855e6  # memory of TensorFlow and the geographic libraries without a network
-_GRAPH_BYTES = 60  # bytes of memory for each byte of a graph file, without the variables
-LITERT_RUNTIME_BYTES = 400e6  # memory of LiteRT, the geographic libraries and a file's networks before the first window
-FREE_SHARE = 0.4  # default share of the free memory for a prediction
-# Idle memory between feature maps of different sizes, as a share of the maps: the allocator doubles its regions.
-_GAP_SHARE = 0.65
-# Smallest idle memory: the C library keeps free blocks that are too small to return to the system.
-_KEPT_BYTES = 250 * 2**20
-_KEPT_SHARE = 2.5  # upper bound of the kept blocks as a share of the feature maps, for small windows
-_FOLD_PIXEL_BYTES = 8  # bytes per pixel and fold: a float32 prediction and its copy in the stack of folds
-_ENOUGH_OVERLAP = 1.25  # ratio of computed to kept pixels; below it, larger windows gain little
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
-
 _GRID = 64  # windows start at multiples of this many pixels, and of the network's stride
-_MAPS_BYTES = 320 * 2**20  # feature maps of a default window
 
+_MEBIBYTE = 2**20
+_FIRST_NETWORK, _FURTHER_NETWORK = 1536 * _MEBIBYTE, 256 * _MEBIBYTE  # memory of the process
+_MAPS_OF_FIRST, _MAPS_OF_FURTHER = 272 * _MEBIBYTE, 32 * _MEBIBYTE  # feature maps of a window
 
-def window_grid(stride: int) -> int:
-    """Return the step, pixels, of the grid that windows start on; halos are multiples of it."""
-    return math.lcm(_GRID, stride)
+_TTA_BYTES = 48  # for each pixel: sums of three maps in float64, and a turned copy of each
 
+_AS_GOOD = 1.01  # windows that compute at most so many times the fewest pixels are equal; the smallest is taken
 
-def default_pixels(info: BundleInfo) -> float:
-    """Return the largest number of pixels of a default window, the same on every machine."""
-    return _MAPS_BYTES / info.bytes_per_pixel
+_REGIONS = 256  # regions of different sizes that are compared, the most frequent ones
 
 
 def parse_memory(text: str) -> int:
@@ -47,45 +36,20 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def free_memory() -> int:
-    """Return the default memory of a prediction, bytes: FREE_SHARE of the free memory."""
-    return int(psutil.virtual_memory().available * FREE_SHARE)
+def window_grid(stride: int) -> int:
+    """Return the step, pixels, of the grid that windows start on; halos are multiples of it."""
+    return math.lcm(_GRID, stride)
 
 
-def choose_window(
-    info: BundleInfo, height: int, width: int, memory: int, multiple: int, halo: int, runtime: float | None = None
-) -> tuple[int, int]:
-    """Choose rows and columns of a window, in pixels.
-
-    Args:
-        height, width: size of the scene, pixels; in a narrow scene, windows have its width and more rows.
-        memory: bytes that the whole process may use.
-        multiple: step of the grid on which windows start, pixels.
-        halo: pixels read beyond each core.
-        runtime: bytes in use before the first window; None: the estimate for TensorFlow and the networks.
-
-    Raises:
-        DataError: too little memory for the smallest window with a core between two halos.
-    """
-    runtime = tensorflow_bytes(info) if runtime is None else runtime
-    pixels = window_pixels(info, memory - runtime)
-    smallest = smallest_window(halo, height, width, multiple)
-    if pixels < smallest:
-        needed = math.ceil((window_bytes(info, smallest) + runtime) / 2**20)
-        least = smallest_side(halo, multiple)
-        raise DataError(
-            f"Expected `memory` of at least {needed} MiB, for windows of {least} px, the smallest with a core between "
-            f"two halos of {halo} px. Received: {memory / 2**20:.0f} MiB."
-        )
-    return shape_window(halo, height, width, pixels, multiple)
+def default_memory(folds: int) -> int:
+    """Return the bytes that a process takes at most by default: 1.5 GiB for one network, 2.5 GiB for five."""
+    return _FIRST_NETWORK + (folds - 1) * _FURTHER_NETWORK
 
 
-def tensorflow_bytes(info: BundleInfo) -> float:
-    """Estimate the memory of TensorFlow and a bundle's networks before the first window, bytes."""
-    folder = "ensemble/" if info.folds > 1 else "fold_0/"
-    sizes = {name: record.bytes for name, record in info.files.items() if name.startswith(folder)}
-    graphs = sum(size for name, size in sizes.items() if name.endswith(".pb"))
-    return _RUNTIME_BYTES + _GRAPH_BYTES * graphs + sum(sizes.values())
+def default_pixels(info: BundleInfo, tta: bool = False) -> float:
+    """Return the largest number of pixels of a default window, the same on every machine."""
+    maps = _MAPS_OF_FIRST + (info.folds - 1) * _MAPS_OF_FURTHER
+    return maps / (info.bytes_per_pixel + (_TTA_BYTES if tta else 0))
 
 
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
@@ -94,45 +58,37 @@ def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:
     return min(least, rounded_up(height, multiple)) * min(least, rounded_up(width, multiple))
 
 
-def shape_window(halo: int, height: int, width: int, pixels: float, multiple: int) -> tuple[int, int]:
-    """Choose rows and columns of a window of at most `pixels`, which must be at least `smallest_window`."""
-    stride, least = multiple, smallest_side(halo, multiple)
-    # A square window of side w computes (w / (w - 2 margin))^2 pixels per pixel kept.
-    margin = rounded_up(halo, stride)
-    enough = max(2 * margin / (1 - _ENOUGH_OVERLAP**-0.5), 2048)
-    side = min(math.sqrt(pixels), enough)
-    whole = rounded_up(height, stride), rounded_up(width, stride)
-    rows, columns = min(whole[0], side), min(whole[1], side)
-    if columns < side:
-        rows = min(side * side / columns, whole[0])
-    elif rows < side:
-        columns = min(side * side / rows, whole[1])
-    rows, columns = rows // stride * stride, columns // stride * stride
-    return int(max(rows, min(least, whole[0]))), int(max(columns, min(least, whole[1])))
+def choose_window(regions: Iterable[tuple[int, int]], *, pixels: float, halo: int, multiple: int) -> tuple[int, int]:
+    """Choose rows and columns of a window, in pixels, that compute the fewest pixels.
 
-
-def window_bytes(info: BundleInfo, pixels: float) -> float:
-    """Estimate the memory of a prediction besides the runtime, bytes: feature maps, idle memory, images, outputs.
-
-    bytes = maps + max(min(2.5 maps, 250 MiB), 0.65 maps) + held, where maps and held are proportional to `pixels`.
+    Args:
+        regions: height and width of each valid region, pixels.
+        pixels: largest number of pixels of a window; a window is never smaller than `smallest_window`.
+        halo: pixels read beyond each core.
+        multiple: step of the grid on which windows start, pixels.
     """
-    maps = info.bytes_per_pixel * pixels
-    idle = max(min(_KEPT_SHARE * maps, _KEPT_BYTES), _GAP_SHARE * maps)
-    return maps + idle + _held_per_pixel(info) * pixels
+    shapes = Counter(regions)
+    heights, widths = ([shape[axis] for shape in shapes] for axis in (0, 1))
+    pixels = max(pixels, smallest_window(halo, max(heights), max(widths), multiple))
+    rows, columns = (_sides(max(edges), halo, multiple) for edges in (heights, widths))
+    rows, columns = rows[rows * columns[0] <= pixels], columns[columns * rows[0] <= pixels]
+    common = shapes.most_common(_REGIONS)
+    down, across = (
+        np.array([[read_length(shape[axis], int(side), halo, multiple) for shape, _ in common] for side in sides])
+        for axis, sides in ((0, rows), (1, columns))
+    )
+    computed = (down * [count for _, count in common]) @ across.T.astype(np.float64)
+    area = rows[:, np.newaxis] * columns
+    computed[area > pixels] = np.inf
+    area = np.where(computed <= computed.min() * _AS_GOOD, area, np.iinfo(np.int64).max)
+    row, column = np.unravel_index(int(area.argmin()), area.shape)
+    return int(rows[row]), int(columns[column])
 
 
-def window_pixels(info: BundleInfo, memory: float) -> float:
-    """Return the largest number of pixels of a window whose `window_bytes` fit into `memory`."""
-    maps, held = info.bytes_per_pixel, _held_per_pixel(info)
-    small = max(memory / ((1 + _KEPT_SHARE) * maps + held), (memory - _KEPT_BYTES) / (maps + held))
-    return min(small, memory / ((1 + _GAP_SHARE) * maps + held))
-
-
-def _held_per_pixel(info: BundleInfo) -> float:
-    raw = {"uint8": 1, "uint16": 2, "float32": 4}[info.dtype] * info.bands
-    images = 4 * info.bands + 3 * raw
-    outputs = _FOLD_PIXEL_BYTES * info.folds + 3 * 4 + 3 * 4
-    return images + outputs
+def _sides(length: int, halo: int, multiple: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """List the sides that a window may have along an axis, from the smallest to the whole length."""
+    whole = rounded_up(length, multiple)
+    return np.arange(min(smallest_side(halo, multiple), whole), whole + 1, multiple, dtype=np.int64)
 
 
 def rounded_up(size: float, step: int) -> int:

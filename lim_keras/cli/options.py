@@ -190,7 +190,7 @@ def scene_options(command: Function) -> Function:
         click.option(
             "--memory",
             type=Parsed("SIZE", _memory),
-            help="Largest memory of the process, such as 4G [default: 40 % of the free memory].",
+            help="Largest memory of the process, such as 4G [default: 1.5G for one network, 2.5G for five].",
         ),
         click.option(
             "--tile",

@@ -66,8 +66,13 @@ def measure_halos(predict: Predict, info: BundleInfo, sheets: Iterable[NDArray[A
         good = np.flatnonzero((largest <= tolerance / _MARGIN) & (pixels > 0))
         if good.size:
             first = int(good[0])
-            found = {"max_difference": float(largest[first]), "pixels": int(pixels[first])}
-            rows.append(MeasuredHalo(tolerance=tolerance, halo=int(halos[first]), **found))
+            row = MeasuredHalo(
+                tolerance=tolerance,
+                halo=int(halos[first]),
+                max_difference=float(largest[first]),
+                pixels=int(pixels[first]),
+            )
+            rows.append(row)
     return tuple(rows)
 
 

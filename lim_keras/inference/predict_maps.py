@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,22 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import HALO_TOLERANCE
-from lim_keras.bundle.protocol import RemoteModel, SceneModel, SizingModel
-from lim_keras.bundle.window_size import choose_window, free_memory
-from lim_keras.errors import ConfigError, DataError
+from lim_keras.bundle.protocol import RemoteModel, SceneModel
+from lim_keras.bundle.window_size import default_memory
+from lim_keras.errors import ConfigError, DataError, LimKerasWarning
+from lim_keras.inference.freed_memory import return_freed_memory
 from lim_keras.inference.maps import (
     Background,
     InputScaling,
     Maps,
+    PredictAll,
     ValueScale,
     WindowPrediction,
     predict_windows,
     with_tta,
 )
+from lim_keras.inference.window_plan import PeakMemory, plan_size, size_within, smaller_size
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.validity import Nodata
-from lim_keras.raster.windows import Box, Window, plan_windows, smallest_side
+from lim_keras.raster.windows import Box, Window, plan_windows
 
 _CELL = 64  # windows and valid regions start at multiples of this many pixels, and of the network's stride
 _STRIP, _COLUMNS = 16, 128  # rows and columns of cells that are read at once
@@ -50,7 +55,7 @@ class MapOptions:
         tta: average over the eight symmetries of each window (test-time augmentation).
         exact: give windows the whole receptive field as halo; False: the smallest halo that was measured to change no
             probability by more than `HALO_TOLERANCE`, if the bundle has one.
-        memory: bytes that the process may take; None: a share of the free memory.
+        memory: bytes that the process may take; None: the default of the network (`default_memory`).
         tile: side of a window, pixels; None: as the memory allows.
 
     Raises:
@@ -153,40 +158,109 @@ def predict_maps(
         ConfigError: the model cannot take windows of this size.
         DataError: no pixel holds data, too little memory, or a file cannot be read or written.
     """
+    return_freed_memory()
     info = model.info
     cell = math.lcm(_CELL, info.stride)
     regions = find_valid_regions(scene, cell)
     if not regions:
         raise DataError(f"{scene.name}: no pixel holds data. Check the file's nodata value, or give `nodata`.")
     halo = info.halo_within(None if options.exact else HALO_TOLERANCE)
-    plan = {"tile": _window_size(model, regions, cell, halo, options)}
-    maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan=plan)
+    size = plan_size(model, [region.box for region in regions], options, cell=cell, halo=halo)
+    task = _Task(model, scene, regions, options, halo)
+    maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan={"tile": list(size)})
+    first = None
+    if maps.done == 0 and task.is_measured:
+        size, first = task.measured_size(size)
+        maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan={"tile": list(size)})
     size = maps.plan["tile"]
     work = [(row, region) for region in regions for row in region.rows((size[0], size[1]), halo)]
     sizes = [sum(_pixels(window) for window in row) for row, _ in work]
     with maps:
         label, done = PurePath(scene.name).name, sum(sizes[: maps.done])
         with progress.begin(label, sum(sizes), done, unit="px") if progress else nullcontext():
-            _predict_rows(model, scene, maps, work[maps.done :], options, progress)
+            _predict_rows(task, maps, work[maps.done :], first, progress)
         layout = {"count": sum(len(row) for row, _ in work), "tile": list(size), "halo": halo, "pixels": sum(sizes)}
         return maps.write_vrt(), layout | {"islands": len(regions)}
 
 
+@dataclass(frozen=True)
+class _Task:
+    """Prediction of the windows of a scene."""
+
+    model: SceneModel
+    scene: RasterReader
+    regions: Sequence[ValidRegion]
+    options: MapOptions
+    halo: int
+
+    @property
+    def is_measured(self) -> bool:
+        """True if windows are cut by the memory that they take."""
+        fixed = self.options.tile is not None or getattr(self.model, "input_size", None) is not None
+        return not fixed and not isinstance(self.model, RemoteModel)
+
+    @property
+    def cell(self) -> int:
+        return math.lcm(_CELL, self.model.info.stride)
+
+    @property
+    def scaling(self) -> InputScaling:
+        info = self.model.info
+        return InputScaling(info.dtype, tuple(one.mean for one in info.statistics), self.options.scale)
+
+    @property
+    def predict_all(self) -> PredictAll:
+        return with_tta(self.model.predict_all, self.cell) if self.options.tta else self.model.predict_all
+
+    def predict(self, windows: Sequence[tuple[Window, Box]]) -> Iterator[WindowPrediction]:
+        """Predict windows in order, each with the box of its valid region."""
+        in_flight = self.model.in_flight if isinstance(self.model, RemoteModel) else 1
+        return predict_windows(self.predict_all, self.scene, windows, self.scaling, in_flight)
+
+    def measured_size(self, size: tuple[int, int]) -> tuple[tuple[int, int], WindowPrediction]:
+        """Find windows that stay within the memory; return their rows and columns, and the first one's prediction."""
+        info, boxes, memory = self.model.info, [region.box for region in self.regions], self.options.memory
+        if memory is not None:
+            size = size_within(memory, info, boxes, self._try, cell=self.cell, halo=self.halo)
+        memory = memory or default_memory(info.folds)
+        while True:
+            first = self.regions[0].rows(size, self.halo)[0][0]
+            with PeakMemory() as watched:
+                predicted = next(self.predict([(first, boxes[0])]))
+            smaller = smaller_size(watched, size, memory, info, boxes, cell=self.cell, halo=self.halo)
+            if smaller == size:
+                return size, predicted
+            warnings.warn(
+                f"{PurePath(self.scene.name).name}: a window of {size[0]} x {size[1]} px took the process to "
+                f"{watched.peak / 2**20:.0f} MiB, beyond the {memory / 2**20:.0f} MiB meant for it. Windows of "
+                f"{smaller[0]} x {smaller[1]} px are used.",
+                LimKerasWarning,
+                stacklevel=4,
+            )
+            size = smaller
+
+    def _try(self, rows: int, columns: int) -> int:
+        around = max((region.box for region in self.regions), key=lambda box: box.height * box.width)
+        box = Box.sized(around.top, around.left, rows, columns).grown(0, around)
+        pixels, _ = self.scaling.load(self.scene, Window(box, box), around)
+        self.predict_all(pixels[np.newaxis])
+        return box.height * box.width
+
+
 def _predict_rows(
-    model: SceneModel,
-    scene: RasterReader,
+    task: _Task,
     maps: Maps,
     work: Sequence[tuple[list[Window], ValidRegion]],
-    options: MapOptions,
+    first: WindowPrediction | None,
     progress: ProgressCallback | None,
 ) -> None:
-    """Predict rows of windows, and write them in a thread while the next ones are predicted."""
-    info = model.info
-    scaling = InputScaling(info.dtype, tuple(one.mean for one in info.statistics), options.scale)
-    predict = with_tta(model.predict_all, math.lcm(_CELL, info.stride)) if options.tta else model.predict_all
+    """Predict rows of windows, and write them in a thread while the next ones are predicted.
+
+    `first`: prediction of a first window, used if its core is that of the first window of `work`.
+    """
     windows = [(window, region.box) for row, region in work for window in row]
-    in_flight = model.in_flight if isinstance(model, RemoteModel) else 1
-    predictions = predict_windows(predict, scene, windows, scaling, in_flight)
+    known = [first] if first is not None and windows and windows[0][0].core == first.core else []
+    predictions = chain(known, task.predict(windows[len(known) :]))
     with Background() as background:
         for number, (row, _) in enumerate(work, start=maps.done + 1):
             for _ in row:
@@ -203,30 +277,3 @@ def _write(maps: Maps, window: WindowPrediction, progress: ProgressCallback | No
 
 def _pixels(window: Window) -> int:
     return window.core.height * window.core.width
-
-
-def _window_size(
-    model: SceneModel, regions: Sequence[ValidRegion], cell: int, halo: int, options: MapOptions
-) -> list[int]:
-    """Return rows and columns of the windows: the side that the options give, or what memory and model allow."""
-    info, side = model.info, options.tile
-    fixed = getattr(model, "input_size", None)
-    if fixed is not None and side not in (None, fixed):
-        raise ConfigError(
-            f"Invalid value for `tile`. Expected {fixed}, the fixed input size of this model. Received: {side}. "
-            "Leave `tile` out."
-        )
-    height = max(region.box.height for region in regions)
-    width = max(region.box.width for region in regions)
-    if side is None:
-        memory = options.memory or free_memory()
-        if isinstance(model, SizingModel):
-            return list(model.choose_window(height, width, memory, cell, halo))
-        return list(choose_window(info, height, width, memory, cell, halo))
-    least = smallest_side(halo, cell)
-    if side < min(least, max(height, width)):
-        raise ConfigError(
-            f"Expected a `tile` of at least {least} px, which leaves a core between two halos of {halo} px. "
-            f"Received: {side} px."
-        )
-    return [side, side]

@@ -27,7 +27,8 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:")
 _SERVERS = r"(https?|ftp|s3|gs|az|adls?|abfs|oss|swift|w?e?b?hdfs)"
 _ARCHIVE = re.compile(r"/vsi(?:zip|gzip|tar|7z|rar|sparse|cached|curl_streaming)/(?=[^/])")
-_CACHE_BYTES = 128 * 2**20
+CACHE_BYTES = 64 * 2**20
+"""Memory of GDAL's cache of blocks, which fills while a scene is read."""
 _MOST_PIXELS, _MOST_BANDS = 10**12, 4096  # a forged header may give any size
 _CONNECT_S, _SILENCE_S = 30, 60
 _CE_WARNING = 2  # severity of a warning, as GDAL numbers it
@@ -147,7 +148,7 @@ def explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 def gdal_settings() -> rasterio.Env:
     """Return GDAL settings: all cores for coding, and a small cache (GDAL's default is 5 % of the memory)."""
-    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS", **_network_limits())
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS", **_network_limits())
 
 
 def _network_limits() -> dict[str, Any]:

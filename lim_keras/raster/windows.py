@@ -130,6 +130,12 @@ def smallest_side(halo: int, multiple: int) -> int:
     return 2 * (-(-halo // multiple) * multiple) + multiple
 
 
+def read_length(length: int, size: int, halo: int, multiple: int) -> int:
+    """Return the pixels along an axis of `length` px that windows of `size` px read in all, halos included."""
+    margin = -(-halo // multiple) * multiple
+    return sum(stop - start for start, _, _, stop in _spans(length, size, margin, multiple))
+
+
 def _spans(length: int, size: int, margin: int, multiple: int) -> list[tuple[int, int, int, int]]:
     """Cut one axis: start of the read, start and stop of the core, stop of the read.
 

@@ -21,7 +21,7 @@ from lim_keras.bundle.protocol import (
     checked_answers,
     checked_images,
 )
-from lim_keras.bundle.window_size import shape_window, smallest_window
+from lim_keras.bundle.window_size import choose_window, smallest_window
 from lim_keras.errors import BundleError, ConfigError, ServerError
 from lim_keras.serving import transport
 from lim_keras.serving.grpc import GrpcTransport
@@ -69,7 +69,7 @@ class ServerModel(AbstractContextManager["ServerModel"]):
                 f"Expected at least {needed} MiB of memory for {self.in_flight} windows under way. Received: "
                 f"{memory / MEBIBYTE:.0f} MiB. Raise `memory`, or lower `in_flight`."
             )
-        return shape_window(halo, height, width, min(pixels, self.window_pixels), multiple)
+        return choose_window([(height, width)], pixels=min(pixels, self.window_pixels), halo=halo, multiple=multiple)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability (n, height, width) of images; errors as in `predict_all`."""
