@@ -107,7 +107,7 @@ def load_openvino(path: StrPath, fold: int | None = None, *, bfloat16: bool = Fa
 
 def _compiled(folder: Path, info: BundleInfo, bfloat16: bool) -> Any:
     try:
-        import openvino
+        import openvino  # type: ignore[import-untyped]
     except ImportError as error:
         raise BundleError("OpenVINO is not installed. Install it with `pip install 'lim-keras[openvino]'`.") from error
     core = openvino.Core()
