@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import BundleError, DataError
 
+TENSORFLOW = "tensorflow"
+"""Name of the runtime that trained the networks."""
+
 PROBABILITY, SPREAD, VOTES = "probability", "spread", "votes"
 """Output names of an exported model; a model of a single fold has only the first."""
 

@@ -19,6 +19,7 @@ from lim_keras.bundle.model_folder import PAIR_FILE, model_folder, read_pair
 from lim_keras.bundle.protocol import (
     ENCODED,
     SIGNATURE,
+    TENSORFLOW,
     EnsemblePrediction,
     checked_answers,
     checked_images,
@@ -117,7 +118,7 @@ class Bundle:
     path: Path
     info: BundleInfo = field(repr=False)
     saved_model: Any = field(repr=False)
-    runtime: ClassVar[str] = "tensorflow"
+    runtime: ClassVar[str] = TENSORFLOW
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), float32, 0 to 1.

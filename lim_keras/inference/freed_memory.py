@@ -15,8 +15,7 @@ def return_freed_memory() -> None:
     """Let the C library return freed blocks of 4 MiB and more at once, for the rest of the process.
 
     By default, glibc keeps blocks of up to 32 MiB for later use, so that the memory of windows adds up. Other C
-    libraries
-    are left as they are.
+    libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return
