@@ -352,14 +352,15 @@ def _read_preview(scene: RasterReader, *, bands: Sequence[int], gsd_m: float | N
 
 
 def _model(bundle: Model, runtime: Runtime) -> SceneModel:
+    from lim_keras.bundle.protocol import runtime_of
     from lim_keras.bundle.runtimes import check_runtime
 
     check_runtime(runtime)
     if hasattr(bundle, "predict_all"):
         loaded = cast("SceneModel", bundle)
-        if runtime not in ("auto", loaded.runtime):
+        if runtime not in ("auto", used := runtime_of(loaded)):
             raise ConfigError(
-                f"Invalid value for `runtime`. The model is loaded with {loaded.runtime}. Received: {runtime}. Leave "
+                f"Invalid value for `runtime`. The model is loaded with {used or 'another library'}. Received: {runtime}. Leave "
                 "`runtime` out, or give the bundle's folder."
             )
         return loaded

@@ -45,14 +45,17 @@ class SceneModel(Protocol):
         """Description of its bundle."""
         ...
 
-    @property
-    def runtime(self) -> str:
-        """Name of the library that computes, such as "tensorflow"; results of two differ in their last digits."""
-        ...
-
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Predict images (n, height, width, bands) of raw digital numbers; height and width are at least 1."""
         ...
+
+
+def runtime_of(model: SceneModel) -> str:
+    """Return the name of the library that computes, such as "tensorflow"; "" for models of other programs.
+
+    The results of two runtimes differ in their last digits.
+    """
+    return str(getattr(model, "runtime", ""))
 
 
 @runtime_checkable
@@ -64,7 +67,7 @@ class RemoteModel(SceneModel, Protocol):
         """Largest number of concurrent calls of `predict_all`."""
         ...
 
-    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
+    def choose_window(self, height: int, width: int, memory: int | None, multiple: int, halo: int) -> tuple[int, int]:
         """Return rows and columns of a window that fits into a request and, with all under way, into `memory` bytes."""
         ...
 

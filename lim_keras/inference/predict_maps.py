@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import HALO_TOLERANCE
-from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel
+from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, runtime_of
 from lim_keras.bundle.window_size import default_memory
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.inference.freed_memory import return_freed_memory
@@ -158,7 +158,7 @@ def predict_maps(
         ConfigError: the model cannot take windows of this size.
         DataError: no pixel holds data, too little memory, or a file cannot be read or written.
     """
-    if model.runtime == TENSORFLOW:
+    if runtime_of(model) == TENSORFLOW:
         return_freed_memory()
     info = model.info
     cell = math.lcm(_CELL, info.stride)

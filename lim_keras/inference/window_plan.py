@@ -10,8 +10,8 @@ import numpy as np
 import psutil
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel
-from lim_keras.bundle.window_size import choose_window, default_memory, default_pixels, rounded_up
+from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, runtime_of
+from lim_keras.bundle.window_size import choose_window, default_pixels, rounded_up
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.opening import CACHE_BYTES
 from lim_keras.raster.windows import Box, smallest_side
@@ -84,8 +84,8 @@ def plan_size(
     if fixed is not None:
         return fixed, fixed
     if isinstance(model, RemoteModel):
-        return model.choose_window(height, width, memory or default_memory(model.info.folds), cell, halo)
-    pixels = default_pixels(model.info, tta=options.tta, tensorflow=model.runtime == TENSORFLOW)
+        return model.choose_window(height, width, memory, cell, halo)
+    pixels = default_pixels(model.info, tta=options.tta, tensorflow=runtime_of(model) in (TENSORFLOW, ""))
     return _chosen(regions, pixels, cell, halo)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any, Literal
 
-from lim_keras.bundle.protocol import SceneModel
+from lim_keras.bundle.protocol import SceneModel, runtime_of
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
@@ -105,7 +105,7 @@ def identity(scene: RasterReader, model: SceneModel, options: PredictOptions, *,
     facts = {
         "scene": [PurePath(scene.name).name, *scene.fingerprint],
         "bundle": model.info.digest(),
-        "runtime": model.runtime,
+        "runtime": runtime_of(model),
         "options": chosen,
         "dem": None if dem is None else _fingerprint(dem),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lim_keras.bundle.info import STAC_FILE
-from lim_keras.bundle.protocol import SceneModel
+from lim_keras.bundle.protocol import SceneModel, runtime_of
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import StrPath, make_folder
 from lim_keras.inference.domain import (
@@ -335,7 +335,7 @@ class _SceneTask:
         reader, info = self._reader, self._model.info
         counts, totals = made.counts, made.totals
         summary = summarise(reader.info, info, options=self._options, counts=counts, inventory=totals, run=run)
-        summary["runtime"] = self._model.runtime
+        summary["runtime"] = runtime_of(self._model)
         if reader.product is not None:
             summary["product"] = reader.product.describe(reader.dataset.descriptions)
         return summary

@@ -52,8 +52,10 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         """Largest number of window pixels that fits into a message."""
         return max(self.transport.limit - _ENVELOPE_BYTES, 0) // self.transport.message_bytes
 
-    def choose_window(self, height: int, width: int, memory: int, multiple: int, halo: int) -> tuple[int, int]:
+    def choose_window(self, height: int, width: int, memory: int | None, multiple: int, halo: int) -> tuple[int, int]:
         """Choose rows and columns of windows: one fits into a message, and `in_flight` of them fit into `memory` bytes.
+
+        Without `memory`, the largest size of a message is the only limit.
 
         Raises:
             ConfigError: the smallest exact window does not fit; the error says which limit is needed.
@@ -62,8 +64,8 @@ class ServerModel(AbstractContextManager["ServerModel"]):
         self._check_pixels(smallest, f"windows that leave a core between two halos of {halo} px")
         # Each request in progress holds its message, a copy of it, and the answer.
         each = self.transport.decoding_bytes + (self.in_flight + 1) * 3 * self.transport.message_bytes
-        pixels = (memory - _RUNTIME_BYTES) / each
-        if pixels < smallest:
+        pixels = np.inf if memory is None else (memory - _RUNTIME_BYTES) / each
+        if memory is not None and pixels < smallest:
             needed = int(np.ceil((smallest * each + _RUNTIME_BYTES) / MEBIBYTE))
             raise ConfigError(
                 f"Expected at least {needed} MiB of memory for {self.in_flight} windows under way. Received: "
