@@ -348,7 +348,12 @@ def export_litert(
 
 @public
 def export_onnx(
-    bundle: StrPath, *, fold: int | None = None, out: StrPath | None = None, wait: bool = False
+    bundle: StrPath,
+    *,
+    fold: int | None = None,
+    tile: int | None = None,
+    out: StrPath | None = None,
+    wait: bool = False,
 ) -> OnnxExport:
     """Export an ONNX file, which ONNX Runtime and the QGIS plugin Deepness run, and compare it with the SavedModel.
 
@@ -359,6 +364,7 @@ def export_onnx(
     Args:
         bundle: folder of the bundle.
         fold: export this fold alone, counted from 0; None: the ensemble, or the only model.
+        tile: height and width of the input, pixels, which Deepness needs; None: any.
         out: folder of the file; None: `onnx` in the bundle.
         wait: wait for the end of another call that writes to the same folder; False: raise an error.
 
@@ -375,6 +381,7 @@ def export_onnx(
     """
     source = as_path("bundle", bundle)
     fold = None if fold is None else as_count("fold", fold, least=0)
+    side = None if tile is None else as_count("tile", tile)
     folder = None if out is None else as_path("out", out)
     load_tensorflow()
     from lim_keras.export.onnx_file import FOLDER
@@ -382,7 +389,7 @@ def export_onnx(
 
     inside = folder is None or os.path.realpath(folder) == os.path.realpath(source / FOLDER)
     with locked(source, "bundle", wait=wait) if inside else locked(Path(folder or ""), "out", wait=wait):
-        return export(source, fold=fold, out=folder)
+        return export(source, fold=fold, tile=side, out=folder)
 
 
 @public

@@ -360,8 +360,8 @@ def _model(bundle: Model, runtime: Runtime) -> SceneModel:
         loaded = cast("SceneModel", bundle)
         if runtime not in ("auto", used := runtime_of(loaded)):
             raise ConfigError(
-                f"Invalid value for `runtime`. The model is loaded with {used or 'another library'}. Received: {runtime}. Leave "
-                "`runtime` out, or give the bundle's folder."
+                f"Invalid value for `runtime`. The model is loaded with {used or 'another library'}. Received: "
+                f"{runtime}. Leave `runtime` out, or give the bundle's folder."
             )
         return loaded
     of_server = isinstance(bundle, str) and bundle.startswith(("grpc://", "http://", "https://"))

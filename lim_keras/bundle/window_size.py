@@ -24,7 +24,8 @@ _TENSORFLOW = 144 * _MEBIBYTE  # less of them beside TensorFlow, whose libraries
 
 _TTA_BYTES = 48  # for each pixel: sums of three maps in float64, and a turned copy of each
 
-_AS_GOOD = 1.01  # windows that compute at most so many times the fewest pixels are equal; the smallest is taken
+_AS_GOOD = 1.01  # windows that compute at most so many times the fewest pixels are equal
+_SMALL = 2**20  # pixels of a window, above which the smallest of equal windows is taken, below which the largest
 
 _REGIONS = 256  # regions of different sizes that are compared, the most frequent ones
 
@@ -86,8 +87,9 @@ def choose_window(regions: Iterable[tuple[int, int]], *, pixels: float, halo: in
     computed = (down * [count for _, count in common]) @ across.T.astype(np.float64)
     area = rows[:, np.newaxis] * columns
     computed[area > pixels] = np.inf
-    area = np.where(computed <= computed.min() * _AS_GOOD, area, np.iinfo(np.int64).max)
-    row, column = np.unravel_index(int(area.argmin()), area.shape)
+    size = np.where(area > _SMALL, area, 2 * _SMALL - area)
+    size = np.where(computed <= computed.min() * _AS_GOOD, size, np.iinfo(np.int64).max)
+    row, column = np.unravel_index(int(size.argmin()), size.shape)
     return int(rows[row]), int(columns[column])
 
 

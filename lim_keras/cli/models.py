@@ -188,8 +188,8 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
 _VARIANTS = ("float32", "float16", "dynamic", "int8")
 
 _OF_SERVING = ("base_path", "promote")
-_OF_TFLITE = ("tile", "tile_ids", "allow_drop", "threads")
-_OF_FILES = ("fold", "out")
+_OF_TFLITE = ("tile_ids", "allow_drop", "threads")
+_OF_FILES = ("tile", "fold", "out")
 
 
 def _variants(text: str) -> tuple[str, ...]:
@@ -209,7 +209,9 @@ def _variants(text: str) -> tuple[str, ...]:
 )
 @click.option("--onnx", "onnx", is_flag=True, help="ONNX file, for ONNX Runtime and QGIS (plugin Deepness).")
 @click.option(
-    "--tile", type=click.IntRange(1), help="Height and width of the input of LiteRT files, pixels [default: any]."
+    "--tile",
+    type=click.IntRange(1),
+    help="Height and width of the input of LiteRT and ONNX files, pixels [default: any].",
 )
 @click.option(
     "--fold", type=click.IntRange(0), help="Fold to export, counted from 0 [default: the ensemble, as one file]."
@@ -260,7 +262,8 @@ def export(
     --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each file is compared with the SavedModel on the
     test tiles. A file that differs by more than the limit of its kind is refused.
 
-    --onnx: an ONNX file for images of any size. It is compared with the SavedModel, and refused if it differs.
+    --onnx: an ONNX file, for images of any size or, for QGIS, of --tile px. A file that differs from the SavedModel is
+    refused.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
     With both options, no version is added if a LiteRT file fails or is refused.

@@ -36,7 +36,7 @@ LIMIT = 1e-5
 
 _SEAL = "lim_keras_sha256"
 _SHAPES = ((1, 64, 64), (2, 203, 130), (1, 1, 1), (1, 7, 300))  # images, rows and columns of the comparison
-_LEAST_TILE = 512
+_LEAST_TILE, _MOST_OVERLAP = 512, 90  # pixels, per cent
 _DOUBLE = 11  # TensorProto.DOUBLE
 _SCALE = {"uint8": 255.0}  # what the input is divided by; files of other data types take digital numbers
 
@@ -62,7 +62,9 @@ class OnnxExport:
     metadata: dict[str, str]
 
 
-def export_onnx(bundle: StrPath, *, fold: int | None = None, out: Path | None = None) -> OnnxExport:
+def export_onnx(
+    bundle: StrPath, *, fold: int | None = None, tile: int | None = None, out: Path | None = None
+) -> OnnxExport:
     """Write the network of a bundle as an ONNX file, if ONNX Runtime gives the probability of the SavedModel.
 
     The file takes `image` (n, bands, height, width), float32 of any size: digital numbers divided by 255 for uint8
@@ -71,6 +73,7 @@ def export_onnx(bundle: StrPath, *, fold: int | None = None, out: Path | None = 
     Args:
         bundle: folder of the bundle.
         fold: fold to export, counted from 0; None: the model of predictions.
+        tile: height and width of the input, pixels, for programs that need a fixed size; None: any.
         out: folder of the file; None: `onnx` in the bundle, of which the file becomes a part.
 
     Raises:
@@ -86,18 +89,18 @@ def export_onnx(bundle: StrPath, *, fold: int | None = None, out: Path | None = 
     model = load_bundle(bundle, fold)
     info = model.info
     name = ENSEMBLE if fold is None and info.folds > 1 else fold_name(fold or 0)
-    path = folder / f"{name}.onnx"
+    path = folder / (f"{name}.onnx" if tile is None else f"{name}_{tile}.onnx")
     _check_replaceable(path, packages["onnx"])
     make_folder(folder)
     with disk_errors(folder), draft_folder(folder / FOLDER) as partial:
         draft = partial / path.name
-        converted = _convert(model, packages)
-        metadata = _metadata(info)
+        converted = _convert(model, tile, packages)
+        metadata = _metadata(info, tile)
         packages["onnx"].helper.set_model_props(converted, metadata)
         converted.metadata_props.add(key=_SEAL, value=_digest(converted))
         packages["onnx"].checker.check_model(converted)
         draft.write_bytes(converted.SerializeToString(deterministic=True))
-        difference = _largest_difference(model, draft, Path(bundle), packages["onnxruntime"])
+        difference = _largest_difference(model, draft, tile, Path(bundle), packages["onnxruntime"])
         if not difference <= LIMIT:
             raise BundleError(
                 f"{path}: not written. Expected the probability of the SavedModel within {LIMIT:g}. Received: a "
@@ -143,11 +146,11 @@ def _digest(model: Any) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _convert(model: Bundle, packages: dict[str, ModuleType]) -> Any:
+def _convert(model: Bundle, tile: int | None, packages: dict[str, ModuleType]) -> Any:
     """Convert a SavedModel; images of the file have their bands first, as QGIS plugins and PyTorch have them."""
     info, signature = model.info, model.saved_model.signatures["serving_default"]
     scale = _SCALE.get(info.dtype)
-    spec = tf.TensorSpec((None, info.bands, None, None), tf.float32, name="image")
+    spec = tf.TensorSpec((None, info.bands, tile, tile), tf.float32, name="image")
 
     @tf.function(input_signature=[spec])
     def probability(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -161,9 +164,14 @@ def _convert(model: Bundle, packages: dict[str, ModuleType]) -> Any:
         )
     for value in (converted.graph.input[0], converted.graph.output[0]):
         # The plugin refuses outputs whose height and width have different names; sizes may differ all the same.
-        for place, name in ((0, "images"), (2, "side"), (3, "side")):
-            value.type.tensor_type.shape.dim[place].dim_param = name
-        value.type.tensor_type.shape.dim[1].dim_value = info.bands if value.name == "image" else 1
+        shape = value.type.tensor_type.shape.dim
+        shape[0].dim_param = "images"
+        shape[1].dim_value = info.bands if value.name == "image" else 1
+        for side in shape[2:4]:
+            if tile is None:
+                side.dim_param = "side"
+            else:
+                side.dim_value = tile
     return converted
 
 
@@ -189,19 +197,19 @@ def _floor_divide(context: Any, node: Any, name: str, _: object) -> None:
     )
 
 
-def _metadata(info: BundleInfo) -> dict[str, str]:
+def _metadata(info: BundleInfo, tile: int | None) -> dict[str, str]:
     """Describe the model; values of the keys of Deepness are JSON."""
     known = {"name": info.name, "config_hash": info.config_hash, "threshold": info.threshold, "version": __version__}
     facts = {f"lim_keras_{key}": str(value) for key, value in known.items()}
     if info.dtype not in _SCALE:  # the plugin feeds 8 bits only
         return facts
     halo = info.halo_within(HALO_TOLERANCE)
-    tile = rounded_up(max(4 * halo, _LEAST_TILE), window_grid(info.stride))
+    tile = tile or rounded_up(max(4 * halo, _LEAST_TILE), window_grid(info.stride))
     deepness: dict[str, Any] = {
         "model_type": "Segmentor",
         "class_names": {"0": "background", "1": "landslide"},
         "tile_size": tile,
-        "tiles_overlap": math.ceil(100 * 2 * halo / tile),
+        "tiles_overlap": min(math.ceil(100 * 2 * halo / tile), _MOST_OVERLAP),
         "seg_thresh": info.threshold,
         "seg_small_segment": 1,
     }
@@ -210,21 +218,22 @@ def _metadata(info: BundleInfo) -> dict[str, str]:
     return facts | {key: json.dumps(value) for key, value in deepness.items()}
 
 
-def _largest_difference(model: Bundle, file: Path, bundle: Path, runtime: ModuleType) -> float:
+def _largest_difference(model: Bundle, file: Path, tile: int | None, bundle: Path, runtime: ModuleType) -> float:
     """Compare the file with the SavedModel on the stored image and on random images of odd sizes."""
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     scale = _SCALE.get(model.info.dtype, 1.0)
     differences = []
-    for images in _images(model.info, bundle):
+    for images in _images(model.info, tile, bundle):
         feed = {"image": np.moveaxis(images.astype(np.float32) / np.float32(scale), -1, 1)}
         answer = session.run(["probability"], feed)[0][:, 0]
         differences.append(float(np.abs(answer - model.predict(images)).max()))
     return max(differences, key=lambda one: math.inf if math.isnan(one) else one)
 
 
-def _images(info: BundleInfo, bundle: Path) -> Iterator[NDArray[Any]]:
-    yield read_pair(bundle / PAIR_FILE, info.bands)[0][np.newaxis]
+def _images(info: BundleInfo, tile: int | None, bundle: Path) -> Iterator[NDArray[Any]]:
+    if tile is None:
+        yield read_pair(bundle / PAIR_FILE, info.bands)[0][np.newaxis]
     generator = np.random.default_rng(0)
     low, high = (np.array([getattr(one, name) for one in info.statistics]) for name in ("min", "max"))
-    for shape in _SHAPES:
+    for shape in _SHAPES if tile is None else [(1, tile, tile)]:
         yield generator.uniform(low, high, (*shape, info.bands)).astype(info.dtype)

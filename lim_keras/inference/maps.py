@@ -250,6 +250,12 @@ class Maps:
         """Number of rows of windows that are complete on the disk."""
         return int(self._state["done"])
 
+    def replan(self, plan: Mapping[str, Any]) -> None:
+        """Record another layout of the windows, before the first of them is written."""
+        with self._explained():
+            self._state["plan"] = dict(plan)
+            self._write_state()
+
     def write(self, window: WindowPrediction) -> None:
         """Write the prediction of a window. Pixels without data stay unwritten."""
         values = {"probability": window.probability, "votes": window.votes, "spread": window.spread}

@@ -169,14 +169,14 @@ def predict_maps(
     size = plan_size(model, [region.box for region in regions], options, cell=cell, halo=halo)
     task = _Task(model, scene, regions, options, halo)
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan={"tile": list(size)})
-    first = None
-    if maps.done == 0 and task.is_measured:
-        size, first = task.measured_size(size)
-        maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan={"tile": list(size)})
-    size = maps.plan["tile"]
-    work = [(row, region) for region in regions for row in region.rows((size[0], size[1]), halo)]
-    sizes = [sum(_pixels(window) for window in row) for row, _ in work]
     with maps:
+        first = None
+        if maps.done == 0 and task.is_measured:
+            size, first = task.measured_size(size)
+            maps.replan({"tile": list(size)})
+        size = maps.plan["tile"]
+        work = [(row, region) for region in regions for row in region.rows((size[0], size[1]), halo)]
+        sizes = [sum(_pixels(window) for window in row) for row, _ in work]
         label, done = PurePath(scene.name).name, sum(sizes[: maps.done])
         with progress.begin(label, sum(sizes), done, unit="px") if progress else nullcontext():
             _predict_rows(task, maps, work[maps.done :], first, progress)

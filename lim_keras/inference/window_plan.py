@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -12,7 +14,7 @@ import psutil
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, runtime_of
 from lim_keras.bundle.window_size import choose_window, default_pixels, rounded_up
-from lim_keras.errors import ConfigError, DataError
+from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.raster.opening import CACHE_BYTES
 from lim_keras.raster.windows import Box, smallest_side
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.002  # between two looks at the memory
 _MEBIBYTE = 2**20
+_WASTEFUL = 8  # computed pixels for each one that is kept, above which windows are called small
 
 Trial = Callable[[int, int], int]
 """Function that predicts a window of at most so many rows and columns, and returns its number of pixels."""
@@ -117,7 +120,23 @@ def size_within(
             f"Expected `memory` of at least {rounded_up(needed, 10)} MiB, for windows of {rows} x {columns} px, the "
             f"smallest with a core between two halos of {halo} px. Received: {memory / _MEBIBYTE:.0f} MiB."
         )
-    return _chosen(regions, pixels, cell, halo)
+    size = _chosen(regions, pixels, cell, halo)
+    _warn_of_small_windows(size, regions, memory, halo)
+    return size
+
+
+def _warn_of_small_windows(size: tuple[int, int], regions: Sequence[Box], memory: int, halo: int) -> None:
+    """Warn if windows compute many times the pixels that they keep."""
+    wholes = max(box.height for box in regions), max(box.width for box in regions)
+    kept = [side - 2 * halo if side < whole else whole for side, whole in zip(size, wholes, strict=True)]
+    ratio = math.prod(size) / max(math.prod(kept), 1)
+    if ratio > _WASTEFUL:
+        warnings.warn(
+            f"Windows of {size[0]} x {size[1]} px fit into {memory / _MEBIBYTE:.0f} MiB. They compute {ratio:.0f} "
+            f"pixels for each that they keep, because of halos of {halo} px. Raise `memory` for a faster prediction.",
+            LimKerasWarning,
+            stacklevel=5,
+        )
 
 
 def smaller_size(

@@ -83,8 +83,8 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
 
     done = without(file, scene, "--out", tmp_path / "edge")
     assert done.returncode == 0, done.stderr
-    # with the same obstacle the SavedModel cannot be used: it does stand in the way
-    refused = without(bundle, scene, "--out", tmp_path / "none")
+    # with the same obstacle TensorFlow cannot be used: it does stand in the way
+    refused = without(bundle, scene, "--out", tmp_path / "none", "--runtime", "tensorflow")
     assert refused.returncode != 0 and "No module named 'tensorflow'" in refused.stderr
     assert run("predict", bundle, scene, "--out", tmp_path / "full").exit_code == 0
     with (
@@ -104,7 +104,8 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
         (["--tflite", "float64"], "expected some of float32,float16,dynamic,int8"),
         (["--tflite", "float32", "--tiles", __file__], "--tiles needs --data"),
         ([], "Missing option '--tflite', '--onnx', '--serving' or '--measure-halo'"),
-        (["--serving", "out", "--tile", "64", "--allow-drop"], "--tile, --allow-drop: only with --tflite"),
+        (["--serving", "out", "--tile", "64"], "--tile: only with --tflite or --onnx"),
+        (["--serving", "out", "--threads", "1", "--allow-drop"], "--allow-drop, --threads: only with --tflite"),
         (["--tflite", "float32", "--promote", "--base-path", "/srv"], "--base-path, --promote: only with --serving"),
         (["--tflite", "float32,int8"], "Give --data"),
     ],

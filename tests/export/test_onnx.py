@@ -60,6 +60,17 @@ def test_the_answers_of_the_saved_model(ensemble, made, shape):
     np.testing.assert_allclose(answer(file.path, images), expected, atol=1e-5)
 
 
+def test_a_fixed_size(ensemble, tmp_path):
+    made = lk.export_onnx(ensemble, fold=0, tile=96, out=tmp_path)
+    session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    (given,), (answered,) = session.get_inputs(), session.get_outputs()
+    assert made.path.name == "fold_0_96.onnx" and made.metadata["tile_size"] == "96"
+    assert (given.shape, answered.shape) == (["images", 3, 96, 96], ["images", 1, 96, 96])
+    images = np.random.default_rng(3).integers(0, 256, (2, 96, 96, 3)).astype(np.uint8)
+    found = session.run(None, {"image": np.float32(images / 255).transpose(0, 3, 1, 2)})[0][:, 0]
+    np.testing.assert_allclose(found, lk.load_bundle(ensemble, fold=0).predict(images), atol=1e-5)
+
+
 def test_digital_numbers_of_other_types(tmp_path):
     bundle = export(tmp_path / "wide", dtype="uint16", bands=5)
     made = lk.export_onnx(bundle)
@@ -73,7 +84,7 @@ def test_digital_numbers_of_other_types(tmp_path):
 def test_metadata_of_deepness(tmp_path):
     info = lk.bundle_info(export(tmp_path / "one", gsd_m=0.8, threshold=0.4))
     rows = (MeasuredHalo(tolerance=1e-3, halo=320, max_difference=2e-4, pixels=10**6),)
-    found = _metadata(info.model_copy(update={"halo": 682, "halos": rows, "stride": 32}))
+    found = _metadata(info.model_copy(update={"halo": 682, "halos": rows, "stride": 32}), None)
     read = {key: json.loads(value) for key, value in found.items() if not key.startswith("lim_keras_")}
     assert read == {
         "model_type": "Segmentor",
@@ -122,7 +133,7 @@ def test_a_package_is_missing(ensemble, monkeypatch):
     assert done.exit_code == 1 and "pip install 'lim-keras[onnx]'" in done.output and done.output.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--tile", "64"], ["--allow-drop"], ["--threads", "2"]])
+@pytest.mark.parametrize("arguments", [["--allow-drop"], ["--threads", "2"]])
 def test_options_of_other_files(ensemble, arguments):
     done = CliRunner().invoke(main, ["export", str(ensemble), "--onnx", *arguments])
     assert done.exit_code == 2 and "only with --tflite" in done.output

@@ -74,6 +74,7 @@ def test_settings_keep_the_names_of_version_0_1() -> None:
         "symmetries",
         "tile",
     }
+    names |= {"exact"}  # since 0.3
     assert written.keys() == names | {"formats", "inventory", "dem"} and written["symmetries"] is True
     inventory = {"min_area_m2": 0, "fill_holes_m2": None, "simplify_m": 0, "min_slope": 5, "drop_below_slope": True}
     assert written["inventory"] == inventory and written["dem"] == "dem.tif"
