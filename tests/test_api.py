@@ -278,7 +278,7 @@ def test_predict_scene(bundle, scene, tmp_path):
 def test_predict_scenes(bundle, scene, tmp_path, capsys):
     said = []
     missing = tmp_path / "missing.tif"
-    result = lk.predict_scenes(bundle, [str(scene.parent), missing], tmp_path / "out", memory="1G", say=said.append)
+    result = lk.predict_scenes(bundle, [str(scene.parent), missing], tmp_path / "out", memory="6G", say=said.append)
     assert [one.scene for one in result.predictions] == [scene] and list(result.failures) == [missing]
     assert len(said) == 2 and json.loads(result.summary.read_text())["scenes"] == 2
     assert len(lk.predict_scenes(bundle, scene, str(tmp_path / "out")).predictions) == 1

@@ -113,11 +113,11 @@ def save(figure: Figure, path: str | PathLike[str]) -> Path:
         raise DataError(f"Figure {path}: expected a name that ends in one of {', '.join(FORMATS)}.")
     make_folder(path.parent)
     with atomic_file(path, _check_picture) as draft, without_missing_glyphs():
-        png = path.suffix.lower() == ".png"
-        coding = {"compress_level": _PNG_LEVEL} if png else None
-        figure.savefig(draft, dpi=DPI, facecolor="white", pil_kwargs=coding)
-        if png:
+        if path.suffix.lower() == ".png":
+            figure.savefig(draft, dpi=DPI, facecolor="white", pil_kwargs={"compress_level": _PNG_LEVEL})
             seal_png(draft)
+        else:
+            figure.savefig(draft, dpi=DPI, facecolor="white")
     return path
 
 

@@ -13,7 +13,7 @@ from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.cli import main
 from lim_keras.export import measured_halo
 from lim_keras.export.bundle import write_bundle
-from lim_keras.export.measured_halo import measure_halos, training_sheets
+from lim_keras.export.measured_halo import measure_halos, sheet_side, training_sheets
 from tests.conftest import bundle_info
 
 from .conftest import facts, network
@@ -104,4 +104,4 @@ def test_a_new_bundle_is_measured_with_enough_imagery(
     info = write_bundle(tmp_path / "enough", facts(), [network(1)], tiles=tiles)
     assert [one.tolerance for one in info.halos][:2] == [1e-2, 1e-3]
     assert json.loads((tmp_path / "enough" / "model.json").read_text())["halos"][0]["pixels"] > 0
-    assert {draw().shape for draw in training_sheets(tiles, info)} == {(1536, 1536, 3)}
+    assert {draw().shape for draw in training_sheets(tiles, info)} == {(sheet_side(info), sheet_side(info), 3)}

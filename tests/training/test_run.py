@@ -209,7 +209,7 @@ def test_a_run_with_other_weights_is_refused(tmp_path, config, tiles):
     for given in (str(weights), None):
         with pytest.raises(TrainingError, match="began with other weights: `encoder_weights` differ"):
             opened(encoder_weights=given)
-    with pytest.raises(DataError, match=r"Encoder weights .*absent\.h5 not found"):
+    with pytest.raises(DataError, match=r"Encoder weights '.*absent\.h5' not found"):
         opened(encoder_weights=str(tmp_path / "absent.h5"))
 
 
