@@ -19,8 +19,7 @@ _GRID = 64  # windows start at multiples of this many pixels, and of the network
 
 _MEBIBYTE = 2**20
 _FIRST_NETWORK, _FURTHER_NETWORK = 1536 * _MEBIBYTE, 256 * _MEBIBYTE  # memory of the process
-_MAPS_OF_FIRST, _MAPS_OF_FURTHER = 416 * _MEBIBYTE, 32 * _MEBIBYTE  # feature maps of a window
-_TENSORFLOW = 144 * _MEBIBYTE  # less of them beside TensorFlow, whose libraries and allocator hold more
+_MAPS_OF_FIRST, _MAPS_OF_FURTHER = 272 * _MEBIBYTE, 32 * _MEBIBYTE  # feature maps of a window
 
 _TTA_BYTES = 48  # for each pixel: sums of three maps in float64, and a turned copy of each
 
@@ -48,14 +47,9 @@ def default_memory(folds: int) -> int:
     return _FIRST_NETWORK + (folds - 1) * _FURTHER_NETWORK
 
 
-def default_pixels(info: BundleInfo, *, tta: bool = False, tensorflow: bool = True) -> float:
-    """Return the largest number of pixels of a default window, the same on every machine.
-
-    Args:
-        tta: windows are averaged over their symmetries.
-        tensorflow: TensorFlow predicts, not a smaller runtime.
-    """
-    maps = _MAPS_OF_FIRST - tensorflow * _TENSORFLOW + (info.folds - 1) * _MAPS_OF_FURTHER
+def default_pixels(info: BundleInfo, tta: bool = False) -> float:
+    """Return the largest number of pixels of a default window, the same on every machine."""
+    maps = _MAPS_OF_FIRST + (info.folds - 1) * _MAPS_OF_FURTHER
     return maps / (info.bytes_per_pixel + (_TTA_BYTES if tta else 0))
 
 

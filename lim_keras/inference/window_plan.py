@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, runtime_of
+from lim_keras.bundle.protocol import RemoteModel, SceneModel
 from lim_keras.bundle.window_size import choose_window, default_pixels, rounded_up
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.raster.opening import CACHE_BYTES
@@ -88,8 +88,7 @@ def plan_size(
         return fixed, fixed
     if isinstance(model, RemoteModel):
         return model.choose_window(height, width, memory, cell, halo)
-    pixels = default_pixels(model.info, tta=options.tta, tensorflow=runtime_of(model) in (TENSORFLOW, ""))
-    return _chosen(regions, pixels, cell, halo)
+    return _chosen(regions, default_pixels(model.info, options.tta), cell, halo)
 
 
 def _chosen(regions: Sequence[Box], pixels: float, cell: int, halo: int) -> tuple[int, int]:

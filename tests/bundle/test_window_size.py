@@ -35,7 +35,6 @@ def test_the_default_follows_the_network_alone() -> None:
     one, five = (bundle_info(bytes_per_pixel=68.0, folds=folds) for folds in (1, 5))
     assert default_pixels(one) == 4 * 2**20
     assert default_pixels(five) == 400 / 272 * 4 * 2**20
-    assert default_pixels(one, tensorflow=False) == 416 / 272 * 4 * 2**20
     assert default_pixels(one, tta=True) == 68 / 116 * 4 * 2**20
 
 
