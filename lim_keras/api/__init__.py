@@ -1,18 +1,12 @@
 """Public functions: train, evaluate, map and export, as the command line does."""
 
 from lim_keras.api.audit import audit_tiles
-from lim_keras.api.bundles import (
-    bundle_info,
-    export_litert,
-    export_onnx,
-    export_serving,
-    load_bundle,
-    measure_halo,
-    verify_bundle,
-)
+from lim_keras.api.bundles import bundle_info, load_bundle, verify_bundle
 from lim_keras.api.comparison import report_runs
+from lim_keras.api.evaluation import evaluate, evaluate_scene
+from lim_keras.api.exports import export_litert, export_onnx, export_serving, measure_halo
 from lim_keras.api.reproduction import reproduce
-from lim_keras.api.scenes import evaluate, evaluate_scene, predict_scene, predict_scenes
+from lim_keras.api.scenes import predict_scene, predict_scenes
 from lim_keras.api.tiles import dataset_report, find_overlaps, load_config, read_tiles
 from lim_keras.api.tiling import convert_tiles, tile_scenes
 from lim_keras.api.training import cross_validate, distill, fit, run_demo

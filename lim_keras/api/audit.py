@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from lim_keras.api.bundles import TileIds, as_ids, as_number, as_path, public
+from lim_keras.api.arguments import TileIds, as_ids, as_number, as_path, public
 from lim_keras.api.places import sealed_place
 from lim_keras.api.tiles import as_tiles
 from lim_keras.errors import ConfigError

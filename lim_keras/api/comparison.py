@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from lim_keras.api.bundles import as_path, public
+from lim_keras.api.arguments import as_path, public
 from lim_keras.api.places import sealed_place
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, write_text

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
-from lim_keras.api.bundles import as_count, as_path, public
+from lim_keras.api.arguments import as_count, as_path, public
 from lim_keras.api.places import locked
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from lim_keras.api.bundles import as_count, as_path, public
+from lim_keras.api.arguments import as_count, as_path, public
 from lim_keras.api.places import json_place
 from lim_keras.files import StrPath
 

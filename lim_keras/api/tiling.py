@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from lim_keras.api.bundles import CONVERSIONS, as_count, as_number, as_path, load_bundle, public
+from lim_keras.api.arguments import CONVERSIONS, as_count, as_number, as_path, as_progress, public, scene_paths
+from lim_keras.api.bundles import load_bundle
 from lim_keras.api.places import json_place, locked
-from lim_keras.api.scenes import as_progress, scene_paths
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, locked_folder
 

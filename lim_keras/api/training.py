@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lim_keras.api.bundles import TileIds, as_count, as_ids, as_number, as_path, public
+from lim_keras.api.arguments import TileIds, as_count, as_ids, as_number, as_path, public
 from lim_keras.api.places import locked, run_places
 from lim_keras.api.tiles import as_tiles, load_config
 from lim_keras.errors import ConfigError
