@@ -205,7 +205,7 @@ def estimate(
 
     Each draw takes as many groups as there are, with replacement, and pools their counts. The interval holds the middle
     95 % of the draws (Efron's percentile interval). Samples of the same ground must share a group, else the interval is
-    too narrow.
+    too narrow. The interval is NaN with a single group.
 
     Args:
         confusions: counts of each sample, at least one sample.
@@ -214,7 +214,10 @@ def estimate(
     """
     (drawn,) = _draw([confusions], groups, draws, seed)
     pooled = pool(confusions).scores()
-    return {name: Estimate(value, *middle(np.asarray(drawn[name]))) for name, value in pooled.items()}
+    alone = len(group_totals(confusions, groups)) < 2
+    return {
+        name: Estimate(value, *((np.nan, np.nan) if alone else middle(drawn[name]))) for name, value in pooled.items()
+    }
 
 
 def estimate_difference(

@@ -253,10 +253,11 @@ def test_copies_in_one_group_do_not_narrow_an_interval(places: tuple[list[Confus
     assert alone.high - alone.low < copied.high - copied.low
 
 
-def test_one_group_has_no_spread() -> None:
-    only = estimate([Confusion(1, 2, 3, 4)], ["a"])["f1"]
-    assert only.low == only.high == pytest.approx(only.value)
-    assert only.value == pytest.approx(scores(1, 2, 3, 4)["f1"])
+@pytest.mark.parametrize(("samples", "groups"), [(1, ["a"]), (1, [""]), (3, ["a"] * 3)])
+def test_scores_on_one_ground_have_no_interval(samples: int, groups: list[str]) -> None:
+    only = estimate([Confusion(1, 2, 3, 4)] * samples, groups, draws=20)
+    assert {name: one.value for name, one in only.items()} == pytest.approx(scores(1, 2, 3, 4))
+    assert np.isnan([(one.low, one.high) for one in only.values()]).all()
 
 
 def test_places_without_labels_measure_nothing() -> None:
