@@ -174,8 +174,7 @@ class Confusion:
 class Estimate:
     """Score, or difference of scores, with its 95 % interval.
 
-    With one group, which tells nothing about others, low and high of a score equal it, and those of a difference are
-    NaN.
+    `low` and `high` are NaN with one group of samples, which tells nothing about other ground.
     """
 
     value: float

@@ -234,7 +234,7 @@ def evaluation_table(evaluations: Sequence[Evaluation], title: str) -> Table:
     """Show protocols side by side: every score with its 95 % interval, and the image-blind baseline below."""
     columns = [(one, subset, one.scores(subset)) for one in evaluations for subset in one.subsets]
     figures = [column[2] for column in columns]
-    caption = "In brackets: 95 % interval. Blind: baseline that does not use the image."
+    caption = "In brackets: 95 % interval, [- -] for samples of one group. Blind: baseline that does not use the image."
     table = Table(title=escape(title), caption=caption)
     for name in ("", *(_protocol_name(one, subset) for one, subset, _ in columns)):
         table.add_column(name)
