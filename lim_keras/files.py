@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 import threading
@@ -38,7 +40,36 @@ def atomic_file(path: Path, check: Callable[[Path], object] | None = None) -> It
     Raises:
         DataError: the block, the flush or the replacement raised an OSError, or the block wrote no file.
     """
-    draft = _unique(path, path.stem, f"partial{path.suffix}")
+    with _replacing(path, _unique(path, path.stem, f"partial{path.suffix}"), check) as draft:
+        yield draft
+
+
+@contextmanager
+def shared_file(path: Path, check: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Yield a draft path as `atomic_file` does, in a folder that several machines write.
+
+    The name of the draft holds the name of this machine, too. Drafts of killed processes of this machine are deleted
+    first, as far as they are for the same `path`.
+    """
+    start = f".{path.stem}.{_host()}."
+    for left in path.parent.glob(f"{glob.escape(start)}*.partial{glob.escape(path.suffix)}"):
+        numbers = left.name.removeprefix(start).split(".")[:2]
+        if all(number.isdecimal() for number in numbers) and not _is_running(int(numbers[0]), int(numbers[1])):
+            with suppress(OSError):
+                left.unlink()
+    ending = f"{os.getpid()}.{threading.get_ident()}.partial{path.suffix}"
+    with _replacing(path, path.with_name(f"{start}{ending}"), check) as draft:
+        yield draft
+
+
+def _host() -> str:
+    """Return the name of this machine as a part of a file's name without dots."""
+    return re.sub(r"\W", "-", socket.gethostname())[:64]
+
+
+@contextmanager
+def _replacing(path: Path, draft: Path, check: Callable[[Path], object] | None) -> Iterator[Path]:
+    """Yield `draft`, and let it replace `path`, see `atomic_file`."""
     try:
         yield draft
         flush(draft)

@@ -37,20 +37,24 @@ class EnsemblePrediction(NamedTuple):
     votes: NDArray[np.int32]
 
 
-class SceneModel(Protocol):
-    """Model for the prediction of scenes, such as `lim_keras.bundle.saved_model.Bundle`."""
+class DescribedModel(Protocol):
+    """Model, loaded or not, of which the description is known."""
 
     @property
     def info(self) -> BundleInfo:
         """Description of its bundle."""
         ...
 
+
+class SceneModel(DescribedModel, Protocol):
+    """Model for the prediction of scenes, such as `lim_keras.bundle.saved_model.Bundle`."""
+
     def predict_all(self, images: NDArray[Any]) -> EnsemblePrediction:
         """Predict images (n, height, width, bands) of raw digital numbers; height and width are at least 1."""
         ...
 
 
-def runtime_of(model: SceneModel) -> str:
+def runtime_of(model: DescribedModel) -> str:
     """Return the name of the library that computes, such as "tensorflow"; "" for models of other programs.
 
     The results of two runtimes differ in their last digits.

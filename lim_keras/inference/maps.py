@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.errors import DataError
 from lim_keras.files import write_text
+from lim_keras.inference.map_bands import MAPS, describe_maps, map_names, stored_map
 from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box, Window
-from lim_keras.raster.writer import MAP_NODATA
 
 _Item = TypeVar("_Item")
 
@@ -191,8 +190,6 @@ def with_tta(predict: PredictAll, stride: int) -> PredictAll:
 
 STATE = "state.json"
 
-_MAPS = {"probability": "<f4", "votes": "u1", "spread": "<f4"}
-
 _SYNC_BYTES = 32 * 2**20  # bytes between two synchronisations with the disk; a larger step would stall the model
 
 _SMALLEST_FILE = 1024  # bytes that GDAL needs to recognise a file as a raster
@@ -216,7 +213,7 @@ class Maps:
 
     def __init__(self, folder: Path, info: RasterInfo, *, spread: bool, identity: str, plan: Mapping[str, Any]) -> None:
         self._folder, self._info = folder, info
-        self._names = [name for name in _MAPS if spread or name != "spread"]
+        self._names = map_names(spread)
         self._state: dict[str, Any] = {"identity": identity, "plan": dict(plan), "done": 0}
         self._state = self._kept_state() or self._state
         self._files: dict[str, int] = {}
@@ -231,7 +228,7 @@ class Maps:
             for name in self._names:
                 file = os.open(self._folder / f"{name}.raw", os.O_RDWR | os.O_CREAT | fresh, 0o644)
                 self._files[name] = file
-                os.ftruncate(file, max(pixels * np.dtype(_MAPS[name]).itemsize, _SMALLEST_FILE))
+                os.ftruncate(file, max(pixels * np.dtype(MAPS[name]).itemsize, _SMALLEST_FILE))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -258,14 +255,10 @@ class Maps:
 
     def write(self, window: WindowPrediction) -> None:
         """Write the prediction of a window. Pixels without data stay unwritten."""
-        values = {"probability": window.probability, "votes": window.votes, "spread": window.spread}
         whole = bool(window.valid.all())
         with self._explained():
             for name in self._names:
-                dtype = np.dtype(_MAPS[name])
-                shown = np.add(values[name], 1, dtype=dtype, casting="unsafe", order="C")
-                if not whole:
-                    shown[~window.valid] = 0
+                shown, dtype = stored_map(window, name, whole), np.dtype(MAPS[name])
                 # Rows of the scene's whole width are contiguous in the file: one call instead of thousands.
                 runs = shown.reshape(1, -1) if window.core.width == self._info.width else shown
                 for row, run in enumerate(runs, start=window.core.top):
@@ -287,8 +280,8 @@ class Maps:
         path = self._folder / "maps.vrt"
         with self._explained():
             for name in self._names:
-                _write_header(self._folder / f"{name}.hdr", self._info, _MAPS[name])
-            path.write_text(_vrt(self._info, self._names), encoding="utf-8")
+                _write_header(self._folder / f"{name}.hdr", self._info, MAPS[name])
+            path.write_text(describe_maps(self._info, _raw_sources(self._info, self._names)), encoding="utf-8")
         return path
 
     def _sync(self) -> None:
@@ -337,23 +330,13 @@ def _write_header(path: Path, info: RasterInfo, dtype: str) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _vrt(info: RasterInfo, names: list[str]) -> str:
+def _raw_sources(info: RasterInfo, names: Sequence[str]) -> dict[str, list[str]]:
     size = f'rasterXSize="{info.width}" rasterYSize="{info.height}"'
-    lines = [f"<VRTDataset {size}>"]
-    if info.crs:
-        lines.append(f"<SRS>{escape(info.crs)}</SRS>")
-    if info.transform is not None:
-        a, b, c, d, e, f = tuple(info.transform)[:6]
-        numbers = ", ".join(repr(float(value)) for value in (c, a, b, f, d, e))
-        lines.append(f"<GeoTransform>{numbers}</GeoTransform>")
-    for number, name in enumerate(names, start=1):
-        lines += [
-            f'<VRTRasterBand dataType="Float32" band="{number}">',
-            f"<Description>{name}</Description>",
-            f"<NoDataValue>{MAP_NODATA:g}</NoDataValue>",
+    return {
+        name: [
             f'<ComplexSource><SourceFilename relativeToVRT="1">{name}.raw</SourceFilename><SourceBand>1</SourceBand>',
-            f'<SourceProperties {size} DataType="{_GDAL_TYPES[_MAPS[name]]}"/>',
+            f'<SourceProperties {size} DataType="{_GDAL_TYPES[MAPS[name]]}"/>',
             "<ScaleOffset>-1</ScaleOffset><ScaleRatio>1</ScaleRatio></ComplexSource>",
-            "</VRTRasterBand>",
         ]
-    return "\n".join([*lines, "</VRTDataset>"]) + "\n"
+        for name in names
+    }

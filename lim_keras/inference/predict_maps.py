@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -34,9 +34,11 @@ from lim_keras.inference.window_plan import PeakMemory, plan_size, size_within, 
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.validity import Nodata
-from lim_keras.raster.windows import Box, Window, plan_windows
+from lim_keras.raster.windows import Box, Window, window_rows
 
 _CELL = 64  # windows and valid regions start at multiples of this many pixels, and of the network's stride
+Write = Callable[[WindowPrediction], None]
+
 _STRIP, _COLUMNS = 16, 128  # rows and columns of cells that are read at once
 
 
@@ -86,22 +88,40 @@ class ValidRegion:
     cells: NDArray[np.bool_]
     cell: int
 
-    def rows(self, size: int | tuple[int, int], halo: int) -> list[list[Window]]:
+    def rows(self, size: int | tuple[int, int], halo: int) -> Iterator[list[Window]]:
         """Plan windows on the grid of cells, row by row; those without data are left out. See `plan_windows`."""
-        rows: dict[int, list[Window]] = {}
-        for window in plan_windows(self.box.height, self.box.width, size=size, halo=halo, multiple=self.cell):
-            core = window.core
-            top, left = core.top // self.cell, core.left // self.cell
-            bottom, right = -(-core.bottom // self.cell), -(-core.right // self.cell)
-            if self.cells[top:bottom, left:right].any():
-                rows.setdefault(core.top, []).append(window.shifted(self.box.top, self.box.left))
-        return list(rows.values())
+        for row in window_rows(self.box.height, self.box.width, size=size, halo=halo, multiple=self.cell):
+            if kept := [window.shifted(self.box.top, self.box.left) for window in row if self._holds(window.core)]:
+                yield kept
+
+    def _holds(self, core: Box) -> bool:
+        top, left = core.top // self.cell, core.left // self.cell
+        bottom, right = -(-core.bottom // self.cell), -(-core.right // self.cell)
+        return bool(self.cells[top:bottom, left:right].any())
 
 
 def find_valid_regions(scene: RasterReader, cell: int) -> list[ValidRegion]:
     """Find the valid regions of a scene, from top to bottom; they are at least a cell (`cell` pixels) apart."""
-    height, width = scene.info.height, scene.info.width
-    cells = np.concatenate(list(_cell_rows(scene, cell)))
+    height = scene.info.height
+    cells = np.concatenate([valid_cells(scene, rows, cell) for rows in cell_strips(height, cell)])
+    return join_cells(cells, cell, height, scene.info.width)
+
+
+def cell_strips(height: int, cell: int) -> list[tuple[int, int]]:
+    """Cut a scene of `height` pixels into strips for `valid_cells`: their first row, and the row after their last."""
+    return [(top, min(top + _STRIP * cell, height)) for top in range(0, height, _STRIP * cell)]
+
+
+def valid_cells(scene: RasterReader, rows: tuple[int, int], cell: int) -> NDArray[np.bool_]:
+    """Read a strip of cells (rows, columns), True where one of their pixels holds data; `rows`: see `cell_strips`."""
+    width = scene.info.width
+    lefts = range(0, width, _COLUMNS * cell)
+    boxes = [Box(rows[0], left, rows[1], min(left + _COLUMNS * cell, width)) for left in lefts]
+    return np.concatenate([_cells(scene, box, cell) for box in boxes], axis=1)
+
+
+def join_cells(cells: NDArray[np.bool_], cell: int, height: int, width: int) -> list[ValidRegion]:
+    """Join cells (rows, columns) that hold data to the valid regions of a scene of this size, from top to bottom."""
     _, numbers, boxes, _ = cv2.connectedComponentsWithStats(cells.astype(np.uint8), connectivity=8)
     found, first = np.unique(numbers, return_index=True)
     regions = []
@@ -113,16 +133,6 @@ def find_valid_regions(scene: RasterReader, cell: int) -> list[ValidRegion]:
         inside = numbers[top : top + rows, left : left + columns] == number
         regions.append(ValidRegion(Box(top * cell, left * cell, bottom, right), inside, cell))
     return regions
-
-
-def _cell_rows(scene: RasterReader, cell: int) -> Iterator[NDArray[np.bool_]]:
-    """Yield strips of cells (rows, columns), True where one of their pixels holds data."""
-    height, width = scene.info.height, scene.info.width
-    for top in range(0, height, _STRIP * cell):
-        bottom = min(top + _STRIP * cell, height)
-        lefts = range(0, width, _COLUMNS * cell)
-        boxes = [Box(top, left, bottom, min(left + _COLUMNS * cell, width)) for left in lefts]
-        yield np.concatenate([_cells(scene, box, cell) for box in boxes], axis=1)
 
 
 def _cells(scene: RasterReader, box: Box, cell: int) -> NDArray[np.bool_]:
@@ -167,7 +177,7 @@ def predict_maps(
         raise DataError(f"{scene.name}: no pixel holds data. Check the file's nodata value, or give `nodata`.")
     halo = info.halo_within(None if options.exact else HALO_TOLERANCE)
     size = plan_size(model, [region.box for region in regions], options, cell=cell, halo=halo)
-    task = _Task(model, scene, regions, options, halo)
+    task = WindowTask(model, scene, regions, options, halo)
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan={"tile": list(size)})
     with maps:
         first = None
@@ -179,13 +189,16 @@ def predict_maps(
         sizes = [sum(_pixels(window) for window in row) for row, _ in work]
         label, done = PurePath(scene.name).name, sum(sizes[: maps.done])
         with progress.begin(label, sum(sizes), done, unit="px") if progress else nullcontext():
-            _predict_rows(task, maps, work[maps.done :], first, progress)
+            rows, before = [(row, region.box) for row, region in work[maps.done :]], maps.done
+            task.predict_rows(
+                rows, maps.write, commit=lambda number: maps.commit(before + number), first=first, progress=progress
+            )
         layout = {"count": sum(len(row) for row, _ in work), "tile": list(size), "halo": halo, "pixels": sum(sizes)}
         return maps.write_vrt(), layout | {"islands": len(regions)}
 
 
 @dataclass(frozen=True)
-class _Task:
+class WindowTask:
     """Prediction of the windows of a scene."""
 
     model: SceneModel
@@ -218,6 +231,35 @@ class _Task:
         in_flight = self.model.in_flight if isinstance(self.model, RemoteModel) else 1
         return predict_windows(self.predict_all, self.scene, windows, self.scaling, in_flight)
 
+    def predict_rows(
+        self,
+        rows: Sequence[tuple[Sequence[Window], Box]],
+        write: Write,
+        *,
+        commit: Callable[[int], None] | None = None,
+        first: WindowPrediction | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """Predict rows of windows, and write them in a thread while the next ones are predicted.
+
+        Args:
+            rows: windows of each row, and the box of their valid region.
+            write: receives each prediction, in order.
+            commit: receives the number of complete rows after each row.
+            first: prediction of a first window, used if its core is that of the first window of `rows`.
+            progress: receives the number of predicted pixels.
+        """
+        windows = [(window, box) for row, box in rows for window in row]
+        known = [first] if first is not None and windows and windows[0][0].core == first.core else []
+        predictions = chain(known, self.predict(windows[len(known) :]))
+        with Background() as background:
+            for number, (row, _) in enumerate(rows, start=1):
+                for _ in row:
+                    background.run(_write, write, next(predictions), progress)
+                if commit is not None:
+                    background.run(commit, number)
+            background.finish()
+
     def measured_size(self, size: tuple[int, int]) -> tuple[tuple[int, int], WindowPrediction]:
         """Find windows that stay within the memory; return their rows and columns, and the first one's prediction."""
         info, boxes, memory = self.model.info, [region.box for region in self.regions], self.options.memory
@@ -225,7 +267,7 @@ class _Task:
             size = size_within(memory, info, boxes, self._try, cell=self.cell, halo=self.halo)
         memory = memory or default_memory(info.folds)
         while True:
-            first = self.regions[0].rows(size, self.halo)[0][0]
+            first = next(self.regions[0].rows(size, self.halo))[0]
             with PeakMemory() as watched:
                 predicted = next(self.predict([(first, boxes[0])]))
             smaller = smaller_size(watched, size, memory, info, boxes, cell=self.cell, halo=self.halo)
@@ -248,30 +290,8 @@ class _Task:
         return box.height * box.width
 
 
-def _predict_rows(
-    task: _Task,
-    maps: Maps,
-    work: Sequence[tuple[list[Window], ValidRegion]],
-    first: WindowPrediction | None,
-    progress: ProgressCallback | None,
-) -> None:
-    """Predict rows of windows, and write them in a thread while the next ones are predicted.
-
-    `first`: prediction of a first window, used if its core is that of the first window of `work`.
-    """
-    windows = [(window, region.box) for row, region in work for window in row]
-    known = [first] if first is not None and windows and windows[0][0].core == first.core else []
-    predictions = chain(known, task.predict(windows[len(known) :]))
-    with Background() as background:
-        for number, (row, _) in enumerate(work, start=maps.done + 1):
-            for _ in row:
-                background.run(_write, maps, next(predictions), progress)
-            background.run(maps.commit, number)
-        background.finish()
-
-
-def _write(maps: Maps, window: WindowPrediction, progress: ProgressCallback | None) -> None:
-    maps.write(window)
+def _write(write: Write, window: WindowPrediction, progress: ProgressCallback | None) -> None:
+    write(window)
     if progress:
         progress.advance(window.core.height * window.core.width)
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.protocol import RemoteModel, SceneModel
+from lim_keras.bundle.protocol import DescribedModel, RemoteModel
 from lim_keras.bundle.window_size import choose_window, default_pixels, rounded_up
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.raster.opening import CACHE_BYTES
@@ -56,7 +56,7 @@ class PeakMemory:
 
 
 def plan_size(
-    model: SceneModel, regions: Sequence[Box], options: MapOptions, *, cell: int, halo: int
+    model: DescribedModel, regions: Sequence[Box], options: MapOptions, *, cell: int, halo: int
 ) -> tuple[int, int]:
     """Return rows and columns of the windows before anything is measured.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import warnings
 from dataclasses import asdict, dataclass, fields
-from pathlib import PurePath
 from typing import Any, Literal
 
-from lim_keras.bundle.protocol import SceneModel, runtime_of
+from lim_keras.bundle.protocol import DescribedModel, runtime_of
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
+from lim_keras.inference.scene_plan import hash_of, map_facts
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import ProbabilityType
@@ -93,23 +92,16 @@ class PredictOptions(MapOptions, InventoryOptions):
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
 
 
-def identity(scene: RasterReader, model: SceneModel, options: PredictOptions, *, of_maps: bool = False) -> str:
+def identity(scene: RasterReader, model: DescribedModel, options: PredictOptions, *, of_maps: bool = False) -> str:
     """Compute the SHA-256 of all inputs of a scene's files: scene, model and options.
 
     `of_maps`: hash only the inputs of the maps; options for the other files are left out.
     """
-    chosen, dem = settings(options), None if of_maps else options.dem
-    if of_maps:
-        names = (_NAMES.get(field.name, field.name) for field in fields(MapOptions))
-        chosen = {name: chosen[name] for name in names if name in chosen}
-    facts = {
-        "scene": [PurePath(scene.name).name, *scene.fingerprint],
-        "bundle": model.info.digest(),
-        "runtime": runtime_of(model),
-        "options": chosen,
-        "dem": None if dem is None else _fingerprint(dem),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    facts = map_facts(scene, model.info, runtime_of(model), options)
+    if not of_maps:
+        dem = options.dem
+        facts |= {"options": settings(options), "dem": None if dem is None else _fingerprint(dem)}
+    return hash_of(facts)
 
 
 def _fingerprint(raster: StrPath) -> list[Any]:

@@ -115,14 +115,21 @@ def plan_windows(
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected an integer >= {least}. Received: {name}={value}"
             )
+    return [window for row in window_rows(height, width, size=size, halo=halo, multiple=multiple) for window in row]
+
+
+def window_rows(
+    height: int, width: int, *, size: int | tuple[int, int], halo: int, multiple: int
+) -> Iterator[list[Window]]:
+    """Yield the windows of `plan_windows` row by row."""
     rows, columns = (size, size) if isinstance(size, int) else size
     margin = -(-halo // multiple) * multiple
     across = _spans(width, columns, margin, multiple)
-    return [
-        Window(Box(top, left, bottom, right), Box(core_top, core_left, core_bottom, core_right))
-        for top, core_top, core_bottom, bottom in _spans(height, rows, margin, multiple)
-        for left, core_left, core_right, right in across
-    ]
+    for top, core_top, core_bottom, bottom in _spans(height, rows, margin, multiple):
+        yield [
+            Window(Box(top, left, bottom, right), Box(core_top, core_left, core_bottom, core_right))
+            for left, core_left, core_right, right in across
+        ]
 
 
 def smallest_side(halo: int, multiple: int) -> int:
