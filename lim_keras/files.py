@@ -195,12 +195,14 @@ def make_folder(folder: Path, argument: str = "") -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path, *, wait: bool = False, argument: str = "") -> Iterator[None]:
+def locked_folder(folder: Path, *, wait: bool = False, argument: str = "", entry: str = "") -> Iterator[None]:
     """Make a folder, and hold its lock while the block runs. A new folder that is still empty at the end is deleted.
 
     Drafts that killed calls left in the folder are deleted first.
 
     Args:
+        entry: name of a part of the work. The lock of the folder is shared with calls for other parts, and that of
+            this part is held besides. Empty: the whole work.
         wait: wait for the end of another call, see `lim_keras.lock.folder_lock`.
         argument: argument that gives the folder, for errors.
 
@@ -210,8 +212,11 @@ def locked_folder(folder: Path, *, wait: bool = False, argument: str = "") -> It
     new = not folder.exists()
     make_folder(folder, argument)
     try:
-        with folder_lock(folder, wait=wait, argument=argument):
-            delete_drafts(folder)
+        with folder_lock(folder, wait=wait, argument=argument, shared=entry != ""), ExitStack() as stack:
+            if entry:
+                stack.enter_context(folder_lock(folder, entry=entry, wait=wait))
+            else:
+                delete_drafts(folder)
             yield
     finally:
         if new:

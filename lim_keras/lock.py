@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,12 +24,18 @@ from lim_keras.errors import DataError, LimKerasWarning, as_argument
 
 _POLL_S = 0.2  # seconds between two attempts of a waiting call
 
+_FURTHER = 2  # further attempts at a lock that others may hold for a moment
+
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 _START = b'{"process": '  # first bytes of a lock file, unless it is empty
 _NO_FILES = {errno.ELOOP: "a link", errno.EMLINK: "a link", errno.EISDIR: "a folder"}  # BSD: EMLINK for links
+
+
+_PARTS = ".part-*.lim-keras.lock"
+"""Names of the locks of calls that share the lock of a folder."""
 
 
 class _ForeignError(Exception):
@@ -57,7 +64,9 @@ class Holder:
 
 
 @contextmanager
-def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: str = "") -> Iterator[None]:
+def folder_lock(
+    folder: Path, *, entry: str = "", wait: bool = False, argument: str = "", shared: bool = False
+) -> Iterator[None]:
     """Hold the lock of a folder while the block runs, so that no other call writes into it.
 
     The system frees the lock when its process ends in any way, so no lock outlives its holder. The lock is a hidden
@@ -69,6 +78,8 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
         entry: name of a file or folder in `folder`; the lock is for it alone. Empty: the whole folder.
         wait: wait for the end of another call instead of raising an error.
         argument: argument that gives the folder, for the error.
+        shared: other calls may hold the lock at the same time, if they share it, too. Each also holds the lock of an
+            entry `part-...`, which names it to others.
 
     Raises:
         DataError: another call holds the lock, the folder cannot be written, or something of the user's has the name of
@@ -76,7 +87,11 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
     """
     shown = folder / entry
     path = folder / (f".{entry}.lim-keras.lock" if entry else ".lim-keras.lock")
-    file = _taken(path, shown, argument)
+    file = _taken(path, shown, argument, shared)
+    for _ in range(_FURTHER if shared or entry else 0):  # a call that ends, or looks for holders, has it for a moment
+        if file is None:
+            time.sleep(_POLL_S)
+            file = _taken(path, shown, argument, shared)
     if file is None and wait:
         warnings.warn(f"{shown}: waiting for the end of {_holder(path)}.", LimKerasWarning, stacklevel=3)
     while file is None:
@@ -86,7 +101,7 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
                 f"folder{as_argument(argument)}."
             )
         time.sleep(_POLL_S)
-        file = _taken(path, shown, argument)
+        file = _taken(path, shown, argument, shared)
     try:
         yield
     finally:
@@ -94,17 +109,20 @@ def folder_lock(folder: Path, *, entry: str = "", wait: bool = False, argument: 
 
 
 class _LockFile:
-    """Open lock file. Deleting it is safe, because `open_locked` accepts only files that still have their name."""
+    """Open lock file. Deleting it is safe, because `open_locked` accepts only files that still have their name.
 
-    def __init__(self, path: Path, file: int) -> None:
-        self._path, self._file = path, file
-        record = json.dumps(asdict(Holder.this_call()))
+    A file that several calls share names none of them.
+    """
+
+    def __init__(self, path: Path, file: int, shared: bool) -> None:
+        self._path, self._file, self._shared = path, file, shared
+        record = "" if shared else json.dumps(asdict(Holder.this_call()))
         with suppress(OSError), os.fdopen(file, "w", encoding="utf-8", closefd=False) as stream:
             os.ftruncate(file, 0)
             stream.write(record)  # on a full disk the holder has no name
 
     @classmethod
-    def open_locked(cls, path: Path) -> Self | None:
+    def open_locked(cls, path: Path, shared: bool = False) -> Self | None:
         """Open and lock a file; None if another call holds it.
 
         Raises:
@@ -115,43 +133,44 @@ class _LockFile:
             file = _open(path)
             try:
                 _check_lock_file(file)
-                if not _lock(file):
+                if not _lock(file, shared):
                     os.close(file)
                     return None
                 if _is_at(file, path):
-                    return cls(path, file)
+                    return cls(path, file, shared)
             except BaseException:
                 os.close(file)
                 raise
             os.close(file)  # the last holder deleted this file after it was opened here
 
     def release(self) -> None:
-        """Delete the file, then free the lock, also for processes that were forked meanwhile."""
+        """Delete the file unless others share it, then free the lock, also for processes that were forked meanwhile."""
         with suppress(OSError):
-            if _is_at(self._file, self._path):
+            if (not self._shared or _lock_alone(self._file)) and _is_at(self._file, self._path):
                 self._path.unlink()
         with suppress(OSError):
-            _unlock(self._file)
+            _unlock(self._file, self._shared)
         os.close(self._file)
 
 
-def _taken(path: Path, shown: Path, argument: str) -> _LockFile | None:
+def _taken(path: Path, shown: Path, argument: str, shared: bool) -> _LockFile | None:
     """Lock the file, or one for temporary files where the file system has no locks; None if another call holds it."""
     try:
         try:
-            return _LockFile.open_locked(path)
+            return _LockFile.open_locked(path, shared)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
             with suppress(OSError):
                 path.unlink()
+            advice = "Start each part once, and nothing else" if shared else "Start only one call at a time"
             warnings.warn(
-                f"{shown}: its file system has no locks, so calls on other computers are not noticed. Start only one "
-                "call at a time on this folder.",
+                f"{shown}: its file system has no locks, so calls on other computers are not noticed. {advice} on this "
+                "folder.",
                 LimKerasWarning,
                 stacklevel=4,
             )
-            return _LockFile.open_locked(_local(path))
+            return _LockFile.open_locked(_local(path), shared)
     except _ForeignError as error:
         raise DataError(
             f"{path}: cannot be locked, because it is {error}, not a lock file of lim-keras. Remove or rename it, or "
@@ -174,7 +193,21 @@ def _holder(path: Path) -> str:
     for one in (path, _local(path)):
         with suppress(OSError, ValueError, TypeError, RecursionError):
             return str(Holder(**json.loads(one.read_text(encoding="utf-8"))))
-    return "another call"
+    locks = sorted(path.parent.glob(_PARTS)) if path.name == ".lim-keras.lock" else []
+    sharing = [found for other in locks if (found := _holder_of(other))]
+    if not sharing:
+        return "another call"
+    return f"{len(sharing)} calls that make parts, such as {sharing[0]}" if sharing[1:] else sharing[0]
+
+
+def _holder_of(path: Path) -> str:
+    """Return the call that holds a lock now; "" if none does."""
+    with suppress(OSError, ValueError, TypeError, RecursionError, _ForeignError):
+        file = _LockFile.open_locked(path)
+        if file is None:
+            return str(Holder(**json.loads(path.read_text(encoding="utf-8"))))
+        file.release()
+    return ""
 
 
 def _open(path: Path) -> int:
@@ -213,17 +246,22 @@ if sys.platform == "win32":
     import msvcrt
 
     _BYTE = 2**30  # beyond the record, because Windows forbids others to read a locked byte
+    _BYTES = 2**20  # a shared lock is a lock of one of them, another one is a lock of all of them
 
-    def _lock(file: int) -> bool:
-        return _move(file, msvcrt.LK_NBLCK)
+    def _lock(file: int, shared: bool) -> bool:
+        return _move(file, msvcrt.LK_NBLCK, shared)
 
-    def _unlock(file: int) -> None:
-        _move(file, msvcrt.LK_UNLCK)
+    def _unlock(file: int, shared: bool) -> None:
+        _move(file, msvcrt.LK_UNLCK, shared)
 
-    def _move(file: int, mode: int) -> bool:
-        os.lseek(file, _BYTE, os.SEEK_SET)
+    def _lock_alone(file: int) -> bool:
+        return False  # Windows deletes no open file
+
+    def _move(file: int, mode: int, shared: bool) -> bool:
+        own = hash((socket.gethostname(), os.getpid(), threading.get_ident())) % _BYTES
+        os.lseek(file, _BYTE + own if shared else _BYTE, os.SEEK_SET)
         try:
-            msvcrt.locking(file, mode, 1)
+            msvcrt.locking(file, mode, 1 if shared else _BYTES)
         except OSError as error:
             if error.errno in _HELD:
                 return False
@@ -235,14 +273,18 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: int) -> bool:
+    def _lock(file: int, shared: bool) -> bool:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _HELD:
                 return False
             raise
         return True
 
-    def _unlock(file: int) -> None:
+    def _unlock(file: int, shared: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _lock_alone(file: int) -> bool:
+        """Turn a shared lock into one of this call alone; False if others share it, or take it meanwhile."""
+        return _lock(file, shared=False)

@@ -13,11 +13,13 @@ import pytest
 
 from lim_keras import lock
 from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.files import locked_folder
 from lim_keras.lock import folder_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
+from lim_keras.files import locked_folder
 from lim_keras.lock import folder_lock
 with folder_lock(Path(sys.argv[2])):
     print("held", flush=True)
@@ -188,10 +190,10 @@ def test_without_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "out").mkdir()
     native = lock._lock
 
-    def locks_below_tmp(file: int) -> bool:
+    def locks_below_tmp(file: int, shared: bool) -> bool:
         if Path(f"/proc/self/fd/{file}").readlink().parent != tmp_path / "tmp":
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-        return native(file)
+        return native(file, shared)
 
     monkeypatch.setattr(lock, "_lock", locks_below_tmp)
     with pytest.warns(LimKerasWarning, match="out: its file system has no locks"), folder_lock(tmp_path / "out"):
@@ -199,3 +201,45 @@ def test_without_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(DataError, match=f"in use by process {os.getpid()}"), folder_lock(tmp_path / "out"):
             pass
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_parts_share_the_lock_and_keep_all_others_out(tmp_path: Path) -> None:
+    with locked_folder(tmp_path, entry="part-1-of-3"), locked_folder(tmp_path, entry="part-2-of-3"):
+        both, again = (pytest.raises(DataError, match=text) for text in ("by 2 calls that make parts", "3: in use"))
+        with both, locked_folder(tmp_path):
+            pass
+        with again, locked_folder(tmp_path, entry="part-2-of-3"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    refused = pytest.raises(DataError, match=r"in use by process \d+")
+    with locked_folder(tmp_path), refused, locked_folder(tmp_path, entry="part-1-of-3"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_one_part_frees_nothing_for_others(tmp_path: Path) -> None:
+    with locked_folder(tmp_path, entry="part-1-of-2"):
+        with locked_folder(tmp_path, entry="part-2-of-2"):
+            pass
+        with pytest.raises(DataError, match="in use by"), locked_folder(tmp_path):
+            pass
+    (tmp_path / ".part-9-of-9.lim-keras.lock").write_text('{"process": 1}')  # a killed call left it
+    with locked_folder(tmp_path):
+        pass
+
+
+def test_a_killed_part_is_no_holder(tmp_path: Path) -> None:
+    held = HOLD.replace("lock import folder_lock", "files import locked_folder")
+    held = held.replace("folder_lock(Path(sys.argv[2]))", 'locked_folder(Path(sys.argv[2]), entry="part-1-of-2")')
+    call = [sys.executable, "-c", held, "work"]
+    with subprocess.Popen([*call, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match=f"in use by process {process.pid} "), locked_folder(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+    with locked_folder(tmp_path, entry="part-1-of-2"):
+        pass
+    with locked_folder(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

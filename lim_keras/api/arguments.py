@@ -17,6 +17,7 @@ from lim_keras.files import StrPath
 
 if TYPE_CHECKING:
     from lim_keras.inference.predict_maps import MapOptions
+    from lim_keras.inference.scene_plan import ScenePart
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
 
@@ -113,18 +114,25 @@ def _as_memory(name: str, value: Any) -> int:
     return parse_memory(value) if isinstance(value, str) else as_count(name, value)
 
 
+def _as_part(name: str, value: Any) -> ScenePart:
+    from lim_keras.inference.scene_plan import ScenePart
+
+    return ScenePart.parse(str(value))
+
+
 def _as_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m"), as_number),
-    **dict.fromkeys(("drop_flat", "spread", "resample", "tta", "exact"), _as_flag),
+    **dict.fromkeys(("drop_flat", "spread", "resample", "tta", "exact", "merge"), _as_flag),
     "bands": _as_bands,
     "scale": _as_scale,
     "nodata": _as_nodata,
     "memory": _as_memory,
     "tile": as_count,
+    "part": _as_part,
 }
 """Conversions of prediction arguments by name. NumPy numbers become Python numbers, so that JSON can store them."""
 

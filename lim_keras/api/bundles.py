@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from lim_keras.bundle.info import BundleInfo
     from lim_keras.bundle.litert import LiteRtModel
     from lim_keras.bundle.openvino import OpenVinoModel
-    from lim_keras.bundle.protocol import SceneModel
+    from lim_keras.bundle.protocol import DescribedModel, SceneModel
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.serving import ServerModel
@@ -168,3 +169,15 @@ def as_model(bundle: SceneModel | StrPath, runtime: Runtime) -> SceneModel:
         return loaded
     of_server = isinstance(bundle, str) and bundle.startswith(_SCHEMES)
     return load_bundle(bundle, runtime=None if of_server and runtime == "auto" else runtime)
+
+
+def described_model(bundle: SceneModel | StrPath, runtime: Runtime) -> DescribedModel:
+    """Read the description of a bundle's folder, which is enough to merge parts; load any other model."""
+    from lim_keras.bundle.info import BundleInfo
+    from lim_keras.bundle.runtimes import check_runtime
+    from lim_keras.inventory.scene_parts import UnloadedModel
+
+    check_runtime(runtime)
+    if isinstance(bundle, str | PathLike) and (path := as_path("bundle", bundle)).is_dir():
+        return UnloadedModel(BundleInfo.read(path), path, runtime)
+    return as_model(bundle, runtime)

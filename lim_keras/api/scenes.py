@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lim_keras.api.arguments import as_path, as_progress, as_raster, known_options, public, scene_paths
-from lim_keras.api.bundles import as_model
+from lim_keras.api.bundles import as_model, described_model
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, locked_folder
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.inventory.batch import BatchResult
     from lim_keras.inventory.options import PredictOptions
-    from lim_keras.inventory.predict_scene import ScenePrediction
+    from lim_keras.inventory.scene_prediction import ScenePrediction
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterReader, RasterSource
     from lim_keras.report.preview import Preview
@@ -52,6 +52,8 @@ def predict_scene(
     memory: int | str | None = None,
     tile: int | None = None,
     runtime: Runtime = "auto",
+    part: str | None = None,
+    merge: bool = False,
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
@@ -92,11 +94,15 @@ def predict_scene(
         tile: height and width of a window, pixels; None: as the memory allows.
         runtime: library that computes, see `load_bundle`; "auto": the fastest that is installed and gives the bundle's
             stored answer. For the folder of a bundle only.
+        part: "K/N": predict part K of N only, in this process; other calls, also on other machines that see the same
+            files, predict the others at the same time. No final file is written. None: the whole scene.
+        merge: make the final files from all parts; give all other arguments as for the parts.
         wait: wait for the end of another call that works in `out`, instead of raising an error.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
     Returns:
-        The result: `inventory` (geopandas.GeoDataFrame), `files` and `summary`.
+        The result: `inventory` (geopandas.GeoDataFrame), `files` and `summary`. With `part`, there is no inventory, and
+        `files` are those of the part.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -118,8 +124,9 @@ def predict_scene(
 
     source, folder, shown = as_raster("scene", scene), as_path("out", out), as_progress(progress)
     check_outside_bundles(folder, "out")
-    with locked_folder(folder, wait=wait, argument="out"):
-        return predict(as_model(bundle, runtime), source, folder, options, read_preview=_read_preview, progress=shown)
+    with locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options)):
+        model = described_model(bundle, runtime) if merge else as_model(bundle, runtime)
+        return predict(model, source, folder, options, read_preview=_read_preview, progress=shown)
 
 
 @public
@@ -149,6 +156,8 @@ def predict_scenes(
     memory: int | str | None = None,
     tile: int | None = None,
     runtime: Runtime = "auto",
+    part: str | None = None,
+    merge: bool = False,
     wait: bool = False,
     say: Callable[[str], None] | None = None,
     progress: ProgressCallback | None = None,
@@ -164,7 +173,8 @@ def predict_scenes(
         progress: receives the number of predicted pixels of each scene; None: a bar on a terminal.
 
     Returns:
-        The result: `predictions` (one result a scene), `failures` (reason by scene) and `summary` (the file).
+        The result: `predictions` (one result a scene), `failures` (reason by scene) and `summary` (the file, which a
+        call with `part` does not write).
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -183,9 +193,15 @@ def predict_scenes(
     found = find_scenes(scene_paths(scenes))
     folder = as_path("out", out)
     check_outside_bundles(folder, "out")
-    with locked_folder(folder, wait=wait, argument="out"):
-        model, shown = as_model(bundle, runtime), as_progress(progress)
+    with locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options)):
+        model = described_model(bundle, runtime) if merge else as_model(bundle, runtime)
+        shown = as_progress(progress)
         return predict(model, found, folder, options, read_preview=_read_preview, say=say or str, progress=shown)
+
+
+def _lock_of(options: PredictOptions) -> str:
+    """Return the name of the lock of a part; "" for a call that needs the folder for itself."""
+    return "" if options.part is None else f"part-{options.part.number}-of-{options.part.count}"
 
 
 def _read_preview(scene: RasterReader, *, bands: Sequence[int], gsd_m: float | None) -> Preview:

@@ -39,6 +39,12 @@ def _server(text: str) -> str:
     return str(ServerAddress.parse(text))
 
 
+def _part(text: str) -> str:
+    from lim_keras.inference.scene_plan import ScenePart
+
+    return str(ScenePart.parse(text))
+
+
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -99,6 +105,13 @@ def _server(text: str) -> str:
     help="Library that computes. auto: the fastest that is installed and gives the bundle's stored answer. "
     "openvino-bf16: faster and less exact, on processors with bfloat16.",
 )
+@click.option(
+    "--part",
+    type=Parsed("K/N", _part),
+    help="Predict part K of N only, such as 3/20. Calls for the other parts may run at the same time, also on other "
+    "machines that see the same files. No final file is written before --merge.",
+)
+@click.option("--merge", is_flag=True, help="Make the final files from all parts, with otherwise the same options.")
 @wait_option
 @click.option(
     "--server",
@@ -128,6 +141,8 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     if server is None:
         refuse_without("--server", _OF_SERVER)
         model = bundle
+    elif options["part"] is not None or options["merge"]:
+        raise click.UsageError("--part and --merge are not for --server. Leave it out.")
     else:
         served = cast("ServerModel", api.load_bundle(server, info=bundle, **limits))
         model = click.get_current_context().with_resource(served)
@@ -138,7 +153,10 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     result = api.predict_scenes(model, scenes, out, say=say, **options)
     from lim_keras.report.tables import scene_table
 
-    show([scene_table(result), f"summary: {result.summary}"])
+    if options["part"] is None:
+        show([scene_table(result), f"summary: {result.summary}"])
+    elif not (result.predictions or result.failures):
+        show([f"part {options['part']}: nothing falls to it, because the scenes have fewer rows of windows."])
     if result.failures:
         sys.exit(1)
 

@@ -135,6 +135,11 @@ def join_cells(cells: NDArray[np.bool_], cell: int, height: int, width: int) -> 
     return regions
 
 
+def no_data(scene: RasterReader) -> DataError:
+    """Return the error of a scene without data."""
+    return DataError(f"{scene.name}: no pixel holds data. Check the file's nodata value, or give `nodata`.")
+
+
 def _cells(scene: RasterReader, box: Box, cell: int) -> NDArray[np.bool_]:
     rows, columns = np.arange(0, box.height, cell), np.arange(0, box.width, cell)
     if scene.everywhere_valid:
@@ -174,7 +179,7 @@ def predict_maps(
     cell = math.lcm(_CELL, info.stride)
     regions = find_valid_regions(scene, cell)
     if not regions:
-        raise DataError(f"{scene.name}: no pixel holds data. Check the file's nodata value, or give `nodata`.")
+        raise no_data(scene)
     halo = info.halo_within(None if options.exact else HALO_TOLERANCE)
     size = plan_size(model, [region.box for region in regions], options, cell=cell, halo=halo)
     task = WindowTask(model, scene, regions, options, halo)

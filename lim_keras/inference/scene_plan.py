@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from lim_keras.bundle.info import HALO_TOLERANCE, BundleInfo
 from lim_keras.bundle.window_size import window_grid
-from lim_keras.errors import DataError
+from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import write_text
 from lim_keras.inference.predict_maps import (
     MapOptions,
@@ -92,6 +93,30 @@ class Share:
         total = 2 * int(pixels.sum())
         first, last = (int(np.searchsorted(doubled, math.ceil(edge * total))) for edge in (self.start, self.stop))
         return first, last
+
+
+@dataclass(frozen=True)
+class ScenePart:
+    """One of `count` parts of a call's work, `number` 1..count; `share`: its share of one scene."""
+
+    number: int
+    count: int
+    share: Share
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Convert "3/20"; raise ConfigError for any other text."""
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
+        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise ConfigError(
+                f"Invalid value for `part`. Expected K/N, part K of N parts, counted from 1, such as 3/20. Received: "
+                f"{text!r}."
+            )
+        return cls(number, count, Share.of(number, count))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,12 @@ class PartRecord:
         except OSError:
             return False
 
+    def delete(self, work: Path) -> None:
+        """Delete the part's file and its record."""
+        path = work / PARTS / self.name
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Read a record; None if the file is missing or holds something else."""

@@ -6,16 +6,19 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lim_keras.bundle.protocol import SceneModel
+from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
+from lim_keras.inference.scene_plan import ScenePart
 from lim_keras.inventory.options import PredictOptions
-from lim_keras.inventory.predict_scene import ScenePrediction, files_read, is_finished, predict_scene
+from lim_keras.inventory.predict_scene import files_read, find_missing, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,
     is_case_insensitive,
@@ -23,9 +26,12 @@ from lim_keras.inventory.result_files import (
     result_endings,
     users_document,
 )
+from lim_keras.inventory.scene_parts import Span, refuse_missing
+from lim_keras.inventory.scene_prediction import ScenePrediction
 from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
-from lim_keras.raster.opening import is_remote, raster_stem
+from lim_keras.raster.opening import gdal_settings, is_remote, raster_stem
+from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.sentinel2 import is_product
 from lim_keras.seals import sealed_json
 
@@ -43,7 +49,7 @@ class BatchResult:
 
     Attributes:
         failures: reason of each failure, by scene.
-        summary: the file `summary.json`.
+        summary: the file `summary.json`, which a call with `part` does not write.
     """
 
     predictions: tuple[ScenePrediction, ...]
@@ -110,7 +116,7 @@ def _scenes_at(path: Path) -> list[Path]:
 
 
 def predict_scenes(
-    model: SceneModel,
+    model: DescribedModel,
     scenes: Sequence[Path],
     out_dir: Path,
     options: PredictOptions | None = None,
@@ -121,7 +127,8 @@ def predict_scenes(
 ) -> BatchResult:
     """Predict scenes (see `find_scenes`) as `predict_scene` does, and write all summaries into `summary.json`.
 
-    A scene that cannot be mapped does not stop the others.
+    A scene that cannot be mapped does not stop the others. With `part`, the call makes parts of the scenes that fall to
+    its share, and no summary.
 
     Args:
         out_dir: folder of the results.
@@ -130,30 +137,85 @@ def predict_scenes(
         progress: receives the number of predicted pixels of each scene.
 
     Raises:
-        DataError: `out_dir` cannot be made, `summary.json` cannot be written, or a result would replace a file of the
-            user or a scene; this is checked before the first scene is predicted.
+        DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
+            user or a scene, or `merge` lacks parts; this is checked before the first scene is predicted.
     """
     options = options or PredictOptions()
     make_folder(out_dir, "out")
     kept = _check_results(model, scenes, out_dir, options, preview=read_preview is not None)
+    spans = _spans(scenes) if options.part is not None or options.merge else []
+    if options.merge:
+        _check_parts(model, scenes, spans, out_dir, options, preview=read_preview is not None)
+    work = [(scene, options) for scene in scenes]
+    if options.part is not None:
+        work = _share(scenes, spans, options, options.part)
     predictions: list[ScenePrediction] = []
     failures: dict[Path, str] = {}
-    for number, scene in enumerate(scenes, start=1):
-        counted = _Numbered(progress, f" ({number}/{len(scenes)})") if progress and len(scenes) > 1 else progress
+    for number, (scene, chosen) in enumerate(work, start=1):
+        counted = _Numbered(progress, f" ({number}/{len(work)})") if progress and len(work) > 1 else progress
         try:
-            one = predict_scene(model, scene, out_dir, options, read_preview=read_preview, progress=counted)
+            one = predict_scene(model, scene, out_dir, chosen, read_preview=read_preview, progress=counted)
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
             failures[scene] = _reason(error, scene, out_dir)
             say(f"failed {failures[scene]}")
             continue
         predictions.append(one)
-        done = "was there already" if one.was_there else "done"
-        say(f"{scene}: {done}, {one.summary['landslides']:,} landslides")
+        say(f"{scene}: {_described(one)}")
+    if options.part is not None:
+        return BatchResult(tuple(predictions), failures, out_dir / _SUMMARY)
     if kept:
         summary = out_dir / _SUMMARY
         warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _described(one: ScenePrediction) -> str:
+    if "part" not in one.summary:
+        return f"{'was there already' if one.was_there else 'done'}, {one.summary['landslides']:,} landslides"
+    part, files = one.summary["part"], len(one.files)
+    if not files:
+        return f"part {part}: no row of windows falls to it"
+    return f"part {part} done: {one.summary['made']} of {files} file{'s' * (files != 1)} made by this call"
+
+
+def _spans(scenes: Sequence[Path]) -> list[Span]:
+    """Return the place of each scene in the work of a call by numbers of pixels; one that cannot be read has none."""
+    edges = [Fraction(0)]
+    for scene in scenes:
+        try:
+            with gdal_settings(), RasterReader(scene, measured=False) as reader:
+                edges.append(edges[-1] + reader.info.height * reader.info.width)
+        except Exception:  # its own prediction says why
+            edges.append(edges[-1])
+    total = edges[-1] or Fraction(1)
+    return [(start / total, stop / total) for start, stop in pairwise(edges)]
+
+
+def _share(
+    scenes: Sequence[Path], spans: Sequence[Span], options: PredictOptions, part: ScenePart
+) -> list[tuple[Path, PredictOptions]]:
+    """Return the scenes that fall to a part, each with the options that give its share."""
+    shares = [(scene, part.share.within(*span)) for scene, span in zip(scenes, spans, strict=True)]
+    return [(scene, replace(options, part=replace(part, share=share))) for scene, share in shares if share is not None]
+
+
+def _check_parts(
+    model: DescribedModel,
+    scenes: Sequence[Path],
+    spans: Sequence[Span],
+    out_dir: Path,
+    options: PredictOptions,
+    *,
+    preview: bool,
+) -> None:
+    """Raise DataError, once for all scenes, if parts are missing."""
+    found = []
+    for scene, span in zip(scenes, spans, strict=True):
+        with suppress(Exception):  # its own prediction says what is wrong
+            if missing := find_missing(model, scene, out_dir, options, preview=preview):
+                found.append((missing, span))
+    refuse_missing(out_dir, found)
 
 
 def _reason(error: Exception, scene: Path, out_dir: Path) -> str:
@@ -172,7 +234,7 @@ def _reason(error: Exception, scene: Path, out_dir: Path) -> str:
 
 
 def _check_results(
-    model: SceneModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> str:
     """Refuse to replace files of the user, and scenes of this call.
 
@@ -197,7 +259,7 @@ def _check_results(
     return ""
 
 
-def _is_finished(model: SceneModel, scene: Path, out_dir: Path, options: PredictOptions, *, preview: bool) -> bool:
+def _is_finished(model: DescribedModel, scene: Path, out_dir: Path, options: PredictOptions, *, preview: bool) -> bool:
     try:
         return is_finished(model, scene, out_dir, options, preview=preview)
     except Exception:  # the scene cannot be used; its own prediction says so

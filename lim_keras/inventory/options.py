@@ -12,7 +12,7 @@ from lim_keras.bundle.protocol import DescribedModel, runtime_of
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
 from lim_keras.inference.predict_maps import MapOptions
-from lim_keras.inference.scene_plan import hash_of, map_facts
+from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import ProbabilityType
@@ -72,21 +72,34 @@ class PredictOptions(MapOptions, InventoryOptions):
         threshold: smallest probability of landslide; None: the bundle's.
         probability: data type of the probability map.
         formats: formats of the inventory; a GeoPackage is always written.
+        part: make one part of the maps, and no final file.
+        merge: make the final files from parts.
 
     Raises:
-        ConfigError: a value out of range, or one that needs another.
+        ConfigError: a value out of range, one that needs another, or two that exclude each other.
     """
 
     threshold: float | None = None
     probability: ProbabilityType = "percent"
     formats: tuple[VectorFormat, ...] = ("gpkg",)
+    part: ScenePart | None = None
+    merge: bool = False
 
     def __post_init__(self) -> None:
         MapOptions.__post_init__(self)
         InventoryOptions.__post_init__(self)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"Invalid value for `threshold`. Expected 0..1. Received: {self.threshold}.")
+        if self.part is not None and self.merge:
+            raise ConfigError("`part` and `merge` exclude each other. Make all parts first, then merge them.")
+        if self.part is not None and self.memory is not None:
+            raise ConfigError(
+                "`part` and `memory` exclude each other, because all parts have windows of the same size. Give `tile`, "
+                "or leave both out."
+            )
 
+
+_UNRECORDED = {"memory", "part", "merge"}  # options that do not change the results
 
 # summary.json keeps the former names of these options, for programs that read it.
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
@@ -110,8 +123,8 @@ def _fingerprint(raster: StrPath) -> list[Any]:
 
 
 def settings(options: PredictOptions) -> dict[str, Any]:
-    """Convert the options to JSON values; `memory` is left out, because it does not change the results."""
-    values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name != "memory"}
+    """Convert the options to JSON values; those that do not change the results are left out."""
+    values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name not in _UNRECORDED}
     dem = values.pop("dem")
     kept = {_NAMES.get(field.name, field.name) for field in fields(InventoryOptions)} - {"dem"}
     # JSON has neither NaN nor infinity.

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lim_keras.bundle.info import STAC_FILE
-from lim_keras.bundle.protocol import SceneModel, runtime_of
+from lim_keras.bundle.protocol import DescribedModel, SceneModel, runtime_of
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import StrPath, make_folder
 from lim_keras.inference.domain import (
@@ -28,13 +27,22 @@ from lim_keras.inference.domain import (
     known_scale,
     reading_grid,
 )
-from lim_keras.inference.maps import STATE
 from lim_keras.inference.predict_maps import predict_maps
+from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
 from lim_keras.inventory.result_files import ResultFiles, result_endings
+from lim_keras.inventory.scene_names import check_names
+from lim_keras.inventory.scene_parts import (
+    WHOLE,
+    MissingStrips,
+    SceneParts,
+    known_runtime,
+    refuse_missing,
+    refuse_server,
+)
+from lim_keras.inventory.scene_prediction import ScenePrediction
 from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
-from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.opening import gdal_settings, is_remote
@@ -42,46 +50,14 @@ from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.raster.writer import maps_on_scene
 
 if TYPE_CHECKING:
-    import geopandas
-
     from lim_keras.inventory.scene_files import ReadPreview, SceneFiles
-
-# File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
-_NAME_BYTES, _PATH_BYTES = 220, 512
-_ODD = re.compile(r"[;!\x00-\x1f\x7f]")  # pyogrio reads ; and ! as parts of a URL
-_DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
 _LATER = "lim_keras.inventory.scene_files"
 """Module of the files of a scene. It is imported while the scene is predicted, as its libraries take half a second."""
 
 
-@dataclass(frozen=True)
-class ScenePrediction:
-    """Result of `predict_scene`.
-
-    Attributes:
-        scene: the raster; a string where it is a URL or a GDAL name.
-        files: what was written.
-        summary: content of `<scene>_summary.json`.
-        was_there: an earlier call with the same options wrote the files.
-    """
-
-    scene: Path | str
-    files: tuple[Path, ...]
-    summary: dict[str, Any]
-    was_there: bool = False
-
-    @cached_property
-    def inventory(self) -> geopandas.GeoDataFrame:
-        """Landslides, one row each, read from the GeoPackage on first access."""
-        import geopandas
-
-        load_pyogrio()
-        return geopandas.read_file(next(file for file in self.files if file.suffix == ".gpkg"))
-
-
 def predict_scene(
-    model: SceneModel,
+    model: DescribedModel,
     scene: RasterSource,
     out_dir: Path,
     options: PredictOptions | None = None,
@@ -92,10 +68,11 @@ def predict_scene(
     """Map the landslides of one scene.
 
     Args:
+        model: loaded model; `lim_keras.inventory.scene_parts.UnloadedModel` is enough for `merge`.
         out_dir: gets `<scene>_probability.tif`, `<scene>_landslides.tif`, `<scene>_inventory.gpkg`,
             `<scene>_inventory.qml` (QGIS style), `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`,
             each atomically. A scene whose summary has the same options is not predicted again; one that was interrupted
-            is resumed.
+            is resumed. With `part`, only the working folder in it gets files.
         read_preview: reads the picture of the preview; None: there is no preview.
         progress: receives the number of predicted pixels.
 
@@ -114,12 +91,27 @@ def predict_scene(
 
 
 def is_finished(
-    model: SceneModel, scene: RasterSource, out_dir: Path, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scene: RasterSource, out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> bool:
     """Return whether an earlier call with the same options wrote all files of a scene; errors as in `predict_scene`."""
     bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
     with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
         return _SceneTask(model, reader, out_dir, options).is_finished(preview)
+
+
+def find_missing(
+    model: DescribedModel, scene: RasterSource, out_dir: Path, options: PredictOptions, *, preview: bool
+) -> MissingStrips | None:
+    """Find what is missing of a scene before `merge`; None if nothing is, or the scene is finished.
+
+    Errors as in `predict_scene`.
+    """
+    bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
+    with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
+        task = _SceneTask(model, reader, out_dir, options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LimKerasWarning)  # `predict_scene` warns
+            return None if task.is_finished(preview) else task.missing()
 
 
 def files_read(*sources: object) -> dict[tuple[int, int], Path]:
@@ -133,17 +125,18 @@ class _SceneTask:
 
     def __init__(
         self,
-        model: SceneModel,
+        model: DescribedModel,
         reader: RasterReader,
         out_dir: Path,
         options: PredictOptions,
         read_preview: ReadPreview | None = None,
     ) -> None:
         options = replace(options, scale=known_scale(reader, model.info, options.scale))
+        self._files = ResultFiles(out_dir, reader.stem)
+        model = known_runtime(model, self._files)
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self._read_preview = read_preview
         self._identity = identity(reader, model, options)
-        self._files = ResultFiles(out_dir, reader.stem)
         self._warnings: list[str] = []
         self._begun = False  # the working folder was made
 
@@ -196,7 +189,7 @@ class _SceneTask:
             return self._run(progress)
         except Exception as error:
             self._check_unchanged(error)
-            if self._begun and not all((self._files.work / name).exists() for name in (STATE, "probability.raw")):
+            if self._begun and not self._files.has_maps:
                 raise DataError(
                     f"{self._out}: the folder, or a part of it, was removed or moved during the call. Repeat the call."
                 ) from error
@@ -204,26 +197,22 @@ class _SceneTask:
 
     def _run(self, progress: ProgressCallback | None) -> ScenePrediction:
         laps = [time.monotonic()]
-        info, options = self._reader.info, self._options
-        self._check_names()
-        self._check_files()
-        check_coordinates(info)
+        grid = self._check()
+        if self._options.part is not None:
+            return self._make_part(grid, self._options.part, progress)
         with self._recorded_warnings():
-            check_inventory(info, options)
-            grid = reading_grid(info, self._model.info, options.resample)
-            check_scene(self._reader, self._model.info, options.scale)
-            check_pages(self._reader)
             validity = check_validity(self._reader)
         make_folder(self._out, "out")
-        maps, windows = self._predict(grid, progress)
+        maps, windows, seconds = self._predict(grid, progress)
         laps.append(time.monotonic())
         if grid is not None:
             maps = maps_on_scene(maps, self._reader)
         with self._recorded_warnings(), self._prediction_kept():
             made = self._write_files(maps)
         laps.append(time.monotonic())
-        seconds = {"predict": laps[1] - laps[0], "inventory": laps[2] - laps[1], "all": laps[2] - laps[0]}
-        summary = self._summarise(made, {"windows": windows, "seconds": seconds})
+        predicted = laps[1] - laps[0] + seconds
+        took = {"predict": predicted, "inventory": laps[2] - laps[1], "all": predicted + laps[2] - laps[1]}
+        summary = self._summarise(made, {"windows": windows, "seconds": took})
         summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
         with self._prediction_kept():
             summary, drafts = self._write_documents(summary, made.drafts)
@@ -231,14 +220,54 @@ class _SceneTask:
             files = self._files.put_in_place(drafts, summary["sha256"])
         return ScenePrediction(self._reader.path, files, summary)
 
+    def _check(self) -> Grid | None:
+        """Check whether the scene can be mapped; return the grid on which it is read, None for its own."""
+        info, options = self._reader.info, self._options
+        check_names(self._reader, self._files)
+        self._check_files()
+        check_coordinates(info)
+        with self._recorded_warnings():
+            check_inventory(info, options)
+            grid = reading_grid(info, self._model.info, options.resample)
+            check_scene(self._reader, self._model.info, options.scale)
+            check_pages(self._reader)
+        return grid
+
+    @cached_property
+    def _parts(self) -> SceneParts:
+        facts = map_facts(self._reader, self._model.info, runtime_of(self._model), self._options)
+        return SceneParts(self._model, self._reader, self._options, self._files.work, facts)
+
+    def missing(self) -> MissingStrips | None:
+        """Find what no part holds, for `merge`; errors as in `run`."""
+        self._check()
+        return self._parts.missing()
+
+    def _make_part(self, grid: Grid | None, part: ScenePart, progress: ProgressCallback | None) -> ScenePrediction:
+        """Make the parts that fall to a share, and no final file."""
+        refuse_server(self._model)
+        make_folder(self._out, "out")
+        self._check_pixels(grid)
+        plan = self._parts.ready_plan(grid)
+        self._begun = True
+        made = self._parts.make(cast("SceneModel", self._model), plan, part, progress)
+        facts = {"part": str(part), "strips": made.strips, "made": made.made}
+        return ScenePrediction(self._reader.path, made.files, facts)
+
+    def _check_pixels(self, grid: Grid | None) -> None:
+        with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader, self._recorded_warnings():
+            check_place(self._reader)
+            check_brightness(reader, self._model.info, self._options.scale)
+
     def _check_unchanged(self, cause: Exception | None = None) -> None:
         """Delete all drafts and raise DataError if the scene or the elevation model changed since the call began."""
         changed = self._reader.name if self._reader.has_changed() else self._changed_elevations()
         if changed is not None:
-            self._files.discard_work()
-            raise DataError(
-                f"{changed}: changed while it was read. Nothing of this prediction is kept. Repeat the call."
-            ) from cause
+            advice = f"Delete the folder {self._files.work}, and make all parts again."
+            if self._options.part is None:  # the working folder is not shared with other calls
+                self._files.discard_work()
+                advice = "Nothing of this prediction is kept. Repeat the call."
+            raise DataError(f"{changed}: changed while it was read. {advice}") from cause
 
     def _changed_elevations(self) -> StrPath | None:
         """Return the elevation model if it changed since the call began."""
@@ -257,26 +286,6 @@ class _SceneTask:
         endings = result_endings(self._options.formats, self._read_preview is not None)
         if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
             raise DataError(refusal(self._out, found, "out"))
-
-    def _check_names(self) -> None:
-        """Refuse a scene whose name or folder gives paths that result files cannot have."""
-        scene = self._reader.name
-        if odd := _ODD.search(str(self._files.draft("inventory.gpkg"))):
-            raise DataError(
-                f"{scene!r}: expected a name and a folder without `;`, `!` and control characters, which GeoPackages "
-                f"do not allow in their paths. Received: {odd[0]!r}. Rename the scene, or give another folder."
-            )
-        if (length := len(os.fsencode(self._reader.stem))) > _NAME_BYTES:
-            raise DataError(
-                f"{scene}: expected a name of at most {_NAME_BYTES} bytes without its suffix, because files are named "
-                f"after it. Received: {length} bytes. Rename it."
-            )
-        longest = os.path.realpath(self._files.draft("inventory.gpkg-journal"))
-        if (length := len(os.fsencode(longest)) + _DRAFT_BYTES) > _PATH_BYTES:
-            raise DataError(
-                f"{scene}: its results have paths of {length} bytes. Expected at most {_PATH_BYTES} bytes, the limit "
-                "of GeoPackages. Rename the scene, or give a folder with a shorter path."
-            )
 
     @contextmanager
     def _prediction_kept(self) -> Iterator[None]:
@@ -303,18 +312,29 @@ class _SceneTask:
             for one in caught:
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
-    def _predict(self, grid: Grid | None, progress: ProgressCallback | None) -> tuple[Path, dict[str, Any]]:
-        """Predict the maps; return their VRT and the layout of the windows."""
-        options, model = self._options, self._model
-        with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
-            with self._recorded_warnings():
-                check_place(self._reader)
-                check_brightness(reader, model.info, options.scale)
-            same = identity(self._reader, model, options, of_maps=True)
+    def _predict(self, grid: Grid | None, progress: ProgressCallback | None) -> tuple[Path, dict[str, Any], float]:
+        """Make the maps; return their VRT, the layout of the windows, and the seconds that other calls took for them.
+
+        Parts that earlier calls made are used.
+        """
+        self._check_pixels(grid)
+        options, work, parts = self._options, self._files.work, self._parts
+        if options.merge:
+            refuse_server(self._model)
+            if missing := parts.missing():
+                refuse_missing(self._out, [(missing, WHOLE)])
+        model = cast("SceneModel", self._model)  # only `merge` takes one that is not loaded
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(importlib.import_module, _LATER)
+            if parts.plan() is not None:
+                self._begun, plan = True, parts.ready_plan(grid)
+                if not options.merge:
+                    parts.make(model, plan, None, progress)
+                return parts.maps(plan)
+            same = hash_of(parts.facts)
             self._begun = True
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(importlib.import_module, _LATER)
-                return predict_maps(model, reader, self._files.work, options=options, identity=same, progress=progress)
+            with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
+                return *predict_maps(model, reader, work, options=options, identity=same, progress=progress), 0.0
 
     def _write_files(self, maps: Path) -> SceneFiles:
         """Write rasters, inventory and preview as drafts."""
@@ -348,7 +368,7 @@ class _SceneTask:
         return write_documents(summary, drafts, info=info, files=self._files, folder=self._out, bundle=bundle)
 
 
-def _bundle_folder(model: SceneModel) -> Path | None:
+def _bundle_folder(model: DescribedModel) -> Path | None:
     """Return the folder that holds a model's files and its STAC item; None where there is none."""
     path = getattr(model, "path", None)
     folders = () if path is None else (path, *path.parents[:2])  # a LiteRT file lies in <bundle>/tflite

@@ -15,6 +15,7 @@ from typing import Any
 from lim_keras.errors import DataError
 from lim_keras.files import check_plain, flush_folder, write_text
 from lim_keras.inference.maps import STATE
+from lim_keras.inference.scene_plan import PARTS, PLAN
 from lim_keras.ownership import FOREIGN, Record, is_ours, refusal, users_files
 from lim_keras.seals import has_seal, is_sealed
 
@@ -116,6 +117,12 @@ class ResultFiles:
         """Content of the scene's summary; empty where there is none."""
         return read_summary(self.path("summary.json"))
 
+    @property
+    def has_maps(self) -> bool:
+        """True if the working folder holds raw maps, complete or not, or the plan of parts."""
+        raw = all((self.work / name).exists() for name in (STATE, "probability.raw"))
+        return raw or (self.work / PLAN).exists()
+
     @cached_property
     def edited(self) -> dict[Path, str]:
         """Files of the scene's summary that changed since they were written, and why they are not ours."""
@@ -155,19 +162,20 @@ class ResultFiles:
         return _UNLISTED
 
     def _users_work(self) -> dict[Path, str]:
-        """Return the working folder and a reason if it is the user's: ours holds a state, or maps and drafts only."""
+        """Return the working folder and why if it is the user's; ours has a state or plan, or only maps and drafts."""
         if not self.work.is_symlink() and not self.work.exists():
             return {}
         if self.work.is_symlink() or not self.work.is_dir():
             return {self.work: FOREIGN}
         inside = [one.name for one in self.work.iterdir()]
-        ours = {STATE, _RECORD}.intersection(inside) or all(map(self._is_of_work, inside))
+        ours = {STATE, PLAN, _RECORD}.intersection(inside) or all(map(self._is_of_work, inside))
         return {} if ours else {self.work: FOREIGN}
 
     def _is_of_work(self, name: str) -> bool:
         """Tell whether a file of the working folder is a map or a draft; a deletion during a call may leave them."""
         result = name.startswith(self.name("")) and name.removeprefix(self.name("")).startswith(_RESULTS)
-        return result or name.startswith((".state.", *_MAPS)) or (name[:1] == "." and ".partial" in name)
+        draft = name[:1] == "." and (".partial" in name or name.endswith(".lim-keras.lock"))
+        return result or draft or name == PARTS or name.startswith((".state.", *_MAPS))
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -215,7 +223,9 @@ class ResultFiles:
         if self._users_work() or not self.work.is_dir():
             return
         for path in self.work.iterdir():
-            if path.name != _RECORD:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _RECORD:
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             self.work.rmdir()  # fails where there is a record

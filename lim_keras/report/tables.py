@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lim_keras.data.tiles import TileSet
     from lim_keras.evaluation.bundle_report import BundleReport
     from lim_keras.inventory.batch import BatchResult
-    from lim_keras.inventory.predict_scene import ScenePrediction
+    from lim_keras.inventory.scene_prediction import ScenePrediction
 
 
 _VERDICTS = {True: "met", False: "not met", None: "not measured"}

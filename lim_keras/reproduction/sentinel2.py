@@ -21,7 +21,8 @@ from lim_keras.evaluation.stored_evaluations import evaluation_values, read_eval
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.maps import RANGES, InputScaling, ValueScale
 from lim_keras.inventory.options import PredictOptions
-from lim_keras.inventory.predict_scene import ScenePrediction, predict_scene
+from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.inventory.scene_prediction import ScenePrediction
 from lim_keras.metrics.binary import Confusion, pool
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader

@@ -1,0 +1,47 @@
+"""Result of the prediction of a scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lim_keras.errors import DataError
+from lim_keras.pyogrio_import import load_pyogrio
+
+if TYPE_CHECKING:
+    import geopandas
+
+
+@dataclass(frozen=True)
+class ScenePrediction:
+    """Result of `lim_keras.inventory.predict_scene.predict_scene`.
+
+    Attributes:
+        scene: the raster; a string where it is a URL or a GDAL name.
+        files: what was written; the files of the parts for a call with `part`.
+        summary: content of `<scene>_summary.json`. Of a call with `part`: its `part`, the number of its `strips` (rows
+            of windows), and how many files it `made`.
+        was_there: an earlier call with the same options wrote the files.
+    """
+
+    scene: Path | str
+    files: tuple[Path, ...]
+    summary: dict[str, Any]
+    was_there: bool = False
+
+    @cached_property
+    def inventory(self) -> geopandas.GeoDataFrame:
+        """Landslides, one row each, read from the GeoPackage on first access.
+
+        Raises:
+            DataError: a call with `part` made no inventory.
+        """
+        import geopandas
+
+        load_pyogrio()
+        file = next((file for file in self.files if file.suffix == ".gpkg"), None)
+        if file is None:
+            raise DataError(f"{self.scene}: has no inventory yet. Make all parts, then call with `merge`.")
+        return geopandas.read_file(file)
