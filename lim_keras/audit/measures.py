@@ -20,7 +20,7 @@ from lim_keras.data.tiles import IGNORED, LANDSLIDE, Labels, Tile, TileSet, read
 from lim_keras.errors import DataError
 from lim_keras.ownership import file_hash
 from lim_keras.progress import ProgressCallback, track
-from lim_keras.raster.images import file_format, read_image_and_valid
+from lim_keras.raster.images import file_format, read_decoded_image
 
 Array = NDArray[Any]
 
@@ -116,7 +116,7 @@ def measure_tile(tile: Tile, size: int) -> TileMeasures:
     except OSError as error:
         raise DataError(f"{tile.image}: cannot be read ({error.strerror or error}).") from error
     image, mask = read_tile(tile)
-    valid = read_image_and_valid(tile.image)[1] if tile.valid_px < mask.size else np.ones(mask.shape, np.bool_)
+    valid = read_decoded_image(tile.image).valid if tile.valid_px < mask.size else np.ones(mask.shape, np.bool_)
     grey = image[..., :3].astype(np.float32).mean(axis=2)
     background = valid & (mask == 0)
     pixels, labels = _hashes(image, mask)

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import atomic_file
 from lim_keras.raster.georeference import RasterInfo, same_crs
-from lim_keras.raster.images import fill_invalid, read_image_and_valid, read_info, read_orientation, read_valid
-from lim_keras.raster.masks import is_lossy, read_labels
+from lim_keras.raster.images import fill_invalid, read_decoded_image, read_orientation, read_valid
+from lim_keras.raster.masks import DecodedMask, read_decoded_mask
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.uint8]
@@ -163,25 +163,27 @@ def read_tile(tile: Tile) -> tuple[Array, Labels]:
 
 def read_pair(image: Path, mask: Path | None, ignore: Ignore) -> tuple[Array, Labels]:
     """Read an image and its mask; see `read_tile`."""
-    pixels, valid = read_image_and_valid(image)
-    pixels = fill_invalid(pixels, valid)
+    picture = read_decoded_image(image)
+    valid = picture.valid
+    pixels = fill_invalid(picture.pixels, valid)
     if mask is None:
         return pixels, _ignore_invalid(np.zeros(valid.shape, np.uint8), valid)
     _check_orientation(image, mask)
-    values = read_labels(mask, marked=ignore == "nodata")
+    drawn = read_decoded_mask(mask, marked=ignore == "nodata")
+    values = drawn.labels
     if values.shape != valid.shape:
         raise DataError(
             f"{mask}: the mask is {values.shape[1]} x {values.shape[0]} pixels, "
             f"but its image {image.name} is {valid.shape[1]} x {valid.shape[0]}."
         )
-    _check_place(read_info(image, measured=False), read_info(mask, measured=False))
+    _check_place(picture.info, drawn.info)
     known = None
     if ignore == "nodata":
         known = read_valid(mask)
         valid = valid & known
     elif ignore == "":
-        _check_nodata_value(mask, values)
-    return pixels, _ignore_invalid(_labels(values, ignore, known, mask), valid)
+        _check_nodata_value(drawn)
+    return pixels, _ignore_invalid(_labels(drawn, ignore, known), valid)
 
 
 def _check_orientation(image: Path, mask: Path) -> None:
@@ -213,43 +215,46 @@ def _check_place(image: RasterInfo, mask: RasterInfo) -> None:
         )
 
 
-def _check_nodata_value(mask: Path, values: Array) -> None:
+def _check_nodata_value(mask: DecodedMask) -> None:
     """Refuse a mask whose nodata value would be read as landslide."""
-    nodata = read_info(mask, measured=False).nodata
-    if nodata in (1, 255) and (values == nodata).any():
-        raise DataError(f'{mask}: the mask holds its nodata value {nodata:g}. Set ignore "nodata" for it in tiles.csv.')
+    nodata = mask.info.nodata
+    if nodata in (1, 255) and (mask.labels == nodata).any():
+        raise DataError(
+            f'{mask.info.path}: the mask holds its nodata value {nodata:g}. Set ignore "nodata" for it in tiles.csv.'
+        )
 
 
-def _labels(values: Array, ignore: Ignore, valid: Valid | None, mask: Path) -> Labels:
+def _labels(mask: DecodedMask, ignore: Ignore, valid: Valid | None) -> Labels:
     """Convert the values of a mask to labels; the values of invalid pixels do not matter."""
+    values = mask.labels
     if valid is not None:
         values = np.where(valid, values, 0)
     is_1, is_255 = values == 1, values == 255
     known = is_1 | is_255 | (values == 0)
     # JPEG may turn labels of 0 and 1 into other labels of 0 and 1.
-    if not known.all() or (is_1.any() and is_lossy(mask)):
+    if not known.all() or (is_1.any() and mask.is_lossy):
         raise DataError(_unknown_values(values, known, mask))
     if ignore == "255":
         return _ignore_invalid(is_1.astype(np.uint8), ~is_255)
     if is_1.any() and is_255.any():
         raise DataError(
-            f'{mask}: the mask holds both 1 and 255. If 255 means no label, set ignore "255" in tiles.csv, also for '
-            "masks with only 0 and 255. Otherwise, write landslide as one value."
+            f'{mask.info.path}: the mask holds both 1 and 255. If 255 means no label, set ignore "255" in tiles.csv, '
+            "also for masks with only 0 and 255. Otherwise, write landslide as one value."
         )
     labels: Labels = (is_1 | is_255).astype(np.uint8)
     return labels
 
 
-def _unknown_values(values: Array, known: Valid, mask: Path) -> str:
+def _unknown_values(values: Array, known: Valid, mask: DecodedMask) -> str:
     received = np.unique(values if known.all() else values[~known])[:5]
     hint = "Save landslide as 1, background as 0."
-    nodata = read_info(mask, measured=False).nodata
-    if is_lossy(mask):
+    nodata = mask.info.nodata
+    if mask.is_lossy:
         hint = "JPEG blurs labels: save masks as PNG or TIFF."
     elif np.isnan(received).any() or nodata in received.tolist():
         hint = 'Where that means no label, set ignore "nodata" in tiles.csv.'
     listed = ", ".join(f"{value:g}" for value in received)
-    return f"{mask}: expected a mask of 0 and 1, or 0 and 255. Received the values {listed}. {hint}"
+    return f"{mask.info.path}: expected a mask of 0 and 1, or 0 and 255. Received the values {listed}. {hint}"
 
 
 def _ignore_invalid(labels: Labels, valid: Valid | None) -> Labels:

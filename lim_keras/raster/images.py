@@ -54,6 +54,10 @@ class Header:
     nodata: float | None = None
     palette: Array | None = None
 
+    def info(self, path: Path) -> RasterInfo:
+        """Return the header of a raster without a georeference."""
+        return RasterInfo(path, self.width, self.height, self.bands, self.dtype, "", None, None, self.nodata)
+
 
 def file_format(path: Path) -> Format:
     """Detect the file format by the first bytes, because file names are often wrong."""
@@ -164,8 +168,7 @@ def read_info(path: str | os.PathLike[str], *, measured: bool = True) -> RasterI
     if kind == "tiff":
         with explained(path), RasterReader(path, measured=measured) as reader:
             return reader.info
-    header = read_header(path, kind)
-    return RasterInfo(path, header.width, header.height, header.bands, header.dtype, "", None, None, header.nodata)
+    return read_header(path, kind).info(path)
 
 
 def read_image(path: str | os.PathLike[str]) -> Array:
@@ -183,8 +186,23 @@ def read_image(path: str | os.PathLike[str]) -> Array:
         return reader.pixels()
 
 
-def read_image_and_valid(path: str | os.PathLike[str]) -> tuple[Array, NDArray[np.bool_]]:
-    """Read an image as `read_image` does, and the mask (height, width) of its pixels with data; see `read_valid`.
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """Content of an image file.
+
+    Attributes:
+        info: header.
+        pixels: (height, width, bands), see `read_image`.
+        valid: mask (height, width) of the pixels with data, see `read_valid`.
+    """
+
+    info: RasterInfo
+    pixels: Array
+    valid: NDArray[np.bool_]
+
+
+def read_decoded_image(path: str | os.PathLike[str]) -> DecodedImage:
+    """Read an image as `read_image` does, with its header and the mask of its pixels with data; opens the file once.
 
     Raises:
         DataError: as in `read_image`, or the alpha channel of a PNG looks like an image band.
@@ -193,14 +211,14 @@ def read_image_and_valid(path: str | os.PathLike[str]) -> tuple[Array, NDArray[n
     kind = file_format(path)
     if kind == "tiff":
         with _tile_reader(path) as reader:
-            return reader.image()
+            return DecodedImage(reader.info, *reader.image())
     header, pixels, alpha = decode(path, kind)
     if alpha is not None and _is_image_band(alpha):
         raise DataError(
             f"{path}: its alpha channel varies more than a mask does. If it is an image band, such as near infrared, "
             "save the bands as a TIFF without alpha. If it is a mask, set each value to 0 or to the largest value."
         )
-    return pixels, _valid(header, pixels, alpha)
+    return DecodedImage(header.info(path), pixels, _valid(header, pixels, alpha))
 
 
 def read_valid(path: str | os.PathLike[str]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Compression, MaskFlags
 
 from lim_keras.errors import DataError
+from lim_keras.raster.georeference import RasterInfo
 from lim_keras.raster.images import check_one_page, decode, file_format
 from lim_keras.raster.opening import band_colours, explained
 from lim_keras.raster.reader import RasterReader
@@ -21,8 +23,28 @@ _LABELS = (0, 1, 255)
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedMask:
+    """Content of a mask file.
+
+    Attributes:
+        info: header.
+        labels: (height, width), in the data type of the file.
+        is_lossy: the file is compressed as JPEG, which changes labels.
+    """
+
+    info: RasterInfo
+    labels: Array
+    is_lossy: bool
+
+
 def read_labels(path: str | os.PathLike[str], *, marked: bool = False) -> Array:
-    """Read the labels (height, width) of a mask of one band or of equal bands, in any dtype.
+    """Read the labels (height, width) of a mask; arguments and errors as in `read_decoded_mask`."""
+    return read_decoded_mask(path, marked=marked).labels
+
+
+def read_decoded_mask(path: str | os.PathLike[str], *, marked: bool = False) -> DecodedMask:
+    """Read a mask of one band or of equal bands, in any dtype.
 
     A palette is read by this rule. The labels are the grey values, if these are 0, 1 and 255 only and the palette is
     grey or the mask uses black and white. Otherwise they are the indices, if index 0 is black.
@@ -38,9 +60,10 @@ def read_labels(path: str | os.PathLike[str], *, marked: bool = False) -> Array:
     path = Path(path)
     kind = file_format(path)
     if kind == "tiff":
-        bands, marks = _read_tiff(path)
+        info, bands, marks, lossy = _read_tiff(path)
     else:
         header, bands, marks = decode(path, kind)
+        info, lossy = header.info(path), kind == "jpeg"
         if header.palette is not None:
             with explained(path), RasterReader(path, bands=(1,), measured=False) as reader:
                 bands = palette_labels(reader.pixels()[..., 0], header.palette, path)[..., np.newaxis]
@@ -51,7 +74,7 @@ def read_labels(path: str | os.PathLike[str], *, marked: bool = False) -> Array:
             f"{path}: expected a mask of one band, but its {bands.shape[-1]} bands differ. Save it grey, with "
             "landslide as 255 and background as 0."
         )
-    return np.ascontiguousarray(bands[..., 0])
+    return DecodedMask(info, np.ascontiguousarray(bands[..., 0]), lossy)
 
 
 def is_lossy(path: Path) -> bool:
@@ -60,7 +83,11 @@ def is_lossy(path: Path) -> bool:
     if kind != "tiff":
         return kind == "jpeg"
     with explained(path), RasterReader(path, measured=False) as reader:
-        return reader.dataset.compression is Compression.jpeg
+        return _is_jpeg(reader)
+
+
+def _is_jpeg(reader: RasterReader) -> bool:
+    return reader.dataset.compression is Compression.jpeg
 
 
 def is_masked(reader: RasterReader) -> bool:
@@ -92,8 +119,8 @@ def palette_labels(indices: Array, colours: Array, path: Path | str) -> Array:
     )
 
 
-def _read_tiff(path: Path) -> tuple[Array, Array | None]:
-    """Read bands (height, width, n), and alpha or internal mask (height, width), None without them."""
+def _read_tiff(path: Path) -> tuple[RasterInfo, Array, Array | None, bool]:
+    """Read header, bands (height, width, n), alpha or internal mask (height, width) or None, and if it is a JPEG."""
     with explained(path), RasterReader(path, measured=False) as reader:
         check_one_page(reader)
         bands, dataset = reader.pixels(), reader.dataset
@@ -103,8 +130,10 @@ def _read_tiff(path: Path) -> tuple[Array, Array | None]:
             if tuple(colours[0].tolist()) != _BLACK:
                 bands = palette_labels(bands[..., 0], colours, path)[..., np.newaxis]
         if ColorInterp.alpha in band_colours(dataset):
-            return bands, dataset.read(band_colours(dataset).index(ColorInterp.alpha) + 1)
-        return bands, dataset.dataset_mask() if is_masked(reader) else None
+            marks = dataset.read(band_colours(dataset).index(ColorInterp.alpha) + 1)
+        else:
+            marks = dataset.dataset_mask() if is_masked(reader) else None
+        return reader.info, bands, marks, _is_jpeg(reader)
 
 
 def _check_marks(marks: Array, path: Path) -> None:

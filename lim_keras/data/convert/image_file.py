@@ -17,7 +17,7 @@ from lim_keras.raster.images import (
     IMAGE_DTYPES,
     Format,
     file_format,
-    read_image_and_valid,
+    read_decoded_image,
     read_info,
     read_orientation,
 )
@@ -59,7 +59,11 @@ class ImageFile:
         kind = self._kind()
         if kind and read_info(self.path).dtype in IMAGE_DTYPES and read_orientation(self.path) == 1:
             return self._copy(folder / f"{name}{_ENDINGS[kind]}", kind)
-        pixels, valid = read_image_and_valid(self.path) if kind and self._is_plain() else self._other_pixels()
+        if kind and self._is_plain():
+            decoded = read_decoded_image(self.path)
+            pixels, valid = decoded.pixels, decoded.valid
+        else:
+            pixels, valid = self._other_pixels()
         turned = self._orientation()
         pixels, valid = turn(pixels, turned), turn(valid, turned)
         if pixels.dtype.name not in IMAGE_DTYPES:
