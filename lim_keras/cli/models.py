@@ -317,7 +317,7 @@ def export(
 
 
 def _measure_halo(bundle: Path, tiles: Path, wait: bool) -> None:
-    from lim_keras.report.tables import format_halo
+    from lim_keras.report.bundle_tables import format_halo
 
     measured = api.measure_halo(bundle, tiles, wait=wait)
     lines = [f"halo within {one.tolerance:g}: {format_halo(one)}" for one in measured]
@@ -325,7 +325,7 @@ def _measure_halo(bundle: Path, tiles: Path, wait: bool) -> None:
 
 
 def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:
-    from lim_keras.report.tables import litert_table
+    from lim_keras.report.bundle_tables import litert_table
 
     result = api.export_litert(bundle, variants, **options)
     show([litert_table(result.figures, result.refused), f"folder: {result.folder}"])
@@ -337,7 +337,7 @@ def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> N
 
 
 def _export_serving(bundle: Path, repository: Path, **options: Any) -> None:
-    from lim_keras.report.tables import serving_table
+    from lim_keras.report.bundle_tables import serving_table
 
     result = api.export_serving(bundle, repository, **options)
     done = "labels moved" if result.added is None else f"version {result.added} added"
@@ -351,7 +351,7 @@ def _export_serving(bundle: Path, repository: Path, **options: Any) -> None:
 @click.argument("bundle", type=NEW_FOLDER)
 def info(bundle: Path) -> None:
     """Print what BUNDLE (exported_models/NAME) records: model, data, scores and files. No model is loaded."""
-    from lim_keras.report.tables import info_tables
+    from lim_keras.report.bundle_tables import info_tables
 
     show(info_tables(api.bundle_info(bundle)))
 

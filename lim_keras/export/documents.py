@@ -14,7 +14,8 @@ import pystac
 from lim_keras.bundle.info import INFO_FILE, STAC_FILE, BandStatistics, BundleInfo, FileRecord
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, takes_encoded_images
 from lim_keras.files import write_text
-from lim_keras.report.tables import format_gsd, format_interval, litert_markdown
+from lim_keras.report.bundle_tables import litert_markdown
+from lim_keras.report.tables import format_gsd, format_interval
 
 CARD_FILE = "README.md"
 

@@ -28,7 +28,7 @@ from lim_keras.export import serving_repository as serving
 from lim_keras.export import serving_repository as serving_config
 from lim_keras.export.bundle import write_bundle
 from lim_keras.export.serving_repository import MODELS_FILE, export_serving, write_warmup
-from lim_keras.report.tables import serving_table
+from lim_keras.report.bundle_tables import serving_table
 from tests.export.conftest import constant, facts
 from tests.export.serving_protos import MESSAGES
 

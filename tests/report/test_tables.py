@@ -15,6 +15,7 @@ from lim_keras.evaluation.evaluation import Evaluation, Prediction, Sample, eval
 from lim_keras.metrics.binary import Estimate
 from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, DetectionScore
+from lim_keras.report.bundle_tables import litert_markdown, litert_table
 from lim_keras.report.tables import (
     detections_table,
     evaluation_table,
@@ -22,8 +23,6 @@ from lim_keras.report.tables import (
     format_estimate,
     format_number,
     heading,
-    litert_markdown,
-    litert_table,
     print_result,
 )
 
