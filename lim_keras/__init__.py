@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lim_keras.api import verify_bundle as verify_bundle
     from lim_keras.data.folds import assign_folds as assign_folds
     from lim_keras.errors import BundleError as BundleError
+    from lim_keras.errors import ClusterError as ClusterError
     from lim_keras.errors import ConfigError as ConfigError
     from lim_keras.errors import DataError as DataError
     from lim_keras.errors import DomainWarning as DomainWarning

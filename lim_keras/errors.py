@@ -38,6 +38,10 @@ class ServerError(LimKerasError):
     """A model server is unreachable, refuses a request, or answers with something other than a prediction."""
 
 
+class ClusterError(LimKerasError):
+    """A Ray cluster is unreachable, does not fit its caller, or could not do a job."""
+
+
 class LimKerasWarning(UserWarning):
     """Base of all warnings."""
 
