@@ -141,6 +141,7 @@ def cross_validate(
     run: StrPath | None = None,
     export: StrPath | None = None,
     jobs: int = 1,
+    workers: str | None = None,
     encoder_weights: str | None = None,
     start_from: StrPath | None = None,
     folds: SplitMethod | None = None,
@@ -162,7 +163,11 @@ def cross_validate(
         test_ids: ids of the tiles to keep out of training, or a file of these ids; None: no test tiles.
         run: run folder; None: runs/NAME, where NAME is `name` in the configuration.
         export: folder of the bundle; None: exported_models/NAME.
-        jobs: number of folds trained in parallel.
+        jobs: number of folds trained in parallel, in processes of this machine.
+        workers: train the folds on the machines of a Ray cluster, with a GPU each where there are any:
+            "ray://HOST:PORT", or "auto": the cluster that the environment variable RAY_ADDRESS names, otherwise a Ray
+            that is started on this machine for this call. All machines must see the run folder and the tiles under the
+            same paths. `jobs` is not for them. None: this machine, without Ray.
         encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
         start_from: single-model bundle that supplies the initial weights of each fold; tiles of the run must not be
             among its training tiles.
@@ -181,12 +186,14 @@ def cross_validate(
 
     Raises:
         ConfigError, DataError, LeakError: as for `fit`.
+        ClusterError: the cluster cannot be used, or a machine does not see the files.
         TrainingError: the run folder holds another run, or folds failed; finished folds are kept.
 
     Examples:
         >>> bundle = lk.cross_validate("configs/bijie.yaml", "bijie_tiles.csv", test_ids="test.txt", run="runs/bijie")
     """
     jobs = as_count("jobs", jobs)
+    _check_workers(workers, jobs)
     settings, tested = _configuration(config, folds, buffer_m), as_ids("test_ids", test_ids) or ()
     from lim_keras.training.cross_validation import train_folds
     from lim_keras.training.run import begin_cross_validation
@@ -198,7 +205,12 @@ def cross_validate(
         )
         _announce(prepared, progress)
         _warm_start(prepared, start_from)
-        train_folds(prepared, jobs=jobs, encoder_weights=encoder_weights, progress=progress)
+        if workers is None:
+            train_folds(prepared, jobs=jobs, encoder_weights=encoder_weights, progress=progress)
+        else:
+            from lim_keras.training.folds_on_workers import train_folds_on_workers
+
+            train_folds_on_workers(prepared, workers, encoder_weights=encoder_weights, progress=progress)
         return _finish(prepared, places.bundle, on_result)
 
 
@@ -264,6 +276,20 @@ def distill(
 
         _train(prepared, encoder_weights, progress, prepare_distillation(prepared, ensemble))
         return _finish(prepared, places.bundle, on_result)
+
+
+def _check_workers(workers: str | None, jobs: int) -> None:
+    """Check the arguments `workers` and `jobs` before any work."""
+    if workers is None:
+        return
+    from lim_keras.workers import parse_address
+
+    parse_address(workers)
+    if jobs > 1:
+        raise ConfigError(
+            "`jobs` and `workers` exclude each other. With `workers`, all folds train at the same time, as far as the "
+            "cluster has cores or GPUs. Leave `jobs` out."
+        )
 
 
 def _configuration(config: Config, folds: SplitMethod | None, buffer_m: float | None) -> RunConfig:

@@ -295,6 +295,20 @@ def wait_option(command: Function) -> Function:
     )
 
 
+def workers_option(command: Function) -> Function:
+    """Add the option `--workers`."""
+    return _add(
+        command,
+        click.option(
+            "--workers",
+            metavar="ray://HOST:PORT|auto",
+            help="Work on the machines of this Ray cluster. auto: the cluster that RAY_ADDRESS names, otherwise a Ray "
+            "that is started here. All machines must see the files under the same paths [default: this machine, "
+            "without Ray].",
+        ),
+    )
+
+
 def _add(command: Function, *options: Callable[[Function], Function]) -> Function:
     for option in reversed(options):
         command = option(command)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lim_keras import api
-from lim_keras.cli.options import FOLDER, NEW_FOLDER, Command, run_options, validation_option, wait_option
+from lim_keras.cli.options import (
+    FOLDER,
+    NEW_FOLDER,
+    Command,
+    run_options,
+    validation_option,
+    wait_option,
+    workers_option,
+)
 from lim_keras.cli.output import show
 
 if TYPE_CHECKING:
@@ -43,6 +51,7 @@ def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -
 @click.command(cls=Command)
 @run_options
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Folds trained at a time.")
+@workers_option
 @wait_option
 def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Train k models as CONFIG says by stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).

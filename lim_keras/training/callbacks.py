@@ -26,6 +26,7 @@ from lim_keras.metrics.calibration import ProbabilityHistogram, best_threshold
 from lim_keras.ownership import file_hash
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
+from lim_keras.training.history import HISTORY, epoch_line
 from lim_keras.training.stored_models import save_weights
 
 STATE = "state.json"
@@ -203,7 +204,7 @@ class Checkpoints(keras.callbacks.Callback):
                 stale.unlink()
 
     def _write_history(self) -> None:
-        write_text(self._folder.parent / "history.csv", history_csv(self.progress.history))
+        write_text(self._folder.parent / HISTORY, history_csv(self.progress.history))
 
 
 def _seed_variables(model: keras.Model) -> list[Any]:
@@ -257,10 +258,7 @@ class TrainingProgress(keras.callbacks.Callback):
         figures = logs or {}
         self._last = f"val F1 {figures.get('val_f1', float('nan')):.3f}"
         if isinstance(self._progress, ProgressBar) and not self._progress.visible:
-            self._print(
-                f"{self._label}: epoch {epoch + 1}/{self._settings.epochs}  loss {figures['loss']:.4f}  {self._last} "
-                f"at {figures['val_threshold']:.2f}  average precision {figures['val_average_precision']:.3f}"
-            )
+            self._print(epoch_line(self._label, epoch + 1, self._settings.epochs, figures))
 
     def _print(self, line: str) -> None:
         if isinstance(self._progress, ProgressBar):

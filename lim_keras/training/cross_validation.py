@@ -110,9 +110,7 @@ def train_folds(
         raise ConfigError(f"Invalid value for argument `jobs`. Expected a whole number >= 1. Received: {jobs}")
     bar = ProgressBar()
     waiting = [fold for fold in run.held_out_folds if not is_finished(run, fold)]
-    done = [fold for fold in run.held_out_folds if fold not in waiting]
-    if done and progress is None:
-        bar.print(f"finished before: {', '.join(f'fold {fold}' for fold in done)}")
+    done = say_finished(run, bar if progress is None else None)
     ended = _train_in_processes(run, waiting, jobs, encoder_weights, bars=jobs == 1 and progress is None)
     failed = []
     total = len(run.held_out_folds)
@@ -129,6 +127,14 @@ def train_folds(
             f"{run.folder}: {', '.join(sorted(failed))} failed, see above. "
             "The same command trains only what is not finished."
         )
+
+
+def say_finished(run: Run, bar: ProgressBar | None) -> list[int]:
+    """Return the finished folds, and print a line about them."""
+    done = [fold for fold in run.held_out_folds if is_finished(run, fold)]
+    if done and bar is not None:
+        bar.print(f"finished before: {', '.join(f'fold {fold}' for fold in done)}")
+    return done
 
 
 def is_finished(run: Run, fold: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-from lim_keras.workers.address import parse_address
+from lim_keras.workers.address import parse_address as parse_address
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -49,6 +49,8 @@ def connect(address: Address) -> Callable[[], None]:
     """
     _use_token()
     ray = load_ray()
+    if address.is_client:
+        address.check_reachable()
     if ray.is_initialized():
         if address.is_client:
             raise ClusterError(

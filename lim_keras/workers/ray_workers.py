@@ -94,13 +94,14 @@ class RayWorkers:
             while waiting or running:
                 while waiting and len(running) < ahead:
                     index = waiting.popleft()
-                    running[task.remote(self._payload(function, jobs[index]), threads)] = index
+                    named = task.options(name=str(jobs[index]))
+                    running[named.remote(self._payload(function, jobs[index]), threads)] = index
                 for reference in self._ended(running):
                     index = running.pop(reference)
                     attempts[index] += 1
                     ended = self._result(reference, str(jobs[index]), attempts[index])
                     if ended is None:
-                        waiting.append(index)
+                        waiting.appendleft(index)
                     else:
                         yield index, ended[0]
                 if watch is not None:
