@@ -166,7 +166,8 @@ class LiteRtModel:
         self.info, self.path = info, path
         self.runtime = LITERT
         self._lock = threading.Lock()
-        self._runner = _runner(path, threads or usable_cores())
+        self._threads = threads or usable_cores()
+        self._runner = _runner(path, self._threads)
         inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
         shapes = [tuple(map(int, one["shape_signature"])) for one in inputs.values()]
         square = {(1, side, side, info.bands) for side in (-1, *(shape[1] for shape in shapes if len(shape) == 4))}
@@ -196,8 +197,16 @@ class LiteRtModel:
         """
         array = checked_images(images, self.info.bands)
         folds = np.stack([self._folds(image) for image in array])
-        votes = (folds >= np.float32(self.info.threshold)).sum(axis=-1, dtype=np.int32)
-        return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), votes)
+        reached = folds >= np.float32(self.info.threshold)
+        if self.info.folds == 1:
+            probability = folds[..., 0]
+            return EnsemblePrediction(probability, np.zeros_like(probability), reached[..., 0].astype(np.int32))
+        return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), reached.sum(axis=-1, dtype=np.int32))
+
+    def release(self) -> None:
+        """Free the memory of feature maps; the next prediction allocates it again."""
+        with self._lock:
+            self._runner = None
 
     def _folds(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return each fold's probability (height, width, folds) for an image of any size."""
@@ -214,6 +223,7 @@ class LiteRtModel:
         """Return each fold's probability (height, width, folds) for an image (height, width, bands) of input size."""
         try:
             with self._lock:
+                self._runner = self._runner or _runner(self.path, self._threads)
                 outputs = self._runner(**{self._name: self._raw(image)})
         except (RuntimeError, ValueError) as error:
             raise _unusable(self.path, error) from error
@@ -234,13 +244,13 @@ class LiteRtModel:
         if dtype.kind in "ui" and values.dtype != dtype:
             limits = np.iinfo(dtype)
             values = np.clip(np.rint(values), limits.min, limits.max)
-        return values.astype(dtype)
+        return np.asarray(values, dtype)
 
 
 def _dequantized(values: NDArray[Any], details: dict[str, Any]) -> NDArray[np.float32]:
     scale, zero = details["quantization"]
     if not scale:
-        return values.astype(np.float32)
+        return np.asarray(values, np.float32)
     return np.asarray((values.astype(np.float32) - zero) * np.float32(scale), np.float32)
 
 
