@@ -31,6 +31,7 @@ PROBABILITY, FOLDS = "probability", "folds"
 """Names of a file's outputs: the mean over the folds and, for an ensemble, the probability of each fold (last axis)."""
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
+_ROUNDED: tuple[Variant, ...] = ("dynamic", "int8")  # they round feature maps, so that far pixels change more
 _GRID = 64
 _TEST_SIDE = 512
 _LARGEST_SIDE = 2**14  # largest input that is accepted, pixels
@@ -278,8 +279,8 @@ def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
         raise BundleError(f"{path}: not the file that was exported (size or SHA-256 differ). Copy it again.")
     warn_if_approximate(path.name, index.model, known.tile, known.halo)
     changes = {"halo": known.halo, "folds": known.folds, "files": {path.name: known.record}}
-    if known.tile is not None or known.folds != index.model.folds:
-        changes["halos"] = ()  # they are measured on the whole bundle, with windows of any size
+    if known.tile is not None or known.folds != index.model.folds or known.variant in _ROUNDED:
+        changes["halos"] = ()  # they are measured on the whole bundle in float32, with windows of any size
     return LiteRtModel(index.model.model_copy(update=changes), path, threads)
 
 
