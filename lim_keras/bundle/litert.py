@@ -24,6 +24,7 @@ from lim_keras.bundle.window_size import rounded_up
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
+from lim_keras.workers import CORES
 
 INDEX_FILE, FOLDER = "tflite.json", "tflite"
 LITERT = "litert"
@@ -296,7 +297,9 @@ def float32_file(bundle: Path, info: BundleInfo, source: str) -> Path | None:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use; in a container often fewer than the machine has."""
+    """Count the cores that this process may use; fewer than the machine has in containers and in jobs of a cluster."""
+    if (given := os.environ.get(CORES, "")).isdecimal():
+        return max(1, int(given))
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
