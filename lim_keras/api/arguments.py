@@ -151,14 +151,26 @@ def as_ids(name: str, value: TileIds | None) -> list[str] | None:
     return ids
 
 
-def scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path]:
-    """Convert the argument `scenes` to paths; raise ConfigError if there are none."""
+def scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path | str]:
+    """Convert the argument `scenes` to paths, and strings for URLs; raise ConfigError if there are none."""
     if isinstance(scenes, str | os.PathLike) or not isinstance(scenes, Iterable):
-        return [as_path("scenes", scenes)]
-    paths = [as_path("scenes", one) for one in scenes]
+        return [as_raster_path("scenes", scenes)]
+    paths = [as_raster_path("scenes", one) for one in scenes]
     if not paths:
         raise ConfigError("Invalid value for `scenes`. Expected at least one raster or folder. Received: none.")
     return paths
+
+
+def as_raster_path(name: str, value: StrPath) -> Path | str:
+    """Convert the argument of a raster to a path, or to text for a URL or a GDAL name, of which a path loses slashes.
+
+    Raises:
+        ConfigError: another type, or an empty text.
+    """
+    from lim_keras.raster.opening import gdal_name, is_remote
+
+    remote = isinstance(value, str | os.PathLike) and is_remote(os.fspath(value))
+    return gdal_name(value) if remote else as_path(name, value)
 
 
 def as_raster(name: str, source: RasterSource) -> RasterSource:

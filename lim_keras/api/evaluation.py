@@ -7,7 +7,17 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from lim_keras.api.arguments import TileIds, as_count, as_ids, as_path, as_progress, as_raster, map_options, public
+from lim_keras.api.arguments import (
+    TileIds,
+    as_count,
+    as_ids,
+    as_path,
+    as_progress,
+    as_raster,
+    as_raster_path,
+    map_options,
+    public,
+)
 from lim_keras.api.bundles import as_model
 from lim_keras.api.places import report_places
 from lim_keras.api.tiles import as_tiles
@@ -106,7 +116,7 @@ def evaluate(
             as_path("bundle", bundle) if isinstance(bundle, str | PathLike) else bundle,
             None if tiles is None else as_tiles(tiles, progress),
             tile_ids=ids,
-            scene=None if scene is None else as_path("scene", scene),
+            scene=None if scene is None else as_raster_path("scene", scene),
             truth=None if truth is None else as_path("truth", truth),
             settings=settings,
             each_fold=each_fold,

@@ -10,12 +10,14 @@ import click
 
 from lim_keras import api
 from lim_keras.cli.options import (
+    DEM,
     FILE,
     FOLDER,
     NEW_FILE,
     NEW_FOLDER,
+    RASTER,
     READING,
-    SCENE,
+    SCENES,
     TILES,
     Command,
     Parsed,
@@ -23,7 +25,6 @@ from lim_keras.cli.options import (
     scene_options,
     wait_option,
     with_options,
-    workers_option,
 )
 from lim_keras.cli.output import show
 
@@ -48,9 +49,9 @@ def _part(text: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
-@click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("scenes", nargs=-1, required=True, type=SCENES)
 @click.option("--out", required=True, type=NEW_FOLDER, help="Folder of the results.")
-@click.option("--dem", type=FILE, help="Elevation model for slopes, of any CRS and resolution, in metres or feet.")
+@click.option("--dem", type=DEM, help="Elevation model for slopes, of any CRS and resolution, in metres or feet.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), help="Smallest probability of landslide [default: the bundle's]."
 )
@@ -113,7 +114,6 @@ def _part(text: str) -> str:
     "machines that see the same files. No final file is written before --merge.",
 )
 @click.option("--merge", is_flag=True, help="Make the final files from all parts, with otherwise the same options.")
-@workers_option
 @wait_option
 @click.option(
     "--server",
@@ -143,8 +143,8 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     if server is None:
         refuse_without("--server", _OF_SERVER)
         model = bundle
-    elif options["part"] is not None or options["merge"] or options["workers"] is not None:
-        raise click.UsageError("--part, --merge and --workers are not for --server. Leave it out.")
+    elif options["part"] is not None or options["merge"]:
+        raise click.UsageError("--part and --merge are not for --server. Leave it out.")
     else:
         served = cast("ServerModel", api.load_bundle(server, info=bundle, **limits))
         model = click.get_current_context().with_resource(served)
@@ -172,7 +172,7 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     type=FILE,
     help="File of tile ids to evaluate on, one a line [default: test tiles, else all tiles not used in training].",
 )
-@click.option("--scene", type=SCENE, help="Scene to evaluate on, a raster or a Sentinel-2 product; needs --truth.")
+@click.option("--scene", type=RASTER, help="Scene to evaluate on, a raster or a Sentinel-2 product; needs --truth.")
 @click.option(
     "--truth",
     "--labels",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -24,8 +25,22 @@ class NewPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Scene(click.Path):
+    """Click type of a raster: a path, or a text for a URL or a GDAL name, of which a path would lose slashes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and _REMOTE.match(value) and not os.path.lexists(value):
+            return value
+        return super().convert(value, param, ctx)
+
+
+_REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:/")
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SCENE = click.Path(exists=True, path_type=Path)
+RASTER = Scene(exists=True, path_type=Path)
+DEM = Scene(exists=True, dir_okay=False, path_type=Path)
+SCENES = Scene(path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 TILES = click.Path(exists=True, path_type=Path)
 NEW_FILE = NewPath(dir_okay=False, path_type=Path)

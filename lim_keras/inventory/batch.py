@@ -32,12 +32,12 @@ from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import gdal_settings, is_remote, raster_stem
 from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.remote_names import public_name
 from lim_keras.raster.sentinel2 import is_product
 from lim_keras.seals import sealed_json
 
 if TYPE_CHECKING:
     from lim_keras.inventory.scene_files import ReadPreview
-    from lim_keras.inventory.scene_workers import SceneWorkers
 
 _SUMMARY = "summary.json"
 
@@ -54,11 +54,11 @@ class BatchResult:
     """
 
     predictions: tuple[ScenePrediction, ...]
-    failures: dict[Path, str]
+    failures: dict[Path | str, str]
     summary: Path
 
 
-def find_scenes(paths: Sequence[Path]) -> list[Path]:
+def find_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
     """List the scenes of files and folders, each once; a folder's scenes are sorted by name.
 
     A Sentinel-2 product, as a SAFE folder or an archive of one, is a scene; an archive beside its folder is left out.
@@ -69,30 +69,38 @@ def find_scenes(paths: Sequence[Path]) -> list[Path]:
         DataError: no path exists, one cannot be read, a folder holds no raster, or two scenes have the same name.
     """
     scenes = list_scenes(paths)
-    there = [scene for scene in scenes if scene.exists() or is_remote(scene)]
+    there = [scene for scene in scenes if is_remote(scene) or Path(scene).exists()]
     if scenes and not there:
         raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
-    names: dict[str, Path] = {}
+    names: dict[str, Path | str] = {}
     for scene in there:
         other = names.setdefault(raster_stem(scene), scene)
         if other is not scene:
             raise DataError(
-                f"{scene} and {other}: expected scenes of different names, because files are named after them. "
+                f"{shown(scene)} and {shown(other)}: expected scenes of different names, because files are named after "
+                "them. "
                 "Rename one, or predict them into different folders."
             )
     return scenes
 
 
-def list_scenes(paths: Sequence[Path]) -> list[Path]:
+def shown(scene: Path | str) -> Path | str:
+    """Return a scene as it is shown and recorded: without secrets that its URL holds."""
+    return public_name(scene) if isinstance(scene, str) else scene
+
+
+def list_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
     """List the scenes of files and folders as `find_scenes` does, without a check of missing paths and of names."""
-    found: dict[tuple[str, str], Path] = {}
+    found: dict[tuple[str, str], Path | str] = {}
     for scene in (scene for path in paths for scene in _scenes_at(path)):
         # Links with different names to one file are different scenes, because results have their names.
         found.setdefault((os.path.realpath(scene), raster_stem(scene)), scene)
     return list(found.values())
 
 
-def _scenes_at(path: Path) -> list[Path]:
+def _scenes_at(path: Path | str) -> list[Path | str]:
+    if isinstance(path, str):
+        return [path]
     try:
         if not path.is_dir() or is_product(path):
             return [path]
@@ -113,17 +121,16 @@ def _scenes_at(path: Path) -> list[Path]:
             f"{path}: expected a folder with rasters ({', '.join(_ENDINGS)}) or Sentinel-2 products (.SAFE, .zip). "
             f"Received: {received}."
         )
-    return scenes
+    return list(scenes)
 
 
 def predict_scenes(
     model: DescribedModel,
-    scenes: Sequence[Path],
+    scenes: Sequence[Path | str],
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
     read_preview: ReadPreview | None = None,
-    workers: SceneWorkers | None = None,
     say: Callable[[str], object] = str,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
@@ -135,7 +142,6 @@ def predict_scenes(
     Args:
         out_dir: folder of the results.
         read_preview: reads the pictures of the previews; None: there are no previews.
-        workers: machines that predict the maps; None: this process does.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene.
 
@@ -149,25 +155,21 @@ def predict_scenes(
     spans = _spans(scenes) if options.part is not None or options.merge else []
     if options.merge:
         _check_parts(model, scenes, spans, out_dir, options, preview=read_preview is not None)
-    if workers is not None and not _all_finished(model, scenes, out_dir, options, preview=read_preview is not None):
-        workers.open()  # a cluster that cannot be used stops all scenes
     work = [(scene, options) for scene in scenes]
     if options.part is not None:
         work = _share(scenes, spans, options, options.part)
     predictions: list[ScenePrediction] = []
-    failures: dict[Path, str] = {}
+    failures: dict[Path | str, str] = {}
     for number, (scene, chosen) in enumerate(work, start=1):
         counted = _Numbered(progress, f" ({number}/{len(work)})") if progress and len(work) > 1 else progress
         try:
-            one = predict_scene(
-                model, scene, out_dir, chosen, read_preview=read_preview, workers=workers, progress=counted
-            )
+            one = predict_scene(model, scene, out_dir, chosen, read_preview=read_preview, progress=counted)
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
-            failures[scene] = _reason(error, scene, out_dir)
-            say(f"failed {failures[scene]}")
+            failures[shown(scene)] = _reason(error, shown(scene), out_dir)
+            say(f"failed {failures[shown(scene)]}")
             continue
         predictions.append(one)
-        say(f"{scene}: {_described(one)}")
+        say(f"{shown(scene)}: {_described(one)}")
     if options.part is not None:
         return BatchResult(tuple(predictions), failures, out_dir / _SUMMARY)
     if kept:
@@ -175,15 +177,6 @@ def predict_scenes(
         warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
-
-
-def _all_finished(
-    model: DescribedModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
-) -> bool:
-    try:
-        return all(is_finished(model, scene, out_dir, options, preview=preview) for scene in scenes)
-    except Exception:  # the prediction says what is wrong with a scene
-        return False
 
 
 def _described(one: ScenePrediction) -> str:
@@ -195,7 +188,7 @@ def _described(one: ScenePrediction) -> str:
     return f"part {part} done: {one.summary['made']} of {files} file{'s' * (files != 1)} made by this call"
 
 
-def _spans(scenes: Sequence[Path]) -> list[Span]:
+def _spans(scenes: Sequence[Path | str]) -> list[Span]:
     """Return the place of each scene in the work of a call by numbers of pixels; one that cannot be read has none."""
     edges = [Fraction(0)]
     for scene in scenes:
@@ -209,8 +202,8 @@ def _spans(scenes: Sequence[Path]) -> list[Span]:
 
 
 def _share(
-    scenes: Sequence[Path], spans: Sequence[Span], options: PredictOptions, part: ScenePart
-) -> list[tuple[Path, PredictOptions]]:
+    scenes: Sequence[Path | str], spans: Sequence[Span], options: PredictOptions, part: ScenePart
+) -> list[tuple[Path | str, PredictOptions]]:
     """Return the scenes that fall to a part, each with the options that give its share."""
     shares = [(scene, part.share.within(*span)) for scene, span in zip(scenes, spans, strict=True)]
     return [(scene, replace(options, part=replace(part, share=share))) for scene, share in shares if share is not None]
@@ -218,7 +211,7 @@ def _share(
 
 def _check_parts(
     model: DescribedModel,
-    scenes: Sequence[Path],
+    scenes: Sequence[Path | str],
     spans: Sequence[Span],
     out_dir: Path,
     options: PredictOptions,
@@ -234,7 +227,7 @@ def _check_parts(
     refuse_missing(out_dir, found)
 
 
-def _reason(error: Exception, scene: Path, out_dir: Path) -> str:
+def _reason(error: Exception, scene: Path | str, out_dir: Path) -> str:
     """Explain in one line why a scene failed."""
     if isinstance(error, LimKerasError):
         return str(error)
@@ -250,7 +243,7 @@ def _reason(error: Exception, scene: Path, out_dir: Path) -> str:
 
 
 def _check_results(
-    model: DescribedModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scenes: Sequence[Path | str], out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> str:
     """Refuse to replace files of the user, and scenes of this call.
 
@@ -275,23 +268,25 @@ def _check_results(
     return ""
 
 
-def _is_finished(model: DescribedModel, scene: Path, out_dir: Path, options: PredictOptions, *, preview: bool) -> bool:
+def _is_finished(
+    model: DescribedModel, scene: Path | str, out_dir: Path, options: PredictOptions, *, preview: bool
+) -> bool:
     try:
         return is_finished(model, scene, out_dir, options, preview=preview)
     except Exception:  # the scene cannot be used; its own prediction says so
         return False
 
 
-def _check_case(out_dir: Path, results: Mapping[Path, ResultFiles]) -> None:
+def _check_case(out_dir: Path, results: Mapping[Path | str, ResultFiles]) -> None:
     """Refuse scenes whose names differ only in case, if the folder ignores case."""
-    names: dict[str, Path] = {}
+    names: dict[str, Path | str] = {}
     for scene, files in results.items():
         name = unicodedata.normalize("NFC", files.name("")).casefold()
         other = names.setdefault(name, scene)
         if other is not scene and is_case_insensitive(out_dir):
             raise DataError(
-                f"{scene} and {other}: expected scenes of different names, because files are named after them, and "
-                f"{out_dir} ignores upper and lower case. Rename one, or predict them into different folders."
+                f"{shown(scene)} and {shown(other)}: expected scenes of different names, because files are named after "
+                f"them, and {out_dir} ignores upper and lower case. Rename one, or predict them into different folders."
             )
 
 
@@ -309,7 +304,7 @@ class _Numbered:
         self.progress.advance(count, note)
 
 
-def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path, str]) -> Path:
+def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path | str, str]) -> Path:
     content = {
         "scenes": len(predictions) + len(failures),
         "failed": {str(scene): reason for scene, reason in failures.items()},

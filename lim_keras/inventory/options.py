@@ -15,6 +15,7 @@ from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.remote_names import public_name
 from lim_keras.raster.writer import ProbabilityType
 
 VectorFormat = Literal["gpkg", "geojson", "parquet"]
@@ -130,7 +131,7 @@ def settings(options: PredictOptions) -> dict[str, Any]:
     # JSON has neither NaN nor infinity.
     inventory = {name: None if values[name] == math.inf else values[name] for name in sorted(kept)}
     others = {name: _as_text(value) for name, value in values.items() if name not in kept}
-    others |= {"inventory": inventory, "dem": None if dem is None else str(dem)}
+    others |= {"inventory": inventory, "dem": None if dem is None else public_name(str(dem))}
     content: dict[str, Any] = json.loads(json.dumps(others))
     return content
 

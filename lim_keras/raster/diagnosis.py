@@ -12,6 +12,7 @@ from pathlib import Path
 
 import rasterio
 
+from lim_keras.raster.remote_names import is_on_network, public_name
 from lim_keras.raster.vrt import is_vrt, nested_sources
 
 _ABSENT = "not found. Expected a raster, such as a GeoTIFF."
@@ -109,10 +110,12 @@ def unreadable(name: str, error: BaseException) -> str:
         name: path, URL or GDAL name.
         error: exception of rasterio.
     """
-    reason = " ".join(str(error.__cause__ or error).split())
+    name, reason = public_name(name), public_name(" ".join(str(error.__cause__ or error).split()))
     for pattern, text in _NETWORK:
         if re.search(pattern, reason):
             return f"{name}: {text.format(reason)}"
+    if is_on_network(name):
+        return f"{name}: a part of it cannot be read ({reason}). Repeat the call; if that fails, too, it is damaged."
     path = Path(name)
     problem = unusable_path(path) if os.path.lexists(path) else None
     text = problem or _of_reason(reason) or _of_content(path, reason)

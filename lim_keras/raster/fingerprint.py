@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window as RasterWindow
 
+from lim_keras.raster.remote_headers import remote_headers
 from lim_keras.raster.vrt import is_vrt, nested_sources, vrt_sources
 from lim_keras.raster.windows import blocks, sample_boxes
 
@@ -25,8 +24,6 @@ _FAR = re.compile(r"^(?!(?:file|zip|tar|gzip|vrt):)[A-Za-z][\w+.-]*://|^/vsi(?!z
 _INDEXED = ("GTI", "STACIT", "STACTA", "WMS", "WMTS", "WCS", "EEDAI")
 """GDAL drivers of rasters whose sources GDAL does not list."""
 _SAMPLES, _SAMPLE = 3, 64
-_HEADERS = ("ETag", "Last-Modified", "Content-Length")
-_WAIT_S = 10
 
 
 def fingerprint(dataset: Any, name: str, parts: Sequence[Path] | None = None) -> list[Any]:
@@ -34,8 +31,8 @@ def fingerprint(dataset: Any, name: str, parts: Sequence[Path] | None = None) ->
 
     Local files are identified by name, size, modification time and change time: the raster, its sidecars (.aux.xml,
     .msk, .ovr, world files, ...) and, recursively, the sources of virtual rasters. Statistics that programs such as
-    QGIS add to an .aux.xml file do not count. A file on a web server is identified by its headers, another raster by
-    its pixels.
+    QGIS add to an .aux.xml file do not count. A file on a web server or in object storage is identified by its headers
+    (ETag, size, ...), another raster by its pixels.
 
     Args:
         dataset: open rasterio dataset.
@@ -52,8 +49,9 @@ def fingerprint(dataset: Any, name: str, parts: Sequence[Path] | None = None) ->
     names = [name] if _FAR.search(name) else dataset.files or [name]
     files = [file for file in (_local(one) for one in names) if file is not None]
     if not files:
-        headers = _headers(name)
-        return [*shape, headers or _digest(dataset, whole=name.startswith("/vsimem/"))]
+        headers, indexed = remote_headers(name), dataset.driver in (*_INDEXED, "VRT")
+        digest = [_digest(dataset, whole=name.startswith("/vsimem/"))] if indexed or not headers else []
+        return [*shape, *digest, *([headers] if headers else [])]
     found: list[Any] = [*shape, *filter(None, map(_record, _with_sources(files)))]
     if dataset.driver in _INDEXED or any(_has_remote_source(file) for file in files):
         found.append(_digest(dataset))
@@ -104,20 +102,6 @@ def _record(file: Path) -> list[Any] | None:
     except OSError:
         return [file.name, None]
     return [file.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _headers(name: str) -> dict[str, str]:
-    """Ask a web server for the headers that change with a file; empty if it sends none."""
-    url = name.removeprefix("/vsicurl/")
-    if not url.startswith(("http://", "https://")):
-        return {}
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:
-            headers = {key: answer.headers[key] for key in _HEADERS if answer.headers[key]}
-    except (OSError, ValueError, urllib.error.URLError):
-        return {}
-    return headers if len(headers) > 1 or "ETag" in headers else {}
 
 
 def _digest(dataset: Any, *, whole: bool = False) -> str:

@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.diagnosis import cut_jpeg, missing_source, unreadable, unusable_path
+from lim_keras.raster.remote_names import network_settings, public_name, remote_stem, vsi_name
 from lim_keras.raster.sentinel2 import product_stem
 from lim_keras.raster.vrt import is_vrt
 
@@ -30,7 +31,6 @@ _ARCHIVE = re.compile(r"/vsi(?:zip|gzip|tar|7z|rar|sparse|cached|curl_streaming)
 CACHE_BYTES = 64 * 2**20
 """Memory of GDAL's cache of blocks, which fills while a scene is read."""
 _MOST_PIXELS, _MOST_BANDS = 10**12, 4096  # a forged header may give any size
-_CONNECT_S, _SILENCE_S = 30, 60
 _CE_WARNING = 2  # severity of a warning, as GDAL numbers it
 _opening = threading.Lock()
 
@@ -43,8 +43,8 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 def raster_stem(name: str | os.PathLike[str]) -> str:
     """Return the name of a raster without its folder and its suffix, or of a Sentinel-2 product."""
     name = os.fspath(name)
-    if is_remote(name):  # in a URL, `!` separates an archive from the file in it; `?` and `#` end the path
-        return PurePosixPath(re.sub(r"^.*!|[?#].*$", "", name)).stem
+    if is_remote(name):
+        return remote_stem(name)
     return product_stem(name) or PurePosixPath(name).stem
 
 
@@ -96,8 +96,8 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
     with silenced(NotGeoreferencedWarning):
         if mode != "r":
             return rasterio.open(name, mode, **profile)
-        with explained(os.fspath(name)), rasterio.Env(**_network_limits()):
-            dataset = rasterio.open(name, sharing=False, **profile)
+        with explained(os.fspath(name)), rasterio.Env(**network_settings(os.fspath(name))):
+            dataset = rasterio.open(vsi_name(os.fspath(name)), sharing=False, **profile)
         problem = _problem(dataset, Path(name))
         if dataset.width * dataset.height > _MOST_PIXELS or dataset.count > _MOST_BANDS:
             problem = (
@@ -106,7 +106,7 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
             )
         if problem:
             dataset.close()
-            raise DataError(f"{os.fspath(name)}: {problem}")
+            raise DataError(f"{public_name(os.fspath(name))}: {problem}")
         return dataset
 
 
@@ -148,14 +148,4 @@ def explained(name: str | os.PathLike[str]) -> Iterator[None]:
 
 def gdal_settings() -> rasterio.Env:
     """Return GDAL settings: all cores for coding, and a small cache (GDAL's default is 5 % of the memory)."""
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS", **_network_limits())
-
-
-def _network_limits() -> dict[str, Any]:
-    """Return network time limits that the environment does not set, because GDAL has no limits by default."""
-    limits = {
-        "GDAL_HTTP_CONNECTTIMEOUT": _CONNECT_S,
-        "GDAL_HTTP_LOW_SPEED_TIME": _SILENCE_S,
-        "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
-    }
-    return {name: value for name, value in limits.items() if name not in os.environ}
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS", **network_settings())

@@ -25,6 +25,7 @@ from lim_keras.raster.diagnosis import unreadable
 from lim_keras.raster.filling import FILL_REACH, fill_nodata
 from lim_keras.raster.fingerprint import fingerprint, sidecars
 from lim_keras.raster.georeference import Grid, RasterInfo, ground_sample_distance, on_grid
+from lim_keras.raster.kept_pixels import KeptPixels
 from lim_keras.raster.opening import (
     GDAL_ERRORS,
     band_colours,
@@ -35,6 +36,7 @@ from lim_keras.raster.opening import (
     open_dataset,
     raster_stem,
 )
+from lim_keras.raster.remote_names import is_on_network, public_name
 from lim_keras.raster.resampling import reduction
 from lim_keras.raster.sentinel2 import Product, find_product
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
@@ -68,6 +70,7 @@ class RasterReader:
 
     name: str
     product: Product | None
+    source: str  # the name with secrets, such as the signature of a URL, by which it can be opened again
     _file: Any
     _lock: threading.Lock
     _sidecars: list[Any]
@@ -88,7 +91,8 @@ class RasterReader:
         self.has_chosen_bands = bands is not None
         self._lock = source._lock if isinstance(source, RasterReader) else threading.Lock()
         with ExitStack() as stack:
-            self._file, self.name, self.product = _opened(source, bands, stack)
+            self._file, self.source, self.product = _opened(source, bands, stack)
+            self.name = public_name(self.source)
             if self.product is not None and not isinstance(source, RasterReader):
                 bands = None  # the dataset holds the chosen bands only
             with explained(self.name):  # GDAL may report damaged tags of a TIFF after it was opened
@@ -128,13 +132,13 @@ class RasterReader:
         """JSON values that change with the content; see `lim_keras.raster.fingerprint.fingerprint`."""
         self._sidecars = sidecars(self.name)  # an open dataset does not list those that come later
         with self._lock, explained(self.name):
-            return fingerprint(self._file, self.name, self.files if self.product else None)
+            return fingerprint(self._file, self.source, self.files if self.product else None)
 
     def has_changed(self) -> bool:
         """Tell whether the content changed since `fingerprint` was first read. A server that is away is no change."""
         try:
             with self._lock, explained(self.name):
-                now = fingerprint(self._file, self.name, self.files if self.product else None)
+                now = fingerprint(self._file, self.source, self.files if self.product else None)
         except DataError:
             return not is_remote(self.name)
         away = isinstance(self.fingerprint[-1], dict) and not isinstance(now[-1], dict)
@@ -177,6 +181,15 @@ class RasterReader:
     def everywhere_valid(self) -> bool:
         """True if the header of the file shows that every pixel holds data."""
         return self.validity.everywhere and self.dataset is self._file
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep the pixels of a raster on a network in a folder, or its nearest parent folder that exists.
+
+        Without this call, they are kept in the system's folder for temporary files. See `KeptPixels`.
+        """
+        if isinstance(self._file, KeptPixels):
+            there = (one for one in (folder, *folder.absolute().parents) if one.is_dir() and os.access(one, os.W_OK))
+            self._file.folder = next(there, None)
 
     def on_grid(self, grid: Grid) -> RasterReader:
         """Return a reader of the same open file on another grid (see `grid`); close it before this reader."""
@@ -281,7 +294,8 @@ class RasterReader:
 
     def _warp(self, scene: RasterInfo, grid: Grid, stack: ExitStack) -> None:
         """Read the raster on another grid: `dataset` is warped to it, or to samples of it that are averaged."""
-        source, self._indexes = stack.enter_context(with_mask(self._file, self.bands, self.validity))
+        file = self._file.remote if isinstance(self._file, KeptPixels) else self._file
+        source, self._indexes = stack.enter_context(with_mask(file, self.bands, self.validity))
         coarser, kind = reduction(scene, grid), (scene.bands, scene.dtype)
         if coarser is not None and coarser.start is None:
             grid = coarser.sampled(grid)
@@ -351,7 +365,7 @@ def _opened(
 ) -> tuple[Any, str, Product | None]:
     """Return a dataset, its name, and the product that it is made of."""
     if isinstance(source, RasterReader):
-        return source._file, source.name, source.product
+        return source._file, source.source, source.product
     if isinstance(source, rasterio.DatasetBase):
         if source.closed:
             raise DataError(f"{source.name}: this dataset is closed. Open it again, or give its path.")
@@ -360,6 +374,10 @@ def _opened(
     if not is_remote(name) and (product := find_product(name)) is not None:
         return stack.enter_context(open_bands(product, product.chosen(bands))), product.name, product
     dataset = stack.enter_context(open_dataset(name))
+    if is_on_network(name):
+        kept = KeptPixels(dataset)
+        stack.callback(kept.close)
+        return kept, name, None
     return dataset, _name(dataset), None
 
 

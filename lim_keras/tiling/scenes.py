@@ -94,7 +94,7 @@ class TilingScene:
 
 @contextmanager
 def open_scenes(
-    paths: Sequence[Path], labels: LabelSource, options: TilingOptions, *, touched: bool = False
+    paths: Sequence[Path | str], labels: LabelSource, options: TilingOptions, *, touched: bool = False
 ) -> Iterator[list[TilingScene]]:
     """Open scenes for tiling, and check that their tiles fit together.
 
@@ -118,7 +118,7 @@ def open_scenes(
         yield scenes
 
 
-def _opened(path: Path, options: TilingOptions, stack: ExitStack) -> RasterReader:
+def _opened(path: Path | str, options: TilingOptions, stack: ExitStack) -> RasterReader:
     reader = stack.enter_context(RasterReader(path, bands=options.bands, nodata=options.nodata))
     _check_pixels(reader, options)
     if reader.needs_warping:

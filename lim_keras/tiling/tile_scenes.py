@@ -74,7 +74,7 @@ class TilingTask:
         model: model whose false alarms come first among background tiles; None: they are drawn at random.
     """
 
-    scenes: Sequence[Path]
+    scenes: Sequence[Path | str]
     labels: LabelOptions
     options: TilingOptions
     model: SceneModel | None = None
@@ -92,7 +92,7 @@ class TilingTask:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _fingerprint(self, scene: Path) -> list[Any]:
+    def _fingerprint(self, scene: Path | str) -> list[Any]:
         with RasterReader(scene, bands=self.options.bands, nodata=self.options.nodata) as reader:
             return [reader.stem, *reader.fingerprint]
 
@@ -105,7 +105,7 @@ class TilingTask:
         return {**self.options.to_dict(), "labels": labels | paths, "hard_negatives": model}
 
 
-def find_scenes(paths: Sequence[Path], labels: LabelOptions) -> tuple[Path, ...]:
+def find_scenes(paths: Sequence[Path | str], labels: LabelOptions) -> tuple[Path | str, ...]:
     """List the scenes of files and folders, each once; labels that lie among them are left out.
 
     Raises:

@@ -1,0 +1,65 @@
+"""A model that needs no TensorFlow, scenes, and a counting web server.
+
+bright      model: probability 1 where the mean of the bands is above 150, else 0
+server      web server of the folder `served`; counts what it sends
+write       write(name, **options): a noisy scene in the folder `served`, with a landslide
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import EnsemblePrediction
+from tests.conftest import bundle_info
+from tests.remote.range_server import RangeServer
+
+
+class Bright:
+    """Model that marks bright pixels."""
+
+    info: BundleInfo = bundle_info(stride=1, halo=64)
+
+    def predict_all(self, images: np.ndarray) -> EnsemblePrediction:
+        probability = (images.mean(axis=-1) > 150).astype(np.float32)
+        return EnsemblePrediction(probability, np.zeros_like(probability), (probability > 0.5).astype(np.int32))
+
+
+@pytest.fixture
+def bright() -> Bright:
+    return Bright()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def server(served: Path) -> Iterator[RangeServer]:
+    with RangeServer(served) as running:
+        yield running
+
+
+@pytest.fixture
+def write(served: Path) -> Callable[..., Path]:
+    def write_scene(name: str, height: int = 200, width: int = 300, **options: Any) -> Path:
+        image = np.random.default_rng(0).integers(1, 120, (3, height, width)).astype(np.uint8)
+        image[:, 40:100, 50:150] = 220
+        place = {"crs": "EPSG:32648", "transform": Affine(0.8, 0, 5e5, 0, -0.8, 3e6)}
+        tiles = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+        profile = {"driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8"}
+        path = served / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(path, "w", **profile | place | tiles | options) as file:
+            if options.get("nodata") is not None:
+                image[:, -40:] = options["nodata"]
+            file.write(image)
+        return path
+
+    return write_scene
