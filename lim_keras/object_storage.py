@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -64,13 +63,10 @@ def open_store(address: Address) -> ObjectStore:
     The variables of the providers and those of GDAL are read.
 
     Raises:
-        ConfigError: obstore is not installed, or a variable has an invalid value.
+        ConfigError: obstore is not installed.
+        DataError: a variable is missing or has an invalid value.
     """
-    return _open_store(address.scheme, address.bucket)
-
-
-@lru_cache(maxsize=8)
-def _open_store(scheme: str, bucket: str) -> ObjectStore:
+    scheme, bucket = address.scheme, address.bucket
     try:
         from obstore.exceptions import BaseError
         from obstore.store import AzureStore, GCSStore, S3Store
@@ -88,7 +84,7 @@ def _open_store(scheme: str, bucket: str) -> ObjectStore:
             options["account_name"] = account
         return AzureStore(bucket, **options)
     except (BaseError, ValueError) as error:
-        raise ConfigError(
+        raise DataError(
             f"{scheme}://{bucket}: cannot be opened ({_first_line(error)}). Set the variables {_VARIABLES[scheme]}."
         ) from error
 
@@ -133,7 +129,7 @@ def explained(address: Address) -> Iterator[None]:
         yield
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise DataError(f"{address}: access is denied ({_first_line(error)}). {variables}") from error
-    except NotFoundError as error:
+    except (NotFoundError, FileNotFoundError) as error:
         raise DataError(f"{address}: not found. Check the {_NAMES[address.scheme]} and the name.") from error
     except BaseError as error:
         reason = _first_line(error)
