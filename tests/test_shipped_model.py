@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.litert import load_litert
 from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.config import EvaluationSection
@@ -60,3 +61,10 @@ def test_it_finds_landslides_on_a_scene_of_test_tiles(real_data):
     truth = scenes / "bijie_test_composite_landslides.geojson"
     judged = evaluate_scene(load_bundle(BUNDLE), scene, truth, settings=EvaluationSection(bootstrap=1))
     assert judged.evaluation.scores().model["f1"].value > FLOOR  # .739 when it was exported
+
+
+def test_the_rounding_file_keeps_the_exact_halo() -> None:
+    # The smaller halos of the bundle were measured on its float32 network.
+    model = load_litert(LITERT)
+    assert BundleInfo.read(BUNDLE).halo_within(1e-3) == 448
+    assert model.info.halo_within(1e-3) == model.info.halo == 682

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lim_keras.api.arguments import as_path, as_progress, as_raster, as_raster_path, known_options, public, scene_paths
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from lim_keras.inventory.batch import BatchResult
     from lim_keras.inventory.options import PredictOptions
     from lim_keras.inventory.scene_prediction import ScenePrediction
+    from lim_keras.inventory.scene_workers import SceneWorkers
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterReader, RasterSource
     from lim_keras.report.preview import Preview
@@ -54,6 +57,7 @@ def predict_scene(
     runtime: Runtime = "auto",
     part: str | None = None,
     merge: bool = False,
+    workers: str | None = None,
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
@@ -97,6 +101,9 @@ def predict_scene(
         part: "K/N": predict part K of N only, in this process; other calls, also on other machines that see the same
             files, predict the others at the same time. No final file is written. None: the whole scene.
         merge: make the final files from all parts; give all other arguments as for the parts.
+        workers: predict on the machines of a Ray cluster, which see bundle, scene and `out` under the same paths:
+            "ray://HOST:PORT", or "auto": the cluster that the environment variable RAY_ADDRESS names, otherwise a Ray
+            that is started on this machine for this call. A repeated call keeps finished parts. None: this process.
         wait: wait for the end of another call that works in `out`, instead of raising an error.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
@@ -106,6 +113,7 @@ def predict_scene(
 
     Raises:
         BundleError: the bundle is missing or damaged.
+        ClusterError: the cluster of `workers` cannot be used, or could not do a part.
         ConfigError: invalid arguments.
         DataError: the scene does not fit the model, a file cannot be read or written, another call works in `out`, or
             the results would replace files of the user.
@@ -119,14 +127,16 @@ def predict_scene(
         >>> result.inventory.area.sum()
     """
     options = _predict_options(locals())
+    _check_workers(workers, options, bundle, scene)
     from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.predict_scene import predict_scene as predict
 
     source, folder, shown = as_raster("scene", scene), as_path("out", out), as_progress(progress)
     check_outside_bundles(folder, "out")
-    with locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options)):
-        model = described_model(bundle, runtime) if merge else as_model(bundle, runtime)
-        return predict(model, source, folder, options, read_preview=_read_preview, progress=shown)
+    lock = locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options))
+    with lock, _machines(workers) as machines:
+        model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
+        return predict(model, source, folder, options, read_preview=_read_preview, workers=machines, progress=shown)
 
 
 @public
@@ -158,6 +168,7 @@ def predict_scenes(
     runtime: Runtime = "auto",
     part: str | None = None,
     merge: bool = False,
+    workers: str | None = None,
     wait: bool = False,
     say: Callable[[str], None] | None = None,
     progress: ProgressCallback | None = None,
@@ -186,6 +197,7 @@ def predict_scenes(
         >>> lk.predict_scenes("exported_models/bijie_edge", "scenes", "maps", min_area_m2=100).failures
     """
     options = _predict_options(locals())
+    _check_workers(workers, options, bundle)
     from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
@@ -193,10 +205,43 @@ def predict_scenes(
     found = find_scenes(scene_paths(scenes))
     folder = as_path("out", out)
     check_outside_bundles(folder, "out")
-    with locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options)):
-        model = described_model(bundle, runtime) if merge else as_model(bundle, runtime)
-        shown = as_progress(progress)
-        return predict(model, found, folder, options, read_preview=_read_preview, say=say or str, progress=shown)
+    lock = locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options))
+    with lock, _machines(workers) as machines:
+        model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
+        shown, preview = as_progress(progress), _read_preview
+        return predict(
+            model, found, folder, options, read_preview=preview, workers=machines, say=say or str, progress=shown
+        )
+
+
+def _check_workers(
+    workers: str | None, options: PredictOptions, bundle: Model, scene: RasterSource | None = None
+) -> None:
+    """Check the argument `workers`, and what excludes it, before any work."""
+    if workers is None:
+        return
+    from lim_keras.workers import parse_address
+
+    parse_address(workers)
+    if options.part is not None or options.merge:
+        raise ConfigError("`workers` excludes `part` and `merge`: it makes and merges the parts by itself.")
+    if options.memory is not None:
+        raise ConfigError(
+            "`workers` and `memory` exclude each other, because all parts have windows of the same size. Give `tile`, "
+            "or leave both out."
+        )
+    if hasattr(bundle, "predict_all") and not isinstance(getattr(bundle, "path", None), str | os.PathLike):
+        raise ConfigError("`workers` needs the folder of a bundle or a .tflite file, which other processes load.")
+    if scene is not None and not isinstance(scene, str | os.PathLike):
+        raise ConfigError("`workers` needs the path or the URL of the scene, because other processes open it.")
+
+
+def _machines(workers: str | None) -> AbstractContextManager[SceneWorkers | None]:
+    if workers is None:
+        return nullcontext()
+    from lim_keras.inventory.scene_workers import SceneWorkers
+
+    return SceneWorkers(workers)
 
 
 def _lock_of(options: PredictOptions) -> str:

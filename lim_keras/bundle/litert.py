@@ -24,6 +24,7 @@ from lim_keras.bundle.window_size import rounded_up
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
+from lim_keras.workers import CORES
 
 INDEX_FILE, FOLDER = "tflite.json", "tflite"
 LITERT = "litert"
@@ -31,6 +32,7 @@ PROBABILITY, FOLDS = "probability", "folds"
 """Names of a file's outputs: the mean over the folds and, for an ensemble, the probability of each fold (last axis)."""
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
+_ROUNDED: tuple[Variant, ...] = ("dynamic", "int8")  # they round feature maps, so that far pixels change more
 _GRID = 64
 _TEST_SIDE = 512
 _LARGEST_SIDE = 2**14  # largest input that is accepted, pixels
@@ -166,7 +168,8 @@ class LiteRtModel:
         self.info, self.path = info, path
         self.runtime = LITERT
         self._lock = threading.Lock()
-        self._runner = _runner(path, threads or usable_cores())
+        self._threads = threads or usable_cores()
+        self._runner = _runner(path, self._threads)
         inputs, self._outputs = self._runner.get_input_details(), self._runner.get_output_details()
         shapes = [tuple(map(int, one["shape_signature"])) for one in inputs.values()]
         square = {(1, side, side, info.bands) for side in (-1, *(shape[1] for shape in shapes if len(shape) == 4))}
@@ -196,8 +199,16 @@ class LiteRtModel:
         """
         array = checked_images(images, self.info.bands)
         folds = np.stack([self._folds(image) for image in array])
-        votes = (folds >= np.float32(self.info.threshold)).sum(axis=-1, dtype=np.int32)
-        return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), votes)
+        reached = folds >= np.float32(self.info.threshold)
+        if self.info.folds == 1:
+            probability = folds[..., 0]
+            return EnsemblePrediction(probability, np.zeros_like(probability), reached[..., 0].astype(np.int32))
+        return EnsemblePrediction(folds.mean(axis=-1), folds.std(axis=-1), reached.sum(axis=-1, dtype=np.int32))
+
+    def release(self) -> None:
+        """Free the memory of feature maps; the next prediction allocates it again."""
+        with self._lock:
+            self._runner = None
 
     def _folds(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return each fold's probability (height, width, folds) for an image of any size."""
@@ -214,6 +225,7 @@ class LiteRtModel:
         """Return each fold's probability (height, width, folds) for an image (height, width, bands) of input size."""
         try:
             with self._lock:
+                self._runner = self._runner or _runner(self.path, self._threads)
                 outputs = self._runner(**{self._name: self._raw(image)})
         except (RuntimeError, ValueError) as error:
             raise _unusable(self.path, error) from error
@@ -234,13 +246,13 @@ class LiteRtModel:
         if dtype.kind in "ui" and values.dtype != dtype:
             limits = np.iinfo(dtype)
             values = np.clip(np.rint(values), limits.min, limits.max)
-        return values.astype(dtype)
+        return np.asarray(values, dtype)
 
 
 def _dequantized(values: NDArray[Any], details: dict[str, Any]) -> NDArray[np.float32]:
     scale, zero = details["quantization"]
     if not scale:
-        return values.astype(np.float32)
+        return np.asarray(values, np.float32)
     return np.asarray((values.astype(np.float32) - zero) * np.float32(scale), np.float32)
 
 
@@ -268,8 +280,8 @@ def load_litert(path: StrPath, threads: int | None = None) -> LiteRtModel:
         raise BundleError(f"{path}: not the file that was exported (size or SHA-256 differ). Copy it again.")
     warn_if_approximate(path.name, index.model, known.tile, known.halo)
     changes = {"halo": known.halo, "folds": known.folds, "files": {path.name: known.record}}
-    if known.tile is not None or known.folds != index.model.folds:
-        changes["halos"] = ()  # they are measured on the whole bundle, with windows of any size
+    if known.tile is not None or known.folds != index.model.folds or known.variant in _ROUNDED:
+        changes["halos"] = ()  # they are measured on the whole bundle in float32, with windows of any size
     return LiteRtModel(index.model.model_copy(update=changes), path, threads)
 
 
@@ -285,7 +297,9 @@ def float32_file(bundle: Path, info: BundleInfo, source: str) -> Path | None:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use; in a container often fewer than the machine has."""
+    """Count the cores that this process may use; fewer than the machine has in containers and in jobs of a cluster."""
+    if (given := os.environ.get(CORES, "")).isdecimal():
+        return max(1, int(given))
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.compiled_network import CompiledNetwork
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.litert import usable_cores
 from lim_keras.bundle.model_folder import model_folder, pair_difference
 from lim_keras.bundle.protocol import PROBABILITY, SPREAD, VOTES, EnsemblePrediction, checked_answers, checked_images
-from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
+from lim_keras.errors import LimKerasWarning
 from lim_keras.files import StrPath
 
 OPENVINO, BFLOAT16 = "openvino", "openvino-bf16"
@@ -22,7 +22,7 @@ OPENVINO, BFLOAT16 = "openvino", "openvino-bf16"
 
 
 class OpenVinoModel:
-    """SavedModel that OpenVINO compiled for the processor, as a `SceneModel`.
+    """SavedModel that OpenVINO compiles for the processor, as a `SceneModel`.
 
     Threads that share a model take turns, because a request holds one batch at a time.
 
@@ -41,14 +41,7 @@ class OpenVinoModel:
         self.info, self.path = info, path
         self.runtime = BFLOAT16 if bfloat16 else OPENVINO
         self._lock = threading.Lock()
-        self._request = _compiled(path / folder, info, bfloat16).create_infer_request()
-        ports = self._request.model_outputs
-        self._outputs = {name: index for index, port in enumerate(ports) for name in port.get_names()}
-        if PROBABILITY not in self._outputs:
-            raise BundleError(
-                f"{path / folder}: expected an output `{PROBABILITY}`. Received: {', '.join(self._outputs)}. "
-                "Export it again."
-            )
+        self._network = CompiledNetwork(path / folder, info, bfloat16)
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Predict the probability of landslide (n, height, width), 0 to 1; arguments as in `predict_all`."""
@@ -62,21 +55,19 @@ class OpenVinoModel:
             BundleError: the model cannot run, or its output has a wrong shape or values out of range.
         """
         array = checked_images(images, self.info.bands)
-        answers = checked_answers(self._run(array), array.shape[:3], self.info.folds, str(self.path))
+        with self._lock:
+            outputs = self._network.run(array)
+        answers = checked_answers(outputs, array.shape[:3], self.info.folds, str(self.path))
         probability = answers[PROBABILITY]
         if VOTES in answers:
             return EnsemblePrediction(probability, answers[SPREAD], answers[VOTES].astype(np.int32))
         votes = (probability >= np.float32(self.info.threshold)).astype(np.int32)
         return EnsemblePrediction(probability, np.zeros(probability.shape, np.float32), votes)
 
-    def _run(self, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        pixels = np.ascontiguousarray(array, np.float32)
-        try:
-            with self._lock:
-                results = self._request.infer({0: pixels}, share_inputs=True)
-                return {name: np.array(results[index]) for name, index in self._outputs.items()}
-        except RuntimeError as error:
-            raise _unusable(self.path, error) from error
+    def release(self) -> None:
+        """Free the memory of feature maps; the next prediction allocates it again."""
+        with self._lock:
+            self._network.release()
 
 
 def load_openvino(path: StrPath, fold: int | None = None, *, bfloat16: bool = False) -> OpenVinoModel:
@@ -103,33 +94,3 @@ def load_openvino(path: StrPath, fold: int | None = None, *, bfloat16: bool = Fa
         message = f"{path}: bfloat16 changes probabilities. The largest difference from float32 {said}."
         warnings.warn(message, LimKerasWarning, stacklevel=2)
     return model
-
-
-def _compiled(folder: Path, info: BundleInfo, bfloat16: bool) -> Any:
-    try:
-        import openvino  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise BundleError("OpenVINO is not installed. Install it with `pip install 'lim-keras[openvino]'`.") from error
-    core = openvino.Core()
-    if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise ConfigError(
-            "Invalid value for `runtime`. This processor has no bfloat16. Take openvino, which computes in float32."
-        )
-    settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-        "INFERENCE_NUM_THREADS": usable_cores(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    try:
-        network = core.read_model(folder)
-        shape = [str(port.get_partial_shape()) for port in network.inputs]
-        if shape != [f"[?,?,?,{info.bands}]"]:
-            raise BundleError(f"{folder}: expected one input [?,?,?,{info.bands}]. Received: {', '.join(shape)}.")
-        return core.compile_model(network, "CPU", settings)
-    except RuntimeError as error:
-        raise _unusable(folder, error) from error
-
-
-def _unusable(path: Path, error: Exception) -> BundleError:
-    reason = " ".join(str(error).split())[:300]
-    return BundleError(f"{path}: OpenVINO cannot run this model ({reason}). Take the runtime tensorflow.")

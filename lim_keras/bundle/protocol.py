@@ -62,6 +62,13 @@ def runtime_of(model: DescribedModel) -> str:
     return str(getattr(model, "runtime", ""))
 
 
+def release_maps(model: SceneModel) -> None:
+    """Let a model free the memory of its feature maps, if it can."""
+    release = getattr(model, "release", None)
+    if release is not None:
+        release()
+
+
 @runtime_checkable
 class RemoteModel(SceneModel, Protocol):
     """Model on another machine; several threads may call `predict_all` at the same time."""

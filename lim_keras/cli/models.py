@@ -25,6 +25,7 @@ from lim_keras.cli.options import (
     scene_options,
     wait_option,
     with_options,
+    workers_option,
 )
 from lim_keras.cli.output import show
 
@@ -114,6 +115,7 @@ def _part(text: str) -> str:
     "machines that see the same files. No final file is written before --merge.",
 )
 @click.option("--merge", is_flag=True, help="Make the final files from all parts, with otherwise the same options.")
+@workers_option
 @wait_option
 @click.option(
     "--server",
@@ -143,8 +145,8 @@ def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | Non
     if server is None:
         refuse_without("--server", _OF_SERVER)
         model = bundle
-    elif options["part"] is not None or options["merge"]:
-        raise click.UsageError("--part and --merge are not for --server. Leave it out.")
+    elif options["part"] is not None or options["merge"] or options["workers"] is not None:
+        raise click.UsageError("--part, --merge and --workers are not for --server. Leave it out.")
     else:
         served = cast("ServerModel", api.load_bundle(server, info=bundle, **limits))
         model = click.get_current_context().with_resource(served)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import HALO_TOLERANCE
-from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, runtime_of
+from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, release_maps, runtime_of
 from lim_keras.bundle.window_size import default_memory
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.inference.freed_memory import return_freed_memory
@@ -198,6 +198,7 @@ def predict_maps(
             task.predict_rows(
                 rows, maps.write, commit=lambda number: maps.commit(before + number), first=first, progress=progress
             )
+        release_maps(model)  # what follows needs memory, too
         layout = {"count": sum(len(row) for row, _ in work), "tile": list(size), "halo": halo, "pixels": sum(sizes)}
         return maps.write_vrt(), layout | {"islands": len(regions)}
 

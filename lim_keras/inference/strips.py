@@ -244,16 +244,18 @@ class PartTask:
                 task.predict_rows(rows, write, progress=progress)
 
 
-def part_ranges(plan: ScenePlan, done: Iterable[PartRecord], first: int, last: int) -> list[tuple[int, int]]:
-    """Cut the strips `first`..`last` - 1 that no finished part holds into parts of about PART_PIXELS."""
+def part_ranges(
+    plan: ScenePlan, done: Iterable[PartRecord], first: int, last: int, *, pixels: int = PART_PIXELS
+) -> list[tuple[int, int]]:
+    """Cut the strips `first`..`last` - 1 that no finished part holds into parts of about `pixels`."""
     ranges: list[tuple[int, int]] = []
     for start, stop in missing_strips(done, first, last):
-        pixels, begin = 0, start
+        held, begin = 0, start
         for strip in range(start, stop):
-            pixels += int(plan.pixels[strip])
-            if pixels >= PART_PIXELS or strip == stop - 1:
+            held += int(plan.pixels[strip])
+            if held >= pixels or strip == stop - 1:
                 ranges.append((begin, strip + 1))
-                pixels, begin = 0, strip + 1
+                held, begin = 0, strip + 1
     return ranges
 
 

@@ -38,6 +38,7 @@ from lim_keras.seals import sealed_json
 
 if TYPE_CHECKING:
     from lim_keras.inventory.scene_files import ReadPreview
+    from lim_keras.inventory.scene_workers import SceneWorkers
 
 _SUMMARY = "summary.json"
 
@@ -131,6 +132,7 @@ def predict_scenes(
     options: PredictOptions | None = None,
     *,
     read_preview: ReadPreview | None = None,
+    workers: SceneWorkers | None = None,
     say: Callable[[str], object] = str,
     progress: ProgressCallback | None = None,
 ) -> BatchResult:
@@ -142,6 +144,7 @@ def predict_scenes(
     Args:
         out_dir: folder of the results.
         read_preview: reads the pictures of the previews; None: there are no previews.
+        workers: machines that predict the maps; None: this process does.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene.
 
@@ -155,6 +158,8 @@ def predict_scenes(
     spans = _spans(scenes) if options.part is not None or options.merge else []
     if options.merge:
         _check_parts(model, scenes, spans, out_dir, options, preview=read_preview is not None)
+    if workers is not None and not _all_finished(model, scenes, out_dir, options, preview=read_preview is not None):
+        workers.open()  # a cluster that cannot be used stops all scenes
     work = [(scene, options) for scene in scenes]
     if options.part is not None:
         work = _share(scenes, spans, options, options.part)
@@ -163,7 +168,9 @@ def predict_scenes(
     for number, (scene, chosen) in enumerate(work, start=1):
         counted = _Numbered(progress, f" ({number}/{len(work)})") if progress and len(work) > 1 else progress
         try:
-            one = predict_scene(model, scene, out_dir, chosen, read_preview=read_preview, progress=counted)
+            one = predict_scene(
+                model, scene, out_dir, chosen, read_preview=read_preview, workers=workers, progress=counted
+            )
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
             failures[shown(scene)] = _reason(error, shown(scene), out_dir)
             say(f"failed {failures[shown(scene)]}")
@@ -177,6 +184,15 @@ def predict_scenes(
         warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+
+
+def _all_finished(
+    model: DescribedModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
+) -> bool:
+    try:
+        return all(is_finished(model, scene, out_dir, options, preview=preview) for scene in scenes)
+    except Exception:  # the prediction says what is wrong with a scene
+        return False
 
 
 def _described(one: ScenePrediction) -> str:

@@ -52,6 +52,7 @@ from lim_keras.raster.writer import maps_on_scene
 
 if TYPE_CHECKING:
     from lim_keras.inventory.scene_files import ReadPreview, SceneFiles
+    from lim_keras.inventory.scene_workers import SceneWorkers
 
 _LATER = "lim_keras.inventory.scene_files"
 """Module of the files of a scene. It is imported while the scene is predicted, as its libraries take half a second."""
@@ -64,17 +65,19 @@ def predict_scene(
     options: PredictOptions | None = None,
     *,
     read_preview: ReadPreview | None = None,
+    workers: SceneWorkers | None = None,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
     """Map the landslides of one scene.
 
     Args:
-        model: loaded model; `lim_keras.inventory.scene_parts.UnloadedModel` is enough for `merge`.
+        model: loaded model; `lim_keras.inventory.scene_parts.UnloadedModel` is enough for `merge` and `workers`.
         out_dir: gets `<scene>_probability.tif`, `<scene>_landslides.tif`, `<scene>_inventory.gpkg`,
             `<scene>_inventory.qml` (QGIS style), `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`,
             each atomically. A scene whose summary has the same options is not predicted again; one that was interrupted
             is resumed. With `part`, only the working folder in it gets files.
         read_preview: reads the picture of the preview; None: there is no preview.
+        workers: machines that predict the maps; None: this process does.
         progress: receives the number of predicted pixels.
 
     Raises:
@@ -88,7 +91,7 @@ def predict_scene(
     bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
     with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
         reader.keep_in(out_dir)
-        task = _SceneTask(model, reader, out_dir, options, read_preview)
+        task = _SceneTask(model, reader, out_dir, options, read_preview, workers)
         return task.finished() or task.run(progress)
 
 
@@ -132,10 +135,12 @@ class _SceneTask:
         out_dir: Path,
         options: PredictOptions,
         read_preview: ReadPreview | None = None,
+        workers: SceneWorkers | None = None,
     ) -> None:
         options = replace(options, scale=known_scale(reader, model.info, options.scale))
         self._files = ResultFiles(out_dir, reader.stem)
-        model = known_runtime(model, self._files)
+        model = known_runtime(model, self._files, workers)
+        self._workers = workers
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self._read_preview = read_preview
         self._identity = identity(reader, model, options)
@@ -238,7 +243,7 @@ class _SceneTask:
     @cached_property
     def _parts(self) -> SceneParts:
         facts = map_facts(self._reader, self._model.info, runtime_of(self._model), self._options)
-        return SceneParts(self._model, self._reader, self._options, self._files.work, facts)
+        return SceneParts(self._model, self._reader, self._options, self._files.work, facts, self._workers)
 
     def missing(self) -> MissingStrips | None:
         """Find what no part holds, for `merge`; errors as in `run`."""
@@ -321,17 +326,17 @@ class _SceneTask:
         """
         self._check_pixels(grid)
         options, work, parts = self._options, self._files.work, self._parts
-        if options.merge:
+        if options.merge or self._workers is not None:
             refuse_server(self._model)
-            if missing := parts.missing():
-                refuse_missing(self._out, [(missing, WHOLE)])
-        model = cast("SceneModel", self._model)  # only `merge` takes one that is not loaded
+        if options.merge and (missing := parts.missing()):
+            refuse_missing(self._out, [(missing, WHOLE)])
+        model = cast("SceneModel", self._model)  # only `merge` and `workers` take one that is not loaded
         with ThreadPoolExecutor(1) as pool:
             pool.submit(importlib.import_module, _LATER)
-            if parts.plan() is not None:
+            if self._workers is not None or parts.plan() is not None:
                 self._begun, plan = True, parts.ready_plan(grid)
                 if not options.merge:
-                    parts.make(model, plan, None, progress)
+                    parts.make(self._model, plan, None, progress)
                 return parts.maps(plan)
             same = hash_of(parts.facts)
             self._begun = True

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,31 @@ from lim_keras.bundle.protocol import DescribedModel, RemoteModel, SceneModel
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import make_folder
 from lim_keras.inference.predict_maps import MapOptions, no_data
-from lim_keras.inference.scene_plan import PARTS, PLAN, ScenePart, ScenePlan, Share, check_same, make_plan
-from lim_keras.inference.strips import PartRecord, PartTask, finished_parts, merge, missing_strips, part_ranges
+from lim_keras.inference.scene_plan import PARTS, PLAN, ScenePart, ScenePlan, Share, cell_jobs, check_same, make_plan
+from lim_keras.inference.strips import (
+    PART_PIXELS,
+    PartRecord,
+    PartTask,
+    finished_parts,
+    merge,
+    missing_strips,
+    part_ranges,
+)
 from lim_keras.inventory.result_files import ResultFiles
 from lim_keras.lock import folder_lock
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.reader import RasterReader
 
+if TYPE_CHECKING:
+    from lim_keras.inventory.scene_workers import SceneWorkers
+
 Span = tuple[Fraction, Fraction]
 """Start and stop of a scene in the work of a call, 0..1."""
 
 WHOLE: Span = (Fraction(0), Fraction(1))
+
+_LEAST_PARTS = 64  # of a scene on many machines, if it has as many rows of windows
 
 _SHOWN = 5  # names in an error
 
@@ -130,6 +143,7 @@ class SceneParts:
         reader: reader on the scene's own grid.
         work: the scene's working folder.
         facts: inputs of the maps, see `lim_keras.inference.scene_plan.map_facts`.
+        workers: machines that do the work; None: this process.
     """
 
     model: DescribedModel
@@ -137,6 +151,7 @@ class SceneParts:
     options: MapOptions
     work: Path
     facts: Mapping[str, Any]
+    workers: SceneWorkers | None = None
 
     def plan(self) -> ScenePlan | None:
         """Read the plan; None if there is none.
@@ -159,6 +174,8 @@ class SceneParts:
             DataError: no pixel holds data, or as in `plan`.
         """
         make_folder(self.work / PARTS)
+        if self.workers is not None:
+            self.workers.check_files(self.model, self.reader, self.work)
         plan = self.plan()
         if plan is None:
             with folder_lock(self.work, entry=PLAN, wait=True):
@@ -169,9 +186,18 @@ class SceneParts:
 
     def _made(self, grid: Grid | None) -> ScenePlan:
         size = getattr(self.model, "input_size", None)
+        cells = None
+        if self.workers is not None:
+            cells = self.workers.cells(cell_jobs(self.model.info, self.reader, self.options, grid))
         with self.reader.on_grid(grid) if grid else nullcontext(self.reader) as reader:
             plan = make_plan(
-                self.model.info, reader, self.options, self.facts, input_size=size, warped=grid is not None
+                self.model.info,
+                reader,
+                self.options,
+                self.facts,
+                input_size=size,
+                warped=grid is not None,
+                cells=cells,
             )
         plan.write(self.work)
         return plan
@@ -189,7 +215,7 @@ class SceneParts:
         return MissingStrips(self.reader.name, plan.pixels, tuple(runs), counts)
 
     def make(
-        self, model: SceneModel, plan: ScenePlan, part: ScenePart | None, progress: ProgressCallback | None
+        self, model: DescribedModel, plan: ScenePlan, part: ScenePart | None, progress: ProgressCallback | None
     ) -> MadeParts:
         """Make the parts of a share that are missing or damaged.
 
@@ -205,13 +231,18 @@ class SceneParts:
         whole = [one for one in there if one.is_whole(self.work)]
         for damaged in (one for one in there if one not in whole):
             damaged.delete(self.work)
-        ranges = part_ranges(plan, whole, first, last)
+        pixels = PART_PIXELS if self.workers is None else min(PART_PIXELS, int(plan.pixels.sum()) // _LEAST_PARTS)
+        ranges = part_ranges(plan, whole, first, last, pixels=pixels)
         total = int(plan.pixels[first:last].sum())
         todo = sum(int(plan.pixels[one[0] : one[1]].sum()) for one in ranges)
-        task = PartTask(model, self.reader, self.options, plan, self.work, "" if part is None else str(part))
+        loaded = cast("SceneModel", model)
+        task = PartTask(loaded, self.reader, self.options, plan, self.work, "" if part is None else str(part))
         label = Path(self.reader.name).name if part is None else f"{Path(self.reader.name).name}, part {part}"
         with progress.begin(label, total, total - todo, unit="px") if progress else nullcontext():
-            made = [task.predict(*one, progress) for one in ranges]
+            if self.workers is None:
+                made = [task.predict(*one, progress) for one in ranges]
+            else:
+                made = self.workers.predict(model, self.reader, self.options, self.work, ranges, progress)
         files = tuple(self.work / PARTS / one.name for one in sorted([*whole, *made], key=_place))
         return MadeParts(files, len(made), last - first)
 
@@ -229,16 +260,21 @@ def _place(part: PartRecord) -> tuple[int, int]:
     return part.first, part.last
 
 
-def known_runtime(model: DescribedModel, files: ResultFiles) -> DescribedModel:
-    """Give a model that is not loaded, of the runtime "auto", the runtime of a scene's parts or finished files."""
+def known_runtime(model: DescribedModel, files: ResultFiles, workers: SceneWorkers | None) -> DescribedModel:
+    """Give a model that is not loaded, of the runtime "auto", the runtime of a scene's parts or finished files.
+
+    If there are none, it gets that which is the fastest on the machines that will work.
+    """
     if not isinstance(model, UnloadedModel) or model.runtime != "auto":
         return model
     plan = ScenePlan.read(files.work)
     runtime = files.summary.get("runtime") if plan is None else plan.facts["runtime"]
+    if not runtime and workers is not None:
+        runtime = workers.fastest_runtime(model.path)
     return replace(model, runtime=str(runtime or "auto"))
 
 
 def refuse_server(model: DescribedModel) -> None:
     """Raise ConfigError for a model on a server, whose machines share the work by themselves."""
     if isinstance(model, RemoteModel):
-        raise ConfigError("`part` and `merge` are not for a model on a server. Give the folder of a bundle.")
+        raise ConfigError("`part`, `merge` and `workers` are not for a model on a server. Give the folder of a bundle.")

@@ -34,15 +34,17 @@ def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: Ar
         if beyond is None:
             raise ValueError("Invalid value for argument `valid`. Expected a pixel with data. Received: none")
         return np.broadcast_to(_as_pixel(beyond, image.dtype), image.shape).copy()
-    # With DIST_LABEL_PIXEL, each pixel gets the number of its nearest pixel with data.
+    # With DIST_LABEL_PIXEL, each pixel gets the number of its nearest pixel with data; OpenCV counts them row by row.
     distance, nearest = cv2.distanceTransformWithLabels(
         (~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    source = np.zeros(int(nearest.max()) + 1, np.int64)
-    source[nearest[valid]] = np.flatnonzero(valid)
-    filled: Pixels = image.reshape(-1, image.shape[2])[source[nearest]]
+    gaps = np.flatnonzero(~valid)
+    sources = np.flatnonzero(valid)[nearest.reshape(-1)[gaps] - 1]
+    filled: Pixels = image.copy()
+    pixels = filled.reshape(-1, image.shape[2])
+    pixels[gaps] = pixels[sources]
     if beyond is not None:
-        filled[distance > reach] = _as_pixel(beyond, image.dtype)
+        pixels[gaps[distance.reshape(-1)[gaps] > reach]] = _as_pixel(beyond, image.dtype)
     return filled
 
 

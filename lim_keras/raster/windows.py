@@ -10,6 +10,8 @@ import numpy as np
 
 BLOCK = 1024  # side of a block, pixels
 
+_ALMOST = 1 / 8  # share of a window's side that the last window may lack, to be read in full size
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -96,7 +98,8 @@ def plan_windows(
     """Cut a scene into windows with a halo, row by row.
 
     Cores do not overlap and cover every pixel once. A read box is its core and the halo around it, cut at the scene's
-    edge. Every read starts at a multiple of `multiple`. If `multiple` is a multiple of the network's stride,
+    edge. The last one of a row or column starts earlier if it is almost as large as the others, to get their size.
+    Every read starts at a multiple of `multiple`. If `multiple` is a multiple of the network's stride,
     pooling falls on the same pixels in a window as in the whole scene. If the halo is at least the receptive field as
     well, both give the same prediction. A scene that fits into one window needs no halo.
 
@@ -157,9 +160,13 @@ def _spans(length: int, size: int, margin: int, multiple: int) -> list[tuple[int
             f"and one step of {multiple} px), or {length}, the whole scene. Received: size={size}"
         )
     spans, start = [], 0
+    whole = size // multiple * multiple
+    latest = -(-(length - whole) // multiple) * multiple  # start of a read of full size that ends with the scene
     while start < length:
         read = max(start - margin, 0)
         stop = length if length - read <= size else (read + size - margin) // multiple * multiple
+        if 0 < read - latest <= whole * _ALMOST:  # networks plan their memory anew for each size
+            read = latest
         spans.append((read, start, stop, min(stop + margin, length)))
         start = stop
     return spans

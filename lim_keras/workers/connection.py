@@ -70,12 +70,11 @@ def _use_token() -> None:
     there = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if there or Path("~/.ray/auth_token").expanduser().is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if "ray" in sys.modules:  # it read the variables when it was imported
-        with suppress(ImportError, AttributeError):
-            from ray._raylet import AuthenticationTokenLoader, Config
-
-            Config.initialize("")
-            AuthenticationTokenLoader.instance().reset_cache()
+    loaded: Any = sys.modules.get("ray")
+    if loaded is not None:  # it read the variables when it was imported
+        with suppress(AttributeError):
+            loaded._raylet.Config.initialize("")
+            loaded._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def load_ray() -> ModuleType:

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from lim_keras import __version__
 from lim_keras.errors import ClusterError, LimKerasWarning
+from lim_keras.workers import CORES
 from lim_keras.workers.address import Address
 from lim_keras.workers.call import read_outcome, remote_call
 from lim_keras.workers.connection import connect, load_ray
@@ -27,6 +28,9 @@ _ATTEMPTS = 5
 
 _AHEAD = 4
 """Jobs handed to Ray for each one that can run, so that an autoscaler sees demand and Ray keeps no long queue."""
+
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+"""Environment variables from which libraries take their number of threads."""
 
 _REASONS = {
     "WorkerCrashedError": "its process died",
@@ -87,7 +91,7 @@ class RayWorkers:
             max_calls=1 if once else 0, max_retries=0, num_cpus=cores, num_gpus=gpus, scheduling_strategy="SPREAD"
         )(remote_call())
         ahead = _AHEAD * max(4, sum(machine.cores // cores for machine in machines))
-        threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), str(cores))
+        threads = dict.fromkeys((CORES, *_THREADS), str(cores))
         waiting, attempts = deque(range(len(jobs))), Counter[int]()
         running: dict[Any, int] = {}
         try:

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 
 import lim_keras as lk
-from lim_keras.bundle import runtimes
+from lim_keras.bundle import compiled_network, runtimes
 from lim_keras.bundle.info import BundleInfo, FileRecord
 from lim_keras.bundle.model_folder import PAIR_FILE
 from lim_keras.bundle.runtimes import load_model
@@ -171,3 +172,25 @@ def test_threshold_counts_votes(bundle_path: Path) -> None:
     model = load_model(bundle_path, "openvino")
     assert model.info.threshold == THRESHOLD
     assert model.predict_all(images(20, 30)).votes.max() <= model.info.folds
+
+
+@pytest.mark.parametrize("fold", [None, 0])
+def test_large_images_get_networks_of_their_size(bundle_path: Path, fold: int | None, monkeypatch: Any) -> None:
+    shown = np.floor(images(70, 131, 2))  # padded to the stride, as the network does
+    model = load_model(bundle_path, "openvino", fold)
+    expected = model.predict_all(shown)
+    monkeypatch.setattr(compiled_network, "_LARGE", 2 * 70 * 131 - 1)
+    network, compiled = compiled_network.CompiledNetwork, []
+    compile_network = network._compiled
+    monkeypatch.setattr(network, "_compiled", lambda self, size: compiled.append(size) or compile_network(self, size))
+    for dtype in (np.uint8, np.uint16, np.float32, np.int16, np.uint8):
+        answer = model.predict_all(shown.astype(dtype))
+        model.release()
+        for one, known in zip(answer, expected, strict=True):
+            np.testing.assert_allclose(one, known, rtol=0, atol=1e-6)
+    side = -(-131 // model.info.stride) * model.info.stride
+    assert {size[0][2] for size in compiled} == {side}
+    # int16 is shown as float32. Three networks are kept; the one for any size was used least recently.
+    assert [size[1] for size in compiled] == ["uint8", "uint16", "float32"]
+    model.predict(images(20, 30))
+    assert compiled[3:] == [None]

@@ -103,3 +103,28 @@ def test_boxes_move_and_grow() -> None:
     assert Box(1, 2, 5, 8).shifted(10, 20) == Box(11, 22, 15, 28)
     assert Box(1, 2, 5, 8).grown(3, Box(0, 0, 7, 30)) == Box(0, 0, 7, 11)
     assert Box(11, 22, 15, 28).inside(Box(10, 20, 99, 99)) == Box(1, 2, 5, 8)
+
+
+def test_the_last_window_gets_the_size_of_the_others_if_it_is_almost_as_large() -> None:
+    # Windows of 1024 px with halos of 128 px keep 768 px in the middle and 896 px at an edge. The third one needs the
+    # pixels from 1664 - 128 = 1536 to 2500, 964 of 1024; the read of full size starts at 2500 - 1024 = 1476, and on
+    # the grid at 1536. For 2470 px it starts at 1472.
+    def reads(length: int, size: int = 1024) -> list[tuple[int, int]]:
+        return [(one.read.left, one.read.right) for one in plan_windows(1, length, size=size, halo=128)]
+
+    assert reads(2500) == [(0, 1024), (768, 1792), (1536, 2500)]
+    assert reads(2470) == [(0, 1024), (768, 1792), (1472, 2470)]
+    assert reads(2470, size=1080) == reads(2470)  # the size is used down to the grid
+    # 1024 - 128 = 896 px are an eighth less than a window, and 832 px more than an eighth.
+    assert reads(2432) == [(0, 1024), (768, 1792), (1408, 2432)]
+    assert reads(2368) == [(0, 1024), (768, 1792), (1536, 2368)]
+
+
+@pytest.mark.parametrize("length", range(1700, 3600, 61))
+def test_cores_do_not_depend_on_the_size_of_the_last_window(length: int) -> None:
+    windows = plan_windows(1, length, size=1024, halo=128)
+    assert [one.core.left for one in windows] == [0, *(one.core.right for one in windows[:-1])]
+    assert windows[-1].core.right == length
+    for one in windows:
+        assert one.read.left <= max(one.core.left - 128, 0) and one.read.left % 64 == 0
+        assert one.read.width <= 1024

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lim_keras.config import RunConfig
+from lim_keras.config_file import load_config
 from lim_keras.reproduction.experiments import (
     AXES,
     BASE,
@@ -138,6 +139,13 @@ def test_the_coarse_model_needs_coarse_tiles():
     known = {one.name: one for one in experiments(settings(coarse=Path("l4s")))}
     assert known["coarse_edge"].data == "coarse"
     assert known["coarse_edge"].config.gsd_m == 10
+
+
+def test_the_coarse_model_has_the_recipe_of_its_configuration_file():
+    coarse = configs(coarse=Path("l4s"))["coarse_edge"]
+    stored = load_config(Path(__file__).parents[2] / "configs" / "l4s.yaml")
+    lengths = {"training.epochs", "training.steps_per_epoch", "training.batch_size", "training.warmup_steps"}
+    assert differing(coarse, stored) - lengths == {"data_terms", "data_link", "training.tensorboard"}
 
 
 def test_a_part_needs_only_its_experiments():
