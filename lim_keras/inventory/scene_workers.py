@@ -150,7 +150,9 @@ class SceneWorkers:
             PartJob(
                 StripJob(bundle, runtime, place, shared, folder, first, last),
                 usable_cores(),
-                f"{Path(name).name}, strips {first}-{last - 1}",
+                f"{Path(name).name}, strips {first}-{last - 1}"
+                if last - first > 1
+                else f"{Path(name).name}, strip {first}",
             )
             for first, last in ranges
         ]

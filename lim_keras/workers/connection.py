@@ -21,6 +21,8 @@ from lim_keras.workers.address import Address
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # jobs and results are small; Ray refuses less than 75 MiB
 
+_TRIES = 3
+
 _LONGEST_FOLDER = 40  # characters; the path of a socket in Ray's folder may have about 100
 
 _ENVIRONMENT = {
@@ -154,14 +156,18 @@ def _init(ray: ModuleType, address: Address, settings: Mapping[str, Any]) -> Non
         raise ClusterError(
             "gRPC is not installed, and ray:// needs it. Install it with `pip install 'lim-keras[scale]'`."
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray repeats its errors as warnings
-            ray.init(**settings, log_to_driver=False, logging_level="ERROR")
-    except (Exception, SystemExit) as error:  # Ray ends the process after minutes without an answer
-        with suppress(Exception):
-            ray.shutdown()
-        raise ClusterError(_reason(address, error)) from error
+    for left in reversed(range(_TRIES)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Ray repeats its errors as warnings
+                ray.init(**settings, log_to_driver=False, logging_level="ERROR")
+            return
+        except (Exception, SystemExit) as error:  # Ray ends the process after minutes without an answer
+            with suppress(Exception):
+                ray.shutdown()
+            if left and "client server failed" in str(error):  # its process crashes now and then at its start
+                continue
+            raise ClusterError(_reason(address, error)) from error
 
 
 def _reason(address: Address, error: BaseException) -> str:

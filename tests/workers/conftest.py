@@ -61,7 +61,12 @@ class Cluster:
     def _start(self, *options: str) -> None:
         command = [self._python, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
         settings = ["--object-store-memory=83886080", "--disable-usage-stats", "--min-worker-port=0"]
-        environment = os.environ | {"PYTHONPATH": PACKAGE, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = os.environ | {
+            "PYTHONPATH": PACKAGE,
+            "RAY_worker_niceness": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "GRPC_ENABLE_FORK_SUPPORT": "0",  # with it, Ray's client server crashes now and then when it forks
+        }
         with (self._folder.parent / "ray.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, *settings, "--max-worker-port=0", *options],

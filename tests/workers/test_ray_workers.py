@@ -1,21 +1,38 @@
 """Jobs on a real cluster: results, errors, killed processes, machines that do not fit."""
 
+import csv
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import rasterio
+from click.testing import CliRunner
 
-from lim_keras.errors import ClusterError, ConfigError, DataError, LimKerasWarning
+import lim_keras as lk
+from lim_keras.cli import main
+from lim_keras.config_file import load_config
+from lim_keras.data.layouts import read_tiles
+from lim_keras.errors import ClusterError, ConfigError, DataError, LimKerasWarning, TrainingError
+from lim_keras.inventory import scene_workers
+from lim_keras.inventory.scene_workers import predict_part
+from lim_keras.training import folds_on_workers
+from lim_keras.training.cross_validation import is_finished
+from lim_keras.training.folds_on_workers import train_folds_on_workers
+from lim_keras.training.run import Run
 from lim_keras.workers import open_workers, ray_workers
 from lim_keras.workers.address import parse_address
 from lim_keras.workers.machines import LIBRARIES, Machine, check_versions, facts_of_machine, share_cores
 from lim_keras.workers.shared_files import SharedFiles, shared_files, unseen
+from tests.inference.conftest import write_scene
 from tests.workers.conftest import family
+
+TILE = 320  # the network's halo is 127 px
 
 
 def wait_until(condition, seconds=60):
@@ -52,10 +69,6 @@ def job():
                 os.kill(os.getpid(), signal.SIGKILL)
         if word == "warn":
             warnings.warn("pixels are dark", LimKerasWarning, stacklevel=1)
-        if word == "hold":
-            (Path(rest) / f"{os.getpid()}.{time.monotonic_ns()}").touch()
-            while not (Path(rest) / "go").exists():
-                time.sleep(0.05)
         if word == "sleep":
             Path(rest).write_text(str(os.getpid()))
             time.sleep(600)
@@ -144,19 +157,222 @@ def test_what_a_machine_sees(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_machine_that_is_lost_gives_its_jobs_to_others(cluster, workers, tmp_path):
+# Scenes.
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """90 x 600 px with a hole without data, so that its valid cells are found, too."""
+    pixels = np.random.default_rng(3).integers(1, 255, (600, 90, 3), np.uint8)
+    pixels[360:450, 20:80] = 0
+    return write_scene(tmp_path_factory.mktemp("scene") / "scène 1.tif", pixels, nodata=0)
+
+
+@pytest.fixture
+def on_cluster(workers, monkeypatch):
+    """Let commands use the connection of this process, because Ray allows one."""
+    for module in (scene_workers, folds_on_workers):
+        monkeypatch.setattr(module, "open_workers", lambda text: nullcontext(workers))
+
+
+def held(function, folder):
+    """Make a job that begins, tells its process to a file in `folder`, and goes on when that holds the file `go`."""
+
+    def hold(job):
+        import os
+        import time
+        from pathlib import Path
+
+        (Path(folder) / f"{os.getpid()}.{time.monotonic_ns()}").touch()
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.02)
+        return function(job)
+
+    return hold
+
+
+def results(folder):
+    """Bytes of the results, without documents, which hold times; none of the working folder is left."""
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"}
+    assert len(found) == 5
+    return found
+
+
+def predict(bundle, scene, out, *more):
+    command = [
+        "predict",
+        str(bundle),
+        str(scene),
+        "--out",
+        str(out),
+        "--tile",
+        str(TILE),
+        "--probability",
+        "float32",
+        *more,
+    ]
+    done = CliRunner().invoke(main, [*command, "--runtime", "openvino"])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_a_scene_has_the_same_bytes_though_a_process_and_a_machine_are_lost(
+    cluster, on_cluster, bundle_path, scene, tmp_path, monkeypatch
+):
+    predict(bundle_path, scene, tmp_path / "one")
+    held_jobs = tmp_path / "held"
+    held_jobs.mkdir()
+    monkeypatch.setattr(scene_workers, "predict_part", held(predict_part, held_jobs))
     cluster.add(1)
     cluster.wait_for(4)
-    jobs = [f"hold {tmp_path}"] * 3
-    with ThreadPoolExecutor(1) as pool, pytest.warns(LimKerasWarning, match=r"its machine was lost\. It runs again"):
-        ended = pool.submit(lambda: dict(workers.run(job(), jobs)))
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 3)  # each on a machine of its own
-        lost = cluster.nodes[-1]
-        assert {int(path.stem) for path in tmp_path.iterdir()} & {process.pid for process in family(lost.pid)}
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(predict, bundle_path, scene, tmp_path / "many", "--workers", "ray://head:10001")
+        wait_until(lambda: done.done() or len(list(held_jobs.iterdir())) == 3)  # one on each machine
+        assert not done.done(), done.result().output
+        killed, lost = [int(path.stem) for path in held_jobs.iterdir()], cluster.nodes[-1]
+        on_lost = {process.pid for process in family(lost.pid)}
+        assert on_lost & {*killed}
+        psutil.Process(next(process for process in killed if process not in on_lost)).kill()
         cluster.remove(lost)
-        (tmp_path / "go").touch()
-        assert sorted(ended.result(timeout=120)) == [0, 1, 2]
-    assert len(list(tmp_path.iterdir())) == 5  # four calls, and the file that lets them go
+        (held_jobs / "go").touch()
+        output = done.result(timeout=120).output
+    assert "scène 1.tif, strip" in output
+    assert "its process died. It runs again (2 of 5 times)." in output
+    assert "its machine was lost. It runs again (2 of 5 times)." in output
+    assert results(tmp_path / "many") == results(tmp_path / "one")
+
+
+class Recorder:
+    """Receiver of progress: what began, and all counts."""
+
+    def __init__(self):
+        self.begun, self.counts = [], []
+
+    @contextmanager
+    def begin(self, label, total, done=0, *, unit=""):
+        self.begun.append((total, done, unit))
+        yield
+
+    def advance(self, count=1, note=""):
+        self.counts.append(count)
+
+
+def test_finished_parts_are_kept_when_another_fails(on_cluster, bundle_path, scene, tmp_path, monkeypatch):
+    def failing(job):
+        from lim_keras.errors import DataError
+        from lim_keras.inventory.scene_workers import predict_part
+
+        if job.strips.first == 2:
+            raise DataError("the disk is full")
+        return predict_part(job)
+
+    progress, options = Recorder(), {"tile": TILE, "runtime": "openvino", "workers": "auto"}
+    with monkeypatch.context() as patched:
+        patched.setattr(scene_workers, "predict_part", failing)
+        with pytest.raises(DataError, match=r"^the disk is full$"):
+            lk.predict_scene(bundle_path, scene, tmp_path, **options)
+    parts = list((tmp_path / ".scène 1.lim-keras.partial" / "parts").glob("*.tif"))
+    assert parts
+    result = lk.predict_scene(bundle_path, scene, tmp_path, progress=progress, **options)
+    ((total, done, unit),) = progress.begun
+    assert unit == "px" and done > 0 and done + sum(progress.counts) == total == result.summary["windows"]["pixels"]
+    assert not result.was_there and lk.predict_scene(bundle_path, scene, tmp_path, **options).was_there
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "1/2"}, "`workers` excludes `part` and `merge`"),
+        ({"merge": True}, "`workers` excludes `part` and `merge`"),
+        ({"memory": "2G"}, "`workers` and `memory` exclude each other"),
+        ({"workers": "head:10001"}, "Invalid value for `workers`"),
+    ],
+)
+def test_options_that_workers_exclude(scene, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        lk.predict_scene(tmp_path, scene, tmp_path / "out", **{"workers": "auto"} | options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_open_scenes_are_not_for_workers(scene, tmp_path):
+    with rasterio.open(scene) as file, pytest.raises(ConfigError, match="needs the path or the URL of the scene"):
+        lk.predict_scene(tmp_path, file, tmp_path / "out", workers="auto")
+
+
+# Folds.
+
+
+SETTINGS = """
+name: tiny
+model: {name: fcn, encoder: small, encoder_weights: none, decoder_channels: 4}
+sampling: {size: 32}
+training: {epochs: 4, steps_per_epoch: 2, batch_size: 2, tensorboard: false, precision: float32, deterministic: true}
+folds: 2
+evaluation: {windows: 4, bootstrap: 20}
+"""
+
+
+@pytest.fixture
+def run(tmp_path, bijie_folder):
+    """run(name): a run whose fold 1 is finished."""
+    tiles = read_tiles(bijie_folder(tmp_path / "data", 4, 4))
+    (tmp_path / "tiny.yaml").write_text(SETTINGS)
+
+    def begin(name):
+        folds = {tile: int(tile[-1]) % 2 for tile in tiles.ids}
+        begun = Run.open(tmp_path / name, load_config(tmp_path / "tiny.yaml"), tiles, folds)
+        (begun.fold_folder(1) / "out_of_fold").mkdir(parents=True)
+        return begun
+
+    return begin
+
+
+def history(run):
+    with (run.fold_folder(0) / "history.csv").open() as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+def test_a_fold_whose_process_is_killed_has_the_history_of_an_unbroken_one(cluster, on_cluster, run, capsys):
+    unbroken, killed = run("unbroken"), run("killed")
+    train_folds_on_workers(unbroken, "auto")
+    whole = capsys.readouterr().err.splitlines()
+    assert whole[0] == "finished before: fold 1"
+    assert [line.split("  ")[0] for line in whole[1:]] == [f"fold 0: epoch {epoch}/4" for epoch in range(1, 5)]
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.warns(LimKerasWarning, match=r"fold 0: its process died\. It runs again"),
+    ):
+        done = pool.submit(train_folds_on_workers, killed, "auto")
+        wait_until((killed.fold_folder(0) / "checkpoints" / "state.json").exists)
+        for process in cluster.workers():
+            process.kill()
+        done.result(timeout=120)
+    assert history(killed) == history(unbroken) and len(history(killed)) == 4
+    assert len([line for line in capsys.readouterr().err.splitlines() if "epoch" in line]) == 4  # each once
+    assert is_finished(killed, 0)
+
+
+def test_a_fold_that_fails_is_named(on_cluster, run, capsys, monkeypatch):
+    def failing(job):
+        from lim_keras.errors import TrainingError
+
+        raise TrainingError("the training has diverged")
+
+    monkeypatch.setattr(folds_on_workers, "train_on_machine", failing)
+    with pytest.raises(TrainingError, match=r"fold 0 failed, see above\. The same command trains only what is not fin"):
+        train_folds_on_workers(run("failing"), "auto")
+    assert capsys.readouterr().err == "finished before: fold 1\nfold 0: the training has diverged\n"
+
+
+def test_jobs_and_workers_exclude_each_other(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SETTINGS)
+    with pytest.raises(ConfigError, match="`jobs` and `workers` exclude each other"):
+        lk.cross_validate(tmp_path / "tiny.yaml", tmp_path, jobs=2, workers="auto")
+
+
+# Addresses, versions and cores.
 
 
 @pytest.mark.parametrize(
