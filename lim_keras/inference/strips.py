@@ -303,7 +303,10 @@ def merge(work: Path, plan: ScenePlan) -> Path:
         raise DataError(f"{work}: the strips {listed} of {len(plan.pixels)} are missing. Predict them first.")
     for part in done:
         if not part.is_whole(work):
-            raise DataError(f"{work / PARTS / part.name}: missing, cut short, or changed since it was written.")
+            anew = f"Run the command with `part` {part.share}, which makes it anew, then repeat"
+            first = anew if part.share else "Repeat"
+            file = work / PARTS / part.name
+            raise DataError(f"{file}: missing, cut short, or changed since it was written. {first} this call.")
     path, names = work / "maps.vrt", map_names(plan.spread)
     sources = {name: _sources(done, band) for band, name in enumerate(names, start=1)}
     write_text(path, describe_maps(plan.grid, sources))

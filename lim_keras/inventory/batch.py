@@ -6,7 +6,7 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -234,12 +234,11 @@ def _check_parts(
     *,
     preview: bool,
 ) -> None:
-    """Raise DataError, once for all scenes, if parts are missing."""
+    """Raise DataError, once for all scenes, if parts are missing or were made with other settings."""
     found = []
     for scene, span in zip(scenes, spans, strict=True):
-        with suppress(Exception):  # its own prediction says what is wrong
-            if missing := find_missing(model, scene, out_dir, options, preview=preview):
-                found.append((missing, span))
+        if missing := find_missing(model, scene, out_dir, options, preview=preview):
+            found.append((missing, span))
     refuse_missing(out_dir, found)
 
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -107,16 +107,26 @@ def is_finished(
 def find_missing(
     model: DescribedModel, scene: RasterSource, out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> MissingStrips | None:
-    """Find what is missing of a scene before `merge`; None if nothing is, or the scene is finished.
+    """Find what is missing of a scene before `merge`.
 
-    Errors as in `predict_scene`.
+    Returns:
+        None if nothing is missing, or the scene is finished or cannot be used; `predict_scene` says why.
+
+    Raises:
+        DataError: the parts were made with other settings, or their plan is damaged.
     """
     bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
-    with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
-        task = _SceneTask(model, reader, out_dir, options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LimKerasWarning)  # `predict_scene` warns
-            return None if task.is_finished(preview) else task.missing()
+    with gdal_settings(), ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore", LimKerasWarning)  # `predict_scene` warns
+        try:
+            reader = stack.enter_context(RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m))
+            task = _SceneTask(model, reader, out_dir, options)
+            if task.is_finished(preview):
+                return None
+            task.check()
+        except Exception:
+            return None
+        return task.missing()
 
 
 def files_read(*sources: object) -> dict[tuple[int, int], Path]:
@@ -204,7 +214,7 @@ class _SceneTask:
 
     def _run(self, progress: ProgressCallback | None) -> ScenePrediction:
         laps = [time.monotonic()]
-        grid = self._check()
+        grid = self.check()
         if self._options.part is not None:
             return self._make_part(grid, self._options.part, progress)
         with self._recorded_warnings():
@@ -227,7 +237,7 @@ class _SceneTask:
             files = self._files.put_in_place(drafts, summary["sha256"])
         return ScenePrediction(self._reader.path, files, summary)
 
-    def _check(self) -> Grid | None:
+    def check(self) -> Grid | None:
         """Check whether the scene can be mapped; return the grid on which it is read, None for its own."""
         info, options = self._reader.info, self._options
         check_names(self._reader, self._files)
@@ -246,8 +256,7 @@ class _SceneTask:
         return SceneParts(self._model, self._reader, self._options, self._files.work, facts, self._workers)
 
     def missing(self) -> MissingStrips | None:
-        """Find what no part holds, for `merge`; errors as in `run`."""
-        self._check()
+        """Find what no part holds; errors as in `SceneParts.missing`."""
         return self._parts.missing()
 
     def _make_part(self, grid: Grid | None, part: ScenePart, progress: ProgressCallback | None) -> ScenePrediction:
