@@ -119,6 +119,15 @@ def describe(address: Address) -> dict[str, str]:
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
+def read_object(address: Address) -> bytes:
+    """Read an object as a whole; errors as in `describe`."""
+    store = open_store(address)
+    import obstore
+
+    with explained(address):
+        return bytes(obstore.get(store, address.key).bytes())
+
+
 @contextmanager
 def explained(address: Address) -> Iterator[None]:
     """Convert errors of obstore to DataError, in one line that names the address and a cure."""
@@ -133,6 +142,8 @@ def explained(address: Address) -> Iterator[None]:
         raise DataError(f"{address}: not found. Check the {_NAMES[address.scheme]} and the name.") from error
     except BaseError as error:
         reason = _first_line(error)
+        if "404 Not Found" in reason:
+            raise DataError(f"{address}: not found. Check the {_NAMES[address.scheme]} and the name.") from error
         if re.search(r"credential|metadata|token|169\.254", reason, re.IGNORECASE):
             raise DataError(f"{address}: no credentials were found. {variables}") from error
         raise DataError(f"{address}: cannot be reached ({reason}). Check the address and the connection.") from error

@@ -6,11 +6,14 @@ import difflib
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 TileIds = StrPath | Iterable[str]
 """Tile ids, or the path of a file that lists them: a text file with one id per line, or a tiles.csv."""
+
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:$")
 
 Parameters = ParamSpec("Parameters")
 
@@ -72,7 +77,11 @@ def as_path(name: str, value: StrPath) -> Path:
         raise ConfigError(f"Invalid value for `{name}`. Expected a path. Received: an empty text.")
     if "\0" in str(path):
         raise ConfigError(f"Invalid value for `{name}`. Expected a path without null characters. Received: {value!r}.")
-    return path
+    if not path.parts or not _SCHEME.match(path.parts[0]) or os.path.lexists(path.parts[0]):
+        return path
+    if path.parts[0] == "file:":
+        return Path(url2pathname(urlsplit(str(value)).path))
+    raise ConfigError(f"Invalid value for `{name}`. Expected a path on this machine. Received: an address, {value}.")
 
 
 def as_count(name: str, value: object, *, least: int = 1) -> int:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lim_keras.api.arguments import as_path
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.files import check_writable, delete_drafts, make_folder, prepare_file, recover
+from lim_keras.files import StrPath, check_writable, delete_drafts, locked_folder, make_folder, prepare_file, recover
 from lim_keras.lock import folder_lock
+from lim_keras.object_storage import Address
 from lim_keras.seals import check_sealed_file
 
 if TYPE_CHECKING:
     from lim_keras.config import RunConfig
+    from lim_keras.inventory.options import PredictOptions
+    from lim_keras.inventory.remote_results import RemoteFolder
 
 
 @contextmanager
@@ -46,6 +50,57 @@ def _is_writable(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def results_place(
+    out: StrPath, work: StrPath | None, options: PredictOptions, *, wait: bool, shared: bool
+) -> Iterator[Path | RemoteFolder]:
+    """Check and lock the folder of the results of a prediction, or the staging folder of results in object storage.
+
+    Args:
+        out, work, wait: as in `lim_keras.predict_scene`.
+        shared: processes on other machines work in the folder, too.
+
+    Raises:
+        ConfigError: `work` and `out` do not fit together.
+        DataError: another call works in the folder, or it cannot be written or reached.
+    """
+    from lim_keras.bundle.replaceable import check_outside_bundles
+
+    part = "" if options.part is None else f"part-{options.part.number}-of-{options.part.count}"
+    remote = _remote_folder(out, work, shared=shared or options.part is not None or options.merge)
+    folder = as_path("out", out) if remote is None else remote.staging
+    check_outside_bundles(folder, "out")
+    with locked_folder(folder, wait=wait, argument="out" if remote is None else "work", entry=part):
+        if remote is None:
+            yield folder
+            return
+        remote.begin()
+        try:
+            yield remote
+        finally:
+            if options.part is None:  # other parts may be about to begin
+                remote.end()
+
+
+def _remote_folder(out: StrPath, work: StrPath | None, *, shared: bool) -> RemoteFolder | None:
+    text = os.fspath(out) if isinstance(out, str | os.PathLike) else ""
+    address = Address.find(text) if isinstance(text, str) and not os.path.lexists(text) else None
+    if address is None:
+        if work is not None:
+            raise ConfigError(
+                "`work` is for results in object storage only (`out` as s3://, gs:// or az://). Leave it out."
+            )
+        return None
+    if shared and work is None:
+        raise ConfigError(
+            "`part`, `merge` and `workers` with results in object storage need `work`: a folder on a file system that "
+            "all machines share."
+        )
+    from lim_keras.inventory.remote_results import RemoteFolder
+
+    return RemoteFolder.at(address, None if work is None else as_path("work", work))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from lim_keras.api.arguments import as_path, as_progress, as_raster, as_raster_path, known_options, public, scene_paths
+from lim_keras.api.arguments import as_progress, as_raster, as_raster_path, known_options, public, scene_paths
 from lim_keras.api.bundles import as_model, described_model
+from lim_keras.api.places import results_place
 from lim_keras.errors import ConfigError
-from lim_keras.files import StrPath, locked_folder
+from lim_keras.files import StrPath
 
 if TYPE_CHECKING:
     from lim_keras.bundle.protocol import SceneModel
@@ -58,6 +60,7 @@ def predict_scene(
     part: str | None = None,
     merge: bool = False,
     workers: str | None = None,
+    work: StrPath | None = None,
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ScenePrediction:
@@ -69,7 +72,8 @@ def predict_scene(
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
         scene: raster of any size: path, URL, GDAL name, or open rasterio dataset; or the path of a Sentinel-2 product.
-        out: folder of the results.
+        out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
+            object is ever replaced.
         threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
         min_area_m2: smallest area of a landslide, m2; smaller ones are left out.
         fill_holes_m2: holes up to this area are filled, m2.
@@ -104,12 +108,14 @@ def predict_scene(
         workers: predict on the machines of a Ray cluster, which see bundle, scene and `out` under the same paths:
             "ray://HOST:PORT", or "auto": the cluster that the environment variable RAY_ADDRESS names, otherwise a Ray
             that is started on this machine for this call. A repeated call keeps finished parts. None: this process.
+        work: folder for unfinished results, if `out` is in object storage; None: the user's cache folder. With `part`,
+            `merge` and `workers`, it has to be on a file system that all machines share.
         wait: wait for the end of another call that works in `out`, instead of raising an error.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
     Returns:
         The result: `inventory` (geopandas.GeoDataFrame), `files` and `summary`. With `part`, there is no inventory, and
-        `files` are those of the part.
+        `files` are those of the part. With results in object storage, `files` are addresses.
 
     Raises:
         BundleError: the bundle is missing or damaged.
@@ -128,15 +134,17 @@ def predict_scene(
     """
     options = _predict_options(locals())
     _check_workers(workers, options, bundle, scene)
-    from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.predict_scene import predict_scene as predict
 
-    source, folder, shown = as_raster("scene", scene), as_path("out", out), as_progress(progress)
-    check_outside_bundles(folder, "out")
-    lock = locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options))
-    with lock, _machines(workers) as machines:
+    source, shown, preview = as_raster("scene", scene), as_progress(progress), _read_preview
+    place = results_place(out, work, options, wait=wait, shared=workers is not None)
+    with place as folder, _machines(workers) as machines:
         model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
-        return predict(model, source, folder, options, read_preview=_read_preview, workers=machines, progress=shown)
+        if isinstance(folder, Path):
+            return predict(model, source, folder, options, read_preview=preview, workers=machines, progress=shown)
+        from lim_keras.inventory.remote_scenes import predict_remote_scene as upload
+
+        return upload(model, source, folder, options, read_preview=preview, workers=machines, progress=shown)
 
 
 @public
@@ -169,6 +177,7 @@ def predict_scenes(
     part: str | None = None,
     merge: bool = False,
     workers: str | None = None,
+    work: StrPath | None = None,
     wait: bool = False,
     say: Callable[[str], None] | None = None,
     progress: ProgressCallback | None = None,
@@ -178,7 +187,8 @@ def predict_scenes(
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
         scenes: rasters, Sentinel-2 products and folders of them, or one of them.
-        out: folder of the results.
+        out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
+            object is ever replaced.
         threshold: this argument and all others up to `wait` are as for `predict_scene`.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene; None: a bar on a terminal.
@@ -198,20 +208,19 @@ def predict_scenes(
     """
     options = _predict_options(locals())
     _check_workers(workers, options, bundle)
-    from lim_keras.bundle.replaceable import check_outside_bundles
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
 
-    found = find_scenes(scene_paths(scenes))
-    folder = as_path("out", out)
-    check_outside_bundles(folder, "out")
-    lock = locked_folder(folder, wait=wait, argument="out", entry=_lock_of(options))
-    with lock, _machines(workers) as machines:
+    found, shown = find_scenes(scene_paths(scenes)), as_progress(progress)
+    place = results_place(out, work, options, wait=wait, shared=workers is not None)
+    with place as folder, _machines(workers) as machines:
         model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
-        shown, preview = as_progress(progress), _read_preview
-        return predict(
-            model, found, folder, options, read_preview=preview, workers=machines, say=say or str, progress=shown
-        )
+        how: Any = {"read_preview": _read_preview, "workers": machines, "say": say or str, "progress": shown}
+        if isinstance(folder, Path):
+            return predict(model, found, folder, options, **how)
+        from lim_keras.inventory.remote_scenes import predict_remote_scenes as upload
+
+        return upload(model, found, folder, options, **how)
 
 
 def _check_workers(
@@ -242,11 +251,6 @@ def _machines(workers: str | None) -> AbstractContextManager[SceneWorkers | None
     from lim_keras.inventory.scene_workers import SceneWorkers
 
     return SceneWorkers(workers)
-
-
-def _lock_of(options: PredictOptions) -> str:
-    """Return the name of the lock of a part; "" for a call that needs the folder for itself."""
-    return "" if options.part is None else f"part-{options.part.number}-of-{options.part.count}"
 
 
 def _read_preview(scene: RasterReader, *, bands: Sequence[int], gsd_m: float | None) -> Preview:

@@ -15,6 +15,7 @@ from lim_keras.cli.options import (
     FOLDER,
     NEW_FILE,
     NEW_FOLDER,
+    NEW_PLACE,
     RASTER,
     READING,
     SCENES,
@@ -51,7 +52,12 @@ def _part(text: str) -> str:
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.argument("scenes", nargs=-1, required=True, type=SCENES)
-@click.option("--out", required=True, type=NEW_FOLDER, help="Folder of the results.")
+@click.option(
+    "--out",
+    required=True,
+    type=NEW_PLACE,
+    help="Folder of the results, or its address in object storage (s3://BUCKET/PREFIX, gs://, az://).",
+)
 @click.option("--dem", type=DEM, help="Elevation model for slopes, of any CRS and resolution, in metres or feet.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), help="Smallest probability of landslide [default: the bundle's]."
@@ -116,6 +122,11 @@ def _part(text: str) -> str:
 )
 @click.option("--merge", is_flag=True, help="Make the final files from all parts, with otherwise the same options.")
 @workers_option
+@click.option(
+    "--work",
+    type=NEW_FOLDER,
+    help="Folder for unfinished results, with --out in object storage [default: the user's cache folder].",
+)
 @wait_option
 @click.option(
     "--server",
@@ -133,7 +144,7 @@ def _part(text: str) -> str:
     "--timeout", "timeout_s", type=click.FloatRange(0.001), help="Seconds that a request may take [default: 120]."
 )
 @click.option("--in-flight", type=click.IntRange(1), help="Largest number of requests at a time [default: 4].")
-def predict(bundle: Path, scenes: tuple[Path, ...], out: Path, server: str | None, **options: Any) -> None:
+def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, server: str | None, **options: Any) -> None:
     """Map the landslides in SCENES with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
     SCENES are rasters, Sentinel-2 products (SAFE folders or .zip files) and folders of them. Each

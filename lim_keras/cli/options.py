@@ -22,6 +22,17 @@ class NewPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("expected a path. Received: an empty text.", param, ctx)
+        if isinstance(value, str) and _ADDRESS.match(value) and not os.path.lexists(value):
+            self.fail(f"expected a path on this machine. Received: the address {value}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class NewPlace(NewPath):
+    """Click type of a folder to write to, or of an address in object storage, which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and re.match("(s3|gs|az)://[^/]", value) and not os.path.lexists(value):
+            return value
         return super().convert(value, param, ctx)
 
 
@@ -35,6 +46,7 @@ class Scene(click.Path):
 
 
 _REMOTE = re.compile(r"/vsi\w+/|[A-Za-z][\w+.-]+:/")
+_ADDRESS = re.compile(r"(?!file:)(/vsi\w+/|[A-Za-z][\w+.-]+://)")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SCENE = click.Path(exists=True, path_type=Path)
@@ -45,6 +57,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 TILES = click.Path(exists=True, path_type=Path)
 NEW_FILE = NewPath(dir_okay=False, path_type=Path)
 NEW_FOLDER = NewPath(file_okay=False, path_type=Path)
+NEW_PLACE = NewPlace(file_okay=False, path_type=Path)
 
 _ARGUMENT = re.compile(r"(?<!column )(?<!key )(?<!output )(?<!mean )`(\w+)`")
 
@@ -236,10 +249,10 @@ def run_options(command: Function) -> Function:
             help="Bundle of one model: training starts from its weights. It must not have been trained on test or "
             "validation tiles.",
         ),
-        click.option("--run", type=click.Path(path_type=Path), help="Run folder [default: runs/NAME]."),
+        click.option("--run", type=NewPath(path_type=Path), help="Run folder [default: runs/NAME]."),
         click.option(
             "--export",
-            type=click.Path(path_type=Path),
+            type=NewPath(path_type=Path),
             help="Folder of the exported bundle [default: exported_models/NAME].",
         ),
         click.option(

@@ -289,7 +289,7 @@ def cell_jobs(info: BundleInfo, scene: RasterReader, options: MapOptions, grid: 
     if grid is None and scene.everywhere_valid:
         return []
     cell, height = window_grid(info.stride), scene.info.height if grid is None else grid.height
-    return [CellJob(scene.name, options, grid, cell, rows) for rows in cell_strips(height, cell)]
+    return [CellJob(scene.source, options, grid, cell, rows) for rows in cell_strips(height, cell)]
 
 
 @dataclass(frozen=True)

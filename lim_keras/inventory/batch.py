@@ -51,12 +51,12 @@ class BatchResult:
 
     Attributes:
         failures: reason of each failure, by scene.
-        summary: the file `summary.json`, which a call with `part` does not write.
+        summary: the file `summary.json`, or its address; a call with `part` does not write it.
     """
 
     predictions: tuple[ScenePrediction, ...]
     failures: dict[Path | str, str]
-    summary: Path
+    summary: Path | str
 
 
 def find_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
@@ -135,6 +135,7 @@ def predict_scenes(
     workers: SceneWorkers | None = None,
     say: Callable[[str], object] = str,
     progress: ProgressCallback | None = None,
+    after: Callable[[ScenePrediction], ScenePrediction] | None = None,
 ) -> BatchResult:
     """Predict scenes (see `find_scenes`) as `predict_scene` does, and write all summaries into `summary.json`.
 
@@ -147,6 +148,7 @@ def predict_scenes(
         workers: machines that predict the maps; None: this process does.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene.
+        after: called with the result of each scene; returns the result to report.
 
     Raises:
         DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
@@ -171,6 +173,7 @@ def predict_scenes(
             one = predict_scene(
                 model, scene, out_dir, chosen, read_preview=read_preview, workers=workers, progress=counted
             )
+            one = one if after is None else after(one)
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
             failures[shown(scene)] = _reason(error, shown(scene), out_dir)
             say(f"failed {failures[shown(scene)]}")
@@ -183,11 +186,11 @@ def predict_scenes(
         summary = out_dir / _SUMMARY
         warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
-    return BatchResult(tuple(predictions), failures, _write_summary(out_dir, predictions, failures))
+    return BatchResult(tuple(predictions), failures, write_summary(out_dir, predictions, failures))
 
 
 def _all_finished(
-    model: DescribedModel, scenes: Sequence[Path], out_dir: Path, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scenes: Sequence[Path | str], out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> bool:
     try:
         return all(is_finished(model, scene, out_dir, options, preview=preview) for scene in scenes)
@@ -319,7 +322,8 @@ class _Numbered:
         self.progress.advance(count, note)
 
 
-def _write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path | str, str]) -> Path:
+def write_summary(out_dir: Path, predictions: Sequence[ScenePrediction], failures: dict[Path | str, str]) -> Path:
+    """Write `summary.json`: all summaries, and the reasons of failures."""
     content = {
         "scenes": len(predictions) + len(failures),
         "failed": {str(scene): reason for scene, reason in failures.items()},

@@ -30,6 +30,7 @@ from lim_keras.inference.domain import (
 from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
+from lim_keras.inventory.remote_results import is_staging
 from lim_keras.inventory.result_files import ResultFiles, result_endings
 from lim_keras.inventory.scene_names import check_names
 from lim_keras.inventory.scene_parts import (
@@ -104,6 +105,15 @@ def is_finished(
         return _SceneTask(model, reader, out_dir, options).is_finished(preview)
 
 
+def scene_identity(
+    model: DescribedModel, scene: RasterSource, out_dir: Path, options: PredictOptions
+) -> tuple[str, Path | str]:
+    """Compute the hash of all inputs of a scene's files (see `identity`), and return its path, too."""
+    bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
+    with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
+        return _SceneTask(model, reader, out_dir, options).identity, reader.path
+
+
 def find_missing(
     model: DescribedModel, scene: RasterSource, out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> MissingStrips | None:
@@ -153,7 +163,7 @@ class _SceneTask:
         self._workers = workers
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self._read_preview = read_preview
-        self._identity = identity(reader, model, options)
+        self.identity = identity(reader, model, options)
         self._warnings: list[str] = []
         self._begun = False  # the working folder was made
 
@@ -162,7 +172,7 @@ class _SceneTask:
         summary = self._files.summary
         names = summary.get("files", [])
         drawn = not preview or self._files.name("preview.png") in names
-        same = summary.get("identity") == self._identity and "sha256" in summary
+        same = summary.get("identity") == self.identity and "sha256" in summary
         return same and drawn and all((self._out / name).exists() for name in names)
 
     def finished(self) -> ScenePrediction | None:
@@ -230,7 +240,7 @@ class _SceneTask:
         predicted = laps[1] - laps[0] + seconds
         took = {"predict": predicted, "inventory": laps[2] - laps[1], "all": predicted + laps[2] - laps[1]}
         summary = self._summarise(made, {"windows": windows, "seconds": took})
-        summary |= {"validity": validity, "warnings": self._warnings, "identity": self._identity}
+        summary |= {"validity": validity, "warnings": self._warnings, "identity": self.identity}
         with self._prediction_kept():
             summary, drafts = self._write_documents(summary, made.drafts)
             self._check_unchanged()
@@ -291,7 +301,7 @@ class _SceneTask:
         if dem is None:
             return None
         try:
-            same = identity(self._reader, self._model, self._options) == self._identity
+            same = identity(self._reader, self._model, self._options) == self.identity
         except LimKerasError:  # a server may be away for a moment
             same = is_remote(dem)
         return None if same else public_name(os.fspath(dem))
@@ -381,7 +391,8 @@ class _SceneTask:
         from lim_keras.inventory.scene_files import write_documents
 
         info, bundle = self._reader.info, _bundle_folder(self._model)
-        return write_documents(summary, drafts, info=info, files=self._files, folder=self._out, bundle=bundle)
+        folder = None if is_staging(self._out) else self._out
+        return write_documents(summary, drafts, info=info, files=self._files, folder=folder, bundle=bundle)
 
 
 def _bundle_folder(model: DescribedModel) -> Path | None:

@@ -116,7 +116,7 @@ def write_documents(
     *,
     info: RasterInfo,
     files: ResultFiles,
-    folder: Path,
+    folder: Path | None,
     bundle: Path | None,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Write STAC item and summary as drafts.
@@ -125,7 +125,7 @@ def write_documents(
         summary: facts of the prediction.
         drafts: all other files.
         info: header of the scene.
-        folder: folder where the files will lie.
+        folder: folder where the files will lie; None: none on this machine, so that links are absolute.
         bundle: folder of the model's bundle; None: there is none.
 
     Returns:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lim_keras.errors import DataError
+from lim_keras.object_storage import Address, read_object
 from lim_keras.pyogrio_import import load_pyogrio
 
 if TYPE_CHECKING:
@@ -20,16 +22,18 @@ class ScenePrediction:
 
     Attributes:
         scene: the raster; a string where it is a URL or a GDAL name.
-        files: what was written; the files of the parts for a call with `part`.
+        files: what was written on this machine; the files of the parts for a call with `part`.
         summary: content of `<scene>_summary.json`. Of a call with `part`: its `part`, the number of its `strips` (rows
             of windows), and how many files it `made`.
         was_there: an earlier call with the same options wrote the files.
+        addresses: what was uploaded to object storage.
     """
 
     scene: Path | str
     files: tuple[Path, ...]
     summary: dict[str, Any]
     was_there: bool = False
+    addresses: tuple[str, ...] = ()
 
     @cached_property
     def inventory(self) -> geopandas.GeoDataFrame:
@@ -41,7 +45,14 @@ class ScenePrediction:
         import geopandas
 
         load_pyogrio()
-        file = next((file for file in self.files if file.suffix == ".gpkg"), None)
+        names = self.addresses or tuple(map(str, self.files))
+        file = next((name for name in names if name.endswith(".gpkg")), None)
         if file is None:
             raise DataError(f"{self.scene}: has no inventory yet. Make all parts, then call with `merge`.")
-        return geopandas.read_file(file)
+        address = Address.find(file) if self.addresses else None
+        if address is None:
+            return geopandas.read_file(file)
+        with TemporaryDirectory() as folder:  # GDAL warns of GeoPackages in memory that have no name
+            copy = Path(folder, "inventory.gpkg")
+            copy.write_bytes(read_object(address))
+            return geopandas.read_file(copy)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from lim_keras.inference.strips import PartRecord, StripJob, predict_strip
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import is_remote
 from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.remote_names import public_name
 from lim_keras.workers import Workers, open_workers
 
 Job = TypeVar("Job")
@@ -118,9 +119,9 @@ class SceneWorkers:
         """Find the valid cells of a scene, from top to bottom; None if there are no jobs."""
         if not jobs:
             return None
+        name = PurePath(public_name(jobs[0].scene)).name
         named = [
-            _CellsJob(_elsewhere(job), f"{Path(job.scene).name}, valid pixels of rows {job.rows[0]}-{job.rows[1] - 1}")
-            for job in jobs
+            _CellsJob(_elsewhere(job), f"{name}, valid pixels of rows {job.rows[0]}-{job.rows[1] - 1}") for job in jobs
         ]
         return [cells for _, cells in sorted(self._results(_read_cells, named), key=lambda one: one[0])]
 
@@ -143,16 +144,14 @@ class SceneWorkers:
         Raises:
             LimKerasError: a part cannot be made. Other parts that were finished are kept.
         """
-        runtime, name = runtime_of(model), scene.name
+        runtime, name = runtime_of(model), PurePath(scene.name).name
         shared = MapOptions(**{field.name: getattr(options, field.name) for field in fields(MapOptions)})
-        bundle, place, folder = _path_of(model), _absolute(name), str(work.absolute())
+        bundle, place, folder = _path_of(model), _absolute(scene.source), str(work.absolute())
         jobs = [
             PartJob(
                 StripJob(bundle, runtime, place, shared, folder, first, last),
                 usable_cores(),
-                f"{Path(name).name}, strips {first}-{last - 1}"
-                if last - first > 1
-                else f"{Path(name).name}, strip {first}",
+                f"{name}, strips {first}-{last - 1}" if last - first > 1 else f"{name}, strip {first}",
             )
             for first, last in ranges
         ]

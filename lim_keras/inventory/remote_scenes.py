@@ -1,0 +1,162 @@
+"""Map scenes into object storage: skip those that are there, predict the others, and upload their files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lim_keras.bundle.protocol import DescribedModel
+from lim_keras.errors import DataError, LimKerasWarning
+from lim_keras.inventory.batch import BatchResult, predict_scenes, shown, write_summary
+from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.predict_scene import predict_scene, scene_identity
+from lim_keras.inventory.remote_results import RemoteFolder
+from lim_keras.inventory.result_files import ResultFiles, result_endings
+from lim_keras.inventory.scene_parts import UnloadedModel
+from lim_keras.inventory.scene_prediction import ScenePrediction
+from lim_keras.progress import ProgressCallback
+from lim_keras.raster.opening import raster_stem
+from lim_keras.raster.reader import RasterReader, RasterSource
+
+if TYPE_CHECKING:
+    from lim_keras.inventory.scene_files import ReadPreview
+    from lim_keras.inventory.scene_workers import SceneWorkers
+
+_SUMMARY = "summary.json"
+
+
+def predict_remote_scene(
+    model: DescribedModel,
+    scene: RasterSource,
+    remote: RemoteFolder,
+    options: PredictOptions,
+    *,
+    read_preview: ReadPreview | None = None,
+    workers: SceneWorkers | None = None,
+    progress: ProgressCallback | None = None,
+) -> ScenePrediction:
+    """Map a scene as `predict_scene` does, and upload its files, unless they are there already.
+
+    With `part`, nothing is uploaded.
+
+    Raises:
+        DataError: as in `predict_scene`, or objects of others would be replaced, or the storage cannot be reached.
+    """
+    preview = read_preview is not None
+    if options.part is None:
+        if (done := _finished(model, scene, remote, options, preview=preview)) is not None:
+            return done
+        if found := remote.clashes(_names(scene, options, preview=preview)):
+            raise remote.refusal(found)
+    made = predict_scene(
+        model, scene, remote.staging, options, read_preview=read_preview, workers=workers, progress=progress
+    )
+    return made if options.part is not None else remote.upload(made)
+
+
+def predict_remote_scenes(
+    model: DescribedModel,
+    scenes: Sequence[Path | str],
+    remote: RemoteFolder,
+    options: PredictOptions,
+    *,
+    read_preview: ReadPreview | None = None,
+    workers: SceneWorkers | None = None,
+    say: Callable[[str], object] = str,
+    progress: ProgressCallback | None = None,
+) -> BatchResult:
+    """Map scenes as `predict_scenes` does; the files of each scene are uploaded as soon as they are complete.
+
+    With `part`, nothing is uploaded.
+
+    Raises:
+        DataError: as in `predict_scenes`, or objects of others would be replaced, or the storage cannot be reached.
+    """
+    preview, staging = read_preview is not None, remote.staging
+    finished: dict[Path | str, ScenePrediction] = {}
+    kept = ""
+    found: dict[str, str] = {}
+    if options.part is None:
+        for scene in scenes:
+            if (done := _known(model, scene, remote, options, preview=preview)) is not None:
+                finished[scene] = done
+            else:
+                found |= remote.clashes(_names(scene, options, preview=preview))
+        kept = remote.kept_summary()
+        if kept and len(finished) < len(scenes):
+            found[_SUMMARY] = kept
+    if found:
+        raise remote.refusal(found)
+    for scene, done in finished.items():
+        say(f"{shown(scene)}: was there already, {done.summary['landslides']:,} landslides")
+    result = predict_scenes(
+        model,
+        [scene for scene in scenes if scene not in finished],
+        staging,
+        options,
+        read_preview=read_preview,
+        workers=workers,
+        say=say,
+        progress=progress,
+        after=remote.upload if options.part is None else None,
+    )
+    if options.part is not None:
+        return result
+    address = str(remote.address.joined(_SUMMARY))
+    result = replace(result, predictions=(*finished.values(), *result.predictions), summary=address)
+    if kept:
+        warnings.warn(f"{address}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
+        return result
+    summary = write_summary(staging, result.predictions, result.failures)
+    try:
+        remote.upload_summary(summary)
+    except DataError as error:
+        if not result.failures:  # the reasons of failures are more urgent
+            raise
+        warnings.warn(str(error), LimKerasWarning, stacklevel=2)
+    return result
+
+
+def _known(
+    model: DescribedModel, scene: Path | str, remote: RemoteFolder, options: PredictOptions, *, preview: bool
+) -> ScenePrediction | None:
+    try:
+        return _finished(model, scene, remote, options, preview=preview)
+    except Exception:  # the scene cannot be used; its own prediction says so
+        return None
+
+
+def _finished(
+    model: DescribedModel, scene: RasterSource, remote: RemoteFolder, options: PredictOptions, *, preview: bool
+) -> ScenePrediction | None:
+    """Return the result of an earlier call with the same options; None if there is none."""
+    files = ResultFiles(remote.staging, _stem(scene))
+    name = files.name(_SUMMARY)
+    summary = remote.summary(name)
+    if not summary:
+        return None
+    if isinstance(model, UnloadedModel) and model.runtime == "auto":
+        model = replace(model, runtime=str(summary.get("runtime")))
+    identity, path = scene_identity(model, scene, remote.staging, options)
+    summary = remote.finished(name, identity, preview=files.name("preview.png") if preview else "")
+    if not summary:
+        return None
+    for left in (*summary["files"], name):  # a call that was killed after the upload
+        (remote.staging / left).unlink(missing_ok=True)
+    return ScenePrediction(path, (), summary, was_there=True, addresses=remote.addresses(summary))
+
+
+def _names(scene: RasterSource, options: PredictOptions, *, preview: bool) -> list[str]:
+    files = ResultFiles(Path(), _stem(scene))
+    return [files.name(ending) for ending in result_endings(options.formats, preview)]
+
+
+def _stem(scene: RasterSource) -> str:
+    if isinstance(scene, str | os.PathLike):
+        return raster_stem(scene)
+    with RasterReader(scene, measured=False) as reader:
+        return reader.stem
