@@ -18,9 +18,10 @@ from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.scene_plan import ScenePart
 from lim_keras.inventory.options import PredictOptions
-from lim_keras.inventory.predict_scene import files_read, find_missing, is_finished, predict_scene
+from lim_keras.inventory.predict_scene import find_missing, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,
+    files_read,
     is_case_insensitive,
     read_summary,
     result_endings,

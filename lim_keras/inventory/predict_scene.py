@@ -31,7 +31,7 @@ from lim_keras.inference.predict_maps import predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
 from lim_keras.inventory.remote_results import is_staging
-from lim_keras.inventory.result_files import ResultFiles, result_endings
+from lim_keras.inventory.result_files import ResultFiles, files_read, result_endings
 from lim_keras.inventory.scene_names import check_names
 from lim_keras.inventory.scene_parts import (
     WHOLE,
@@ -137,12 +137,6 @@ def find_missing(
         except Exception:
             return None
         return task.missing()
-
-
-def files_read(*sources: object) -> dict[tuple[int, int], Path]:
-    """Return the local files among sources of rasters, by device and inode."""
-    paths = [Path(one) for one in sources if isinstance(one, str | os.PathLike) and not is_remote(one)]
-    return {(status.st_dev, status.st_ino): path for path in paths if path.exists() and (status := path.stat())}
 
 
 class _SceneTask:

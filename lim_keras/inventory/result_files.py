@@ -17,6 +17,7 @@ from lim_keras.files import check_plain, flush_folder, write_text
 from lim_keras.inference.maps import STATE
 from lim_keras.inference.scene_plan import PARTS, PLAN
 from lim_keras.ownership import FOREIGN, Record, is_ours, refusal, users_files
+from lim_keras.raster.opening import is_remote
 from lim_keras.seals import has_seal, is_sealed
 
 _BEFORE = ("probability.tif", "landslides.tif")
@@ -83,6 +84,12 @@ def is_case_insensitive(folder: Path) -> bool:
             return Path(probe).with_name(Path(probe).name.swapcase()).exists()
     except OSError:  # such as a full disk; the next write raises the error
         return False
+
+
+def files_read(*sources: object) -> dict[tuple[int, int], Path]:
+    """Return the local files among sources of rasters, by device and inode."""
+    paths = [Path(one) for one in sources if isinstance(one, str | os.PathLike) and not is_remote(one)]
+    return {(status.st_dev, status.st_ino): path for path in paths if path.exists() and (status := path.stat())}
 
 
 class ResultFiles:
