@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lim_keras.inference.scene_plan import ScenePart
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
+    from lim_keras.raster.stac_scene import StacScene
 
 TileIds = StrPath | Iterable[str]
 """Tile ids, or the path of a file that lists them: a text file with one id per line, or a tiles.csv."""
@@ -160,31 +161,35 @@ def as_ids(name: str, value: TileIds | None) -> list[str] | None:
     return ids
 
 
-def scene_paths(scenes: StrPath | Iterable[StrPath]) -> list[Path | str]:
+def scene_paths(scenes: StrPath | Iterable[StrPath], asset: str | None = None) -> list[Path | str | StacScene]:
     """Convert the argument `scenes` to paths, and strings for URLs; raise ConfigError if there are none."""
     if isinstance(scenes, str | os.PathLike) or not isinstance(scenes, Iterable):
-        return [as_raster_path("scenes", scenes)]
-    paths = [as_raster_path("scenes", one) for one in scenes]
+        return [as_raster_path("scenes", scenes, asset)]
+    paths = [as_raster_path("scenes", one, asset) for one in scenes]
     if not paths:
         raise ConfigError("Invalid value for `scenes`. Expected at least one raster or folder. Received: none.")
     return paths
 
 
-def as_raster_path(name: str, value: StrPath) -> Path | str:
-    """Convert the argument of a raster to a path, or to text for a URL or a GDAL name, of which a path loses slashes.
+def as_raster_path(name: str, value: StrPath, asset: str | None = None) -> Path | str | StacScene:
+    """Convert the argument of a raster to a path, a text for a URL or a GDAL name, or the scene of a STAC item.
 
     Raises:
-        ConfigError: another type, or an empty text.
+        ConfigError: another type, an empty text, or `asset` for a raster that is no STAC item.
     """
     from lim_keras.raster.opening import gdal_name, is_remote
+    from lim_keras.raster.stac_scene import find_item
 
     remote = isinstance(value, str | os.PathLike) and is_remote(os.fspath(value))
-    return gdal_name(value) if remote else as_path(name, value)
+    path = gdal_name(value) if remote else as_path(name, value)  # a path would lose slashes of a URL
+    return find_item(str(path), asset) or path
 
 
-def as_raster(name: str, source: RasterSource) -> RasterSource:
-    """Return a path, a URL or an open raster; raise ConfigError for other types."""
-    if (isinstance(source, str | os.PathLike) and source != "") or hasattr(source, "crs"):
+def as_raster(name: str, source: RasterSource, asset: str | None = None) -> RasterSource:
+    """Return a path, a URL, the scene of a STAC item, or an open raster; raise ConfigError for other types."""
+    if isinstance(source, str | os.PathLike) and source != "":
+        return as_raster_path(name, source, asset)
+    if hasattr(source, "crs"):
         return source
     raise ConfigError(
         f"Invalid value for `{name}`. Expected a path, URL or open rasterio dataset. Received: "

@@ -47,6 +47,7 @@ def predict_scene(
     spread: bool = False,
     geojson: bool = False,
     parquet: bool = False,
+    asset: str | None = None,
     bands: Bands | None = None,
     scale: tuple[float, float] | None = None,
     nodata: Nodata = "file",
@@ -71,7 +72,8 @@ def predict_scene(
 
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
-        scene: raster of any size: path, URL, GDAL name, or open rasterio dataset; or the path of a Sentinel-2 product.
+        scene: raster of any size: path, URL, GDAL name, or open rasterio dataset; or the path of a Sentinel-2 product;
+            or the path or URL of a STAC item, after whose id results are named.
         out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
             object is ever replaced.
         threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
@@ -85,6 +87,7 @@ def predict_scene(
         spread: add the standard deviation of the folds to the probability map as its second band.
         geojson: write the inventory as GeoJSON, too.
         parquet: write the inventory as GeoParquet, too.
+        asset: name of the asset, for a STAC item; None: the one in true colour, else the only raster.
         bands: bands to read, by number from 1, description or colour, in the order of the bundle; None: all. Of a
             product by ESA's names and numbers; None: B04, B03, B02.
         scale: raw values (low, high) to map to the full range of the model's data type; None: no scaling, or that of
@@ -136,7 +139,7 @@ def predict_scene(
     _check_workers(workers, options, bundle, scene)
     from lim_keras.inventory.predict_scene import predict_scene as predict
 
-    source, shown, preview = as_raster("scene", scene), as_progress(progress), _read_preview
+    source, shown, preview = as_raster("scene", scene, asset), as_progress(progress), _read_preview
     place = results_place(out, work, options, wait=wait, shared=workers is not None)
     with place as folder, _machines(workers) as machines:
         model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
@@ -164,6 +167,7 @@ def predict_scenes(
     spread: bool = False,
     geojson: bool = False,
     parquet: bool = False,
+    asset: str | None = None,
     bands: Bands | None = None,
     scale: tuple[float, float] | None = None,
     nodata: Nodata = "file",
@@ -186,7 +190,7 @@ def predict_scenes(
 
     Args:
         bundle: loaded model, or the bundle, file or address that `load_bundle` takes.
-        scenes: rasters, Sentinel-2 products and folders of them, or one of them.
+        scenes: rasters, Sentinel-2 products, STAC items, and folders of rasters and products, or one of them.
         out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
             object is ever replaced.
         threshold: this argument and all others up to `wait` are as for `predict_scene`.
@@ -211,7 +215,7 @@ def predict_scenes(
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
 
-    found, shown = find_scenes(scene_paths(scenes)), as_progress(progress)
+    found, shown = find_scenes(scene_paths(scenes, asset)), as_progress(progress)
     place = results_place(out, work, options, wait=wait, shared=workers is not None)
     with place as folder, _machines(workers) as machines:
         model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)

@@ -103,6 +103,7 @@ def _part(text: str) -> str:
 @click.option(
     "--spread", is_flag=True, help="Add the standard deviation of the folds as a second band of the probability map."
 )
+@click.option("--asset", metavar="NAME", help="Asset of STAC items [default: true colour, else the only raster].")
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")
 @scene_options
@@ -147,9 +148,9 @@ def _part(text: str) -> str:
 def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, server: str | None, **options: Any) -> None:
     """Map the landslides in SCENES with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
-    SCENES are rasters, Sentinel-2 products (SAFE folders or .zip files) and folders of them. Each
-    scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The same command
-    continues an interrupted prediction; a scene that cannot be used does not stop the others.
+    SCENES are rasters (paths or URLs), STAC items, Sentinel-2 products (SAFE folders or .zip files) and folders of
+    them. Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The
+    same command continues an interrupted prediction; a scene that cannot be used does not stop the others.
     """
     limits = {name: options.pop(name) for name in _OF_SERVER}
     model: Path | ServerModel

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
@@ -35,11 +35,15 @@ from lim_keras.raster.opening import gdal_settings, is_remote, raster_stem
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.remote_names import public_name
 from lim_keras.raster.sentinel2 import is_product
+from lim_keras.raster.stac_scene import StacScene
 from lim_keras.seals import sealed_json
 
 if TYPE_CHECKING:
     from lim_keras.inventory.scene_files import ReadPreview
     from lim_keras.inventory.scene_workers import SceneWorkers
+
+Scene: TypeAlias = Path | str | StacScene
+"""Path, text for a URL or a GDAL name, or STAC item."""
 
 _SUMMARY = "summary.json"
 
@@ -60,7 +64,7 @@ class BatchResult:
     summary: Path | str
 
 
-def find_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
+def find_scenes(paths: Sequence[Scene]) -> list[Scene]:
     """List the scenes of files and folders, each once; a folder's scenes are sorted by name.
 
     A Sentinel-2 product, as a SAFE folder or an archive of one, is a scene; an archive beside its folder is left out.
@@ -74,7 +78,7 @@ def find_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
     there = [scene for scene in scenes if is_remote(scene) or Path(scene).exists()]
     if scenes and not there:
         raise DataError(f"{scenes[0]}: not found. Expected a raster or a folder of rasters.")
-    names: dict[str, Path | str] = {}
+    names: dict[str, Scene] = {}
     for scene in there:
         other = names.setdefault(raster_stem(scene), scene)
         if other is not scene:
@@ -86,22 +90,22 @@ def find_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
     return scenes
 
 
-def shown(scene: Path | str) -> Path | str:
+def shown(scene: Scene) -> Path | str:
     """Return a scene as it is shown and recorded: without secrets that its URL holds."""
-    return public_name(scene) if isinstance(scene, str) else scene
+    return scene if isinstance(scene, Path) else public_name(str(scene))
 
 
-def list_scenes(paths: Sequence[Path | str]) -> list[Path | str]:
+def list_scenes(paths: Sequence[Scene]) -> list[Scene]:
     """List the scenes of files and folders as `find_scenes` does, without a check of missing paths and of names."""
-    found: dict[tuple[str, str], Path | str] = {}
+    found: dict[tuple[str, str], Scene] = {}
     for scene in (scene for path in paths for scene in _scenes_at(path)):
         # Links with different names to one file are different scenes, because results have their names.
         found.setdefault((os.path.realpath(scene), raster_stem(scene)), scene)
     return list(found.values())
 
 
-def _scenes_at(path: Path | str) -> list[Path | str]:
-    if isinstance(path, str):
+def _scenes_at(path: Scene) -> list[Scene]:
+    if not isinstance(path, Path):
         return [path]
     try:
         if not path.is_dir() or is_product(path):
@@ -128,7 +132,7 @@ def _scenes_at(path: Path | str) -> list[Path | str]:
 
 def predict_scenes(
     model: DescribedModel,
-    scenes: Sequence[Path | str],
+    scenes: Sequence[Scene],
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
@@ -191,7 +195,7 @@ def predict_scenes(
 
 
 def _all_finished(
-    model: DescribedModel, scenes: Sequence[Path | str], out_dir: Path, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scenes: Sequence[Scene], out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> bool:
     try:
         return all(is_finished(model, scene, out_dir, options, preview=preview) for scene in scenes)
@@ -208,7 +212,7 @@ def _described(one: ScenePrediction) -> str:
     return f"part {part} done: {one.summary['made']} of {files} file{'s' * (files != 1)} made by this call"
 
 
-def _spans(scenes: Sequence[Path | str]) -> list[Span]:
+def _spans(scenes: Sequence[Scene]) -> list[Span]:
     """Return the place of each scene in the work of a call by numbers of pixels; one that cannot be read has none."""
     edges = [Fraction(0)]
     for scene in scenes:
@@ -222,8 +226,8 @@ def _spans(scenes: Sequence[Path | str]) -> list[Span]:
 
 
 def _share(
-    scenes: Sequence[Path | str], spans: Sequence[Span], options: PredictOptions, part: ScenePart
-) -> list[tuple[Path | str, PredictOptions]]:
+    scenes: Sequence[Scene], spans: Sequence[Span], options: PredictOptions, part: ScenePart
+) -> list[tuple[Scene, PredictOptions]]:
     """Return the scenes that fall to a part, each with the options that give its share."""
     shares = [(scene, part.share.within(*span)) for scene, span in zip(scenes, spans, strict=True)]
     return [(scene, replace(options, part=replace(part, share=share))) for scene, share in shares if share is not None]
@@ -231,7 +235,7 @@ def _share(
 
 def _check_parts(
     model: DescribedModel,
-    scenes: Sequence[Path | str],
+    scenes: Sequence[Scene],
     spans: Sequence[Span],
     out_dir: Path,
     options: PredictOptions,
@@ -262,7 +266,7 @@ def _reason(error: Exception, scene: Path | str, out_dir: Path) -> str:
 
 
 def _check_results(
-    model: DescribedModel, scenes: Sequence[Path | str], out_dir: Path, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scenes: Sequence[Scene], out_dir: Path, options: PredictOptions, *, preview: bool
 ) -> str:
     """Refuse to replace files of the user, and scenes of this call.
 
@@ -287,18 +291,16 @@ def _check_results(
     return ""
 
 
-def _is_finished(
-    model: DescribedModel, scene: Path | str, out_dir: Path, options: PredictOptions, *, preview: bool
-) -> bool:
+def _is_finished(model: DescribedModel, scene: Scene, out_dir: Path, options: PredictOptions, *, preview: bool) -> bool:
     try:
         return is_finished(model, scene, out_dir, options, preview=preview)
     except Exception:  # the scene cannot be used; its own prediction says so
         return False
 
 
-def _check_case(out_dir: Path, results: Mapping[Path | str, ResultFiles]) -> None:
+def _check_case(out_dir: Path, results: Mapping[Scene, ResultFiles]) -> None:
     """Refuse scenes whose names differ only in case, if the folder ignores case."""
-    names: dict[str, Path | str] = {}
+    names: dict[str, Scene] = {}
     for scene, files in results.items():
         name = unicodedata.normalize("NFC", files.name("")).casefold()
         other = names.setdefault(name, scene)

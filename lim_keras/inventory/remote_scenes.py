@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasWarning
-from lim_keras.inventory.batch import BatchResult, predict_scenes, shown, write_summary
+from lim_keras.inventory.batch import BatchResult, Scene, predict_scenes, shown, write_summary
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene, scene_identity
 from lim_keras.inventory.remote_results import RemoteFolder
@@ -60,7 +60,7 @@ def predict_remote_scene(
 
 def predict_remote_scenes(
     model: DescribedModel,
-    scenes: Sequence[Path | str],
+    scenes: Sequence[Scene],
     remote: RemoteFolder,
     options: PredictOptions,
     *,
@@ -77,7 +77,7 @@ def predict_remote_scenes(
         DataError: as in `predict_scenes`, or objects of others would be replaced, or the storage cannot be reached.
     """
     preview, staging = read_preview is not None, remote.staging
-    finished: dict[Path | str, ScenePrediction] = {}
+    finished: dict[Scene, ScenePrediction] = {}
     kept = ""
     found: dict[str, str] = {}
     if options.part is None:
@@ -122,7 +122,7 @@ def predict_remote_scenes(
 
 
 def _known(
-    model: DescribedModel, scene: Path | str, remote: RemoteFolder, options: PredictOptions, *, preview: bool
+    model: DescribedModel, scene: Scene, remote: RemoteFolder, options: PredictOptions, *, preview: bool
 ) -> ScenePrediction | None:
     try:
         return _finished(model, scene, remote, options, preview=preview)

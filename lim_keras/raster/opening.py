@@ -20,6 +20,7 @@ from lim_keras.errors import ConfigError, DataError
 from lim_keras.raster.diagnosis import cut_jpeg, missing_source, unreadable, unusable_path
 from lim_keras.raster.remote_names import network_settings, public_name, remote_stem, vsi_name
 from lim_keras.raster.sentinel2 import product_stem
+from lim_keras.raster.stac_scene import StacScene
 from lim_keras.raster.vrt import is_vrt
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
@@ -41,7 +42,9 @@ def is_remote(name: str | os.PathLike[str]) -> bool:
 
 
 def raster_stem(name: str | os.PathLike[str]) -> str:
-    """Return the name of a raster without its folder and its suffix, or of a Sentinel-2 product."""
+    """Return the name of a raster without its folder and its suffix, of a Sentinel-2 product, or a STAC item's id."""
+    if isinstance(name, StacScene):
+        return name.stem
     name = os.fspath(name)
     if is_remote(name):
         return remote_stem(name)

@@ -39,6 +39,7 @@ from lim_keras.raster.opening import (
 from lim_keras.raster.remote_names import is_on_network, public_name
 from lim_keras.raster.resampling import reduction
 from lim_keras.raster.sentinel2 import Product, find_product
+from lim_keras.raster.stac_scene import StacScene
 from lim_keras.raster.validity import Mask, Nodata, Pixels, Validity, is_marked, with_mask
 from lim_keras.raster.windows import Box, blocks
 
@@ -71,6 +72,7 @@ class RasterReader:
     name: str
     product: Product | None
     source: str  # the name with secrets, such as the signature of a URL, by which it can be opened again
+    _stem: str  # "": that of the name
     _file: Any
     _lock: threading.Lock
     _sidecars: list[Any]
@@ -93,6 +95,7 @@ class RasterReader:
         with ExitStack() as stack:
             self._file, self.source, self.product = _opened(source, bands, stack)
             self.name = public_name(self.source)
+            self._stem = source.stem if isinstance(source, StacScene) else getattr(source, "_stem", "")
             if self.product is not None and not isinstance(source, RasterReader):
                 bands = None  # the dataset holds the chosen bands only
             with explained(self.name):  # GDAL may report damaged tags of a TIFF after it was opened
@@ -124,8 +127,8 @@ class RasterReader:
 
     @property
     def stem(self) -> str:
-        """Name of the file without its folder and its suffix."""
-        return raster_stem(self.name)
+        """Name of the file without its folder and its suffix, or id of the STAC item."""
+        return self._stem or raster_stem(self.name)
 
     @cached_property
     def fingerprint(self) -> list[Any]:
@@ -370,7 +373,7 @@ def _opened(
         if source.closed:
             raise DataError(f"{source.name}: this dataset is closed. Open it again, or give its path.")
         return source, _name(source), None
-    name = gdal_name(source)
+    name = gdal_name(source.address if isinstance(source, StacScene) else source)
     if not is_remote(name) and (product := find_product(name)) is not None:
         return stack.enter_context(open_bands(product, product.chosen(bands))), product.name, product
     dataset = stack.enter_context(open_dataset(name))

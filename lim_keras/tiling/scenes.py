@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from lim_keras.data.layouts import ID_RULE, is_usable_id
 from lim_keras.data.tiles import IGNORED, Labels
 from lim_keras.errors import DataError
 from lim_keras.inference.maps import InputScaling
+from lim_keras.inventory.batch import Scene
 from lim_keras.raster.georeference import RasterInfo, fits_geotiff, name_of
 from lim_keras.raster.images import IMAGE_DTYPES
 from lim_keras.raster.reader import RasterReader
@@ -94,7 +94,7 @@ class TilingScene:
 
 @contextmanager
 def open_scenes(
-    paths: Sequence[Path | str], labels: LabelSource, options: TilingOptions, *, touched: bool = False
+    paths: Sequence[Scene], labels: LabelSource, options: TilingOptions, *, touched: bool = False
 ) -> Iterator[list[TilingScene]]:
     """Open scenes for tiling, and check that their tiles fit together.
 
@@ -118,7 +118,7 @@ def open_scenes(
         yield scenes
 
 
-def _opened(path: Path | str, options: TilingOptions, stack: ExitStack) -> RasterReader:
+def _opened(path: Scene, options: TilingOptions, stack: ExitStack) -> RasterReader:
     reader = stack.enter_context(RasterReader(path, bands=options.bands, nodata=options.nodata))
     _check_pixels(reader, options)
     if reader.needs_warping:

@@ -20,7 +20,7 @@ from lim_keras.data.manifest import manifest_text
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.files import write_text
-from lim_keras.inventory.batch import list_scenes
+from lim_keras.inventory.batch import Scene, list_scenes
 from lim_keras.ownership import file_hash
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import gdal_settings
@@ -74,7 +74,7 @@ class TilingTask:
         model: model whose false alarms come first among background tiles; None: they are drawn at random.
     """
 
-    scenes: Sequence[Path | str]
+    scenes: Sequence[Scene]
     labels: LabelOptions
     options: TilingOptions
     model: SceneModel | None = None
@@ -92,7 +92,7 @@ class TilingTask:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _fingerprint(self, scene: Path | str) -> list[Any]:
+    def _fingerprint(self, scene: Scene) -> list[Any]:
         with RasterReader(scene, bands=self.options.bands, nodata=self.options.nodata) as reader:
             return [reader.stem, *reader.fingerprint]
 
@@ -105,7 +105,7 @@ class TilingTask:
         return {**self.options.to_dict(), "labels": labels | paths, "hard_negatives": model}
 
 
-def find_scenes(paths: Sequence[Path | str], labels: LabelOptions) -> tuple[Path | str, ...]:
+def find_scenes(paths: Sequence[Scene], labels: LabelOptions) -> tuple[Scene, ...]:
     """List the scenes of files and folders, each once; labels that lie among them are left out.
 
     Raises:
