@@ -27,7 +27,7 @@ from lim_keras.inference.domain import (
     known_scale,
     reading_grid,
 )
-from lim_keras.inference.predict_maps import predict_maps
+from lim_keras.inference.predict_maps import no_data, predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
 from lim_keras.inventory.remote_results import is_staging
@@ -210,7 +210,9 @@ class _SceneTask:
             return self._run(progress)
         except Exception as error:
             self._check_unchanged(error)
-            if self._begun and not self._files.has_maps:
+            lost = self._begun and self._files.maps_are_lost
+            self._files.remove_empty_work()
+            if lost:
                 raise DataError(
                     f"{self._out}: the folder, or a part of it, was removed or moved during the call. Repeat the call."
                 ) from error
@@ -269,6 +271,8 @@ class _SceneTask:
         make_folder(self._out, "out")
         self._check_pixels(grid)
         plan = self._parts.ready_plan(grid)
+        if not plan.regions:
+            raise no_data(self._reader)
         self._begun = True
         made = self._parts.make(cast("SceneModel", self._model), plan, part, progress)
         facts = {"part": str(part), "strips": made.strips, "made": made.made}
@@ -347,12 +351,16 @@ class _SceneTask:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(importlib.import_module, _LATER)
             if self._workers is not None or parts.plan() is not None:
-                self._begun, plan = True, parts.ready_plan(grid)
+                plan = parts.ready_plan(grid)
+                if not plan.regions:
+                    self._files.discard_work()
+                    raise no_data(self._reader)
+                self._begun = True
                 if not options.merge:
                     parts.make(self._model, plan, None, progress)
                 return parts.maps(plan)
-            same = hash_of(parts.facts)
-            self._begun = True
+            make_folder(work)
+            self._begun, same = True, hash_of(parts.facts)
             with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader:
                 return *predict_maps(model, reader, work, options=options, identity=same, progress=progress), 0.0
 

@@ -125,10 +125,12 @@ class ResultFiles:
         return read_summary(self.path("summary.json"))
 
     @property
-    def has_maps(self) -> bool:
-        """True if the working folder holds raw maps, complete or not, or the plan of parts."""
-        raw = all((self.work / name).exists() for name in (STATE, "probability.raw"))
-        return raw or (self.work / PLAN).exists()
+    def maps_are_lost(self) -> bool:
+        """True if the working folder was removed, or lost its raw maps and has no plan of parts."""
+        if not self.work.is_dir():
+            return True
+        inside = {one.name for one in self.work.iterdir()} - {_RECORD}
+        return bool(inside) and PLAN not in inside and not inside >= {STATE, "probability.raw"}
 
     @cached_property
     def edited(self) -> dict[Path, str]:
@@ -236,6 +238,12 @@ class ResultFiles:
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             self.work.rmdir()  # fails where there is a record
+
+    def remove_empty_work(self) -> None:
+        """Delete the working folder if it holds no file."""
+        for folder in (self.work / PARTS, self.work):
+            with suppress(OSError):
+                folder.rmdir()
 
     def remove_work(self) -> None:
         """Delete the working folder, if it is ours."""

@@ -16,7 +16,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import DescribedModel, RemoteModel, SceneModel
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import make_folder
-from lim_keras.inference.predict_maps import MapOptions, no_data
+from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.inference.scene_plan import PARTS, PLAN, ScenePart, ScenePlan, Share, cell_jobs, check_same, make_plan
 from lim_keras.inference.strips import (
     PART_PIXELS,
@@ -171,7 +171,7 @@ class SceneParts:
             grid: grid on which the scene is read; None: its own.
 
         Raises:
-            DataError: no pixel holds data, or as in `plan`.
+            DataError: as in `plan`.
         """
         make_folder(self.work / PARTS)
         if self.workers is not None:
@@ -180,8 +180,6 @@ class SceneParts:
         if plan is None:
             with folder_lock(self.work, entry=PLAN, wait=True):
                 plan = self.plan() or self._made(grid)
-        if not plan.regions:
-            raise no_data(self.reader)
         return plan
 
     def _made(self, grid: Grid | None) -> ScenePlan:

@@ -274,3 +274,24 @@ def test_options_that_exclude_each_other(bundle: Path, scene: Path, tmp_path: Pa
         refused = run(bundle, scene, "--out", tmp_path / "out", *more)
         assert refused.exit_code == 2 and said in refused.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_without_data(bundle: Path, scene: Path, tmp_path: Path) -> None:
+    empty = write_scene(tmp_path / "empty.tif", nodata=None)
+    with rasterio.open(empty, "r+") as file:
+        file.write(np.zeros((3, 401, 523), np.uint8))
+        file.nodata = 0
+    for more in ([], ["--part", "1/1"], ["--merge"]):
+        done = run(bundle, empty, scene, "--out", tmp_path / "out", *more)
+        assert done.exit_code == 1 and "empty.tif: no pixel holds data" in done.output, more
+        assert len(list((tmp_path / "out").glob(".empty*"))) == ("--part" in more)  # the plan, for other parts
+        for path in (tmp_path / "out").glob("valley*"):
+            path.unlink()
+
+
+def test_an_error_before_the_first_window_is_said(bundle: Path, scene: Path, tmp_path: Path) -> None:
+    for more in ([], ["--part", "1/2"]):
+        done = run(bundle, scene, "--out", tmp_path / "out", "--tile", 64, *more)
+        assert done.exit_code == 1 and "Expected a --tile of at least 192 px" in done.output
+        (tmp_path / "out" / "summary.json").unlink(missing_ok=True)
+        assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
