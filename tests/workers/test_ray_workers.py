@@ -2,6 +2,9 @@
 
 import csv
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -30,7 +33,7 @@ from lim_keras.workers.address import parse_address
 from lim_keras.workers.machines import LIBRARIES, Machine, check_versions, facts_of_machine, share_cores
 from lim_keras.workers.shared_files import SharedFiles, shared_files, unseen
 from tests.inference.conftest import write_scene
-from tests.workers.conftest import family
+from tests.workers.conftest import PACKAGE, family
 
 TILE = 320  # the network's halo is 127 px
 
@@ -257,6 +260,34 @@ class Recorder:
 
     def advance(self, count=1, note=""):
         self.counts.append(count)
+
+
+@pytest.mark.slow
+def test_the_ray_that_a_command_starts_leaves_nothing_behind(bundle_path, scene, tmp_path):
+    predict(bundle_path, scene, tmp_path / "one")
+    options = ["--tile", str(TILE), "--probability", "float32", "--runtime", "openvino", "--workers", "auto"]
+    command = [
+        sys.executable,
+        "-m",
+        "lim_keras",
+        "predict",
+        str(bundle_path),
+        scene.name,
+        "--out",
+        str(tmp_path / "many"),
+    ]
+    with tempfile.TemporaryDirectory(prefix="lk-") as temporary:
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+        environment = os.environ | {"PYTHONPATH": PACKAGE, "TMPDIR": temporary, "RAY_ADDRESS": ""} | token
+        done = subprocess.run(
+            [*command, *options], cwd=scene.parent, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout and "raylet" not in done.stdout  # Ray prints nothing of its own
+        assert not list(Path(temporary).iterdir())
+        running = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+        assert not [command for command in running if any(temporary in word for word in command)]
+    assert results(tmp_path / "many") == results(tmp_path / "one")
 
 
 def test_finished_parts_are_kept_when_another_fails(on_cluster, bundle_path, scene, tmp_path, monkeypatch):
