@@ -19,16 +19,20 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class NewPath(click.Path):
     """Click type of a path to write to; an empty text, such as that of an unset variable, is no path."""
 
+    expected = "a path on this machine"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("expected a path. Received: an empty text.", param, ctx)
         if isinstance(value, str) and _ADDRESS.match(value) and not os.path.lexists(value):
-            self.fail(f"expected a path on this machine. Received: the address {value}.", param, ctx)
+            self.fail(f"expected {self.expected}. Received: the address {value}.", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class NewPlace(NewPath):
     """Click type of a folder to write to, or of an address in object storage, which stays a text."""
+
+    expected = "a path on this machine, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and re.match("(s3|gs|az)://[^/]", value) and not os.path.lexists(value):

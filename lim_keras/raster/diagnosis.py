@@ -76,7 +76,12 @@ _IMAGE_ENDINGS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpe
 _NETWORK = (
     (r"response code: 404|NoSuchKey|NoSuchBucket", "is not there: the server answers 404 ({}). Check the address."),
     (
-        r"response code: (401|403)|AccessDenied|Forbidden",
+        r"specified (key|bucket|container|blob|object) does not exist|BlobNotFound|ContainerNotFound",
+        "is not there: the store answers: {} Check the address.",
+    ),
+    (r"should be of the form /vsi", "is not the address of a file ({}). Give one, such as s3://BUCKET/scene.tif."),
+    (
+        r"response code: (401|403)|Access ?Denied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken",
         "may not be read: the server refuses access ({}). Check the address and your credentials, or download the file "
         "and give its path.",
     ),
