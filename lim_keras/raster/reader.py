@@ -103,7 +103,7 @@ class RasterReader:
                 scene = self._describe()
                 self.info = scene if grid is None else replace(scene, **vars(grid))
                 self.validity = Validity.of(self._file, self.bands, nodata)
-                self.dataset, self._indexes = self._file, list(self.bands)
+                self._dataset, self._indexes = self._file, list(self.bands)
                 if grid is not None:
                     self._warp(scene, grid, stack)
             self._stack = stack.pop_all()
@@ -119,6 +119,11 @@ class RasterReader:
         with self._lock:  # another thread may be reading a window
             self._closed = True
             self._stack.close()
+
+    @property
+    def dataset(self) -> Any:
+        """Rasterio dataset that pixels are read from; those of a raster on a network are fetched again."""
+        return self._dataset.remote if isinstance(self._dataset, KeptPixels) else self._dataset
 
     @property
     def path(self) -> Path | str:
@@ -183,7 +188,7 @@ class RasterReader:
     @cached_property
     def everywhere_valid(self) -> bool:
         """True if the header of the file shows that every pixel holds data."""
-        return self.validity.everywhere and self.dataset is self._file
+        return self.validity.everywhere and self._dataset is self._file
 
     def keep_in(self, folder: Path) -> None:
         """Keep the pixels of a raster on a network in a folder, or its nearest parent folder that exists.
@@ -213,7 +218,7 @@ class RasterReader:
                 "size is right, cut it (`gdal_translate -srcwin ...`); if not, the file is damaged."
             ) from error
         # GDAL interleaves the bands while it reads; interleaving them afterwards would need a second copy.
-        self._read(self.dataset.read, box, indexes=self._indexes, out=np.moveaxis(pixels, -1, 0))
+        self._read(self._dataset.read, box, indexes=self._indexes, out=np.moveaxis(pixels, -1, 0))
         return pixels
 
     def image(self, box: Box | None = None) -> tuple[Pixels, Mask]:
@@ -297,15 +302,14 @@ class RasterReader:
 
     def _warp(self, scene: RasterInfo, grid: Grid, stack: ExitStack) -> None:
         """Read the raster on another grid: `dataset` is warped to it, or to samples of it that are averaged."""
-        file = self._file.remote if isinstance(self._file, KeptPixels) else self._file
-        source, self._indexes = stack.enter_context(with_mask(file, self.bands, self.validity))
+        source, self._indexes = stack.enter_context(with_mask(self.dataset, self.bands, self.validity))
         coarser, kind = reduction(scene, grid), (scene.bands, scene.dtype)
         if coarser is not None and coarser.start is None:
             grid = coarser.sampled(grid)
             self._areas = AreaAverages(self._image, Box(0, 0, grid.height, grid.width), *kind, coarser.samples)
         elif coarser is not None and coarser.start is not None:
             self._areas = AreaAverages(self._source_image, scene.box, *kind, coarser.step, coarser.start)
-        self.dataset = stack.enter_context(on_grid(source, grid))
+        self._dataset = stack.enter_context(on_grid(source, grid))
 
     def _image(self, box: Box) -> tuple[Pixels, Mask]:
         pixels = self._stored(box)
@@ -334,9 +338,9 @@ class RasterReader:
         return RasterInfo(self.path, file.width, file.height, count, dtype, crs, transform, gsd_m, file.nodata)
 
     def _valid(self, box: Box, pixels: Pixels | None) -> Mask:
-        if self.dataset is self._file:
+        if self._dataset is self._file:
             return self.validity.valid((box.height, box.width), pixels, self._marks(box))
-        alpha: Mask = self._read(self.dataset.read, box, indexes=self.dataset.count) > 0
+        alpha: Mask = self._read(self._dataset.read, box, indexes=self._dataset.count) > 0
         if pixels is None or pixels.dtype.kind != "f":
             return alpha
         return alpha & np.isfinite(pixels).all(axis=-1)

@@ -104,7 +104,7 @@ def write(served: Path) -> Callable[..., Path]:
         with rasterio.open(path, "w", **profile | place | tiles | options) as file:
             if options.get("nodata") is not None:
                 image[:, -40:] = options["nodata"]
-            file.write(image)
+            file.write(image[: file.count])
         return path
 
     return write_scene

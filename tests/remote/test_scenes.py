@@ -174,3 +174,18 @@ def test_servers_that_fail(
     with pytest.raises(lk.DataError, match=message):
         lk.predict_scene(bright, url.format(server.address), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_elevation_model_and_a_scene_to_evaluate(
+    write: Callable[..., Path], server: RangeServer, bright: Bright, tmp_path: Path
+) -> None:
+    write("hill.tif")
+    dem = write("dem.tif", count=1, dtype="float32")
+    with rasterio.open(dem, "r+") as file:
+        file.write(np.add.outer(np.arange(200.0), np.zeros(300)).astype(np.float32), 1)  # 1 m a row: 51 degrees
+    url = f"{server.address}/hill.tif"
+    result = lk.predict_scene(bright, url, tmp_path / "out", dem=f"{server.address}/dem.tif")
+    assert result.inventory.slope_mean_deg.round().tolist() == [51]
+    assert result.summary["settings"]["dem"] == f"{server.address}/dem.tif"
+    truth = tmp_path / "out/hill_inventory.gpkg"
+    assert lk.evaluate_scene(bright, url, truth, bootstrap=2).evaluation.scores().model["f1"].value == 1
