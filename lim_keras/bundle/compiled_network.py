@@ -14,7 +14,7 @@ from lim_keras.bundle.litert import usable_cores
 from lim_keras.bundle.protocol import PROBABILITY
 from lim_keras.errors import BundleError, ConfigError
 
-_LARGE = 2**20  # pixels of a batch, above which the network is compiled for its size
+_LARGE = 2**19  # pixels of a batch, above which the network is compiled for its size
 _KEPT = 3  # compiled networks
 _INPUTS = ("uint8", "uint16", "float32")  # data types that a network for a single size takes as they are
 
@@ -77,7 +77,11 @@ class CompiledNetwork:
         return {name: np.array(results[index][:, :height, :width]) for name, index in self._outputs.items()}
 
     def release(self) -> None:
-        """Free the memory of feature maps."""
+        """Free the memory of feature maps, and the networks for single sizes, which hold some of it."""
+        self._requests = OrderedDict((size, request) for size, request in self._requests.items() if size is None)
+        self._release_maps()
+
+    def _release_maps(self) -> None:
         for request in self._requests.values():
             request.get_compiled_model().release_memory()
 
@@ -101,7 +105,7 @@ class CompiledNetwork:
     def _request(self, size: _Size) -> Any:
         """Return the request of the network for a size, and free the maps of the one that was used before."""
         if self._requests and next(reversed(self._requests)) != size:
-            self.release()
+            self._release_maps()
         if size not in self._requests:
             while len(self._requests) >= _KEPT:
                 self._requests.popitem(last=False)

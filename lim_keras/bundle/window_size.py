@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,34 @@ _GRID = 64  # windows start at multiples of this many pixels, and of the network
 
 _MEBIBYTE = 2**20
 _FIRST_NETWORK, _FURTHER_NETWORK = 1536 * _MEBIBYTE, 256 * _MEBIBYTE  # memory of the process
-_MAPS_OF_FIRST, _MAPS_OF_FURTHER = 272 * _MEBIBYTE, 32 * _MEBIBYTE  # feature maps of a window
+
+
+class _Taken(NamedTuple):
+    """Memory that a runtime takes, see docs/howto/memory_and_time.md.
+
+    Args:
+        program: MiB of the process with one loaded network, before a window is predicted.
+        network: MiB of each further network.
+        maps: memory for each byte of the largest feature maps that a network must hold at once.
+        further: share of that for each further network of an ensemble.
+    """
+
+    program: int
+    network: int
+    maps: float
+    further: float
+
+
+_TAKEN = {
+    "tensorflow": _Taken(1050, 90, 1.2, 0.15),
+    "litert": _Taken(600, 20, 2.3, 0.6),
+    "openvino": _Taken(600, 50, 1.2, 0.45),
+}
+_VGG16_IN_OPENVINO = 1.65  # in place of 1.2: its wide maps of full resolution are held twice
+
+_HELD_MAPS = 2 * 3 * 4  # bytes a pixel: three maps in float32, while they are made and while they are written
+
+_FILLING = 16  # bytes a pixel, to fill gaps of a window
 
 _TTA_BYTES = 48  # for each pixel: sums of three maps in float64, and a turned copy of each
 
@@ -47,10 +75,44 @@ def default_memory(folds: int) -> int:
     return _FIRST_NETWORK + (folds - 1) * _FURTHER_NETWORK
 
 
-def default_pixels(info: BundleInfo, tta: bool = False) -> float:
-    """Return the largest number of pixels of a default window, the same on every machine."""
-    maps = _MAPS_OF_FIRST + (info.folds - 1) * _MAPS_OF_FURTHER
-    return maps / (info.bytes_per_pixel + (_TTA_BYTES if tta else 0))
+def default_pixels(info: BundleInfo, runtime: str = "", *, tta: bool = False) -> float:
+    """Return the largest number of pixels of a default window, the same on every machine.
+
+    Args:
+        runtime: library that computes; "": as TensorFlow.
+        tta: windows are averaged over their symmetries.
+    """
+    free = default_memory(info.folds) - program_bytes(info, runtime)
+    return free / window_bytes(info, runtime, tta=tta)
+
+
+def program_bytes(info: BundleInfo, runtime: str = "") -> int:
+    """Return the bytes that a process takes besides a window; arguments as in `default_pixels`."""
+    taken = _taken(runtime)
+    return (taken.program + (info.folds - 1) * taken.network) * _MEBIBYTE
+
+
+def window_bytes(info: BundleInfo, runtime: str = "", *, tta: bool = False) -> float:
+    """Return the bytes that a process takes for each pixel of a window; arguments as in `default_pixels`."""
+    taken = _taken(runtime)
+    maps = taken.maps
+    if taken is _TAKEN["openvino"] and info.model.get("encoder") == "vgg16":
+        maps = _VGG16_IN_OPENVINO
+    network = maps * (1 + (info.folds - 1) * taken.further) * info.bytes_per_pixel
+    return network + held_bytes(info) + (_TTA_BYTES if tta else 0)
+
+
+def held_bytes(info: BundleInfo) -> int:
+    """Return the bytes a pixel that are held besides the network's maps.
+
+    They are the raw images of a window and of the next one, what finds and fills the latter's gaps, and the maps of a
+    window and of the last one.
+    """
+    return 2 * np.dtype(info.dtype).itemsize * info.bands + 1 + _FILLING + _HELD_MAPS
+
+
+def _taken(runtime: str) -> _Taken:
+    return _TAKEN.get(runtime.split("-")[0], _TAKEN["tensorflow"])
 
 
 def smallest_window(halo: int, height: int, width: int, multiple: int) -> int:

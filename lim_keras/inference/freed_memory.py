@@ -6,6 +6,8 @@ import ctypes
 import sys
 from functools import cache
 
+from lim_keras.bundle.protocol import SceneModel, release_maps
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _BLOCK = 4 * 2**20
 
@@ -23,3 +25,11 @@ def return_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _BLOCK)
         mallopt(_MMAP_THRESHOLD, _BLOCK)
+
+
+def free_maps(model: SceneModel) -> None:
+    """Free the memory of a model's feature maps, and return it to the system where the C library can."""
+    release_maps(model)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

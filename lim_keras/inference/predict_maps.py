@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import HALO_TOLERANCE
-from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, release_maps, runtime_of
+from lim_keras.bundle.protocol import TENSORFLOW, RemoteModel, SceneModel, runtime_of
 from lim_keras.bundle.window_size import default_memory
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
-from lim_keras.inference.freed_memory import return_freed_memory
+from lim_keras.inference.freed_memory import free_maps, return_freed_memory
 from lim_keras.inference.maps import (
     Background,
     InputScaling,
@@ -198,7 +198,7 @@ def predict_maps(
             task.predict_rows(
                 rows, maps.write, commit=lambda number: maps.commit(before + number), first=first, progress=progress
             )
-        release_maps(model)  # what follows needs memory, too
+        free_maps(model)  # what follows needs memory, too
         layout = {"count": sum(len(row) for row, _ in work), "tile": list(size), "halo": halo, "pixels": sum(sizes)}
         return maps.write_vrt(), layout | {"islands": len(regions)}
 
@@ -270,9 +270,10 @@ class WindowTask:
         """Find windows that stay within the memory; return their rows and columns, and the first one's prediction."""
         info, boxes, memory = self.model.info, [region.box for region in self.regions], self.options.memory
         if memory is not None:
-            size = size_within(memory, info, boxes, self._try, cell=self.cell, halo=self.halo)
+            size = size_within(memory, self.model, boxes, self.options, self._try, cell=self.cell, halo=self.halo)
         memory = memory or default_memory(info.folds)
         while True:
+            free_maps(self.model)  # maps of other sizes
             first = next(self.regions[0].rows(size, self.halo))[0]
             with PeakMemory() as watched:
                 predicted = next(self.predict([(first, boxes[0])]))
@@ -281,8 +282,8 @@ class WindowTask:
                 return size, predicted
             warnings.warn(
                 f"{PurePath(self.scene.name).name}: a window of {size[0]} x {size[1]} px took the process to "
-                f"{watched.peak / 2**20:.0f} MiB, beyond the {memory / 2**20:.0f} MiB meant for it. Windows of "
-                f"{smaller[0]} x {smaller[1]} px are used.",
+                f"{watched.peak / 2**20:.0f} MiB, too near to the {memory / 2**20:.0f} MiB meant for it. "
+                f"Windows of {smaller[0]} x {smaller[1]} px are used.",
                 LimKerasWarning,
                 stacklevel=4,
             )

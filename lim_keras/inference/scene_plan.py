@@ -298,6 +298,7 @@ class _PlannedModel:
 
     info: BundleInfo
     input_size: int | None
+    runtime: str
 
 
 def make_plan(
@@ -330,7 +331,7 @@ def make_plan(
         regions = find_valid_regions(scene, cell)
     else:
         regions = join_cells(np.concatenate(list(cells)), cell, scene.info.height, scene.info.width)
-    boxes, model = [region.box for region in regions], _PlannedModel(info, input_size)
+    boxes, model = [region.box for region in regions], _PlannedModel(info, input_size, facts["runtime"])
     tile = plan_size(model, boxes, options, cell=cell, halo=halo) if boxes else (cell, cell)
     grid = PlanGrid.of(scene, warped=warped)
     return ScenePlan(hash_of(facts), facts, grid, tile, halo, cell, tuple(regions), options.spread)

@@ -8,13 +8,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import psutil
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.protocol import DescribedModel, RemoteModel
-from lim_keras.bundle.window_size import choose_window, default_pixels, rounded_up
+from lim_keras.bundle.protocol import DescribedModel, RemoteModel, SceneModel, runtime_of
+from lim_keras.bundle.window_size import (
+    choose_window,
+    default_pixels,
+    held_bytes,
+    program_bytes,
+    rounded_up,
+    window_bytes,
+)
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
+from lim_keras.inference.freed_memory import free_maps
 from lim_keras.raster.opening import CACHE_BYTES
 from lim_keras.raster.windows import Box, smallest_side
 
@@ -25,16 +32,22 @@ _SECONDS = 0.002  # between two looks at the memory
 _MEBIBYTE = 2**20
 _WASTEFUL = 8  # computed pixels for each one that is kept, above which windows are called small
 
+_LARGER = 4  # times the pixels of the smallest window, of the second window that is measured
+_MARGIN = 1.1  # of the memory that measured windows take, for what later windows take more
+
 Trial = Callable[[int, int], int]
 """Function that predicts a window of at most so many rows and columns, and returns its number of pixels."""
+
+
+class MemoryLimitError(DataError):
+    """The smallest window takes more than the memory that was allowed."""
 
 
 class PeakMemory:
     """Context manager that watches the memory of this process. `before` and `peak`: bytes."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
-        self.before = self.peak = self._now()
+        self.before = self.peak = process_memory()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -45,14 +58,16 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self.peak = max(self.peak, self._now())
-
-    def _now(self) -> int:
-        return int(self._process.memory_info().rss)
+        self.peak = max(self.peak, process_memory())
 
     def _watch(self) -> None:
         while not self._done.wait(_SECONDS):
-            self.peak = max(self.peak, self._now())
+            self.peak = max(self.peak, process_memory())
+
+
+def process_memory() -> int:
+    """Return the resident memory of this process, bytes."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def plan_size(
@@ -88,7 +103,7 @@ def plan_size(
         return fixed, fixed
     if isinstance(model, RemoteModel):
         return model.choose_window(height, width, memory, cell, halo)
-    return _chosen(regions, default_pixels(model.info, options.tta), cell, halo)
+    return _chosen(regions, default_pixels(model.info, runtime_of(model), tta=options.tta), cell, halo)
 
 
 def _chosen(regions: Sequence[Box], pixels: float, cell: int, halo: int) -> tuple[int, int]:
@@ -97,31 +112,54 @@ def _chosen(regions: Sequence[Box], pixels: float, cell: int, halo: int) -> tupl
 
 
 def size_within(
-    memory: int, info: BundleInfo, regions: Sequence[Box], trial: Trial, *, cell: int, halo: int
+    memory: int, model: SceneModel, regions: Sequence[Box], options: MapOptions, trial: Trial, *, cell: int, halo: int
 ) -> tuple[int, int]:
-    """Choose windows for a given memory, by the memory that the smallest window takes.
-
-    Small windows take more for each pixel than large ones, so that large ones take at most what is computed here.
+    """Choose windows for a given memory, by the memory that a smallest and a larger window take.
 
     Raises:
-        DataError: the smallest window takes more.
+        MemoryLimitError: the smallest window takes more.
     """
-    rows, columns = _chosen(regions, 0, cell, halo)
-    with PeakMemory() as watched:
-        predicted = trial(rows, columns)
-    smallest = rows * columns
-    each = (watched.peak - watched.before) / predicted + held_bytes(info)
-    before = watched.before + CACHE_BYTES
-    pixels = (memory - before) / each
-    if pixels < smallest:
-        needed = (before + each * smallest) / _MEBIBYTE
-        raise DataError(
-            f"Expected `memory` of at least {rounded_up(needed, 10)} MiB, for windows of {rows} x {columns} px, the "
-            f"smallest with a core between two halos of {halo} px. Received: {memory / _MEBIBYTE:.0f} MiB."
-        )
-    size = _chosen(regions, pixels, cell, halo)
+    rows, columns = size = _chosen(regions, 0, cell, halo)
+    before = process_memory() + CACHE_BYTES
+    each, fixed = float(held_bytes(model.info)), 0.0  # at least that much
+    taken: list[tuple[int, int]] = []
+    for _ in range(3):
+        pixels = (memory - before - fixed) / each
+        if pixels < rows * columns:
+            needed = before + fixed + each * rows * columns
+            if not taken:
+                usual = window_bytes(model.info, runtime_of(model), tta=options.tta)
+                needed = max(needed, program_bytes(model.info, runtime_of(model)) + usual * rows * columns)
+            raise MemoryLimitError(
+                f"Expected `memory` of at least {rounded_up(needed / _MEBIBYTE, 10)} MiB, for windows of {rows} x "
+                f"{columns} px, the smallest with a core between two halos of {halo} px. "
+                f"Received: {memory / _MEBIBYTE:.0f} MiB."
+            )
+        if taken:
+            larger = _chosen(regions, min(pixels, _LARGER * rows * columns) if len(taken) == 1 else pixels, cell, halo)
+            if larger == size:
+                break
+            size = larger
+        if len(taken) == 2:
+            break
+        free_maps(model)
+        with PeakMemory() as watched:
+            predicted = trial(*size)
+        taken.append((predicted, watched.peak + CACHE_BYTES - before))
+        each, fixed = _line(taken)
+        each = each * _MARGIN + held_bytes(model.info)
     _warn_of_small_windows(size, regions, memory, halo)
     return size
+
+
+def _line(taken: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Return the bytes a pixel, and the bytes of a window without pixels, by pixels and bytes of one or two windows."""
+    pixels, size = taken[-1]
+    if len(taken) == 1:
+        return size / pixels, 0.0
+    each = (size - taken[0][1]) / (pixels - taken[0][0])
+    each = min(max(each, size / pixels / 2), size / pixels)  # small windows may leave memory that a larger one takes
+    return each, size - each * pixels
 
 
 def _warn_of_small_windows(size: tuple[int, int], regions: Sequence[Box], memory: int, halo: int) -> None:
@@ -150,17 +188,7 @@ def smaller_size(
 ) -> tuple[int, int]:
     """Return the same size if a window of it stayed below `memory` bytes, else a smaller one, if there is one."""
     pixels = size[0] * size[1]
-    taken = watched.peak - watched.before + held_bytes(info) * pixels + CACHE_BYTES
+    taken = watched.peak - watched.before + held_bytes(info) / 2 * pixels + CACHE_BYTES  # half of it is in the peak
     # Data that a program holds besides are no reason for small windows.
     allowed = max(memory - watched.before, memory / 3)
     return size if taken <= allowed else _chosen(regions, pixels * allowed / taken, cell, halo)
-
-
-def held_bytes(info: BundleInfo) -> int:
-    """Return the bytes a pixel that are held besides the window under way.
-
-    They are the raw images of the next window while it is read, and the maps of the last one while they are written.
-    """
-    raw = np.dtype(info.dtype).itemsize * info.bands
-    maps = 3 * np.dtype(np.float32).itemsize
-    return 2 * raw + 1 + 2 * maps

@@ -29,6 +29,7 @@ from lim_keras.inference.domain import (
 )
 from lim_keras.inference.predict_maps import no_data, predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
+from lim_keras.inference.window_plan import MemoryLimitError
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
 from lim_keras.inventory.remote_results import is_staging
 from lim_keras.inventory.result_files import ResultFiles, files_read, result_endings
@@ -208,6 +209,9 @@ class _SceneTask:
         """
         try:
             return self._run(progress)
+        except MemoryLimitError:
+            self._files.discard_work()  # nothing is predicted yet
+            raise
         except Exception as error:
             self._check_unchanged(error)
             lost = self._begun and self._files.maps_are_lost
@@ -349,7 +353,9 @@ class _SceneTask:
             refuse_missing(self._out, [(missing, WHOLE)])
         model = cast("SceneModel", self._model)  # only `merge` and `workers` take one that is not loaded
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(importlib.import_module, _LATER)
+            imported = pool.submit(importlib.import_module, _LATER)
+            if options.memory is not None:
+                imported.result()  # the libraries count among the memory that is allowed
             if self._workers is not None or parts.plan() is not None:
                 plan = parts.ready_plan(grid)
                 if not plan.regions:

@@ -12,6 +12,8 @@ from lim_keras.raster.validity import Mask, Pixels
 
 FILL_REACH = 256  # largest distance, pixels, over which pixels without data are filled from pixels with data
 
+_ROWS = 256  # rows that are filled at once
+
 
 def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: ArrayLike | None = None) -> Pixels:
     """Fill pixels without data from their nearest pixel with data, so that the edge of the data has no contrast.
@@ -38,13 +40,16 @@ def fill_nodata(image: Pixels, valid: Mask, *, reach: float = np.inf, beyond: Ar
     distance, nearest = cv2.distanceTransformWithLabels(
         (~valid).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    gaps = np.flatnonzero(~valid)
-    sources = np.flatnonzero(valid)[nearest.reshape(-1)[gaps] - 1]
+    positions = np.flatnonzero(valid)
     filled: Pixels = image.copy()
-    pixels = filled.reshape(-1, image.shape[2])
-    pixels[gaps] = pixels[sources]
-    if beyond is not None:
-        pixels[gaps[distance.reshape(-1)[gaps] > reach]] = _as_pixel(beyond, image.dtype)
+    known = filled.reshape(-1, image.shape[2])
+    for top in range(0, len(valid), _ROWS):  # indices of all gaps at once take more memory than the image
+        rows = slice(top, top + _ROWS)
+        gaps = ~valid[rows]
+        if gaps.any():
+            filled[rows][gaps] = known[positions[nearest[rows][gaps] - 1]]
+            if beyond is not None:
+                filled[rows][distance[rows] > reach] = _as_pixel(beyond, image.dtype)
     return filled
 
 

@@ -185,7 +185,6 @@ def test_large_images_get_networks_of_their_size(bundle_path: Path, fold: int | 
     monkeypatch.setattr(network, "_compiled", lambda self, size: compiled.append(size) or compile_network(self, size))
     for dtype in (np.uint8, np.uint16, np.float32, np.int16, np.uint8):
         answer = model.predict_all(shown.astype(dtype))
-        model.release()
         for one, known in zip(answer, expected, strict=True):
             np.testing.assert_allclose(one, known, rtol=0, atol=1e-6)
     side = -(-131 // model.info.stride) * model.info.stride
@@ -194,3 +193,6 @@ def test_large_images_get_networks_of_their_size(bundle_path: Path, fold: int | 
     assert [size[1] for size in compiled] == ["uint8", "uint16", "float32"]
     model.predict(images(20, 30))
     assert compiled[3:] == [None]
+    model.release()
+    np.testing.assert_allclose(model.predict(shown), expected.probability, rtol=0, atol=1e-6)
+    assert len(compiled) == 5  # once more, because the networks for single sizes were dropped

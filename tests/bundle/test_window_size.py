@@ -8,6 +8,7 @@ from lim_keras.bundle.window_size import (
     choose_window,
     default_memory,
     default_pixels,
+    held_bytes,
     parse_memory,
     smallest_window,
 )
@@ -29,13 +30,24 @@ def test_no_sizes(text: str) -> None:
         parse_memory(text)
 
 
-def test_the_default_follows_the_network_alone() -> None:
+def test_the_default_follows_network_and_runtime() -> None:
     assert default_memory(1) == 1.5 * 2**30 and default_memory(5) == 2.5 * 2**30
-    # 272 MiB of feature maps at 68 bytes a pixel: 4 Mi pixels
-    one, five = (bundle_info(bytes_per_pixel=68.0, folds=folds) for folds in (1, 5))
-    assert default_pixels(one) == 4 * 2**20
-    assert default_pixels(five) == 400 / 272 * 4 * 2**20
-    assert default_pixels(one, tta=True) == 68 / 116 * 4 * 2**20
+    one, five = (bundle_info(bytes_per_pixel=70.0, folds=folds) for folds in (1, 5))
+    # Two windows of 3 bytes a pixel, a mask of 1, 16 to fill gaps, and twice three maps of 4: 47 bytes a pixel.
+    assert held_bytes(one) == 47
+    # OpenVINO: 1536 - 600 MiB for 1.2 * 70 + 47 = 131 bytes a pixel
+    assert default_pixels(one, "openvino") == pytest.approx(936 * 2**20 / 131)
+    assert default_pixels(one, "openvino-bf16") == default_pixels(one, "openvino")
+    # LiteRT: 1536 - 600 MiB for 2.3 * 70 + 47 = 208 bytes a pixel
+    assert default_pixels(one, "litert") == pytest.approx(936 * 2**20 / 208)
+    # TensorFlow, and models of other programs: 1536 - 1050 MiB for 1.2 * 70 + 47 = 131 bytes a pixel, 48 more with tta
+    assert default_pixels(one) == default_pixels(one, "tensorflow") == pytest.approx(486 * 2**20 / 131)
+    assert default_pixels(one, tta=True) == pytest.approx(486 * 2**20 / 179)
+    # Five networks in OpenVINO: 2560 - 600 - 4 * 50 MiB for 1.2 * (1 + 4 * .45) * 70 + 47 = 282.2 bytes a pixel
+    assert default_pixels(five, "openvino") == pytest.approx(1760 * 2**20 / 282.2)
+    # VGG16 in OpenVINO: 936 MiB for 1.65 * 70 + 47 = 162.5 bytes a pixel
+    paper = bundle_info(bytes_per_pixel=70.0, model={"encoder": "vgg16"})
+    assert default_pixels(paper, "openvino") == pytest.approx(936 * 2**20 / 162.5)
 
 
 def computed(height: int, width: int, size: tuple[int, int], halo: int) -> int:
@@ -64,10 +76,11 @@ def test_no_window_that_fits_computes_much_less(height: int, width: int, halo: i
 
 
 def test_a_strip_of_the_whole_width_where_the_scene_is_narrow() -> None:
-    # at most 2 Mi pixels: 1024 columns leave 2048 rows, with halos above and below alone. 2048 / (2048 - 256) = 1.143
-    # is the fewest; 1920 / (1920 - 256) = 1.154 is within 1 % of it and takes less memory, 1856 / 1600 = 1.16 is not.
-    assert choose_window([(50_000, 1000)], pixels=2**21, halo=128, multiple=64) == (1920, 1024)
-    assert choose_window([(1000, 50_000)], pixels=2**21, halo=128, multiple=64) == (1024, 1920)
+    # At most 2 Mi pixels: 1024 columns leave 2048 rows, with halos above and below alone. 27 windows of 2048 rows and
+    # one of 1616 compute 56 912, the fewest. 28 windows of 1984 and one of 1616 compute 57 168, within 1 %, and take
+    # less memory. 30 windows of 1920, of which the last is read in full, compute 57 600.
+    assert choose_window([(50_000, 1000)], pixels=2**21, halo=128, multiple=64) == (1984, 1024)
+    assert choose_window([(1000, 50_000)], pixels=2**21, halo=128, multiple=64) == (1024, 1984)
 
 
 def test_a_scene_that_fits_is_one_window() -> None:
