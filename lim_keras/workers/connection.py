@@ -36,6 +36,8 @@ _INSTALL = "Install it with `pip install 'lim-keras[scale]'`."
 
 _TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it."
 
+_ONLY_THERE = "HOST:PORT is for machines of the cluster. On others give ray://HOST:10001."
+
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
@@ -185,7 +187,8 @@ def _reason(address: Address, error: BaseException) -> str:
             f"{address.source}: what listens there does not answer as a Ray cluster. Give the port of its Ray Client "
             f"server, 10001 by default, as ray://HOST:PORT. If the cluster asks for a token, {_TOKEN}"
         )
-    return f"{address.source}: Ray cannot be used ({text[:300] or type(error).__name__})."
+    advice = "" if address.is_client or address.is_local else f" {_ONLY_THERE}"
+    return f"{address.source}: Ray cannot be used ({text[:300] or type(error).__name__}).{advice}"
 
 
 def _shut_down(ray: ModuleType) -> None:

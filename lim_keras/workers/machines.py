@@ -53,7 +53,8 @@ class Machine:
 def share_cores(machines: Iterable[Machine], jobs: int, *, gpus: float = 0) -> int:
     """Return the number of cores of each job.
 
-    It is the largest number with which all jobs run at the same time, but at least four, where machines have them.
+    It is the largest number with which all jobs run at the same time, but at least four. Each machine has as many, so
+    that jobs of one that is lost can run on any other.
 
     Args:
         machines: machines that take jobs.
@@ -66,7 +67,7 @@ def share_cores(machines: Iterable[Machine], jobs: int, *, gpus: float = 0) -> i
         return max(1, min(core // max(1, place) for core, place in zip(cores, places, strict=True)))
     if not cores:
         return 1
-    share = next((size for size in range(max(cores), 1, -1) if sum(core // size for core in cores) >= jobs), 1)
+    share = next((size for size in range(min(cores), 1, -1) if sum(core // size for core in cores) >= jobs), 1)
     return max(share, min(_FEWEST_CORES, *cores))
 
 

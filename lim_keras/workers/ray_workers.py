@@ -58,7 +58,7 @@ class RayWorkers:
     """
 
     def __init__(self, address: Address) -> None:
-        self._source = address.source
+        self._source, self._waits = address.source, False
         self._close = connect(address)
         self._ray: Any = load_ray()
         try:
@@ -151,11 +151,7 @@ class RayWorkers:
                 answers.append((asked[reference], self._ray.get(reference)))
         self._stop(late)
         if not answers:
-            warnings.warn(
-                f"{self._source}: no machine of the cluster has processor cores for jobs yet. The jobs wait for one.",
-                LimKerasWarning,
-                stacklevel=4,
-            )
+            self._warn_of_waiting()
         return answers
 
     def _payload(self, function: Callable[[Any], Any], job: Any) -> bytes:
@@ -164,7 +160,19 @@ class RayWorkers:
     def _ended(self, running: Mapping[Any, int]) -> list[Any]:
         with self._connected():
             ready, _ = self._ray.wait(list(running), num_returns=1, timeout=_POLL_S)
+            if not ready and not Machine.of_nodes(self._ray.nodes()):
+                self._warn_of_waiting()
         return list(ready)
+
+    def _warn_of_waiting(self) -> None:
+        """Warn once that no machine takes jobs."""
+        if not self._waits:
+            self._waits = True
+            warnings.warn(
+                f"{self._source}: no machine of the cluster has processor cores for jobs. The jobs wait for one.",
+                LimKerasWarning,
+                stacklevel=5,
+            )
 
     def _result(self, reference: Any, name: str, attempt: int) -> tuple[Any] | None:
         """Return the result or the error of a job that ended; None: it is to be run again."""

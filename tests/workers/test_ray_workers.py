@@ -460,6 +460,7 @@ def test_auto_takes_the_cluster_of_the_environment(monkeypatch, value, ray):
         ([64], 5, 12),  # 5 x 12 = 60
         ([64, 64], 5, 21),  # three on one machine, two on the other
         ([64, 8], 1000, 4),
+        ([64, 8], 2, 8),  # one that the small machine can take, too
         ([8, 8], 2, 8),
         ([], 3, 1),
     ],
