@@ -112,6 +112,7 @@ def _write_png(
 
 
 LONGEST = (
+    "tests/workers/test_ray_workers.py",
     "tests/demo/test_demo.py",
     "tests/cli/test_predict.py",
     "tests/test_api.py",
