@@ -82,6 +82,7 @@ def in_parts(
 CASES: dict[str, tuple[tuple[int, int], bool, MapOptions]] = {
     "odd size": ((333, 517), False, MapOptions(tile=192)),
     "islands": ((400, 450), True, MapOptions(tile=192)),
+    "windows of two islands": ((400, 450), True, MapOptions(tile=384)),
     "spread and tta": ((400, 450), True, MapOptions(tile=192, spread=True, tta=True)),
     "one window": ((100, 90), False, MapOptions()),
     "scale": ((200, 300), False, MapOptions(tile=192, scale=(20.0, 180.0))),
@@ -101,6 +102,18 @@ def test_parts_hold_the_values_of_one_call(name: str, write: Write, tmp_path: Pa
     if holes:
         first, second = plan.regions[0].box, plan.regions[2].box
         assert first.top < second.top < first.bottom and first.left < second.left < first.right
+
+
+def test_windows_that_overlap_inside_a_part(write: Write, tmp_path: Path) -> None:
+    options, work = MapOptions(tile=384), tmp_path / "work"
+    with RasterReader(write("scene.tif", texture(400, 450), valid=islands(400, 450))) as scene:
+        whole, model = one_call(Blur(), scene, tmp_path / "one", options), Blur()
+        plan = make_plan(model.info, scene, options, map_facts(scene, model.info, "", options))
+        (work / "parts").mkdir(parents=True)
+        made = PartTask(model, scene, options, plan, work).predict(0, len(plan.pixels))
+        assert made.pixels == plan.layout["pixels"] and made.is_whole(work)
+        with rasterio.open(merge(work, plan)) as file:
+            assert np.array_equal(file.read(), whole)
 
 
 def test_a_warped_scene(write: Write, tmp_path: Path) -> None:
