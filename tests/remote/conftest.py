@@ -80,6 +80,12 @@ def bright() -> Bright:
     return Bright()
 
 
+@pytest.fixture
+def without_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no previews, which take most of the time of a small scene."""
+    monkeypatch.setattr("lim_keras.api.scenes._read_preview", None)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("served")
@@ -87,7 +93,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(served: Path) -> Iterator[RangeServer]:
-    with RangeServer(served) as running:
+    with RangeServer(served) as running, pytest.MonkeyPatch.context() as patch:
+        # Small scenes would fit into the caches of GDAL.
+        patch.setenv("CPL_VSIL_CURL_CACHE_SIZE", str(2**19))
+        patch.setattr("lim_keras.raster.opening.CACHE_BYTES", 2**18)
         yield running
 
 

@@ -17,8 +17,11 @@ from lim_keras.cli import main
 from lim_keras.inventory import remote_results
 from tests.remote.conftest import Bright
 
-pytestmark = pytest.mark.filterwarnings("ignore::lim_keras.errors.DomainWarning")
-ENDINGS = ("inventory.gpkg", "inventory.qml", "landslides.tif", "preview.png", "probability.tif", "stac.json")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lim_keras.errors.DomainWarning"),
+    pytest.mark.usefixtures("without_preview"),
+]
+ENDINGS = ("inventory.gpkg", "inventory.qml", "landslides.tif", "probability.tif", "stac.json")
 OUT = "s3://maps/first run/Süd"
 
 
@@ -107,7 +110,10 @@ def test_objects_of_others_are_refused_before_any_work(
     storage: Any, write: Callable[..., Path], bright: Bright
 ) -> None:
     scenes = [write("one.tif"), write("two.tif")]
-    for key, name in (("first run/Süd/two_preview.png", "two_preview.png"), ("first run/Süd/summary.json", "summary")):
+    for key, name in (
+        ("first run/Süd/two_probability.tif", "two_probability.tif"),
+        ("first run/Süd/summary.json", "summary"),
+    ):
         storage.put_object(Bucket="maps", Key=key, Body=b"{}")
         with pytest.raises(lk.DataError, match=rf"{OUT}: the results would replace.*{name}.*not written by lim-keras"):
             lk.predict_scenes(bright, scenes, OUT)
@@ -127,7 +133,7 @@ def test_a_killed_upload_goes_on(storage: Any, write: Callable[..., Path], brigh
     assert not result.failures and result.summary == f"{OUT}/summary.json"
     assert keys(storage) == sorted([*names_of("one", "two"), "first run/Süd/summary.json"])
     assert sorted(uploads.sent) == keys(storage)  # what was there is not sent again
-    assert uploads.sent[6] == "first run/Süd/one_summary.json" and uploads.sent[-1] == "first run/Süd/summary.json"
+    assert uploads.sent[5] == "first run/Süd/one_summary.json" and uploads.sent[-1] == "first run/Süd/summary.json"
     assert bright.windows == 2 * windows and staged() == []  # scene "one" was not predicted again
 
 

@@ -38,12 +38,12 @@ def same_maps(one: Path, other: Path, stem: str) -> None:
 def test_a_whole_scene_is_sent_once(
     write: Callable[..., Path], server: RangeServer, bright: Bright, tmp_path: Path, name: str, options: dict
 ) -> None:
-    scene = write(name, 900, 1100, **{key: value for key, value in options.items() if value is not None})
+    scene = write(name, 500, 600, **{key: value for key, value in options.items() if value is not None})
     server.sent()
-    result = lk.predict_scene(bright, f"{server.address}/{name}", tmp_path / "far", tile=512)
+    result = lk.predict_scene(bright, f"{server.address}/{name}", tmp_path / "far", tile=320)
     assert server.bytes_sent() <= 1.1 * scene.stat().st_size
     assert result.summary["landslides"] == 1
-    near = lk.predict_scene(bright, scene, tmp_path / "near", tile=512)
+    near = lk.predict_scene(bright, scene, tmp_path / "near", tile=320)
     assert near.summary["valid_pixels"] == result.summary["valid_pixels"]
     same_maps(tmp_path / "far", tmp_path / "near", scene.stem)
     assert sorted(path.name for path in (tmp_path / "far").iterdir()) == sorted(
@@ -102,6 +102,7 @@ def test_a_full_disk_for_kept_pixels(
         np.testing.assert_array_equal(reader.pixels(), expected.pixels())
 
 
+@pytest.mark.usefixtures("without_preview")
 def test_finished_scenes_are_known_and_changed_ones_noticed(
     write: Callable[..., Path], server: RangeServer, bright: Bright, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_finished_scenes_are_known_and_changed_ones_noticed(
     assert not lk.predict_scene(bright, url, out).was_there
 
 
+@pytest.mark.usefixtures("without_preview")
 def test_odd_names(write: Callable[..., Path], server: RangeServer, bright: Bright, tmp_path: Path) -> None:
     write("Tal Süd/Ort 1.tif")
     for url in (f"{server.address}/Tal Süd/Ort 1.tif", f"{server.address}/{quote('Tal Süd/Ort 1.tif')}?version=3"):
@@ -176,6 +178,7 @@ def test_servers_that_fail(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("without_preview")
 def test_an_elevation_model_and_a_scene_to_evaluate(
     write: Callable[..., Path], server: RangeServer, bright: Bright, tmp_path: Path
 ) -> None:

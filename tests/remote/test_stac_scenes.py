@@ -12,7 +12,10 @@ from lim_keras.raster.stac_scene import StacScene
 from tests.remote.conftest import Bright
 from tests.remote.range_server import RangeServer
 
-pytestmark = pytest.mark.filterwarnings("ignore::lim_keras.errors.DomainWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lim_keras.errors.DomainWarning"),
+    pytest.mark.usefixtures("without_preview"),
+]
 
 TIFF, COG = "image/tiff", "image/tiff; application=geotiff; profile=cloud-optimized"
 RGB = [{"common_name": colour} for colour in ("red", "green", "blue")]
