@@ -1,21 +1,23 @@
-"""Measure speed and peak memory of prediction on scenes of several sizes, each in its own process.
+"""Measure `lim-keras predict` from its call to its end, beside the bare network on the same windows.
 
-    python benchmarks/prediction.py exported_models/demo --sizes 2000x2000 2000x32000 16000x16000 --memory 2G
+    python benchmarks/prediction.py exported_models/bijie_edge --scene scene.tif
+    python benchmarks/prediction.py exported_models/bijie_edge --sizes 2000x2000 10000x10000 --runtimes openvino litert
 
-For each size: megapixels per second from file to finished maps, and of the same model on the same windows in memory
-(with halo, in the same process); their ratio, which should be at least 0.9; and the peak memory of the process. With
---repeat both take turns and their sums are compared. The scenes are tiled, compressed GeoTIFFs of repeated noise; a
-share --valid of them holds data, in square patches.
+For each scene and each installed runtime: seconds and processor seconds of the whole command in a process of its own,
+its parts (start and loading, prediction, files), its peak memory, and the seconds of the same windows, in memory, in a
+loaded network. Scenes of --sizes are tiled, compressed GeoTIFFs of repeated noise; a share --valid of them holds data,
+in square patches.
 """
 
 import argparse
 import json
 import math
-import multiprocessing
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,74 +26,121 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 
 _PATCH = 704
+_RUNTIMES = ("openvino", "litert", "tensorflow")
+_COLUMNS = (
+    *("scene", "runtime", "windows", "tile", "seconds", "processor_seconds", "start_and_load", "prediction", "files"),
+    *("bare_network", "command_over_network", "peak_mib"),
+)
 
 
 def main() -> None:
-    """Measure, print JSON, and write it to the file of --json."""
+    """Measure, print a table, and write JSON to the file of --json."""
     options = _options()
+    if options.child:
+        _child(options.child)
+        return
     figures = []
-    for size in options.sizes:
-        height, width = (int(side) for side in size.split("x"))
-        with (
-            tempfile.TemporaryDirectory(dir=options.scratch) as scratch,
-            multiprocessing.get_context("spawn").Pool(1) as pool,
-        ):
-            figures.append({"size": size, **pool.apply(measure, (options, Path(scratch), height, width))})
-        print(json.dumps(figures[-1]), file=sys.stderr)
-    text = json.dumps(figures, indent=2)
-    print(text)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        for scene in _scenes(options, Path(scratch)):
+            for runtime in options.runtimes:
+                figures.append(measure(options, scene, runtime, Path(scratch) / f"maps_{len(figures)}"))
+                print(json.dumps(figures[-1]), file=sys.stderr)
+    print(_table(figures))
     if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(options: argparse.Namespace, folder: Path, height: int, width: int) -> dict[str, Any]:
-    """Predict a synthetic scene of height x width pixels into maps in `folder`, then the same windows from memory."""
-    from lim_keras.bundle.saved_model import load_bundle
-    from lim_keras.bundle.window_size import parse_memory
-    from lim_keras.inference.predict_maps import MapOptions, find_valid_regions, predict_maps
+def measure(options: argparse.Namespace, scene: Path, runtime: str, out: Path) -> dict[str, Any]:
+    """Run the command, and the bare network on its windows, in a process each."""
+    command = [sys.executable, "-m", "lim_keras", "predict", options.bundle, scene, "--out", out, "--runtime", runtime]
+    for name in ("memory", "tile"):
+        if getattr(options, name) is not None:
+            command += [f"--{name}", getattr(options, name)]
+    ran = _in_child({"command": [str(one) for one in command]})
+    figures: dict[str, Any] = {"scene": scene.stem, "runtime": runtime}
+    if ran["code"]:
+        return figures | {"error": ran["output"].strip().splitlines()[-1:]}
+    summary = json.loads((out / f"{scene.stem}_summary.json").read_text(encoding="utf-8"))
+    parts, windows = summary["seconds"], summary["windows"]
+    bare = _in_child({"bundle": str(options.bundle), "runtime": runtime, "scene": str(scene), "windows": windows})
+    return figures | {
+        "windows": windows["count"],
+        "tile": "x".join(map(str, windows["tile"])),
+        "seconds": round(ran["seconds"], 2),
+        "processor_seconds": round(ran["processor_seconds"], 2),
+        "start_and_load": round(ran["seconds"] - parts["all"], 2),
+        "prediction": round(parts["predict"], 2),
+        "files": round(parts["inventory"], 2),
+        "bare_network": round(bare["seconds"], 2),
+        "command_over_network": round(ran["seconds"] / bare["seconds"], 2),
+        "peak_mib": round(ran["peak_mib"]),
+    }
+
+
+def _in_child(task: dict[str, Any]) -> dict[str, Any]:
+    """Do a task in a small process, because a process inherits the peak memory of the one that starts it."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", json.dumps(task)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _child(text: str) -> None:
+    task = json.loads(text)
+    if "command" not in task:
+        print(json.dumps({"seconds": _bare_seconds(**task)}))
+        return
+    started = time.perf_counter()
+    done = subprocess.run(task["command"], capture_output=True, text=True, check=False)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    answer = {"seconds": time.perf_counter() - started, "processor_seconds": used.ru_utime + used.ru_stime}
+    answer |= {"peak_mib": used.ru_maxrss / 1024, "code": done.returncode}
+    print(json.dumps(answer | {"output": done.stdout + done.stderr}))
+
+
+def _bare_seconds(bundle: str, runtime: str, scene: str, windows: dict[str, Any]) -> float:
+    """Predict noise of the sizes of a scene's windows; each size is predicted once before."""
+    from lim_keras.bundle.runtimes import load_model
+    from lim_keras.bundle.window_size import window_grid
+    from lim_keras.inference.predict_maps import find_valid_regions
     from lim_keras.raster.opening import gdal_settings
     from lim_keras.raster.reader import RasterReader
 
-    model = load_bundle(options.bundle)
-    bands = model.info.bands
-    scene = write_scene(folder / "scene.tif", height, width, bands, options.valid, model.info.dtype)
-    map_options = MapOptions(memory=parse_memory(options.memory) if options.memory else None, tile=options.tile)
-    cell = math.lcm(64, model.info.stride)
+    model = load_model(Path(bundle), runtime)  # type: ignore[arg-type]  # one of the names of --runtimes
+    rows, columns = windows["tile"]
     with gdal_settings(), RasterReader(scene) as reader:
-        regions = find_valid_regions(reader, cell)
-        _, facts = predict_maps(model, reader, folder / "maps_first", options=map_options)
-    tile, halo = (facts["tile"][0], facts["tile"][1]), facts["halo"]
-    windows = [one for region in regions for row in region.rows(tile, halo) for one in row]
-    shapes = [(1, one.read.height, one.read.width, bands) for one in windows]
-    # The first call on a window size is slow: leave it out of both measurements.
-    for shape in set(shapes):
-        model.predict_all(np.zeros(shape, model.info.dtype))
-    seconds = busy = peak = 0.0
-    for turn in range(options.repeat):
-        # A new reader, because GDAL caches the scene of an open one.
-        with gdal_settings(), RasterReader(scene) as reader:
-            started = time.perf_counter()
-            _, facts = predict_maps(model, reader, folder / f"maps_{turn}", options=map_options)
-            seconds += time.perf_counter() - started
-            peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        noise = np.random.default_rng(0)
-        image = {shape: noise.integers(0, 255, shape).astype(model.info.dtype) for shape in set(shapes)}
+        regions = find_valid_regions(reader, window_grid(model.info.stride))
+    found = [one.read for region in regions for row in region.rows((rows, columns), windows["halo"]) for one in row]
+    shapes = sorted((1, read.height, read.width, model.info.bands) for read in found)
+    noise, seconds, shape = np.random.default_rng(0), 0.0, None
+    for one in shapes:
+        if one != shape:
+            image, shape = noise.integers(0, 255, one).astype(model.info.dtype), one
+            model.predict_all(image)
         started = time.perf_counter()
-        for shape in shapes:
-            model.predict_all(image[shape])
-        busy += time.perf_counter() - started
-    return {
-        "bundle": options.bundle.name,
-        "tile": facts["tile"],
-        "windows": len(windows),
-        "valid_regions": len(regions),
-        "seconds": round(seconds / options.repeat, 2),
-        "megapixels_per_second": round(options.repeat * height * width / 1e6 / seconds, 3),
-        "of_windows_in_memory": round(options.repeat * height * width / 1e6 / busy, 3),
-        "ratio": round(busy / seconds, 3),
-        "computed_over_kept": round(sum(math.prod(shape[1:3]) for shape in shapes) / (height * width), 2),
-        "peak_mib": round(peak),
-    }
+        model.predict_all(image)
+        seconds += time.perf_counter() - started
+    return seconds
+
+
+def _scenes(options: argparse.Namespace, folder: Path) -> list[Path]:
+    from lim_keras.bundle.info import BundleInfo
+
+    if options.scene:
+        return list(options.scene)
+    info, scenes = BundleInfo.read(options.bundle), []
+    for size in options.sizes:
+        height, width = (int(side) for side in size.split("x"))
+        scenes.append(write_scene(folder / f"{size}.tif", height, width, info.bands, options.valid, info.dtype))
+    return scenes
+
+
+def _table(figures: list[dict[str, Any]]) -> str:
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    lines += [f"| {' | '.join(str(one.get(name, '')) for name in _COLUMNS)} |" for one in figures]
+    lines += [f"{one['scene']}, {one['runtime']}: {one['error']}" for one in figures if "error" in one]
+    return "\n".join(lines)
 
 
 def write_scene(path: Path, height: int, width: int, bands: int, valid: float, dtype: str) -> Path:
@@ -111,17 +160,27 @@ def write_scene(path: Path, height: int, width: int, bands: int, valid: float, d
     return path
 
 
+def _installed() -> list[str]:
+    packages = {"openvino": "openvino", "litert": "ai_edge_litert", "tensorflow": "tensorflow"}
+    return [name for name in _RUNTIMES if find_spec(packages[name]) is not None]
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--sizes", nargs="+", default=["2000x2000", "2000x32000", "16000x16000"], help="rows x columns")
+    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("--scene", type=Path, nargs="+", help="GeoTIFFs, in place of --sizes")
+    parser.add_argument("--sizes", nargs="+", default=["2000x2000", "10000x10000"], help="rows x columns")
     parser.add_argument("--valid", type=float, default=1.0, help="share of the scene that holds data")
+    parser.add_argument("--runtimes", nargs="+", choices=_RUNTIMES, default=_installed())
     parser.add_argument("--memory", help="memory of a process, such as 2G")
-    parser.add_argument("--tile", type=int, help="side of a window, pixels")
-    parser.add_argument("--repeat", type=int, default=1, help="number of predictions of each scene")
+    parser.add_argument("--tile", help="side of a window, pixels")
     parser.add_argument("--scratch", type=Path, help="folder of temporary scenes and maps")
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.bundle is None and options.child is None:
+        parser.error("expected a bundle")
+    return options
 
 
 if __name__ == "__main__":
