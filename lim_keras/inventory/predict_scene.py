@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lim_keras.bundle.info import STAC_FILE
 from lim_keras.bundle.protocol import DescribedModel, SceneModel, runtime_of
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import StrPath, make_folder
@@ -31,7 +30,6 @@ from lim_keras.inference.predict_maps import no_data, predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inference.window_plan import MemoryLimitError
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
-from lim_keras.inventory.remote_results import is_staging
 from lim_keras.inventory.result_files import ResultFiles, files_read, result_endings
 from lim_keras.inventory.scene_names import check_names
 from lim_keras.inventory.scene_parts import (
@@ -396,15 +394,7 @@ class _SceneTask:
 
     def _write_documents(self, summary: dict[str, Any], drafts: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         """Write STAC item and summary; return the whole summary and all drafts, the summary last."""
-        from lim_keras.inventory.scene_files import write_documents
+        from lim_keras.inventory.scene_files import bundle_folder, write_documents
 
-        info, bundle = self._reader.info, _bundle_folder(self._model)
-        folder = None if is_staging(self._out) else self._out
-        return write_documents(summary, drafts, info=info, files=self._files, folder=folder, bundle=bundle)
-
-
-def _bundle_folder(model: DescribedModel) -> Path | None:
-    """Return the folder that holds a model's files and its STAC item; None where there is none."""
-    path = getattr(model, "path", None)
-    folders = () if path is None else (path, *path.parents[:2])  # a LiteRT file lies in <bundle>/tflite
-    return next((folder for folder in folders if (folder / STAC_FILE).is_file()), None)
+        info, bundle = self._reader.info, bundle_folder(self._model)
+        return write_documents(summary, drafts, info=info, files=self._files, bundle=bundle)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.info import STAC_FILE, BundleInfo
+from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.files import write_text
 from lim_keras.inventory.landslides import InventoryTotals, MaskSource, stream_inventory
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.outputs import describe_inventory, write_style
+from lim_keras.inventory.remote_results import is_staging
 from lim_keras.inventory.result_files import ResultFiles
 from lim_keras.inventory.vector_files import write_frames
 from lim_keras.ownership import file_hash
@@ -116,7 +118,6 @@ def write_documents(
     *,
     info: RasterInfo,
     files: ResultFiles,
-    folder: Path | None,
     bundle: Path | None,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Write STAC item and summary as drafts.
@@ -125,7 +126,6 @@ def write_documents(
         summary: facts of the prediction.
         drafts: all other files.
         info: header of the scene.
-        folder: folder where the files will lie; None: none on this machine, so that links are absolute.
         bundle: folder of the model's bundle; None: there is none.
 
     Returns:
@@ -133,8 +133,16 @@ def write_documents(
     """
     results, stac = [draft.name for draft in drafts], files.draft("stac.json")
     summary = summary | {"files": [*results, stac.name]}
+    folder = None if is_staging(files.folder) else files.folder  # links of uploaded files are absolute
     described = [*results, files.name("summary.json")]
     item = describe_inventory(info, summary, files=described, folder=folder, bundle=bundle)
     write_text(stac, json.dumps(item, indent=2, allow_nan=False) + "\n")
     text = sealed_json(summary | {"sha256": {draft.name: file_hash(draft) for draft in (*drafts, stac)}})
     return json.loads(text), [*drafts, stac, write_text(files.draft("summary.json"), text)]
+
+
+def bundle_folder(model: DescribedModel) -> Path | None:
+    """Return the folder that holds a model's files and its STAC item; None where there is none."""
+    path = getattr(model, "path", None)
+    folders = () if path is None else (path, *path.parents[:2])  # a LiteRT file lies in <bundle>/tflite
+    return next((folder for folder in folders if (folder / STAC_FILE).is_file()), None)
