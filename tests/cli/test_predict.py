@@ -367,7 +367,7 @@ def test_an_ensemble_keeps_to_its_memory(ensemble: Path, tmp_path: Path, kernels
     """Its folds once computed side by side, and took 1.2 times of what was allowed."""
     scene = write_scene(tmp_path / "scene.tif", 1792, 2048)
     command = [sys.executable, "-c", PEAK_MEMORY, "predict", str(ensemble), str(scene)]
-    command += ["--out", str(tmp_path / "maps"), "--memory", "1800M"]
+    command += ["--out", str(tmp_path / "maps"), "--memory", "1800M", "--runtime", "tensorflow"]
     environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": kernels}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
