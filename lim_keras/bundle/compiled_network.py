@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.litert import usable_cores
 from lim_keras.bundle.protocol import PROBABILITY
 from lim_keras.errors import BundleError, ConfigError
+from lim_keras.workers.cores import usable_cores
 
 _LARGE = 2**19  # pixels of a batch, above which the network is compiled for its size
 _KEPT = 3  # compiled networks

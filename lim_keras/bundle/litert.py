@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 import threading
 import warnings
 from pathlib import Path
@@ -24,7 +22,7 @@ from lim_keras.bundle.window_size import rounded_up
 from lim_keras.errors import BundleError, DataError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
-from lim_keras.workers import CORES
+from lim_keras.workers.cores import usable_cores
 
 INDEX_FILE, FOLDER = "tflite.json", "tflite"
 LITERT = "litert"
@@ -294,15 +292,6 @@ def float32_file(bundle: Path, info: BundleInfo, source: str) -> Path | None:
     if name not in info.files or (name in info.litert and info.litert[name].tile is not None):
         return None
     return bundle / name
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use; fewer than the machine has in containers and in jobs of a cluster."""
-    if (given := os.environ.get(CORES, "")).isdecimal():
-        return max(1, int(given))
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _runner(path: Path, threads: int) -> Any:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import INFO_FILE
-from lim_keras.bundle.litert import usable_cores
 from lim_keras.bundle.protocol import TENSORFLOW, DescribedModel, runtime_of
 from lim_keras.errors import ConfigError
 from lim_keras.inference.predict_maps import MapOptions
@@ -25,6 +24,7 @@ from lim_keras.raster.opening import is_remote
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.remote_names import public_name
 from lim_keras.workers import Workers, open_workers
+from lim_keras.workers.cores import usable_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

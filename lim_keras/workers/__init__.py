@@ -8,9 +8,6 @@ from typing import Protocol, Self, TypeVar
 
 from lim_keras.workers.address import parse_address as parse_address
 
-CORES = "LIM_KERAS_CORES"
-"""Environment variable of worker processes: the number of processor cores that a job gets."""
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 

@@ -18,7 +18,7 @@ _LOCAL = ("", "local")
 
 
 @dataclass(frozen=True)
-class Address:
+class ClusterAddress:
     """Address of a cluster.
 
     Attributes:
@@ -61,7 +61,7 @@ class Address:
             ) from error
 
 
-def parse_address(text: object) -> Address:
+def parse_address(text: object) -> ClusterAddress:
     """Parse the argument `workers`.
 
     Args:
@@ -72,30 +72,30 @@ def parse_address(text: object) -> Address:
     """
     if text == AUTO:
         return _from_environment()
-    if isinstance(text, str) and text.startswith(_SCHEME) and (place := _place(text)) is not None:
-        return Address(text, text, *place)
+    if isinstance(text, str) and text.startswith(_SCHEME) and (found := _host_and_port(text)) is not None:
+        return ClusterAddress(text, text, *found)
     raise ConfigError(
         f"Invalid value for `workers`. Expected ray://HOST:PORT, such as ray://head:10001, or auto. Received: {text!r}."
     )
 
 
-def _from_environment() -> Address:
+def _from_environment() -> ClusterAddress:
     value = os.environ.get(_ENVIRONMENT, "").strip()
     if value in _LOCAL:
-        return Address("local", AUTO)
+        return ClusterAddress("local", AUTO)
     source = f"{_ENVIRONMENT}={value}"
     if value == AUTO:  # the Ray that `ray start` started on this machine; only Ray knows its port
-        return Address(value, source)
-    place = _place(value if "://" in value else f"//{value}")
-    if place is None or ("://" in value and not value.startswith(_SCHEME)):
+        return ClusterAddress(value, source)
+    found = _host_and_port(value if "://" in value else f"//{value}")
+    if found is None or ("://" in value and not value.startswith(_SCHEME)):
         raise ConfigError(
             f"The environment variable {_ENVIRONMENT} holds no address. Expected ray://HOST:PORT or HOST:PORT. "
             f"Received: {value!r}. Correct it, or give ray://HOST:PORT as `workers`."
         )
-    return Address(value, source, *place)
+    return ClusterAddress(value, source, *found)
 
 
-def _place(url: str) -> tuple[str, int] | None:
+def _host_and_port(url: str) -> tuple[str, int] | None:
     """Return host and port of a URL that has nothing else; None for other texts."""
     try:
         parts = urlsplit(url)

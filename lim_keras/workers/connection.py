@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from lim_keras.errors import ClusterError
-from lim_keras.workers.address import Address
+from lim_keras.workers.address import ClusterAddress
+from lim_keras.workers.cores import usable_cores
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # jobs and results are small; Ray refuses less than 75 MiB
 
@@ -41,7 +42,7 @@ _ONLY_THERE = "HOST:PORT is for machines of the cluster. On others give ray://HO
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
-def connect(address: Address) -> Callable[[], None]:
+def connect(address: ClusterAddress) -> Callable[[], None]:
     """Connect this process to a cluster, or start one on this machine.
 
     Returns:
@@ -91,13 +92,11 @@ def load_ray() -> ModuleType:
         try:
             import ray
         except ImportError as error:
-            raise ClusterError(
-                f"Ray is not installed ({error}). Install it with `pip install 'lim-keras[scale]'`."
-            ) from error
+            raise ClusterError(f"Ray is not installed ({error}). {_INSTALL}") from error
     return ray
 
 
-def _start(ray: ModuleType, address: Address) -> Callable[[], None]:
+def _start(ray: ModuleType, address: ClusterAddress) -> Callable[[], None]:
     """Start Ray in a folder of its own, so that no other program takes it for the Ray of this machine."""
     folder = _short_folder()
     if not os.access(Path.home(), os.W_OK):  # else Ray keeps a token of its own there
@@ -109,7 +108,7 @@ def _start(ray: ModuleType, address: Address) -> Callable[[], None]:
 
     settings = {
         "address": "local",
-        "num_cpus": _usable_cores(),
+        "num_cpus": usable_cores(),
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "_temp_dir": folder,
@@ -147,17 +146,9 @@ def _short_folder() -> str:
     return tempfile.mkdtemp(prefix="lk-ray-", dir=parent)
 
 
-def _usable_cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _init(ray: ModuleType, address: Address, settings: Mapping[str, Any]) -> None:
+def _init(ray: ModuleType, address: ClusterAddress, settings: Mapping[str, Any]) -> None:
     if address.is_client and importlib.util.find_spec("grpc") is None:
-        raise ClusterError(
-            "gRPC is not installed, and ray:// needs it. Install it with `pip install 'lim-keras[scale]'`."
-        )
+        raise ClusterError(f"gRPC is not installed, and ray:// needs it. {_INSTALL}")
     for left in reversed(range(_TRIES)):
         try:
             with warnings.catch_warnings():
@@ -172,7 +163,7 @@ def _init(ray: ModuleType, address: Address, settings: Mapping[str, Any]) -> Non
             raise ClusterError(_reason(address, error)) from error
 
 
-def _reason(address: Address, error: BaseException) -> str:
+def _reason(address: ClusterAddress, error: BaseException) -> str:
     text = " ".join(str(error).split())
     if "Version mismatch" in text and len(found := _VERSIONS.findall(text)) == 2:
         (ray, python), (our_ray, our_python) = found

@@ -13,10 +13,10 @@ from typing import Any, Self, TypeVar
 
 from lim_keras import __version__
 from lim_keras.errors import ClusterError, LimKerasWarning
-from lim_keras.workers import CORES
-from lim_keras.workers.address import Address
+from lim_keras.workers.address import ClusterAddress
 from lim_keras.workers.call import read_outcome, remote_call
 from lim_keras.workers.connection import connect, load_ray
+from lim_keras.workers.cores import CORES
 from lim_keras.workers.machines import LIBRARIES, Machine, check_versions, facts_of_machine, share_cores
 from lim_keras.workers.shared_files import shared_files, unseen
 
@@ -42,7 +42,7 @@ _REASONS = {
 
 _CURE = "If memory ran out, take machines with more. Ray's log files on the machine say more."
 
-_LONGEST = 300
+_LONGEST = 300  # characters of an error of Ray
 
 _POLL_S = 1.0
 _JOIN_S = 30.0
@@ -57,7 +57,7 @@ class RayWorkers:
         address: cluster to connect to.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: ClusterAddress) -> None:
         self._source, self._waits = address.source, False
         self._close = connect(address)
         self._ray: Any = load_ray()

@@ -15,7 +15,7 @@ _WAIT_S = 3.0  # network file systems may show a new file late
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """What a machine must see.
+    """Files that a machine must see.
 
     Attributes:
         probes: files in shared folders, and their content.

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from lim_keras.bundle import litert
-from lim_keras.bundle.litert import LiteRtModel, comparison_side, halo_of_input, load_litert, padded, usable_cores
+from lim_keras.bundle.litert import LiteRtModel, comparison_side, halo_of_input, load_litert, padded
 from lim_keras.errors import BundleError, ConfigError, DataError
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.raster.reader import RasterReader
+from lim_keras.workers.cores import usable_cores
 from tests.inference.conftest import Folds, Write, constant_model, texture
 
 
