@@ -22,6 +22,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import HALO_TOLERANCE, BundleInfo
+from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.bundle.window_size import window_grid
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import write_text
@@ -70,7 +71,7 @@ def _as_text(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Share:
-    """Share of a work, from `start` to `stop`; the whole work is 0..1."""
+    """Share of the work of a call, from `start` to `stop`; the whole work is 0..1."""
 
     start: Fraction = Fraction(0)
     stop: Fraction = Fraction(1)
@@ -292,31 +293,21 @@ def cell_jobs(info: BundleInfo, scene: RasterReader, options: MapOptions, grid: 
     return [CellJob(scene.source, options, grid, cell, rows) for rows in cell_strips(height, cell)]
 
 
-@dataclass(frozen=True)
-class _PlannedModel:
-    """What `plan_size` asks of a model."""
-
-    info: BundleInfo
-    input_size: int | None
-    runtime: str
-
-
 def make_plan(
-    info: BundleInfo,
+    model: DescribedModel,
     scene: RasterReader,
     options: MapOptions,
     facts: Mapping[str, Any],
     *,
-    input_size: int | None = None,
     warped: bool = False,
     cells: Iterable[NDArray[np.bool_]] | None = None,
 ) -> ScenePlan:
     """Plan the maps of a scene; the size of windows does not depend on the machine.
 
     Args:
+        model: model, loaded or not, whose runtime is known.
         scene: reader on the grid of the maps.
         facts: inputs of the maps, see `map_facts`.
-        input_size: fixed height and width of the model's input, pixels; None: any.
         warped: the grid of `scene` is not that of its file.
         cells: results of `cell_jobs`, from top to bottom; None: the cells are read here.
 
@@ -326,12 +317,13 @@ def make_plan(
     Raises:
         ConfigError: the model cannot take windows of this size.
     """
+    info = model.info
     cell, halo = window_grid(info.stride), info.halo_within(None if options.exact else HALO_TOLERANCE)
     if cells is None:
         regions = find_valid_regions(scene, cell)
     else:
         regions = join_cells(np.concatenate(list(cells)), cell, scene.info.height, scene.info.width)
-    boxes, model = [region.box for region in regions], _PlannedModel(info, input_size, facts["runtime"])
+    boxes = [region.box for region in regions]
     tile = plan_size(model, boxes, options, cell=cell, halo=halo) if boxes else (cell, cell)
     grid = PlanGrid.of(scene, warped=warped)
     return ScenePlan(hash_of(facts), facts, grid, tile, halo, cell, tuple(regions), options.spread)

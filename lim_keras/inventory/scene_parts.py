@@ -183,20 +183,11 @@ class SceneParts:
         return plan
 
     def _made(self, grid: Grid | None) -> ScenePlan:
-        size = getattr(self.model, "input_size", None)
         cells = None
         if self.workers is not None:
             cells = self.workers.cells(cell_jobs(self.model.info, self.reader, self.options, grid))
         with self.reader.on_grid(grid) if grid else nullcontext(self.reader) as reader:
-            plan = make_plan(
-                self.model.info,
-                reader,
-                self.options,
-                self.facts,
-                input_size=size,
-                warped=grid is not None,
-                cells=cells,
-            )
+            plan = make_plan(self.model, reader, self.options, self.facts, warped=grid is not None, cells=cells)
         plan.write(self.work)
         return plan
 

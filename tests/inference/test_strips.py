@@ -65,7 +65,7 @@ def in_parts(
     """Make the last part first, and read what is merged."""
     with source.on_grid(grid) if grid else nullcontext(source) as reader:
         facts = map_facts(source, model.info, "", options)
-        plan = make_plan(model.info, reader, options, facts, warped=grid is not None)
+        plan = make_plan(model, reader, options, facts, warped=grid is not None)
     work.mkdir()
     (work / "parts").mkdir()
     plan.write(work)
@@ -108,7 +108,7 @@ def test_windows_that_overlap_inside_a_part(write: Write, tmp_path: Path) -> Non
     options, work = MapOptions(tile=384), tmp_path / "work"
     with RasterReader(write("scene.tif", texture(400, 450), valid=islands(400, 450))) as scene:
         whole, model = one_call(Blur(), scene, tmp_path / "one", options), Blur()
-        plan = make_plan(model.info, scene, options, map_facts(scene, model.info, "", options))
+        plan = make_plan(model, scene, options, map_facts(scene, model.info, "", options))
         (work / "parts").mkdir(parents=True)
         made = PartTask(model, scene, options, plan, work).predict(0, len(plan.pixels))
         assert made.pixels == plan.layout["pixels"] and made.is_whole(work)
@@ -141,7 +141,7 @@ def test_cells_may_be_read_by_jobs(write: Write, tmp_path: Path) -> None:
         cells = [read_cells(pickle.loads(pickle.dumps(job))) for job in jobs]
         # strips of 16 cells of 64 px: 1024, 1024 and 52 rows
         assert [part.shape for part in cells] == [(16, 5), (16, 5), (1, 5)]
-        plans = [make_plan(model.info, scene, options, facts, cells=one) for one in (cells, None)]
+        plans = [make_plan(model, scene, options, facts, cells=one) for one in (cells, None)]
     joined, whole = ([one.box for one in plan.regions] for plan in plans)
     assert joined == whole and len(whole) == 3
     with RasterReader(write("full.tif", texture(80, 80))) as scene:
@@ -171,7 +171,7 @@ def test_a_share_of_many_scenes() -> None:
 def test_what_is_missing(write: Write, tmp_path: Path) -> None:
     with RasterReader(write("scene.tif", texture(700, 200))) as scene:
         model, options = Blur(), MapOptions(tile=192)
-        plan = make_plan(model.info, scene, options, map_facts(scene, model.info, "", options))
+        plan = make_plan(model, scene, options, map_facts(scene, model.info, "", options))
         work = tmp_path / "work"
         (work / "parts").mkdir(parents=True)
         plan.write(work)
@@ -196,7 +196,7 @@ def test_a_scene_that_changes_while_a_part_is_made(write: Write, tmp_path: Path)
     path = write("scene.tif", texture(300, 200))
     with RasterReader(path) as scene:
         model, options = Blur(), MapOptions(tile=192)
-        plan = make_plan(model.info, scene, options, map_facts(scene, model.info, "", options))
+        plan = make_plan(model, scene, options, map_facts(scene, model.info, "", options))
         (tmp_path / "work" / "parts").mkdir(parents=True)
         os.utime(path, ns=(1, 1))
         with pytest.raises(DataError, match="changed while it was read"):
