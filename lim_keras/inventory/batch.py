@@ -84,8 +84,7 @@ def find_scenes(paths: Sequence[Scene]) -> list[Scene]:
         if other is not scene:
             raise DataError(
                 f"{shown(scene)} and {shown(other)}: expected scenes of different names, because files are named after "
-                "them. "
-                "Rename one, or predict them into different folders."
+                "them. Rename one, or predict them into different folders."
             )
     return scenes
 
@@ -159,13 +158,13 @@ def predict_scenes(
         DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
             user or a scene, or `merge` lacks parts; this is checked before the first scene is predicted.
     """
-    options = options or PredictOptions()
+    options, preview = options or PredictOptions(), read_preview is not None
     make_folder(out_dir, "out")
-    kept = _check_results(model, scenes, out_dir, options, preview=read_preview is not None)
+    kept = _check_results(model, scenes, out_dir, options, preview=preview)
     spans = _spans(scenes) if options.part is not None or options.merge else []
     if options.merge:
-        _check_parts(model, scenes, spans, out_dir, options, preview=read_preview is not None)
-    if workers is not None and not _all_finished(model, scenes, out_dir, options, preview=read_preview is not None):
+        _check_parts(model, scenes, spans, out_dir, options, preview=preview)
+    if workers is not None and not all(_is_finished(model, one, out_dir, options, preview=preview) for one in scenes):
         workers.open()  # a cluster that cannot be used stops all scenes
     work = [(scene, options) for scene in scenes]
     if options.part is not None:
@@ -192,15 +191,6 @@ def predict_scenes(
         warnings.warn(f"{summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
         return BatchResult(tuple(predictions), failures, summary)
     return BatchResult(tuple(predictions), failures, write_summary(out_dir, predictions, failures))
-
-
-def _all_finished(
-    model: DescribedModel, scenes: Sequence[Scene], out_dir: Path, options: PredictOptions, *, preview: bool
-) -> bool:
-    try:
-        return all(is_finished(model, scene, out_dir, options, preview=preview) for scene in scenes)
-    except Exception:  # the prediction says what is wrong with a scene
-        return False
 
 
 def _described(one: ScenePrediction) -> str:

@@ -146,8 +146,7 @@ class RemoteFolder:
             DataError: the storage cannot be reached, or an object of another origin appeared meanwhile. Files that were
                 not uploaded are kept.
         """
-        stem = str(made.summary["files"][-1]).removesuffix(_STAC)
-        paths = [self.staging / name for name in (*made.summary["files"], f"{stem}{_SUMMARY}")]
+        paths = [self.staging / name for name in _names(made.summary)]
         try:
             for path in paths:
                 self._put(path)
@@ -161,8 +160,7 @@ class RemoteFolder:
 
     def addresses(self, summary: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the addresses of the files of a scene, its summary last."""
-        names = [*summary["files"], f"{str(summary['files'][-1]).removesuffix(_STAC)}{_SUMMARY}"]
-        return tuple(str(self.address.joined(name)) for name in names)
+        return tuple(str(self.address.joined(name)) for name in _names(summary))
 
     def upload_summary(self, path: Path) -> str:
         """Upload `summary.json`, in place of the one of an earlier call; return its address."""
@@ -243,6 +241,12 @@ class RemoteFolder:
         make_folder(path.parent, "work")
         path.write_bytes(read_object(self.address.joined(name)))
         return path
+
+
+def _names(summary: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files of a scene, its summary last; the STAC item is the last one in a summary."""
+    files = list(map(str, summary["files"]))
+    return [*files, f"{files[-1].removesuffix(_STAC)}{_SUMMARY}"]
 
 
 def _cache_folder() -> Path:

@@ -76,27 +76,15 @@ def predict_remote_scenes(
     Raises:
         DataError: as in `predict_scenes`, or objects of others would be replaced, or the storage cannot be reached.
     """
-    preview, staging = read_preview is not None, remote.staging
     finished: dict[Scene, ScenePrediction] = {}
-    kept = ""
-    found: dict[str, str] = {}
     if options.part is None:
-        for scene in scenes:
-            if (done := _known(model, scene, remote, options, preview=preview)) is not None:
-                finished[scene] = done
-            else:
-                found |= remote.clashes(_names(scene, options, preview=preview))
-        kept = remote.kept_summary()
-        if kept and len(finished) < len(scenes):
-            found[_SUMMARY] = kept
-    if found:
-        raise remote.refusal(found)
+        finished = _finished_scenes(model, scenes, remote, options, preview=read_preview is not None)
     for scene, done in finished.items():
         say(f"{shown(scene)}: was there already, {done.summary['landslides']:,} landslides")
     result = predict_scenes(
         model,
         [scene for scene in scenes if scene not in finished],
-        staging,
+        remote.staging,
         options,
         read_preview=read_preview,
         workers=workers,
@@ -108,17 +96,44 @@ def predict_remote_scenes(
         return result
     address = str(remote.address.joined(_SUMMARY))
     result = replace(result, predictions=(*finished.values(), *result.predictions), summary=address)
-    if kept:
-        warnings.warn(f"{address}: not replaced ({kept}).", LimKerasWarning, stacklevel=2)
-        return result
-    summary = write_summary(staging, result.predictions, result.failures)
+    _upload_summary(remote, result)
+    return result
+
+
+def _finished_scenes(
+    model: DescribedModel, scenes: Sequence[Scene], remote: RemoteFolder, options: PredictOptions, *, preview: bool
+) -> dict[Scene, ScenePrediction]:
+    """Return the results of scenes that earlier calls finished.
+
+    Raises:
+        DataError: results of the other scenes would replace objects.
+    """
+    finished: dict[Scene, ScenePrediction] = {}
+    clashes: dict[str, str] = {}
+    for scene in scenes:
+        if (done := _known(model, scene, remote, options, preview=preview)) is not None:
+            finished[scene] = done
+        else:
+            clashes |= remote.clashes(_names(scene, options, preview=preview))
+    if len(finished) < len(scenes) and (kept := remote.kept_summary()):
+        clashes[_SUMMARY] = kept
+    if clashes:
+        raise remote.refusal(clashes)
+    return finished
+
+
+def _upload_summary(remote: RemoteFolder, result: BatchResult) -> None:
+    """Write and upload `summary.json`, unless that of the user is there."""
+    summary = write_summary(remote.staging, result.predictions, result.failures)
     try:
-        remote.upload_summary(summary)
+        if kept := remote.kept_summary():
+            warnings.warn(f"{result.summary}: not replaced ({kept}).", LimKerasWarning, stacklevel=3)
+        else:
+            remote.upload_summary(summary)
     except DataError as error:
         if not result.failures:  # the reasons of failures are more urgent
             raise
-        warnings.warn(str(error), LimKerasWarning, stacklevel=2)
-    return result
+        warnings.warn(str(error), LimKerasWarning, stacklevel=3)
 
 
 def _known(
