@@ -88,9 +88,8 @@ def folder_lock(
     shown = folder / entry
     path = folder / (f".{entry}.lim-keras.lock" if entry else ".lim-keras.lock")
     file = _taken(path, shown, argument, shared)
-    for _ in range(
-        _FURTHER if (shared or entry) and not wait else 0
-    ):  # a call that ends, or looks for holders, has it for a moment
+    # A call that ends, or looks for holders, has it for a moment.
+    for _ in range(_FURTHER if (shared or entry) and not wait else 0):
         if file is None:
             time.sleep(_POLL_S)
             file = _taken(path, shown, argument, shared)

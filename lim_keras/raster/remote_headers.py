@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 
 from lim_keras.errors import DataError
@@ -41,6 +40,6 @@ def _of_web_server(url: str, method: str) -> dict[str, str]:
             headers = {key: answer.headers[key] for key in _HEADERS if answer.headers[key]}
             if whole := answer.headers.get("Content-Range", "").rpartition("/")[2]:
                 headers["Content-Length"] = whole
-    except (OSError, ValueError, urllib.error.URLError):
+    except (OSError, ValueError):
         return {}
     return headers if len(headers) > 1 or "ETag" in headers else {}

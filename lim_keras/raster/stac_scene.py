@@ -166,10 +166,13 @@ def find_item(name: str, asset: str | None = None) -> StacScene | None:
     return None
 
 
+def _request(url: str) -> urllib.request.Request:
+    return urllib.request.Request(url, headers={"Accept": "application/geo+json, application/json, */*"})
+
+
 def _is_json(url: str) -> bool:
-    request = urllib.request.Request(url, headers={"Accept": "application/geo+json, application/json, */*"})
     try:
-        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:
+        with urllib.request.urlopen(_request(url), timeout=_WAIT_S) as answer:
             return "json" in str(answer.headers.get_content_type())
     except (OSError, ValueError):  # GDAL explains it
         return False
@@ -185,8 +188,7 @@ def _read(item: str) -> bytes:
 def _downloaded(url: str) -> bytes:
     shown = public_name(url)
     try:
-        request = urllib.request.Request(url, headers={"Accept": "application/geo+json, application/json, */*"})
-        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:
+        with urllib.request.urlopen(_request(url), timeout=_WAIT_S) as answer:
             content: bytes = answer.read(_LARGEST + 1)
     except urllib.error.HTTPError as error:
         raise DataError(f"{shown}: cannot be read: the server answers {error.code} ({error.reason}).") from error
