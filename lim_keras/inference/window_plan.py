@@ -145,7 +145,8 @@ def size_within(
         free_maps(model)
         with PeakMemory() as watched:
             predicted = trial(*size)
-        taken.append((predicted, watched.peak + CACHE_BYTES - before))
+        # What was freed meanwhile may be more than the window took.
+        taken.append((predicted, max(watched.peak + CACHE_BYTES - before, 0)))
         each, fixed = _line(taken)
         each = each * _MARGIN + held_bytes(model.info)
     _warn_of_small_windows(size, regions, memory, halo)
@@ -155,7 +156,7 @@ def size_within(
 def _line(taken: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Return the bytes a pixel, and the bytes of a window without pixels, by pixels and bytes of one or two windows."""
     pixels, size = taken[-1]
-    if len(taken) == 1:
+    if pixels == taken[0][0]:
         return size / pixels, 0.0
     each = (size - taken[0][1]) / (pixels - taken[0][0])
     each = min(max(each, size / pixels / 2), size / pixels)  # small windows may leave memory that a larger one takes
