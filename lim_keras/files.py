@@ -201,8 +201,8 @@ def locked_folder(folder: Path, *, wait: bool = False, argument: str = "", entry
     Drafts that killed calls left in the folder are deleted first.
 
     Args:
-        entry: name of a part of the work. The lock of the folder is shared with calls for other parts, and that of
-            this part is held besides. Empty: the whole work.
+        entry: name of a part of the work. The call shares the lock of the folder with calls for other parts, and holds
+            the lock of this part alone. Empty: the whole work.
         wait: wait for the end of another call, see `lim_keras.lock.folder_lock`.
         argument: argument that gives the folder, for errors.
 

@@ -23,7 +23,7 @@ _FIRST_NETWORK, _FURTHER_NETWORK = 1536 * _MEBIBYTE, 256 * _MEBIBYTE  # memory o
 
 
 class _Taken(NamedTuple):
-    """Memory that a runtime takes, see docs/howto/memory_and_time.md.
+    """Memory that a runtime takes, see docs/experiments/prediction_speed.md.
 
     Args:
         program: MiB of the process with one loaded network, before a window is predicted.

@@ -25,7 +25,11 @@ def map_names(spread: bool) -> list[str]:
 
 
 def stored_map(window: WindowPrediction, name: str, whole: bool) -> NDArray[Any]:
-    """Return a map of a window as it is stored: values + 1, and 0 for pixels without data."""
+    """Return a map of a window as it is stored: values + 1, and 0 for pixels without data.
+
+    Args:
+        whole: all pixels of the window hold data.
+    """
     stored: NDArray[Any] = np.add(getattr(window, name), 1, dtype=np.dtype(MAPS[name]), casting="unsafe", order="C")
     if not whole:
         stored[~window.valid] = 0

@@ -208,10 +208,18 @@ class PartTask:
         with self.scene.on_grid(grid) if grid else nullcontext(self.scene) as reader:
             task = WindowTask(self.model, reader, self.plan.regions, self.options, self.plan.halo)
             self._write(task, path, box, first, last, progress)
-        pixels = int(self.plan.pixels[first:last].sum())
-        facts = round(time.monotonic() - began, 3), path.stat().st_size, file_hash(path)
-        edges = (box.top, box.left, box.bottom, box.right)
-        made = PartRecord(self.plan.identity, first, last, edges, pixels, *facts, self.share, socket.gethostname())
+        made = PartRecord(
+            self.plan.identity,
+            first,
+            last,
+            box=(box.top, box.left, box.bottom, box.right),
+            pixels=int(self.plan.pixels[first:last].sum()),
+            seconds=round(time.monotonic() - began, 3),
+            bytes=path.stat().st_size,
+            sha256=file_hash(path),
+            share=self.share,
+            host=socket.gethostname(),
+        )
         write_text(path.with_suffix(".json"), json.dumps(asdict(made)))
         return made
 

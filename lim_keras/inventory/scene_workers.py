@@ -120,9 +120,10 @@ class SceneWorkers:
         if not jobs:
             return None
         name = PurePath(public_name(jobs[0].scene)).name
-        named = [
-            _CellsJob(_elsewhere(job), f"{name}, valid pixels of rows {job.rows[0]}-{job.rows[1] - 1}") for job in jobs
-        ]
+        named = []
+        for job in jobs:
+            label = f"{name}, valid pixels of rows {job.rows[0]}-{job.rows[1] - 1}"
+            named.append(_CellsJob(replace(job, scene=_absolute(job.scene)), label))
         return [cells for _, cells in sorted(self._results(_read_cells, named), key=lambda one: one[0])]
 
     def predict(
@@ -191,8 +192,5 @@ def _path_of(model: DescribedModel) -> str:
 
 
 def _absolute(scene: str) -> str:
+    """Return the name by which processes in other folders open a scene."""
     return scene if is_remote(scene) else str(Path(scene).absolute())
-
-
-def _elsewhere(job: CellJob) -> CellJob:
-    return replace(job, scene=_absolute(job.scene))

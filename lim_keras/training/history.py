@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 HISTORY = "history.csv"
-"""In a fold's folder: one line an epoch."""
+"""In a fold's folder: one line per epoch."""
 
 
 def epoch_line(label: str, epoch: int, epochs: int, figures: Mapping[str, float]) -> str:

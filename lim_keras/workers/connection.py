@@ -171,7 +171,7 @@ def _reason(address: ClusterAddress, error: BaseException) -> str:
             f"{address.source}: the cluster runs Ray {ray} on Python {python}, and this process Ray {our_ray} on "
             f"Python {our_python}. Install the same versions on all machines."
         )
-    if "uthentication" in text or "UNAUTHENTICATED" in text:
+    if "authentication" in text.lower() or "UNAUTHENTICATED" in text:
         return f"{address.source}: the cluster asks for its token, or for another one. For the token, {_TOKEN}"
     if isinstance(error, SystemExit) or "connection timeout" in text:
         return (
