@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
+from lim_keras.errors import DataError
 from lim_keras.raster.opening import GDAL_ERRORS, open_dataset
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import MAP_NODATA
@@ -84,7 +85,7 @@ class MapPart:
                     same = _checksum(file.read(window=_window(box))) == checksum
                     if not same and not _overlaps(box, edges[number:]):
                         raise OSError(errno.EIO, "the file does not hold what was written")
-        except GDAL_ERRORS as error:
+        except (*GDAL_ERRORS, DataError) as error:  # GDAL closes a file on a full disk without an error
             raise OSError(errno.EIO, "what was written cannot be read again") from error
 
 

@@ -25,6 +25,7 @@ from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inference.scene_plan import ScenePlan, Share, cell_jobs, make_plan, map_facts, read_cells
 from lim_keras.inference.strips import PartTask, finished_parts, merge, missing_strips, part_ranges
 from lim_keras.raster.georeference import Grid
+from lim_keras.raster.map_part import MapPart
 from lim_keras.raster.reader import RasterReader
 
 from .conftest import Write, bundle_info, texture
@@ -200,6 +201,25 @@ def test_a_scene_that_changes_while_a_part_is_made(write: Write, tmp_path: Path)
         (tmp_path / "work" / "parts").mkdir(parents=True)
         os.utime(path, ns=(1, 1))
         with pytest.raises(DataError, match="changed while it was read"):
+            PartTask(model, scene, options, plan, tmp_path / "work").predict(0, 1)
+    assert list((tmp_path / "work" / "parts").iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_part(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = MapPart.__exit__
+
+    def cut_short(part: MapPart, *error: object) -> None:  # GDAL closes a file that did not fit without an error
+        close(part, *error)
+        os.truncate(part._path, 8)
+
+    monkeypatch.setattr(MapPart, "__exit__", cut_short)
+    with RasterReader(write("scene.tif", texture(300, 200))) as scene:
+        model, options = Blur(), MapOptions(tile=192)
+        plan = make_plan(model, scene, options, map_facts(scene, model.info, "", options))
+        (tmp_path / "work" / "parts").mkdir(parents=True)
+        with pytest.raises(DataError, match=r"parts/0-1\.tif: cannot be written .* Free disk space"):
             PartTask(model, scene, options, plan, tmp_path / "work").predict(0, 1)
     assert list((tmp_path / "work" / "parts").iterdir()) == []
 
