@@ -147,6 +147,11 @@ def explained(address: Address) -> Iterator[None]:
         if re.search(r"credential|metadata|token|169\.254", reason, re.IGNORECASE):
             raise DataError(f"{address}: no credentials were found. {variables}") from error
         raise DataError(f"{address}: cannot be reached ({reason}). Check the address and the connection.") from error
+    except ValueError as error:  # obstore checks names itself
+        raise DataError(
+            f"{address}: expected no empty name, `.` or `..` between its slashes, and no control character "
+            f"({_first_line(error)}). Give an address without them."
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -242,6 +242,17 @@ def test_credentials_and_addresses(
     assert bright.windows == 0 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("key", ["../x", "a/../b", "./x", "a//b"])
+def test_names_that_object_storage_cannot_hold(
+    write: Callable[..., Path], storage: Any, bright: Bright, key: str
+) -> None:
+    named = re.escape(f"s3://maps/{key}") + ".*between its slashes"
+    with pytest.raises(lk.DataError, match=named) as refused:
+        lk.predict_scene(bright, write("one.tif"), f"s3://maps/{key}")
+    assert "\n" not in str(refused.value)
+    assert bright.windows == 0 and keys(storage) == []
+
+
 def test_a_file_url_is_a_folder(write: Callable[..., Path], bright: Bright, tmp_path: Path) -> None:
     lk.predict_scene(bright, write("one.tif"), (tmp_path / "my maps").as_uri())
     assert (tmp_path / "my maps/one_summary.json").exists()
