@@ -112,8 +112,9 @@ def refuse_missing(folder: Path, found: Sequence[tuple[MissingStrips, Span]], co
     numbers = sorted({number for missing, span in found for number in missing.numbers(count, span)})
     parts = _listed([f"{number}/{count}" for number in numbers], 4 * _SHOWN)
     raise DataError(
-        f"{folder}: missing or not complete, of {scenes}: {parts}. Run the command with `part` "
-        f"{'each of them' if numbers[1:] else parts} and otherwise the same options, then repeat `merge`."
+        f"{folder}: missing or not complete, of {scenes}: {parts}. Run the command with "
+        f"{'each of them as `part`' if numbers[1:] else f'`part` {parts}'} and otherwise the same options, then repeat "
+        "`merge`."
     )
 
 
