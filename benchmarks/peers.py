@@ -71,8 +71,10 @@ def main() -> None:
     whole = [_row(name, options, _WHOLE[name], files | {"package": name}) for name in _chosen(options, _WHOLE)]
     load.append(os.getloadavg()[0])
     tables = {"networks": _compared(networks, "pass"), "whole": _compared(whole, "run")}
-    print(_table(tables["networks"], _NETWORK_COLUMNS), _table(tables["whole"], _WHOLE_COLUMNS), sep="\n\n")
-    print(f"\n{os.cpu_count()} cores; load average {load[0]:.1f} at the start, {load[1]:.1f} at the end")
+    for rows, columns in ((networks, _NETWORK_COLUMNS), (whole, _WHOLE_COLUMNS)):
+        if rows:
+            print(_table(rows, columns), end="\n\n")
+    print(f"{os.cpu_count()} cores; load average {load[0]:.1f} at the start, {load[1]:.1f} at the end")
     if options.json:
         options.json.write_text(json.dumps(tables | {"load": load}, indent=2) + "\n", encoding="utf-8")
 
