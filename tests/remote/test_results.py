@@ -75,7 +75,7 @@ def test_a_scene_from_s3_to_s3(
     settings: str,
 ) -> None:
     scene = write("s3.tif")
-    storage.upload_file(str(scene), "maps", "in/Szene 1.tif")
+    storage.upload_file(str(scene), "maps", "in/Hang 1.tif")
     if settings == "gdal":
         monkeypatch.setenv("AWS_S3_ENDPOINT", os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"))
         monkeypatch.setenv("AWS_HTTPS", "NO")
@@ -83,15 +83,15 @@ def test_a_scene_from_s3_to_s3(
         monkeypatch.delenv("AWS_ENDPOINT_URL")
     if settings == "in parts":
         monkeypatch.setattr(remote_results, "_WHOLE_BYTES", 1000)
-    result = lk.predict_scene(bright, "s3://maps/in/Szene 1.tif", OUT)
-    assert keys(storage) == [*names_of("Szene 1"), "in/Szene 1.tif"]
-    assert result.files == () and result.addresses[-1] == f"{OUT}/Szene 1_summary.json"
+    result = lk.predict_scene(bright, "s3://maps/in/Hang 1.tif", OUT)
+    assert keys(storage) == [*names_of("Hang 1"), "in/Hang 1.tif"]
+    assert result.files == () and result.addresses[-1] == f"{OUT}/Hang 1_summary.json"
     assert len(result.inventory) == result.summary["landslides"] == 1
-    item = json.loads(storage.get_object(Bucket="maps", Key="first run/Süd/Szene 1_stac.json")["Body"].read())
-    assert item["assets"]["scene"]["href"] == "s3://maps/in/Szene 1.tif"
+    item = json.loads(storage.get_object(Bucket="maps", Key="first run/Süd/Hang 1_stac.json")["Body"].read())
+    assert item["assets"]["scene"]["href"] == "s3://maps/in/Hang 1.tif"
     assert staged() == []
     windows = bright.windows
-    again = lk.predict_scene(bright, "/vsis3/maps/in/Szene 1.tif", OUT)
+    again = lk.predict_scene(bright, "/vsis3/maps/in/Hang 1.tif", OUT)
     assert again.was_there and again.addresses == result.addresses and bright.windows == windows
     assert staged() == []
 
