@@ -133,7 +133,7 @@ def find_missing(
             if task.is_finished(preview):
                 return None
             task.check()
-        except Exception:
+        except Exception:  # the scene cannot be used; its own prediction says so
             return None
         return task.missing()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -122,10 +122,14 @@ def train_folds(
                 failed.append(f"fold {fold}")
             elif progress:
                 progress.advance()
-    if failed:
+    check_failed(run, failed)
+
+
+def check_failed(run: Run, failed: Iterable[str]) -> None:
+    """Raise TrainingError if folds failed; `failed`: their names."""
+    if names := sorted(failed):
         raise TrainingError(
-            f"{run.folder}: {', '.join(sorted(failed))} failed, see above. "
-            "The same command trains only what is not finished."
+            f"{run.folder}: {', '.join(names)} failed, see above. The same command trains only what is not finished."
         )
 
 

@@ -14,7 +14,7 @@ from lim_keras.lock import folder_lock
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
 from lim_keras.tensorflow_import import load_tensorflow
-from lim_keras.training.cross_validation import is_finished, say_finished, train_fold
+from lim_keras.training.cross_validation import check_failed, is_finished, say_finished, train_fold
 from lim_keras.training.history import NewEpochs, epoch_line
 from lim_keras.training.run import STATISTICS, Run
 from lim_keras.workers import open_workers
@@ -79,11 +79,7 @@ def train_folds_on_workers(
                     failed.append(str(jobs[index]))
                 elif progress:
                     progress.advance()
-    if failed:
-        raise TrainingError(
-            f"{run.folder}: {', '.join(sorted(failed))} failed, see above. "
-            "The same command trains only what is not finished."
-        )
+    check_failed(run, failed)
 
 
 def train_on_machine(job: FoldJob) -> None:
