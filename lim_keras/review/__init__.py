@@ -1,0 +1,1 @@
+"""Review of inventories by experts: verdicts, edited outlines and searched ground."""

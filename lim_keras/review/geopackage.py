@@ -1,0 +1,80 @@
+"""GeoPackages opened with SQLite, so that each verdict is on the disk within milliseconds.
+
+GDAL must not open the same file in the same process: closing it would drop the locks of SQLite.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from lim_keras.errors import DataError
+
+_MAGIC, _VERSION = b"GP", 0
+_LITTLE, _BOX, _EMPTY = 0x01, 0x02, 0x10
+_HEADER = struct.Struct("<2sBBi4d")
+_BOX_BYTES = {0: 0, 1: 32, 2: 48, 3: 48, 4: 64}
+_BUSY_S = 10.0
+
+
+def to_blob(geometry: Any, srs_id: int) -> bytes:
+    """Convert a shapely geometry to GeoPackage binary: a header with its bounding box, and well-known binary."""
+    west, south, east, north = shapely.bounds(geometry).tolist()
+    flags = _LITTLE | _BOX | (_EMPTY if geometry.is_empty else 0)
+    header = _HEADER.pack(_MAGIC, _VERSION, flags, srs_id, west, east, south, north)
+    return header + bytes(shapely.to_wkb(geometry, byte_order=1))
+
+
+def from_blob(blob: bytes) -> Any:
+    """Convert GeoPackage binary to a shapely geometry.
+
+    Raises:
+        ValueError: the bytes are no GeoPackage geometry.
+    """
+    if blob[:2] != _MAGIC or len(blob) < 8:
+        raise ValueError("not a GeoPackage geometry")
+    kind = blob[3] >> 1 & 0x07
+    return shapely.from_wkb(blob[8 + _BOX_BYTES[kind] :])
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a GeoPackage with the functions that GDAL's triggers of the spatial index call.
+
+    Every commit is flushed to the disk. The journal mode stays as it is, because QGIS switches it to WAL and back.
+
+    Raises:
+        DataError: the file is missing or no SQLite file.
+    """
+    try:
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None)
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("SELECT count(*) FROM gpkg_contents").fetchone()
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: cannot be opened as a GeoPackage ({error}).") from error
+    database.row_factory = sqlite3.Row
+    for position, name in enumerate(("ST_MinX", "ST_MinY", "ST_MaxX", "ST_MaxY")):
+        database.create_function(name, 1, _bound(position), deterministic=True)
+    database.create_function("ST_IsEmpty", 1, lambda blob: int(from_blob(blob).is_empty), deterministic=True)
+    return database
+
+
+def _bound(position: int) -> Any:
+    return lambda blob: float(shapely.bounds(from_blob(blob))[position])
+
+
+@contextmanager
+def writing(database: sqlite3.Connection) -> Iterator[None]:
+    """Hold the write lock of the file; commit at the end, or roll back after an error."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
