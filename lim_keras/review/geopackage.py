@@ -52,7 +52,9 @@ def connect(path: Path) -> sqlite3.Connection:
         DataError: the file is missing or no SQLite file.
     """
     try:
-        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None)
+        database = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None
+        )
         database.execute("PRAGMA synchronous = FULL")
         database.execute("SELECT count(*) FROM gpkg_contents").fetchone()
     except sqlite3.Error as error:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import geopandas
@@ -26,7 +23,7 @@ _TEXTS = ("status", "class", "note", "reviewer", "origin")
 _LOG_TEXTS = ("reviewer", "action", "layer", "before", "after")
 
 
-def make_review_file(inventory: Path, path: Path, classes: Sequence[str] = CLASSES) -> Path:
+def make_review_file(inventory: Path, path: Path) -> Path:
     """Copy the landslides of an inventory into a new review file, without a verdict.
 
     Layers: `landslides` with the columns of the inventory and `status` (accepted, rejected, unsure, or empty), `class`,
@@ -45,10 +42,14 @@ def make_review_file(inventory: Path, path: Path, classes: Sequence[str] = CLASS
         for layer, frame in _layers(found).items():
             kind = None if layer == LOG else "Polygon"
             pyogrio.write_dataframe(
-                frame, draft, layer=layer, driver="GPKG", append=draft.exists() and draft.stat().st_size > 0,
-                geometry_type=kind, VERSION="1.2",
+                frame,
+                draft,
+                layer=layer,
+                driver="GPKG",
+                append=draft.exists() and draft.stat().st_size > 0,
+                geometry_type=kind,
+                VERSION="1.2",
             )
-        _write_styles(draft, classes)
     return path
 
 
@@ -63,9 +64,11 @@ def _layers(found: geopandas.GeoDataFrame) -> dict[str, pandas.DataFrame]:
     times = pandas.Series([], dtype="datetime64[ms, UTC]")
     cells = {name: pandas.Series([], dtype=object) for name in ("cell", "reviewer")}
     searched = geopandas.GeoDataFrame({**cells, "reviewed": times}, geometry=[], crs=found.crs)
-    log = pandas.DataFrame({
-        "time": pandas.Series([], dtype=object),
-        **{name: pandas.Series([], dtype=object) for name in _LOG_TEXTS},
-        "undoes": pandas.Series([], dtype="Int64"),
-    })
+    log = pandas.DataFrame(
+        {
+            "time": pandas.Series([], dtype=object),
+            **{name: pandas.Series([], dtype=object) for name in _LOG_TEXTS},
+            "undoes": pandas.Series([], dtype="Int64"),
+        }
+    )
     return {LANDSLIDES: landslides, SEARCHED: searched, MODEL: found, LOG: log}

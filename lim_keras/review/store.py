@@ -307,7 +307,9 @@ def _pieces(whole: Any, cut: Any) -> list[Any]:
         found = [shapely.intersection(whole, cut), shapely.difference(whole, cut)]
     else:
         lines = shapely.union_all([whole.boundary, shapely.intersection(cut, whole)])
-        found = [one for one in shapely.get_parts(shapely.polygonize([lines])) if whole.covers(one.representative_point())]
+        found = [
+            one for one in shapely.get_parts(shapely.polygonize([lines])) if whole.covers(one.representative_point())
+        ]
     parts = [one for some in found for one in shapely.get_parts(some)]
     kept = [one for one in parts if one.geom_type == "Polygon" and one.area > 0]
     return sorted(kept, key=lambda one: -one.area)
