@@ -37,27 +37,40 @@ def from_blob(blob: bytes) -> Any:
     Raises:
         ValueError: the bytes are no GeoPackage geometry.
     """
-    if blob[:2] != _MAGIC or len(blob) < 8:
+    return shapely.from_wkb(well_known_binary(blob))
+
+
+def well_known_binary(blob: bytes) -> bytes:
+    """Return the well-known binary in GeoPackage binary.
+
+    Raises:
+        ValueError: the bytes are no GeoPackage geometry.
+    """
+    size = _BOX_BYTES.get(blob[3] >> 1 & 0x07) if len(blob) > 8 else None
+    if blob[:2] != _MAGIC or size is None:
         raise ValueError("not a GeoPackage geometry")
-    kind = blob[3] >> 1 & 0x07
-    return shapely.from_wkb(blob[8 + _BOX_BYTES[kind] :])
+    return blob[8 + size :]
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
     """Open a GeoPackage with the functions that GDAL's triggers of the spatial index call.
 
     Every commit is flushed to the disk. The journal mode stays as it is, because QGIS switches it to WAL and back.
 
     Raises:
-        DataError: the file is missing or no SQLite file.
+        DataError: the file is missing, cannot be opened, or is no GeoPackage.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file. {'It is a folder' if path.is_dir() else 'There is none'}.")
+    database = None
     try:
-        database = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None
-        )
+        address = f"{path.resolve().as_uri()}?mode={'rw' if writable else 'ro'}"
+        database = sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)
         database.execute("PRAGMA synchronous = FULL")
         database.execute("SELECT count(*) FROM gpkg_contents").fetchone()
     except sqlite3.Error as error:
+        if database is not None:
+            database.close()
         raise DataError(f"{path}: cannot be opened as a GeoPackage ({error}).") from error
     database.row_factory = sqlite3.Row
     for position, name in enumerate(("ST_MinX", "ST_MinY", "ST_MaxX", "ST_MaxY")):
@@ -71,12 +84,26 @@ def _bound(position: int) -> Any:
 
 
 @contextmanager
-def writing(database: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock of the file; commit at the end, or roll back after an error."""
-    database.execute("BEGIN IMMEDIATE")
+def writing(database: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Hold the write lock of the file; commit at the end, or roll back after an error.
+
+    Raises:
+        DataError: another program holds the lock for seconds, or the file cannot be written.
+    """
     try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: cannot be written ({error}). {_cure(error)} Nothing was changed.") from error
+
+
+def _cure(error: sqlite3.Error) -> str:
+    if "locked" in str(error):
+        return "Another program is writing to it: end its edits (in QGIS: save them), and try again."
+    return "Check that the file and its folder may be written and that the disk has room."

@@ -2,158 +2,121 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import shapely
-from shapely.geometry import MultiPolygon, Polygon
 
 from lim_keras.errors import ConfigError, DataError
-from lim_keras.review.geopackage import connect, from_blob, to_blob, writing
-from lim_keras.review.rows import KEY, Row, as_text, delete_rows, from_text, read_rows, write_row
-
-LANDSLIDES, SEARCHED, LOG = "landslides", "searched", "review_log"
-"""Layers of a review: the landslides with their verdicts, the searched ground, and the log of all actions."""
+from lim_keras.review.entries import (
+    SIGNATURE,
+    Action,
+    Change,
+    Entry,
+    Layer,
+    changed_since,
+    last_undoable,
+    now,
+    read_entries,
+    write_entry,
+)
+from lim_keras.review.geopackage import from_blob, to_blob, writing
+from lim_keras.review.measures import MEASURED, Measures
+from lim_keras.review.outlines import divide, join, one_polygon
+from lim_keras.review.presence import Presence, Reviewer
+from lim_keras.review.reader import LANDSLIDES, SEARCHED, ReviewReader
+from lim_keras.review.rows import KEY, Row, delete_rows, insert_row, read_rows, update_row
+from lim_keras.review.triggers import ABOUT
 
 Status = Literal["accepted", "rejected", "unsure"]
-Action = Literal["verdict", "note", "class", "edit", "draw", "delete", "merge", "split", "searched", "undo"]
-Layer = Literal["landslides", "searched"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
 
-
-@dataclass(frozen=True)
-class Change:
-    """Rows of a layer before and after an action; a row that is in one of them only was made or deleted."""
-
-    layer: Layer
-    before: tuple[Row, ...]
-    after: tuple[Row, ...]
-
-    @property
-    def keys(self) -> list[int]:
-        """Keys of all rows that the action touched."""
-        return sorted({row[KEY] for row in (*self.before, *self.after)})
+_JUDGED = ("status", "class", "note", "origin", "cell")
+"""Columns, beside the outline, whose later changes by others keep an action from being undone."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Line of the log.
-
-    Attributes:
-        number: place in the log, from 1.
-        time: UTC, ISO 8601.
-        undoes: number of the line that this one undoes; None for other actions.
-    """
-
-    number: int
-    time: str
-    reviewer: str
-    action: str
-    change: Change
-    undoes: int | None = None
-
-
-class ReviewStore:
+class ReviewStore(ReviewReader):
     """Landslides of a review file, with the verdicts of experts; a context manager.
 
-    Several processes may write at the same time, also QGIS: each action is one transaction.
+    Several processes may write at the same time, also QGIS: each action is one transaction, which is on the disk when
+    the method returns. A store serves the thread that made it.
 
     Args:
         path: `<scene>_review.gpkg`, see `lim_keras.review.review_file`.
         reviewer: name that verdicts and the log record.
+        probability: probability map of the scene, from which changed outlines are measured.
 
     Raises:
-        DataError: the file is missing or no review.
+        ConfigError: the name is empty.
+        DataError: the file is missing, no review, or cannot be written.
     """
 
-    def __init__(self, path: Path, reviewer: str) -> None:
-        self.path, self.reviewer = path, reviewer
-        self._database = connect(path)
+    _writable = True
+
+    def __init__(self, path: Path, reviewer: str, *, probability: Path | None = None) -> None:
+        self.reviewer = reviewer.strip()
+        if not self.reviewer:
+            raise ConfigError("Invalid value for `reviewer`. Expected a name. Received: an empty one.")
+        super().__init__(path)
         try:
-            self._srs_id, self._geometry = self._described()
+            self._measures = Measures(self.crs, self.gsd_m, probability)
+            self._passed: set[int] = set()
+            self._presence = Presence(self._database, path, self.reviewer)
+            self.others()
+            self.measure_missing()
         except BaseException:
-            self.close()
+            self._database.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Close the file."""
-        self._database.close()
+        """Tell the file that this reviewer leaves, and close it."""
+        self._presence.leave()
+        super().close()
 
-    def _described(self) -> tuple[int, str]:
-        text = "SELECT srs_id, column_name FROM gpkg_geometry_columns WHERE table_name = ?"
-        row = self._database.execute(text, (LANDSLIDES,)).fetchone()
-        tables = {one[0] for one in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if row is None or not {LANDSLIDES, SEARCHED, LOG} <= tables:
-            raise DataError(f"{self.path}: expected a review with the layers {LANDSLIDES}, {SEARCHED} and {LOG}.")
-        return int(row[0]), str(row[1])
+    def others(self) -> list[Reviewer]:
+        """Tell the file that this reviewer is here, and return other reviewers of the last minutes.
 
-    @property
-    def version(self) -> int:
-        """Number that changes whenever another process, such as QGIS, changed the file."""
-        return int(self._database.execute("PRAGMA data_version").fetchone()[0])
-
-    def landslides(self, keys: Sequence[int] | None = None) -> list[Row]:
-        """Return the rows of landslides in the order of their keys; `geometry` is a shapely polygon."""
-        if keys is None:
-            rows = [dict(row) for row in self._database.execute(f'SELECT * FROM "{LANDSLIDES}" ORDER BY {KEY}')]
-        else:
-            rows = read_rows(self._database, LANDSLIDES, keys)
-        return [self._shown(row) for row in rows]
-
-    def searched(self) -> list[Row]:
-        """Return the rows of the searched cells; `geometry` is a shapely polygon."""
-        rows = self._database.execute(f'SELECT * FROM "{SEARCHED}" ORDER BY {KEY}')
-        return [self._shown(dict(row)) for row in rows]
-
-    def _shown(self, row: Row) -> Row:
-        blob = row.pop(self._geometry, None)
-        return row | {"geometry": None if blob is None else from_blob(blob)}
-
-    def log(self, after: int = 0) -> list[Entry]:
-        """Return the lines of the log after a number."""
-        text = f'SELECT * FROM "{LOG}" WHERE {KEY} > ? ORDER BY {KEY}'
-        return [_entry(row) for row in self._database.execute(text, (after,))]
-
-    # Actions
+        A page calls it about twice a minute. Reviewers in other programs are known by their last change.
+        """
+        return self._presence.others()
 
     def judge(self, keys: Sequence[int], status: Status | None) -> Entry:
-        """Give landslides a verdict; None takes their verdict back."""
+        """Give landslides a verdict; None takes their verdict back.
+
+        Raises:
+            DataError: a landslide is no longer there.
+        """
         if status is not None and status not in STATUSES:
             raise ConfigError(f"Invalid value for `status`. Expected {', '.join(STATUSES)}. Received: {status!r}.")
-        return self._change(keys, "verdict", {"status": status})
+        return self._set(keys, "verdict", {"status": status})
 
     def annotate(self, keys: Sequence[int], note: str) -> Entry:
         """Write a note to landslides; an empty text removes it."""
-        return self._change(keys, "note", {"note": note or None})
+        return self._set(keys, "note", {"note": note.strip() or None})
 
     def classify(self, keys: Sequence[int], name: str) -> Entry:
         """Give landslides a class; an empty text removes it."""
-        return self._change(keys, "class", {"class": name or None})
+        return self._set(keys, "class", {"class": name.strip() or None})
 
     def reshape(self, key: int, outline: Any) -> Entry:
-        """Replace the outline of a landslide."""
-        blob = self._blob(outline)
+        """Replace the outline of a landslide; a landslide without a verdict becomes accepted.
 
-        def changed(row: Row) -> Row:
-            return self._measured(row | {self._geometry: blob, "edited": 1, "status": row["status"] or "accepted"})
-
-        return self._act("edit", LANDSLIDES, [key], lambda rows: [changed(rows[0])])
+        Raises:
+            DataError: the outline is no single polygon.
+        """
+        return self._act("edit", LANDSLIDES, [key], lambda rows: [self._accepted(rows[0]) | self._drawn(outline)])
 
     def draw(self, outline: Any) -> Entry:
-        """Add a landslide that the model missed; it counts as accepted."""
-        row = {self._geometry: self._blob(outline), "status": "accepted", "origin": "drawn", "edited": 1}
-        return self._act("draw", LANDSLIDES, [], lambda _: [self._measured(row)])
+        """Add a landslide that the model missed; it counts as accepted.
+
+        Raises:
+            DataError: the outline is no single polygon.
+        """
+        new = {"status": "accepted", "origin": "drawn"}
+        return self._act("draw", LANDSLIDES, [], lambda _: [new | self._drawn(outline) | self._new_id()])
 
     def remove(self, key: int) -> Entry:
         """Delete a landslide that was drawn; one of the model is rejected instead.
@@ -164,7 +127,7 @@ class ReviewStore:
 
         def nothing(rows: Sequence[Row]) -> list[Row]:
             if rows[0]["origin"] != "drawn":
-                raise DataError(f"Landslide {key} is the model's. Reject it instead.")
+                raise DataError(f"Landslide {rows[0]['id']} is the model's. Reject it instead.")
             return []
 
         return self._act("delete", LANDSLIDES, [key], nothing)
@@ -176,98 +139,132 @@ class ReviewStore:
             DataError: fewer than two landslides, or outlines that do not touch.
         """
         if len(set(keys)) < 2:
-            raise DataError("Expected at least two landslides to merge.")
+            raise DataError("Expected at least two landslides to merge. Choose another one, too.")
 
         def joined(rows: Sequence[Row]) -> list[Row]:
-            whole = shapely.union_all([from_blob(row[self._geometry]) for row in rows])
-            changes = {self._geometry: self._blob(whole), "origin": "merged", "edited": 1}
-            return [self._measured(rows[0] | changes | {"status": rows[0]["status"] or "accepted"})]
+            whole = join([from_blob(row[self._geometry]) for row in rows])
+            return [self._accepted(rows[0]) | self._drawn(whole) | {"origin": "merged"}]
 
         return self._act("merge", LANDSLIDES, list(dict.fromkeys(keys)), joined)
 
     def split(self, key: int, cut: Any) -> Entry:
-        """Cut a landslide along a line, or by a polygon, into parts; the first keeps the key.
+        """Cut a landslide along a line, or by a polygon, into parts; the first and largest keeps the key.
 
         Raises:
             DataError: the cut does not divide the landslide.
         """
 
         def parts(rows: Sequence[Row]) -> list[Row]:
-            whole = from_blob(rows[0][self._geometry])
-            pieces = _pieces(whole, cut)
+            pieces = divide(from_blob(rows[0][self._geometry]), cut)
             if len(pieces) < 2:
-                raise DataError(f"The drawn shape does not divide landslide {key}. Draw it across the whole outline.")
-            changed = [rows[0] | {self._geometry: self._blob(one), "origin": "split", "edited": 1} for one in pieces]
-            return [self._measured(row | ({} if number == 0 else {KEY: None})) for number, row in enumerate(changed)]
+                raise DataError(
+                    f"The drawn shape does not divide landslide {rows[0]['id']}. Draw it across the whole outline."
+                )
+            made = [rows[0] | self._drawn(one) | {"origin": "split"} for one in pieces]
+            return [made[0], *(row | {KEY: None} | self._new_id(k) for k, row in enumerate(made[1:]))]
 
         return self._act("split", LANDSLIDES, [key], parts)
 
     def mark_searched(self, cells: Mapping[str, Any]) -> Entry:
-        """Mark cells of the ground as searched; `cells`: outline of each cell by its name."""
-        rows = [{self._geometry: self._blob(outline), "cell": name} for name, outline in cells.items()]
-        return self._act("searched", SEARCHED, [], lambda _: [self._signed(row) for row in rows])
+        """Mark cells of the ground as searched; `cells`: outline of each cell by its name.
+
+        Cells that are marked already stay as they are.
+        """
+
+        def new(_: Sequence[Row]) -> list[Row]:
+            known = {row[0] for row in self._database.execute(f'SELECT cell FROM "{SEARCHED}"')}
+            chosen = {name: outline for name, outline in cells.items() if name not in known}
+            return [self._signed({self._geometry: self._blob(one), "cell": name}) for name, one in chosen.items()]
+
+        return self._act("searched", SEARCHED, [], new)
 
     def unmark_searched(self, keys: Sequence[int]) -> Entry:
         """Take back that cells were searched."""
         return self._act("searched", SEARCHED, keys, lambda _: [])
 
     def undo(self) -> Entry | None:
-        """Undo the last action of this reviewer that is not undone; None if there is none.
+        """Undo the last action of this reviewer that is not undone, also one in QGIS; None if there is none.
 
         Raises:
-            DataError: somebody else changed the same rows since.
+            DataError: somebody else changed the same rows since. The next call passes over this action.
         """
-        with writing(self._database):
-            entry = self._last_undoable()
+        with self._recording():
+            entry = last_undoable(self._database, self.reviewer, self._passed)
             if entry is None:
                 return None
-            there = read_rows(self._database, entry.change.layer, entry.change.keys)
-            if sorted(there, key=_key) != sorted(entry.change.after, key=_key):
+            present = read_rows(self._database, entry.change.layer, entry.change.keys)
+            later, judged = read_entries(self._database, entry.number), {*_JUDGED, self._geometry}
+            other = changed_since(entry, later, present, judged)
+            if other is not None:
+                self._passed.add(entry.number)
                 raise DataError(
-                    f"The last action ({entry.action}) cannot be undone, because its landslides were changed since by "
-                    "somebody else or in another program."
+                    f"The action before ({entry.action}) cannot be undone, because {other} changed the same landslide "
+                    "since. Undo again for the action before it."
                 )
-            reverse = Change(entry.change.layer, entry.change.after, entry.change.before)
-            return self._apply("undo", reverse, undoes=entry.number)
+            return self._apply("undo", entry.change.reverse, undoes=entry.number)
 
-    def _last_undoable(self) -> Entry | None:
-        undone: set[int] = set()
-        text = f'SELECT * FROM "{LOG}" WHERE reviewer = ? ORDER BY {KEY} DESC'
-        for row in self._database.execute(text, (self.reviewer,)):
-            if row["undoes"] is not None:
-                undone.add(row["undoes"])
-            elif row[KEY] not in undone:
-                return _entry(row)
-        return None
+    def measure_missing(self) -> int:
+        """Measure landslides that another program drew or edited; return their number.
 
-    def _change(self, keys: Sequence[int], action: Action, values: Mapping[str, Any]) -> Entry:
+        Call it when `version` changed.
+        """
+        if "area_m2" not in self.columns:
+            return 0
+        text = f'SELECT * FROM "{LANDSLIDES}" WHERE area_m2 IS NULL AND edited AND "{self._geometry}" IS NOT NULL'
+        rows = [dict(row) for row in self._database.execute(text)]
+        measured = [self._measured(row) for row in rows]
+        changed = [(new, old) for new, old in zip(measured, rows, strict=True) if new["area_m2"] is not None]
+        if changed:
+            with self._recording():
+                for new, _ in changed:
+                    columns = {name: value for name, value in new.items() if name in MEASURED}
+                    update_row(self._database, LANDSLIDES, columns | {KEY: new[KEY]})
+        return len(changed)
+
+    # Parts of actions
+
+    def _set(self, keys: Sequence[int], action: Action, values: Mapping[str, Any]) -> Entry:
         return self._act(action, LANDSLIDES, keys, lambda rows: [self._signed(row | dict(values)) for row in rows])
 
     def _act(
         self, action: Action, layer: Layer, keys: Sequence[int], change: Callable[[Sequence[Row]], list[Row]]
     ) -> Entry:
         """Change rows in one transaction; `change` gets the present rows, and returns the new ones."""
-        with writing(self._database):
+        keys = list(dict.fromkeys(keys))
+        with self._recording():
             before = read_rows(self._database, layer, keys)
             if len(before) < len(keys):
                 raise DataError("The landslide is no longer there: somebody else deleted or merged it.")
-            return self._apply(action, Change(layer, tuple(before), tuple(change(before))))
+            return self._apply(action, _differences(layer, before, change(before)))
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Hold the write lock; the triggers of the file log nothing meanwhile."""
+        with writing(self._database, self.path):
+            self._database.execute(f"UPDATE {ABOUT} SET value = '1' WHERE name = 'recording'")
+            yield
+            self._database.execute(f"UPDATE {ABOUT} SET value = '0' WHERE name = 'recording'")
 
     def _apply(self, action: Action, change: Change, undoes: int | None = None) -> Entry:
-        keys = [write_row(self._database, change.layer, row) for row in change.after]
-        gone = {row[KEY] for row in change.before} - set(keys)
-        delete_rows(self._database, change.layer, gone)
-        change = Change(change.layer, change.before, tuple(read_rows(self._database, change.layer, keys)))
-        self._grow(change)
-        time = _now()
-        row = {"time": time, "reviewer": self.reviewer, "action": action, "layer": change.layer, "undoes": undoes}
-        row |= {"before": as_text(change.before), "after": as_text(change.after)}
-        return Entry(write_row(self._database, LOG, row), time, self.reviewer, action, change, undoes)
+        """Write the rows after a change, and its line of the log."""
+        there = {row[KEY] for row in change.before}
+        made: list[Row] = []
+        for row in change.after:
+            if row.get(KEY) in there:
+                update_row(self._database, change.layer, row)
+                made.append(row)
+            else:
+                key = insert_row(self._database, change.layer, row)
+                made += read_rows(self._database, change.layer, [key])
+        delete_rows(self._database, change.layer, there - {row[KEY] for row in made})
+        done = Change(change.layer, change.before, tuple(made))
+        self._grow(done)
+        return write_entry(self._database, self.reviewer, action, done, undoes=undoes)
 
     def _grow(self, change: Change) -> None:
         """Widen the recorded bounds of a layer to new outlines, and note the time of the change."""
         blobs = [row[self._geometry] for row in change.after if row.get(self._geometry) is not None]
-        self._database.execute("UPDATE gpkg_contents SET last_change = ? WHERE table_name = ?", (_now(), change.layer))
+        self._database.execute("UPDATE gpkg_contents SET last_change = ? WHERE table_name = ?", (now(), change.layer))
         if blobs:
             west, south, east, north = shapely.total_bounds([from_blob(blob) for blob in blobs]).tolist()
             self._database.execute(
@@ -277,52 +274,36 @@ class ReviewStore:
             )
 
     def _signed(self, row: Row) -> Row:
-        return row | {"reviewer": self.reviewer, "reviewed": _now()}
+        return row | dict(zip(SIGNATURE, (self.reviewer, now()), strict=True))
+
+    def _accepted(self, row: Row) -> Row:
+        return row | {"status": row["status"] or "accepted"}
+
+    def _drawn(self, outline: Any) -> Row:
+        """Return the columns of an outline that the reviewer drew: geometry, measures and signature."""
+        return self._signed(self._measured({self._geometry: self._blob(outline), "edited": 1}))
 
     def _measured(self, row: Row) -> Row:
-        """Sign a row, and drop measures that do not fit its new outline."""
-        return self._signed(row)
+        return row | self._measures.measure(from_blob(row[self._geometry]), self.columns)
 
     def _blob(self, outline: Any) -> bytes:
-        return to_blob(_valid_polygon(outline), self._srs_id)
+        return to_blob(one_polygon(outline), self._srs_id)
+
+    def _new_id(self, further: int = 0) -> Row:
+        """Return the column `id` of a new landslide, if there is such a column; `further`: count from the next one."""
+        text = f'SELECT coalesce(max(id), 0) + 1 FROM "{LANDSLIDES}"'
+        return {"id": self._database.execute(text).fetchone()[0] + further} if "id" in self.columns else {}
 
 
-def _valid_polygon(outline: Any) -> Polygon:
-    """Return a drawn outline as one valid polygon.
-
-    Raises:
-        DataError: the outline encloses no area, or falls apart.
-    """
-    mended = shapely.make_valid(outline) if not outline.is_valid else outline
-    pieces = [one for one in shapely.get_parts(mended) if one.geom_type == "Polygon" and one.area > 0]
-    pieces += [one for part in shapely.get_parts(mended) if isinstance(part, MultiPolygon) for one in part.geoms]
-    if len(pieces) != 1:
-        raise DataError(f"Expected an outline of one piece. Received: {len(pieces)} pieces. Draw it again.")
-    return shapely.orient_polygons(pieces[0]) if hasattr(shapely, "orient_polygons") else pieces[0]
-
-
-def _pieces(whole: Any, cut: Any) -> list[Any]:
-    """Divide a polygon by a line, or into the part inside and the parts outside of a polygon."""
-    if cut.geom_type == "Polygon":
-        found = [shapely.intersection(whole, cut), shapely.difference(whole, cut)]
-    else:
-        lines = shapely.union_all([whole.boundary, shapely.intersection(cut, whole)])
-        found = [
-            one for one in shapely.get_parts(shapely.polygonize([lines])) if whole.covers(one.representative_point())
-        ]
-    parts = [one for some in found for one in shapely.get_parts(some)]
-    kept = [one for one in parts if one.geom_type == "Polygon" and one.area > 0]
-    return sorted(kept, key=lambda one: -one.area)
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    change = Change(row["layer"], tuple(from_text(row["before"])), tuple(from_text(row["after"])))
-    return Entry(row[KEY], row["time"], row["reviewer"], row["action"], change, row["undoes"])
-
-
-def _key(row: Row) -> int:
-    return int(row[KEY])
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+def _differences(layer: Layer, before: Sequence[Row], after: Sequence[Row]) -> Change:
+    """Reduce rows that are there before and after to the columns that differ."""
+    new = {row.get(KEY): row for row in after if row.get(KEY) is not None}
+    old = {row[KEY]: row for row in before}
+    differing = {
+        key: [KEY, *(name for name, value in row.items() if name != KEY and old[key][name] != value)]
+        for key, row in new.items()
+        if key in old
+    }
+    kept = tuple({name: row[name] for name in differing.get(row[KEY], row)} for row in before)
+    made = tuple({name: row[name] for name in differing.get(row.get(KEY), row)} for row in after)
+    return Change(layer, kept, made)

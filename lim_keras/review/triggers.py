@@ -1,0 +1,112 @@
+"""Triggers of a review file: what QGIS and other programs change is logged, signed with the time, and undoable."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from lim_keras.review.entries import LOG, SIGNATURE
+from lim_keras.review.measures import MEASURED
+from lim_keras.review.rows import KEY
+
+ABOUT = "review_about"
+"""Table of facts by name; `recording` is 1 while the store changes rows, which logs its actions itself."""
+
+_QUIET = f"(SELECT value FROM {ABOUT} WHERE name = 'recording') = '0'"
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+
+def add_triggers(database: sqlite3.Connection, *, geometry: str, originals: str) -> None:
+    """Add the triggers to a new review file.
+
+    Args:
+        database: connection to it.
+        geometry: name of the geometry columns.
+        originals: layer that nothing may change.
+    """
+    for one in (*_of_landslides(database, geometry), *_of_searched(database), *_locks((originals, LOG))):
+        database.execute(one)
+
+
+def _of_landslides(database: sqlite3.Connection, geometry: str) -> list[str]:
+    layer, columns = "landslides", _columns(database, "landslides")
+    measured = [name for name in columns if name in MEASURED]
+    texts = [
+        _update(layer, name, action, (name, *SIGNATURE), "")
+        for name, action in (("status", "verdict"), ("class", "class"), ("note", "note"))
+    ]
+    emptied = ", ".join(f'"{name}" = NULL' for name in measured)
+    outline = (geometry, "edited", *measured, *SIGNATURE)
+    texts.append(_update(layer, geometry, "edit", outline, f", edited = 1{', ' + emptied if emptied else ''}"))
+    return [*texts, _insert(layer, columns, _DRAWN + (f", {emptied}" if emptied else "")), _delete(layer, columns)]
+
+
+_DRAWN = f"""
+    origin = CASE WHEN EXISTS (SELECT 1 FROM landslides WHERE id = NEW.id AND {KEY} <> NEW.{KEY})
+        THEN 'split' ELSE 'drawn' END,
+    id = (SELECT coalesce(max(id), 0) + 1 FROM landslides WHERE {KEY} <> NEW.{KEY}),
+    status = coalesce(NEW.status, 'accepted'), edited = 1"""
+
+
+def _of_searched(database: sqlite3.Connection) -> list[str]:
+    columns = _columns(database, "searched")
+    return [_insert("searched", columns, ""), _delete("searched", columns)]
+
+
+def _update(layer: str, column: str, action: str, logged: Sequence[str], changes: str) -> str:
+    """Log the change of a column, and sign the row."""
+    before, after = _json("OLD", (KEY, *logged)), _json(layer, (KEY, *logged))
+    return f"""
+        CREATE TRIGGER "review_{layer}_{action}" AFTER UPDATE OF "{column}" ON "{layer}"
+        WHEN {_QUIET} AND OLD."{column}" IS NOT NEW."{column}" BEGIN
+        UPDATE "{layer}" SET reviewed = {_NOW}{changes} WHERE {KEY} = NEW.{KEY};
+        {_log(layer, action, "NEW", before, after, f'FROM "{layer}" WHERE {KEY} = NEW.{KEY}')}
+        END"""
+
+
+def _insert(layer: str, columns: Sequence[str], changes: str) -> str:
+    action, sign = ("draw", f"reviewed = {_NOW}") if layer == "landslides" else ("searched", f"reviewed = {_NOW}")
+    changes = f", {changes.lstrip(', ')}" if changes else ""
+    return f"""
+        CREATE TRIGGER "review_{layer}_insert" AFTER INSERT ON "{layer}" WHEN {_QUIET} BEGIN
+        UPDATE "{layer}" SET {sign}{changes} WHERE {KEY} = NEW.{KEY};
+        {_log(layer, action, "NEW", "'[]'", _json(layer, columns), f'FROM "{layer}" WHERE {KEY} = NEW.{KEY}')}
+        END"""
+
+
+def _delete(layer: str, columns: Sequence[str]) -> str:
+    action = "delete" if layer == "landslides" else "searched"
+    return f"""
+        CREATE TRIGGER "review_{layer}_delete" AFTER DELETE ON "{layer}" WHEN {_QUIET} BEGIN
+        {_log(layer, action, "OLD", _json("OLD", columns), "'[]'", "")}
+        END"""
+
+
+def _log(layer: str, action: str, row: str, before: str, after: str, source: str) -> str:
+    return f"""INSERT INTO {LOG} (time, reviewer, action, layer, before, after, program)
+        SELECT {_NOW}, coalesce({row}.reviewer, ''), '{action}', '{layer}', {before}, {after}, 'other' {source};"""
+
+
+def _json(row: str, columns: Sequence[str]) -> str:
+    """Return SQL that makes the text of a row as `lim_keras.review.rows.as_text` does."""
+    values = ", ".join(f"'{name}', {_value(f'{row}.{chr(34)}{name}{chr(34)}')}" for name in columns)
+    return f"json_array(json_object({values}))"
+
+
+def _value(column: str) -> str:
+    blob = f"""'{{"hex":"' || hex({column}) || '"}}'"""
+    return f"json(CASE typeof({column}) WHEN 'blob' THEN {blob} ELSE json_quote({column}) END)"
+
+
+def _locks(layers: Sequence[str]) -> list[str]:
+    """Return triggers that refuse changes of layers; new lines of the log are allowed."""
+    return [
+        f"""CREATE TRIGGER "review_{layer}_{event}" BEFORE {event} ON "{layer}"
+            BEGIN SELECT RAISE(ABORT, 'the layer {layer} of a review is read-only'); END"""
+        for layer in layers
+        for event in ("UPDATE", "DELETE", *(() if layer == LOG else ("INSERT",)))
+    ]
+
+
+def _columns(database: sqlite3.Connection, layer: str) -> list[str]:
+    return [row[1] for row in database.execute(f'PRAGMA table_info("{layer}")')]
