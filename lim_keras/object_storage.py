@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _ADDRESS = re.compile(r"(s3|gs|az):/{1,2}([^/]+)(?:/(.*))?", re.DOTALL)
+_SCHEME = re.compile(r"(s3|gs|az):")
 _VSI = re.compile(r"/vsi(s3|gs|az)/([^/]+)(?:/(.*))?", re.DOTALL)
 _INSTALL = "Install it: pip install 'lim-keras[cloud]'."
 _VARIABLES = {
@@ -27,6 +28,11 @@ _VARIABLES = {
 _NAMES = {"s3": "bucket", "gs": "bucket", "az": "container"}
 _CONNECT, _REQUEST = timedelta(seconds=15), timedelta(minutes=5)
 _RETRIES = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
+
+
+def is_storage_address(text: str) -> bool:
+    """Return whether a text begins like an address in object storage, and is not the path of a local file."""
+    return _SCHEME.match(text) is not None and not os.path.lexists(text)
 
 
 @dataclass(frozen=True)

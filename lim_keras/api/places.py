@@ -13,7 +13,7 @@ from lim_keras.api.arguments import as_path
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import StrPath, check_writable, delete_drafts, locked_folder, make_folder, prepare_file, recover
 from lim_keras.lock import folder_lock
-from lim_keras.object_storage import Address
+from lim_keras.object_storage import Address, is_storage_address
 from lim_keras.seals import check_sealed_file
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def results_place(
 def _remote_folder(out: StrPath, work: StrPath | None, *, shared: bool) -> RemoteFolder | None:
     text = os.fspath(out) if isinstance(out, str | os.PathLike) else ""
     address = Address.find(text) if isinstance(text, str) and not os.path.lexists(text) else None
+    if isinstance(out, str) and is_storage_address(out) and (address is None or "://" not in out):
+        raise ConfigError(
+            "Invalid value for `out`. Expected a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
+            f"az://CONTAINER/PREFIX. Received: {out!r}."
+        )
     if address is None:
         if work is not None:
             raise ConfigError(

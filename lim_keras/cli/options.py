@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from lim_keras.errors import ConfigError, LimKerasError
+from lim_keras.object_storage import is_storage_address
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,8 +36,8 @@ class NewPlace(NewPath):
     expected = "a path on this machine, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and re.match("(s3|gs|az)://[^/]", value) and not os.path.lexists(value):
-            return value
+        if isinstance(value, str) and is_storage_address(value):
+            return value  # the function that is called checks it
         return super().convert(value, param, ctx)
 
 

@@ -43,6 +43,10 @@ class MemoryLimitError(DataError):
     """The smallest window takes more than the memory that was allowed."""
 
 
+class WindowSizeError(ConfigError):
+    """The model cannot take windows of the size that was asked for."""
+
+
 class PeakMemory:
     """Context manager that watches the memory of this process. `before` and `peak`: bytes."""
 
@@ -81,12 +85,12 @@ def plan_size(
         halo: pixels read beyond each core.
 
     Raises:
-        ConfigError: the model cannot take windows of this size.
+        WindowSizeError: the model cannot take windows of this size.
     """
     tile, memory = options.tile, options.memory
     fixed = getattr(model, "input_size", None)
     if fixed is not None and tile not in (None, fixed):
-        raise ConfigError(
+        raise WindowSizeError(
             f"Invalid value for `tile`. Expected {fixed}, the fixed input size of this model. Received: {tile}. "
             "Leave `tile` out."
         )
@@ -94,7 +98,7 @@ def plan_size(
     if tile is not None:
         least = smallest_side(halo, cell)
         if tile < min(least, max(height, width)):
-            raise ConfigError(
+            raise WindowSizeError(
                 f"Expected a `tile` of at least {least} px, which leaves a core between two halos of {halo} px. "
                 f"Received: {tile} px."
             )

@@ -17,6 +17,7 @@ from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.scene_plan import ScenePart
+from lim_keras.inference.window_plan import WindowSizeError
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import find_missing, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
@@ -155,6 +156,7 @@ def predict_scenes(
         after: called with the result of each scene; returns the result to report.
 
     Raises:
+        WindowSizeError: the model cannot take windows of the size `tile`.
         DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
             user or a scene, or `merge` lacks parts; this is checked before the first scene is predicted.
     """
@@ -178,6 +180,8 @@ def predict_scenes(
                 model, scene, out_dir, chosen, read_preview=read_preview, workers=workers, progress=counted
             )
             one = one if after is None else after(one)
+        except WindowSizeError:  # an option of the call is wrong, not the scene
+            raise
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
             failures[shown(scene)] = _reason(error, shown(scene), out_dir)
             say(f"failed {failures[shown(scene)]}")

@@ -132,8 +132,8 @@ def describe_inventory(
     """Describe the inventory of a scene as a STAC item, in JSON values.
 
     The item's datetime is the time of mapping, because the image's is unknown. `summary` is the content of
-    `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`,
-    or absolute without it.
+    `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`.
+    Without it, the item will lie on another machine, and links no local files.
     """
     name, stem, area = PurePath(scene.path), raster_stem(scene.path), footprint(scene)
     created = datetime.fromisoformat(str(summary["created"]))
@@ -157,7 +157,7 @@ def describe_inventory(
         item.common_metadata.gsd = scene.gsd_m
     _add_projection(item, scene)
     _add_assets(item, scene, files, folder)
-    if bundle is not None:
+    if bundle is not None and folder is not None:
         title = f"Model {summary['bundle']['name']}"
         href = _href(bundle / STAC_FILE, folder)
         item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, href, pystac.MediaType.GEOJSON, title))
@@ -177,7 +177,8 @@ def _add_projection(item: pystac.Item, scene: RasterInfo) -> None:
 
 
 def _add_assets(item: pystac.Item, scene: RasterInfo, files: Sequence[str | Path], folder: Path | None) -> None:
-    item.add_asset("scene", pystac.Asset(_href(scene.path, folder), "The scene", roles=["source"]))
+    if folder is not None or isinstance(scene.path, str):
+        item.add_asset("scene", pystac.Asset(_href(scene.path, folder), "The scene", roles=["source"]))
     for name in (Path(file).name for file in files):
         ending = name.removeprefix(f"{raster_stem(scene.path)}_")
         key, title, kind, role = _ASSETS.get(ending, (ending, ending, "application/octet-stream", "data"))
@@ -187,7 +188,7 @@ def _add_assets(item: pystac.Item, scene: RasterInfo, files: Sequence[str | Path
 def _href(path: Path | str, folder: Path | None) -> str:
     """Return a link to a file, relative to a folder; a string is a URL or a GDAL name and stays as it is."""
     if isinstance(path, str) or folder is None:
-        return path if isinstance(path, str) else path.resolve().as_posix()
+        return str(path)
     try:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive

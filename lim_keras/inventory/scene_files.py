@@ -133,7 +133,7 @@ def write_documents(
     """
     results, stac = [draft.name for draft in drafts], files.draft("stac.json")
     summary = summary | {"files": [*results, stac.name]}
-    folder = None if is_staging(files.folder) else files.folder  # links of uploaded files are absolute
+    folder = None if is_staging(files.folder) else files.folder
     described = [*results, files.name("summary.json")]
     item = describe_inventory(info, summary, files=described, folder=folder, bundle=bundle)
     write_text(stac, json.dumps(item, indent=2, allow_nan=False) + "\n")

@@ -120,7 +120,10 @@ def unreadable(name: str, error: BaseException) -> str:
         if re.search(pattern, reason):
             return f"{name}: {text.format(reason)}"
     if is_on_network(name):
-        return f"{name}: a part of it cannot be read ({reason}). Repeat the call; if that fails, too, it is damaged."
+        return (
+            f"{name}: a part of it could not be read over the network ({reason}). Check that its server answers, and "
+            "repeat the call. If it fails again, the file may be damaged: download it and give its path."
+        )
     path = Path(name)
     problem = unusable_path(path) if os.path.lexists(path) else None
     text = problem or _of_reason(reason) or _of_content(path, reason)

@@ -86,7 +86,7 @@ class MapPart:
                     if not same and not _overlaps(box, edges[number:]):
                         raise OSError(errno.EIO, "the file does not hold what was written")
         except (*GDAL_ERRORS, DataError) as error:  # GDAL closes a file on a full disk without an error
-            raise OSError(errno.EIO, "what was written cannot be read again") from error
+            raise OSError(errno.EIO, "what was written cannot be read again, as on a full disk") from error
 
 
 def _block_side(box: Box, boxes: Sequence[Box]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,6 +98,7 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
     Raises:
         DataError: mode is "r", and GDAL cannot open the raster, a source of a VRT is missing, or it is too large.
     """
+    _silence_libtiff()
     with silenced(NotGeoreferencedWarning):
         if mode != "r":
             return rasterio.open(name, mode, **profile)
@@ -111,6 +114,19 @@ def open_dataset(name: str | os.PathLike[str], mode: str = "r", **profile: Any) 
             dataset.close()
             raise DataError(f"{public_name(os.fspath(name))}: {problem}")
         return dataset
+
+
+@lru_cache(maxsize=1)
+def _silence_libtiff() -> None:
+    """Keep the libtiff inside rasterio from printing its errors, which rasterio raises as exceptions, too.
+
+    GDAL has no setting for it. Where rasterio uses the libtiff of the system, nothing is changed.
+    """
+    package = Path(rasterio.__file__).parent
+    for folder in (package.with_name("rasterio.libs"), package / ".dylibs"):  # of wheels for Linux, for macOS
+        for path in folder.glob("libtiff*"):
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(str(path)).TIFFSetErrorHandler(None)
 
 
 def _problem(dataset: Any, path: Path) -> str | None:

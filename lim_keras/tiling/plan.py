@@ -25,8 +25,6 @@ from lim_keras.tiling.options import TilingOptions
 from lim_keras.tiling.report import TOO_SMALL, SceneReport
 from lim_keras.tiling.scenes import TilingScene
 
-_DEGREES = "OGC:CRS84"
-
 
 @dataclass(frozen=True)
 class PlannedTile:

@@ -76,7 +76,7 @@ def test_a_stac_reader_understands_it() -> None:
     ],
 )
 def test_broken_items(change: Callable[[dict[str, Any]], object]) -> None:
-    item = describe_inventory(scene(), SUMMARY, files=FILES)
+    item = describe_inventory(scene(), SUMMARY, files=FILES, folder=Path())
     change(item)
     assert core_problems(item)
 
@@ -98,6 +98,15 @@ def test_links_and_assets(tmp_path: Path) -> None:
     assert (link["rel"], link["href"]) == ("derived_from", "../exported_models/tiny/stac-item.json")
     assert item["properties"]["lim_keras:landslides"] == 2
     assert item["properties"]["processing:software"] == SUMMARY["versions"]
+
+
+@pytest.mark.parametrize("path", [Path("scenes/valley.tif"), "s3://maps/valley.tif"])
+def test_an_item_without_a_folder_links_no_files_of_this_machine(tmp_path: Path, path: Path | str) -> None:
+    info = scene(path=path)
+    item = valid(describe_inventory(info, SUMMARY, files=FILES, bundle=tmp_path / "exported_models" / "tiny"))
+    assert item["links"] == []
+    hrefs = [asset["href"] for asset in item["assets"].values()]
+    assert hrefs == [*([path] if isinstance(path, str) else []), *(f"./{name}" for name in FILES)]
 
 
 def test_time() -> None:

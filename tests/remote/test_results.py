@@ -89,6 +89,7 @@ def test_a_scene_from_s3_to_s3(
     assert len(result.inventory) == result.summary["landslides"] == 1
     item = json.loads(storage.get_object(Bucket="maps", Key="first run/Süd/Hang 1_stac.json")["Body"].read())
     assert item["assets"]["scene"]["href"] == "s3://maps/in/Hang 1.tif"
+    assert item["links"] == []
     assert staged() == []
     windows = bright.windows
     again = lk.predict_scene(bright, "/vsis3/maps/in/Hang 1.tif", OUT)
@@ -251,6 +252,20 @@ def test_names_that_object_storage_cannot_hold(
         lk.predict_scene(bright, write("one.tif"), f"s3://maps/{key}")
     assert "\n" not in str(refused.value)
     assert bright.windows == 0 and keys(storage) == []
+
+
+@pytest.mark.parametrize("out", ["s3:/maps/x", "s3:maps", "gs:///maps/x", "az:/maps", "s3://"])
+def test_mistyped_addresses(
+    write: Callable[..., Path], bright: Bright, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    scene = write("one.tif")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(lk.ConfigError, match=r"^Invalid value for `out`\. Expected a folder, or s3://BUCKET/PREFIX"):
+        lk.predict_scene(bright, scene, out)
+    refused = CliRunner().invoke(main, ["predict", str(tmp_path), str(scene), "--out", out])
+    assert refused.exit_code == 2 and "Invalid value for --out. Expected a folder, or s3://" in refused.output
+    assert refused.output.endswith(f"Received: {out!r}.\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_url_is_a_folder(write: Callable[..., Path], bright: Bright, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -176,6 +177,27 @@ def test_servers_that_fail(
     with pytest.raises(lk.DataError, match=message):
         lk.predict_scene(bright, url.format(server.address), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("server", "without_preview")  # the first one keeps GDAL's caches small
+def test_a_server_that_dies_meanwhile(
+    write: Callable[..., Path], served: Path, bright: Bright, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("dies.tif", 3000, 300)
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    predict = Bright.predict_all
+    with RangeServer(served) as dying:
+
+        def last(model: Bright, images: np.ndarray) -> Any:
+            dying.__exit__()
+            return predict(model, images)
+
+        monkeypatch.setattr(Bright, "predict_all", last)
+        with pytest.raises(lk.DataError) as died:
+            lk.predict_scene(bright, f"{dying.address}/dies.tif", tmp_path / "out", tile=320)
+    said = str(died.value)
+    assert said.startswith(f"{dying.address}/dies.tif: a part of it could not be read over the network (")
+    assert "Check that its server answers, and repeat the call." in said and "\n" not in said
 
 
 @pytest.mark.usefixtures("without_preview")
