@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lim_keras.api import read_tiles as read_tiles
     from lim_keras.api import report_runs as report_runs
     from lim_keras.api import reproduce as reproduce
+    from lim_keras.api import review_maps as review_maps
     from lim_keras.api import run_demo as run_demo
     from lim_keras.api import tile_scenes as tile_scenes
     from lim_keras.api import verify_bundle as verify_bundle

@@ -176,6 +176,7 @@ OF_COMMANDS = {
     "stats": ["dataset_report"],
     "verify": ["verify_bundle"],
     "audit": ["audit_tiles"],
+    "page": ["review_maps"],
     "demo": ["run_demo"],
     "tile": ["tile_scenes"],
     "report": ["report_runs"],

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "Report on training runs, one or several beside each other.",
     "evaluate": "Evaluate an exported bundle on tiles, windows and a scene.",
     "predict": "Map the landslides of scenes: maps, polygons, previews.",
+    "review": "Check an inventory in the browser, landslide by landslide.",
     "info": "Print model, data, scores and files of an exported bundle.",
     "verify": "Check that an exported bundle is unchanged.",
     "export": "Export a bundle to LiteRT (TFLite) files and TensorFlow Serving.",
@@ -34,6 +35,7 @@ _MODULES = {
     "report": "comparison",
     **dict.fromkeys(("fit", "cv", "distill", "demo"), "training"),
     "reproduce": "reproduction",
+    "review": "review",
     **dict.fromkeys(("predict", "evaluate", "info", "verify", "export"), "models"),
 }
 """Module of `lim_keras.cli` that holds the click command of each name."""

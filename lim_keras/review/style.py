@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 STATUS_COLOURS: Mapping[str | None, str] = {
-    "accepted": "#1b9e4b",
-    "rejected": "#d7301f",
-    "unsure": "#f2a900",
-    None: "#2b6cb0",
+    "accepted": "#2fbf5b",
+    "rejected": "#ff4b33",
+    "unsure": "#ffb000",
+    None: "#1fc3ff",
 }
 """Colour of the outlines of each status; None: without a verdict."""
 
