@@ -14,6 +14,9 @@ from lim_keras.pyogrio_import import load_pyogrio
 # TensorFlow 2.21 prints these on import, whatever TF_CPP_MIN_LOG_LEVEL is.
 _GREETING = re.compile(rb"(I0000 |To enable the following |WARNING: All log messages before absl)[^\n]*\n?")
 
+_KEEPS_MEMORY = "TF_CPU_ALLOCATOR_USE_BFC"  # TensorFlow reads it when it makes its first device
+_RESERVED_BYTES = 512 * 2**20
+
 
 class TensorFlowMissingError(LimKerasError, ImportError):
     """TensorFlow is not installed, for example with `lim-keras[edge]`, which runs .tflite files only."""
@@ -60,3 +63,27 @@ def load_tensorflow() -> None:
             os.close(standard_error)
             held_back.seek(0)
             os.write(2, _GREETING.sub(b"", held_back.read()))
+
+
+def load_tensorflow_for_scenes() -> None:
+    """Import TensorFlow so that it keeps the memory of a window's feature maps for the next window.
+
+    Otherwise it returns each map to the system, and the next one is made of new pages, which takes longer than some of
+    the layers. Without effect where TensorFlow is imported already. Errors as in `load_tensorflow`.
+    """
+    if "tensorflow" in sys.modules or _KEEPS_MEMORY in os.environ:
+        load_tensorflow()
+        return
+    load_tensorflow()
+    os.environ[_KEEPS_MEMORY] = "true"
+    try:
+        _reserve(_RESERVED_BYTES)
+    finally:
+        del os.environ[_KEEPS_MEMORY]  # other processes decide for themselves
+
+
+def _reserve(size: int) -> None:
+    """Let TensorFlow divide one block of addresses; many small blocks would leave more gaps. No page is used yet."""
+    tensorflow = importlib.import_module("tensorflow")
+    with tensorflow.device("CPU:0"):
+        tensorflow.raw_ops.Empty(shape=[size], dtype=tensorflow.uint8, init=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.model_folder import model_folder, pair_difference
 from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
-from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras.tensorflow_import import load_tensorflow, load_tensorflow_for_scenes
 
 if TYPE_CHECKING:
     from lim_keras.bundle.litert import LiteRtModel
@@ -60,7 +60,7 @@ def load_model(path: Path, runtime: Runtime = "auto", fold: int | None = None) -
 
 def _load(path: Path, runtime: str, fold: int | None) -> LocalModel:
     if runtime == "tensorflow":
-        load_tensorflow()
+        load_tensorflow_for_scenes()
         from lim_keras.bundle.saved_model import load_bundle
 
         return load_bundle(path, fold)

@@ -36,6 +36,20 @@ def test_other_lines_and_errors_are_passed_on(tmp_path, monkeypatch):
     assert done.stderr.endswith("ImportError: half installed\n")
 
 
+def test_tensorflow_keeps_the_memory_of_a_window_for_the_next_one():
+    body = """
+import os, psutil
+from lim_keras.tensorflow_import import load_tensorflow_for_scenes
+{0}()
+import tensorflow as tf
+held = psutil.Process().memory_info().rss
+tf.ones([50 * 2**20], tf.float32)
+print((psutil.Process().memory_info().rss - held) // 2**20, *(name for name in os.environ if "BFC" in name))
+"""
+    assert 190 < int(load(body.format("load_tensorflow_for_scenes")).stdout) < 250  # MiB; other processes decide anew
+    assert int(load(body.format("load_tensorflow")).stdout) < 50
+
+
 AT_THE_FIRST_WINDOW = """
 import sys, time
 from lim_keras.bundle.litert import LiteRtModel
