@@ -48,7 +48,7 @@ class Entry:
     Attributes:
         number: place in the log, from 1.
         time: UTC, ISO 8601.
-        reviewer: who did it.
+        reviewer: who did it; "" if another program does not tell.
         action: kind of the action.
         change: rows before and after.
         undoes: number of the line that this one undoes; None for other actions.
@@ -85,9 +85,12 @@ def read_entries(database: sqlite3.Connection, after: int = 0) -> list[Entry]:
 
 
 def last_undoable(database: sqlite3.Connection, reviewer: str, passed: set[int]) -> Entry | None:
-    """Return the last action of a reviewer that is neither undone nor in `passed`; None if there is none."""
+    """Return the last action of a reviewer, or of nobody known, that is neither undone nor in `passed`.
+
+    QGIS deletes landslides without a name.
+    """
     undone = set(passed)
-    text = f'SELECT {KEY}, undoes FROM "{LOG}" WHERE reviewer = ? ORDER BY {KEY} DESC'
+    text = f"SELECT {KEY}, undoes FROM {LOG} WHERE reviewer IN (?, '') ORDER BY {KEY} DESC"
     for row in database.execute(text, (reviewer,)):
         if row["undoes"] is not None:
             undone.add(row["undoes"])

@@ -66,11 +66,13 @@ class Measures:
             pixels, valid = reader.image(box)
             inside = rasterize_box([shape], box, Affine.identity()).astype(np.bool_)
             scale, whole = 100.0 if reader.info.dtype == "uint8" else 1.0, reader.info.box
-        values = pixels[..., 0][inside & valid] / scale
+        values = pixels[..., 0][inside & valid].astype(np.float64)
         rows, columns = np.nonzero(inside)
         rows, columns = rows + box.top, columns + box.left
         at_edge = (rows == 0) | (columns == 0) | (rows == whole.bottom - 1) | (columns == whole.right - 1)
-        found = {"probability_mean": values.mean(), "probability_max": values.max()} if values.size else {}
+        found = (
+            {"probability_mean": values.mean() / scale, "probability_max": values.max() / scale} if values.size else {}
+        )
         beside = binary_dilation(inside) & ~valid
         return found | {"touches_nodata": beside.any(), "touches_edge": at_edge.any()}
 

@@ -58,7 +58,11 @@ class Presence:
         text = f"SELECT reviewer, place, seen FROM {REVIEWERS} WHERE session <> ? AND seen >= ? ORDER BY seen"
         there = [Reviewer(*row) for row in self._database.execute(text, (self._session, _ago(_ALIVE)))]
         text = f"SELECT reviewer, max(time) FROM {LOG} WHERE program = 'other' AND time >= ? GROUP BY reviewer"
-        acted = [Reviewer(row[0], "another program", row[1]) for row in self._database.execute(text, (_ago(_ACTIVE),))]
+        acted = [
+            Reviewer(row[0], "another program", row[1])
+            for row in self._database.execute(text, (_ago(_ACTIVE),))
+            if row[0]
+        ]
         return there + acted
 
     def leave(self) -> None:

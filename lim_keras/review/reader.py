@@ -79,7 +79,8 @@ class ReviewReader:
         """CRS of all outlines as WKT; "" if there is none: outlines are then in pixels, (column, -row)."""
         text = "SELECT organization, definition FROM gpkg_spatial_ref_sys WHERE srs_id = ?"
         organization, definition = self._database.execute(text, (self._srs_id,)).fetchone()
-        return "" if organization.upper() == "NONE" or definition == "undefined" else str(definition)
+        undefined = organization.upper() == "NONE" or '"Undefined SRS"' in definition  # as GDAL names a missing CRS
+        return "" if undefined else str(definition)
 
     @property
     def classes(self) -> tuple[str, ...]:

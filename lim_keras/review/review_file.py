@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -66,7 +67,8 @@ def make_review_file(
         facts = {"format": _FORMAT, "recording": "0", "classes": "\n".join(classes), "created": now()}
         facts |= {"inventory": inventory.name, "inventory_sha256": file_hash(inventory), **(about or {})}
         with atomic_file(path) as draft:
-            _write_layers(found, draft)
+            with warnings.catch_warnings():
+                _write_layers(found, draft)
             with closing(connect(draft)) as database:
                 database.execute("BEGIN")
                 _complete(database, facts)
@@ -97,6 +99,7 @@ def _read(inventory: Path) -> geopandas.GeoDataFrame:
 
 def _write_layers(found: geopandas.GeoDataFrame, path: Path) -> None:
     pyogrio = load_pyogrio()
+    warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
     for number, (layer, frame) in enumerate(_layers(found).items()):
         pyogrio.write_dataframe(
             frame,

@@ -13,6 +13,7 @@ ABOUT = "review_about"
 """Table of facts by name; `recording` is 1 while the store changes rows, which logs its actions itself."""
 
 _QUIET = f"(SELECT value FROM {ABOUT} WHERE name = 'recording') = '0'"
+_SOON_DAYS = 1 / 8640  # ten seconds
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 
@@ -38,6 +39,7 @@ def _of_landslides(database: sqlite3.Connection, geometry: str) -> list[str]:
     emptied = ", ".join(f'"{name}" = NULL' for name in measured)
     outline = (geometry, "edited", *measured, *SIGNATURE)
     texts.append(_update(layer, geometry, "edit", outline, f", edited = 1{', ' + emptied if emptied else ''}"))
+    texts.append(_sign(geometry))
     return [*texts, _insert(layer, columns, _DRAWN + (f", {emptied}" if emptied else "")), _delete(layer, columns)]
 
 
@@ -56,21 +58,34 @@ def _of_searched(database: sqlite3.Connection) -> list[str]:
 def _update(layer: str, column: str, action: str, logged: Sequence[str], changes: str) -> str:
     """Log the change of a column, and sign the row."""
     before, after = _json("OLD", (KEY, *logged)), _json(layer, (KEY, *logged))
+    who = "coalesce(NEW.reviewer, '')"
+    if action == "edit":
+        who = "CASE WHEN NEW.reviewer IS OLD.reviewer THEN '' ELSE coalesce(NEW.reviewer, '') END"
     return f"""
         CREATE TRIGGER "review_{layer}_{action}" AFTER UPDATE OF "{column}" ON "{layer}"
         WHEN {_QUIET} AND OLD."{column}" IS NOT NEW."{column}" BEGIN
         UPDATE "{layer}" SET reviewed = {_NOW}{changes} WHERE {KEY} = NEW.{KEY};
-        {_log(layer, action, "NEW", before, after, f'FROM "{layer}" WHERE {KEY} = NEW.{KEY}')}
+        {_log(layer, action, who, before, after, f'FROM "{layer}" WHERE {KEY} = NEW.{KEY}')}
+        END"""
+
+
+def _sign(geometry: str) -> str:
+    """Return a trigger that names the reviewer of an edit; QGIS writes the name after the outline."""
+    return f"""
+        CREATE TRIGGER review_landslides_sign AFTER UPDATE OF reviewer ON landslides
+        WHEN {_QUIET} AND NEW.reviewer IS NOT NULL AND OLD."{geometry}" IS NEW."{geometry}" BEGIN
+        UPDATE {LOG} SET reviewer = NEW.reviewer WHERE reviewer = '' AND action = 'edit'
+        AND julianday('now') - julianday(time) < {_SOON_DAYS} AND json_extract(after, '$[0].{KEY}') = NEW.{KEY};
         END"""
 
 
 def _insert(layer: str, columns: Sequence[str], changes: str) -> str:
-    action, sign = ("draw", f"reviewed = {_NOW}") if layer == "landslides" else ("searched", f"reviewed = {_NOW}")
+    action, who = "draw" if layer == "landslides" else "searched", "coalesce(NEW.reviewer, '')"
     changes = f", {changes.lstrip(', ')}" if changes else ""
     return f"""
         CREATE TRIGGER "review_{layer}_insert" AFTER INSERT ON "{layer}" WHEN {_QUIET} BEGIN
-        UPDATE "{layer}" SET {sign}{changes} WHERE {KEY} = NEW.{KEY};
-        {_log(layer, action, "NEW", "'[]'", _json(layer, columns), f'FROM "{layer}" WHERE {KEY} = NEW.{KEY}')}
+        UPDATE "{layer}" SET reviewed = {_NOW}{changes} WHERE {KEY} = NEW.{KEY};
+        {_log(layer, action, who, "'[]'", _json(layer, columns), f'FROM "{layer}" WHERE {KEY} = NEW.{KEY}')}
         END"""
 
 
@@ -78,13 +93,13 @@ def _delete(layer: str, columns: Sequence[str]) -> str:
     action = "delete" if layer == "landslides" else "searched"
     return f"""
         CREATE TRIGGER "review_{layer}_delete" AFTER DELETE ON "{layer}" WHEN {_QUIET} BEGIN
-        {_log(layer, action, "OLD", _json("OLD", columns), "'[]'", "")}
+        {_log(layer, action, "''", _json("OLD", columns), "'[]'", "")}
         END"""
 
 
-def _log(layer: str, action: str, row: str, before: str, after: str, source: str) -> str:
+def _log(layer: str, action: str, who: str, before: str, after: str, source: str) -> str:
     return f"""INSERT INTO {LOG} (time, reviewer, action, layer, before, after, program)
-        SELECT {_NOW}, coalesce({row}.reviewer, ''), '{action}', '{layer}', {before}, {after}, 'other' {source};"""
+        SELECT {_NOW}, {who}, '{action}', '{layer}', {before}, {after}, 'other' {source};"""
 
 
 def _json(row: str, columns: Sequence[str]) -> str:
@@ -95,17 +110,25 @@ def _json(row: str, columns: Sequence[str]) -> str:
 
 def _value(column: str) -> str:
     blob = f"""'{{"hex":"' || hex({column}) || '"}}'"""
-    return f"json(CASE typeof({column}) WHEN 'blob' THEN {blob} ELSE json_quote({column}) END)"
+    real = f"printf('%!.17g', {column})"
+    return f"json(CASE typeof({column}) WHEN 'blob' THEN {blob} WHEN 'real' THEN {real} ELSE json_quote({column}) END)"
 
 
 def _locks(layers: Sequence[str]) -> list[str]:
-    """Return triggers that refuse changes of layers; new lines of the log are allowed."""
+    """Return triggers that refuse changes of layers, except for new lines of the log and their missing reviewer."""
     return [
-        f"""CREATE TRIGGER "review_{layer}_{event}" BEFORE {event} ON "{layer}"
+        f"""CREATE TRIGGER "review_{layer}_{event}" BEFORE {event} ON "{layer}" {_but_names(layer, event)}
             BEGIN SELECT RAISE(ABORT, 'the layer {layer} of a review is read-only'); END"""
         for layer in layers
         for event in ("UPDATE", "DELETE", *(() if layer == LOG else ("INSERT",)))
     ]
+
+
+def _but_names(layer: str, event: str) -> str:
+    if (layer, event) != (LOG, "UPDATE"):
+        return ""
+    others = ("time", "action", "layer", "before", "after", "undoes", "program")
+    return f"WHEN OLD.reviewer <> '' OR {' OR '.join(f'OLD.{name} IS NOT NEW.{name}' for name in others)}"
 
 
 def _columns(database: sqlite3.Connection, layer: str) -> list[str]:
