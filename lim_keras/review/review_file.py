@@ -94,6 +94,8 @@ def _read(inventory: Path) -> geopandas.GeoDataFrame:
     if taken := sorted(set(COLUMNS) & set(found.columns)):
         raise DataError(f"{inventory}: expected an inventory without the columns of a review. It has {taken}.")
     found = found[~(found.geometry.isna() | found.geometry.is_empty)].explode(ignore_index=True)
+    if "id" not in found or not pandas.api.types.is_integer_dtype(found["id"]):  # an inventory of another program
+        found = found.rename(columns={"id": "source_id"}).assign(id=np.arange(1, len(found) + 1))
     return found if found.geometry.name == _GEOMETRY else found.rename_geometry(_GEOMETRY)
 
 

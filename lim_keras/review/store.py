@@ -28,7 +28,7 @@ from lim_keras.review.outlines import divide, join, one_polygon
 from lim_keras.review.presence import Presence, Reviewer
 from lim_keras.review.reader import LANDSLIDES, SEARCHED, ReviewReader
 from lim_keras.review.rows import KEY, Row, delete_rows, insert_row, read_rows, update_row
-from lim_keras.review.triggers import ABOUT
+from lim_keras.review.triggers import ABOUT, NEW_IDS
 
 Status = Literal["accepted", "rejected", "unsure"]
 
@@ -290,17 +290,18 @@ class ReviewStore(ReviewReader):
         return to_blob(one_polygon(outline), self._srs_id)
 
     def _new_id(self, further: int = 0) -> Row:
-        """Return the column `id` of a new landslide, if there is such a column; `further`: count from the next one."""
-        text = f'SELECT coalesce(max(id), 0) + 1 FROM "{LANDSLIDES}"'
-        return {"id": self._database.execute(text).fetchone()[0] + further} if "id" in self.columns else {}
+        """Return the column `id` of a new landslide, which no landslide had; `further`: count from the next one."""
+        text = f"SELECT seq + 1 + {NEW_IDS} FROM sqlite_sequence WHERE name = ?"
+        found = self._database.execute(text, (LANDSLIDES,)).fetchone()
+        return {"id": (1 if found is None else found[0]) + further}
 
 
 def _differences(layer: Layer, before: Sequence[Row], after: Sequence[Row]) -> Change:
-    """Reduce rows that are there before and after to the columns that differ."""
+    """Reduce rows that are there before and after to the columns that differ, and the status."""
     new = {row.get(KEY): row for row in after if row.get(KEY) is not None}
     old = {row[KEY]: row for row in before}
     differing = {
-        key: [KEY, *(name for name, value in row.items() if name != KEY and old[key][name] != value)]
+        key: [name for name, value in row.items() if name in (KEY, "status") or old[key][name] != value]
         for key, row in new.items()
         if key in old
     }

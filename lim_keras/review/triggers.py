@@ -13,6 +13,9 @@ ABOUT = "review_about"
 """Table of facts by name; `recording` is 1 while the store changes rows, which logs its actions itself."""
 
 _QUIET = f"(SELECT value FROM {ABOUT} WHERE name = 'recording') = '0'"
+NEW_IDS = "(SELECT coalesce(max(id), 0) - count(*) FROM model)"
+"""SQL of what a new landslide's key lacks to its `id`, so that an `id` is never given twice."""
+
 _SOON_DAYS = 1 / 8640  # ten seconds
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
@@ -46,7 +49,7 @@ def _of_landslides(database: sqlite3.Connection, geometry: str) -> list[str]:
 _DRAWN = f"""
     origin = CASE WHEN EXISTS (SELECT 1 FROM landslides WHERE id = NEW.id AND {KEY} <> NEW.{KEY})
         THEN 'split' ELSE 'drawn' END,
-    id = (SELECT coalesce(max(id), 0) + 1 FROM landslides WHERE {KEY} <> NEW.{KEY}),
+    id = NEW.{KEY} + {NEW_IDS},
     status = coalesce(NEW.status, 'accepted'), edited = 1"""
 
 
