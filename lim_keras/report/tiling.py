@@ -92,6 +92,7 @@ def _label_lines(report: TilingReport) -> list[str]:
         "repeated": "that repeat another one",
         "empty": "without area",
         "uncertain": "uncertain, without label",
+        "rejected": "rejected, background",
         "not_selected": "not selected",
     }
     lines = [f"{text}: {labels[name]:,}" for name, text in shown.items() if labels.get(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import shapely
@@ -15,11 +15,7 @@ from lim_keras.review.entries import LOG, Entry, read_entries
 from lim_keras.review.geopackage import connect, well_known_binary
 from lim_keras.review.rows import KEY, Row, read_rows
 from lim_keras.review.triggers import ABOUT
-
-LANDSLIDES: Literal["landslides"] = "landslides"
-SEARCHED: Literal["searched"] = "searched"
-MODEL = "model"
-"""Layers of a review: landslides with their verdicts, searched ground, and the landslides as the model drew them."""
+from lim_keras.tiling.review_labels import LANDSLIDES, MODEL, SEARCHED
 
 
 class ReviewReader:

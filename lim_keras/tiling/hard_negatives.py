@@ -50,6 +50,23 @@ def false_alarms(model: SceneModel, scenes: Sequence[TilingScene]) -> Score:
     return score
 
 
+def rejected_ground(scenes: Sequence[TilingScene]) -> Score | None:
+    """Make a function that measures the share of a box's labelled pixels that an expert rejected.
+
+    Returns:
+        None if no scene has labels of a review.
+    """
+    if not any(scene.labels.has_rejected for scene in scenes):
+        return None
+
+    def score(position: int, box: Box) -> float:
+        labels = scenes[position].labels
+        labelled = labels.mask(box) != IGNORED
+        return round(float(labels.rejected(box).sum()) / max(int(labelled.sum()), 1), 6)
+
+    return score
+
+
 def _check_distance(scene: TilingScene, trained_m: float | None) -> None:
     found_m = scene.info.gsd_m
     if found_m is None or trained_m is None or 1 / GSD_TOLERANCE <= found_m / trained_m <= GSD_TOLERANCE:

@@ -20,6 +20,7 @@ from lim_keras.tiling.burning import BurntPolygons, holds_pixel
 from lim_keras.tiling.label_raster import LabelRaster
 from lim_keras.tiling.mapped_polygons import MappedPolygons, in_pixels, inside
 from lim_keras.tiling.report import OUTSIDE, OUTSIDE_AOI, TOO_SMALL, LabelReport, LostPolygon
+from lim_keras.tiling.review_labels import LANDSLIDES, ReviewLabels, is_review, read_review
 from lim_keras.tiling.selection import Selection, read_aoi, read_selection
 from lim_keras.vectors.formats import find_source
 
@@ -58,13 +59,14 @@ class SceneLabels:
     landslides: GeoDataFrame
     _certain: BurntPolygons | LabelsOnGrid | None  # None: no label on the scene
     _uncertain: BurntPolygons | None
-    _mapped: BurntPolygons | None
+    _mapped: tuple[BurntPolygons, ...]  # outside of one of them, there is no label
+    _rejected: BurntPolygons | None = None
 
     @property
     def everywhere(self) -> bool:
         """True if every pixel has a label: no mapped area, no uncertain landslide, no label raster."""
         gaps = isinstance(self._certain, LabelsOnGrid | None)
-        return not gaps and self._uncertain is None and self._mapped is None
+        return not gaps and self._uncertain is None and not self._mapped
 
     def mask(self, box: Box) -> NDArray[np.uint8]:
         """Return the labels (height, width) of a box of the grid: 1 landslide, 0 background, 255 no label.
@@ -80,9 +82,20 @@ class SceneLabels:
             if self._uncertain is not None:
                 labels[self._uncertain.burn(box)] = NO_LABEL
             labels[self._certain.burn(box)] = 1
-        if self._mapped is not None:
-            labels[~self._mapped.burn(box)] = NO_LABEL
+        for area in self._mapped:
+            labels[~area.burn(box)] = NO_LABEL
         return labels
+
+    @property
+    def has_rejected(self) -> bool:
+        """True for labels of a review, whose rejected landslides are hard background."""
+        return self._rejected is not None
+
+    def rejected(self, box: Box) -> NDArray[np.bool_]:
+        """Return which pixels (height, width) of a box an expert rejected; only of labels that have such pixels."""
+        if self._rejected is None:
+            return np.zeros((box.height, box.width), np.bool_)
+        return self._rejected.burn(box) & (self.mask(box) == 0)
 
 
 @dataclass
@@ -114,11 +127,13 @@ class LabelSource:
         options: where the labels are, and which of them count.
         labels: polygons that count, or the label raster.
         aoi: area that was mapped; None: everywhere.
+        review: labels of a reviewed inventory; None: of another file.
     """
 
     options: LabelOptions
     labels: Selection | LabelRaster
     aoi: MappedPolygons | None
+    review: ReviewLabels | None = None
     _tally: _Tally = field(default_factory=_Tally)
 
     @classmethod
@@ -139,6 +154,15 @@ class LabelSource:
                 if getattr(options, argument):
                     raise ConfigError(f"{options.path}: a raster has no polygons. Leave out `{argument}`.")
             return cls(options, LabelRaster.read(source), aoi)
+        if options.layer is None and is_review(options.path):
+            for argument in ("where", "ignore_where"):
+                if getattr(options, argument):
+                    raise ConfigError(
+                        f"{options.path}: a review says itself which landslides count. Leave out `{argument}`, or give "
+                        f"`layer` {LANDSLIDES} to read it as any other file, whose unreviewed ground is background."
+                    )
+            review = read_review(source)
+            return cls(options, review.landslides, aoi, review)
         how = {"layer": options.layer, "where": options.where, "ignore_where": options.ignore_where}
         return cls(options, read_selection(source, **how), aoi)
 
@@ -151,7 +175,7 @@ class LabelSource:
         self._tally.scenes.append(scene)
         mapped = None if self.aoi is None else self.aoi.on_scene(scene)
         self._tally.mapped_scenes += mapped is None or not mapped.empty
-        area = None if mapped is None else BurntPolygons(in_pixels(mapped.geometry.to_numpy(), scene))
+        area = () if mapped is None else (BurntPolygons(in_pixels(mapped.geometry.to_numpy(), scene)),)
         if isinstance(self.labels, LabelRaster):
             found, labels = self.labels.on_scene(scene)
             found = found if mapped is None else inside(found, mapped)
@@ -168,7 +192,14 @@ class LabelSource:
             doubtful = self.labels.uncertain.on_scene(scene)
             self._tally.on_scene.update(doubtful["source"].tolist())
             uncertain = BurntPolygons(in_pixels(doubtful.geometry.to_numpy(), scene), touched=touched)
-        return SceneLabels(found, certain, uncertain, area)
+        if self.review is None:
+            return SceneLabels(found, certain, uncertain, area)
+        known, rejected = (self._burnt(one, scene) for one in (self.review.known, self.review.rejected))
+        return SceneLabels(found, certain, uncertain, (*area, known), rejected)
+
+    def _burnt(self, polygons: MappedPolygons, scene: RasterInfo) -> BurntPolygons:
+        placed = polygons.on_scene(scene).geometry.to_numpy()
+        return BurntPolygons(in_pixels(placed, scene), touched=self.options.touched)
 
     def _landslides(self, found: GeoDataFrame, mapped: GeoDataFrame | None) -> GeoDataFrame:
         self._tally.on_scene.update(found["source"].tolist())

@@ -233,8 +233,8 @@ def _shared_landslides(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScen
     return links
 
 
-def check_plan(plan: Plan, options: TilingOptions) -> None:
-    """Raise DataError if there is nothing to cut."""
+def check_plan(plan: Plan, options: TilingOptions, *, review: bool = False) -> None:
+    """Raise DataError if there is nothing to cut; `review`: the labels are those of a reviewed inventory."""
     if plan.tiles:
         return
     landslides = sum(scene.landslides for scene in plan.scenes)
@@ -249,4 +249,6 @@ def check_plan(plan: Plan, options: TilingOptions) -> None:
         cure = "Lower `min_valid`, or check the ground without data (`nodata`, `aoi`)"
     if reasons == [TOO_SMALL] and options.background != "all":
         cure = "Give a smaller `gsd_m`, or `touched`"
+    if review:
+        cure = f"Only reviewed and searched ground has labels: mark more as searched in the review. {cure}"
     raise DataError(f"{listed}: no tile can be cut: {why}. {cure}.")

@@ -32,7 +32,8 @@ class LabelReport:
     Attributes:
         features: features of the layer.
         landslides: polygons that count as landslides, repeated ones left out; connected regions of a raster.
-        uncertain: polygons that `ignore_where` selects.
+        uncertain: polygons that `ignore_where` selects, or landslides of a review without a sure verdict.
+        rejected: landslides that a review rejects, which are background.
         not_selected: features that neither condition selects.
         repaired: invalid polygons, which were repaired.
         repeated: polygons that repeat another one.
@@ -44,6 +45,7 @@ class LabelReport:
     features: int = 0
     landslides: int = 0
     uncertain: int = 0
+    rejected: int = 0
     not_selected: int = 0
     repaired: int = 0
     repeated: int = 0

@@ -28,11 +28,12 @@ from lim_keras.raster.reader import RasterReader
 from lim_keras.seals import check_sealed_file, sealed_json
 from lim_keras.tiling.cutting import cut_tiles, tile_set
 from lim_keras.tiling.folder import IMAGES, MANIFEST, MASKS, RECORD, TilingFolder
-from lim_keras.tiling.hard_negatives import false_alarms
+from lim_keras.tiling.hard_negatives import false_alarms, rejected_ground
 from lim_keras.tiling.labels import LabelOptions, LabelSource
 from lim_keras.tiling.options import TilingOptions
 from lim_keras.tiling.plan import Plan, check_plan, plan_tiles
 from lim_keras.tiling.report import TilingReport
+from lim_keras.tiling.review_labels import is_review, review_digest
 from lim_keras.tiling.scenes import TilingScene, open_scenes
 
 _FORMAT = 1  # raise it when the same inputs give other tiles
@@ -120,6 +121,8 @@ def find_scenes(paths: Sequence[Scene], labels: LabelOptions) -> tuple[Scene, ..
 
 def _digest(path: Path) -> list[Any]:
     """Hash a file with those that belong to it, such as the parts of a Shapefile; for a folder, all files in it."""
+    if is_review(path):
+        return [[path.name, review_digest(path)]]
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file())
     elif path.suffix.lower() in (".shp", ".tab", ".mif"):
@@ -194,9 +197,11 @@ def _opened(task: TilingTask) -> Iterator[tuple[list[TilingScene], LabelSource]]
 def _planned(
     task: TilingTask, scenes: Sequence[TilingScene], source: LabelSource, progress: ProgressCallback | None
 ) -> tuple[Plan, TilingReport]:
-    score = None if task.model is None else false_alarms(task.model, scenes)
+    scores = [None if task.model is None else false_alarms(task.model, scenes), rejected_ground(scenes)]
+    given = [one for one in scores if one is not None]
+    score = None if not given else lambda position, box: sum(one(position, box) for one in given)
     plan = plan_tiles(scenes, task.options, score=score, progress=progress)
-    check_plan(plan, task.options)
+    check_plan(plan, task.options, review=source.review is not None)
     sizes = Counter(tile.group for tile in plan.tiles if tile.group)
     largest = max(sizes.values(), default=0)
     if largest > max(len(plan.tiles) / 2, 2):
