@@ -187,7 +187,17 @@ _VALUES: dict[str, Callable[[Path], Any]] = {
     ".csv": _cells,
 }
 
-_VARYING = ("seconds", "created", "datetime", "updated", "bytes", "sha256", "file:size", "file:checksum")
+_VARYING = (
+    "seconds",
+    "megapixels_per_second",
+    "created",
+    "datetime",
+    "updated",
+    "bytes",
+    "sha256",
+    "file:size",
+    "file:checksum",
+)
 
 
 def _other_values(found: Any, one: Any, other: Any, key: str = "") -> Iterator[str]:

@@ -62,6 +62,26 @@ CALLS = {
 }
 """Commands that are killed or run out of room, in a copy of `trained`; all they write lies in the folder `out`."""
 
+IN_PARTS = "predict in parts"
+"""Name of a job array: the parts of a prediction run at the same time, each in a process of its own, then `--merge`."""
+
+_WHOLE = (
+    *("predict", "single", "area.tif", "--out", "out/maps", "--runtime", "openvino", "--tile", "128"),
+    *("--threshold", "0.2", "--probability", "float32"),
+)
+
+_ARRAY = """
+for part in 1/3 2/3 3/3; do "$@" --part $part & calls="$calls $!"; done
+for call in $calls; do wait $call || exit 1; done
+exec "$@" --merge
+"""
+
+
+def process_of(command: str, *, whole: bool = False) -> list[str]:
+    """Return the process that runs one of `CALLS`, or the job array; `whole`: one call in place of the array."""
+    call = [sys.executable, "-m", "lim_keras", *(_WHOLE if command == IN_PARTS else CALLS[command])]
+    return ["sh", "-c", _ARRAY, "sh", *call] if command == IN_PARTS and not whole else call
+
 
 @dataclass(frozen=True)
 class Twins:
@@ -111,8 +131,13 @@ def server() -> Iterator[FaultServer]:
 
 def command_line(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `lim-keras` in a process of its own."""
+    return run_in(folder, [sys.executable, "-m", "lim_keras", *arguments], **options)
+
+
+def run_in(folder: Path, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", "lim_keras", *arguments],
+        command,
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -182,13 +207,13 @@ def workplace(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Twins]:
-    """twins(command): the results of two undisturbed calls of one of `CALLS`."""
+    """twins(command): the results of two undisturbed calls of one of `CALLS`, or of one call and of the job array."""
     known: dict[str, Twins] = {}
 
-    def undisturbed(command: str) -> tuple[Path, float]:
+    def undisturbed(command: str, *, whole: bool = False) -> tuple[Path, float]:
         folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("twin") / "work"))
         began = time.time()
-        done = command_line(folder, *CALLS[command])
+        done = run_in(folder, process_of(command, whole=whole))
         assert done.returncode == 0, done.stderr
         ended = time.time()
         first = min((path.stat().st_mtime for path in (folder / "out").rglob("*")), default=began)
@@ -196,7 +221,7 @@ def twins(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
     def run(command: str) -> Twins:
         if command not in known:
-            (one, _), (other, seconds) = undisturbed(command), undisturbed(command)
+            (one, _), (other, seconds) = undisturbed(command, whole=True), undisturbed(command)
             known[command] = Twins((one, other), seconds)
         return known[command]
 
