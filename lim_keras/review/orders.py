@@ -96,7 +96,7 @@ class Filter:
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Return whether a landslide fulfils all conditions."""
-        return self._has_status(row) and self.measures_match(row)
+        return self.has_status(row) and self.measures_match(row)
 
     def measures_match(self, row: Mapping[str, Any]) -> bool:
         """Return whether a landslide fulfils all conditions but that of its status."""
@@ -110,7 +110,8 @@ class Filter:
             or number(row, "slope_mean_deg") < self.least_slope_deg
         )
 
-    def _has_status(self, row: Mapping[str, Any]) -> bool:
+    def has_status(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a landslide fulfils the condition of its status."""
         if self.shown == "open":
             return not row.get("status")
         if self.shown == "changed":

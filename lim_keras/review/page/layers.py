@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ from lim_keras.raster.windows import Box, blocks, sample_boxes
 from lim_keras.review.page.plane import Plane
 from lim_keras.review.page.tiles import TILE_PX, Image, Layer, reduced, reduced_size
 
+_READERS = 2
 _PERCENTILES = (2, 98)
 _SUN_AZIMUTH, _SUN_HEIGHT = np.radians(315.0), np.radians(45.0)
 _PERCENT = 100.0
@@ -51,40 +53,47 @@ class SceneLayer(Layer):
         super().__init__(plane)
         self._source, self._bands, self._nodata = source, bands, nodata
         self._grid: Grid | None = None
-        self._readers = threading.local()
-        self._opened: list[RasterReader] = []
         with self._open(None) as header:
             if bands is None and header.product is None:
                 self._bands = _shown_bands(header)
             self._grid = None if _lies_on(header.info, plane) else plane.grid
-        self._reader()
+        # A GDAL dataset serves one thread at a time, and only the thread that opened it may close it.
+        self._opened = [self._open(self._grid) for _ in range(_READERS)]
+        self._idle: LifoQueue[RasterReader] = LifoQueue()
+        for reader in self._opened:
+            self._idle.put(reader)
 
     def close(self) -> None:
-        """Close all readers."""
+        """Close all readers; call it in the thread that made the layer."""
         for reader in self._opened:
             reader.close()
 
     def _open(self, grid: Grid | None) -> RasterReader:
         return RasterReader(self._source, bands=self._bands, nodata=self._nodata, grid=grid, measured=grid is not None)
 
-    def _reader(self) -> RasterReader:
-        """Return the reader of this thread, because a GDAL dataset serves one thread at a time."""
-        found: RasterReader | None = getattr(self._readers, "reader", None)
-        if found is None:
-            found = self._readers.reader = self._open(self._grid)
-            self._opened.append(found)
-        return found
+    @contextmanager
+    def _reader(self) -> Iterator[RasterReader]:
+        """Take a reader that no other thread uses."""
+        reader = self._idle.get()
+        try:
+            yield reader
+        finally:
+            self._idle.put(reader)
 
     def picture(self, box: Box, level: int) -> Image:
         """Read the picture of a box of the plane, reduced 2**level times."""
-        picture = self.coloured(*self._reader().image(box))
+        with self._reader() as reader:
+            pixels, valid = reader.image(box)
+        picture = self.coloured(pixels, valid)
         return reduced(picture, *reduced_size(box, level)) if level else picture
 
     def whole(self, level: int) -> Image:
         """Read the picture of the plane, reduced about 2**level times."""
         grid = reduced_grid(self.plane, level)
         if self._grid is None:
-            return self.coloured(*self._reader().overview(max(grid.width, grid.height)))
+            with self._reader() as reader:
+                pixels, valid = reader.overview(max(grid.width, grid.height))
+            return self.coloured(pixels, valid)
         whole = np.zeros((grid.height, grid.width, 4), np.uint8)
         with self._open(grid) as small:
             for box in blocks(grid.height, grid.width, TILE_PX):
@@ -109,10 +118,11 @@ class SceneLayer(Layer):
     @cached_property
     def _limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Percentiles of each band, in boxes that are spread over the plane."""
-        reader, values = self._reader(), []
-        for box in sample_boxes(self.plane.height, self.plane.width, side=TILE_PX, count=4):
-            pixels, valid = reader.image(box)
-            values.append(pixels[valid])
+        values = []
+        with self._reader() as reader:
+            for box in sample_boxes(self.plane.height, self.plane.width, side=TILE_PX, count=4):
+                pixels, valid = reader.image(box)
+                values.append(pixels[valid])
         known = np.concatenate(values)
         known = known if len(known) else np.zeros((1, known.shape[-1]))
         low, high = np.percentile(known.astype(np.float64), _PERCENTILES, axis=0)

@@ -94,6 +94,11 @@ class Outlines:
             centres = (self._bounds[dots, :2] + self._bounds[dots, 2:]) / 2
         return {"scale": scale, **_flattened(shapes, keys, scale, dot_keys, centres)}
 
+    def prepare(self, zoom: int) -> None:
+        """Simplify the outlines for a zoom, so that the first view is quick."""
+        with self._lock:
+            self._level(zoom)
+
     def _level(self, zoom: int) -> NDArray[Any]:
         """Return the outlines for a zoom; each is simplified from the next finer one."""
         if zoom not in self._levels:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from nicegui import ui
 
-from lim_keras.review.page.outlines import FINEST
 from lim_keras.review.page.panel import Panel
 from lim_keras.review.page.plane import CELL_PX
 from lim_keras.review.page.session import Session
@@ -118,7 +117,7 @@ class Page:
             "minZoom": max(_FURTHEST_ZOOM, -max(plane.width, plane.height).bit_length() + 8),
             "maxZoom": _CLOSEST_ZOOM,
             "closeZoom": _CLOSE_ZOOM,
-            "finest": FINEST,
+            "bounds": self.window.first_bounds(),
             "colours": {status or "": colour for status, colour in STATUS_COLOURS.items()},
             "statuses": [[key, row["status"] or ""] for key, row in rows.items()],
         }

@@ -15,7 +15,7 @@ L.Map.mergeOptions({
 
 window.review = (() => {
   const layers = {}, hidden = new Set(), statuses = new Map();
-  let map, config, canvas, shapes = null, request = 0;
+  let map, config, canvas, frame = null, shapes = null, request = 0;
   let state = { current: null, chosen: [], cell: null, searched: [], mode: "" };
   let tool = null, edited = null, share = 0.5;
 
@@ -44,7 +44,7 @@ window.review = (() => {
     map.on("draw:created", (event) => finish([event.layer.getLatLngs()].flat(event.layerType === "polygon" ? 1 : 0)));
     document.addEventListener("keydown", pressed, true);
     addDivider();
-    map.fitBounds(whole);
+    show(config.bounds);
     new ResizeObserver(() => map.invalidateSize()).observe(map.getContainer());
   }
 
@@ -126,9 +126,17 @@ window.review = (() => {
     return found;
   }
 
+  // Several changes of one message are drawn once, before the next frame.
   function draw() {
+    frame ??= requestAnimationFrame(() => {
+      frame = null;
+      drawNow();
+    });
+  }
+
+  function drawNow() {
     const size = map.getSize(), ratio = window.devicePixelRatio || 1, pen = canvas.getContext("2d");
-    const pad = [Math.round(size.x / 4), Math.round(size.y / 4)];
+    const pad = [Math.round(size.x / 10), Math.round(size.y / 10)];
     const corner = map.containerPointToLayerPoint([-pad[0], -pad[1]]), origin = map.getPixelOrigin();
     L.DomUtil.setPosition(canvas, corner);
     const [wide, high] = [(size.x + 2 * pad[0]) * ratio, (size.y + 2 * pad[1]) * ratio];

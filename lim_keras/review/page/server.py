@@ -30,7 +30,6 @@ from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
 from lim_keras.review.page.guard import Guard
 from lim_keras.review.page.layers import HillshadeLayer, ProbabilityLayer, SceneLayer
-from lim_keras.review.page.outlines import FINEST
 from lim_keras.review.page.page import SCRIPT_URL, OpenScene, Page
 from lim_keras.review.page.plane import Plane
 from lim_keras.review.page.session import Session
@@ -41,7 +40,8 @@ HOST = "127.0.0.1"
 _THREADS = 3
 _POLL_S, _ALIVE_S = 1.0, 30.0
 _THRESHOLD = 0.5
-_LEAST_ZOOM, _MOST_ZOOM = -16, 8
+_LEAST_ZOOM, _MOST_ZOOM, _FAR_ZOOM = -16, 8, -8
+_AFTER_START_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class _Shown:
 
     scene: OpenScene
     pages: list[Page] = field(default_factory=list)
+    is_prepared: bool = False
 
 
 class ReviewServer:
@@ -80,7 +81,8 @@ class ReviewServer:
         self._scenes, self._options = list(scenes), options
         self._open: dict[int, _Shown] = {}
         self._stack = ExitStack()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tiles")
+        # Tiles of a far view may wait for an overview; other threads go on with the rest.
+        self._near, self._far = ThreadPoolExecutor(_THREADS), ThreadPoolExecutor(_THREADS)
         self._socket = _bound(options.port)
         self.port = int(self._socket.getsockname()[1])
         self._token = secrets.token_urlsafe(24)
@@ -98,7 +100,8 @@ class ReviewServer:
 
     def close(self) -> None:
         """Close all files."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._near, self._far):
+            threads.shutdown(wait=True, cancel_futures=True)
         self._stack.close()
         self._socket.close()
 
@@ -106,7 +109,14 @@ class ReviewServer:
         """Serve until Ctrl-C or SIGTERM; `ready` is called with the link."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         self._add_routes(app)
-        ui.run_with(app, title="Review of landslides", show_welcome_message=False, tailwind=False, reconnect_timeout=10)
+        ui.run_with(
+            app,
+            title="Review of landslides",
+            show_welcome_message=False,
+            tailwind=False,
+            reconnect_timeout=10,
+            gzip_middleware_factory=None,
+        )
         pages.timer(_POLL_S, self._poll)
         pages.timer(_ALIVE_S, self._meet)
         pages.on_startup(lambda: ready(self.link))
@@ -129,7 +139,7 @@ class ReviewServer:
             session = Session(store, plane, _THRESHOLD if mapped.threshold is None else mapped.threshold)
             layers = self._layers(mapped, plane)
             self._open[number] = _Shown(OpenScene(mapped.name, f"/scene/{number}", session, layers))
-            threading.Thread(target=_warm, args=(session, list(layers.values())), daemon=True).start()
+            session.outlines.prepare(0)
         return self._open[number]
 
     def _layers(self, mapped: MappedScene, plane: Plane) -> dict[str, Layer]:
@@ -162,7 +172,7 @@ class ReviewServer:
     def _meet(self) -> None:
         for shown in self._open.values():
             with suppress(LimKerasError):
-                names = [f"{one.name} ({one.place})" for one in shown.scene.session.store.others()]
+                names = _names(shown)
                 for page in shown.pages:
                     page.tell_others(names)
 
@@ -180,7 +190,8 @@ class ReviewServer:
             layer = self._open[number].scene.layers.get(name) if number in self._open else None
             if layer is None or not _LEAST_ZOOM <= zoom <= 0:
                 return Response(status_code=404)
-            content = await self._in_thread(lambda: layer.tile(zoom, column, row))
+            threads = self._far if -zoom >= max(layer.overview_level, 1) else self._near
+            content = await _in_thread(threads, lambda: layer.tile(zoom, column, row))
             kept = {"cache-control": "private, max-age=600"}
             return Response(content, media_type=media_type(content), headers=kept)
 
@@ -189,15 +200,12 @@ class ReviewServer:
             if number not in self._open or not _LEAST_ZOOM <= zoom <= _MOST_ZOOM:
                 return Response(status_code=404)
             found = self._open[number].scene.session.outlines
-            content = await self._in_thread(lambda: json.dumps(found.in_view(zoom, (left, top, right, bottom))))
+            content = await _in_thread(self._near, lambda: json.dumps(found.in_view(zoom, (left, top, right, bottom))))
             return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 
         @ui.page("/")
         def _page(request: Request, scene: int = 0) -> None:
             self._page(scene if 0 <= scene < len(self._scenes) else 0)
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _page(self, number: int) -> None:
         try:
@@ -206,7 +214,16 @@ class ReviewServer:
             ui.label(str(error))
             return
         page = Page(shown.scene, [one.name for one in self._scenes], lambda: len(shown.pages))
-        shown.pages.append(page)
+
+        def enter() -> None:
+            shown.pages.append(page)
+            page.tell_others(_names(shown))
+            if not shown.is_prepared:
+                shown.is_prepared = True
+                work = (shown.scene.session, list(shown.scene.layers.values()))
+                timer = threading.Timer(_AFTER_START_S, _prepare_far_views, work)
+                timer.daemon = True
+                timer.start()
 
         def leave() -> None:
             page.close()
@@ -214,8 +231,16 @@ class ReviewServer:
                 shown.pages.remove(page)
 
         ui.context.client.on_delete(leave)
-        names = [f"{one.name} ({one.place})" for one in shown.scene.session.store.others()]
-        ui.context.client.on_connect(lambda: page.tell_others(names))
+        ui.context.client.on_connect(enter)
+
+
+async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], Any]) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _names(shown: _Shown) -> list[str]:
+    """Return who else works on a review."""
+    return [f"{one.name} ({one.place})" for one in shown.scene.session.store.others()]
 
 
 def _plane(mapped: MappedScene, scene: StrPath | None) -> Plane:
@@ -232,12 +257,11 @@ def _plane(mapped: MappedScene, scene: StrPath | None) -> Plane:
     )
 
 
-def _warm(session: Session, layers: Sequence[Layer]) -> None:
-    """Prepare what a wide view needs, before somebody asks for it."""
+def _prepare_far_views(session: Session, layers: Sequence[Layer]) -> None:
+    """Prepare what views of the whole scene need, before somebody asks for it."""
     with suppress(Exception):  # a view that needs it reports the error
-        box = (0.0, 0.0, float(session.plane.width), float(session.plane.height))
-        for zoom in range(FINEST, -8, -1):
-            session.outlines.in_view(zoom, box if zoom < 0 else (0.0, 0.0, 1.0, 1.0))
+        for zoom in range(-1, _FAR_ZOOM, -1):
+            session.outlines.prepare(zoom)
         for layer in layers:
             layer.overview()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -155,8 +156,10 @@ class Session:
         """Return, by class of mean probability from the top, its limits, accepted, and accepted or rejected."""
         counts: dict[int, list[int]] = {}
         for row in self.rows.values():
+            if row["status"] not in ("accepted", "rejected"):
+                continue
             probability = number(row, "probability_mean")
-            if probability == probability and row["status"] in ("accepted", "rejected"):
+            if not math.isnan(probability):
                 count = counts.setdefault(min(int(probability * _CLASSES), _CLASSES - 1), [0, 0])
                 count[0] += row["status"] == "accepted"
                 count[1] += 1
@@ -199,7 +202,7 @@ class Walk:
         rows, queue = self._session.rows, self._queue
         start = queue.index(after) + 1 if after in queue else 0
         for key in (*queue[start:], *queue[:start]):
-            if key != after and key in rows and self.filter.matches(rows[key]):
+            if key != after and key in rows and self.filter.has_status(rows[key]):
                 return key
         return None
 
@@ -213,16 +216,10 @@ class Walk:
         return None
 
     @property
-    def remaining(self) -> int:
-        """Number of landslides without a verdict that fulfil the other conditions of the filter."""
-        rows = self._session.rows
-        return sum(1 for key in self._queue if key in rows and not rows[key]["status"])
-
-    @property
     def matching(self) -> int:
         """Number of landslides that the filter lets through."""
         rows = self._session.rows
-        return sum(1 for key in self._queue if key in rows and self.filter.matches(rows[key]))
+        return sum(1 for key in self._queue if key in rows and self.filter.has_status(rows[key]))
 
 
 def _same_outline(one: Row | None, other: Row | None) -> bool:

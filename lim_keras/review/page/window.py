@@ -80,10 +80,19 @@ class Window:
         with suppress(ValueError):
             self.session.listeners.remove(self._on_update)
 
+    def first_bounds(self) -> list[float]:
+        """Go to the first landslide, and return the bounds of what is seen first; pixels."""
+        first = self.walk.next(None)
+        self.walk.go(first if first is not None else next(iter(self.session.rows), None))
+        plane, key = self.session.plane, self.walk.current
+        bounds = None if key is None else self.session.outlines.bounds(key)
+        return [0.0, 0.0, float(plane.width), float(plane.height)] if bounds is None else bounds
+
     def start(self) -> None:
         """Show the first landslide."""
-        first = self.walk.next(None)
-        self.show(first if first is not None else next(iter(self.session.rows), None))
+        self._present(move=False)
+        if not self.session.rows:
+            self._shown.say("The inventory holds no landslide. G goes through the ground, D draws.")
 
     def key(self, key: str, current: int | None) -> None:
         """Handle a key. `current`: the landslide that was on the screen when it was pressed."""
