@@ -74,7 +74,7 @@ class Page:
         with ui.element("div").classes("page"):
             with ui.element("div").classes("map-side"):
                 self._map = _map()
-                self._hint = ui.label().classes("hint").mark("hint")
+                self._hint = ui.label().classes("hint")
                 self._hint.visible = False
             with ui.element("div").classes("panel"):
                 self._head(names)
@@ -96,7 +96,7 @@ class Page:
             else:
                 ui.label(self._scene.name).classes("scene-name")
             ui.button(icon="help_outline", on_click=self._open_help).props("flat round dense").tooltip("Keys (?)")
-        self._people = ui.label().classes("quiet people").mark("people")
+        self._people = ui.label().classes("quiet people")
         with ui.dialog() as self._help, ui.card():
             ui.label("Keys").classes("title")
             rows = "".join(f"<tr><td>{keys}</td><td>{text}</td></tr>" for keys, text in _HELP)

@@ -65,15 +65,15 @@ class Panel:
             self._shares = ui.html(sanitize=False).classes("shares")
 
     def _progress(self) -> None:
-        self.progress_text = ui.label().classes("progress-text").mark("progress")
+        self.progress_text = ui.label().classes("progress-text")
         self._bar = ui.linear_progress(0, show_value=False).props("rounded color=positive track-color=grey-5 size=8px")
-        self._matching = ui.label().classes("quiet")
+        self._matching = ui.label().classes("quiet matching")
 
     def _landslide(self) -> None:
         with ui.element("div").classes("card"):
             with ui.element("div").classes("line"):
-                self._title = ui.label().classes("title").mark("title")
-                self._status = ui.label().classes("status").mark("status")
+                self._title = ui.label().classes("title")
+                self._status = ui.label().classes("status")
             self._facts = ui.html(sanitize=False).classes("facts")
             with ui.element("div").classes("verdicts"):
                 for key, text in (("a", "Accept"), ("r", "Reject"), ("u", "Unsure")):

@@ -15,7 +15,7 @@ L.Map.mergeOptions({
 
 window.review = (() => {
   const layers = {}, hidden = new Set(), statuses = new Map();
-  let map, config, canvas, frame = null, shapes = null, request = 0;
+  let map, config, canvas, frame = null, shapes = null, request = 0, updates = 0;
   let state = { current: null, chosen: [], cell: null, searched: [], mode: "" };
   let tool = null, edited = null, share = 0.5;
 
@@ -135,6 +135,7 @@ window.review = (() => {
   }
 
   function drawNow() {
+    Object.assign(document.body.dataset, { drawn: `${state.current}`, updates: `${updates}` });
     const size = map.getSize(), ratio = window.devicePixelRatio || 1, pen = canvas.getContext("2d");
     const pad = [Math.round(size.x / 10), Math.round(size.y / 10)];
     const corner = map.containerPointToLayerPoint([-pad[0], -pad[1]]), origin = map.getPixelOrigin();
@@ -163,7 +164,6 @@ window.review = (() => {
     if (edited) return;
     for (const [status, path] of paths((key) => (chosen.has(key) ? statuses.get(key) ?? "" : null)))
       stroke(pen, path, [["#000", 6.5 * line], ["#fff", 5 * line], [config.colours[status], 2.5 * line]]);
-    document.body.dataset.drawn = `${state.current}`;
   }
 
   function stroke(pen, path, lines) {
@@ -197,6 +197,7 @@ window.review = (() => {
   // Messages of the server
 
   function update(message) {
+    updates++;
     for (const [key, status] of message.statuses ?? []) statuses.set(key, status);
     for (const name of ["current", "chosen", "cell", "searched"]) if (name in message) state[name] = message[name];
     if ("mode" in message) begin(message.mode, message.rings);
