@@ -106,6 +106,8 @@ class Window:
             self._cancel()
         elif self.mode == "merge" and key in ("m", "enter"):
             self._merge()
+        elif self.mode:
+            self._shown.say("Finish this first: Enter, or Esc to cancel.")
         elif self.cell is not None and key in ("g", "n", "p"):
             self._search(key)
         elif key in VERDICTS:

@@ -169,6 +169,7 @@ class Window:
     def click(self, column: float, row: float, *, times: int = 1) -> None:
         """Click a pixel of the scene."""
         self.page.mouse.click(*self.place(column, row), click_count=times)
+        self.page.wait_for_timeout(100)  # leaflet-draw takes no second point sooner
 
     def place(self, column: float, row: float) -> list[float]:
         """Return the place of a pixel of the scene in the window."""
