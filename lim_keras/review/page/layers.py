@@ -208,8 +208,10 @@ class HillshadeLayer(Layer):
 def reduced_grid(plane: Plane, level: int) -> Grid:
     """Return the grid of a plane that is reduced about 2**level times, to whole pixels."""
     height, width = reduced_size(Box(0, 0, plane.height, plane.width), level)
-    scale = Affine.scale(plane.width / width, plane.height / height)
-    return Grid(plane.crs, plane.transform * scale, width, height, plane.gsd_m and plane.gsd_m * 2**level)
+    across, down = plane.width / width, plane.height / height
+    a, b, c, d, e, f = plane.transform[:6]
+    transform = Affine(a * across, b * down, c, d * across, e * down, f)
+    return Grid(plane.crs, transform, width, height, plane.gsd_m and plane.gsd_m * 2**level)
 
 
 def _shown_bands(header: RasterReader) -> tuple[int, ...]:

@@ -68,7 +68,9 @@ def test_a_websocket_needs_the_cookie(server, entered):
         assert answer.status_code == 101
 
 
-@pytest.mark.parametrize("cookie", ["lim_keras_review_80=\xff", "lim_keras_review_80", 'x="; lim_keras_review_80=t', ""])
+@pytest.mark.parametrize(
+    "cookie", ["lim_keras_review_80=\xff", "lim_keras_review_80", 'x="; lim_keras_review_80=t', ""]
+)
 def test_damaged_cookies_are_refused(cookie):
     sent = []
 

@@ -31,7 +31,7 @@ def decoded(tile):
     [
         (UTM, Affine(2, 0, 440_000, 0, -2, 2_600_000)),
         ("EPSG:4326", Affine(1e-5, 0, 104, 0, -1e-5, 84.9)),
-        (UTM, Affine.translation(440_000, 2_600_000) * Affine.rotation(30) * Affine.scale(2, -2)),
+        (UTM, Affine(1.6, 1.2, 440_000, 1.2, -1.6, 2_600_000)),
         ("", None),
     ],
 )
@@ -40,7 +40,8 @@ def test_pixels_and_coordinates_convert_both_ways(tmp_path, crs, transform):
     plane = plane_of(path)
     shape = shapely.box(3, 5, 30, 20)
     there = plane.to_ground(shape)
-    x, y = (transform or Affine(1, 0, 0, 0, -1, 0)) * (3, 5)
+    a, b, c, d, e, f = (transform or Affine(1, 0, 0, 0, -1, 0))[:6]
+    x, y = 3 * a + 5 * b + c, 3 * d + 5 * e + f
     assert shapely.distance(there, shapely.Point(x, y)) < 1e-6 * abs(plane.transform.a) + 1e-9
     assert shapely.equals_exact(plane.to_pixels(there), shape, tolerance=1e-4)
 
@@ -168,7 +169,7 @@ def test_outlines_in_view_are_simplified_to_the_screen():
     assert sum(near["parts"]) == len(near["rings"])
     assert 2 * sum(near["rings"]) == len(near["points"])
     far = shapes.in_view(-3, (0, 0, 1000, 1000))
-    assert sum(far["rings"]) < sum(near["rings"]) / 2
+    assert sum(far["rings"]) < sum(near["rings"]) - 15
     dot = far["keys"].index(9)
     assert far["rings"][-1] == 1
     assert far["points"][-2:] == [1, 1]  # the centre (11, 11.5) / 8
