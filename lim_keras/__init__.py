@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lim_keras.api import evaluate_scene as evaluate_scene
     from lim_keras.api import export_litert as export_litert
     from lim_keras.api import export_onnx as export_onnx
+    from lim_keras.api import export_review as export_review
     from lim_keras.api import export_serving as export_serving
     from lim_keras.api import find_overlaps as find_overlaps
     from lim_keras.api import fit as fit

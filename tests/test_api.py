@@ -168,7 +168,7 @@ OF_COMMANDS = {
     "convert": ["convert_tiles"],
     "cv": ["cross_validate", "load_config"],
     "distill": ["distill", "load_config"],
-    "export": ["export_litert", "export_onnx", "export_serving", "measure_halo"],
+    "export": ["export_litert", "export_onnx", "export_review", "export_serving", "measure_halo"],
     "fit": ["fit", "load_config"],
     "info": ["bundle_info"],
     "overlaps": ["find_overlaps"],

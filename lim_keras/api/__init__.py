@@ -6,7 +6,7 @@ from lim_keras.api.comparison import report_runs
 from lim_keras.api.evaluation import evaluate, evaluate_scene
 from lim_keras.api.exports import export_litert, export_onnx, export_serving, measure_halo
 from lim_keras.api.reproduction import reproduce
-from lim_keras.api.review import review_maps
+from lim_keras.api.review import export_review, review_maps
 from lim_keras.api.scenes import predict_scene, predict_scenes
 from lim_keras.api.tiles import dataset_report, find_overlaps, load_config, read_tiles
 from lim_keras.api.tiling import convert_tiles, tile_scenes
@@ -23,6 +23,7 @@ __all__ = [
     "evaluate_scene",
     "export_litert",
     "export_onnx",
+    "export_review",
     "export_serving",
     "find_overlaps",
     "fit",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lim_keras.api.arguments import as_path, as_raster_path, public
 from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath
+
+if TYPE_CHECKING:
+    from lim_keras.review.export import ReviewExport
 
 
 @public
@@ -68,6 +72,36 @@ def review_maps(
         server.run(ready)
     finally:
         server.close()
+
+
+@public
+def export_review(maps: StrPath, out: StrPath, *, all_statuses: bool = False) -> ReviewExport:
+    """Write the reviewed landslides of maps as GeoPackage, GeoParquet, GeoJSON and shapefile, with counts and a page.
+
+    Files in `out`: `<scene>_reviewed` in each format, `<scene>_review.html` (map, counts, areas by class, share
+    accepted, size-frequency plot), and `review_counts.csv`. Another program may have the review open.
+
+    Args:
+        maps: folder that `predict_scene` wrote, or an inventory or a review in it.
+        out: folder; files of an earlier export are replaced, if nobody changed them.
+        all_statuses: write all landslides with their `status`, also rejected ones; else the accepted ones.
+
+    Returns:
+        The files, and the counts as a table.
+
+    Raises:
+        DataError: there is no review, it cannot be read, or files of the user would be replaced.
+
+    Examples:
+        >>> lk.export_review("maps", "inventory").counts
+    """
+    if not isinstance(all_statuses, bool):
+        text = f"Expected True or False. Received: {all_statuses!r}."
+        raise ConfigError(f"Invalid value for `all_statuses`. {text}")
+    from lim_keras.review.export import export_reviews
+    from lim_keras.review.scenes import find_scenes
+
+    return export_reviews(find_scenes(as_path("maps", maps)), as_path("out", out), all_statuses=all_statuses)
 
 
 def _user() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lim_keras import api
-from lim_keras.cli.options import DEM, RASTER, SCENE, Command, Parsed
+from lim_keras.cli.options import DEM, NEW_FOLDER, RASTER, SCENE, Command, Parsed
 
 _PAGE = "page"
 
@@ -64,6 +64,29 @@ def page(maps: Path, **options: Any) -> None:
     The page is served to this machine only, until Ctrl-C. Verdicts are saved at once in MAPS/<scene>_review.gpkg.
     """
     api.review_maps(maps, ready=_show_link, **options)
+
+
+@review.command(cls=Command, short_help="Write the reviewed landslides of MAPS in all formats, with a summary.")
+@click.argument("maps", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=NEW_FOLDER, help="Folder of the files.")
+@click.option(
+    "--all-statuses",
+    is_flag=True,
+    help="Write all landslides with their status, also rejected ones and those without a verdict [default: accepted "
+    "ones].",
+)
+def export(maps: Path, out: Path, all_statuses: bool) -> None:
+    """Write the reviewed landslides of the folder MAPS, or of one inventory or review in it.
+
+    Each scene gets <scene>_reviewed as GeoPackage, GeoParquet, GeoJSON and shapefile, and <scene>_review.html with a
+    map, counts and plots; review_counts.csv has the counts of all scenes.
+    """
+    done = api.export_review(maps, out, all_statuses=all_statuses)
+    table = done.counts.groupby("status")[["landslides", "area_m2"]].sum()
+    for status, row in table.iterrows():
+        click.echo(f"{status}: {row['landslides']:,.0f} landslides, {row['area_m2']:,.0f} m2")
+    for path in done.files:
+        click.echo(str(path))
 
 
 def _show_link(link: str) -> None:

@@ -35,8 +35,10 @@ def feature_lines(frame: geopandas.GeoDataFrame) -> str | None:
 
     Returns:
         The lines; None if GDAL has to format the polygons: they have no longitude and latitude, may cross the
-        antimeridian or contain a pole, or rounding makes one invalid.
+        antimeridian or contain a pole, rounding makes one invalid, or a column holds other values than numbers.
     """
+    if not all(isinstance(one, np.dtype) and one.kind in "biuf" for one in frame.dtypes.drop(frame.geometry.name)):
+        return None
     degrees = None if frame.crs is None else to_degrees(frame.geometry.to_numpy(), frame.crs.to_wkt())
     if degrees is None or needs_cut(degrees).any():
         return None

@@ -127,6 +127,12 @@ def chart(drawn: Chart, text: str, written: Path | None = None) -> Picture:
     return Picture(_data_uri("png", content), width, height, text)
 
 
+def photograph(drawn: Chart, text: str) -> Picture:
+    """Encode a chart over a photograph as JPEG, which takes a tenth of the bytes of a PNG."""
+    pixels = cv2.imdecode(np.frombuffer(_drawn(drawn), np.uint8), cv2.IMREAD_COLOR_RGB)
+    return picture(np.asarray(pixels, np.uint8), text)
+
+
 def _drawn(chart: Chart) -> bytes:
     from io import BytesIO
 

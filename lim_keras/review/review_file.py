@@ -22,10 +22,10 @@ from lim_keras.pyogrio_import import load_pyogrio
 from lim_keras.review.entries import LOG, now
 from lim_keras.review.geopackage import connect
 from lim_keras.review.presence import REVIEWERS
-from lim_keras.review.reader import LANDSLIDES, MODEL, SEARCHED
 from lim_keras.review.rows import KEY
 from lim_keras.review.style import landslides_style, originals_style, searched_style
 from lim_keras.review.triggers import ABOUT, add_triggers
+from lim_keras.tiling.review_labels import LANDSLIDES, MODEL, SEARCHED
 
 CLASSES = ("slide", "debris flow", "rockfall", "other")
 """Classes of landslides, unless others are given."""

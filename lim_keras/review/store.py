@@ -26,9 +26,10 @@ from lim_keras.review.geopackage import from_blob, to_blob, writing
 from lim_keras.review.measures import MEASURED, Measures
 from lim_keras.review.outlines import divide, join, one_polygon
 from lim_keras.review.presence import Presence, Reviewer
-from lim_keras.review.reader import LANDSLIDES, SEARCHED, ReviewReader
+from lim_keras.review.reader import ReviewReader
 from lim_keras.review.rows import KEY, Row, delete_rows, insert_row, read_rows, update_row
 from lim_keras.review.triggers import ABOUT, NEW_IDS
+from lim_keras.tiling.review_labels import LANDSLIDES, SEARCHED
 
 Status = Literal["accepted", "rejected", "unsure"]
 

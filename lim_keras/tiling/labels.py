@@ -95,7 +95,8 @@ class SceneLabels:
         """Return which pixels (height, width) of a box an expert rejected; only of labels that have such pixels."""
         if self._rejected is None:
             return np.zeros((box.height, box.width), np.bool_)
-        return self._rejected.burn(box) & (self.mask(box) == 0)
+        background: NDArray[np.bool_] = self.mask(box) == 0
+        return self._rejected.burn(box) & background
 
 
 @dataclass

@@ -16,9 +16,9 @@ from lim_keras.review.entries import Entry
 from lim_keras.review.orders import Filter, Order, number, ordered
 from lim_keras.review.page.outlines import Outlines
 from lim_keras.review.page.plane import Plane, cell_name, cell_of_name
-from lim_keras.review.reader import LANDSLIDES, SEARCHED
 from lim_keras.review.rows import KEY, Row
 from lim_keras.review.store import ReviewStore
+from lim_keras.tiling.review_labels import LANDSLIDES, SEARCHED
 
 _LONGEST_PAUSE_S, _RECENT, _ENOUGH = 120.0, 50, 5
 _CLASSES = 10

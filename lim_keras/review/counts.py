@@ -1,0 +1,75 @@
+"""Counts of a review: landslides and areas by status and class, and shares of accepted ones by probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import geopandas
+import numpy as np
+import pandas  # type: ignore[import-untyped]
+import shapely
+
+from lim_keras.review.reader import ReviewReader
+
+OPEN = "no verdict"
+"""Status of landslides without a verdict in tables."""
+
+COLUMNS = ("scene", "status", "origin", "class", "landslides", "area_m2")
+
+_CLASSES = np.linspace(0.0, 1.0, 6)
+
+
+def landslides_of(review: ReviewReader) -> geopandas.GeoDataFrame:
+    """Return all landslides of a review with their columns, in the order of their ids."""
+    rows = review.landslides()
+    names = [name for name in review.columns if name not in ("fid", "geometry")]
+    frame = pandas.DataFrame({name: [row[name] for row in rows] for name in names})
+    flags = [name for name in names if name in ("edited", "below_min_slope", "slope_unknown") or "touches_" in name]
+    for name in names:
+        if name in flags:
+            frame[name] = frame[name].astype("boolean")
+        elif name == "reviewed":
+            frame[name] = pandas.to_datetime(frame[name], utc=True, format="ISO8601")
+        elif name in ("status", "class", "note", "reviewer", "origin"):
+            frame[name] = frame[name].astype("string")
+        elif frame[name].isna().all():
+            frame[name] = frame[name].astype(np.float64)
+    shapes = [row["geometry"] for row in rows]
+    found = geopandas.GeoDataFrame(frame, geometry=shapes, crs=review.crs or None)
+    return found.sort_values("id", kind="stable", ignore_index=True)
+
+
+def count_landslides(scene: str, landslides: geopandas.GeoDataFrame) -> pandas.DataFrame:
+    """Count landslides and sum their areas by status, origin and class; an unknown class is empty."""
+    keys = {
+        "status": landslides["status"].fillna(OPEN),
+        "origin": landslides["origin"].fillna(""),
+        "class": landslides["class"].fillna(""),
+    }
+    areas = landslides["area_m2"] if "area_m2" in landslides else pandas.Series(np.nan, index=landslides.index)
+    table = pandas.DataFrame({**keys, "area_m2": areas.astype(np.float64)})
+    found = table.groupby(list(keys), sort=True)["area_m2"].agg(["size", "sum"]).reset_index()
+    found = found.rename(columns={"size": "landslides", "sum": "area_m2"}).assign(scene=scene)
+    return found[list(COLUMNS)]
+
+
+def accepted_by_probability(landslides: geopandas.GeoDataFrame) -> list[tuple[str, int, int]]:
+    """Return accepted, and accepted or rejected landslides of the model, by class of their mean probability."""
+    if "probability_mean" not in landslides:
+        return []
+    of_model = landslides[landslides["origin"] == "model"]
+    known = of_model[of_model["status"].isin(["accepted", "rejected"]).fillna(False)]
+    values, accepted = known["probability_mean"].astype(np.float64), known["status"] == "accepted"
+    found = []
+    for low, high in pairwise(_CLASSES.tolist()):
+        inside = (values >= low) & ((values < high) | (high == 1))
+        if inside.any():
+            found.append((f"{low:.1f} to {high:.1f}", int(accepted[inside].sum()), int(inside.sum())))
+    return found
+
+
+def searched_share(cells: Sequence[object], extent: object) -> float:
+    """Return the share of an extent that searched cells cover."""
+    whole = shapely.area(extent)
+    return float(shapely.area(shapely.intersection(shapely.union_all(list(cells)), extent)) / whole) if whole else 0.0
