@@ -5,6 +5,7 @@ GDAL must not open the same file in the same process: closing it would drop the 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -64,9 +65,11 @@ def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
         raise DataError(f"{path}: expected a file. {'It is a folder' if path.is_dir() else 'There is none'}.")
     database = None
     try:
-        address = f"{path.resolve().as_uri()}?mode={'rw' if writable else 'ro'}"
-        database = sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)
-        database.execute("PRAGMA synchronous = FULL")
+        # A connection that may write takes back what a killed process left unfinished, also for readers.
+        mode = "rw" if writable or os.access(path, os.W_OK) else "ro"
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_S)
+        database.isolation_level = None
+        database.execute("PRAGMA synchronous = FULL" if writable else "PRAGMA query_only = TRUE")
         database.execute("SELECT count(*) FROM gpkg_contents").fetchone()
     except sqlite3.Error as error:
         if database is not None:

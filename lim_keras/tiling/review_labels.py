@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -58,7 +59,11 @@ def _tables(path: Path) -> set[str]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+    # A connection that may write takes back what a killed process left unfinished.
+    mode = "rw" if os.access(path, os.W_OK) else "ro"
+    database = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=10)
+    database.execute("PRAGMA query_only = TRUE")
+    return database
 
 
 def review_digest(path: Path) -> str:

@@ -23,6 +23,8 @@ from lim_keras.review.geopackage import connect
 from lim_keras.review.review_file import make_review_file
 from lim_keras.review.scenes import find_scenes
 from lim_keras.review.store import ReviewStore
+from lim_keras.tiling.labels import LabelOptions, LabelSource
+from lim_keras.tiling.review_labels import is_review
 from tests.review.conftest import square, write_maps
 
 
@@ -256,6 +258,32 @@ def test_kill_loses_no_acknowledged_verdict(scene):
         with closing(sqlite3.connect(scene.review)) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert database.execute("SELECT value FROM review_about WHERE name = 'recording'").fetchone() == ("0",)
+
+
+_HALF = """
+import os, sys
+from pathlib import Path
+from lim_keras.review.geopackage import connect
+database = connect(Path(sys.argv[1]))
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN IMMEDIATE")
+database.execute("UPDATE review_about SET value = '1' WHERE name = 'recording'")
+database.execute("UPDATE landslides SET status = 'rejected', note = ?", ("x" * 100_000,))
+os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("read", [lambda scene: scene.read_review(), lambda scene: scene.open_review("Anna")])
+def test_half_a_transaction_of_a_killed_process_is_taken_back(scene, read):
+    with scene.open_review("Anna") as store:
+        store.judge([1], "accepted")
+    assert subprocess.run([sys.executable, "-c", _HALF, scene.review], check=False).returncode == 9
+    assert scene.review.with_name(f"{scene.review.name}-journal").exists()
+    with read(scene) as review:
+        assert statuses(review) == ["accepted", None, None]
+    assert is_review(scene.review)
+    labels = LabelSource.read(LabelOptions(scene.review))
+    assert labels.report().landslides == 1
 
 
 def test_writers_at_the_same_time_lose_nothing(scene):
