@@ -13,6 +13,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas  # type: ignore[import-untyped]
+import shapely
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import atomic_file, delete_drafts
@@ -93,6 +94,7 @@ def _read(inventory: Path) -> geopandas.GeoDataFrame:
         ) from error
     if taken := sorted(set(COLUMNS) & set(found.columns)):
         raise DataError(f"{inventory}: expected an inventory without the columns of a review. It has {taken}.")
+    found = found.set_geometry(shapely.force_2d(found.geometry.to_numpy()), crs=found.crs)
     found = found[~(found.geometry.isna() | found.geometry.is_empty)].explode(ignore_index=True)
     if "id" not in found or not pandas.api.types.is_integer_dtype(found["id"]):  # an inventory of another program
         found = found.rename(columns={"id": "source_id"}).assign(id=np.arange(1, len(found) + 1))

@@ -11,7 +11,7 @@ STATUS_COLOURS: Mapping[str | None, str] = {
     "unsure": "#ffb000",
     None: "#1fc3ff",
 }
-"""Colour of the outlines of each status, those of Okabe and Ito; None: without a verdict."""
+"""Colour of the outlines of each status, bright enough for dark scenes; None: without a verdict."""
 
 EDITABLE = ("status", "class", "note")
 """Fields that a reviewer fills in; all others are read-only in QGIS."""

@@ -28,7 +28,12 @@ def add_triggers(database: sqlite3.Connection, *, geometry: str, originals: str)
         geometry: name of the geometry columns.
         originals: layer that nothing may change.
     """
-    for one in (*_of_landslides(database, geometry), *_of_searched(database), *_locks((originals, LOG))):
+    for one in (
+        *_of_landslides(database, geometry),
+        *_of_searched(database),
+        *_locks((originals, LOG)),
+        *(_known_status(event) for event in ("INSERT", "UPDATE OF status")),
+    ):
         database.execute(one)
 
 
@@ -125,6 +130,13 @@ def _locks(layers: Sequence[str]) -> list[str]:
         for layer in layers
         for event in ("UPDATE", "DELETE", *(() if layer == LOG else ("INSERT",)))
     ]
+
+
+def _known_status(event: str) -> str:
+    """Return a trigger that refuses a status that no reader of the file knows."""
+    return f"""CREATE TRIGGER "review_status_{event.split()[0]}" BEFORE {event} ON landslides
+        WHEN NEW.status NOT IN ('accepted', 'rejected', 'unsure', '') BEGIN
+        SELECT RAISE(ABORT, 'expected the status accepted, rejected, unsure or none'); END"""
 
 
 def _but_names(layer: str, event: str) -> str:

@@ -317,6 +317,8 @@ def test_other_programs_are_logged_but_change_neither_log_nor_originals(scene, s
         for text in ("DELETE FROM review_log", "UPDATE review_log SET reviewer = 'x'", "DELETE FROM model"):
             with pytest.raises(sqlite3.IntegrityError, match="of a review is read-only"):
                 database.execute(text)
+        with pytest.raises(sqlite3.IntegrityError, match="expected the status accepted, rejected, unsure or none"):
+            database.execute("UPDATE landslides SET status = 'Accepted' WHERE fid = 3")
     (line,) = store.log()
     assert (line.reviewer, line.action, line.program) == ("Eva", "verdict", "other")
     assert line.change.before == ({"fid": 2, "status": None, "reviewer": None, "reviewed": None},)
