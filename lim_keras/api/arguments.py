@@ -7,11 +7,11 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -19,11 +19,15 @@ from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath
 
 if TYPE_CHECKING:
+    from lim_keras.bundle.protocol import SceneModel
     from lim_keras.inference.predict_maps import MapOptions
     from lim_keras.inference.scene_plan import ScenePart
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
     from lim_keras.raster.stac_scene import StacScene
+
+    Model: TypeAlias = SceneModel | StrPath
+    Bands: TypeAlias = Sequence[int | str]
 
 TileIds = StrPath | Iterable[str]
 """Tile ids, or the path of a file that lists them: a text file with one id per line, or a tiles.csv."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lim_keras.api.arguments import TileIds, as_ids, as_number, as_path, public
 from lim_keras.api.places import sealed_place
@@ -15,12 +15,10 @@ from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, write_text
 
 if TYPE_CHECKING:
+    from lim_keras.api.tiles import Tiles
     from lim_keras.audit.disagreement import FinishedRun
     from lim_keras.data.findings import AuditReport
-    from lim_keras.data.tiles import TileSet
     from lim_keras.progress import ProgressCallback
-
-    Tiles: TypeAlias = TileSet | StrPath
 
 
 @public

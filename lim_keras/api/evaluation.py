@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from lim_keras.api.arguments import (
     TileIds,
@@ -26,7 +25,7 @@ from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
-    from lim_keras.bundle.protocol import SceneModel
+    from lim_keras.api.arguments import Bands, Model
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.config import EvaluationSection
@@ -35,10 +34,7 @@ if TYPE_CHECKING:
     from lim_keras.evaluation.scene import SceneResult
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
-
-    Model: TypeAlias = SceneModel | StrPath
-    Bands: TypeAlias = Sequence[int | str]
-    Nodata: TypeAlias = float | Literal["file", "none"]
+    from lim_keras.raster.validity import Nodata
 
 
 @public

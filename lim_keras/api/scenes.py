@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from lim_keras.api.arguments import as_progress, as_raster, as_raster_path, known_options, public, scene_paths
 from lim_keras.api.bundles import as_model, described_model
@@ -15,19 +15,15 @@ from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath
 
 if TYPE_CHECKING:
-    from lim_keras.bundle.protocol import SceneModel
+    from lim_keras.api.arguments import Bands, Model
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.inventory.batch import BatchResult
     from lim_keras.inventory.options import PredictOptions
-    from lim_keras.inventory.scene_prediction import ScenePrediction
-    from lim_keras.inventory.scene_workers import SceneWorkers
+    from lim_keras.inventory.scene_prediction import Execution, ScenePrediction
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterReader, RasterSource
+    from lim_keras.raster.validity import Nodata
     from lim_keras.report.preview import Preview
-
-    Model: TypeAlias = SceneModel | StrPath
-    Bands: TypeAlias = Sequence[int | str]
-    Nodata: TypeAlias = float | Literal["file", "none"]
 
 
 @public
@@ -139,15 +135,15 @@ def predict_scene(
     _check_workers(workers, options, bundle, scene)
     from lim_keras.inventory.predict_scene import predict_scene as predict
 
-    source, shown, preview = as_raster("scene", scene, asset), as_progress(progress), _read_preview
+    source = as_raster("scene", scene, asset)
     place = results_place(out, work, options, wait=wait, shared=workers is not None)
-    with place as folder, _machines(workers) as machines:
+    with place as folder, _execution(workers, progress) as execution:
         model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
         if isinstance(folder, Path):
-            return predict(model, source, folder, options, read_preview=preview, workers=machines, progress=shown)
+            return predict(model, source, folder, options, execution=execution)
         from lim_keras.inventory.remote_scenes import predict_remote_scene as upload
 
-        return upload(model, source, folder, options, read_preview=preview, workers=machines, progress=shown)
+        return upload(model, source, folder, options, execution=execution)
 
 
 @public
@@ -215,16 +211,15 @@ def predict_scenes(
     from lim_keras.inventory.batch import find_scenes
     from lim_keras.inventory.batch import predict_scenes as predict
 
-    found, shown = find_scenes(scene_paths(scenes, asset)), as_progress(progress)
+    found = find_scenes(scene_paths(scenes, asset))
     place = results_place(out, work, options, wait=wait, shared=workers is not None)
-    with place as folder, _machines(workers) as machines:
+    with place as folder, _execution(workers, progress, say or str) as execution:
         model = described_model(bundle, runtime) if merge or workers else as_model(bundle, runtime)
-        how: Any = {"read_preview": _read_preview, "workers": machines, "say": say or str, "progress": shown}
         if isinstance(folder, Path):
-            return predict(model, found, folder, options, **how)
+            return predict(model, found, folder, options, execution=execution)
         from lim_keras.inventory.remote_scenes import predict_remote_scenes as upload
 
-        return upload(model, found, folder, options, **how)
+        return upload(model, found, folder, options, execution=execution)
 
 
 def _check_workers(
@@ -249,12 +244,20 @@ def _check_workers(
         raise ConfigError("`workers` needs the path or the URL of the scene, because other processes open it.")
 
 
-def _machines(workers: str | None) -> AbstractContextManager[SceneWorkers | None]:
-    if workers is None:
-        return nullcontext()
-    from lim_keras.inventory.scene_workers import SceneWorkers
+@contextmanager
+def _execution(
+    workers: str | None, progress: ProgressCallback | None, say: Callable[[str], object] = str
+) -> Iterator[Execution]:
+    """Yield how to carry out a prediction; the connection to its machines is closed at the end."""
+    from lim_keras.inventory.scene_prediction import Execution
 
-    return SceneWorkers(workers)
+    with ExitStack() as stack:
+        machines = None
+        if workers is not None:
+            from lim_keras.inventory.scene_workers import SceneWorkers
+
+            machines = stack.enter_context(SceneWorkers(workers))
+        yield Execution(read_preview=_read_preview, workers=machines, say=say, progress=as_progress(progress))
 
 
 def _read_preview(scene: RasterReader, *, bands: Sequence[int], gsd_m: float | None) -> Preview:

@@ -14,6 +14,7 @@ from lim_keras.errors import ConfigError
 from lim_keras.files import StrPath, locked_folder
 
 if TYPE_CHECKING:
+    from lim_keras.api.arguments import Bands
     from lim_keras.bundle.protocol import SceneModel
     from lim_keras.data.convert.record import Conversion
     from lim_keras.data.convert.sample import Format, Value
@@ -42,7 +43,7 @@ def tile_scenes(
     ignore_where: str | None = None,
     aoi: StrPath | None = None,
     touched: bool = False,
-    bands: Sequence[int | str] | None = None,
+    bands: Bands | None = None,
     scale: tuple[float, float] | None = None,
     nodata: Nodata = "file",
     jobs: int | None = None,

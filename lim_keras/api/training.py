@@ -14,9 +14,9 @@ from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow, require_tensorflow
 
 if TYPE_CHECKING:
+    from lim_keras.api.tiles import Tiles
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.config import RunConfig, SplitMethod, SplitSection
-    from lim_keras.data.tiles import TileSet
     from lim_keras.demo.run import DemoResult
     from lim_keras.progress import ProgressCallback
     from lim_keras.training.distillation import Distillation
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lim_keras.training.run import Run
 
     Config: TypeAlias = RunConfig | StrPath
-    Tiles: TypeAlias = TileSet | StrPath
     OnResult: TypeAlias = Callable[[RunResult], object]
 
 

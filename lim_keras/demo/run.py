@@ -22,6 +22,7 @@ from lim_keras.evaluation.bundle_report import BundleReport, evaluate_bundle
 from lim_keras.files import write_text
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.raster.images import read_image, read_info
 from lim_keras.report.figures import imbalance_chart, scene_overview, write_report_figures
 from lim_keras.report.preview import read_preview
@@ -125,7 +126,8 @@ def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
     """Map the second world and draw the map beside the truth."""
     files = _unseen(folder)
     options = PredictOptions(probability="float32", dem=files.dem, min_area_m2=_MIN_AREA_M2)
-    prediction = predict_scene(bundle, files.scene, folder / "inventory", options, read_preview=read_preview)
+    drawn = Execution(read_preview=read_preview)
+    prediction = predict_scene(bundle, files.scene, folder / "inventory", options, execution=drawn)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
     found = f"{count} landslides of at least {_MIN_AREA_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
     picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])

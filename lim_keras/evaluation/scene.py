@@ -70,7 +70,6 @@ def evaluate_scene(
     truth: str | os.PathLike[str],
     *,
     settings: EvaluationSection = DEFAULTS,
-    seed: int = 2022,
     options: MapOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> SceneResult:
@@ -98,7 +97,7 @@ def evaluate_scene(
             inventory = make_inventory(mask, maps=maps, folds=model.info.folds, gsd_m=gsd_m)
             gallery = Gallery(threshold)
             predictions = gallery.watch(scene_predictions(maps, reader, labels))
-            evaluation = evaluate(predictions, "scene", threshold, draws=settings.bootstrap, seed=seed)
+            evaluation = evaluate(predictions, "scene", threshold, draws=settings.bootstrap)
     return SceneResult(evaluation, gallery, score_detections(inventory.frame, mapped, gsd_m=gsd_m))
 
 

@@ -30,7 +30,7 @@ from lim_keras.inference.maps import (
     predict_windows,
     with_tta,
 )
-from lim_keras.inference.window_plan import PeakMemory, plan_size, size_within, smaller_size
+from lim_keras.inference.window_plan import PeakMemory, WindowGrid, plan_size, size_within, smaller_size
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.validity import Nodata
@@ -181,7 +181,7 @@ def predict_maps(
     if not regions:
         raise no_data(scene)
     halo = info.halo_within(None if options.exact else HALO_TOLERANCE)
-    size = plan_size(model, [region.box for region in regions], options, cell=cell, halo=halo)
+    size = plan_size(model, WindowGrid([region.box for region in regions], cell, halo), options)
     task = WindowTask(model, scene, regions, options, halo)
     maps = Maps(folder, scene.info, spread=options.spread, identity=identity, plan={"tile": list(size)})
     with maps:
@@ -268,16 +268,17 @@ class WindowTask:
 
     def measured_size(self, size: tuple[int, int]) -> tuple[tuple[int, int], WindowPrediction]:
         """Find windows that stay within the memory; return their rows and columns, and the first one's prediction."""
-        info, boxes, memory = self.model.info, [region.box for region in self.regions], self.options.memory
+        info, memory = self.model.info, self.options.memory
+        grid = WindowGrid([region.box for region in self.regions], self.cell, self.halo)
         if memory is not None:
-            size = size_within(memory, self.model, boxes, self.options, self._try, cell=self.cell, halo=self.halo)
+            size = size_within(memory, self.model, grid, self.options, self._try)
         memory = memory or default_memory(info.folds)
         while True:
             free_maps(self.model)  # maps of other sizes
             first = next(self.regions[0].rows(size, self.halo))[0]
             with PeakMemory() as watched:
-                predicted = next(self.predict([(first, boxes[0])]))
-            smaller = smaller_size(watched, size, memory, info, boxes, cell=self.cell, halo=self.halo)
+                predicted = next(self.predict([(first, grid.regions[0])]))
+            smaller = smaller_size(watched, size, memory, info, grid)
             if smaller == size:
                 return size, predicted
             warnings.warn(

@@ -34,7 +34,7 @@ from lim_keras.inference.predict_maps import (
     join_cells,
     valid_cells,
 )
-from lim_keras.inference.window_plan import plan_size
+from lim_keras.inference.window_plan import WindowGrid, plan_size
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
@@ -324,7 +324,7 @@ def make_plan(
     else:
         regions = join_cells(np.concatenate(list(cells)), cell, scene.info.height, scene.info.width)
     boxes = [region.box for region in regions]
-    tile = plan_size(model, boxes, options, cell=cell, halo=halo) if boxes else (cell, cell)
+    tile = plan_size(model, WindowGrid(boxes, cell, halo), options) if boxes else (cell, cell)
     grid = PlanGrid.of(scene, warped=warped)
     return ScenePlan(hash_of(facts), facts, grid, tile, halo, cell, tuple(regions), options.spread)
 

@@ -6,6 +6,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import psutil
@@ -74,15 +75,33 @@ def process_memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def plan_size(
-    model: DescribedModel, regions: Sequence[Box], options: MapOptions, *, cell: int, halo: int
-) -> tuple[int, int]:
-    """Return rows and columns of the windows before anything is measured.
+@dataclass(frozen=True)
+class WindowGrid:
+    """What windows of a scene must fit.
 
-    Args:
+    Attributes:
         regions: boxes of the valid regions.
         cell: step of the grid on which windows start, pixels.
         halo: pixels read beyond each core.
+    """
+
+    regions: Sequence[Box]
+    cell: int
+    halo: int
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Rows of the highest region, and columns of the widest."""
+        return max(box.height for box in self.regions), max(box.width for box in self.regions)
+
+    def size(self, pixels: float) -> tuple[int, int]:
+        """Choose windows of at most so many pixels, or the smallest ones; return their rows and columns."""
+        shapes = ((box.height, box.width) for box in self.regions)
+        return choose_window(shapes, pixels=pixels, halo=self.halo, multiple=self.cell)
+
+
+def plan_size(model: DescribedModel, grid: WindowGrid, options: MapOptions) -> tuple[int, int]:
+    """Return rows and columns of the windows before anything is measured.
 
     Raises:
         WindowSizeError: the model cannot take windows of this size.
@@ -94,36 +113,28 @@ def plan_size(
             f"Invalid value for `tile`. Expected {fixed}, the fixed input size of this model. Received: {tile}. "
             "Leave `tile` out."
         )
-    height, width = max(box.height for box in regions), max(box.width for box in regions)
     if tile is not None:
-        least = smallest_side(halo, cell)
-        if tile < min(least, max(height, width)):
+        least = smallest_side(grid.halo, grid.cell)
+        if tile < min(least, max(grid.longest)):
             raise WindowSizeError(
-                f"Expected a `tile` of at least {least} px, which leaves a core between two halos of {halo} px. "
+                f"Expected a `tile` of at least {least} px, which leaves a core between two halos of {grid.halo} px. "
                 f"Received: {tile} px."
             )
         return tile, tile
     if fixed is not None:
         return fixed, fixed
     if isinstance(model, RemoteModel):
-        return model.choose_window(height, width, memory, cell, halo)
-    return _chosen(regions, default_pixels(model.info, runtime_of(model), tta=options.tta), cell, halo)
+        return model.choose_window(*grid.longest, memory, grid.cell, grid.halo)
+    return grid.size(default_pixels(model.info, runtime_of(model), tta=options.tta))
 
 
-def _chosen(regions: Sequence[Box], pixels: float, cell: int, halo: int) -> tuple[int, int]:
-    shapes = ((box.height, box.width) for box in regions)
-    return choose_window(shapes, pixels=pixels, halo=halo, multiple=cell)
-
-
-def size_within(
-    memory: int, model: SceneModel, regions: Sequence[Box], options: MapOptions, trial: Trial, *, cell: int, halo: int
-) -> tuple[int, int]:
+def size_within(memory: int, model: SceneModel, grid: WindowGrid, options: MapOptions, trial: Trial) -> tuple[int, int]:
     """Choose windows for a given memory, by the memory that a smallest and a larger window take.
 
     Raises:
         MemoryLimitError: the smallest window takes more.
     """
-    rows, columns = size = _chosen(regions, 0, cell, halo)
+    rows, columns = size = grid.size(0)
     before = process_memory() + CACHE_BYTES
     each, fixed = float(held_bytes(model.info)), 0.0  # at least that much
     taken: list[tuple[int, int]] = []
@@ -136,11 +147,11 @@ def size_within(
                 needed = max(needed, program_bytes(model.info, runtime_of(model)) + usual * rows * columns)
             raise MemoryLimitError(
                 f"Expected `memory` of at least {rounded_up(needed / _MEBIBYTE, 10)} MiB, for windows of {rows} x "
-                f"{columns} px, the smallest with a core between two halos of {halo} px. "
+                f"{columns} px, the smallest with a core between two halos of {grid.halo} px. "
                 f"Received: {memory / _MEBIBYTE:.0f} MiB."
             )
         if taken:
-            larger = _chosen(regions, min(pixels, _LARGER * rows * columns) if len(taken) == 1 else pixels, cell, halo)
+            larger = grid.size(min(pixels, _LARGER * rows * columns) if len(taken) == 1 else pixels)
             if larger == size:
                 break
             size = larger
@@ -153,7 +164,7 @@ def size_within(
         taken.append((predicted, max(watched.peak + CACHE_BYTES - before, 0)))
         each, fixed = _line(taken)
         each = each * _MARGIN + held_bytes(model.info)
-    _warn_of_small_windows(size, regions, memory, halo)
+    _warn_of_small_windows(size, grid, memory)
     return size
 
 
@@ -167,33 +178,26 @@ def _line(taken: Sequence[tuple[int, int]]) -> tuple[float, float]:
     return each, size - each * pixels
 
 
-def _warn_of_small_windows(size: tuple[int, int], regions: Sequence[Box], memory: int, halo: int) -> None:
+def _warn_of_small_windows(size: tuple[int, int], grid: WindowGrid, memory: int) -> None:
     """Warn if windows compute many times the pixels that they keep."""
-    wholes = max(box.height for box in regions), max(box.width for box in regions)
-    kept = [side - 2 * halo if side < whole else whole for side, whole in zip(size, wholes, strict=True)]
+    kept = [side - 2 * grid.halo if side < whole else whole for side, whole in zip(size, grid.longest, strict=True)]
     ratio = math.prod(size) / max(math.prod(kept), 1)
     if ratio > _WASTEFUL:
         warnings.warn(
             f"Windows of {size[0]} x {size[1]} px fit into {memory / _MEBIBYTE:.0f} MiB. They compute {ratio:.0f} "
-            f"pixels for each that they keep, because of halos of {halo} px. Raise `memory` for a faster prediction.",
+            f"pixels for each that they keep, because of halos of {grid.halo} px. Raise `memory` for a faster "
+            "prediction.",
             LimKerasWarning,
             stacklevel=5,
         )
 
 
 def smaller_size(
-    watched: PeakMemory,
-    size: tuple[int, int],
-    memory: int,
-    info: BundleInfo,
-    regions: Sequence[Box],
-    *,
-    cell: int,
-    halo: int,
+    watched: PeakMemory, size: tuple[int, int], memory: int, info: BundleInfo, grid: WindowGrid
 ) -> tuple[int, int]:
     """Return the same size if a window of it stayed below `memory` bytes, else a smaller one, if there is one."""
     pixels = size[0] * size[1]
     taken = watched.peak - watched.before + held_bytes(info) / 2 * pixels + CACHE_BYTES  # half of it is in the peak
     # Data that a program holds besides are no reason for small windows.
     allowed = max(memory - watched.before, memory / 3)
-    return size if taken <= allowed else _chosen(regions, pixels * allowed / taken, cell, halo)
+    return size if taken <= allowed else grid.size(pixels * allowed / taken)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
@@ -29,7 +29,7 @@ from lim_keras.inventory.result_files import (
     users_document,
 )
 from lim_keras.inventory.scene_parts import Span, refuse_missing
-from lim_keras.inventory.scene_prediction import ScenePrediction
+from lim_keras.inventory.scene_prediction import DEFAULT_EXECUTION, Execution, ScenePrediction
 from lim_keras.ownership import refusal
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.opening import gdal_settings, is_remote, raster_stem
@@ -38,10 +38,6 @@ from lim_keras.raster.remote_names import public_name
 from lim_keras.raster.sentinel2 import is_product
 from lim_keras.raster.stac_scene import StacScene
 from lim_keras.seals import sealed_json
-
-if TYPE_CHECKING:
-    from lim_keras.inventory.scene_files import ReadPreview
-    from lim_keras.inventory.scene_workers import SceneWorkers
 
 Scene: TypeAlias = Path | str | StacScene
 """Path, text for a URL or a GDAL name, or STAC item."""
@@ -136,10 +132,7 @@ def predict_scenes(
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
-    read_preview: ReadPreview | None = None,
-    workers: SceneWorkers | None = None,
-    say: Callable[[str], object] = str,
-    progress: ProgressCallback | None = None,
+    execution: Execution = DEFAULT_EXECUTION,
     after: Callable[[ScenePrediction], ScenePrediction] | None = None,
 ) -> BatchResult:
     """Predict scenes (see `find_scenes`) as `predict_scene` does, and write all summaries into `summary.json`.
@@ -149,10 +142,6 @@ def predict_scenes(
 
     Args:
         out_dir: folder of the results.
-        read_preview: reads the pictures of the previews; None: there are no previews.
-        workers: machines that predict the maps; None: this process does.
-        say: called with a line of text for every scene that is done or failed.
-        progress: receives the number of predicted pixels of each scene.
         after: called with the result of each scene; returns the result to report.
 
     Raises:
@@ -160,7 +149,7 @@ def predict_scenes(
         DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
             user or a scene, or `merge` lacks parts; this is checked before the first scene is predicted.
     """
-    options, preview = options or PredictOptions(), read_preview is not None
+    options, preview, workers = options or PredictOptions(), execution.has_preview, execution.workers
     make_folder(out_dir, "out")
     kept = _check_results(model, scenes, out_dir, options, preview=preview)
     spans = _spans(scenes) if options.part is not None or options.merge else []
@@ -174,20 +163,17 @@ def predict_scenes(
     predictions: list[ScenePrediction] = []
     failures: dict[Path | str, str] = {}
     for number, (scene, chosen) in enumerate(work, start=1):
-        counted = _Numbered(progress, f" ({number}/{len(work)})") if progress and len(work) > 1 else progress
         try:
-            one = predict_scene(
-                model, scene, out_dir, chosen, read_preview=read_preview, workers=workers, progress=counted
-            )
+            one = predict_scene(model, scene, out_dir, chosen, execution=_numbered(execution, number, len(work)))
             one = one if after is None else after(one)
         except WindowSizeError:  # an option of the call is wrong, not the scene
             raise
         except Exception as error:  # whatever is wrong with one scene, the others are mapped
             failures[shown(scene)] = _reason(error, shown(scene), out_dir)
-            say(f"failed {failures[shown(scene)]}")
+            execution.say(f"failed {failures[shown(scene)]}")
             continue
         predictions.append(one)
-        say(f"{shown(scene)}: {_described(one)}")
+        execution.say(f"{shown(scene)}: {_described(one)}")
     if options.part is not None:
         return BatchResult(tuple(predictions), failures, out_dir / _SUMMARY)
     if kept:
@@ -303,6 +289,13 @@ def _check_case(out_dir: Path, results: Mapping[Scene, ResultFiles]) -> None:
                 f"{shown(scene)} and {shown(other)}: expected scenes of different names, because files are named after "
                 f"them, and {out_dir} ignores upper and lower case. Rename one, or predict them into different folders."
             )
+
+
+def _numbered(execution: Execution, number: int, count: int) -> Execution:
+    """Let the bar of a scene show its number among several."""
+    if execution.progress is None or count == 1:
+        return execution
+    return replace(execution, progress=_Numbered(execution.progress, f" ({number}/{count})"))
 
 
 @dataclass(frozen=True)

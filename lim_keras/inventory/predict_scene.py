@@ -30,8 +30,7 @@ from lim_keras.inference.predict_maps import no_data, predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inference.window_plan import MemoryLimitError
 from lim_keras.inventory.options import PredictOptions, check_inventory, identity
-from lim_keras.inventory.result_files import ResultFiles, files_read, result_endings
-from lim_keras.inventory.scene_names import check_names
+from lim_keras.inventory.result_files import ResultFiles, check_names, files_read, result_endings
 from lim_keras.inventory.scene_parts import (
     WHOLE,
     MissingStrips,
@@ -40,9 +39,8 @@ from lim_keras.inventory.scene_parts import (
     refuse_missing,
     refuse_server,
 )
-from lim_keras.inventory.scene_prediction import ScenePrediction
+from lim_keras.inventory.scene_prediction import DEFAULT_EXECUTION, Execution, ScenePrediction
 from lim_keras.ownership import refusal
-from lim_keras.progress import ProgressCallback
 from lim_keras.raster.coordinates import check_coordinates
 from lim_keras.raster.georeference import Grid
 from lim_keras.raster.opening import gdal_settings, is_remote
@@ -51,8 +49,7 @@ from lim_keras.raster.remote_names import public_name
 from lim_keras.raster.writer import maps_on_scene
 
 if TYPE_CHECKING:
-    from lim_keras.inventory.scene_files import ReadPreview, SceneFiles
-    from lim_keras.inventory.scene_workers import SceneWorkers
+    from lim_keras.inventory.scene_files import SceneFiles
 
 _LATER = "lim_keras.inventory.scene_files"
 """Module of the files of a scene. It is imported while the scene is predicted, as its libraries take half a second."""
@@ -64,9 +61,7 @@ def predict_scene(
     out_dir: Path,
     options: PredictOptions | None = None,
     *,
-    read_preview: ReadPreview | None = None,
-    workers: SceneWorkers | None = None,
-    progress: ProgressCallback | None = None,
+    execution: Execution = DEFAULT_EXECUTION,
 ) -> ScenePrediction:
     """Map the landslides of one scene.
 
@@ -76,9 +71,6 @@ def predict_scene(
             `<scene>_inventory.qml` (QGIS style), `<scene>_preview.png`, `<scene>_stac.json` and `<scene>_summary.json`,
             each atomically. A scene whose summary has the same options is not predicted again; one that was interrupted
             is resumed. With `part`, only the working folder in it gets files.
-        read_preview: reads the picture of the preview; None: there is no preview.
-        workers: machines that predict the maps; None: this process does.
-        progress: receives the number of predicted pixels.
 
     Raises:
         ConfigError: an option needs something that the scene lacks.
@@ -91,8 +83,8 @@ def predict_scene(
     bands, nodata, gsd_m = options.bands, options.nodata, options.gsd_m
     with gdal_settings(), RasterReader(scene, bands=bands, nodata=nodata, gsd_m=gsd_m) as reader:
         reader.keep_in(out_dir)
-        task = _SceneTask(model, reader, out_dir, options, read_preview, workers)
-        return task.finished() or task.run(progress)
+        task = _SceneTask(model, reader, out_dir, options, execution)
+        return task.finished() or task.run()
 
 
 def is_finished(
@@ -147,15 +139,13 @@ class _SceneTask:
         reader: RasterReader,
         out_dir: Path,
         options: PredictOptions,
-        read_preview: ReadPreview | None = None,
-        workers: SceneWorkers | None = None,
+        execution: Execution = DEFAULT_EXECUTION,
     ) -> None:
         options = replace(options, scale=known_scale(reader, model.info, options.scale))
         self._files = ResultFiles(out_dir, reader.stem)
-        model = known_runtime(model, self._files, workers)
-        self._workers = workers
+        model = known_runtime(model, self._files, execution.workers)
+        self._execution, self._workers = execution, execution.workers
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
-        self._read_preview = read_preview
         self.identity = identity(reader, model, options)
         self._warnings: list[str] = []
         self._begun = False  # the working folder was made
@@ -174,7 +164,7 @@ class _SceneTask:
         Raises:
             DataError: a file cannot be read to its end.
         """
-        if not self.is_finished(preview=self._read_preview is not None):
+        if not self.is_finished(preview=self._execution.has_preview):
             return None
         from lim_keras.inventory.verify import verify_result
 
@@ -198,7 +188,7 @@ class _SceneTask:
         files = tuple(self._out / name for name in summary["files"])
         return ScenePrediction(self._reader.path, files, summary, was_there=True)
 
-    def run(self, progress: ProgressCallback | None) -> ScenePrediction:
+    def run(self) -> ScenePrediction:
         """Predict the maps, make all other files from them, and move the files to their final paths.
 
         Raises:
@@ -206,7 +196,7 @@ class _SceneTask:
                 written.
         """
         try:
-            return self._run(progress)
+            return self._run()
         except MemoryLimitError:
             self._files.discard_work()  # nothing is predicted yet
             raise
@@ -220,15 +210,15 @@ class _SceneTask:
                 ) from error
             raise
 
-    def _run(self, progress: ProgressCallback | None) -> ScenePrediction:
+    def _run(self) -> ScenePrediction:
         laps = [time.monotonic()]
         grid = self.check()
         if self._options.part is not None:
-            return self._make_part(grid, self._options.part, progress)
+            return self._make_part(grid, self._options.part)
         with self._recorded_warnings():
             validity = check_validity(self._reader)
         make_folder(self._out, "out")
-        maps, windows, seconds = self._predict(grid, progress)
+        maps, windows, seconds = self._predict(grid)
         laps.append(time.monotonic())
         if grid is not None:
             maps = maps_on_scene(maps, self._reader)
@@ -267,7 +257,7 @@ class _SceneTask:
         """Find what no part holds; errors as in `SceneParts.missing`."""
         return self._parts.missing()
 
-    def _make_part(self, grid: Grid | None, part: ScenePart, progress: ProgressCallback | None) -> ScenePrediction:
+    def _make_part(self, grid: Grid | None, part: ScenePart) -> ScenePrediction:
         """Make the parts that fall to a share, and no final file."""
         refuse_server(self._model)
         make_folder(self._out, "out")
@@ -276,7 +266,7 @@ class _SceneTask:
         if not plan.regions:
             raise no_data(self._reader)
         self._begun = True
-        made = self._parts.make(cast("SceneModel", self._model), plan, part, progress)
+        made = self._parts.make(cast("SceneModel", self._model), plan, part, self._execution.progress)
         facts = {"part": str(part), "strips": made.strips, "made": made.made}
         return ScenePrediction(self._reader.path, made.files, facts)
 
@@ -309,7 +299,7 @@ class _SceneTask:
     def _check_files(self) -> None:
         """Refuse to replace files of the user, and files that this call reads."""
         inputs = files_read(self._reader.name, self._options.dem, *self._reader.files)
-        endings = result_endings(self._options.formats, self._read_preview is not None)
+        endings = result_endings(self._options.formats, self._execution.has_preview)
         if found := self._files.clashes([self._files.name(one) for one in endings], inputs):
             raise DataError(refusal(self._out, found, "out"))
 
@@ -338,13 +328,13 @@ class _SceneTask:
             for one in caught:
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
-    def _predict(self, grid: Grid | None, progress: ProgressCallback | None) -> tuple[Path, dict[str, Any], float]:
+    def _predict(self, grid: Grid | None) -> tuple[Path, dict[str, Any], float]:
         """Make the maps; return their VRT, the layout of the windows, and the seconds that other calls took for them.
 
         Parts that earlier calls made are used.
         """
         self._check_pixels(grid)
-        options, work, parts = self._options, self._files.work, self._parts
+        options, work, parts, progress = self._options, self._files.work, self._parts, self._execution.progress
         if options.merge or self._workers is not None:
             refuse_server(self._model)
         if options.merge and (missing := parts.missing()):
@@ -378,7 +368,7 @@ class _SceneTask:
             model=self._model.info,
             options=self._options,
             files=self._files,
-            read_preview=self._read_preview,
+            read_preview=self._execution.read_preview,
         )
 
     def _summarise(self, made: SceneFiles, run: dict[str, Any]) -> dict[str, Any]:

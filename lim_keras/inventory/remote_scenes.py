@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasWarning
@@ -17,14 +16,9 @@ from lim_keras.inventory.predict_scene import predict_scene, scene_identity
 from lim_keras.inventory.remote_results import RemoteFolder
 from lim_keras.inventory.result_files import ResultFiles, result_endings
 from lim_keras.inventory.scene_parts import UnloadedModel
-from lim_keras.inventory.scene_prediction import ScenePrediction
-from lim_keras.progress import ProgressCallback
+from lim_keras.inventory.scene_prediction import DEFAULT_EXECUTION, Execution, ScenePrediction
 from lim_keras.raster.opening import raster_stem
 from lim_keras.raster.reader import RasterReader, RasterSource
-
-if TYPE_CHECKING:
-    from lim_keras.inventory.scene_files import ReadPreview
-    from lim_keras.inventory.scene_workers import SceneWorkers
 
 _SUMMARY = "summary.json"
 
@@ -35,9 +29,7 @@ def predict_remote_scene(
     remote: RemoteFolder,
     options: PredictOptions,
     *,
-    read_preview: ReadPreview | None = None,
-    workers: SceneWorkers | None = None,
-    progress: ProgressCallback | None = None,
+    execution: Execution = DEFAULT_EXECUTION,
 ) -> ScenePrediction:
     """Map a scene as `predict_scene` does, and upload its files, unless they are there already.
 
@@ -46,15 +38,13 @@ def predict_remote_scene(
     Raises:
         DataError: as in `predict_scene`, or objects of others would be replaced, or the storage cannot be reached.
     """
-    preview = read_preview is not None
+    preview = execution.has_preview
     if options.part is None:
         if (done := _finished(model, scene, remote, options, preview=preview)) is not None:
             return done
         if found := remote.clashes(_names(scene, options, preview=preview)):
             raise remote.refusal(found)
-    made = predict_scene(
-        model, scene, remote.staging, options, read_preview=read_preview, workers=workers, progress=progress
-    )
+    made = predict_scene(model, scene, remote.staging, options, execution=execution)
     return made if options.part is not None else remote.upload(made)
 
 
@@ -64,10 +54,7 @@ def predict_remote_scenes(
     remote: RemoteFolder,
     options: PredictOptions,
     *,
-    read_preview: ReadPreview | None = None,
-    workers: SceneWorkers | None = None,
-    say: Callable[[str], object] = str,
-    progress: ProgressCallback | None = None,
+    execution: Execution = DEFAULT_EXECUTION,
 ) -> BatchResult:
     """Map scenes as `predict_scenes` does; the files of each scene are uploaded as soon as they are complete.
 
@@ -78,18 +65,15 @@ def predict_remote_scenes(
     """
     finished: dict[Scene, ScenePrediction] = {}
     if options.part is None:
-        finished = _finished_scenes(model, scenes, remote, options, preview=read_preview is not None)
+        finished = _finished_scenes(model, scenes, remote, options, preview=execution.has_preview)
     for scene, done in finished.items():
-        say(f"{shown(scene)}: was there already, {done.summary['landslides']:,} landslides")
+        execution.say(f"{shown(scene)}: was there already, {done.summary['landslides']:,} landslides")
     result = predict_scenes(
         model,
         [scene for scene in scenes if scene not in finished],
         remote.staging,
         options,
-        read_preview=read_preview,
-        workers=workers,
-        say=say,
-        progress=progress,
+        execution=execution,
         after=remote.upload if options.part is None else None,
     )
     if options.part is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from lim_keras.inference.maps import STATE
 from lim_keras.inference.scene_plan import PARTS, PLAN
 from lim_keras.ownership import FOREIGN, Record, is_ours, refusal, users_files
 from lim_keras.raster.opening import is_remote
+from lim_keras.raster.reader import RasterReader
 from lim_keras.seals import has_seal, is_sealed
 
 _BEFORE = ("probability.tif", "landslides.tif")
@@ -31,6 +33,11 @@ _OLD = "of an earlier version, which records no hashes"
 _UNLISTED = "listed by no summary"
 _OLD_KEYS = ({"scene", "bundle", "settings", "files", "identity"}, {"scenes", "failed", "predicted"})
 """Keys of a scene's summary and of `summary.json`, by which those of version 0.2.0 are known."""
+
+# File systems allow names of 255 bytes, of which endings and drafts take up to 35; SQLite allows paths of 512.
+_NAME_BYTES, _PATH_BYTES = 220, 512
+_ODD = re.compile(r"[;!\x00-\x1f\x7f]")  # pyogrio reads ; and ! as parts of a URL
+_DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
 
 def result_endings(formats: Sequence[str], preview: bool) -> tuple[str, ...]:
@@ -249,3 +256,24 @@ class ResultFiles:
         """Delete the working folder, if it is ours."""
         if not self._users_work():
             shutil.rmtree(self.work, ignore_errors=True)
+
+
+def check_names(reader: RasterReader, files: ResultFiles) -> None:
+    """Refuse a scene whose name or folder gives paths that result files cannot have."""
+    scene = reader.name
+    if odd := _ODD.search(str(files.draft("inventory.gpkg"))):
+        raise DataError(
+            f"{scene!r}: expected a name and a folder without `;`, `!` and control characters, which GeoPackages "
+            f"do not allow in their paths. Received: {odd[0]!r}. Rename the scene, or give another folder."
+        )
+    if (length := len(os.fsencode(reader.stem))) > _NAME_BYTES:
+        raise DataError(
+            f"{scene}: expected a name of at most {_NAME_BYTES} bytes without its suffix, because files are named "
+            f"after it. Received: {length} bytes. Rename it."
+        )
+    longest = os.path.realpath(files.draft("inventory.gpkg-journal"))
+    if (length := len(os.fsencode(longest)) + _DRAFT_BYTES) > _PATH_BYTES:
+        raise DataError(
+            f"{scene}: its results have paths of {length} bytes. Expected at most {_PATH_BYTES} bytes, the limit "
+            "of GeoPackages. Rename the scene, or give a folder with a shorter path."
+        )

@@ -80,7 +80,15 @@ def write_scene_files(
         with RasterDrafts(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread) as rasters:
             conversion = pool.submit(rasters.convert)
             totals = InventoryTotals()
-            inventories = _write_inventories(rasters.mask, maps, reader, model, options, files, totals)
+            source = MaskSource(
+                mask=rasters.mask,
+                maps=maps,
+                folds=model.folds,
+                gsd_m=reader.info.gsd_m,
+                scene=reader.path,
+                folder=files.work,
+            )
+            inventories = _write_inventories(source, options, files, totals)
             drafts = [*inventories, write_style(files.draft("inventory.qml"))]
             if picture is not None:
                 drafts.append(files.draft("preview.png"))
@@ -95,18 +103,9 @@ def _picture(reader: RasterReader, read_preview: ReadPreview) -> ScenePicture:
 
 
 def _write_inventories(
-    mask: Path,
-    maps: Path,
-    reader: RasterReader,
-    model: BundleInfo,
-    options: PredictOptions,
-    files: ResultFiles,
-    totals: InventoryTotals,
+    source: MaskSource, options: PredictOptions, files: ResultFiles, totals: InventoryTotals
 ) -> list[Path]:
     """Write the inventory in each format, the GeoPackage first; `totals` receives the counts."""
-    source = MaskSource(
-        mask=mask, maps=maps, folds=model.folds, gsd_m=reader.info.gsd_m, scene=reader.path, folder=files.work
-    )
     paths = [files.draft(f"inventory.{kind}") for kind in dict.fromkeys(("gpkg", *options.formats))]
     write_frames(stream_inventory(source, options, totals), paths, layer="landslides")
     return paths

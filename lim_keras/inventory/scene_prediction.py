@@ -1,7 +1,8 @@
-"""Result of the prediction of a scene."""
+"""Prediction of a scene: how it is carried out, and its result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,36 @@ from lim_keras.pyogrio_import import load_pyogrio
 
 if TYPE_CHECKING:
     import geopandas
+
+    from lim_keras.inventory.scene_files import ReadPreview
+    from lim_keras.inventory.scene_workers import SceneWorkers
+    from lim_keras.progress import ProgressCallback
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How predictions are carried out. Nothing of it changes maps and inventory.
+
+    Attributes:
+        read_preview: reads the picture of a preview; None: there are no previews.
+        workers: machines that predict the maps; None: this process does.
+        say: receives a line of text for every scene of several that is done or failed.
+        progress: receives the number of predicted pixels of each scene.
+    """
+
+    read_preview: ReadPreview | None = None
+    workers: SceneWorkers | None = None
+    say: Callable[[str], object] = str
+    progress: ProgressCallback | None = None
+
+    @property
+    def has_preview(self) -> bool:
+        """True if previews are drawn."""
+        return self.read_preview is not None
+
+
+DEFAULT_EXECUTION = Execution()
+"""In this process, without previews and without a word."""
 
 
 @dataclass(frozen=True)

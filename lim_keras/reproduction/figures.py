@@ -15,8 +15,8 @@ from lim_keras.evaluation.bundle_report import bundle_evaluator
 from lim_keras.evaluation.evaluation import Evaluation, Prediction
 from lim_keras.evaluation.evaluator import read_matching_tiles
 from lim_keras.evaluation.scene import SceneMatches, match_mask
-from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
 from lim_keras.report.parts import Drawing, Part, Table, Value
@@ -204,7 +204,7 @@ def _mapped(context: ReproductionContext, name: str, label: str) -> tuple[float,
     with warnings.catch_warnings(), gdal_settings(), RasterReader(scene) as reader:
         # The evaluation of the same scene by the same model has given these warnings.
         warnings.simplefilter("ignore", LimKerasWarning)
-        prediction = predict_scene(bundle, scene, folder, PredictOptions(), progress=context.progress)
+        prediction = predict_scene(bundle, scene, folder, execution=Execution(progress=context.progress))
         mask = next(path for path in prediction.files if path.name.endswith("_landslides.tif"))
         matches = match_mask(mask, reader, Path(truth))
         chart = region_map(reader, matches, f"{label} at a threshold of {threshold:.2f}")

@@ -22,7 +22,7 @@ from lim_keras.files import make_folder, write_text
 from lim_keras.inference.maps import RANGES, InputScaling, ValueScale
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
-from lim_keras.inventory.scene_prediction import ScenePrediction
+from lim_keras.inventory.scene_prediction import Execution, ScenePrediction
 from lim_keras.metrics.binary import Confusion, pool
 from lim_keras.raster.opening import gdal_settings
 from lim_keras.raster.reader import RasterReader
@@ -254,7 +254,7 @@ def _map_scene(
     same = scene.info.dtype == model.info.dtype
     options = PredictOptions(bands=tuple(scene.bands), scale=None if same else scale, resample=resample)
     folder = context.folder / MAPS / f"sentinel2_{name}"
-    prediction = predict_scene(model, scene.path, folder, options, progress=context.progress)
+    prediction = predict_scene(model, scene.path, folder, options, execution=Execution(progress=context.progress))
     return MappedScene(title, _mask(prediction), _share(prediction))
 
 

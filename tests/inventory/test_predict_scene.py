@@ -21,14 +21,15 @@ from lim_keras.inventory import batch
 from lim_keras.inventory import predict_scene as module
 from lim_keras.inventory.batch import find_scenes
 from lim_keras.inventory.options import PredictOptions, settings
+from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.ownership import file_hash
 from lim_keras.report.preview import read_preview
 from lim_keras.report.tables import scene_table
 from lim_keras.seals import sealed_json
 from tests.inference.conftest import Write, constant, describe
 
-predict_scene = partial(module.predict_scene, read_preview=read_preview)
-predict_scenes = partial(batch.predict_scenes, read_preview=read_preview)
+predict_scene = partial(module.predict_scene, execution=Execution(read_preview=read_preview))
+predict_scenes = partial(batch.predict_scenes, execution=Execution(read_preview=read_preview))
 
 
 class Bright:
@@ -254,7 +255,9 @@ def test_many_scenes_and_one_that_is_bad(write: Write, tmp_path: Path) -> None:
     scenes = find_scenes([tmp_path / "scenes"])
     assert [path.name for path in scenes] == ["a.tif", "b.tif", "c.tif"]
     said: list[str] = []
-    result = predict_scenes(Bright(), scenes, tmp_path / "out", say=said.append)
+    result = predict_scenes(
+        Bright(), scenes, tmp_path / "out", execution=Execution(say=said.append, read_preview=read_preview)
+    )
     assert [one.scene.name for one in result.predictions] == ["a.tif", "b.tif"]
     assert [path.name for path in result.failures] == ["c.tif"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -274,7 +277,7 @@ def test_no_error_of_a_scene_stops_the_rest(
         return module.predict_scene(model, scene, *args, **options)
 
     monkeypatch.setattr(batch, "predict_scene", fail)
-    result = predict_scenes(Bright(), scenes, tmp_path / "out", say=str)
+    result = predict_scenes(Bright(), scenes, tmp_path / "out", execution=Execution(read_preview=read_preview))
     assert [one.scene for one in result.predictions] == scenes[1:] and list(result.failures) == scenes[:1]
     reason = result.failures[scenes[0]]
     expected = {
@@ -313,7 +316,9 @@ def test_a_scene_whose_results_cannot_be_written_does_not_stop_the_rest(
     monkeypatch.setattr("lim_keras.inventory.batch.predict_scene", full)
     scenes = [write("a.tif", meadow()), write("c.tif", meadow())]
     said: list[str] = []
-    result = predict_scenes(Bright(), scenes, tmp_path / "out", say=said.append)
+    result = predict_scenes(
+        Bright(), scenes, tmp_path / "out", execution=Execution(say=said.append, read_preview=read_preview)
+    )
     assert [one.scene.name for one in result.predictions] == ["c.tif"]
     assert [path.name for path in result.failures] == ["a.tif"]
     (first,) = result.failures.values()
@@ -326,7 +331,9 @@ def test_results_that_have_no_place(write: Write, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     said: list[str] = []
     with pytest.raises(DataError, match=r"file/out: cannot be made .*another folder"):
-        predict_scenes(model, scenes, tmp_path / "file" / "out", say=said.append)
+        predict_scenes(
+            model, scenes, tmp_path / "file" / "out", execution=Execution(say=said.append, read_preview=read_preview)
+        )
     assert said == [] and model.shapes == []
     (tmp_path / "out" / "summary.json").mkdir(parents=True)
     with pytest.raises(DataError, match=r"would replace .*: summary\.json \(a folder\)\. Nothing was replaced"):

@@ -18,6 +18,7 @@ from lim_keras.inventory import batch
 from lim_keras.inventory.batch import predict_scenes
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
+from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.lock import folder_lock
 from tests.conftest import largest_file
 from tests.inference.conftest import Write
@@ -132,15 +133,15 @@ def test_a_damaged_file_was_not_there_already(small: Path, tmp_path: Path, name:
     from lim_keras.report.preview import read_preview
 
     out = tmp_path / "out"
-    predict_scene(Bright(), small, out, read_preview=read_preview)
+    predict_scene(Bright(), small, out, execution=Execution(read_preview=read_preview))
     path = out / f"a_{name}"
     whole = path.read_bytes()
     path.write_bytes(whole[:-60])
-    result = predict_scenes(Bright(), [small], out, read_preview=read_preview)
+    result = predict_scenes(Bright(), [small], out, execution=Execution(read_preview=read_preview))
     assert result.failures[small].startswith(f"{path}: damaged since it was written (")
     assert result.failures[small].endswith("Delete it, and repeat the call.")
     path.unlink()
-    assert not predict_scene(Bright(), small, out, read_preview=read_preview).was_there
+    assert not predict_scene(Bright(), small, out, execution=Execution(read_preview=read_preview)).was_there
     assert path.read_bytes() == whole or name == "stac.json"
 
 
@@ -272,7 +273,7 @@ def test_a_scene_that_changes_while_it_is_read(write: Write, small: Path, tmp_pa
     model = Acting(act) if when == "prediction" else Bright()
     changed = dem if "dem" in what else small
     with pytest.raises(DataError, match=rf"^{changed}: changed while it was read\..* Repeat the call\.$"):
-        predict_scene(model, small, out, PredictOptions(dem=dem), read_preview=drawing(act))
+        predict_scene(model, small, out, PredictOptions(dem=dem), execution=Execution(read_preview=drawing(act)))
     assert contents(out) == before and not (out / ".a.lim-keras.partial").exists()
 
 
@@ -294,7 +295,7 @@ def test_a_folder_that_is_removed_during_a_call(small: Path, tmp_path: Path, whe
 
     model = Acting(act) if when == "prediction" else Bright()
     with pytest.raises(DataError, match=rf"^{out}: the folder.* was removed or moved during the call\. Repeat"):
-        predict_scene(model, small, out, read_preview=drawing(act))
+        predict_scene(model, small, out, execution=Execution(read_preview=drawing(act)))
     for folder in (one for one in (out, tmp_path / "moved") if one.exists()):
         (folder / ".a.lim-keras.partial" / "a_stac.json").write_text("left")
         assert predict_scene(Bright(), small, folder).summary["landslides"] == 1

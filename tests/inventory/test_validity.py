@@ -17,12 +17,13 @@ from rasterio.enums import ColorInterp
 from lim_keras.errors import DomainWarning
 from lim_keras.inventory import predict_scene as module
 from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.report import preview
 from lim_keras.report.preview import read_preview
 from tests.inference.conftest import Write
 from tests.inventory.test_predict_scene import Bright, meadow
 
-predict_scene = partial(module.predict_scene, read_preview=read_preview)
+predict_scene = partial(module.predict_scene, execution=Execution(read_preview=read_preview))
 GREY = np.round(255 * np.array(to_rgb(preview.NO_DATA)))
 RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
 LEFT = np.arange(400) < 200  # columns without data; the landslide of 60 x 80 px lies there
