@@ -77,8 +77,12 @@ def load_bundle(
     path = as_path("bundle", bundle)
     _refuse("a bundle on the disk", info=info, **remote)
     if path.is_file() or path.suffix == ".tflite":
-        _refuse("a file", fold=fold, runtime=None if runtime in ("auto", "litert") else runtime)
-        return _load_file(path, None if threads is None else as_count("threads", threads))
+        _check_suffix(path)
+        other = None if runtime in ("auto", "litert") else runtime
+        _refuse("a .tflite file, which LiteRT computes with", fold=fold, runtime=other)
+        from lim_keras.bundle.litert import load_litert
+
+        return load_litert(path, None if threads is None else as_count("threads", threads))
     _refuse("the folder of a bundle", threads=threads)
     fold = None if fold is None else as_count("fold", fold, least=0)
     from lim_keras.bundle.runtimes import load_model
@@ -92,15 +96,12 @@ def _refuse(kind: str, **given: Any) -> None:
         raise ConfigError(f"{', '.join(wrong)}: not for {kind}. Leave it out.")
 
 
-def _load_file(path: Path, threads: int | None) -> LiteRtModel:
+def _check_suffix(path: Path) -> None:
     if path.suffix != ".tflite":
         raise BundleError(
             f"{path}: expected the folder of a bundle, or a .tflite file; a model.json is enough only for a model on a "
             "server."
         )
-    from lim_keras.bundle.litert import load_litert
-
-    return load_litert(path, threads)
 
 
 def _connect(address: str, info: StrPath | None, options: dict[str, Any]) -> ServerModel:

@@ -19,7 +19,7 @@ from lim_keras.bundle.protocol import (
     checked_images,
 )
 from lim_keras.bundle.window_size import rounded_up
-from lim_keras.errors import BundleError, DataError, LimKerasWarning
+from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
 from lim_keras.raster.windows import plan_windows, smallest_side
 from lim_keras.workers.cores import usable_cores
@@ -126,13 +126,13 @@ def halo_of_input(info: BundleInfo, input_size: int | None) -> int:
     Return the bundle's exact halo if two halos leave a core in the window, else at most a quarter of the input size.
 
     Raises:
-        DataError: the size is not a multiple of the network's grid.
+        ConfigError: the size is not a multiple of the network's grid.
     """
     if input_size is None:
         return info.halo
     grid = window_grid(info)
     if input_size % grid or input_size < grid:
-        raise DataError(f"Expected `tile` as a multiple of {grid} px. Received: {input_size} px")
+        raise ConfigError(f"Invalid value for `tile`. Expected a multiple of {grid} px. Received: {input_size} px.")
     if input_size >= smallest_side(info.halo, grid):
         return info.halo
     return input_size // 4 // grid * grid

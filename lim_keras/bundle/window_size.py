@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.errors import ConfigError
@@ -109,6 +110,17 @@ def held_bytes(info: BundleInfo) -> int:
     window and of the last one.
     """
     return 2 * np.dtype(info.dtype).itemsize * info.bands + 1 + _FILLING + _HELD_MAPS
+
+
+def check_input_size(info: BundleInfo, tile: int | None) -> None:
+    """Raise ConfigError if an image of `tile` x `tile` pixels, as exports compare one, needs more than all memory."""
+    needed = program_bytes(info) + window_bytes(info) * (tile or 0) ** 2
+    whole = psutil.virtual_memory().total
+    if needed > whole:
+        raise ConfigError(
+            f"Invalid value for `tile`. An image of {tile} x {tile} px needs {needed / 2**30:.0f} GiB to be compared "
+            f"with the SavedModel, and this machine has {whole / 2**30:.0f} GiB. Give less, or leave `tile` out."
+        )
 
 
 def _taken(runtime: str) -> _Taken:

@@ -157,6 +157,8 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     if server is None:
         refuse_without("--server", _OF_SERVER)
         model = bundle
+    elif options["runtime"] != "auto":
+        raise click.UsageError("--runtime: not for --server, whose machine computes. Leave it out.")
     elif options["part"] is not None or options["merge"] or options["workers"] is not None:
         raise click.UsageError("--part, --merge and --workers are not for --server. Leave it out.")
     else:

@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from lim_keras.bundle.info import ENSEMBLE, HALO_TOLERANCE, BundleInfo, FileReco
 from lim_keras.bundle.model_folder import PAIR_FILE, read_pair
 from lim_keras.bundle.replaceable import check_outside_bundles
 from lim_keras.bundle.saved_model import Bundle, load_bundle
-from lim_keras.bundle.window_size import rounded_up, window_grid
-from lim_keras.errors import BundleError, DataError, LimKerasError
+from lim_keras.bundle.window_size import check_input_size, rounded_up, window_grid
+from lim_keras.errors import BundleError, DataError, LimKerasError, LimKerasWarning
 from lim_keras.export.disk_errors import disk_errors
 from lim_keras.files import StrPath, draft_folder, flush, make_folder
 from lim_keras.ownership import refusal
+from lim_keras.raster.windows import smallest_side
 
 FOLDER, OPSET = "onnx", 18
 
@@ -78,11 +80,13 @@ def export_onnx(
 
     Raises:
         BundleError: the bundle is damaged, or the file would differ from the SavedModel.
+        ConfigError: an image of `tile` pixels needs more than all memory.
         DataError: a file of the user would be replaced, or the file cannot be written.
         OnnxMissingError: tf2onnx, onnx or onnxruntime is not installed.
     """
     folder = Path(bundle) / FOLDER if out is None else out
     packages = _packages()
+    check_input_size(BundleInfo.read(Path(bundle)), tile)
     inside = folder.resolve() == (Path(bundle) / FOLDER).resolve()
     if not inside:
         check_outside_bundles(folder, "out")
@@ -197,13 +201,26 @@ def _floor_divide(context: Any, node: Any, name: str, _: object) -> None:
     )
 
 
+def _seamless(info: BundleInfo) -> tuple[int, int]:
+    """Return the halo that tiles of the plugin need, and the smallest tile that has one, pixels."""
+    halo = info.halo_within(HALO_TOLERANCE)
+    return halo, smallest_side(halo, window_grid(info.stride))
+
+
 def _metadata(info: BundleInfo, tile: int | None) -> dict[str, str]:
     """Describe the model; values of the keys of Deepness are JSON."""
     known = {"name": info.name, "config_hash": info.config_hash, "threshold": info.threshold, "version": __version__}
     facts = {f"lim_keras_{key}": str(value) for key, value in known.items()}
     if info.dtype not in _SCALE:  # the plugin feeds 8 bits only
         return facts
-    halo = info.halo_within(HALO_TOLERANCE)
+    halo, least = _seamless(info)
+    if tile is not None and tile < least:
+        warnings.warn(
+            f"{info.name}: tiles of {tile} px have no core between two halos of {halo} px. In QGIS, maps are "
+            f"approximate near the edges of tiles. Give at least {least} px, or leave `tile` out.",
+            LimKerasWarning,
+            stacklevel=4,
+        )
     tile = tile or rounded_up(max(4 * halo, _LEAST_TILE), window_grid(info.stride))
     deepness: dict[str, Any] = {
         "model_type": "Segmentor",

@@ -22,6 +22,7 @@ from lim_keras.bundle.litert import (
 )
 from lim_keras.bundle.replaceable import bundle_record, check_outside_bundles
 from lim_keras.bundle.saved_model import load_bundle
+from lim_keras.bundle.window_size import check_input_size
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
 from lim_keras.evaluation.evaluator import choose_tiles, read_matching_tiles
@@ -161,6 +162,7 @@ class _Export:
     @classmethod
     def prepare(cls, bundle: Path, options: LiteRtOptions) -> _Export:
         info = BundleInfo.read(bundle)
+        check_input_size(info, options.tile)
         side = comparison_side(info) if options.tile is None else options.tile
         halo = halo_of_input(info, options.tile)
         source = fold_name(options.fold or 0) if options.fold is not None or info.folds == 1 else ENSEMBLE

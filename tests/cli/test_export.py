@@ -108,6 +108,12 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
         (["--serving", "out", "--threads", "1", "--allow-drop"], "--allow-drop, --threads: only with --tflite"),
         (["--tflite", "float32", "--promote", "--base-path", "/srv"], "--base-path, --promote: only with --serving"),
         (["--tflite", "float32,int8"], "Give --data"),
+        (
+            ["--tflite", "float32", "--tile", "33"],
+            "Invalid value for --tile. Expected a multiple of 64 px. Received: 33",
+        ),
+        (["--tflite", "float32", "--tile", "1000000"], "An image of 1000000 x 1000000 px needs"),
+        (["--onnx", "--tile", "1000000"], "GiB. Give less, or leave --tile out."),
     ],
 )
 def test_options_that_make_no_sense(bundle: Path, arguments: list[str], said: str) -> None:
