@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from lim_keras.raster.reader import RasterSource
     from lim_keras.raster.stac_scene import StacScene
 
-    Model: TypeAlias = SceneModel | StrPath
-    Bands: TypeAlias = Sequence[int | str]
+Model: TypeAlias = "SceneModel | StrPath"
+"""Loaded model, or the path or address of one."""
+
+Bands: TypeAlias = Sequence[int | str]
+"""Bands by number from 1, description or colour."""
 
 TileIds = StrPath | Iterable[str]
 """Tile ids, or the path of a file that lists them: a text file with one id per line, or a tiles.csv."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lim_keras.data.tiles import TileSet
     from lim_keras.progress import ProgressCallback
 
-    Tiles: TypeAlias = TileSet | StrPath
+Tiles: TypeAlias = "TileSet | StrPath"
+"""Tiles, or the path of their folder or tiles.csv."""
 
 
 @public
