@@ -111,17 +111,17 @@ def changed_since(entry: Entry, later: list[Entry], present: list[Row], judged: 
     Returns:
         The reviewer, "another program" if the log has no such change, or None if nothing was changed.
     """
-    there, columns = {row[KEY]: row for row in present}, judged
+    there = {row[KEY]: row for row in present}
     expected = {row[KEY]: row for row in entry.change.after}
     gone = {row[KEY] for row in entry.change.before} - set(expected)
     same = not gone & set(there) and all(
-        key in there and all(there[key].get(name) == row[name] for name in columns.intersection(row))
+        key in there and all(there[key].get(name) == row[name] for name in judged.intersection(row))
         for key, row in expected.items()
     )
     if same:
         return None
     touching = [one.reviewer for one in later if set(one.change.keys) & set(entry.change.keys)]
-    return touching[-1] if touching else "another program"
+    return (touching[-1] if touching else "") or "another program"
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -225,18 +225,33 @@ class ReviewStore(ReviewReader):
     # Parts of actions
 
     def _set(self, keys: Sequence[int], action: Action, values: Mapping[str, Any]) -> Entry:
-        return self._act(action, LANDSLIDES, keys, lambda rows: [self._signed(row | dict(values)) for row in rows])
+        def changed(rows: Sequence[Row]) -> list[Row]:
+            return [self._signed(row | dict(values)) for row in rows]
+
+        return self._act(action, LANDSLIDES, keys, changed, logged=tuple(values))
 
     def _act(
-        self, action: Action, layer: Layer, keys: Sequence[int], change: Callable[[Sequence[Row]], list[Row]]
+        self,
+        action: Action,
+        layer: Layer,
+        keys: Sequence[int],
+        change: Callable[[Sequence[Row]], list[Row]],
+        *,
+        logged: tuple[str, ...] = (),
     ) -> Entry:
-        """Change rows in one transaction; `change` gets the present rows, and returns the new ones."""
+        """Change rows in one transaction.
+
+        Args:
+            action, layer, keys: what is done to which rows.
+            change: gets the present rows, and returns the new ones.
+            logged: columns that the log holds even if they stay the same.
+        """
         keys = list(dict.fromkeys(keys))
         with self._recording():
             before = read_rows(self._database, layer, keys)
             if len(before) < len(keys):
                 raise DataError("The landslide is no longer there: somebody else deleted or merged it.")
-            return self._apply(action, _differences(layer, before, change(before)))
+            return self._apply(action, _differences(layer, before, change(before), logged))
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -297,12 +312,12 @@ class ReviewStore(ReviewReader):
         return {"id": (1 if found is None else found[0]) + further}
 
 
-def _differences(layer: Layer, before: Sequence[Row], after: Sequence[Row]) -> Change:
-    """Reduce rows that are there before and after to the columns that differ, and the status."""
+def _differences(layer: Layer, before: Sequence[Row], after: Sequence[Row], logged: tuple[str, ...]) -> Change:
+    """Reduce rows that are there before and after to the columns that differ, and those that are always logged."""
     new = {row.get(KEY): row for row in after if row.get(KEY) is not None}
     old = {row[KEY]: row for row in before}
     differing = {
-        key: [name for name, value in row.items() if name in (KEY, "status") or old[key][name] != value]
+        key: [name for name, value in row.items() if name in (KEY, *logged) or old[key][name] != value]
         for key, row in new.items()
         if key in old
     }

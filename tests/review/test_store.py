@@ -134,6 +134,10 @@ def test_undo_keeps_what_somebody_else_changed_since_and_then_goes_further_back(
         eva.annotate([3], "steep")
         assert anna.undo().change.keys == [3]
         assert (anna.landslides([3])[0]["class"], anna.landslides([3])[0]["note"]) == (None, "steep")
+        anna.annotate([3], "flat")
+        eva.judge([3], "accepted")
+        assert anna.undo().change.keys == [3]
+        assert (anna.landslides([3])[0]["status"], anna.landslides([3])[0]["note"]) == ("accepted", "steep")
 
 
 def test_changed_outline_is_measured_anew_and_the_original_kept(store):
