@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lim_keras.data.recent_pixels import RecentPixels, file_stamp
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import atomic_file
 from lim_keras.raster.georeference import RasterInfo, same_crs
@@ -31,7 +30,8 @@ LANDSLIDE = 1
 IGNORED = 255
 
 _MAX_LISTED = 20
-_RECENT_BYTES = 256 * 2**20
+_RECENT_BYTES = 256 * 2**20  # of a store
+_recent = RecentPixels(64 * 2**20)  # of the process: several parts of a training read the same tiles
 _MAX_CV2_BANDS = 4
 """OpenCV averages areas of at most four bands at once."""
 
@@ -158,7 +158,12 @@ def read_tile(tile: Tile) -> tuple[Array, Labels]:
         DataError: a file is unreadable, image and mask differ in size, orientation or place, or the mask holds unknown
             values or can be read in two ways.
     """
-    return read_pair(tile.image, tile.mask, tile.ignore)
+    key = (tile.image, tile.mask, tile.ignore, file_stamp(tile.image), tile.mask and file_stamp(tile.mask))
+    pixels = _recent.get(key)
+    if pixels is None:
+        pixels = read_pair(tile.image, tile.mask, tile.ignore)
+        _recent.keep(key, pixels)
+    return pixels
 
 
 def read_pair(image: Path, mask: Path | None, ignore: Ignore) -> tuple[Array, Labels]:
@@ -296,9 +301,7 @@ class TileStore:
             raise ConfigError("Argument `folder` is needed when `cache` is 'disk'. Received: folder=None")
         self.tiles = tiles
         self._gsd_m, self._assumed_gsd_m, self._cache, self._folder = gsd_m, assumed_gsd_m, cache, folder or Path()
-        self._kept: OrderedDict[int, tuple[Array, Labels]] = OrderedDict()
-        self._kept_bytes = 0
-        self._lock = threading.Lock()
+        self._kept = RecentPixels(None if cache == "memory" else _RECENT_BYTES)
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -312,26 +315,15 @@ class TileStore:
 
     def get(self, position: int) -> tuple[Array, Labels]:
         """Return image (h, w, bands) in its data type and mask (h, w) uint8 {0, 1, 255} of a tile."""
-        with self._lock:
-            kept = self._kept.get(position)
-            if kept is not None:
-                self._kept.move_to_end(position)
-                return kept
+        kept = self._kept.get(position)
+        if kept is not None:
+            return kept
         if self._cache == "disk":
             return self._from_disk(position)
         decoded = self._decode(position)
         if self._cache != "none":
-            self._keep(position, decoded)
+            self._kept.keep(position, decoded)
         return decoded
-
-    def _keep(self, position: int, decoded: tuple[Array, Labels]) -> None:
-        with self._lock:
-            if position in self._kept:  # another thread was faster
-                return
-            self._kept[position] = decoded
-            self._kept_bytes += _size_bytes(decoded)
-            while self._cache == "recent" and self._kept_bytes > _RECENT_BYTES:
-                self._kept_bytes -= _size_bytes(self._kept.popitem(last=False)[1])
 
     def _decode(self, position: int) -> tuple[Array, Labels]:
         image, mask = read_tile(self.tiles[position])
@@ -346,10 +338,6 @@ class TileStore:
                     np.save(draft, array)
         image, mask = (np.load(path, mmap_mode="r") for path in paths)
         return image, mask
-
-
-def _size_bytes(arrays: Iterable[Array]) -> int:
-    return sum(array.nbytes for array in arrays)
 
 
 def resample(image: Array, mask: Labels, size: tuple[int, int]) -> tuple[Array, Labels]:

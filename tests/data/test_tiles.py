@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lim_keras.data.layouts import read_tiles
+from lim_keras.data.recent_pixels import RecentPixels
 from lim_keras.data.tiles import TileSet, TileStore, resample
 from lim_keras.errors import ConfigError, DataError
 
@@ -166,17 +167,15 @@ def test_recent_keeps_the_last_tiles(tmp_path, write_picture, monkeypatch):
         store.get(0)
 
 
-def test_recent_drops_the_least_recently_used(tmp_path, write_picture, monkeypatch):
+def test_recent_keeps_tiles_up_to_a_limit(tmp_path, write_picture, monkeypatch):
     tiles = manifest(tmp_path, write_picture)
+    monkeypatch.setattr("lim_keras.data.tiles._RECENT_BYTES", 20 * 24 * 4)  # the first tile
+    monkeypatch.setattr("lim_keras.data.tiles._recent", RecentPixels(0))
     store = TileStore(tiles, cache="recent")
-    first, _ = store.get(0), store.get(1)
-    assert store.get(0) is first  # used again: now tile 1 is the older one
-    monkeypatch.setattr("lim_keras.data.tiles._RECENT_BYTES", 20 * 24 * 4)
-    store._keep(2, (np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)))
-    remove_images(tmp_path)
-    assert store.get(0) is first
-    with pytest.raises(DataError, match=r"t1\.png"):
-        store.get(1)
+    first = store.get(0)[0]
+    assert store.get(0)[0] is first
+    store.get(1)
+    assert store.get(0)[0] is not first
 
 
 def test_disk_keeps_arrays_for_the_next_store(tmp_path, write_picture):
