@@ -50,7 +50,7 @@ _HELD_MAPS = 2 * 3 * 4  # bytes a pixel: three maps in float32, while they are m
 
 _FILLING = 16  # bytes a pixel, to fill gaps of a window
 
-_TTA_BYTES = 48  # for each pixel: sums of three maps in float64, and a turned copy of each
+_TTA_BYTES = 72  # for each pixel: sums of three maps in float64, and turned copies of each and of the images
 
 _AS_GOOD = 1.01  # windows that compute at most so many times the fewest pixels are equal
 _SMALL = 2**20  # pixels of a window, above which the smallest of equal windows is taken, below which the largest

@@ -281,13 +281,14 @@ class WindowTask:
             smaller = smaller_size(watched, size, memory, info, grid)
             if smaller == size:
                 return size, predicted
-            warnings.warn(
-                f"{PurePath(self.scene.name).name}: a window of {size[0]} x {size[1]} px took the process to "
-                f"{watched.peak / 2**20:.0f} MiB, too near to the {memory / 2**20:.0f} MiB meant for it. "
-                f"Windows of {smaller[0]} x {smaller[1]} px are used.",
-                LimKerasWarning,
-                stacklevel=4,
-            )
+            if watched.peak > memory:
+                warnings.warn(
+                    f"{PurePath(self.scene.name).name}: a window of {size[0]} x {size[1]} px took the process to "
+                    f"{watched.peak / 2**20:.0f} MiB, more than the {memory / 2**20:.0f} MiB meant for it. "
+                    f"Windows of {smaller[0]} x {smaller[1]} px are used.",
+                    LimKerasWarning,
+                    stacklevel=4,
+                )
             size = smaller
 
     def _try(self, rows: int, columns: int) -> int:

@@ -42,7 +42,7 @@ def test_the_default_follows_network_and_runtime() -> None:
     assert default_pixels(one, "litert") == pytest.approx(936 * 2**20 / 208)
     # TensorFlow, and models of other programs: 1536 - 1050 MiB for 1.2 * 70 + 47 = 131 bytes a pixel, 48 more with tta
     assert default_pixels(one) == default_pixels(one, "tensorflow") == pytest.approx(486 * 2**20 / 131)
-    assert default_pixels(one, tta=True) == pytest.approx(486 * 2**20 / 179)
+    assert default_pixels(one, tta=True) == pytest.approx(486 * 2**20 / 203)
     # Five networks in OpenVINO: 2560 - 585 - 4 * 50 MiB for 1.2 * (1 + 4 * .45) * 70 + 47 = 282.2 bytes a pixel
     assert default_pixels(five, "openvino") == pytest.approx(1775 * 2**20 / 282.2)
     # VGG16 in OpenVINO: 951 MiB for 1.65 * 70 + 47 = 162.5 bytes a pixel
