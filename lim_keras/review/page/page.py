@@ -68,8 +68,9 @@ class Page:
 
     def __init__(self, scene: OpenScene, names: Sequence[str], count: Callable[[], int]) -> None:
         self._scene, self._count = scene, count
-        self._stale, self._others, self._windows = True, "", 1
+        self._stale, self._others = True, ""
         ui.add_css(_STYLE)
+        ui.page_title(f"Review: {scene.name}")
         self.window = Window(scene.session, self, scene.session.store.classes)
         with ui.element("div").classes("page"):
             with ui.element("div").classes("map-side"):
@@ -95,15 +96,12 @@ class Page:
                 choice.on_value_change(lambda event: ui.navigate.to(f"/?scene={names.index(event.value)}"))
             else:
                 ui.label(self._scene.name).classes("scene-name")
-            ui.button(icon="help_outline", on_click=self._open_help).props("flat round dense").tooltip("Keys (?)")
+            ui.button(icon="help_outline", on_click=self.show_keys).props("flat round dense").tooltip("Keys (?)")
         self._people = ui.label().classes("quiet people")
         with ui.dialog() as self._help, ui.card():
             ui.label("Keys").classes("title")
             rows = "".join(f"<tr><td>{keys}</td><td>{text}</td></tr>" for keys, text in _HELP)
             ui.html(f"<table class='keys'>{rows}</table>", sanitize=False)
-
-    def _open_help(self) -> None:
-        self._help.open()
 
     def _start(self) -> None:
         session = self._scene.session
@@ -113,6 +111,7 @@ class Page:
             "width": plane.width,
             "height": plane.height,
             "cell": CELL_PX,
+            "gsd": plane.gsd_m,
             "layers": {name: order for name, order in _ORDERS.items() if name in self._scene.layers},
             "minZoom": max(_FURTHEST_ZOOM, -max(plane.width, plane.height).bit_length() + 8),
             "maxZoom": _CLOSEST_ZOOM,
@@ -160,6 +159,10 @@ class Page:
     def focus_note(self) -> None:
         """Put the cursor into the note."""
         self.panel.focus_note()
+
+    def show_keys(self) -> None:
+        """Show what each key does."""
+        self._help.open()
 
     def _refresh_progress(self) -> None:
         if self._stale:

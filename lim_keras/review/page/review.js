@@ -15,7 +15,7 @@ L.Map.mergeOptions({
 
 window.review = (() => {
   const layers = {}, hidden = new Set(), statuses = new Map();
-  let map, config, canvas, frame = null, shapes = null, request = 0, updates = 0;
+  let map, config, canvas, frame = null, waiting = null, shapes = null, request = 0, updates = 0;
   let state = { current: null, chosen: [], cell: null, searched: [], mode: "" };
   let tool = null, edited = null, share = 0.5;
 
@@ -27,6 +27,11 @@ window.review = (() => {
     [map, config] = [leaflet, settings];
     const whole = toBounds([0, 0, config.width, config.height]);
     map.setMaxBounds(whole.pad(0.5));
+    if (config.gsd) {
+      const metres = (one, other) => config.gsd * Math.hypot(one.lat - other.lat, one.lng - other.lng);
+      map.options.crs = L.extend({}, L.CRS.Simple, { distance: metres });
+      L.control.scale({ imperial: false }).addTo(map);
+    }
     for (const [name, order] of Object.entries(config.layers)) {
       map.createPane(name).style.zIndex = order;
       layers[name] = L.tileLayer(`${config.url}/tiles/${name}/{z}/{x}/{y}`, {
@@ -203,21 +208,38 @@ window.review = (() => {
     if ("mode" in message) begin(message.mode, message.rings);
     const before = request;
     if (message.bounds) show(message.bounds, message.fit);
+    clearTimeout(waiting);
+    if (message.ahead) waiting = setTimeout(fetchAhead, 250, message.ahead);
     if (message.reload && request === before) {
       shapes && (shapes.version = -1);
       moved();
     } else draw();
   }
 
+  // The zoom stays while a landslide is neither tiny nor larger than the view, because each change costs the eye time.
+  function zoomFor(box, fit) {
+    const size = map.getSize(), share = Math.max((box[2] - box[0]) / size.x, (box[3] - box[1]) / size.y);
+    const limited = (zoom) => Math.max(Math.min(Math.floor(zoom), config.closeZoom), config.minZoom);
+    const zoom = map.getZoom(), shown = share * 2 ** zoom;
+    if (fit) return limited(Math.log2(1 / share));
+    return !state.seen || shown > 0.8 || shown < 0.06 ? limited(Math.log2(0.6 / share)) : zoom;
+  }
+
+  // Ask for the tiles around the next landslide, so that its picture is there with its outline.
+  function fetchAhead(box) {
+    if (!layers.scene || hidden.has("scene")) return;
+    const zoom = zoomFor(box), level = Math.min(zoom, 0), scale = 2 ** level, size = map.getSize();
+    const reach = [size.x / 2 ** (zoom + 1), size.y / 2 ** (zoom + 1)];
+    const [x, y] = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
+    const tile = (at, end) => Math.floor((Math.min(Math.max(at, 0), end - 1) * scale) / 256);
+    for (let column = tile(x - reach[0], config.width); column <= tile(x + reach[0], config.width); column++)
+      for (let row = tile(y - reach[1], config.height); row <= tile(y + reach[1], config.height); row++)
+        new Image().src = `${config.url}/tiles/scene/${level}/${column}/${row}`;
+  }
+
   function show(box, fit) {
-    const bounds = toBounds(box), size = map.getSize();
-    const zoomed = (zoom) => Math.max((box[2] - box[0]) / size.x, (box[3] - box[1]) / size.y) * 2 ** zoom;
-    let zoom = map.getZoom();
-    const best = Math.max(Math.min(Math.floor(Math.log2(0.6 / zoomed(0))), config.closeZoom), config.minZoom);
-    if (fit) zoom = Math.max(Math.min(Math.floor(Math.log2(1 / zoomed(0))), config.closeZoom), config.minZoom);
-    else if (!state.seen || zoomed(zoom) > 0.8 || zoomed(zoom) < 0.06) zoom = best;
+    const zoom = zoomFor(box, fit), centre = toBounds(box).getCenter();
     state.seen = true;
-    const centre = bounds.getCenter();
     if (zoom !== map.getZoom() || map.project(centre).distanceTo(map.project(map.getCenter())) >= 1)
       map.setView(centre, zoom, { animate: false });
   }

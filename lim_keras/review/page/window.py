@@ -56,6 +56,9 @@ class Shown(Protocol):
     def focus_note(self) -> None:
         """Put the cursor into the note."""
 
+    def show_keys(self) -> None:
+        """Show what each key does."""
+
 
 class Window:
     """One window of the review page.
@@ -127,6 +130,7 @@ class Window:
             "g": self._begin_search,
             "c": self._shown.focus_note,
             "delete": self._delete,
+            "?": self._shown.show_keys,
             **{key: lambda layer=layer: self._shown.switch(layer) for key, layer in _LAYER_KEYS.items()},  # type: ignore[misc]
         }
         if key in actions:
@@ -165,7 +169,10 @@ class Window:
     def _present(self, *, move: bool = True) -> None:
         key = self.walk.current
         bounds = None if key is None else self.session.outlines.bounds(key)
-        self._shown.send({"current": key, "bounds": bounds if move else None, "chosen": []})
+        message = {"current": key, "bounds": bounds if move else None, "chosen": []}
+        if move and (following := self.walk.next(key)) is not None:
+            message["ahead"] = self.session.outlines.bounds(following)
+        self._shown.send(message)
         self._shown.refresh(self)
 
     def _back(self) -> None:
