@@ -65,7 +65,7 @@ class Guard:
             found = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
         except CookieError:
             return ""
-        return "" if found is None else found.value
+        return "" if found is None else str(found.value)
 
     async def _enter(self, scope: Scope, send: Send) -> None:
         """Put the token into a cookie, and send the browser to the page without it."""

@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import Transformer
 
+from lim_keras.errors import DataError
 from lim_keras.files import StrPath
 from lim_keras.inventory.terrain import TerrainReader
-from lim_keras.raster.georeference import Grid, RasterInfo, same_crs
+from lim_keras.raster.georeference import Georeference, Grid, RasterInfo, apply, border, inverse, same_crs
 from lim_keras.raster.reader import RasterReader, RasterSource
 from lim_keras.raster.validity import Nodata
 from lim_keras.raster.windows import Box, blocks, sample_boxes
@@ -57,6 +59,8 @@ class SceneLayer(Layer):
             if bands is None and header.product is None:
                 self._bands = _shown_bands(header)
             self._grid = None if _lies_on(header.info, plane) else plane.grid
+            if self._grid is not None:
+                _check_overlap(header.info, plane)
         # A GDAL dataset serves one thread at a time, and only the thread that opened it may close it.
         self._opened = [self._open(self._grid) for _ in range(_READERS)]
         self._idle: LifoQueue[RasterReader] = LifoQueue()
@@ -219,6 +223,25 @@ def _shown_bands(header: RasterReader) -> tuple[int, ...]:
     if len(colours) == 3:
         return tuple(colours.values())
     return tuple(header.bands[:3]) if count >= 3 else tuple(header.bands[:1])
+
+
+def _check_overlap(info: RasterInfo, plane: Plane) -> None:
+    """Raise DataError if a raster cannot be placed on the plane, or lies elsewhere."""
+    outline = border(info.box)
+    other = Georeference.of(info)
+    if not plane.crs or not other.crs:
+        raise DataError(
+            f"{info.path}: expected {plane.width} x {plane.height} px, because it or the scene has no CRS that tells its "
+            f"place. Received: {info.width} x {info.height} px. Give it a CRS (`gdal_translate -a_srs ... -a_ullr ...`)."
+        )
+    there = Transformer.from_crs(other.crs, plane.crs, always_xy=True).transform(*other.place(outline).T)
+    points = apply(inverse(plane.transform), np.stack(there, axis=-1))
+    known = points[np.isfinite(points).all(axis=1)]
+    if not len(known):
+        return
+    (left, top), (right, bottom) = known.min(axis=0), known.max(axis=0)
+    if right <= 0 or bottom <= 0 or left >= plane.width or top >= plane.height:
+        raise DataError(f"{info.path}: lies elsewhere than the scene. Give an image of the same ground.")
 
 
 def _lies_on(info: RasterInfo, plane: Plane) -> bool:

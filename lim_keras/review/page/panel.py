@@ -80,6 +80,7 @@ class Panel:
                     button = ui.button(f"{text} ({key.upper()})", on_click=lambda key=key: self._press(key), color=None)
                     button.props("unelevated dense no-caps").classes(f"verdict-{key}")
             names = {"": "–", **{one: f"{one} ({n})" for n, one in enumerate(self._window.classes, 1)}}  # noqa: RUF001
+            self._class_names: dict[str, str] = names
             self._class = ui.select(names, value="", label="Class", on_change=self._set_class).props("dense outlined")
             self._note = ui.input("Note (C)").props("dense outlined").classes("note")
             self._note.on("blur", self._set_note)
@@ -114,7 +115,7 @@ class Panel:
 
     def _arrange(self) -> None:
         limits = self._range.value
-        given = {name: float(one.value) for name, one in self._numbers.items() if isinstance(one.value, int | float)}
+        given: dict[str, Any] = {name: one.value for name, one in self._numbers.items() if one.value is not None}
         chosen = Filter(shown=self._shown.value, probability=(limits["min"], limits["max"]))
         self._window.arrange(self._order.value, replace(chosen, **given))
         _leave_field()
@@ -168,10 +169,10 @@ class Panel:
         self._status.text = status
         self._status.classes(replace=f"status is-{(row.get('status') or 'open') if row else 'none'}")
         self._facts.content = _facts(row)
-        names = self._class.options
         name = row.get("class") or ""
-        if name not in names:
-            self._class.set_options({**names, name: name})
+        if name not in self._class_names:  # of another program
+            self._class_names[name] = name
+            self._class.set_options(self._class_names)
         self._class.value = name
         self._note.value = row.get("note") or ""
         self._filling = False

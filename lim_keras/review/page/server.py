@@ -120,7 +120,12 @@ class ReviewServer:
         pages.timer(_POLL_S, self._poll)
         pages.timer(_ALIVE_S, self._meet)
         pages.on_startup(lambda: ready(self.link))
-        how = {"log_level": "error", "access_log": False, "lifespan": "on", "timeout_graceful_shutdown": 1}
+        how: dict[str, Any] = {
+            "log_level": "error",
+            "access_log": False,
+            "lifespan": "on",
+            "timeout_graceful_shutdown": 1,
+        }
         server = uvicorn.Server(uvicorn.Config(Guard(app, self.port, self._token), **how))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again at its end

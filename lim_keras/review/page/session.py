@@ -163,10 +163,11 @@ class Session:
                 count = counts.setdefault(min(int(probability * _CLASSES), _CLASSES - 1), [0, 0])
                 count[0] += row["status"] == "accepted"
                 count[1] += 1
-        return [
-            (f"{one / _CLASSES:.1f}–{(one + 1) / _CLASSES:.1f}", *counts[one])  # noqa: RUF001
-            for one in sorted(counts, reverse=True)
-        ]
+        shares = []
+        for one in sorted(counts, reverse=True):
+            accepted, judged = counts[one]
+            shares.append((f"{one / _CLASSES:.1f}–{(one + 1) / _CLASSES:.1f}", accepted, judged))  # noqa: RUF001
+        return shares
 
 
 class Walk:

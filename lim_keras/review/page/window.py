@@ -12,8 +12,8 @@ from lim_keras.errors import LimKerasError
 from lim_keras.review.orders import Filter, Order
 from lim_keras.review.page.plane import CELL_PX, cell_name
 from lim_keras.review.page.session import Cell, Session, Update, Walk
-from lim_keras.review.reader import SEARCHED
 from lim_keras.review.store import Status
+from lim_keras.tiling.review_labels import SEARCHED
 
 Mode = Literal["", "edit", "add", "cut", "draw", "split", "merge"]
 

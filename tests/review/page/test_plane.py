@@ -6,6 +6,7 @@ import pytest
 import shapely
 from affine import Affine
 
+from lim_keras.errors import DataError
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box
 from lim_keras.raster.writer import write_raster
@@ -126,6 +127,23 @@ def test_an_image_of_another_grid_is_warped_to_the_scene(tmp_path):
         assert decoded(layer.tile(-1, 0, 0))[64, 64, 0] > 200
     finally:
         layer.close()
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "message"),
+    [
+        (UTM, Affine(1, 0, 9e4, 0, -1, 9e5), "lies elsewhere"),
+        ("EPSG:4326", Affine(1e-5, 0, 10, 0, -1e-5, 40), "lies elsewhere"),
+        ("", None, "256 x 256 px"),
+    ],
+)
+def test_an_image_of_other_ground_is_refused(tmp_path, crs, transform, message):
+    scene = write_raster(
+        tmp_path / "a.tif", np.zeros((256, 256), np.uint8), crs=UTM, transform=Affine(1, 0, 5e5, 0, -1, 9e5)
+    )
+    other = write_raster(tmp_path / "b.tif", np.zeros((90, 80), np.uint8), crs=crs, transform=transform)
+    with pytest.raises(DataError, match=rf"b\.tif.*{message}"):
+        SceneLayer(plane_of(scene), other)
 
 
 def test_probability_is_transparent_where_it_is_low(tmp_path):
