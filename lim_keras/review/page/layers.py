@@ -231,8 +231,8 @@ def _check_overlap(info: RasterInfo, plane: Plane) -> None:
     other = Georeference.of(info)
     if not plane.crs or not other.crs:
         raise DataError(
-            f"{info.path}: expected {plane.width} x {plane.height} px, because it or the scene has no CRS that tells its "
-            f"place. Received: {info.width} x {info.height} px. Give it a CRS (`gdal_translate -a_srs ... -a_ullr ...`)."
+            f"{info.path}: expected {plane.width} x {plane.height} px, because it or the scene has no CRS. Received: "
+            f"{info.width} x {info.height} px. Give it a CRS (`gdal_translate -a_srs ... -a_ullr ...`)."
         )
     there = Transformer.from_crs(other.crs, plane.crs, always_xy=True).transform(*other.place(outline).T)
     points = apply(inverse(plane.transform), np.stack(there, axis=-1))
