@@ -5,10 +5,10 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 from contextlib import suppress
 
 from lim_keras.errors import LimKerasError
+from lim_keras.native_messages import without_messages
 from lim_keras.pyogrio_import import load_pyogrio
 
 # TensorFlow 2.21 prints these on import, whatever TF_CPP_MIN_LOG_LEVEL is.
@@ -51,18 +51,8 @@ def load_tensorflow() -> None:
         return
     require_tensorflow()
     load_pyogrio()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held_back:
-        standard_error = os.dup(2)
-        os.dup2(held_back.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        finally:
-            sys.stderr.flush()
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-            held_back.seek(0)
-            os.write(2, _GREETING.sub(b"", held_back.read()))
+    with without_messages(_GREETING):
+        importlib.import_module("tensorflow")
 
 
 def load_tensorflow_for_scenes() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +23,7 @@ from lim_keras.bundle.protocol import (
 from lim_keras.bundle.window_size import rounded_up
 from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
+from lim_keras.native_messages import without_messages
 from lim_keras.raster.windows import plan_windows, smallest_side
 from lim_keras.workers.cores import usable_cores
 
@@ -31,6 +34,7 @@ PROBABILITY, FOLDS = "probability", "folds"
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 _ROUNDED: tuple[Variant, ...] = ("dynamic", "int8")  # they round feature maps, so that far pixels change more
+_GREETING = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate[^\n]*\n?")
 _GRID = 64
 _TEST_SIDE = 512
 _LARGEST_SIDE = 2**14  # largest input that is accepted, pixels
@@ -300,7 +304,10 @@ def _runner(path: Path, threads: int) -> Any:
     except ImportError as error:
         raise BundleError("LiteRT is not installed. Install it with `pip install 'lim-keras[edge]'`.") from error
     try:
-        return Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        with without_messages(_GREETING), suppress(RuntimeError):  # a network may need more than one pixel
+            interpreter.allocate_tensors()
+        return interpreter.get_signature_runner()
     except (ValueError, RuntimeError) as error:
         raise _unusable(path, error) from error
 

@@ -131,7 +131,7 @@ def test_tiles_and_halos(tiny: Folds) -> None:
     assert tiny.info.halo == 127 and comparison_side(tiny.info) == 512
     assert [halo_of_input(tiny.info, tile) for tile in (None, 320, 256, 128)] == [127, 127, 64, 0]
     assert comparison_side(tiny.info.model_copy(update={"stride": 96})) == 576
-    with pytest.raises(DataError, match=r"multiple of 64 px\. Received: 100"):
+    with pytest.raises(ConfigError, match=r"multiple of 64 px\. Received: 100"):
         halo_of_input(tiny.info, 100)
 
 

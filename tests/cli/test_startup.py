@@ -50,6 +50,15 @@ print((psutil.Process().memory_info().rss - held) // 2**20, *(name for name in o
     assert int(load(body.format("load_tensorflow")).stdout) < 50
 
 
+def test_litert_starts_without_a_message():
+    body = (
+        "import numpy as np; from lim_keras.bundle.litert import load_litert; "
+        f"print(load_litert({str(LITERT)!r}).predict(np.zeros((1, 64, 64, 3), np.uint8)).shape)"
+    )
+    done = load(body)
+    assert (done.stdout, done.stderr) == ("(1, 64, 64)\n", "")
+
+
 AT_THE_FIRST_WINDOW = """
 import sys, time
 from lim_keras.bundle.litert import LiteRtModel
