@@ -2,10 +2,10 @@
 
 Usage: python docs/experiments/simulated_review.py FOLDER [--seeds 0 1 2] [--mistakes 0.05]
 
-Three worlds for each seed: `train` gives the first model, `review` is mapped and reviewed, and `next` is mapped by four
-models: the first one, and three that started from it and were trained for the same number of steps more: `control` on
-the tiles of `train` again, `learned` on these and the tiles of the verdicts, `alone` on the tiles of the verdicts
-alone. The results are in FOLDER/SEED/results.json.
+A world gives the first model. For each seed, a second one is mapped and reviewed, and a third one, `next`, is mapped by
+three models: the first one, and two that started from it and were trained for the same number of steps more: `control`
+on the tiles of the first world again, `learned` on these and the tiles of the verdicts. The results are in
+FOLDER/SEED/results.json.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from lim_keras.evaluation.scene import match_mask
 from lim_keras.metrics.detections import overlapping
 from lim_keras.raster.images import read_image
 from lim_keras.raster.reader import RasterReader
-from lim_keras.review.orders import ordered
+from lim_keras.review.orders import Order, ordered
 from lim_keras.review.scenes import find_scenes
-from lim_keras.review.store import ReviewStore
+from lim_keras.review.store import ReviewStore, Status
 
 SIZE, CELL, TILE = 1536, 128, 96
 HOUR_S, VERDICT_S, CELL_S, DRAW_S = 3600, 5, 15, 25
 STEPS, FIRST, MORE = 64, 4, 4  # steps of an epoch, and epochs of the first and of the second training
-ORDERS = ("doubtful", "largest", "north")
+ORDERS: tuple[Order, ...] = ("doubtful", "largest", "north")
 
 
 def command(*arguments: object) -> None:
@@ -91,7 +91,7 @@ def review(store: ReviewStore, oracle: Oracle, threshold: float, bounds: Sequenc
     for key in ordered(list(rows.values()), "doubtful", threshold):
         if (seconds := seconds + VERDICT_S) > HOUR_S:
             break
-        status = "accepted" if oracle.verdict(rows[key]["geometry"]) else "rejected"
+        status: Status = "accepted" if oracle.verdict(rows[key]["geometry"]) else "rejected"
         store.judge([key], status)
         counts[status] += 1
     for name, cell in _cells(bounds, oracle.rng):
@@ -139,7 +139,10 @@ def by_order(maps: Path, world: Any, mistakes: float, seed: int) -> dict[str, li
     oracle = Oracle(geopandas.GeoSeries(truth), mistakes, seed)
     verdicts = {row["fid"]: oracle.verdict(row["geometry"]) for row in rows}
     pairs = shapely.STRtree(truth).query(shapes, predicate="intersects").T
-    curves = {name: _curve(ordered(rows, name, scene.threshold), rows, verdicts, pairs, len(truth)) for name in ORDERS}
+    threshold = scene.threshold or 0.5
+    curves: dict[str, list[float]] = {
+        name: _curve(ordered(rows, name, threshold), rows, verdicts, pairs, len(truth)) for name in ORDERS
+    }
     rng, keys = np.random.default_rng(seed), [row["fid"] for row in rows]
     drawn = [_curve(rng.permutation(keys).tolist(), rows, verdicts, pairs, len(truth)) for _ in range(20)]
     return {**curves, "random": np.mean(drawn, axis=0).tolist()}
@@ -162,55 +165,66 @@ def _f1(kept: Any, pairs: Any, mapped: int) -> float:
     return 2 * precision * recall / max(precision + recall, 1e-9)
 
 
-def run(folder: Path, seed: int, mistakes: float) -> dict[str, Any]:
-    """Run all steps of a seed."""
-    worlds = {}
-    for name, number in (("train", 100 + seed), ("review", 200 + seed), ("next", 300 + seed)):
-        worlds[name] = world_files(folder / "worlds", name)
-        if not worlds[name].landslides.exists():
-            world = make_world(SIZE, number)
-            write_rasters(world, worlds[name])
-            write_landslides([world], worlds[name].landslides)
-    tiles = folder / "tiles"
-    train, checked = worlds["train"], worlds["review"]
-    command("data", "tile", train.scene, "--labels", train.landslides, "--size", TILE, "--out", tiles / "train")
-    first = fit(folder, "first", tiles / "train", FIRST)
-    maps = folder / "maps"
-    command("predict", first, checked.scene, "--out", maps, "--min-area", 100)
-    (scene,) = find_scenes(maps / "review_inventory.gpkg")
-    truth = geopandas.read_file(checked.landslides).geometry
-    new = not scene.review.exists()
-    with scene.open_review("Oracle") as store, RasterReader(checked.scene) as reader:
-        corner, end = reader.info.place(0, reader.info.height), reader.info.place(reader.info.width, 0)
-        oracle = Oracle(truth, mistakes, seed)
-        if new:
-            counts = review(store, oracle, scene.threshold or 0.5, (*(corner or ()), *(end or ())))
-            (folder / "counts.json").write_text(json.dumps(counts))
-    counts = json.loads((folder / "counts.json").read_text())
-    command("data", "tile", checked.scene, "--labels", scene.review, "--size", TILE, "--out", tiles / "review")
+def make(folder: Path, name: str, number: int) -> Any:
+    """Write a world, unless it is there; return its files."""
+    files = world_files(folder / "worlds", name)
+    if not files.landslides.exists():
+        world = make_world(SIZE, number)
+        write_rasters(world, files)
+        write_landslides([world], files.landslides)
+    return files
+
+
+def first_models(folder: Path) -> tuple[Path, Path]:
+    """Train the first model and its control; return their bundles."""
+    world, tiles = make(folder, "train", 100), folder / "tiles" / "train"
+    command("data", "tile", world.scene, "--labels", world.landslides, "--size", TILE, "--out", tiles)
+    first = fit(folder, "first", tiles, FIRST)
     used = pandas.read_csv(folder / "runs" / "first" / "tiles.csv")
     (folder / "validation.txt").write_text("\n".join(used[used["fold"] == 0]["tile_id"]) + "\n")
-    new_tiles = pandas.read_csv(tiles / "review" / "tiles.csv")
+    used.drop(columns="fold").to_csv(folder / "old.csv", index=False)
+    return first, fit(folder, "control", folder / "old.csv", MORE, *further(folder))
+
+
+def further(folder: Path) -> tuple[object, ...]:
+    """Return the options of a training that starts from the first model, with the validation tiles of that one."""
+    start = ("--start-from", folder / "bundles" / "first", "--val", folder / "validation.txt")
+    return (*start, "--set", "training.learning_rate=2e-3")
+
+
+def run(base: Path, seed: int, models: tuple[Path, Path], mistakes: float) -> dict[str, Any]:
+    """Map and review a scene, learn from the verdicts, and score the maps of the next scene."""
+    folder, (first, control) = base / str(seed), models
+    checked, following = make(folder, "review", 200 + seed), make(folder, "next", 300 + seed)
+    maps, tiles = folder / "maps", folder / "tiles" / "review"
+    command("predict", first, checked.scene, "--out", maps, "--min-area", 100)
+    counts = review_once(folder, checked, mistakes, seed)
+    labels = maps / "review_review.gpkg"
+    command("data", "tile", checked.scene, "--labels", labels, "--size", TILE, "--out", tiles)
+    new = pandas.read_csv(tiles / "tiles.csv")
     for name in ("image", "mask"):
-        new_tiles[name] = str(tiles / "review") + "/" + new_tiles[name]
-    old_tiles = used.drop(columns="fold")
-    old_tiles.to_csv(folder / "old.csv", index=False)
-    pandas.concat([old_tiles, new_tiles]).to_csv(folder / "both.csv", index=False)
-    further = ("--start-from", first, "--set", "training.learning_rate=2e-3")
-    validated = (*further, "--val", folder / "validation.txt")
-    trainings = {
-        "first": lambda: first,
-        "control": lambda: fit(folder, "control", folder / "old.csv", MORE, *validated),
-        "learned": lambda: fit(folder, "learned", folder / "both.csv", MORE, *validated),
-        "alone": lambda: fit(folder, "alone", tiles / "review", MORE, *further),
-    }
+        new[name] = str(tiles) + "/" + new[name]
+    pandas.concat([pandas.read_csv(base / "old.csv"), new]).to_csv(folder / "both.csv", index=False)
+    learned = fit(folder, "learned", folder / "both.csv", MORE, *further(base))
     result: dict[str, Any] = {"review": counts, "orders": by_order(maps, checked, mistakes, seed)}
-    for name, train_model in trainings.items():
-        bundle = train_model()
-        command("predict", bundle, worlds["next"].scene, "--out", folder / "next" / name, "--min-area", 100)
-        result[name] = scores(folder / "next" / name, worlds["next"])
-        (folder / "results.json").write_text(json.dumps(result, indent=1))
+    for name, bundle in (("first", first), ("control", control), ("learned", learned)):
+        command("predict", bundle, following.scene, "--out", folder / "next" / name, "--min-area", 100)
+        result[name] = scores(folder / "next" / name, following)
+    (folder / "results.json").write_text(json.dumps(result, indent=1))
     return result
+
+
+def review_once(folder: Path, world: Any, mistakes: float, seed: int) -> dict[str, float]:
+    """Review the map of a world, unless that was done; return the counts."""
+    done = folder / "counts.json"
+    (scene,) = find_scenes(folder / "maps" / "review_inventory.gpkg")
+    if not done.exists():
+        with scene.open_review("Oracle") as store, RasterReader(world.scene) as reader:
+            corner, end = reader.info.place(0, reader.info.height), reader.info.place(reader.info.width, 0)
+            oracle = Oracle(geopandas.read_file(world.landslides).geometry, mistakes, seed)
+            counts = review(store, oracle, scene.threshold or 0.5, (*(corner or ()), *(end or ())))
+        done.write_text(json.dumps(counts))
+    return dict(json.loads(done.read_text()))
 
 
 def main() -> None:
@@ -220,8 +234,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--mistakes", type=float, default=0.05)
     options = parser.parse_args()
+    models = first_models(options.folder)
     for seed in options.seeds:
-        result = run(options.folder / str(seed), seed, options.mistakes)
+        result = run(options.folder, seed, models, options.mistakes)
         print(json.dumps({"seed": seed} | {key: value for key, value in result.items() if key != "orders"}), flush=True)
 
 

@@ -143,7 +143,7 @@ def _complete(database: sqlite3.Connection, facts: Mapping[str, str]) -> None:
         f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
         styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT(30),
         ui TEXT(30), update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))""")
-    for table in (LOG, ABOUT, REVIEWERS, _STYLES):
+    for table in (LOG, _STYLES):  # QGIS and GDAL list what is registered
         database.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, last_change) VALUES (?, 'attributes', ?, ?)",
             (table, table, now()),
