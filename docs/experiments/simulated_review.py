@@ -1,6 +1,6 @@
 """Simulate an hour of an expert on a synthetic scene, train with the verdicts, and map the next scene.
 
-Usage: python docs/experiments/simulated_review.py FOLDER [--seeds 0 1 2] [--mistakes 0.05]
+Usage: python docs/experiments/simulated_review.py FOLDER [--seeds 0 1 2] [--mistakes 0.05] [--no-edits]
 
 A world gives the first model. For each seed, a second one is mapped and reviewed, and a third one, `next`, is mapped by
 three models: the first one, and two that started from it and were trained for the same number of steps more: `control`
@@ -77,6 +77,14 @@ class Oracle:
         right = bool(outline.intersection(self._whole).area >= outline.area / 2)
         return right ^ bool(self.rng.random() < self.mistakes)
 
+    def better(self, outline: Any) -> Any | None:
+        """Return the landslide that an outline shows badly, with an IoU below one half; None if there is none."""
+        shared = self.truth.intersection(outline).area
+        if not shared.max():
+            return None
+        whole = self.truth.iloc[int(shared.argmax())]
+        return whole if shared.max() < shapely.union(whole, outline).area / 2 else None
+
     def missed(self, cell: Any, accepted: Sequence[Any]) -> list[Any]:
         """Return the landslides of a cell that no accepted polygon touches and that the expert sees."""
         found, _ = overlapping(self.truth.to_numpy(), np.array(accepted, dtype=object))
@@ -84,9 +92,14 @@ class Oracle:
         return [one for one in here if self.rng.random() >= self.mistakes]
 
 
-def review(store: ReviewStore, oracle: Oracle, threshold: float, bounds: Sequence[float]) -> dict[str, float]:
-    """Give verdicts, most doubtful first, then search cells in random order, until the hour is over."""
-    seconds, counts = 0.0, {"accepted": 0, "rejected": 0, "drawn": 0, "cells": 0}
+def review(
+    store: ReviewStore, oracle: Oracle, threshold: float, bounds: Sequence[float], *, edits: bool
+) -> dict[str, float]:
+    """Give verdicts, most doubtful first, then search cells in random order, until the hour is over.
+
+    edits: also draw accepted landslides anew whose outlines are bad.
+    """
+    seconds, counts = 0.0, {"accepted": 0, "rejected": 0, "edited": 0, "drawn": 0, "cells": 0}
     rows = {row["fid"]: row for row in store.landslides()}
     for key in ordered(list(rows.values()), "doubtful", threshold):
         if (seconds := seconds + VERDICT_S) > HOUR_S:
@@ -94,6 +107,10 @@ def review(store: ReviewStore, oracle: Oracle, threshold: float, bounds: Sequenc
         status: Status = "accepted" if oracle.verdict(rows[key]["geometry"]) else "rejected"
         store.judge([key], status)
         counts[status] += 1
+        whole = oracle.better(rows[key]["geometry"]) if status == "accepted" and edits else None
+        if whole is not None and (seconds := seconds + DRAW_S) <= HOUR_S:
+            store.reshape(key, whole)
+            counts["edited"] += 1
     for name, cell in _cells(bounds, oracle.rng):
         accepted = [row["geometry"] for row in store.landslides() if row["status"] == "accepted"]
         missed = oracle.missed(cell, accepted)
@@ -192,13 +209,13 @@ def further(folder: Path) -> tuple[object, ...]:
     return (*start, "--set", "training.learning_rate=2e-3")
 
 
-def run(base: Path, seed: int, models: tuple[Path, Path], mistakes: float) -> dict[str, Any]:
+def run(base: Path, seed: int, models: tuple[Path, Path], mistakes: float, *, edits: bool) -> dict[str, Any]:
     """Map and review a scene, learn from the verdicts, and score the maps of the next scene."""
     folder, (first, control) = base / str(seed), models
     checked, following = make(folder, "review", 200 + seed), make(folder, "next", 300 + seed)
     maps, tiles = folder / "maps", folder / "tiles" / "review"
     command("predict", first, checked.scene, "--out", maps, "--min-area", 100)
-    counts = review_once(folder, checked, mistakes, seed)
+    counts = review_once(folder, checked, mistakes, seed, edits=edits)
     labels = maps / "review_review.gpkg"
     command("data", "tile", checked.scene, "--labels", labels, "--size", TILE, "--out", tiles)
     new = pandas.read_csv(tiles / "tiles.csv")
@@ -214,7 +231,7 @@ def run(base: Path, seed: int, models: tuple[Path, Path], mistakes: float) -> di
     return result
 
 
-def review_once(folder: Path, world: Any, mistakes: float, seed: int) -> dict[str, float]:
+def review_once(folder: Path, world: Any, mistakes: float, seed: int, *, edits: bool) -> dict[str, float]:
     """Review the map of a world, unless that was done; return the counts."""
     done = folder / "counts.json"
     (scene,) = find_scenes(folder / "maps" / "review_inventory.gpkg")
@@ -222,7 +239,7 @@ def review_once(folder: Path, world: Any, mistakes: float, seed: int) -> dict[st
         with scene.open_review("Oracle") as store, RasterReader(world.scene) as reader:
             corner, end = reader.info.place(0, reader.info.height), reader.info.place(reader.info.width, 0)
             oracle = Oracle(geopandas.read_file(world.landslides).geometry, mistakes, seed)
-            counts = review(store, oracle, scene.threshold or 0.5, (*(corner or ()), *(end or ())))
+            counts = review(store, oracle, scene.threshold or 0.5, (*(corner or ()), *(end or ())), edits=edits)
         done.write_text(json.dumps(counts))
     return dict(json.loads(done.read_text()))
 
@@ -233,10 +250,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--mistakes", type=float, default=0.05)
+    parser.add_argument("--no-edits", action="store_true", help="leave the outlines of accepted landslides as they are")
     options = parser.parse_args()
     models = first_models(options.folder)
     for seed in options.seeds:
-        result = run(options.folder, seed, models, options.mistakes)
+        result = run(options.folder, seed, models, options.mistakes, edits=not options.no_edits)
         print(json.dumps({"seed": seed} | {key: value for key, value in result.items() if key != "orders"}), flush=True)
 
 

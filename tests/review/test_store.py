@@ -418,23 +418,22 @@ def test_20_000_landslides_are_quick(tmp_path):
     frame.to_file(tmp_path / "s_inventory.gpkg", layer="landslides")
     (scene,) = find_scenes(tmp_path)
     seconds = {}
-    start = time.perf_counter()
+    start = time.process_time()
     with scene.open_review("Anna") as store:
-        seconds["make"] = time.perf_counter() - start
-        start = time.perf_counter()
+        seconds["make"] = time.process_time() - start
+        start = time.process_time()
         assert len(store.landslides()) == 20_000
-        seconds["read"] = time.perf_counter() - start
-        start = time.perf_counter()
+        seconds["read"] = time.process_time() - start
+        start = time.process_time()
         for key in range(1, 21):
             store.judge([key], "accepted")
-        seconds["verdict"] = (time.perf_counter() - start) / 20
-        start = time.perf_counter()
+        seconds["verdict"] = (time.process_time() - start) / 20
+        start = time.process_time()
         store.judge(range(1, 20_001), "rejected")
-        seconds["all"] = time.perf_counter() - start
-        start = time.perf_counter()
+        seconds["all"] = time.process_time() - start
+        start = time.process_time()
         store.undo()
-        seconds["undo"] = time.perf_counter() - start
+        seconds["undo"] = time.process_time() - start
         assert statuses(store)[:21] == ["accepted"] * 20 + [None]
-    print(seconds)
-    limits = {"make": 15, "read": 3, "verdict": 0.1, "all": 10, "undo": 10}
+    limits = {"make": 10, "read": 3, "verdict": 0.1, "all": 10, "undo": 10}  # processor time: other work does not count
     assert all(seconds[name] < limit for name, limit in limits.items()), seconds
