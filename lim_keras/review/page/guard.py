@@ -76,7 +76,8 @@ class Guard:
 
 
 def _sent_token(scope: Scope) -> str:
-    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
+    query: str = scope.get("query_string", b"").decode("latin-1")
+    return parse_qs(query).get("token", [""])[0]
 
 
 def _with_headers(send: Send, host: str) -> Send:
