@@ -66,7 +66,9 @@ def review_maps(
         raise ConfigError(
             f"The review page needs NiceGUI ({error}). Install it: pip install 'lim-keras[review]'."
         ) from error
-    options = ReviewOptions(reviewer=reviewer or _user(), port=port, classes=tuple(classes or CLASSES), **given)
+    options = ReviewOptions(
+        reviewer=_user() if reviewer is None else reviewer, port=port, classes=tuple(classes or CLASSES), **given
+    )
     server = ReviewServer(scenes, options)
     try:
         server.run(ready)

@@ -90,5 +90,6 @@ def test_arguments_of_the_function(maps):
     for port in (-1, 70000, True, "8765"):
         with pytest.raises(ConfigError, match="`port`"):
             api.review_maps(maps, port=port)
-    with pytest.raises(ConfigError, match="`reviewer`"):
-        api.review_maps(maps, port=0, reviewer=" ")
+    for reviewer in ("", " "):
+        with pytest.raises(ConfigError, match="`reviewer`"):
+            api.review_maps(maps, port=0, reviewer=reviewer)
