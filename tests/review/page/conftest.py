@@ -120,7 +120,7 @@ def server(scenes: Path) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop keeps others from running in this process
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
     names = ("chromium", "chromium-browser", "google-chrome")
