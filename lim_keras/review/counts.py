@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas  # type: ignore[import-untyped]
 import shapely
 
+from lim_keras.review.measures import Measures
+from lim_keras.review.outlines import polygons_in
 from lim_keras.review.reader import ReviewReader
+from lim_keras.review.rows import Row
 
 OPEN = "no verdict"
 """Status of landslides without a verdict in tables."""
@@ -20,9 +24,15 @@ COLUMNS = ("scene", "status", "origin", "class", "landslides", "area_m2")
 _CLASSES = np.linspace(0.0, 1.0, 6)
 
 
-def landslides_of(review: ReviewReader) -> geopandas.GeoDataFrame:
-    """Return all landslides of a review with their columns, in the order of their ids."""
-    rows = review.landslides()
+def landslides_of(review: ReviewReader, probability: Path | None = None) -> geopandas.GeoDataFrame:
+    """Return all landslides of a review with their columns, in the order of their ids.
+
+    Outlines that other programs changed may be invalid, may not be measured yet, or may have several pieces: they are
+    repaired and measured, with the probability map if it is given, and each piece becomes a row: the largest keeps the
+    id, others get numbers that no landslide has. Rows without an outline are left out.
+    """
+    measures = Measures(review.crs, review.gsd_m, probability)
+    rows = [one for row in review.landslides() for one in _pieces(row, measures, review.columns)]
     names = [name for name in review.columns if name not in ("fid", "geometry")]
     frame = pandas.DataFrame({name: [row[name] for row in rows] for name in names})
     flags = [name for name in names if name in ("edited", "below_min_slope", "slope_unknown") or "touches_" in name]
@@ -37,7 +47,20 @@ def landslides_of(review: ReviewReader) -> geopandas.GeoDataFrame:
             frame[name] = frame[name].astype(np.float64)
     shapes = [row["geometry"] for row in rows]
     found = geopandas.GeoDataFrame(frame, geometry=shapes, crs=review.crs or None)
+    further = found["id"].duplicated()
+    found.loc[further, "id"] = found["id"].max() + np.arange(1, further.sum() + 1)
     return found.sort_values("id", kind="stable", ignore_index=True)
+
+
+def _pieces(row: Row, measures: Measures, columns: Sequence[str]) -> list[Row]:
+    outline = row["geometry"]
+    if outline is None:
+        return []
+    pieces = polygons_in(outline if outline.is_valid else shapely.make_valid(outline))
+    if len(pieces) == 1 and (row.get("area_m2") is not None or not row["edited"]):
+        return [row | {"geometry": pieces[0]}]
+    pieces.sort(key=lambda one: -float(one.area))
+    return [row | measures.measure(one, columns) | {"geometry": one} for one in pieces]
 
 
 def count_landslides(scene: str, landslides: geopandas.GeoDataFrame) -> pandas.DataFrame:

@@ -95,8 +95,8 @@ def export_reviews(scenes: Sequence[MappedScene], out: Path, *, all_statuses: bo
     reviewed = [scene for scene in scenes if scene.review.is_file()]
     if not reviewed:
         raise DataError(
-            f"{scenes[0].folder}: expected a review, <scene>_review.gpkg. None of {len(scenes)} scenes has one. Review "
-            f"them first: lim-keras review {scenes[0].folder}"
+            f"{scenes[0].folder}: expected a review, <scene>_review.gpkg. There is none. Make it first: "
+            f"lim-keras review {scenes[0].folder}"
         )
     if missing := [scene.name for scene in scenes if scene not in reviewed]:
         warnings.warn(f"{', '.join(missing)}: not reviewed, and left out.", LimKerasWarning, stacklevel=3)
@@ -141,7 +141,7 @@ def _put_in_place(work: Path, out: Path, names: Sequence[str]) -> tuple[Path, ..
 
 def _export(scene: MappedScene, work: Path, *, all_statuses: bool) -> pandas.DataFrame:
     with scene.read_review() as review:
-        landslides, model = landslides_of(review), _model_areas(review)
+        landslides, model = landslides_of(review, scene.probability), _model_areas(review)
         summary = _summarise(scene, review, landslides, model)
     kept = landslides if all_statuses else landslides[(landslides["status"] == "accepted").fillna(False)]
     kept = kept.reset_index(drop=True)

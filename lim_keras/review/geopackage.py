@@ -74,7 +74,9 @@ def connect(path: Path, *, writable: bool = True) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if database is not None:
             database.close()
-        raise DataError(f"{path}: cannot be opened as a GeoPackage ({error}).") from error
+        raise DataError(
+            f"{path}: cannot be opened as a GeoPackage ({error}). Put a backup in its place, or move it away."
+        ) from error
     database.row_factory = sqlite3.Row
     for position, name in enumerate(("ST_MinX", "ST_MinY", "ST_MaxX", "ST_MaxY")):
         database.create_function(name, 1, _bound(position), deterministic=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
@@ -20,6 +21,7 @@ from lim_keras.raster.georeference import Georeference
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.vectorize import rasterize_box
 from lim_keras.raster.windows import Box
+from lim_keras.review.outlines import polygons_in
 from lim_keras.tiling.mapped_polygons import in_pixels
 
 MEASURED = (
@@ -43,28 +45,38 @@ class Measures:
         self._crs, self._gsd_m, self._probability = crs, gsd_m, probability
 
     def measure(self, outline: Any, columns: Iterable[str]) -> dict[str, Any]:
-        """Measure an outline: a value for each of the given columns that depend on it; None where unknown."""
-        known = self._of_outline(outline)
+        """Measure an outline: a value for each of the given columns that depend on it; None where unknown.
+
+        Outlines of other programs may be invalid or have several pieces: area and perimeter are then those of all
+        pieces, the place is that of the largest, and the form is unknown.
+        """
+        pieces = polygons_in(outline if outline.is_valid else shapely.make_valid(outline))
+        known = self._of_outlines(np.array(pieces, object)) if pieces else {}
         with suppress(LimKerasError):  # a map that was moved away or damaged
-            known |= self._of_pixels(outline)
+            known |= self._of_pixels(np.array(pieces, object)) if pieces else {}
         return {name: _plain(known.get(name)) for name in columns if name in MEASURED}
 
-    def _of_outline(self, outline: Any) -> dict[str, Any]:
+    def _of_outlines(self, pieces: NDArray[Any]) -> dict[str, Any]:
         ground = Georeference(Affine.identity(), self._crs, self._gsd_m)
-        found: Mapping[str, NDArray[Any]] = outline_attributes(rings_of(np.array([outline])), ground)
-        return {name: values[0] for name, values in found.items()}
+        found: Mapping[str, NDArray[Any]] = outline_attributes(rings_of(pieces), ground)
+        largest = int(np.argmax(shapely.area(pieces)))
+        known = {name: values[largest] for name, values in found.items()}
+        if len(pieces) > 1:
+            known |= {name: found[name].sum() for name in ("area_m2", "perimeter_m")}
+            known |= dict.fromkeys(("compactness", "elongation"))
+        return known
 
-    def _of_pixels(self, outline: Any) -> dict[str, Any]:
-        """Measure the pixels whose centres lie in an outline."""
+    def _of_pixels(self, pieces: NDArray[Any]) -> dict[str, Any]:
+        """Measure the pixels whose centres lie in the pieces of an outline."""
         if self._probability is None or not self._probability.is_file():
             return {}
         with RasterReader(self._probability) as reader:
-            shape = in_pixels(np.array([outline]), reader.info)[0]
-            box = _around(shape, reader.info.box)
+            shapes = in_pixels(pieces, reader.info)
+            box = _around(shapes, reader.info.box)
             if box is None:
                 return {}
             pixels, valid = reader.image(box)
-            inside = rasterize_box([shape], box, Affine.identity()).astype(np.bool_)
+            inside = rasterize_box(list(shapes), box, Affine.identity()).astype(np.bool_)
             scale, whole = 100.0 if reader.info.dtype == "uint8" else 1.0, reader.info.box
         values = pixels[..., 0][inside & valid].astype(np.float64)
         rows, columns = np.nonzero(inside)
@@ -77,9 +89,9 @@ class Measures:
         return found | {"touches_nodata": beside.any(), "touches_edge": at_edge.any()}
 
 
-def _around(shape: Any, whole: Box) -> Box | None:
-    """Return the pixels of a scene around a shape in pixels, with one more on each side; None if it lies outside."""
-    left, top, right, bottom = shape.bounds
+def _around(shapes: NDArray[Any], whole: Box) -> Box | None:
+    """Return the pixels of a scene around shapes in pixels, with one more on each side; None if they lie outside."""
+    left, top, right, bottom = shapely.total_bounds(shapes).tolist()
     if right <= whole.left or bottom <= whole.top or left >= whole.right or top >= whole.bottom:
         return None
     top, left = max(math.floor(top), whole.top), max(math.floor(left), whole.left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
@@ -73,10 +74,7 @@ class ReviewReader:
     @property
     def crs(self) -> str:
         """CRS of all outlines as WKT; "" if there is none: outlines are then in pixels, (column, -row)."""
-        text = "SELECT organization, definition FROM gpkg_spatial_ref_sys WHERE srs_id = ?"
-        organization, definition = self._database.execute(text, (self._srs_id,)).fetchone()
-        undefined = organization.upper() == "NONE" or '"Undefined SRS"' in definition  # as GDAL names a missing CRS
-        return "" if undefined else str(definition)
+        return _definition(self._database, self._srs_id)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,3 +115,21 @@ class ReviewReader:
     def log(self, after: int = 0) -> list[Entry]:
         """Return the lines of the log after a number, in order; other programs' changes are among them."""
         return read_entries(self._database, after)
+
+
+def read_crs(inventory: Path) -> str | None:
+    """Read the CRS of the landslides of an inventory as WKT, "" if there is none; None if it cannot be read."""
+    try:
+        with closing(connect(inventory, writable=False)) as database:
+            text = "SELECT srs_id FROM gpkg_geometry_columns WHERE table_name = ?"
+            found = database.execute(text, (LANDSLIDES,)).fetchone()
+            return None if found is None else _definition(database, int(found[0]))
+    except (DataError, sqlite3.Error):
+        return None
+
+
+def _definition(database: sqlite3.Connection, srs_id: int) -> str:
+    text = "SELECT organization, definition FROM gpkg_spatial_ref_sys WHERE srs_id = ?"
+    organization, definition = database.execute(text, (srs_id,)).fetchone()
+    undefined = organization.upper() == "NONE" or '"Undefined SRS"' in definition  # as GDAL names a missing CRS
+    return "" if undefined else str(definition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import warnings
@@ -17,6 +18,7 @@ import shapely
 
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.files import atomic_file, delete_drafts
+from lim_keras.inventory.verify import VECTOR_ERRORS
 from lim_keras.lock import folder_lock
 from lim_keras.ownership import file_hash
 from lim_keras.pyogrio_import import load_pyogrio
@@ -68,14 +70,23 @@ def make_review_file(
         facts = {"format": _FORMAT, "recording": "0", "classes": "\n".join(classes), "created": now()}
         facts |= {"inventory": inventory.name, "inventory_sha256": file_hash(inventory), **(about or {})}
         with atomic_file(path) as draft:
-            with warnings.catch_warnings():
-                _write_layers(found, draft)
-            with closing(connect(draft)) as database:
-                database.execute("BEGIN")
-                _complete(database, facts)
-                _add_styles(database, classes)
-                database.execute("COMMIT")
+            _write(found, draft, facts, classes)
     return path
+
+
+def _write(found: geopandas.GeoDataFrame, path: Path, facts: Mapping[str, str], classes: Sequence[str]) -> None:
+    """Write the file; raise OSError if the disk is full."""
+    try:
+        with warnings.catch_warnings():
+            _write_layers(found, path)
+        with closing(connect(path)) as database:
+            database.execute("BEGIN")
+            _complete(database, facts)
+            _add_styles(database, classes)
+            database.execute("COMMIT")
+    except (*VECTOR_ERRORS, sqlite3.Error) as error:
+        reason = str(error).rpartition(") failed: ")[2]  # the rest is SQL
+        raise OSError(errno.EIO, reason) from error
 
 
 def _check_classes(classes: Sequence[str]) -> None:

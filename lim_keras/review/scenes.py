@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pyproj import CRS
+
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.inventory.result_files import read_summary
 from lim_keras.ownership import file_hash
 from lim_keras.raster.opening import is_remote
-from lim_keras.review.reader import ReviewReader
+from lim_keras.review.reader import ReviewReader, read_crs
 from lim_keras.review.review_file import CLASSES, make_review_file
 from lim_keras.review.store import ReviewStore
 
@@ -73,7 +75,8 @@ class MappedScene:
             classes: classes of landslides of a new file.
 
         Raises:
-            DataError: the inventory or the review cannot be read, or the file cannot be written.
+            DataError: the inventory or the review cannot be read, the review is that of another scene or in another
+                CRS, or the file cannot be written.
 
         Warns:
             LimKerasWarning: the inventory changed since the review began.
@@ -82,28 +85,49 @@ class MappedScene:
             about = {"scene": self.image or "", "gsd_m": _text(self.summary.get("gsd_m"))}
             make_review_file(self.inventory, self.review, classes=classes, about=about)
         store = ReviewStore(self.review, reviewer, probability=self.probability)
-        self._check_inventory(store)
+        try:
+            self._check_inventory(store)
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def read_review(self) -> ReviewReader:
         """Open the review of the scene to read it only.
 
         Raises:
-            DataError: there is no review, or it cannot be read.
+            DataError: there is no review, it cannot be read, or it is that of another scene.
         """
         reader = ReviewReader(self.review)
-        self._check_inventory(reader)
+        try:
+            self._check_inventory(reader)
+        except BaseException:
+            reader.close()
+            raise
         return reader
 
     def _check_inventory(self, review: ReviewReader) -> None:
+        """Refuse the review of another scene, and warn if the scene was mapped anew."""
         known = review.about.get("inventory_sha256")
-        if self.inventory.is_file() and known and file_hash(self.inventory) != known:
-            warnings.warn(
-                f"{self.review}: {self.inventory.name} changed since this review began, which keeps the landslides of "
-                "that time. To review the new ones, move the review file away.",
-                LimKerasWarning,
-                stacklevel=3,
+        if not self.inventory.is_file() or not known or file_hash(self.inventory) == known:
+            return
+        name = review.about.get("inventory", self.inventory.name)
+        if name != self.inventory.name:
+            raise DataError(
+                f"{self.review}: expected the review of {self.inventory.name}. It is that of {name}. Move it away or "
+                "rename it."
             )
+        if (crs := read_crs(self.inventory)) is not None and not _same_crs(crs, review.crs):
+            raise DataError(
+                f"{self.review}: expected the CRS of {self.inventory.name}. The scene was mapped anew in another CRS "
+                "since this review began. Move the review away to begin a new one."
+            )
+        warnings.warn(
+            f"{self.review}: {self.inventory.name} changed since this review began, which keeps the landslides of "
+            "that time. To review the new ones, move the review file away.",
+            LimKerasWarning,
+            stacklevel=3,
+        )
 
 
 def find_scenes(maps: str | os.PathLike[str]) -> list[MappedScene]:
@@ -136,3 +160,7 @@ def find_scenes(maps: str | os.PathLike[str]) -> list[MappedScene]:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
+
+
+def _same_crs(one: str, other: str) -> bool:
+    return bool(one) == bool(other) and (not one or CRS(one) == CRS(other))

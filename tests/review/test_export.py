@@ -1,12 +1,15 @@
 """Export of reviews through the command line."""
 
 import sqlite3
+import warnings
+from contextlib import closing
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas
 import pytest
+import shapely
 from click.testing import CliRunner
 
 import lim_keras as lk
@@ -14,6 +17,7 @@ from lim_keras.cli import main
 from lim_keras.errors import LimKerasWarning
 from lim_keras.report.review_page import ReviewSummary, size_frequency
 from lim_keras.review.export import _SHORT
+from lim_keras.review.geopackage import connect, to_blob
 from lim_keras.review.measures import MEASURED
 from lim_keras.review.style import STATUS_COLOURS
 from tests.review.conftest import square, write_maps
@@ -178,7 +182,7 @@ def test_several_scenes_and_one_without_a_review(tmp_path):
 def test_errors_say_what_to_do(scene, tmp_path):
     done = export(scene.folder, tmp_path / "out")
     assert done.exit_code == 1
-    assert "None of 1 scenes has one. Review them first: lim-keras review" in done.output
+    assert "There is none. Make it first: lim-keras review" in done.output
     assert not (tmp_path / "out").exists()
     scene.open_review("Anna").close()
     scene.review.write_bytes(scene.review.read_bytes()[:3000])
@@ -186,6 +190,33 @@ def test_errors_say_what_to_do(scene, tmp_path):
     assert done.exit_code == 1
     assert "scene_review.gpkg: " in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_outlines_of_other_programs_are_repaired_measured_and_written_as_polygons(reviewed, tmp_path):
+    cross = shapely.Polygon([(500_000, 2_999_900), (500_020, 2_999_920), (500_020, 2_999_900), (500_000, 2_999_920)])
+    apart = shapely.MultiPolygon([square(0, 60, 5, 5), square(20, 60, 10, 5)])
+    with closing(connect(reviewed.review)) as database:
+        add = "INSERT INTO landslides (geometry, reviewer) VALUES (?, 'Ben')"
+        database.execute(add, (None,))
+        database.executemany(add, [(to_blob(one, 32648),) for one in (cross, apart)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        done = export(reviewed.folder, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    for suffix in FORMATS:
+        found = read(tmp_path / "out" / f"scene_reviewed{suffix}").iloc[2:]
+        assert set(found.geom_type) == {"Polygon"}, suffix
+        assert found["id"].tolist() == [6, 7, 8, 9]
+        assert found.is_valid.all()
+        # Two triangles of 20 x 10 / 2 m2, and boxes of 10 x 10 and 20 x 10 m; the ellipsoid adds 0.08 %.
+        assert found["area_m2"].tolist() == pytest.approx([100, 200, 100, 100], rel=1e-3)
+        mean = "prob_mean" if suffix == ".shp" else "probability_mean"
+        assert found[mean].tolist() == [0, 0, 0, 0]
+    with reviewed.open_review("Anna") as store:  # the page measures all pieces together
+        rows = {row["id"]: row for row in store.landslides()}
+        assert [rows[key]["area_m2"] for key in (6, 7)] == pytest.approx([200, 300], rel=1e-3)
+        assert rows[7]["perimeter_m"] == pytest.approx(4 * 10 + 2 * (20 + 10), rel=1e-3)
+        assert (rows[7]["compactness"], rows[5]["area_m2"]) == (None, None)
 
 
 def test_export_while_another_program_writes(reviewed, tmp_path):

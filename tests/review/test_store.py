@@ -343,6 +343,26 @@ def test_version_changes_when_another_connection_writes(scene, store):
     assert store.version != before
 
 
+def test_a_full_disk_leaves_no_review_and_is_told_in_one_line(tmp_path):
+    scene = write_maps(tmp_path / "maps")
+    code = """import resource, sys
+from lim_keras.errors import DataError
+from lim_keras.review.scenes import find_scenes
+(scene,) = find_scenes(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    scene.open_review("Anna")
+except DataError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, scene.folder], capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{scene.review}: ")
+    assert "Free disk space" in line
+    assert "CREATE" not in line
+    assert not scene.review.exists()
+
+
 def test_a_review_that_is_there_is_never_replaced(scene, tmp_path):
     with scene.open_review("Anna") as store:
         store.judge([1], "accepted")
@@ -366,6 +386,31 @@ def test_a_changed_inventory_is_told(scene):
         database.commit()
     with pytest.warns(LimKerasWarning, match=r"scene_inventory.gpkg changed since this review began"):
         scene.open_review("Anna").close()
+
+
+def test_the_review_of_other_maps_is_refused(tmp_path):
+    scene = write_maps(tmp_path / "maps")
+    other = write_maps(tmp_path / "other", "valley", transform=Affine(2, 0, 600_000, 0, -2, 3_000_000))
+    with other.open_review("Anna") as store:
+        store.judge([1], "accepted")
+    shutil.copy(other.review, scene.review)
+    with pytest.raises(DataError, match=r"of scene_inventory\.gpkg\. It is that of valley_inventory\.gpkg\. Move it"):
+        scene.open_review("Anna")
+    with pytest.raises(DataError, match="It is that of valley"):
+        scene.read_review()
+    shutil.copy(other.inventory, scene.inventory)  # renamed together
+    scene.open_review("Anna").close()
+
+
+def test_a_review_in_another_crs_than_the_maps_is_refused(tmp_path):
+    scene = write_maps(tmp_path / "maps")
+    scene.open_review("Anna").close()
+    write_maps(tmp_path / "maps", crs="EPSG:32647")
+    with pytest.raises(DataError, match=r"expected the CRS of scene_inventory\.gpkg.*Move the review"):
+        scene.open_review("Anna")
+    write_maps(tmp_path / "maps", crs=None, transform=None)
+    with pytest.raises(DataError, match="expected the CRS"):
+        scene.read_review()
 
 
 def test_scenes_are_found_by_folder_and_by_file(tmp_path):
