@@ -84,7 +84,8 @@ def export(maps: Path, out: Path, all_statuses: bool) -> None:
     done = api.export_review(maps, out, all_statuses=all_statuses)
     table = done.counts.groupby("status")[["landslides", "area_m2"]].sum()
     for status, row in table.iterrows():
-        click.echo(f"{status}: {row['landslides']:,.0f} landslides, {row['area_m2']:,.0f} m2")
+        noun = "landslide" if row["landslides"] == 1 else "landslides"
+        click.echo(f"{status}: {row['landslides']:,.0f} {noun}, {row['area_m2']:,.0f} m2")
     for path in done.files:
         click.echo(str(path))
 

@@ -70,7 +70,7 @@ def _lines(report: TilingReport) -> list[str]:
         for reason, ids in scene.lost.items():
             lines.append(f"{scene.name}: landslides in no tile ({reason}): {_listed(ids)}")
         if scene.hard is not None:
-            lines.append(f"{scene.name}: background tiles on which the model finds landslides: {scene.hard:,}")
+            lines.append(f"{scene.name}: background tiles over false alarms of a model: {scene.hard:,}")
         if not scene.landslide_tiles and not scene.background_tiles:
             share = f"{scene.labelled_px / (scene.width * scene.height):.0%} of its pixels have data and a label"
             lines.append(f"{scene.name}: no tile; {share}")

@@ -206,19 +206,24 @@ def _sentences(
     status, origin = landslides["status"], landslides["origin"]
     reviewed, drawn = int(status.notna().sum()), int((origin == "drawn").sum())
     accepted = int((status == "accepted").sum())
-    yield f"{accepted:,} landslides accepted, {drawn:,} drawn; {reviewed:,} of {len(landslides):,} have a verdict."
+    yield f"{_count(accepted, 'landslide')} accepted, {drawn:,} drawn; verdicts: {reviewed:,} of {len(landslides):,}."
     names = sorted({str(one) for one in landslides["reviewer"].dropna()})
     times = landslides["reviewed"].dropna()
     if names:
-        yield f"Reviewed by {', '.join(names)}, from {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d} (UTC)."
+        first, last = f"{times.min():%Y-%m-%d}", f"{times.max():%Y-%m-%d}"
+        yield f"Reviewed by {', '.join(names)}, {f'on {first}' if first == last else f'from {first} to {last}'} (UTC)."
     cells = [row["geometry"] for row in review.searched()]
     if cells and picture is not None:
         share = searched_share(cells, outline(picture.view.info))
-        yield f"Searched for missed landslides: {share:.0%} of the scene, in {len(cells):,} cells."
+        yield f"Searched for missed landslides: {share:.0%} of the scene, in {_count(len(cells), 'cell')}."
     if (left := len(landslides) - reviewed) > 0:
-        yield f"{left:,} landslides of the model have no verdict yet."
+        yield f"No verdict yet: {_count(left, 'landslide')} of the model."
     if picture is None:
         yield f"There is no map, because neither the scene ({scene.image}) nor its probability map can be read."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _picture(scene: MappedScene) -> Preview | None:

@@ -1,5 +1,6 @@
 """Export of reviews through the command line."""
 
+import re
 import sqlite3
 import warnings
 from contextlib import closing
@@ -51,6 +52,7 @@ def test_all_formats_hold_the_accepted_landslides(reviewed, tmp_path):
     done = export(reviewed.folder, tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert "accepted: 2 landslides, 801 m2" in done.output
+    assert "rejected: 1 landslide, " in done.output
     for suffix in FORMATS:
         found = read(tmp_path / "out" / f"scene_reviewed{suffix}")
         assert found["id"].tolist() == [1, 4], suffix
@@ -87,12 +89,13 @@ def test_page_has_map_numbers_and_no_foreign_text(reviewed, tmp_path):
         store.judge([3], "unsure")
     assert export(reviewed.folder, tmp_path / "out").exit_code == 0
     page = (tmp_path / "out" / "scene_review.html").read_text()
-    assert "2 landslides accepted, 1 drawn; 4 of 4 have a verdict." in page
+    assert "2 landslides accepted, 1 drawn; verdicts: 4 of 4." in page
+    assert re.search(r"&lt;b&gt;Eva&lt;/b&gt;, Anna Müller, on 20\d\d-\d\d-\d\d \(UTC\)\.", page)
     assert "Anna Müller" in page
     assert "<b>Eva</b>" not in page
     assert "&lt;b&gt;Eva&lt;/b&gt;" in page
     # cells cover half of the scene
-    assert "Searched for missed landslides: 50% of the scene, in 1 cells." in page
+    assert "Searched for missed landslides: 50% of the scene, in 1 cell." in page
     assert page.count("data:image/jpeg;base64,") == page.count("data:image/png;base64,") == 1
     assert "http" not in page.split("</style>")[1]
     # of the model, one of probability .9 is accepted and one of .5 rejected

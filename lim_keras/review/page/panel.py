@@ -213,7 +213,7 @@ def _facts(row: Mapping[str, Any]) -> str:
         ("Fold agreement", _with_unit(number(row, "fold_agreement"), "", 2)),
         ("Mean slope", _with_unit(number(row, "slope_mean_deg"), "°", 0)),
         ("Elevation", _with_unit(number(row, "elevation_min_m"), "m", 0)),
-        ("Drawn", "" if row.get("origin") in (None, "model") and not row.get("edited") else _origin(row)),
+        ("Outline", "" if row.get("origin") in (None, "model") and not row.get("edited") else _origin(row)),
         ("Verdict by", _signature(row)),
     ]
     cells = "".join(f"<dt>{name}</dt><dd>{_escaped(value)}</dd>" for name, value in facts if value)
@@ -222,7 +222,7 @@ def _facts(row: Mapping[str, Any]) -> str:
 
 def _origin(row: Mapping[str, Any]) -> str:
     origin = str(row.get("origin") or "")
-    return "outline edited" if origin == "model" else origin
+    return "edited" if origin == "model" else origin
 
 
 def _signature(row: Mapping[str, Any]) -> str:

@@ -153,10 +153,13 @@ class Session:
         return round(remaining * median(usual) / 60) if len(usual) >= _ENOUGH else None
 
     def accepted_shares(self) -> list[tuple[str, int, int]]:
-        """Return, by class of mean probability from the top, its limits, accepted, and accepted or rejected."""
+        """Return, by class of mean probability from the top, its limits, accepted, and accepted or rejected.
+
+        Only landslides of the model count.
+        """
         counts: dict[int, list[int]] = {}
         for row in self.rows.values():
-            if row["status"] not in ("accepted", "rejected"):
+            if row["status"] not in ("accepted", "rejected") or row["origin"] != "model":
                 continue
             probability = number(row, "probability_mean")
             if not math.isnan(probability):

@@ -10,6 +10,7 @@ import shapely
 
 from lim_keras.errors import LimKerasError
 from lim_keras.review.orders import Filter, Order
+from lim_keras.review.outlines import polygons_in
 from lim_keras.review.page.plane import CELL_PX, cell_name
 from lim_keras.review.page.session import Cell, Session, Update, Walk
 from lim_keras.review.store import Status
@@ -246,6 +247,9 @@ class Window:
         if mode != "draw" and (key is None or self.cell is not None):
             self._shown.say("Choose a landslide first.")
             return
+        if key is not None and (problem := self._problem(mode, key)):
+            self._shown.say(problem)
+            return
         message: dict[str, Any] = {"mode": mode}
         if mode == "edit" and key is not None:
             self._edited = shapely.simplify(self.session.outlines.outline(key), _EDIT_TOLERANCE_PX)
@@ -256,6 +260,16 @@ class Window:
         self.mode = mode
         self._shown.send(message)
         self._shown.refresh(self)
+
+    def _problem(self, mode: Mode, key: int) -> str:
+        """Return why an outline that another program made cannot be changed; "" if it can."""
+        outline = self.session.outlines.outline(key)
+        pieces = [] if outline is None else polygons_in(outline)
+        if mode == "draw" or len(pieces) == 1:
+            return ""
+        if not pieces:
+            return "This landslide has no outline. Delete removes it if it was drawn."
+        return f"This outline has {len(pieces)} pieces. Split them first: S, and any line." if mode == "edit" else ""
 
     def _cancel(self) -> None:
         if not self.mode and self.cell is not None:
