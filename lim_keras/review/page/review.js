@@ -40,6 +40,8 @@ window.review = (() => {
       });
       hidden.add(name);
     }
+    const corner = L.divIcon({ iconSize: [12, 12], className: "leaflet-div-icon leaflet-editing-icon" });
+    for (const tool of [L.Edit.PolyVerticesEdit, L.Draw.Polyline]) tool.mergeOptions({ touchIcon: corner });
     canvas = L.DomUtil.create("canvas", "outlines", map.getPane("overlayPane"));
     config.statuses.forEach(([key, status]) => statuses.set(key, status));
     map.on("moveend", moved).on("move", swipe).on("resize", moved);
@@ -253,12 +255,20 @@ window.review = (() => {
     const look = { shapeOptions: { color: "#ffffff", weight: 3, fillOpacity: 0.1 }, showArea: false, showLength: false };
     if (mode === "edit") {
       const place = rings.map((ring) => ring.map(toLatLng));
+      enlarge(L.latLngBounds(place.flat()));
       edited = L.polygon(place, { color: "#ffffff", weight: 3, fill: false }).addTo(map);
       edited.editing.enable();
     } else if (mode === "split") tool = new L.Draw.Polyline(map, look);
     else if (["draw", "add", "cut"].includes(mode)) tool = new L.Draw.Polygon(map, look);
     tool?.enable();
     draw();
+  }
+
+  // Corners of a tiny outline lie too close to be dragged.
+  function enlarge(bounds) {
+    const size = map.project(bounds.getSouthEast()).subtract(map.project(bounds.getNorthWest()));
+    const steps = Math.ceil(Math.log2(160 / Math.max(size.x, size.y, 1)));
+    if (steps > 1) map.setView(bounds.getCenter(), Math.min(map.getZoom() + steps, config.maxZoom), { animate: false });
   }
 
   function stop() {

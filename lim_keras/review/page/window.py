@@ -11,6 +11,7 @@ import shapely
 from lim_keras.errors import LimKerasError
 from lim_keras.review.orders import Filter, Order
 from lim_keras.review.outlines import polygons_in
+from lim_keras.review.page.outlines import with_few_corners
 from lim_keras.review.page.plane import CELL_PX, cell_name
 from lim_keras.review.page.session import Cell, Session, Update, Walk
 from lim_keras.review.store import Status
@@ -36,7 +37,7 @@ HINTS: Mapping[Mode, str] = {
 
 SEARCH_HINT = "Searched ground: G marks the cell and goes on, N and P change it, D draws, Esc goes back."
 
-_CLICK_REACH_PX, _EDIT_TOLERANCE_PX = 6.0, 2.0
+_CLICK_REACH_PX = 6.0
 
 
 class Shown(Protocol):
@@ -252,7 +253,7 @@ class Window:
             return
         message: dict[str, Any] = {"mode": mode}
         if mode == "edit" and key is not None:
-            self._edited = shapely.simplify(self.session.outlines.outline(key), _EDIT_TOLERANCE_PX)
+            self._edited = with_few_corners(self.session.outlines.outline(key))
             message["rings"] = [list(map(list, ring.coords[:-1])) for ring in _rings(self._edited)]
         if mode == "merge" and key is not None:
             self._chosen = [key]
@@ -263,8 +264,7 @@ class Window:
 
     def _problem(self, mode: Mode, key: int) -> str:
         """Return why an outline that another program made cannot be changed; "" if it can."""
-        outline = self.session.outlines.outline(key)
-        pieces = [] if outline is None else polygons_in(outline)
+        pieces = polygons_in(self.session.outlines.outline(key) or shapely.Polygon())
         if mode == "draw" or len(pieces) == 1:
             return ""
         if not pieces:

@@ -110,6 +110,22 @@ def test_outlines_are_edited_drawn_merged_and_split(open_window):
     assert len(window.statuses()) == len(LANDSLIDES)
 
 
+def test_a_small_outline_is_enlarged_for_editing(open_window):
+    window = open_window("notes")
+    before = window.rows()
+    window.page.keyboard.press("f")  # the whole scene
+    window.click(803, 503)  # landslide 5 has 6 x 6 px
+    window.wait(lambda: window.shown == 5)
+    window.press("e")
+    (left, top), (right, bottom) = window.place(800, 500), window.place(806, 506)
+    assert min(right - left, bottom - top) >= 6 * 16 - 1  # sixteen pixels of the screen for one of the scene
+    sizes = window.page.locator(".leaflet-editing-icon").evaluate_all("all => all.map(one => one.offsetWidth)")
+    assert sizes
+    assert max(sizes) <= 12
+    window.press("Escape")
+    assert window.rows() == before
+
+
 def test_escape_ends_drawing_without_a_change(open_window):
     window = open_window("notes")
     before = window.rows()

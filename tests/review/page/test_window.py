@@ -66,3 +66,18 @@ def test_an_outline_of_several_pieces_is_split_before_it_is_edited(opened, scene
     assert [row["geometry"].geom_type for row in window.session.store.landslides([4, 6])] == ["Polygon", "Polygon"]
     window.key("e", 4)
     assert window.mode == "edit"
+
+
+def test_few_corners_of_a_large_outline_and_all_of_a_small_one_are_edited(opened):
+    window, sent = opened(), []
+    window._shown.send = sent.append
+    session = window.session
+    small = [(0, 0), (4, 0), (4, 1), (6, 1), (6, 4), (0, 4)]
+    stairs = [(k + one, k) for k in range(60) for one in (0, 1)] + [(60, 60), (0, 60)]
+    for corners, least, most in ((small, 6, 6), (stairs, 3, 10)):
+        outline = session.plane.to_ground(shapely.Polygon(corners))
+        entry = session.act(lambda outline=outline: session.store.draw(outline))
+        window.walk.go(entry.change.keys[0])
+        window.key("e", None)
+        assert least <= len(next(one["rings"] for one in reversed(sent) if "rings" in one)[0]) <= most
+        window.key("escape", None)
