@@ -73,7 +73,7 @@ def count_landslides(scene: str, landslides: geopandas.GeoDataFrame) -> pandas.D
     areas = landslides["area_m2"] if "area_m2" in landslides else pandas.Series(np.nan, index=landslides.index)
     table = pandas.DataFrame({**keys, "area_m2": areas.astype(np.float64)})
     groups = table.groupby(list(keys), sort=True)["area_m2"]
-    found = pandas.DataFrame({"landslides": groups.size(), "area_m2": groups.sum(min_count=1)})
+    found = pandas.DataFrame({"landslides": groups.size(), "area_m2": groups.sum(min_count=1).round(1)})
     found = found.reset_index().assign(scene=scene)
     return found[list(COLUMNS)]
 
