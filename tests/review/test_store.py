@@ -482,3 +482,12 @@ def test_20_000_landslides_are_quick(tmp_path):
         assert statuses(store)[:21] == ["accepted"] * 20 + [None]
     limits = {"make": 10, "read": 3, "verdict": 0.1, "all": 10, "undo": 10}  # processor time: other work does not count
     assert all(seconds[name] < limit for name, limit in limits.items()), seconds
+
+
+def test_sqlite_has_spatial_indexes_after_tensorflow():
+    program = (
+        "import tensorflow; from lim_keras.review import geopackage; import sqlite3; "
+        "sqlite3.connect(':memory:').execute('CREATE VIRTUAL TABLE t USING rtree(id, a, b, c, d)')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
