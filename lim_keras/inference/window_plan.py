@@ -77,7 +77,7 @@ def process_memory() -> int:
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """What windows of a scene must fit.
+    """Regions, grid and halo of the windows of a scene.
 
     Attributes:
         regions: boxes of the valid regions.

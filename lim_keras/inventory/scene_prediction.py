@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How predictions are carried out. Nothing of it changes maps and inventory.
+    """Execution of predictions. Its settings do not change maps and inventory.
 
     Attributes:
         read_preview: reads the picture of a preview; None: there are no previews.

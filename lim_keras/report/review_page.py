@@ -24,7 +24,7 @@ _SMALL_PX = 4.0  # sides of bounding boxes in the picture, below which a landsli
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSummary:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
         title: name of the scene.

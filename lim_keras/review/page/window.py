@@ -41,7 +41,7 @@ _CLICK_REACH_PX = 6.0
 
 
 class Shown(Protocol):
-    """What a window shows its user through."""
+    """View of a window in the browser."""
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message to the script in the browser."""
