@@ -57,8 +57,8 @@ def reproduce(
         coarse: tiles of about 10 m, for a model that is trained at this distance; None: none.
         coarse_test: file with the ids of the test tiles of `coarse`; None: a tenth of them.
         coarse_scene: scene of about 10 m, which both models map; None: none.
-        budget: "smoke" (minutes; no results to rely on), "cpu" (a night on two cores) or "gpu" (the full
-            configurations).
+        budget: "smoke" (minutes; no results to rely on), "evening" or "cpu" (an evening or a night on two cores) or
+            "gpu" (the full configurations).
         encoder: encoder of the models on whole tiles; None: vgg16, for "smoke" the small one.
         encoder_weights: weights of `encoder`: "imagenet", "none" or a file; None: imagenet.
         edge_weights: weights of MobileNetV2, which all other models have, as `encoder_weights`.

@@ -40,10 +40,10 @@ def _parts(text: str) -> tuple[str, ...]:
 @click.option("--out", required=True, type=NEW_FOLDER, help="Folder of all results.")
 @click.option(
     "--budget",
-    type=click.Choice(["smoke", "cpu", "gpu"]),
+    type=click.Choice(["smoke", "evening", "cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="Length of the trainings: minutes, a night on two cores, or the full configurations.",
+    help="Length of the trainings: minutes, an evening or a night on two cores, or the full configurations.",
 )
 @click.option(
     "--encoder",

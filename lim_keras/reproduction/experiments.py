@@ -46,7 +46,12 @@ COARSE = "coarse_edge"
 _DATA_GSD_M, _COARSE_GSD_M = 0.8, 10.0  # of tiles whose files have none
 
 # The seed of a smoke test is that of the methods, so that settings that equal a method are not trained again.
-_SEEDS: Mapping[Budget, tuple[int, ...]] = {"smoke": (2022,), "cpu": (1, 2, 3), "gpu": (1, 2, 3)}
+_SEEDS: Mapping[Budget, tuple[int, ...]] = {
+    "smoke": (2022,),
+    "evening": (1, 2, 3),
+    "cpu": (1, 2, 3),
+    "gpu": (1, 2, 3),
+}
 
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "table3": ("fcn", "fcn_fl", "fcn_flk"),
@@ -163,7 +168,7 @@ def _whole(settings: ReproductionSettings, name: str, method: str) -> RunConfig:
         name,
         model=_model(method, settings.encoder),
         loss=CROSS_ENTROPY if method == "fcn" else FOCAL,
-        sampling=SamplingSection(mode="resized", size=64 if settings.budget == "smoke" else 256),
+        sampling=SamplingSection(mode="resized", size=_WHOLE_SIZES[settings.budget]),
         augmentation="paper",
         training=_training(settings, settings.encoder, "whole"),
     )
@@ -264,6 +269,11 @@ _LENGTHS: Mapping[Budget, Mapping[str, Mapping[str, Any]]] = {
         "windows": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
         "ablation": {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 4e-3, "warmup_steps": 1},
     },
+    "evening": {
+        "whole": {"epochs": 3, "steps_per_epoch": 200, "batch_size": 4, "warmup_steps": 50},
+        "windows": {"epochs": 3, "steps_per_epoch": 150, "warmup_steps": 50},
+        "ablation": {"epochs": 3, "steps_per_epoch": 80, "warmup_steps": 50},
+    },
     "cpu": {
         "whole": {"epochs": 4, "steps_per_epoch": 200, "batch_size": 4, "warmup_steps": 50},
         "windows": {"epochs": 4, "steps_per_epoch": 200, "warmup_steps": 50},
@@ -277,6 +287,12 @@ _LENGTHS: Mapping[Budget, Mapping[str, Mapping[str, Any]]] = {
 }
 """Keys of `training` for each budget and kind of experiment."""
 
+_WHOLE_SIZES: Mapping[Budget, int] = {"smoke": 64, "evening": 192, "cpu": 256, "gpu": 256}
+"""Side of the whole resized tiles, px; the paper has 256."""
+
+_FROZEN_SCALES: Mapping[Budget, int] = {"smoke": 0, "evening": 4, "cpu": 3, "gpu": 0}
+"""Scales of VGG16 that do not learn: the finest cost most of the time of a step on a CPU, and need little training."""
+
 _ENCODER_RATES: Mapping[EncoderName, float] = {"vgg16": 0.1, "mobilenetv2": 0.5, "small": 1.0}
 
 
@@ -284,8 +300,7 @@ def _training(
     settings: ReproductionSettings, encoder: EncoderName, kind: Literal["whole", "windows", "ablation"]
 ) -> TrainingSection:
     """Set the length for the budget, and the recipe for the encoder."""
-    # The finest scales of VGG16 cost most of the time of a step on a CPU and need the least training.
-    frozen = 3 if encoder == "vgg16" and settings.budget == "cpu" else 0
+    frozen = _FROZEN_SCALES[settings.budget] if encoder == "vgg16" else 0
     return TrainingSection(
         **_LENGTHS[settings.budget][kind],
         encoder_learning_rate_factor=_ENCODER_RATES[encoder],

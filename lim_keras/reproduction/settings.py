@@ -9,8 +9,8 @@ from typing import Literal
 
 from lim_keras.config import EncoderName
 
-Budget = Literal["smoke", "cpu", "gpu"]
-"""Length of the trainings: a check on tiny data, a night on two cores, or the full configurations."""
+Budget = Literal["smoke", "evening", "cpu", "gpu"]
+"""Length of the trainings: a check on tiny data, an evening or a night on two cores, or the full configurations."""
 
 PARTS = (
     "table2",

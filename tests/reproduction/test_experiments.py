@@ -18,7 +18,7 @@ from lim_keras.reproduction.experiments import (
 )
 from lim_keras.reproduction.settings import PARTS, ReproductionSettings
 
-BUDGETS = ("smoke", "cpu", "gpu")
+BUDGETS = ("smoke", "evening", "cpu", "gpu")
 
 
 def settings(**changes: object) -> ReproductionSettings:
