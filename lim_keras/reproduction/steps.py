@@ -29,6 +29,8 @@ _FINISH_SHARE = 0.1  # of the pixels of a training
 
 _GARBAGE_THRESHOLD = 50_000  # new objects between two searches for garbage
 
+_MAPS = frozenset(("figure10", "sentinel2"))  # parts that map scenes
+
 _REPORT_S = 0.5  # seconds between two messages
 
 
@@ -122,7 +124,8 @@ def _do(job: Work, step: Step, messages: Connection) -> None:
     begun = (folder / STATISTICS).exists()  # checked before the trainings
     run = Run.load(folder) if begun else open_run(experiment, job.settings, job.data)
     if step.fold == FINISH:
-        finalize(run, out / MODELS / name)
+        # Measured halos make the maps of scenes faster; most models map none, or a single one.
+        finalize(run, out / MODELS / name, measure_halo=bool(experiment.parts & _MAPS))
         return
     reporter = _Reporter(step, step_pixels(experiment, step), messages)
     weights = encoder_weights(experiment, job.settings)

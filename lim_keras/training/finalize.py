@@ -53,12 +53,13 @@ class RunResult:
     split: SplitFacts
 
 
-def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResult:
+def finalize(run: Run, bundle: str | os.PathLike[str] | None = None, *, measure_halo: bool = True) -> RunResult:
     """Fit threshold and calibration, evaluate on the test tiles, export the bundle and draw the training curves.
 
     Args:
         run: a run with all folds finished.
         bundle: folder of the bundle; None: exported_models/<name>.
+        measure_halo: measure halos below the full one, which takes minutes for a large network on a CPU.
 
     Raises:
         DataError: the held-out tiles hold no landslide or no background pixel.
@@ -71,7 +72,8 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None) -> RunResul
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     facts = _facts(run, evaluation, path.name)
     if not is_exported(path, facts):  # a second call keeps the bundle, with the LiteRT files that were added to it
-        write_bundle(path, facts, models, blind, run.config.export.half_size, tiles=run.seen_tiles)
+        tiles = run.seen_tiles if measure_halo else None
+        write_bundle(path, facts, models, blind, run.config.export.half_size, tiles=tiles)
     summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)
