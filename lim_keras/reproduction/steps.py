@@ -124,8 +124,9 @@ def _do(job: Work, step: Step, messages: Connection) -> None:
     begun = (folder / STATISTICS).exists()  # checked before the trainings
     run = Run.load(folder) if begun else open_run(experiment, job.settings, job.data)
     if step.fold == FINISH:
-        # Measured halos make the maps of scenes faster; most models map none, or a single one.
-        finalize(run, out / MODELS / name, measure_halo=bool(experiment.parts & _MAPS))
+        # The step SCORE scores the bundle on the test tiles. Measured halos make maps of scenes faster.
+        maps = bool(experiment.parts & _MAPS)
+        finalize(run, out / MODELS / name, score_test_tiles=False, measure_halo=maps)
         return
     reporter = _Reporter(step, step_pixels(experiment, step), messages)
     weights = encoder_weights(experiment, job.settings)

@@ -53,12 +53,19 @@ class RunResult:
     split: SplitFacts
 
 
-def finalize(run: Run, bundle: str | os.PathLike[str] | None = None, *, measure_halo: bool = True) -> RunResult:
+def finalize(
+    run: Run,
+    bundle: str | os.PathLike[str] | None = None,
+    *,
+    score_test_tiles: bool = True,
+    measure_halo: bool = True,
+) -> RunResult:
     """Fit threshold and calibration, evaluate on the test tiles, export the bundle and draw the training curves.
 
     Args:
         run: a run with all folds finished.
         bundle: folder of the bundle; None: exported_models/<name>.
+        score_test_tiles: score the test tiles, if the run has any.
         measure_halo: measure halos below the full one, which takes minutes for a large network on a CPU.
 
     Raises:
@@ -67,7 +74,7 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None, *, measure_
     """
     models = [read_model(run.fold_folder(fold) / MODEL) for fold in run.held_out_folds]
     blind = blind_mask(run)
-    evaluation = evaluate_run(run, models, blind)
+    evaluation = evaluate_run(run, models, blind, score_test_tiles=score_test_tiles)
     run.check_tiles()
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     facts = _facts(run, evaluation, path.name)
@@ -80,7 +87,9 @@ def finalize(run: Run, bundle: str | os.PathLike[str] | None = None, *, measure_
     return RunResult(run.folder, path, evaluation, run.split)
 
 
-def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None) -> RunEvaluation:
+def evaluate_run(
+    run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None, *, score_test_tiles: bool = True
+) -> RunEvaluation:
     """Fit threshold and calibration on out-of-fold predictions, then score the test tiles at that threshold.
 
     The histogram is reweighted to the share of landslide pixels in all tiles except the test tiles, because the few
@@ -96,7 +105,7 @@ def evaluate_run(run: Run, models: Sequence[keras.Model], blind: ImageBlindMask 
         for fold in run.held_out_folds
     }
     evaluation = RunEvaluation(run.config.name, threshold, calibration, out_of_fold)
-    if run.test_tiles is None:
+    if run.test_tiles is None or not score_test_tiles:
         return evaluation
     config, predictors = run.config, [Predictor(model, calibration) for model in models]
     sampling = config.sampling.mode, config.sampling.size, run.gsd_m
