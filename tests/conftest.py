@@ -9,7 +9,8 @@ ended                               number of a process that has ended
 models, bundle_path, copied         three small networks (tests/export/conftest.py), their bundle, and a copy of it
 
 To be imported: model_facts(**changes) and bundle_info(**changes), the contents of the model.json of a small model
-before and after export; largest_file(size), in which writes beyond a size fail.
+before and after export; fitted_rule(balanced=(threshold, peak, area)), an object rule; largest_file(size), in which
+writes beyond a size fail.
 """
 
 import os
@@ -30,6 +31,8 @@ import numpy as np
 import pytest
 
 from lim_keras.bundle.info import BandStatistics, BundleInfo, ModelFacts
+from lim_keras.bundle.object_rule import CurvePoint, FittedRule, WorkingPoint
+from lim_keras.metrics.binary import Estimate
 from lim_keras.pyogrio_import import load_pyogrio
 
 load_pyogrio()  # test modules may import TensorFlow, and pyogrio after it
@@ -235,3 +238,32 @@ def bundle_path(models: list[Any], tmp_path_factory: pytest.TempPathFactory) -> 
 def copied(bundle_path: Path, tmp_path: Path) -> Path:
     """A bundle that a test may damage."""
     return Path(shutil.copytree(bundle_path, tmp_path / "tiny"))
+
+
+def fitted_rule(**points: tuple[float, float, float]) -> FittedRule:
+    """A rule with the given working points (threshold, peak, area); the others are as the balanced one."""
+    values = {name: points.get(name, points["balanced"]) for name in ("sensitive", "balanced", "strict")}
+    scores = {"f1_any_overlap": Estimate(0.9, 0.8, float("nan"))}
+
+    def point(threshold: float, peak: float, area: float) -> WorkingPoint:
+        return WorkingPoint(threshold=threshold, peak=peak, min_area_m2=area, scores=scores)
+
+    return FittedRule(
+        source="held_out",
+        tiles=4,
+        landslides=3,
+        area_km2=1.5,
+        without=point(0.5, 0, 0),
+        working_points={name: point(*one) for name, one in values.items()},
+        curve=(
+            CurvePoint(
+                threshold=0.3,
+                peak=0.7,
+                min_area_m2=0,
+                recall=0.9,
+                false_alarms_km2=None,
+                f1_iou_50=0.5,
+                f1_any_overlap=1,
+            ),
+        ),
+    )

@@ -141,9 +141,11 @@ def _as_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+_NUMBERS = ("threshold", "peak", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m")
+
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
-    **dict.fromkeys(("threshold", "min_area_m2", "fill_holes_m2", "simplify_m", "min_slope_deg", "gsd_m"), as_number),
-    **dict.fromkeys(("drop_flat", "spread", "resample", "tta", "exact", "merge"), _as_flag),
+    **dict.fromkeys(_NUMBERS, as_number),
+    **dict.fromkeys(("all_regions", "drop_flat", "spread", "resample", "tta", "exact", "merge"), _as_flag),
     "bands": _as_bands,
     "scale": _as_scale,
     "nodata": _as_nodata,

@@ -16,6 +16,7 @@ from lim_keras.files import StrPath
 
 if TYPE_CHECKING:
     from lim_keras.api.arguments import Bands, Model
+    from lim_keras.bundle.object_rule import WorkingPointName
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.inventory.batch import BatchResult
     from lim_keras.inventory.options import PredictOptions
@@ -32,8 +33,11 @@ def predict_scene(
     scene: RasterSource,
     out: StrPath,
     *,
+    working_point: WorkingPointName | None = None,
     threshold: float | None = None,
-    min_area_m2: float = 0.0,
+    peak: float | None = None,
+    min_area_m2: float | None = None,
+    all_regions: bool = False,
     fill_holes_m2: float = 0.0,
     simplify_m: float = 0.0,
     dem: StrPath | None = None,
@@ -72,8 +76,15 @@ def predict_scene(
             or the path or URL of a STAC item, after whose id results are named.
         out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
             object is ever replaced.
-        threshold: smallest probability of landslide, 0 to 1; None: that of the bundle.
-        min_area_m2: smallest area of a landslide, m2; smaller ones are left out.
+        working_point: which values of the bundle's object rule decide what is a landslide: "sensitive" (finds more),
+            "balanced" or "strict" (fewer false alarms). None: "balanced" if the bundle has a rule, else all regions.
+        threshold: smallest probability of a landslide pixel, 0 to 1; None: that of the working point, else of the
+            bundle.
+        peak: smallest highest probability of a landslide, 0 to 1: a region of pixels that reach the threshold is left
+            out, whole, if none of its pixels reaches the peak. None: that of the working point, else no limit.
+        min_area_m2: smallest area of a landslide, m2; smaller ones are left out. None: that of the working point,
+            else 0.
+        all_regions: do not use the bundle's object rule: every region is a landslide.
         fill_holes_m2: holes up to this area are filled, m2.
         simplify_m: tolerance of simplified outlines, m; 0: outlines follow the edges of pixels.
         dem: elevation model of any CRS and resolution, in metres or feet; slopes are measured on it.
@@ -152,8 +163,11 @@ def predict_scenes(
     scenes: StrPath | Iterable[StrPath],
     out: StrPath,
     *,
+    working_point: WorkingPointName | None = None,
     threshold: float | None = None,
-    min_area_m2: float = 0.0,
+    peak: float | None = None,
+    min_area_m2: float | None = None,
+    all_regions: bool = False,
     fill_holes_m2: float = 0.0,
     simplify_m: float = 0.0,
     dem: StrPath | None = None,
@@ -189,7 +203,7 @@ def predict_scenes(
         scenes: rasters, Sentinel-2 products, STAC items, and folders of rasters and products, or one of them.
         out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
             object is ever replaced.
-        threshold: this argument and all others up to `wait` are as for `predict_scene`.
+        working_point: this argument and all others up to `wait` are as for `predict_scene`.
         say: called with a line of text for every scene that is done or failed.
         progress: receives the number of predicted pixels of each scene; None: a bar on a terminal.
 

@@ -8,7 +8,7 @@ import math
 import re
 import tokenize
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import IO, Annotated, Any, Literal, Self
 
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
     SerializerFunctionWrapHandler,
@@ -30,9 +27,9 @@ from pydantic import (
 )
 
 from lim_keras import __version__
+from lim_keras.bundle.object_rule import FittedRule, Part, Scores
 from lim_keras.errors import BundleError
 from lim_keras.files import write_text
-from lim_keras.metrics.binary import Estimate
 from lim_keras.ownership import file_hash
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
@@ -114,17 +111,6 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _PIXELS = 2**20  # largest halo and stride that is accepted
 
 
-def _null_is_nan(value: Any) -> Any:
-    """Convert null to NaN. Undefined scores are stored as null, because JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: math.nan if number is None else number for key, number in value.items()}
-    return value
-
-
-Scores = dict[str, Annotated[Estimate, BeforeValidator(_null_is_nan)]]
-"""Value and 95 % interval of each score, by score name (f1, miou, ...)."""
-
-
 def _inside(path: str) -> str:
     """Return a relative path; raise ValueError if it could leave its folder on any operating system."""
     parts = path.split("/")
@@ -147,12 +133,6 @@ def model_folders(folds: int) -> list[str]:
 def is_bundle_name(name: str) -> bool:
     """Return whether a folder name is a valid bundle name."""
     return re.match(_NAME, name) is not None
-
-
-class Part(BaseModel):
-    """Strict, immutable base class of the records in a JSON file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class BandStatistics(Part):
@@ -233,6 +213,7 @@ class ModelFacts(Part):
         started_from: name and configuration hash of the bundle that supplied the initial weights, or "".
             `training_tiles` includes the training tiles of that bundle.
         data_terms, data_link: terms of use and web page of the training data, or "".
+        object_rule: which regions of a map count as landslides; None: all do. None in older bundles.
     """
 
     name: str = Field(pattern=_NAME)
@@ -254,12 +235,22 @@ class ModelFacts(Part):
     started_from: str = ""
     data_terms: str = ""
     data_link: str = Field("", pattern=r"^(https?://\S+)?$")
+    object_rule: FittedRule | None = None
 
     @model_validator(mode="after")
     def _check_statistics(self) -> Self:
         if len(self.statistics) != self.bands:
             raise ValueError(f"expected `statistics` of {self.bands} bands, received {len(self.statistics)}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave later additions out where they are empty, so that the digests of older bundles stay as they are."""
+        values: dict[str, Any] = serialize(self)
+        for name in ("halos", "object_rule"):
+            if not values.get(name):
+                values.pop(name, None)
+        return values
 
 
 class BundleInfo(ModelFacts):
@@ -299,14 +290,6 @@ class BundleInfo(ModelFacts):
                 f"{unknown[0]!r} ({len(unknown)} such tiles)"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_empty_halos(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave an empty table out, so that the digests of older bundles stay as they are."""
-        values: dict[str, Any] = serialize(self)
-        if not self.halos:
-            values.pop("halos", None)
-        return values
 
     def halo_within(self, tolerance: float | None) -> int:
         """Return the smallest halo, pixels, measured to be within a tolerance; `halo` if there is none, or for None."""

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, Part, problems, read_json
+from lim_keras.bundle.info import INFO_BYTES, BundleInfo, FileRecord, problems, read_json
+from lim_keras.bundle.object_rule import Part
 from lim_keras.bundle.protocol import (
     EnsemblePrediction,
     checked_answers,

@@ -18,7 +18,7 @@ from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.scene_plan import ScenePart
 from lim_keras.inference.window_plan import WindowSizeError
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.options import PredictOptions, count_landslides, with_rule
 from lim_keras.inventory.predict_scene import find_missing, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,
@@ -145,11 +145,13 @@ def predict_scenes(
         after: called with the result of each scene; returns the result to report.
 
     Raises:
+        ConfigError: the bundle has no such working point, or a peak is below its threshold.
         WindowSizeError: the model cannot take windows of the size `tile`.
         DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
             user or a scene, or `merge` lacks parts; this is checked before the first scene is predicted.
     """
     options, preview, workers = options or PredictOptions(), execution.has_preview, execution.workers
+    with_rule(options, model.info)  # an option of the call that is wrong stops all scenes
     make_folder(out_dir, "out")
     kept = _check_results(model, scenes, out_dir, options, preview=preview)
     spans = _spans(scenes) if options.part is not None or options.merge else []
@@ -185,7 +187,7 @@ def predict_scenes(
 
 def _described(one: ScenePrediction) -> str:
     if "part" not in one.summary:
-        return f"{'was there already' if one.was_there else 'done'}, {one.summary['landslides']:,} landslides"
+        return f"{'was there already' if one.was_there else 'done'}, {count_landslides(one.summary)}"
     part, files = one.summary["part"], len(one.files)
     if not files:
         return f"part {part}: no row of windows falls to it"

@@ -42,7 +42,7 @@ class Drawing:
 
         for (outlines, columns), measures in mapped(measure, drawn):
             measured = measures | columns
-            small = measured["area_m2"] < self.options.min_area_m2
+            small = measured["area_m2"] < (self.options.min_area_m2 or 0)
             self.totals.dropped_small += int(small.sum())
             yield _select(outlines, measured, ~small)
 

@@ -36,7 +36,8 @@ class InventoryTotals:
         landslides: number of landslides.
         area_m2: their area; NaN if it is unknown.
         flagged: number of landslides below the smallest slope; None without one.
-        dropped_small: number of landslides below `min_area_m2`.
+        dropped_low: number of landslides below the peak of the object rule; None without a peak.
+        dropped_small: number of other landslides below `min_area_m2`.
         dropped_flat: number of landslides that `drop_flat` left out.
         swallowed: number of landslides in filled holes of others.
         uncovered: share of the scene outside the elevation model; None without one.
@@ -48,6 +49,7 @@ class InventoryTotals:
     landslides: int = 0
     area_m2: float = 0.0
     flagged: int | None = None
+    dropped_low: int | None = None
     dropped_small: int = 0
     dropped_flat: int = 0
     swallowed: int = 0

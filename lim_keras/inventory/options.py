@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.object_rule import DEFAULT_POINT, WORKING_POINTS, ObjectRule, WorkingPointName
 from lim_keras.bundle.protocol import DescribedModel, runtime_of
 from lim_keras.errors import ConfigError, LimKerasWarning
 from lim_keras.files import StrPath
@@ -27,6 +30,7 @@ class InventoryOptions:
 
     Args:
         min_area_m2: smaller landslides are left out, before and after simplification; filled holes count as area.
+            None: all are kept, or, for a scene, as the bundle's object rule says.
         fill_holes_m2: holes up to this area are filled; math.inf fills all. A landslide in a filled hole becomes part
             of the landslide around it.
         simplify_m: tolerance of outline simplification, metres (`simplify`); about a pixel removes pixel steps.
@@ -38,7 +42,7 @@ class InventoryOptions:
         ConfigError: a value out of range, or one that needs another.
     """
 
-    min_area_m2: float = 0
+    min_area_m2: float | None = None
     fill_holes_m2: float = 0
     simplify_m: float = 0
     dem: StrPath | None = None
@@ -47,7 +51,7 @@ class InventoryOptions:
 
     def __post_init__(self) -> None:
         for name in ("min_area_m2", "fill_holes_m2", "simplify_m"):
-            value = getattr(self, name)
+            value = getattr(self, name) or 0
             if not value >= 0 or (math.isinf(value) and name != "fill_holes_m2"):
                 raise ConfigError(f"Invalid value for `{name}`. Expected a number >= 0. Received: {value}.")
         if self.min_slope_deg is not None and not 0 <= self.min_slope_deg <= 90:
@@ -62,7 +66,8 @@ class InventoryOptions:
     @property
     def in_metres(self) -> list[str]:
         """Names of the given options that need a ground sample distance."""
-        return [name for name in ("min_area_m2", "fill_holes_m2", "simplify_m") if 0 < getattr(self, name) < math.inf]
+        names = ("min_area_m2", "fill_holes_m2", "simplify_m")
+        return [name for name in names if 0 < (getattr(self, name) or 0) < math.inf]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,10 @@ class PredictOptions(MapOptions, InventoryOptions):
     """Options of `predict_scene`, with those of maps and inventory.
 
     Args:
-        threshold: smallest probability of landslide; None: the bundle's.
+        threshold: smallest probability of a landslide pixel; None: that of the working point, or the bundle's.
+        working_point: values of the bundle's object rule; None: "balanced" if the bundle has a rule.
+        peak: smallest highest probability of a landslide; None: that of the working point, or no limit.
+        all_regions: do not use the bundle's object rule.
         probability: data type of the probability map.
         formats: formats of the inventory; a GeoPackage is always written.
         part: make one part of the maps, and no final file.
@@ -81,6 +89,9 @@ class PredictOptions(MapOptions, InventoryOptions):
     """
 
     threshold: float | None = None
+    working_point: WorkingPointName | None = None
+    peak: float | None = None
+    all_regions: bool = False
     probability: ProbabilityType = "percent"
     formats: tuple[VectorFormat, ...] = ("gpkg",)
     part: ScenePart | None = None
@@ -89,8 +100,17 @@ class PredictOptions(MapOptions, InventoryOptions):
     def __post_init__(self) -> None:
         MapOptions.__post_init__(self)
         InventoryOptions.__post_init__(self)
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"Invalid value for `threshold`. Expected 0..1. Received: {self.threshold}.")
+        for name in ("threshold", "peak"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"Invalid value for `{name}`. Expected 0..1. Received: {value}.")
+        if self.working_point is not None and self.working_point not in WORKING_POINTS:
+            raise ConfigError(
+                f"Invalid value for `working_point`. Expected {', '.join(WORKING_POINTS)}. "
+                f"Received: {self.working_point!r}."
+            )
+        if self.all_regions and self.working_point is not None:
+            raise ConfigError("`all_regions` and `working_point` exclude each other. Give one of them.")
         if self.part is not None and self.merge:
             raise ConfigError("`part` and `merge` exclude each other. Make all parts first, then merge them.")
         if self.part is not None and self.memory is not None:
@@ -100,7 +120,54 @@ class PredictOptions(MapOptions, InventoryOptions):
             )
 
 
-_UNRECORDED = {"memory", "part", "merge"}  # options that do not change the results
+def with_rule(options: PredictOptions, info: BundleInfo, *, gsd_m: float | None = 1.0) -> PredictOptions:
+    """Fill in the values of the working point that are not given; a second call changes nothing.
+
+    `working_point` of the result is None unless all values are those of the point.
+
+    Args:
+        gsd_m: ground sample distance of the scene, metres; None: unknown, so that the point's area is not used.
+
+    Raises:
+        ConfigError: a working point of a bundle without a rule, or a peak below the threshold.
+    """
+    fitted, name = info.object_rule, options.working_point
+    if fitted is None and name is not None:
+        raise ConfigError(
+            f"`working_point`: the bundle {info.name} has no object rule. Fit one with `lim-keras export "
+            "--object-rule`, or give `threshold`, `peak` and `min_area_m2`."
+        )
+    if fitted is None or options.all_regions:
+        _check_peak(options.peak, info.threshold if options.threshold is None else options.threshold)
+        return replace(options, min_area_m2=options.min_area_m2 or 0.0)
+    point = fitted.working_points[name or DEFAULT_POINT].rule
+    threshold = point.threshold if options.threshold is None else options.threshold
+    _check_peak(options.peak, threshold)
+    peak = max(point.peak, threshold) if options.peak is None else options.peak
+    known_area = point.min_area_m2 if gsd_m is not None else 0.0
+    area = known_area if options.min_area_m2 is None else options.min_area_m2
+    same = ObjectRule(threshold=threshold, peak=peak, min_area_m2=area) == point
+    kept = (name or DEFAULT_POINT) if same else None
+    return replace(options, working_point=kept, threshold=threshold, peak=peak, min_area_m2=area)
+
+
+def _check_peak(peak: float | None, threshold: float) -> None:
+    if peak is not None and peak < threshold:
+        raise ConfigError(
+            f"Invalid value for `peak`. Expected at least the threshold, {threshold:.4g}, which every region reaches. "
+            f"Received: {peak:g}."
+        )
+
+
+def rule_of(options: PredictOptions, info: BundleInfo) -> ObjectRule:
+    """Return the rule of options to which `with_rule` was applied."""
+    threshold = info.threshold if options.threshold is None else options.threshold
+    return ObjectRule(threshold=threshold, peak=options.peak or 0.0, min_area_m2=options.min_area_m2 or 0.0)
+
+
+_UNRECORDED = {"memory", "part", "merge", "all_regions"}  # options that do not change the results
+
+_RULE = ("working_point", "peak")  # left out where they are None, as in summaries of bundles without a rule
 
 # summary.json keeps the former names of these options, for programs that read it.
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
@@ -126,6 +193,10 @@ def _fingerprint(raster: StrPath) -> list[Any]:
 def settings(options: PredictOptions) -> dict[str, Any]:
     """Convert the options to JSON values; those that do not change the results are left out."""
     values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name not in _UNRECORDED}
+    for name in _RULE:
+        if values[name] is None:
+            del values[name]
+    values["min_area_m2"] = values["min_area_m2"] or 0.0
     dem = values.pop("dem")
     kept = {_NAMES.get(field.name, field.name) for field in fields(InventoryOptions)} - {"dem"}
     # JSON has neither NaN nor infinity.
@@ -161,3 +232,38 @@ def check_metres(scene: RasterInfo, ground: Georeference, options: InventoryOpti
             f"{scene.path}: its ground sample distance is unknown, but needed for "
             f"{', '.join(f'`{name}`' for name in options.in_metres)}. Give `gsd_m`, or leave these out."
         )
+
+
+def warn_of_missing_area(scene: RasterInfo, info: BundleInfo, options: PredictOptions) -> None:
+    """Warn if the area of a bundle's rule is not used because the ground sample distance of the scene is unknown."""
+    rule = info.object_rule
+    unused = rule is None or options.all_regions or bool(options.min_area_m2) or scene.gsd_m is not None
+    if rule is not None and not unused and any(one.min_area_m2 for one in rule.working_points.values()):
+        warnings.warn(
+            f"{scene.path}: its ground sample distance is unknown, so that the object rule of {info.name} leaves no "
+            "landslide out for its area. Give `gsd_m`.",
+            LimKerasWarning,
+            stacklevel=2,
+        )
+
+
+def describe_rule(options: PredictOptions, info: BundleInfo) -> dict[str, Any]:
+    """Describe the object rule of options to which `with_rule` was applied: `object_rule` of a summary.
+
+    Empty where no rule is used, so that summaries stay as they are for bundles without a rule.
+    """
+    if options.peak is None:
+        return {}
+    return {"object_rule": {"working_point": options.working_point, **asdict(rule_of(options, info))}}
+
+
+def count_landslides(summary: Mapping[str, Any]) -> str:
+    """Say how many landslides a summary counts, by which rule, and how many regions that left out."""
+    counted, used = f"{summary['landslides']:,} landslides", summary.get("object_rule")
+    if used is None:
+        return counted
+    rule = ObjectRule(**{name: value for name, value in used.items() if name != "working_point"})
+    left_out = summary["left_out"]["below_peak"] + summary["left_out"]["below_min_area"]
+    name = f"working point {used['working_point']}, " if used["working_point"] else ""
+    regions = f"{left_out:,} region{'s' * (left_out != 1)}"
+    return f"{counted}; object rule ({name}{rule}) left out {regions}"

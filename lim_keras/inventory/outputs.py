@@ -20,7 +20,7 @@ from lim_keras.bundle.info import STAC_FILE, BundleInfo
 from lim_keras.files import write_text
 from lim_keras.inventory.antimeridian import bounding_box, footprint
 from lim_keras.inventory.landslides import Inventory, InventoryTotals
-from lim_keras.inventory.options import PredictOptions, settings
+from lim_keras.inventory.options import PredictOptions, describe_rule, rule_of, settings
 from lim_keras.inventory.vector_files import write_frames
 from lim_keras.raster.georeference import RasterInfo, mean_pixel_area
 from lim_keras.raster.opening import raster_stem
@@ -85,11 +85,12 @@ def summarise(
     """
     area, seconds = inventory.area_m2, run["seconds"]
     pixel_m2 = mean_pixel_area(scene)
-    threshold = model.threshold if options.threshold is None else options.threshold
+    threshold = rule_of(options, model).threshold
     return {
         "scene": str(scene.path),
         "bundle": {"name": model.name, "config_hash": model.config_hash, "folds": model.folds},
         "settings": {**settings(options), "threshold": threshold},
+        **describe_rule(options, model),
         "landslides": inventory.landslides,
         **_left_out(inventory),
         "landslide_area_m2": None if math.isnan(area) else area,
@@ -109,8 +110,10 @@ def summarise(
 
 def _left_out(inventory: InventoryTotals) -> dict[str, Any]:
     """Count landslides left out, by reason, and those of unknown slope; None if the option was not given."""
+    low = {} if inventory.dropped_low is None else {"below_peak": inventory.dropped_low}
     return {
         "left_out": {
+            **low,
             "below_min_area": inventory.dropped_small,
             "below_min_slope": inventory.dropped_flat,
             "in_filled_holes": inventory.swallowed,

@@ -29,7 +29,13 @@ from lim_keras.inference.domain import (
 from lim_keras.inference.predict_maps import no_data, predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inference.window_plan import MemoryLimitError
-from lim_keras.inventory.options import PredictOptions, check_inventory, identity
+from lim_keras.inventory.options import (
+    PredictOptions,
+    check_inventory,
+    identity,
+    warn_of_missing_area,
+    with_rule,
+)
 from lim_keras.inventory.result_files import ResultFiles, check_names, files_read, result_endings
 from lim_keras.inventory.scene_parts import (
     WHOLE,
@@ -141,7 +147,10 @@ class _SceneTask:
         options: PredictOptions,
         execution: Execution = DEFAULT_EXECUTION,
     ) -> None:
-        options = replace(options, scale=known_scale(reader, model.info, options.scale))
+        options = replace(
+            with_rule(options, model.info, gsd_m=reader.info.gsd_m),
+            scale=known_scale(reader, model.info, options.scale),
+        )
         self._files = ResultFiles(out_dir, reader.stem)
         model = known_runtime(model, self._files, execution.workers)
         self._execution, self._workers = execution, execution.workers
@@ -243,6 +252,7 @@ class _SceneTask:
         check_coordinates(info)
         with self._recorded_warnings():
             check_inventory(info, options)
+            warn_of_missing_area(info, self._model.info, options)
             grid = reading_grid(info, self._model.info, options.resample)
             check_scene(self._reader, self._model.info, options.scale)
             check_pages(self._reader)

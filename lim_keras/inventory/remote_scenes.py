@@ -11,7 +11,7 @@ from pathlib import Path
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.inventory.batch import BatchResult, Scene, predict_scenes, shown, write_summary
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.options import PredictOptions, count_landslides
 from lim_keras.inventory.predict_scene import predict_scene, scene_identity
 from lim_keras.inventory.remote_results import RemoteFolder
 from lim_keras.inventory.result_files import ResultFiles, result_endings
@@ -67,7 +67,7 @@ def predict_remote_scenes(
     if options.part is None:
         finished = _finished_scenes(model, scenes, remote, options, preview=execution.has_preview)
     for scene, done in finished.items():
-        execution.say(f"{shown(scene)}: was there already, {done.summary['landslides']:,} landslides")
+        execution.say(f"{shown(scene)}: was there already, {count_landslides(done.summary)}")
     result = predict_scenes(
         model,
         [scene for scene in scenes if scene not in finished],

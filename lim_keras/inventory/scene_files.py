@@ -13,7 +13,8 @@ from lim_keras.bundle.info import STAC_FILE, BundleInfo
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.files import write_text
 from lim_keras.inventory.landslides import InventoryTotals, MaskSource, stream_inventory
-from lim_keras.inventory.options import PredictOptions
+from lim_keras.inventory.object_rule import leave_out_regions
+from lim_keras.inventory.options import PredictOptions, rule_of
 from lim_keras.inventory.outputs import describe_inventory, write_style
 from lim_keras.inventory.remote_results import is_staging
 from lim_keras.inventory.result_files import ResultFiles
@@ -63,6 +64,8 @@ def write_scene_files(
 
     A thread reads the preview's picture and converts the rasters while the inventory is made.
 
+    Mask and inventory hold the regions that the object rule of the options keeps.
+
     Args:
         maps: raw maps on the grid of the scene, see `lim_keras.inference.maps.Maps`.
         reader: the scene; only this function uses it meanwhile.
@@ -73,13 +76,10 @@ def write_scene_files(
         DataError: a file cannot be read or written.
     """
     probability, landslides = files.draft("probability.tif"), files.draft("landslides.tif")
-    threshold = model.threshold if options.threshold is None else options.threshold
-    kind, spread = options.probability, options.spread
+    rule, kind, spread = rule_of(options, model), options.probability, options.spread
     with ThreadPoolExecutor(1) as pool:
         picture = None if read_preview is None else pool.submit(_picture, reader, read_preview)
-        with RasterDrafts(maps, probability, landslides, threshold=threshold, kind=kind, spread=spread) as rasters:
-            conversion = pool.submit(rasters.convert)
-            totals = InventoryTotals()
+        with RasterDrafts(maps, probability, landslides, threshold=rule.threshold, kind=kind, spread=spread) as rasters:
             source = MaskSource(
                 mask=rasters.mask,
                 maps=maps,
@@ -88,6 +88,11 @@ def write_scene_files(
                 scene=reader.path,
                 folder=files.work,
             )
+            left_out = leave_out_regions(rasters, source, rule, fill_holes_m2=options.fill_holes_m2)
+            totals = InventoryTotals(dropped_small=left_out.small)
+            if options.peak is not None:
+                totals.dropped_low = left_out.below_peak
+            conversion = pool.submit(rasters.convert)
             inventories = _write_inventories(source, options, files, totals)
             drafts = [*inventories, write_style(files.draft("inventory.qml"))]
             if picture is not None:

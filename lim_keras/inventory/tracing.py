@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from lim_keras.raster.windows import Box
+
 Integers = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
@@ -126,6 +128,27 @@ def ragged(sizes: NDArray[np.integer], chosen: Integers) -> Integers:
     ends = np.cumsum(length, dtype=np.int64)
     count = int(ends[-1]) if len(ends) else 0
     return np.asarray(np.arange(count) + np.repeat(starts[chosen] - ends + length, length), np.int64)
+
+
+def fill_rings(outlines: Rings, box: Box) -> NDArray[np.bool_]:
+    """Return which pixels (height, width) of a box lie inside of outlines that follow the sides of pixels.
+
+    Each vertical side inverts the pixels of its rows from its column on, so that holes stay outside. Outlines must not
+    overlap.
+    """
+    column, row = outlines.points.T.astype(np.int64)
+    is_start = np.ones(len(column), np.bool_)
+    is_start[np.cumsum(outlines.ring_sizes, dtype=np.int64) - 1] = False
+    start = np.flatnonzero(is_start)
+    start = start[(column[start] == column[start + 1]) & (column[start] < box.right)]
+    ends = np.clip(np.sort(np.stack([row[start], row[start + 1]]), axis=0), box.top, box.bottom) - box.top
+    lengths = ends[1] - ends[0]
+    first = np.cumsum(lengths) - lengths
+    rows = np.arange(int(lengths.sum())) + np.repeat(ends[0] - first, lengths)
+    columns = np.repeat(np.maximum(column[start] - box.left, 0), lengths)
+    crossings = np.bincount(rows * box.width + columns, minlength=box.height * box.width) & 1
+    shape = (box.height, box.width)
+    return np.logical_xor.accumulate(crossings.astype(np.bool_).reshape(shape), axis=1)
 
 
 def trace_rings(corners: Corners, count: int) -> tuple[Rings, Integers]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -202,6 +202,17 @@ class RasterDrafts:
         for draft in self._drafts:
             draft.unlink(missing_ok=True)
 
+    def change_mask(self, change: Callable[[Box, NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+        """Replace the draft of the mask by a changed copy, and count its landslide pixels again; before `convert`.
+
+        `change` gets each box, from top to bottom and from left to right, and its values (height, width), and returns
+        new values; no data stays no data.
+        """
+        with _explained(self._paths[1].parent):
+            landslide, checksum = _change_mask(self.mask, change)
+        self.counts = replace(self.counts, landslide=landslide)
+        self._checksums = (self._checksums[0], checksum)
+
     def convert(self) -> None:
         """Write both as Cloud Optimized GeoTIFFs and check them; may run in a thread."""
         with gdal_settings(), _explained(self._paths[0].parent):
@@ -242,6 +253,30 @@ def _write_drafts(
                 first.write(shown_values, window=window)
                 second.write(mask, 1, window=window)
     return Counts(*(int(value) for value in counts))
+
+
+def _change_mask(draft: Path, change: Callable[[Box, NDArray[np.uint8]], NDArray[np.uint8]]) -> tuple[int, Checksum]:
+    """Rewrite a draft; return its number of landslide pixels and its checksum."""
+    partial, landslide, checksum = draft.with_name(f"{draft.stem}.changed.tif"), 0, Checksum(BLOCK)
+    try:
+        with open_dataset(draft) as source, open_dataset(partial, "w", **_draft_profile(source)) as target:
+            target.descriptions = source.descriptions
+            sparse = source.height * source.width > BLOCK**2
+            for box in blocks(source.height, source.width, BLOCK):
+                window = _window(box)
+                mask = change(box, source.read(1, window=window))
+                landslide += int((mask == 1).sum())
+                checksum.add(mask)
+                if not sparse or (mask != NO_LABEL).any():
+                    target.write(mask, 1, window=window)
+        partial.replace(draft)
+    finally:
+        partial.unlink(missing_ok=True)
+    return landslide, checksum
+
+
+def _draft_profile(source: Any) -> dict[str, Any]:
+    return {**_profile_like(source), "count": 1, "dtype": "uint8", "nodata": NO_LABEL}
 
 
 def copy_blocks(source: Path, target: Path, change: Callable[[Box, NDArray[Any]], NDArray[Any]]) -> Path:
