@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lim_keras.api import export_serving as export_serving
     from lim_keras.api import find_overlaps as find_overlaps
     from lim_keras.api import fit as fit
+    from lim_keras.api import fit_object_rule as fit_object_rule
     from lim_keras.api import load_bundle as load_bundle
     from lim_keras.api import load_config as load_config
     from lim_keras.api import measure_halo as measure_halo

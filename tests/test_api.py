@@ -84,7 +84,7 @@ def test_an_unknown_name():
     [
         ({"min_area": 100}, r"predict_scene\(\): unknown argument `min_area`. Did you mean `min_area_m2`\?"),
         ({"treshold": 0.5}, "Did you mean `threshold`"),
-        ({"xyzzy": 1}, "unknown argument `xyzzy`. Expected some of: bundle, scene, out, threshold"),
+        ({"xyzzy": 1}, "unknown argument `xyzzy`. Expected some of: bundle, scene, out, working_point, threshold"),
         ({"min_slope_deg": 15}, "`min_slope_deg` needs an elevation model. Give `dem`"),
         ({"drop_flat": True}, "`drop_flat` needs `min_slope_deg`"),
         ({"threshold": "high"}, "`threshold`. Expected a number. Received: 'high'"),
@@ -96,7 +96,10 @@ def test_an_unknown_name():
         ({"scale": ("dark", "bright")}, "`scale`. Expected a number. Received: 'dark'"),
         ({"nodata": "zero"}, "`nodata`. Expected a number"),
         ({"nodata": None}, "`nodata`. Expected a number. Received: None"),
-        ({"min_area_m2": None}, "`min_area_m2`. Expected a number. Received: None"),
+        ({"fill_holes_m2": None}, "`fill_holes_m2`. Expected a number. Received: None"),
+        ({"peak": "high"}, "`peak`. Expected a number. Received: 'high'"),
+        ({"working_point": "best"}, "`working_point`. Expected sensitive, balanced, strict. Received: 'best'"),
+        ({"all_regions": True, "working_point": "strict"}, "`all_regions` and `working_point` exclude each other"),
         ({"bands": ()}, "`bands`. Expected a sequence"),
         ({"bands": (1.0, 2, 3)}, "`bands`. Expected a whole number >= 1. Received: 1.0"),
         ({"memory": -5}, "`memory`. Expected a whole number >= 1. Received: -5"),
@@ -168,7 +171,7 @@ OF_COMMANDS = {
     "convert": ["convert_tiles"],
     "cv": ["cross_validate", "load_config"],
     "distill": ["distill", "load_config"],
-    "export": ["export_litert", "export_onnx", "export_review", "export_serving", "measure_halo"],
+    "export": ["export_litert", "export_onnx", "export_review", "export_serving", "fit_object_rule", "measure_halo"],
     "fit": ["fit", "load_config"],
     "info": ["bundle_info"],
     "overlaps": ["find_overlaps"],
@@ -188,6 +191,7 @@ IN_PYTHON_OTHERWISE = {
     ("overlaps", "out"),  # a method of the result
     ("export", "onnx"),  # a function
     ("export", "measure"),  # a function
+    ("export", "rule_tiles"),  # a function
 }
 
 

@@ -4,7 +4,7 @@ from lim_keras.api.audit import audit_tiles
 from lim_keras.api.bundles import bundle_info, load_bundle, verify_bundle
 from lim_keras.api.comparison import report_runs
 from lim_keras.api.evaluation import evaluate, evaluate_scene
-from lim_keras.api.exports import export_litert, export_onnx, export_serving, measure_halo
+from lim_keras.api.exports import export_litert, export_onnx, export_serving, fit_object_rule, measure_halo
 from lim_keras.api.reproduction import reproduce
 from lim_keras.api.review import export_review, review_maps
 from lim_keras.api.scenes import predict_scene, predict_scenes
@@ -27,6 +27,7 @@ __all__ = [
     "export_serving",
     "find_overlaps",
     "fit",
+    "fit_object_rule",
     "load_bundle",
     "load_config",
     "measure_halo",

@@ -16,6 +16,7 @@ from lim_keras.tensorflow_import import load_tensorflow
 if TYPE_CHECKING:
     from lim_keras.bundle.info import MeasuredHalo
     from lim_keras.bundle.litert import Variant
+    from lim_keras.bundle.object_rule import FittedRule
     from lim_keras.export.onnx_file import OnnxExport
     from lim_keras.export.serving_repository import ServingExport
     from lim_keras.export.tflite import LiteRtExport
@@ -157,6 +158,45 @@ def measure_halo(bundle: StrPath, tiles: StrPath, *, wait: bool = False) -> tupl
 
     with locked(source, "bundle", wait=wait):
         return measure_bundle(source, data).halos
+
+
+@public
+def fit_object_rule(bundle: StrPath, tiles: StrPath, tile_ids: TileIds, *, wait: bool = False) -> FittedRule:
+    """Choose which regions of a map count as landslides, from labelled tiles that a bundle was not trained on.
+
+    The tiles are laid edge to edge and predicted like a scene. Three working points are chosen and stored in the
+    bundle: lower threshold, peak and smallest area, each with scores and 95 % intervals; see `predict_scene`. A bundle
+    that `fit` or `cross_validate` exports has them already; older ones do not.
+
+    Args:
+        bundle: folder of the bundle; model.json, tflite.json, model card and STAC item are rewritten.
+        tiles: folder of tiles, or a tiles.csv.
+        tile_ids: ids of the held-out tiles, or a file of them. Tiles that the bundle records as trained on, its test
+            tiles, and tiles that share a group with them are refused.
+        wait: wait for the end of another call that writes to the same folder; False: raise an error.
+
+    Returns:
+        The working points, and the curve of recall and false alarms.
+
+    Raises:
+        BundleError: the bundle cannot be read, or was changed.
+        ConfigError: the bundle's model was trained on resized tiles.
+        DataError: a tile is not held out, the tiles do not fit the bundle or hold no landslide, or another call works
+            there.
+
+    Examples:
+        >>> rule = lk.fit_object_rule("exported_models/bijie_edge", "bijie_tiles.csv", "held_out.txt")
+        >>> rule.working_points["balanced"].scores["f1_any_overlap"]
+    """
+    source, data = as_path("bundle", bundle), as_path("tiles", tiles)
+    ids = as_ids("tile_ids", tile_ids)
+    if not ids:
+        raise ConfigError("`tile_ids`: expected at least one tile that the bundle was not trained on. Received: none.")
+    load_tensorflow()
+    from lim_keras.export.object_rule import fit_bundle_rule
+
+    with locked(source, "bundle", wait=wait):
+        return fit_bundle_rule(source, data, ids)
 
 
 def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileIds | None) -> None:

@@ -60,15 +60,29 @@ def _part(text: str) -> str:
 )
 @click.option("--dem", type=DEM, help="Elevation model for slopes, of any CRS and resolution, in metres or feet.")
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Smallest probability of landslide [default: the bundle's]."
+    "--working-point",
+    type=click.Choice(["sensitive", "balanced", "strict"]),
+    help="Values of the bundle's object rule: sensitive finds more landslides, strict draws fewer false alarms "
+    "[default: balanced, if the bundle has a rule].",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Smallest probability of a landslide pixel [default: the working point's, else the bundle's].",
+)
+@click.option(
+    "--peak",
+    type=click.FloatRange(0, 1),
+    help="Leave out regions whose highest probability is below this [default: the working point's, else none].",
 )
 @click.option(
     "--min-area",
     "min_area_m2",
     type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    help="Leave out landslides of a smaller area, m2.",
+    help="Leave out landslides of a smaller area, m2 [default: the working point's, else 0].",
+)
+@click.option(
+    "--all", "all_regions", is_flag=True, help="Switch the bundle's object rule off: every region is a landslide."
 )
 @click.option(
     "--fill-holes",
@@ -283,6 +297,13 @@ def _variants(text: str) -> tuple[str, ...]:
     is_flag=True,
     help="Measure smaller halos on the training tiles in --data, for predict.",
 )
+@click.option(
+    "--object-rule",
+    "rule_tiles",
+    type=FILE,
+    help="Fit the object rule for predict to these tiles in --data, a file of ids, one a line. The model must not "
+    "have been trained on them.",
+)
 @wait_option
 def export(
     bundle: Path,
@@ -290,10 +311,12 @@ def export(
     onnx: bool,
     repository: Path | None,
     measure: bool,
+    rule_tiles: Path | None,
     wait: bool,
     **options: Any,
 ) -> None:
-    """Export BUNDLE (exported_models/NAME) to LiteRT, ONNX or a TensorFlow Serving repository; measure its halo.
+    """Export BUNDLE (exported_models/NAME) to LiteRT, ONNX or a TensorFlow Serving repository; measure its halo; fit
+    its object rule.
 
     --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each file is compared with the SavedModel on the
     test tiles. A file that differs by more than the limit of its kind is refused.
@@ -306,24 +329,31 @@ def export(
 
     --measure-halo: which smaller halos keep maps near those of the whole receptive field. New bundles are measured
     when they are trained; this adds the measurement to an older one.
+
+    --object-rule: which regions of a map are landslides, chosen on held-out tiles. New bundles of models that were
+    trained on windows have a rule; this adds one to an older bundle, or fits it to other tiles.
     """
-    if variants is None and repository is None and not (measure or onnx):
+    if variants is None and repository is None and not (measure or onnx or rule_tiles):
         raise click.UsageError(
-            "Missing option '--tflite', '--onnx', '--serving' or '--measure-halo': say what to make."
+            "Missing option '--tflite', '--onnx', '--serving', '--measure-halo' or '--object-rule': say what to make."
         )
     if variants is None:
         refuse_without("--tflite", _OF_TFLITE)
         if not onnx:
             refuse_without("--tflite or --onnx", _OF_FILES)
-        if not measure:
-            refuse_without("--tflite or --measure-halo", ["tiles"])
+        if not (measure or rule_tiles):
+            refuse_without("--tflite, --measure-halo or --object-rule", ["tiles"])
     if measure and options["tiles"] is None:
         raise click.UsageError("--measure-halo needs the tiles that BUNDLE was trained on. Give --data.")
+    if rule_tiles is not None and options["tiles"] is None:
+        raise click.UsageError("--object-rule needs the tiles that it names. Give --data.")
     if repository is None:
         refuse_without("--serving", _OF_SERVING)
     serving = {name: options.pop(name) for name in _OF_SERVING}
     if measure:
         _measure_halo(bundle, options["tiles"], wait)
+    if rule_tiles is not None:
+        _fit_rule(bundle, options["tiles"], rule_tiles, wait)
     # The repository comes last: a repeated call replaces files, but adds one more version.
     if variants is not None:
         _export_litert(bundle, variants, wait=wait, **options)
@@ -340,6 +370,12 @@ def _measure_halo(bundle: Path, tiles: Path, wait: bool) -> None:
     measured = api.measure_halo(bundle, tiles, wait=wait)
     lines = [f"halo within {one.tolerance:g}: {format_halo(one)}" for one in measured]
     show(lines or [f"{bundle}: no smaller halo meets a tolerance; predictions take the whole receptive field."])
+
+
+def _fit_rule(bundle: Path, tiles: Path, ids: Path, wait: bool) -> None:
+    from lim_keras.report.bundle_tables import rule_table
+
+    show([rule_table(api.fit_object_rule(bundle, tiles, ids, wait=wait))])
 
 
 def _export_litert(bundle: Path, variants: tuple[Any, ...], **options: Any) -> None:

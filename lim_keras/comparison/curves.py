@@ -1,4 +1,4 @@
-"""Curves of runs: training, precision-recall and reliability."""
+"""Curves of runs: training, precision-recall, reliability and object rules."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from lim_keras.comparison.comparison import RunComparison
 from lim_keras.comparison.recorded_scores import RecordedEvaluation
 from lim_keras.comparison.run_folder import RunFolder
 from lim_keras.evaluation.evaluation import PrecisionRecall
+from lim_keras.report.bundle_tables import describe_fit, rule_rows
 from lim_keras.report.model_charts import (
     LARGEST_GROUP,
     PrecisionRecallCurve,
     precision_recall_chart,
     reliability_chart,
+    rule_chart,
     short_name,
     training_chart,
 )
@@ -114,6 +116,23 @@ def calibration(comparison: RunComparison) -> Part | None:
     drawings = _curve_drawings(comparison, "reliability", lambda one: one.reliability, reliability_chart, caption)
     table = Table("calibration", "Calibration", (*columns, *errors), rows, notes)
     return Part("calibration", "Calibration", (), (table,), drawings)
+
+
+def object_rule(comparison: RunComparison) -> Part | None:
+    """Draw recall over false alarms, and list the working points of each run; None without an object rule."""
+    rules = {run.label: rule for run in comparison.finished if run.scores and (rule := run.scores.object_rule)}
+    if not rules:
+        return None
+    rows = [{"run": label, **row} for label, rule in rules.items() for row in rule_rows(rule)]
+    notes = tuple(dict.fromkeys(map(describe_fit, rules.values())))
+    table = Table("object_rule", "Working points", tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
+    caption = (
+        "Recall of landslides over false alarms a square kilometre of held-out tiles: for each recall, the rule of the "
+        "fewest false alarms. Marks: working points; cross: every region at the threshold of the run."
+    )
+    charts = [rule_chart({label: rules[label] for label in some}) for some in chunks(list(rules), LARGEST_GROUP)]
+    drawings = tuple(Drawing(f"object_rule_{number}", caption, one) for number, one in enumerate(charts, 1) if one)
+    return Part("object_rule", "Object rule", (), (table,), drawings)
 
 
 def _calibration_row(run: RunFolder) -> tuple[Value, ...]:

@@ -52,6 +52,7 @@ def comparison_parts(comparison: RunComparison, progress: ProgressCallback | Non
         curves.training_curves,
         curves.precision_recall,
         curves.calibration,
+        curves.object_rule,
         _tiles,
         _data,
         _settings,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lim_keras.bundle.object_rule import FittedRule
 from lim_keras.errors import DataError
 from lim_keras.evaluation.evaluation import PrecisionRecall, SampleScore, Subset, SubsetScores
 from lim_keras.metrics.binary import Confusion, Estimate
@@ -50,6 +51,7 @@ class RecordedScores:
         test_folds: scores of each model of an ensemble on the test tiles, by fold and protocol.
         leaks: what test tiles share with training tiles.
         versions: versions of the software; empty for runs of earlier versions.
+        object_rule: fitted on the same predictions; None for resized tiles and for runs of earlier versions.
     """
 
     threshold: float
@@ -60,6 +62,7 @@ class RecordedScores:
     test_folds: Mapping[int, Mapping[str, Subsets]]
     leaks: tuple[str, ...]
     versions: Mapping[str, str]
+    object_rule: FittedRule | None = None
 
     @property
     def evaluations(self) -> dict[str, RecordedEvaluation]:
@@ -95,8 +98,13 @@ def _scores(values: Mapping[str, Any]) -> RecordedScores:
             for fold, parts in values["test_folds"].items()
         },
         leaks=tuple(map(str, values.get("split", {}).get("leaks", ()))),
+        object_rule=_rule(values.get("object_rule")),
         versions={str(name): str(version) for name, version in values.get("versions", {}).items()},
     )
+
+
+def _rule(values: Mapping[str, Any] | None) -> FittedRule | None:
+    return None if values is None else FittedRule.model_validate_json(json.dumps(values))
 
 
 def _evaluation(values: Mapping[str, Any]) -> RecordedEvaluation:

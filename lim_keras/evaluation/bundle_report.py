@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.object_rule import ObjectRule
 from lim_keras.bundle.protocol import Predict
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles, read_matching_tiles
-from lim_keras.evaluation.scene import evaluate_scene
+from lim_keras.evaluation.scene import SceneResult, evaluate_scene
 from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.files import StrPath, make_folder, write_text
 from lim_keras.inference.maps import with_tta
@@ -31,14 +32,15 @@ from lim_keras.seals import check_sealed_file, sealed_json
 class BundleReport:
     """Scores of a bundle under each protocol.
 
-    folds: results of each fold's model, if they were asked for. detections: scores of the scene by polygon.
-    pictures: files of the figures.
+    folds: results of each fold's model, if they were asked for. detections: scores of the scene by polygon, and rule:
+    the object rule that chose the polygons; None: every region is one. pictures: files of the figures.
     """
 
     info: BundleInfo
     results: tuple[ProtocolResult, ...]
     folds: Mapping[int, tuple[ProtocolResult, ...]] = field(default_factory=dict)
     detections: Detections | None = None
+    rule: ObjectRule | None = None
     pictures: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class BundleReport:
             "protocols": _by_protocol(self.results),
             "folds": {str(fold): _by_protocol(results) for fold, results in self.folds.items()},
             "detections": self.detections.to_dict() if self.detections else None,
+            **({"object_rule": asdict(self.rule)} if self.rule else {}),
         }
 
     def write_json(self, path: StrPath) -> Path:
@@ -102,22 +105,24 @@ def evaluate_bundle(
     evaluator, tta = bundle_evaluator(bundle, settings, progress), options is not None and options.tta
     on_scene = partial(evaluate_scene, settings=settings, options=options, progress=progress)
 
-    def results(model: Bundle) -> tuple[tuple[ProtocolResult, ...], Detections | None]:
+    def results(model: Bundle) -> tuple[tuple[ProtocolResult, ...], SceneResult | None]:
         one = replace(evaluator, predict=_averaged(model) if tta else model.predict)
         on_tiles = () if chosen is None else (one.tiles(chosen), one.windows(chosen))
         if scene is None or truth is None:
             return on_tiles, None
         result = on_scene(model, scene, truth)
-        return (*on_tiles, ProtocolResult(result.evaluation, result.gallery)), result.detections
+        return (*on_tiles, ProtocolResult(result.evaluation, result.gallery)), result
 
     numbers = range(info.folds) if each_fold and info.folds > 1 else ()
     with ExitStack() as stack:
         if numbers and scene is not None and truth is not None:  # all folds must see the same scene
             reader = RasterReader(scene, bands=None if options is None else options.bands)
             stack.enter_context(unchanged(stack.enter_context(reader), Path(truth)))
-        together, detections = results(bundle)
+        together, mapped = results(bundle)
         folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
-    return BundleReport(info, together, folds, detections)
+    if mapped is None:
+        return BundleReport(info, together, folds)
+    return BundleReport(info, together, folds, mapped.detections, mapped.rule)
 
 
 def _averaged(model: Bundle) -> Predict:

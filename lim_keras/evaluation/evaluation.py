@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lim_keras.bundle.object_rule import FittedRule
 from lim_keras.errors import ConfigError, DataError
 from lim_keras.metrics.binary import Confusion, Estimate, count, estimate, pool
 from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, pool_histograms
@@ -217,6 +218,7 @@ class RunEvaluation:
         out_of_fold: scores of each fold's model on the tiles held out from it, by fold.
         test: scores of the ensemble, or of the only model, on the test tiles, by protocol.
         test_folds: scores of each model of an ensemble on the test tiles, by fold and protocol.
+        object_rule: fitted on the same predictions; None for models that were trained on resized tiles.
     """
 
     name: str
@@ -225,6 +227,7 @@ class RunEvaluation:
     out_of_fold: dict[int, Evaluation]
     test: dict[str, Evaluation] = field(default_factory=dict)
     test_folds: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
+    object_rule: FittedRule | None = None
 
     @property
     def pooled(self) -> Evaluation:

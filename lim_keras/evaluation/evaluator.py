@@ -15,7 +15,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import Predict
 from lim_keras.config import EvaluationSection
 from lim_keras.data.layouts import read_tiles
-from lim_keras.data.sampling import pack, render
+from lim_keras.data.sampling import Sheet, pack, render
 from lim_keras.data.tiles import IGNORED, TileSet, TileStore, resample
 from lim_keras.errors import ConfigError, DataError, LimKerasWarning
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, ProtocolName, Sample, evaluate_side_by_side
@@ -110,15 +110,26 @@ def sheet_predictions(
         seed: seed of the tile order on the sheets.
         tile, halo, multiple: see `plan_windows`.
     """
-    sizes = [store.size(position) for position in range(len(store))]
-    for number, sheet in enumerate(pack(sizes, SIDE, seed)):
-        image, mask = render(sheet, store.get, seed + number)
-        probability = predict_array(predict, image, tile=tile, halo=halo, multiple=multiple)
+    sheets = predicted_sheets(predict, store, seed=seed, tile=tile, halo=halo, multiple=multiple)
+    for sheet, image, mask, probability in sheets:
         for position, box in sheet.boxes.items():
             cut = box.slices
             held_out = store.tiles[position]
             sample = Sample(held_out.tile_id, held_out.kind, held_out.group, image[cut], mask[cut])
             yield Prediction(sample, probability[cut], everywhere(mask[cut].shape))
+
+
+def predicted_sheets(
+    predict: Predict, store: TileStore, *, seed: int, tile: int = 1536, halo: int = 256, multiple: int = 64
+) -> Iterator[tuple[Sheet, NDArray[Any], NDArray[np.uint8], NDArray[np.float32]]]:
+    """Predict whole sheets of tiles; yield each with its image, its mask and its probability.
+
+    Arguments are as in `sheet_predictions`.
+    """
+    sizes = [store.size(position) for position in range(len(store))]
+    for number, sheet in enumerate(pack(sizes, SIDE, seed)):
+        image, mask = render(sheet, store.get, seed + number)
+        yield sheet, image, mask, predict_array(predict, image, tile=tile, halo=halo, multiple=multiple)
 
 
 class SheetWindows:

@@ -13,6 +13,8 @@ import numpy as np
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
+from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.object_rule import DEFAULT_POINT, ObjectRule
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError
@@ -23,7 +25,8 @@ from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.inference.domain import check_pages, check_scene, check_validity, known_scale, reading_grid
 from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
-from lim_keras.inventory.landslides import make_inventory
+from lim_keras.inventory.landslides import MaskSource, make_inventory
+from lim_keras.inventory.object_rule import leave_out_regions
 from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, match_polygons, overlapping
 from lim_keras.progress import ProgressCallback
@@ -40,11 +43,15 @@ BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class SceneResult:
-    """Scores of a scene by pixel, its best and worst blocks, and scores by polygon."""
+    """Scores of a scene by pixel, its best and worst blocks, and scores by polygon.
+
+    rule: object rule of the polygons; None: every region is one. Pixels are scored at the model's threshold.
+    """
 
     evaluation: Evaluation
     gallery: Gallery
     detections: Detections
+    rule: ObjectRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,9 @@ def evaluate_scene(
 ) -> SceneResult:
     """Map a scene and compare it with its truth, on the scene's own grid and at the model's threshold.
 
-    Pixels without data or without a label do not count. Predicted polygons are made as for an inventory. `truth` and
-    errors are as in `lim_keras.evaluate_scene`.
+    Pixels without data or without a label do not count. Predicted polygons are made as for an inventory, by default at
+    the working point "balanced" if the bundle has an object rule. `truth` and errors are as in
+    `lim_keras.evaluate_scene`.
     """
     options, truth, threshold = options or MapOptions(), Path(truth), model.info.threshold
     with (
@@ -93,12 +101,21 @@ def evaluate_scene(
         gsd_m, mapped = reader.info.gsd_m, read_truth(truth, reader.info)
         with open_labels(truth, mapped, reader.info) as labels:
             maps = _predict(model, reader, Path(folder), options, progress)
-            mask = _labelled_mask(maps, Path(folder), threshold, labels)
+            rule = _scene_rule(model.info, gsd_m)
+            mask = _labelled_mask(maps, Path(folder), rule or ObjectRule(threshold=threshold), labels, gsd_m)
             inventory = make_inventory(mask, maps=maps, folds=model.info.folds, gsd_m=gsd_m)
             gallery = Gallery(threshold)
             predictions = gallery.watch(scene_predictions(maps, reader, labels))
             evaluation = evaluate(predictions, "scene", threshold, draws=settings.bootstrap)
-    return SceneResult(evaluation, gallery, score_detections(inventory.frame, mapped, gsd_m=gsd_m))
+    return SceneResult(evaluation, gallery, score_detections(inventory.frame, mapped, gsd_m=gsd_m), rule)
+
+
+def _scene_rule(info: BundleInfo, gsd_m: float | None) -> ObjectRule | None:
+    """Return the rule that a prediction uses by default; without its area if that of a pixel is unknown."""
+    if info.object_rule is None:
+        return None
+    rule = info.object_rule.working_points[DEFAULT_POINT].rule
+    return rule if gsd_m is not None else replace(rule, min_area_m2=0.0)
 
 
 def _predict(
@@ -113,10 +130,11 @@ def _predict(
         return maps_on_scene(maps, scene)
 
 
-def _labelled_mask(maps: Path, folder: Path, threshold: float, labels: Labels) -> Path:
+def _labelled_mask(maps: Path, folder: Path, rule: ObjectRule, labels: Labels, gsd_m: float | None) -> Path:
     """Write the landslide mask; pixels without a label are ignored, because they cannot be scored."""
     names = folder / "probability.tif", folder / "landslides.tif"
-    with RasterDrafts(maps, *names, threshold=threshold) as drafts:
+    with RasterDrafts(maps, *names, threshold=rule.threshold) as drafts:
+        leave_out_regions(drafts, MaskSource(mask=drafts.mask, maps=maps, gsd_m=gsd_m, folder=folder), rule)
         return _without_unlabelled(drafts.mask, folder, labels)
 
 

@@ -312,7 +312,7 @@ def is_exported(path: Path, facts: ModelFacts) -> bool:
     try:
         info = BundleInfo.read(path)
         known, wanted = json.loads(info.model_dump_json()), json.loads(facts.model_dump_json())
-        same = info.lim_keras_version == __version__ and all(known[name] == value for name, value in wanted.items())
+        same = info.lim_keras_version == __version__ and all(known.get(name) == value for name, value in wanted.items())
         return same and all(is_ours(path / name, [sha256]) for name, sha256 in bundle_record(info).items())
     except (BundleError, OSError):
         return False

@@ -14,7 +14,7 @@ import pystac
 from lim_keras.bundle.info import INFO_FILE, STAC_FILE, BandStatistics, BundleInfo, FileRecord
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, takes_encoded_images
 from lim_keras.files import write_text
-from lim_keras.report.bundle_tables import litert_markdown
+from lim_keras.report.bundle_tables import litert_markdown, rule_markdown
 from lim_keras.report.tables import format_gsd, format_interval
 
 CARD_FILE = "README.md"
@@ -62,6 +62,7 @@ def model_card(info: BundleInfo) -> str:
             for number, band in enumerate(info.statistics, start=1)
         ),
         scores=_scores(info),
+        rule=_rule(info),
         terms=(info.data_terms or _NO_TERMS) + link,
         saved_model=saved_model,
         folder=saved_model.split("/")[0],
@@ -79,6 +80,16 @@ def _scores(info: BundleInfo) -> str:
         if not math.isnan(figure.value)
     ]
     return "| evaluated on | score | value | 95 % interval |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
+def _rule(info: BundleInfo) -> str:
+    if info.object_rule is None:
+        return ""
+    text = (
+        "A region of pixels that reach the threshold is a landslide if its highest probability reaches the peak and it "
+        "is large enough.\n`lim-keras predict --working-point` chooses a row, `--all` none; the default is balanced."
+    )
+    return f"\n## Working points\n\n{text}\n\n{rule_markdown(info.object_rule)}\n"
 
 
 def _other_inputs(info: BundleInfo) -> str:

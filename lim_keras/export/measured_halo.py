@@ -152,7 +152,7 @@ def measure_bundle(bundle: Path, tiles: StrPath | TileSet) -> BundleInfo:
         DataError: the tiles do not fit the bundle, or hold too few pixels of its training tiles.
     """
     info = BundleInfo.read(bundle)
-    index = _litert_index(bundle, info)
+    index = read_litert_index(bundle, info)
     known = read_matching_tiles(tiles, info)
     trained = set(info.training_tiles)
     chosen = known.subset([one for one in known.ids if one in trained])
@@ -172,7 +172,7 @@ def measure_bundle(bundle: Path, tiles: StrPath | TileSet) -> BundleInfo:
     return changed
 
 
-def _litert_index(bundle: Path, info: BundleInfo) -> LiteRtIndex | None:
+def read_litert_index(bundle: Path, info: BundleInfo) -> LiteRtIndex | None:
     """Read the tflite.json of a bundle; None if it has none. Refuse one that was changed."""
     name = f"{FOLDER}/{INDEX_FILE}"
     if name not in info.files:

@@ -86,7 +86,7 @@ def match_polygons(
     """
     pairs, iou = _overlaps(mapped, predicted)
     areas = mapped_m2, predicted_m2
-    return Detections(_scores(_best_pairs(pairs, iou), *areas), _scores(pairs, *areas))
+    return Detections(_scores(best_pairs(pairs, iou), *areas), _scores(pairs, *areas))
 
 
 def overlapping(mapped: NDArray[Any], predicted: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -104,7 +104,7 @@ def _overlaps(mapped: NDArray[Any], predicted: NDArray[Any]) -> tuple[NDArray[np
     return pairs[overlap], common[overlap] / union[overlap]
 
 
-def _best_pairs(pairs: NDArray[np.int64], iou: NDArray[np.float64]) -> NDArray[np.int64]:
+def best_pairs(pairs: NDArray[np.int64], iou: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return one-to-one pairs with an IoU of at least IOU, best first; ties go to the first mapped landslide."""
     taken: tuple[set[int], set[int]] = (set(), set())
     best = []

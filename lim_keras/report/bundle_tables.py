@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from lim_keras.bundle.info import BundleInfo, LiteRtFigures, MeasuredHalo
-from lim_keras.report.tables import add_row, format_gsd, format_interval, new_table
+from lim_keras.bundle.object_rule import WORKING_POINTS, CurvePoint, FittedRule, WorkingPoint
+from lim_keras.report.tables import add_row, format_estimate, format_gsd, format_interval, format_number, new_table
 
 _VERDICTS = {True: "met", False: "not met", None: "not measured"}
 
@@ -21,8 +22,9 @@ def info_tables(info: BundleInfo) -> list[Table]:
     for name, value in _facts(info):
         add_row(facts, name, value)
     scores = [_score_table(info)] if info.metrics else []
+    rule = [rule_table(info.object_rule)] if info.object_rule else []
     litert = [litert_table(info.litert)] if info.litert else []
-    return [facts, *scores, _size_table(info), *litert]
+    return [facts, *scores, *rule, _size_table(info), *litert]
 
 
 def _facts(info: BundleInfo) -> list[tuple[str, str]]:
@@ -76,6 +78,75 @@ def _size_table(info: BundleInfo) -> Table:
     return table
 
 
+_RULE_SCORES = {
+    "recall_any_overlap": "recall",
+    "precision_any_overlap": "precision",
+    "f1_any_overlap": "F1",
+    "f1_iou_50": "F1 at IoU 0.5",
+    "false_alarms_km2": "false alarms a km2",
+}
+
+_CARD_POINTS = 8  # points of the curve in a model card
+
+
+def rule_table(fitted: FittedRule) -> Table:
+    """Show the working points of an object rule with their scores on the held-out tiles, and all regions last."""
+    rows = rule_rows(fitted)
+    table = new_table("Object rule", *rows[0], title_justify="left", caption=describe_fit(fitted))
+    for row in rows:
+        add_row(table, *row.values())
+    return table
+
+
+def rule_rows(fitted: FittedRule) -> list[dict[str, str]]:
+    """Return the rows of `rule_table`: values by column."""
+    points = {name: fitted.working_points[name] for name in WORKING_POINTS}
+    return [_rule_row(name, point) for name, point in (*points.items(), ("all regions", fitted.without))]
+
+
+def _rule_row(name: str, point: WorkingPoint) -> dict[str, str]:
+    scores = {title: format_estimate(point.scores[key]) for key, title in _RULE_SCORES.items()}
+    return {"working point": name, **_rule_values(point), **scores}
+
+
+def _rule_values(point: WorkingPoint | CurvePoint) -> dict[str, str]:
+    peak = f"{point.peak:.3g}" if point.peak > point.threshold else "-"
+    return {"threshold": f"{point.threshold:.3g}", "peak": peak, "smallest area, m2": f"{point.min_area_m2:g}"}
+
+
+def describe_fit(fitted: FittedRule) -> str:
+    """Say what an object rule was fitted on."""
+    area = "" if fitted.area_km2 is None else f" on {fitted.area_km2:.2f} km2"
+    origin = {
+        "out_of_fold": "each predicted by the fold that was not trained on it",
+        "held_out": "which trained no model",
+    }[fitted.source]
+    return (
+        f"{fitted.landslides:,} landslides{area} of {fitted.tiles:,} held-out tiles, {origin}. In brackets: 95 % "
+        "interval over groups of tiles, without the choice of the rule. Without `IoU`: any overlap counts."
+    )
+
+
+def rule_markdown(fitted: FittedRule) -> str:
+    """Return the tables of an object rule for a model card, in Markdown: working points, and points of the curve."""
+    curve = fitted.curve
+    if len(curve) > _CARD_POINTS:
+        step = (len(curve) - 1) / (_CARD_POINTS - 1)
+        curve = tuple(curve[round(step * number)] for number in range(_CARD_POINTS))
+    points = [
+        {
+            "recall": format_number(point.recall),
+            "false alarms a km2": "-" if point.false_alarms_km2 is None else f"{point.false_alarms_km2:.2f}",
+            **_rule_values(point),
+            "F1": format_number(point.f1_any_overlap),
+            "F1 at IoU 0.5": format_number(point.f1_iou_50),
+        }
+        for point in curve
+    ]
+    best = "The fewest false alarms for a recall:"
+    return "\n\n".join((_markdown(rule_rows(fitted)), describe_fit(fitted), best, _markdown(points)))
+
+
 def litert_table(files: Mapping[str, LiteRtFigures], refused: Collection[str] = ()) -> Table:
     """Show a row for each LiteRT file beside the scores of its SavedModel; `refused` files were not kept."""
     first = next(iter(files.values()))
@@ -95,6 +166,10 @@ def litert_markdown(files: Mapping[str, LiteRtFigures]) -> str:
     rows = [_litert_row(name, files[name]) for name in sorted(files)]
     if not rows:
         return ""
+    return _markdown(rows)
+
+
+def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
     lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -92,7 +92,7 @@ def overlay_figure(predictions: Sequence[Prediction], *, threshold: float = 0.5,
 
 
 def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> list[Path]:
-    """Write `<protocol>_best.png`, `<protocol>_worst.png` and `reliability.png`; skip figures without data.
+    """Write `<protocol>_best.png`, `<protocol>_worst.png`, `reliability.png` and `object_rule.png`, those with data.
 
     Raises:
         DataError: a file exists that no earlier call wrote or that changed since, or a file cannot be written.
@@ -109,13 +109,20 @@ def write_report_figures(report: BundleReport, folder: str | PathLike[str]) -> l
                 written.append(overlay_grid(predictions, path, threshold=gallery.threshold, title=title))
     diagrams = [(str(one.evaluation.protocol), one.evaluation.histogram.reliability()) for one in report.results]
     measured = {protocol: bars for protocol, bars in diagrams if bars}
-    return [*written, reliability_curve(measured, folder / "reliability.png")] if measured else written
+    if measured:
+        written.append(reliability_curve(measured, folder / "reliability.png"))
+    from lim_keras.report.model_charts import rule_chart
+
+    rule = report.info.object_rule
+    if rule is not None and (chart := rule_chart({report.info.name: rule})) is not None:
+        written.append(style.save(chart, folder / "object_rule.png"))
+    return written
 
 
 def check_report_figures(folder: Path, protocols: Sequence[str]) -> None:
     """Raise DataError if figures of these protocols would replace files of the user."""
     names = [f"{protocol}_{name}.png" for protocol in protocols for name in ("best", "worst")]
-    check_sealed(folder, [*names, "reliability.png"], "figures")
+    check_sealed(folder, [*names, "reliability.png", "object_rule.png"], "figures")
 
 
 def imbalance_chart(ratios: Mapping[str, float], path: str | PathLike[str]) -> Path:

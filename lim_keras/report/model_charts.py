@@ -1,4 +1,4 @@
-"""Charts that compare models or runs: training, scores with intervals, precision and recall, and reliability."""
+"""Charts that compare models or runs: training, scores, precision and recall, reliability, and object rules."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lim_keras.bundle.object_rule import WORKING_POINTS, FittedRule
 from lim_keras.evaluation.evaluation import PrecisionRecall
 from lim_keras.metrics.binary import Estimate
 from lim_keras.metrics.calibration import Reliability
@@ -170,6 +171,38 @@ def reliability_chart(groups: Mapping[str, Mapping[str, Sequence[Reliability]]])
         bottom.set_yscale("log")
         bottom.minorticks_off()
     _legend_below(figure, lines)
+    return figure
+
+
+def rule_chart(rules: Mapping[str, FittedRule]) -> Figure | None:
+    """Draw recall over false alarms a square kilometre, a curve for each object rule, with its working points.
+
+    A cross is the map of all regions at the model's threshold. Rules without a ground sample distance are left out;
+    None if there is no other.
+
+    Args:
+        rules: rules by name of the model.
+    """
+    drawn = {name: rule for name, rule in rules.items() if rule.area_km2 is not None}
+    if not drawn:
+        return None
+    colours = _colours([drawn])
+    figure = style.new_figure(0.62 * PAGE_IN, 0.46 * PAGE_IN)
+    axes = figure.subplots()
+    style.dress(axes, "Landslides found and false alarms", "false alarms a square kilometre", "recall (any overlap)")
+    looks = dict(zip((*WORKING_POINTS, "all regions"), ("^", "o", "s", "x"), strict=True))
+    for name, rule in drawn.items():
+        alarms = [point.false_alarms_km2 or 0.0 for point in rule.curve]
+        axes.plot(alarms, [point.recall for point in rule.curve], color=colours[name], linewidth=_NORMAL)
+        for title, point in (*rule.working_points.items(), ("all regions", rule.without)):
+            place = point.scores["false_alarms_km2"].value, point.scores["recall_any_overlap"].value
+            axes.plot(*place, looks[title], color=colours[name], markersize=8, markeredgewidth=2, fillstyle="none")
+    lines = [Line2D([], [], color=colours[name], linewidth=_NORMAL, label=short_name(name)) for name in drawn]
+    marks: dict[str, Any] = {"linestyle": "", "color": style.MUTED, "markersize": 8, "fillstyle": "none"}
+    lines += [Line2D([], [], marker=look, markeredgewidth=2, label=title, **marks) for title, look in looks.items()]
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=1.01)
+    _as_written(axes.legend(handles=lines, loc="lower right", handlelength=1.8, **style.LEGEND))
     return figure
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lim_keras.bundle.object_rule import ObjectRule
 from lim_keras.evaluation.evaluation import Evaluation, RunEvaluation, Subset
 from lim_keras.metrics.binary import Estimate
 from lim_keras.metrics.detections import IOU, Detections
@@ -147,11 +148,12 @@ def fold_table(folds: Mapping[int, Evaluation], together: Evaluation | None, tit
     return table
 
 
-def detections_table(detections: Detections) -> Table:
-    """Show scores by polygon: for each criterion, a row for each area class."""
+def detections_table(detections: Detections, rule: ObjectRule | None = None) -> Table:
+    """Show scores by polygon: for each criterion, a row for each area class; `rule`: what chose the polygons."""
     names = ("found", "mapped", "recall", "correct", "predicted", "precision", "F1")
     caption = "Area classes: recall uses the area of the mapped landslide, precision that of the predicted one."
-    table = new_table("Landslides as polygons", "", *names, caption=caption)
+    title = "Landslides as polygons" if rule is None else f"Landslides as polygons, by the object rule: {rule}"
+    table = new_table(title, "", *names, caption=caption)
     for criterion, name in _CRITERIA.items():
         add_row(table, name, style="bold")
         for area, score in getattr(detections, criterion).items():
@@ -171,7 +173,7 @@ def report_tables(report: BundleReport) -> list[Table]:
         folds = {fold: results[position].evaluation for fold, results in report.folds.items()}
         title = f"{name}: {together.evaluation.protocol}, all pixels"
         tables.append(fold_table(folds, together.evaluation, title, "ensemble"))
-    return [*tables, detections_table(report.detections)] if report.detections else tables
+    return [*tables, detections_table(report.detections, report.rule)] if report.detections else tables
 
 
 def run_tables(evaluation: RunEvaluation) -> list[Table | str]:

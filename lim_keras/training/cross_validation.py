@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from lim_keras.data.tiles import TileStore
+from lim_keras.data.sampling import pack
+from lim_keras.data.tiles import IGNORED, TileStore
 from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
-from lim_keras.evaluation.evaluator import sheet_predictions, tile_predictions
+from lim_keras.evaluation.evaluator import SIDE, sheet_predictions, tile_predictions
+from lim_keras.evaluation.object_rule import LabelledMap, tile_numbers
 from lim_keras.files import atomic_folder
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, everywhere
 from lim_keras.progress import ProgressCallback
@@ -73,6 +75,25 @@ def read_out_of_fold(run: Run, fold: int, calibration: Calibration = UNCALIBRATE
         probability = expit(calibration.logit(stored.astype(np.float32)).astype(np.float32))
         sample = Sample(tile.tile_id, tile.kind, tile.group, labels[..., np.newaxis], labels)
         yield Prediction(sample, probability, everywhere(labels.shape))
+
+
+def stored_maps(run: Run, calibration: Calibration) -> Iterator[LabelledMap]:
+    """Lay the stored predictions of all held-out tiles, calibrated, on sheets; those of a fold are together.
+
+    The sheets are those on which the tiles were predicted. Pixels between tiles have no prediction and no label.
+    """
+    for fold in run.held_out_folds:
+        tiles = list(run.held_out_tiles(fold))
+        paths = [run.fold_folder(fold) / OUT_OF_FOLD / f"{tile.tile_id}.npz" for tile in tiles]
+        shapes = [_read_prediction(path)[1].shape for path in paths]
+        for sheet in pack([(height, width) for height, width in shapes], SIDE, run.config.seed):
+            probability = np.zeros((sheet.height, sheet.width), np.float32)
+            mask = np.full(probability.shape, IGNORED, np.uint8)
+            for position, box in sheet.boxes.items():
+                stored, mask[box.slices] = _read_prediction(paths[position])
+                probability[box.slices] = expit(calibration.logit(stored.astype(np.float32)).astype(np.float32))
+            groups = [tiles[position].group for position in sheet.boxes]
+            yield LabelledMap(probability, mask, tile_numbers(sheet), groups)
 
 
 def _read_prediction(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:

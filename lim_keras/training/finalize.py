@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +14,20 @@ import keras
 
 from lim_keras import __version__
 from lim_keras.bundle.info import BandStatistics, ModelFacts
+from lim_keras.bundle.object_rule import FittedRule
 from lim_keras.data.centre_bias import mean_mask
 from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tiles import read_tile
 from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
+from lim_keras.evaluation.object_rule import fit_object_rule
 from lim_keras.export.bundle import is_exported, software_versions, write_bundle
 from lim_keras.files import write_text
-from lim_keras.metrics.calibration import ImageBlindMask, best_threshold, fit_calibration, pool_histograms
+from lim_keras.metrics.calibration import Calibration, ImageBlindMask, best_threshold, fit_calibration, pool_histograms
 from lim_keras.models import network_stride
 from lim_keras.report.figures import training_curves
 from lim_keras.seals import sealed_json
-from lim_keras.training.cross_validation import read_out_of_fold
+from lim_keras.training.cross_validation import read_out_of_fold, stored_maps
 from lim_keras.training.fit import MODEL, Predictor
 from lim_keras.training.run import CURVES, EXPORTS, SUMMARIES, TEST, Run
 from lim_keras.training.stored_models import read_model
@@ -90,7 +93,7 @@ def finalize(
 def evaluate_run(
     run: Run, models: Sequence[keras.Model], blind: ImageBlindMask | None, *, score_test_tiles: bool = True
 ) -> RunEvaluation:
-    """Fit threshold and calibration on out-of-fold predictions, then score the test tiles at that threshold.
+    """Fit threshold, calibration and object rule on out-of-fold predictions, then score the test tiles.
 
     The histogram is reweighted to the share of landslide pixels in all tiles except the test tiles, because the few
     held-out tiles of a single fit may have another share.
@@ -104,7 +107,8 @@ def evaluate_run(
         fold: evaluate(read_out_of_fold(run, fold, calibration), "windows", threshold, draws=draws)
         for fold in run.held_out_folds
     }
-    evaluation = RunEvaluation(run.config.name, threshold, calibration, out_of_fold)
+    rule = fit_rule(run, threshold, calibration)
+    evaluation = RunEvaluation(run.config.name, threshold, calibration, out_of_fold, object_rule=rule)
     if run.test_tiles is None or not score_test_tiles:
         return evaluation
     config, predictors = run.config, [Predictor(model, calibration) for model in models]
@@ -117,6 +121,23 @@ def evaluate_run(
         for number, fold in enumerate(run.held_out_folds if len(models) > 1 else ())
     }
     return replace(evaluation, test=test, test_folds=folds)
+
+
+def fit_rule(run: Run, threshold: float, calibration: Calibration) -> FittedRule | None:
+    """Fit the object rule to the out-of-fold predictions on sheets; None for models of resized tiles.
+
+    On a resized tile, regions have another size than in a scene.
+    """
+    if run.config.sampling.mode == "resized":
+        return None
+    return fit_object_rule(
+        stored_maps(run, calibration),
+        threshold=threshold,
+        gsd_m=run.gsd_m,
+        source="out_of_fold" if len(run.held_out_folds) > 1 else "held_out",
+        draws=run.config.evaluation.bootstrap,
+        seed=run.config.seed,
+    )
 
 
 def blind_mask(run: Run) -> ImageBlindMask | None:
@@ -163,6 +184,7 @@ def _facts(run: Run, evaluation: RunEvaluation, name: str) -> ModelFacts:
         held_out={name: fold for name in run.tiles.ids if (fold := run.folds.get(name, TEST)) != TEST},
         data_terms=config.data_terms,
         data_link=config.data_link,
+        object_rule=evaluation.object_rule,
     )
 
 
@@ -180,6 +202,7 @@ def _summary(run: Run, evaluation: RunEvaluation) -> dict[str, Any]:
         "threshold": evaluation.threshold,
         "temperature": evaluation.calibration.temperature,
         "bias": evaluation.calibration.bias,
+        **({} if (rule := evaluation.object_rule) is None else {"object_rule": json.loads(rule.model_dump_json())}),
         "out_of_fold": {str(fold): part.to_dict() for fold, part in evaluation.out_of_fold.items()},
         "pooled_out_of_fold": evaluation.pooled.to_dict(),
         "test": {protocol: part.to_dict() for protocol, part in evaluation.test.items()},

@@ -97,6 +97,19 @@ def test_a_folder_of_scenes(bundle: Path, tmp_path: Path) -> None:
     assert summary["landslides"] == 1 and summary["settings"]["inventory"]["min_area_m2"] == 100
 
 
+def test_a_peak_and_a_smallest_area(bundle: Path, tmp_path: Path) -> None:
+    write_scene(tmp_path / "s.tif")
+    high = run(bundle, tmp_path / "s.tif", "--out", tmp_path / "high", "--peak", 0.9995)  # logit 7: .9991
+    assert high.exit_code == 0, high.output
+    assert "0 landslides; object rule (threshold 0.5, peak 0.9995) left out 1 region" in high.output
+    low = run(bundle, tmp_path / "s.tif", "--out", tmp_path / "low", "--peak", 0.9, "--min-area", 100)
+    assert "1 landslides; object rule (threshold 0.5, peak 0.9, at least 100 m2) left out 0 regions" in low.output
+    refused = run(bundle, tmp_path / "s.tif", "--out", tmp_path / "no", "--working-point", "strict")
+    assert refused.exit_code == 2 and "has no object rule" in refused.output and "--working-point" in refused.output
+    refused = run(bundle, tmp_path / "s.tif", "--out", tmp_path / "no", "--working-point", "strict", "--all")
+    assert refused.exit_code == 2 and "--all and --working-point exclude each other" in refused.output
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

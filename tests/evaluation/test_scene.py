@@ -12,6 +12,7 @@ import rasterio
 from rasterio import Affine
 from shapely.geometry import box
 
+from lim_keras.bundle.object_rule import ObjectRule
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
@@ -19,7 +20,8 @@ from lim_keras.evaluation.scene import SceneResult, evaluate_scene, match_mask
 from lim_keras.inference.predict_maps import MapOptions
 from lim_keras.metrics.binary import Confusion, count, pool
 from lim_keras.raster.reader import RasterReader
-from tests.conftest import bundle_info
+from lim_keras.report.tables import detections_table
+from tests.conftest import bundle_info, fitted_rule
 
 TRANSFORM = Affine(0.8, 0, 5e5, 0, -0.8, 3e6)
 INFO = bundle_info(name="local", sampling={}, halo=4)
@@ -313,3 +315,23 @@ def test_a_mask_is_matched_as_the_evaluation_matches_it(tmp_path: Path) -> None:
     assert false.total_bounds.tolist() == [5e5 + 48, 3e6 - 28.8, 5e5 + 56, 3e6 - 24]
     score = matches.detections.any_overlap["all"]
     assert (score.truth, score.found, score.predicted, score.right) == (2, 1, 2, 1)
+
+
+def test_polygons_follow_the_object_rule_and_pixels_the_threshold(write: Write) -> None:
+    image = np.full((120, 160, 3), 100, np.uint8)
+    image[20:60, 20:60] = 200  # a landslide
+    image[80:110, 100:130] = 138  # a false alarm: probability .57
+    labels = np.zeros(image.shape[:2], np.uint8)
+    labels[20:60, 20:60] = 1
+    scene, truth = write("scene.tif", image), write("truth.tif", labels)
+    plain = judged(scene, truth)
+    model = Watched()
+    model.info = INFO.model_copy(update={"object_rule": fitted_rule(balanced=(0.4, 0.9, 100))})
+    ruled = judged(scene, truth, model)
+    assert plain.rule is None and plain.detections.any_overlap["all"].predicted == 2
+    assert ruled.rule == ObjectRule(threshold=0.4, peak=0.9, min_area_m2=100)
+    assert ruled.detections.any_overlap["all"].predicted == 1 and ruled.detections.iou_50["all"].f1 == 1
+    assert plain.evaluation.scores().model["f1"] == ruled.evaluation.scores().model["f1"]
+    assert "by the object rule: threshold 0.4, peak 0.9, at least 100 m2" in str(
+        detections_table(ruled.detections, ruled.rule).title
+    )

@@ -15,7 +15,7 @@ from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError, TrainingError
 from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
 from lim_keras.report.tables import run_tables
-from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold
+from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold, stored_maps
 from lim_keras.training.finalize import finalize, read_history
 from lim_keras.training.run import TEST, Run
 
@@ -86,6 +86,23 @@ def test_threshold_and_calibration_come_from_the_held_out_tiles_of_all_folds(fin
         assert (stored["temperature"], stored["bias"]) == (calibration.temperature, calibration.bias)
     pooled = summary["pooled_out_of_fold"]["subsets"]["all"]["model"]
     assert pooled["f1"]["value"] == pytest.approx(f1, abs=0.02)  # the histogram has bins
+
+
+def test_the_object_rule_is_fitted_to_the_sheets_of_every_fold(finalized, summary, info):
+    run, rule = finalized[0], info.object_rule
+    assert rule.source == "out_of_fold" and rule.tiles == len(run.seen_tiles)
+    assert summary["object_rule"] == json.loads(rule.model_dump_json())
+    assert rule.without.threshold == info.threshold and rule.area_km2 is None  # the tiles have no scale
+    calibration = Calibration(info.temperature, info.bias)
+    maps = list(stored_maps(run, calibration))
+    tiles = {
+        prediction.sample.name: prediction for fold in (0, 1) for prediction in read_out_of_fold(run, fold, calibration)
+    }
+    assert len(maps) == 2 and sum(len(one.groups) for one in maps) == len(tiles)
+    # Every labelled pixel of a tile lies on a sheet, with its probability.
+    found = np.sort(np.concatenate([one.probability[one.mask == 1] for one in maps]))
+    expected = np.sort(np.concatenate([one.probability[one.sample.mask == 1] for one in tiles.values()]))
+    assert np.array_equal(found, expected)
 
 
 def test_every_tile_is_judged_by_the_fold_that_had_not_seen_it(finalized, summary):
