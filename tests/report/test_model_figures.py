@@ -23,6 +23,7 @@ from lim_keras.report.model_charts import (
     PrecisionRecallCurve,
     precision_recall_chart,
     reliability_chart,
+    rule_chart,
     score_chart,
     training_chart,
 )
@@ -30,6 +31,7 @@ from lim_keras.report.preview import view_of
 from lim_keras.report.region_map import detection_counts, false_boxes, region_map
 from lim_keras.report.sample_grids import ComparedSample, augmentation_grid, comparison_grid, truth_picture
 from lim_keras.report.scene_maps import MappedScene, any_landslide, scene_maps
+from tests.conftest import fitted_rule
 
 TRANSFORM = Affine(2.0, 0, 5e5, 0, -2.0, 3e6)
 
@@ -212,6 +214,34 @@ def test_reliability_of_each_model(tmp_path: Path) -> None:
     assert titles(figure) == ["tiles"]
     assert words(figure) == ["FCN", "U-Net", "perfect"]
     written(figure, tmp_path / "reliability.png")
+
+
+def test_an_object_rule_has_a_curve_and_four_marks(tmp_path: Path) -> None:
+    rule = fitted_rule(balanced=(0.3, 0.7, 0))
+    scores = {"false_alarms_km2": Estimate(0.5, 0.1, 1), "recall_any_overlap": Estimate(0.8, 0.7, 0.9)}
+    scored = {"scores": scores}
+    curve = tuple(
+        rule.curve[0].model_copy(update={"recall": recall, "false_alarms_km2": alarms})
+        for recall, alarms in ((0.7, 0.2), (0.9, 1.5))
+    )
+    points = {name: point.model_copy(update=scored) for name, point in rule.working_points.items()}
+    changes = {"curve": curve, "working_points": points, "without": rule.without.model_copy(update=scored)}
+    figure = rule_chart({"edge": rule.model_copy(update=changes)})
+    assert figure is not None
+    line, *marks = figure.axes[0].lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([0.2, 1.5], [0.7, 0.9])
+    assert [(list(mark.get_xdata()), list(mark.get_ydata())) for mark in marks] == [([0.5], [0.8])] * 4
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "edge",
+        "sensitive",
+        "balanced",
+        "strict",
+        "all regions",
+    ]
+    written(figure, tmp_path / "rule.png")
+    assert rule_chart({"edge": rule.model_copy(update={"area_km2": None})}) is None  # no ground to count on
 
 
 def test_scores_with_and_without_an_interval(tmp_path: Path) -> None:
