@@ -112,7 +112,7 @@ class RuleTable:
         self._names: dict[tuple[str, str], int] = {}
         parts: dict[float, list[_Regions]] = {one: [] for one in self.thresholds}
         truth_groups, truth_pixels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        counts, labelled = dict.fromkeys(self.thresholds, 0), [np.zeros(0, np.int64)]
+        counts, labelled = dict.fromkeys(self.thresholds, 0), np.zeros(0, np.int64)
         for one in maps:
             group = self._group_numbers(one.groups)
             truth, count = _label(one.mask == 1)
@@ -126,9 +126,11 @@ class RuleTable:
                 counts[level] += len(found.pixels)
                 parts[level].append(found)
             self.tiles += len(one.groups)
-            labelled.append(group[one.tile[one.mask != IGNORED]])
+            pixels = np.bincount(group[one.tile[one.mask != IGNORED]], minlength=self.groups)
+            pixels[: len(labelled)] += labelled
+            labelled = pixels
         self.truth_group, self.truth_pixels = np.concatenate(truth_groups), np.concatenate(truth_pixels)
-        self.group_pixels = np.bincount(np.concatenate(labelled), minlength=self.groups)
+        self.group_pixels = labelled
         self._regions = {level: _joined(found) for level, found in parts.items()}
         if not len(self.truth_pixels):
             raise DataError("The held-out tiles hold no landslide, so that no object rule can be fitted to them.")
