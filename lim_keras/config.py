@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -17,7 +17,24 @@ from lim_keras.files import write_text
 
 ModelName = Literal["fcn", "fcn_fl", "unet", "segnet"]  # keys of `models.decoders.DECODERS`
 
-EncoderName = Literal["vgg16", "mobilenetv2", "small"]  # keys of `models.encoders.ENCODERS`
+EncoderName = Literal[  # keys of `models.encoders.ENCODERS`
+    "vgg16",
+    "mobilenetv2",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_lite3",
+    "efficientnet_lite4",
+    "small",
+    "vgg19",
+    "mobilenet",
+    "resnet50",
+    "resnet101",
+    "resnet50v2",
+    "densenet121",
+    "convnext_tiny",
+    "convnext_small",
+]
 
 SamplingMode = Literal["windows", "resized"]
 
@@ -39,6 +56,19 @@ ENCODER_STRIDE = 32
 LARGEST_BUFFER_M = 50_000  # regions of tiles are projected on their own, and lie farther apart
 
 
+_GLOBAL_ENCODERS = ("efficientnetb", "efficientnetv2", "mobilenetv3")  # names without _ and -
+
+GLOBAL_REASON = (
+    "its squeeze-and-excite blocks average the whole image, so predictions in windows would differ from those of the "
+    "whole scene at any halo"
+)
+
+
+def sees_whole_image(encoder: str) -> bool:
+    """Tell whether a name is that of a known network with operations over the whole image, which is refused."""
+    return encoder.lower().replace("_", "").replace("-", "").startswith(_GLOBAL_ENCODERS)
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused, values are neither converted nor changed."""
 
@@ -50,14 +80,26 @@ class ModelSection(Section):
 
     name: ModelName = Field("fcn_fl", description="decoder: fcn (FCN-8s), fcn_fl (adds five scales), unet or segnet")
     encoder: EncoderName = Field(
-        "vgg16", description="vgg16 (the paper's), mobilenetv2 (edge devices) or small (tests)"
+        "vgg16",
+        description="vgg16 (the paper's), mobilenetv2 or efficientnet_lite0 to 4 (edge devices), small (tests), or "
+        "another network of keras.applications",
     )
     encoder_weights: str = Field(
-        "imagenet", min_length=1, description="imagenet (downloaded by Keras), none, or a weights file"
+        "imagenet",
+        min_length=1,
+        description="imagenet (downloaded by Keras; not for efficientnet_lite), none, or a weights file",
     )
     decoder_channels: int = Field(32, ge=1, description="channels of every decoder stage")
     input_reduction: Literal[1, 2, 4] = Field(1, description="factor by which the network reduces the image")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of decoder channels dropped during training")
+
+    @field_validator("encoder", mode="before")
+    @classmethod
+    def _check_local(cls, value: object) -> object:
+        if isinstance(value, str) and sees_whole_image(value):
+            message = f"an encoder of local operations ({value}: {GLOBAL_REASON}), such as efficientnet_lite0"
+            raise PydanticCustomError("global_encoder", "Input should be {message}", {"message": message})
+        return value
 
     @property
     def stride(self) -> int:

@@ -164,7 +164,7 @@ class TestWrongValues:
             ("seed=1.5", "a valid integer", "1.5"),
             ("gsd_m=0", "a number greater than 0", "0"),
             ("model.name=resnet", "'fcn', 'fcn_fl', 'unet' or 'segnet'", "'resnet'"),
-            ("model.encoder=vgg19", "'vgg16', 'mobilenetv2'", "'vgg19'"),
+            ("model.encoder=xception", "'vgg16', 'mobilenetv2'", "'xception'"),
             ("model.encoder_weights=null", "a valid string", "None"),
             ("model.input_reduction=3", "1, 2 or 4", "3"),
             ("model.decoder_channels=0", "a number greater than or equal to 1", "0"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from lim_keras import api
 from lim_keras.cli.options import FILE, NEW_FOLDER, SCENE, TILES, Command, Parsed, wait_option
 from lim_keras.cli.output import show
+from lim_keras.config import EncoderName
 from lim_keras.reproduction.settings import PARTS
 
 
@@ -47,7 +48,7 @@ def _parts(text: str) -> tuple[str, ...]:
 )
 @click.option(
     "--encoder",
-    type=click.Choice(["vgg16", "mobilenetv2", "small"]),
+    type=click.Choice(get_args(EncoderName)),
     help="Encoder of the models on whole tiles [default: vgg16; smoke: small].",
 )
 @click.option(

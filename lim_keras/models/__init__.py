@@ -36,7 +36,7 @@ def build_model(
 
     Args:
         name: "fcn" (FCN-8s), "fcn_fl" (FCN-FL, all five scales), "unet" or "segnet".
-        encoder: "vgg16", "mobilenetv2" or "small": a key of `encoders.ENCODERS`.
+        encoder: such as "vgg16", "mobilenetv2" or "efficientnet_lite0": a key of `encoders.ENCODERS`.
         bands: number of image bands; the first three are red, green, blue.
         encoder_weights: "imagenet", a local weights file, or "none".
         decoder_channels: channels of the decoder.

@@ -19,6 +19,8 @@ _FLOAT32_BYTES = 4
 _POINTWISE = {"Rescaling", "BandRange", "PadToMultiple", "CropLike", "ReLU", "Activation"}
 _POINTWISE |= {"BatchNormalization", "FusedBatchNormalization"}
 _POINTWISE |= {"Add", "Concatenate", "Dropout", "SpatialDropout2D", "GetItem"}
+_POINTWISE |= {"Dense", "LayerScale"}
+_GLOBAL = {"GlobalAveragePooling2D", "GlobalMaxPooling2D"}
 _SLIDING = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"}
 
 
@@ -69,7 +71,11 @@ def _expand(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tupl
         tensors = list(_tensors(layer["inbound_nodes"]))
         sources = [names[tensor["keras_history"][0], tensor["keras_history"][2]] for tensor in tensors]
         name = layer["name"]
-        if layer["class_name"] == "Functional":
+        if layer["class_name"] == "Sequential":
+            chained, output = _chain(layer["config"]["layers"], tensors[0], sources[0], f"{path}{name}/")
+            steps += chained
+            names[name, 0] = output
+        elif layer["class_name"] == "Functional":
             nested, outputs = _expand(layer["config"], sources, f"{path}{name}/")
             steps += nested
             names |= {(name, position): output for position, output in enumerate(outputs)}
@@ -78,6 +84,19 @@ def _expand(config: Mapping[str, Any], inputs: Sequence[str], path: str) -> tupl
             steps.append(_Step(layer["class_name"], layer["config"], tuple(sources), channels, path + name))
             names[name, 0] = path + name
     return steps, [names[output[0], output[2]] for output in _listed(config["output_layers"])]
+
+
+def _chain(layers: Sequence[Any], tensor: Mapping[str, Any], source: str, path: str) -> tuple[list[_Step], str]:
+    """Return the steps of a sequential model, and the name of its output; `tensor` is its input, named `source`."""
+    steps: list[_Step] = []
+    channels = int(tensor["shape"][-1])
+    for layer in layers:
+        if layer["class_name"] == "InputLayer":
+            continue
+        config = layer["config"]
+        steps.append(_Step(layer["class_name"], config, (source,), (channels,), path + config["name"]))
+        source, channels = path + config["name"], config.get("filters", channels)
+    return steps, source
 
 
 def _listed(layers: Sequence[Any]) -> Sequence[Sequence[Any]]:
@@ -115,7 +134,7 @@ def _needed(step: _Step, number: int, wanted: _Interval, axis: int) -> _Interval
     """Return the positions of input `number` that influence positions `wanted` of the output, along one axis."""
     first, last = wanted
     config = step.config
-    if step.kind in _POINTWISE:
+    if step.kind in _POINTWISE or (step.kind == "LayerNormalization" and _over_channels(config["axis"])):
         return wanted
     if step.kind == "MaxUnpool":  # one value for each block of two positions of the reference
         return (first // 2, last // 2) if number == 0 else (first // 2 * 2, last // 2 * 2 + 1)
@@ -129,7 +148,16 @@ def _needed(step: _Step, number: int, wanted: _Interval, axis: int) -> _Interval
         size, stride = _size_and_stride(step, axis)
         before = max(size - stride, 0) // 2 if config["padding"] == "same" else 0
         return first * stride - before, last * stride - before + size - 1
+    if step.kind in _GLOBAL:
+        raise ModelError(
+            f"Layer {config.get('name', step.output)} of type {step.kind} sees the whole image: no halo makes windows "
+            "equal to the scene."
+        )
     raise ModelError(f"Layer {config.get('name', step.output)} of type {step.kind} has an unknown receptive field.")
+
+
+def _over_channels(axis: int | Sequence[int]) -> bool:
+    return {-1, 3}.issuperset([axis] if isinstance(axis, int) else axis)
 
 
 def _size_and_stride(step: _Step, axis: int) -> tuple[int, int]:

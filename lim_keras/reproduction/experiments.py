@@ -293,7 +293,8 @@ _WHOLE_SIZES: Mapping[Budget, int] = {"smoke": 64, "evening": 192, "cpu": 256, "
 _FROZEN_SCALES: Mapping[Budget, int] = {"smoke": 0, "evening": 4, "cpu": 3, "gpu": 0}
 """Scales of VGG16 that do not learn: the finest cost most of the time of a step on a CPU, and need little training."""
 
-_ENCODER_RATES: Mapping[EncoderName, float] = {"vgg16": 0.1, "mobilenetv2": 0.5, "small": 1.0}
+_ENCODER_RATES: Mapping[EncoderName, float] = {"vgg16": 0.1, "vgg19": 0.1, "small": 1.0}
+_OTHER_RATE = 0.5
 
 
 def _training(
@@ -303,7 +304,7 @@ def _training(
     frozen = _FROZEN_SCALES[settings.budget] if encoder == "vgg16" else 0
     return TrainingSection(
         **_LENGTHS[settings.budget][kind],
-        encoder_learning_rate_factor=_ENCODER_RATES[encoder],
+        encoder_learning_rate_factor=_ENCODER_RATES.get(encoder, _OTHER_RATE),
         frozen_encoder_scales=frozen,
         tensorboard=False,
     )

@@ -24,7 +24,9 @@ from lim_keras.training.run import STATISTICS, Run, begin_cross_validation, begi
 FINISH, SCORE = -1, -2
 """Steps after the folds: export the bundle, and score it."""
 
-_ENCODER_COST = {"vgg16": 15.0, "mobilenetv2": 1.0, "small": 0.5}
+_ENCODER_COST = {"vgg16": 15.0, "vgg19": 19.0, "mobilenetv2": 1.0, "mobilenet": 1.5, "small": 0.5}
+_ENCODER_COST |= {f"efficientnet_lite{size}": cost for size, cost in enumerate((1.2, 1.7, 2.2, 3.2, 5.0))}
+_OTHER_COST = 8.0  # networks of 3 to 9 billion multiplications for 224 x 224 px
 _FINISH_SHARE = 0.1  # of the pixels of a training
 
 _GARBAGE_THRESHOLD = 50_000  # new objects between two searches for garbage
@@ -67,7 +69,7 @@ def step_pixels(experiment: Experiment, step: Step) -> float:
     training = config.training
     images = training.epochs * (training.steps_per_epoch or 500) * training.batch_size
     side = config.sampling.size / config.model.input_reduction
-    pixels = images * side**2 * _ENCODER_COST[config.model.encoder]
+    pixels = images * side**2 * _ENCODER_COST.get(config.model.encoder, _OTHER_COST)
     return pixels if step.fold >= 0 else _FINISH_SHARE * pixels
 
 

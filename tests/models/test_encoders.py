@@ -148,7 +148,7 @@ def test_widen_kernel_keeps_the_response_to_grey():
 
 
 def test_unknown_encoder():
-    with pytest.raises(ModelError, match=r"`encoder`\. Expected one of vgg16, mobilenetv2, small\. "):
+    with pytest.raises(ModelError, match=r"`encoder`\. Expected one of vgg16, mobilenetv2, .*, small, "):
         build_encoder("resnet")
 
 
