@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lim_keras import errors as errors
     from lim_keras import losses as losses
     from lim_keras import metrics as metrics
+    from lim_keras.api import add_familiarity as add_familiarity
     from lim_keras.api import audit_tiles as audit_tiles
     from lim_keras.api import bundle_info as bundle_info
     from lim_keras.api import convert_tiles as convert_tiles

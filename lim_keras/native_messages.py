@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LITERT_GREETING = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate[^\n]*\n?")
+"""Line that LiteRT writes when it loads a network."""
+
 
 @contextmanager
 def without_messages(pattern: re.Pattern[bytes]) -> Iterator[None]:

@@ -171,7 +171,15 @@ OF_COMMANDS = {
     "convert": ["convert_tiles"],
     "cv": ["cross_validate", "load_config"],
     "distill": ["distill", "load_config"],
-    "export": ["export_litert", "export_onnx", "export_review", "export_serving", "fit_object_rule", "measure_halo"],
+    "export": [
+        "add_familiarity",
+        "export_litert",
+        "export_onnx",
+        "export_review",
+        "export_serving",
+        "fit_object_rule",
+        "measure_halo",
+    ],
     "fit": ["fit", "load_config"],
     "info": ["bundle_info"],
     "overlaps": ["find_overlaps"],
@@ -192,6 +200,7 @@ IN_PYTHON_OTHERWISE = {
     ("export", "onnx"),  # a function
     ("export", "measure"),  # a function
     ("export", "rule_tiles"),  # a function
+    ("export", "familiarity"),  # a function
 }
 
 

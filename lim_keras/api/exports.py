@@ -14,7 +14,7 @@ from lim_keras.files import StrPath
 from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
-    from lim_keras.bundle.info import MeasuredHalo
+    from lim_keras.bundle.info import FamiliarityFacts, MeasuredHalo
     from lim_keras.bundle.litert import Variant
     from lim_keras.bundle.object_rule import FittedRule
     from lim_keras.export.onnx_file import OnnxExport
@@ -197,6 +197,37 @@ def fit_object_rule(bundle: StrPath, tiles: StrPath, tile_ids: TileIds, *, wait:
 
     with locked(source, "bundle", wait=wait):
         return fit_bundle_rule(source, data, ids)
+
+
+@public
+def add_familiarity(bundle: StrPath, tiles: StrPath, *, wait: bool = False) -> FamiliarityFacts:
+    """Fit how familiar imagery is to a bundle, and record it there, so that predictions warn of unfamiliar scenes.
+
+    The distance of a piece of a scene from the training imagery is measured in the features of the bundle's first
+    network. A bundle that `fit` or `cross_validate` exports has it already; older ones do not.
+
+    Args:
+        bundle: folder of the bundle; it gets the file familiarity.tflite, and its model.json is rewritten.
+        tiles: folder of tiles, or a tiles.csv, with the tiles that the bundle was trained on and those that its first
+            network was not trained on.
+        wait: wait for the end of another call that writes to the same folder; False: raise an error.
+
+    Returns:
+        The distances of the held-out tiles, and the distance above which imagery is unfamiliar.
+
+    Raises:
+        BundleError: the bundle cannot be read, was changed, or takes images of more than 8 bits.
+        DataError: the tiles do not fit the bundle, hold too few of its tiles, or another call works there.
+
+    Examples:
+        >>> lk.add_familiarity("exported_models/bijie_edge", "bijie_tiles.csv").limit
+    """
+    source, data = as_path("bundle", bundle), as_path("tiles", tiles)
+    load_tensorflow()
+    from lim_keras.export.familiarity import add_familiarity as add
+
+    with locked(source, "bundle", wait=wait):
+        return add(source, data)
 
 
 def _check_litert(kinds: tuple[str, ...], tiles: StrPath | None, tile_ids: TileIds | None) -> None:

@@ -9,6 +9,7 @@ import re
 import tokenize
 import zipfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import IO, Annotated, Any, Literal, Self
 
@@ -176,6 +177,35 @@ class MeasuredHalo(Part):
     pixels: int = Field(ge=1)
 
 
+class FamiliarityFacts(Part):
+    """Meaning of the distances that a bundle's `familiarity.tflite` computes.
+
+    Args:
+        side: side of a cell of imagery, pixels at the ground sample distance of the model.
+        distances: distances of held-out cells in rising order, at equal steps of their share, from 0 to 1.
+        limit: distance above which a cell is unfamiliar.
+        training_cells: number of cells that the distance was fitted to.
+        held_out_cells: number of cells of tiles that the network was not trained on, which set `distances` and `limit`.
+    """
+
+    side: int = Field(ge=32, le=_PIXELS)
+    distances: tuple[FiniteFloat, ...] = Field(min_length=2)
+    limit: FiniteFloat = Field(gt=0)
+    training_cells: int = Field(ge=1)
+    held_out_cells: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if any(after < before for before, after in pairwise(self.distances)):
+            raise ValueError("expected `distances` in rising order")
+        return self
+
+    def familiarity(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the share of held-out cells that are at least as far away as each distance, 0..1."""
+        shares = np.linspace(1, 0, len(self.distances))
+        return np.interp(distances, self.distances, shares)
+
+
 class LiteRtFigures(Part):
     """Size of a .tflite file and its comparison with the SavedModel; fields as in `lim_keras.bundle.litert`."""
 
@@ -247,7 +277,7 @@ class ModelFacts(Part):
     def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave later additions out where they are empty, so that the digests of older bundles stay as they are."""
         values: dict[str, Any] = serialize(self)
-        for name in ("halos", "object_rule"):
+        for name in ("halos", "object_rule", "familiarity"):
             if not values.get(name):
                 values.pop(name, None)
         return values
@@ -263,6 +293,7 @@ class BundleInfo(ModelFacts):
         folds: number of `fold_<k>` folders.
         halo: context around a core that influences its prediction, pixels (`lim_keras.models.receptive_field`).
         halos: smaller halos for given tolerances, measured. Empty in older bundles and where none was measured.
+        familiarity: meaning of the distances of `familiarity.tflite`; None in older bundles and where none was fitted.
         bytes_per_pixel: peak memory of the feature maps for each pixel of a window, bytes.
         files: size and digest of every file except model.json, by its path inside the bundle.
         litert: measurements of each .tflite file, by its path inside the bundle. Empty in older bundles.
@@ -276,6 +307,7 @@ class BundleInfo(ModelFacts):
     folds: int = Field(ge=1, le=1000)
     halo: int = Field(ge=0, le=_PIXELS)
     halos: tuple[MeasuredHalo, ...] = ()
+    familiarity: FamiliarityFacts | None = None
     bytes_per_pixel: FiniteFloat = Field(gt=0, le=1e9)
     files: dict[Annotated[str, AfterValidator(_inside)], FileRecord]
     litert: dict[Annotated[str, AfterValidator(_inside)], LiteRtFigures] = Field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
 import warnings
 from contextlib import suppress
@@ -24,7 +23,7 @@ from lim_keras.bundle.protocol import (
 from lim_keras.bundle.window_size import rounded_up
 from lim_keras.errors import BundleError, ConfigError, LimKerasWarning
 from lim_keras.files import StrPath, write_text
-from lim_keras.native_messages import without_messages
+from lim_keras.native_messages import LITERT_GREETING, without_messages
 from lim_keras.raster.windows import plan_windows, smallest_side
 from lim_keras.workers.cores import usable_cores
 
@@ -35,7 +34,6 @@ PROBABILITY, FOLDS = "probability", "folds"
 
 Variant = Literal["float32", "float16", "dynamic", "int8"]
 _ROUNDED: tuple[Variant, ...] = ("dynamic", "int8")  # they round feature maps, so that far pixels change more
-_GREETING = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate[^\n]*\n?")
 _GRID = 64
 _TEST_SIDE = 512
 _LARGEST_SIDE = 2**14  # largest input that is accepted, pixels
@@ -306,7 +304,7 @@ def _runner(path: Path, threads: int) -> Any:
         raise BundleError("LiteRT is not installed. Install it with `pip install 'lim-keras[edge]'`.") from error
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        with without_messages(_GREETING), suppress(RuntimeError):  # a network may need more than one pixel
+        with without_messages(LITERT_GREETING), suppress(RuntimeError):  # a network may need more than one pixel
             interpreter.allocate_tensors()
         return interpreter.get_signature_runner()
     except (ValueError, RuntimeError) as error:

@@ -304,6 +304,9 @@ def _variants(text: str) -> tuple[str, ...]:
     help="Fit the object rule for predict to these tiles in --data, a file of ids, one a line. The model must not "
     "have been trained on them.",
 )
+@click.option(
+    "--familiarity", is_flag=True, help="Fit how familiar imagery is, on the tiles in --data, so that predict warns."
+)
 @wait_option
 def export(
     bundle: Path,
@@ -312,6 +315,7 @@ def export(
     repository: Path | None,
     measure: bool,
     rule_tiles: Path | None,
+    familiarity: bool,
     wait: bool,
     **options: Any,
 ) -> None:
@@ -332,19 +336,23 @@ def export(
 
     --object-rule: which regions of a map are landslides, chosen on held-out tiles. New bundles of models that were
     trained on windows have a rule; this adds one to an older bundle, or fits it to other tiles.
+
+    --familiarity: how familiar imagery is to the model. New bundles know it; this adds it to an older one.
     """
-    if variants is None and repository is None and not (measure or onnx or rule_tiles):
+    if variants is None and repository is None and not (measure or familiarity or onnx or rule_tiles):
         raise click.UsageError(
-            "Missing option '--tflite', '--onnx', '--serving', '--measure-halo' or '--object-rule': say what to make."
+            "Missing option '--tflite', '--onnx', '--serving', '--measure-halo', '--object-rule' or '--familiarity': "
+            "say what to make."
         )
     if variants is None:
         refuse_without("--tflite", _OF_TFLITE)
         if not onnx:
             refuse_without("--tflite or --onnx", _OF_FILES)
-        if not (measure or rule_tiles):
-            refuse_without("--tflite, --measure-halo or --object-rule", ["tiles"])
-    if measure and options["tiles"] is None:
-        raise click.UsageError("--measure-halo needs the tiles that BUNDLE was trained on. Give --data.")
+        if not (measure or familiarity or rule_tiles):
+            refuse_without("--tflite, --measure-halo, --object-rule or --familiarity", ["tiles"])
+    if (measure or familiarity) and options["tiles"] is None:
+        name = "--measure-halo" if measure else "--familiarity"
+        raise click.UsageError(f"{name} needs the tiles that BUNDLE was trained on. Give --data.")
     if rule_tiles is not None and options["tiles"] is None:
         raise click.UsageError("--object-rule needs the tiles that it names. Give --data.")
     if repository is None:
@@ -354,6 +362,9 @@ def export(
         _measure_halo(bundle, options["tiles"], wait)
     if rule_tiles is not None:
         _fit_rule(bundle, options["tiles"], rule_tiles, wait)
+    if familiarity:
+        facts = api.add_familiarity(bundle, options["tiles"], wait=wait)
+        show([f"familiarity: {facts.training_cells} training and {facts.held_out_cells} held-out cells"])
     # The repository comes last: a repeated call replaces files, but adds one more version.
     if variants is not None:
         _export_litert(bundle, variants, wait=wait, **options)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 
 from lim_keras import __version__
-from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FileRecord, ModelFacts, fold_name
+from lim_keras.bundle.familiarity import FAMILIARITY_FILE
+from lim_keras.bundle.info import ENSEMBLE, VERSION, BundleInfo, FamiliarityFacts, FileRecord, ModelFacts, fold_name
 from lim_keras.bundle.model_folder import PAIR_FILE
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, SIGNATURE, takes_encoded_images
 from lim_keras.bundle.replaceable import bundle_record, check_bundle_folder
@@ -271,6 +272,7 @@ def write_bundle(
     half: bool = False,
     *,
     tiles: TileSet | None = None,
+    familiarity: tuple[bytes, FamiliarityFacts] | None = None,
 ) -> BundleInfo:
     """Export one model per fold as the bundle `path`. The write is atomic and replaces an older bundle.
 
@@ -278,6 +280,7 @@ def write_bundle(
         baseline: image-blind mask of the training tiles.
         half: store kernels as float16.
         tiles: imagery to measure smaller halos on (`lim_keras.export.measured_halo`); None: none is measured.
+        familiarity: result of `lim_keras.export.familiarity.familiarity_of`; None: the bundle has none.
 
     Raises:
         BundleError: models do not fit `facts`, a kernel value exceeds float16, or `path` is a folder of other files.
@@ -293,7 +296,11 @@ def write_bundle(
         if baseline is not None:
             baseline.write(folder / BASELINE_FILE)
         write_pair(folder, facts, graph)
+        if familiarity is not None:
+            (folder / FAMILIARITY_FILE).write_bytes(familiarity[0])
         described = _describe(folder, facts, models)
+        if familiarity is not None:
+            described = described.model_copy(update={"familiarity": familiarity[1]})
         if tiles is not None:
             described = measured_on(partial(_probability, graph), described, tiles)
         info = write_documents(folder, described)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lim_keras.bundle.familiarity import load_familiarity
 from lim_keras.bundle.protocol import DescribedModel, SceneModel, runtime_of
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import StrPath, make_folder
@@ -26,6 +27,8 @@ from lim_keras.inference.domain import (
     known_scale,
     reading_grid,
 )
+from lim_keras.inference.familiarity import SceneFamiliarity, scene_familiarity
+from lim_keras.inference.maps import InputScaling
 from lim_keras.inference.predict_maps import no_data, predict_maps
 from lim_keras.inference.scene_plan import ScenePart, hash_of, map_facts
 from lim_keras.inference.window_plan import MemoryLimitError
@@ -157,6 +160,7 @@ class _SceneTask:
         self._model, self._reader, self._out, self._options = model, reader, out_dir, options
         self.identity = identity(reader, model, options)
         self._warnings: list[str] = []
+        self._familiarity: SceneFamiliarity | None = None
         self._begun = False  # the working folder was made
 
     def is_finished(self, preview: bool) -> bool:
@@ -285,6 +289,14 @@ class _SceneTask:
             check_place(self._reader)
             check_brightness(reader, self._model.info, self._options.scale)
 
+    def _check_familiarity(self, grid: Grid | None) -> None:
+        known, info = load_familiarity(self._model), self._model.info
+        if known is None:
+            return
+        scaling = InputScaling(info.dtype, tuple(one.mean for one in info.statistics), self._options.scale)
+        with self._reader.on_grid(grid) if grid else nullcontext(self._reader) as reader, self._recorded_warnings():
+            self._familiarity = scene_familiarity(known, reader, scaling)
+
     def _check_unchanged(self, cause: Exception | None = None) -> None:
         """Delete all drafts and raise DataError if the scene or the elevation model changed since the call began."""
         changed = self._reader.name if self._reader.has_changed() else self._changed_elevations()
@@ -344,6 +356,7 @@ class _SceneTask:
         Parts that earlier calls made are used.
         """
         self._check_pixels(grid)
+        self._check_familiarity(grid)
         options, work, parts, progress = self._options, self._files.work, self._parts, self._execution.progress
         if options.merge or self._workers is not None:
             refuse_server(self._model)
@@ -388,6 +401,7 @@ class _SceneTask:
         counts, totals = made.counts, made.totals
         summary = summarise(reader.info, info, options=self._options, counts=counts, inventory=totals, run=run)
         summary["runtime"] = runtime_of(self._model)
+        summary["familiarity"] = None if self._familiarity is None else self._familiarity.describe()
         if reader.product is not None:
             summary["product"] = reader.product.describe(reader.dataset.descriptions)
         return summary

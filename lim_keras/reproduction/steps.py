@@ -128,7 +128,7 @@ def _do(job: Work, step: Step, messages: Connection) -> None:
     if step.fold == FINISH:
         # The step SCORE scores the bundle on the test tiles. Measured halos make maps of scenes faster.
         maps = bool(experiment.parts & _MAPS)
-        finalize(run, out / MODELS / name, score_test_tiles=False, measure_halo=maps)
+        finalize(run, out / MODELS / name, score_test_tiles=False, measure=maps)
         return
     reporter = _Reporter(step, step_pixels(experiment, step), messages)
     weights = encoder_weights(experiment, job.settings)

@@ -22,6 +22,7 @@ from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
 from lim_keras.evaluation.object_rule import fit_object_rule
 from lim_keras.export.bundle import is_exported, software_versions, write_bundle
+from lim_keras.export.familiarity import familiarity_of
 from lim_keras.files import write_text
 from lim_keras.metrics.calibration import Calibration, ImageBlindMask, best_threshold, fit_calibration, pool_histograms
 from lim_keras.models import network_stride
@@ -61,7 +62,7 @@ def finalize(
     bundle: str | os.PathLike[str] | None = None,
     *,
     score_test_tiles: bool = True,
-    measure_halo: bool = True,
+    measure: bool = True,
 ) -> RunResult:
     """Fit threshold and calibration, evaluate on the test tiles, export the bundle and draw the training curves.
 
@@ -69,7 +70,8 @@ def finalize(
         run: a run with all folds finished.
         bundle: folder of the bundle; None: exported_models/<name>.
         score_test_tiles: score the test tiles, if the run has any.
-        measure_halo: measure halos below the full one, which takes minutes for a large network on a CPU.
+        measure: measure halos below the full one, and fit the familiarity (`lim_keras.export.familiarity`). For a large
+            network, this takes minutes on a CPU.
 
     Raises:
         DataError: the held-out tiles hold no landslide or no background pixel.
@@ -82,8 +84,12 @@ def finalize(
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     facts = _facts(run, evaluation, path.name)
     if not is_exported(path, facts):  # a second call keeps the bundle, with the LiteRT files that were added to it
-        tiles = run.seen_tiles if measure_halo else None
-        write_bundle(path, facts, models, blind, run.config.export.half_size, tiles=tiles)
+        tiles, familiarity = run.seen_tiles if measure else None, None
+        if measure:
+            first = run.held_out_folds[0]
+            familiarity = familiarity_of(models[0], run.training_tiles(first), run.held_out_tiles(first), run.gsd_m)
+        half = run.config.export.half_size
+        write_bundle(path, facts, models, blind, half, tiles=tiles, familiarity=familiarity)
     summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)

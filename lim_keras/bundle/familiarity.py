@@ -1,0 +1,123 @@
+"""Familiarity of imagery: how near the features of a piece of a scene are to those of the training imagery."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.errors import BundleError
+from lim_keras.native_messages import LITERT_GREETING, without_messages
+
+if TYPE_CHECKING:
+    from lim_keras.bundle.info import BundleInfo
+    from lim_keras.bundle.protocol import DescribedModel
+
+FAMILIARITY_FILE = "familiarity.tflite"
+"""File of a bundle: pixels (1, side, side, bands) -> distance from the training imagery."""
+
+Run = Callable[[NDArray[np.float32]], float]
+
+
+class FamiliarityModel:
+    """Distance of square cells of imagery from the training imagery, and what it means.
+
+    A cell's features are the means of the encoder's feature maps. Their distance is the squared Mahalanobis distance in
+    the main components of the training cells, plus what these components do not explain; both are divided by their
+    means over the training cells. The familiarity of a cell is the share of held-out cells at least as far away, 0..1.
+
+    Args:
+        bundle: folder of the bundle.
+        info: its description, with `familiarity`.
+
+    Raises:
+        BundleError: the file is missing or changed, or no library can run it.
+    """
+
+    def __init__(self, bundle: Path, info: BundleInfo) -> None:
+        if info.familiarity is None or FAMILIARITY_FILE not in info.files:
+            raise BundleError(f"{bundle}: has no {FAMILIARITY_FILE}. `lim-keras export --familiarity` adds it.")
+        self.facts = info.familiarity
+        info.check_file(bundle, FAMILIARITY_FILE)
+        self._run = load_distance(bundle / FAMILIARITY_FILE)
+
+    @property
+    def side(self) -> int:
+        """Side of a cell, pixels."""
+        return self.facts.side
+
+    def distances(self, cells: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the distance of each cell (n, side, side, bands) of raw digital numbers."""
+        return np.array([self._run(np.asarray(cell[np.newaxis], np.float32)) for cell in cells], np.float64)
+
+    def familiarity(self, cells: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the familiarity of each cell, 0..1."""
+        return self.facts.familiarity(self.distances(cells))
+
+
+def load_familiarity(model: DescribedModel) -> FamiliarityModel | None:
+    """Load the familiarity of a loaded bundle; None if the bundle has none, or only a .tflite file was loaded."""
+    path = getattr(model, "path", None)
+    if model.info.familiarity is None or path is None or not Path(path).is_dir():
+        return None
+    return FamiliarityModel(Path(path), model.info)
+
+
+def load_distance(path: Path) -> Run:
+    """Load a familiarity file with LiteRT, OpenVINO or TensorFlow, whichever is installed.
+
+    Raises:
+        BundleError: none of them is installed, or the file cannot be read.
+    """
+    for load in (_with_litert, _with_openvino, _with_tensorflow):
+        try:
+            return load(path)
+        except ImportError:
+            continue
+        except (RuntimeError, ValueError) as error:
+            raise BundleError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]}).") from error
+    raise BundleError(f"{path}: needs LiteRT, OpenVINO or TensorFlow. Install it with `pip install 'lim-keras[edge]'`.")
+
+
+def _with_litert(path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+
+    return _interpreted(Interpreter, path)
+
+
+def _with_tensorflow(path: Path) -> Run:
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that LiteRT will replace it
+        return _interpreted(tf.lite.Interpreter, path)
+
+
+def _interpreted(interpreter: Any, path: Path) -> Run:
+    with without_messages(LITERT_GREETING):
+        loaded = interpreter(model_path=str(path), num_threads=1)
+        loaded.allocate_tensors()
+    given, answer = loaded.get_input_details()[0]["index"], loaded.get_output_details()[0]["index"]
+
+    def run(cell: NDArray[np.float32]) -> float:
+        loaded.set_tensor(given, cell)
+        loaded.invoke()
+        return float(loaded.get_tensor(answer).ravel()[0])
+
+    return run
+
+
+def _with_openvino(path: Path) -> Run:
+    import openvino  # type: ignore[import-untyped]
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = compiled.create_infer_request()
+
+    def run(cell: NDArray[np.float32]) -> float:
+        return float(request.infer({0: cell})[0].ravel()[0])
+
+    return run

@@ -1,0 +1,107 @@
+"""Familiarity of a scene: the share of its ground that looks unlike the training imagery."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lim_keras.bundle.familiarity import FamiliarityModel
+from lim_keras.errors import DomainWarning
+from lim_keras.inference.maps import InputScaling
+from lim_keras.raster.opening import is_remote
+from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.windows import Box, Window
+
+_SAMPLE, _REMOTE_SAMPLE = 128, 32  # cells that are looked at in a local scene, and in one that comes over a network
+_LEAST_DATA = 0.5  # share of a cell's pixels that hold data
+_USUAL = 0.05  # twice the share of unfamiliar cells among held-out imagery
+_Z = 1.96  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class SceneFamiliarity:
+    """Familiarity of sampled cells of a scene.
+
+    Attributes:
+        cells: number of cells that were looked at.
+        unfamiliar: number of cells that are further from the training imagery than nearly all held-out cells.
+        median: median familiarity of the cells, 0..1; about .5 for imagery like that of training.
+    """
+
+    cells: int
+    unfamiliar: int
+    median: float
+
+    @property
+    def unfamiliar_share(self) -> float:
+        """Share of unfamiliar cells, 0..1."""
+        return self.unfamiliar / self.cells
+
+    @property
+    def is_unusual(self) -> bool:
+        """True if more cells are unfamiliar than a sample of usual imagery has by chance (Wilson's interval)."""
+        n, share = self.cells, self.unfamiliar_share
+        centre = share + _Z**2 / (2 * n)
+        spread = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+        return (centre - spread) / (1 + _Z**2 / n) > _USUAL
+
+    def describe(self) -> dict[str, float]:
+        """Return what a summary holds."""
+        shares = {"unfamiliar_share": round(self.unfamiliar_share, 4), "median_familiarity": round(self.median, 4)}
+        return {"cells": self.cells, **shares}
+
+
+def scene_familiarity(model: FamiliarityModel, scene: RasterReader, scaling: InputScaling) -> SceneFamiliarity | None:
+    """Measure the familiarity of a scene in a sample of its cells, spread evenly; None if no cell holds data enough.
+
+    Args:
+        scene: reader of the model's bands, on the grid on which the scene is predicted.
+        scaling: conversion of the scene's values, as for the prediction.
+
+    Warns:
+        DomainWarning: more of the scene is unfamiliar than of imagery like that of training.
+    """
+    cells = _sample(scene, scaling, model.side, _REMOTE_SAMPLE if is_remote(scene.name) else _SAMPLE)
+    if not len(cells):
+        return None
+    distances = model.distances(np.stack(cells))
+    found = SceneFamiliarity(
+        cells=len(cells),
+        unfamiliar=int((distances > model.facts.limit).sum()),
+        median=float(np.median(model.facts.familiarity(distances))),
+    )
+    if found.is_unusual:
+        warnings.warn(
+            f"{scene.name}: {found.unfamiliar_share:.0%} of the scene ({found.unfamiliar} of {found.cells} sampled "
+            f"cells of {model.side} x {model.side} px) look unlike the imagery that the model was trained on, where "
+            "2.5 % do. Check bands, value range and ground sample distance; otherwise train on tiles of such ground. "
+            "Scores of the model do not hold there.",
+            DomainWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _sample(scene: RasterReader, scaling: InputScaling, side: int, most: int) -> Sequence[NDArray[np.generic]]:
+    """Read cells of a scene, mirrored at its edges; cells without data enough are replaced by others."""
+    height, width = scene.info.height, scene.info.width
+    corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
+    # A fixed order that spreads the first cells over the scene.
+    order = np.random.default_rng(2022).permutation(len(corners))[: 4 * most]
+    around, found = Box(0, 0, height, width), []
+    for number in order.tolist():
+        top, left = corners[number]
+        box = Box(top, left, min(top + side, height), min(left + side, width))
+        pixels, valid = scaling.load(scene, Window(box, box), around)
+        if valid.sum() >= _LEAST_DATA * side**2:
+            edges = cv2.copyMakeBorder(pixels, 0, side - box.height, 0, side - box.width, cv2.BORDER_REFLECT)
+            found.append(edges.reshape(side, side, -1))
+        if len(found) == most:
+            break
+    return found
