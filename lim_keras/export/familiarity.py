@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lim_keras.bundle.familiarity import FAMILIARITY_FILE, load_distance
 from lim_keras.bundle.info import VERSION, BundleInfo, FamiliarityFacts, FileRecord, fold_name
 from lim_keras.bundle.protocol import SIGNATURE
 from lim_keras.bundle.saved_model import load_graph
+from lim_keras.data.sampling import pack, render
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.errors import BundleError, DataError
 from lim_keras.evaluation.evaluator import read_matching_tiles
@@ -38,6 +40,7 @@ _MOST_TRAINING, _MOST_HELD_OUT = 1500, 500
 _MAPS = slice(1, 4)  # feature maps at 1/4, 1/8 and 1/16; coarser ones tell what is a landslide, not what is familiar
 _COMPONENTS = 32
 _UNFAMILIAR = 0.025  # share of held-out cells that are called unfamiliar
+_SHEET = 4  # side of a sheet of tiles, cells
 _STEPS = 41  # quantiles of the held-out distances
 
 Cells = NDArray[Any]
@@ -155,23 +158,24 @@ def _converted(graph: _CellGraph) -> bytes:
 
 
 def cells_of(tiles: TileSet, gsd_m: float | None, most: int, seed: int = 2022) -> Cells:
-    """Cut tiles into cells at a ground sample distance; tiles in random order, one cell after the other.
+    """Cut tiles into cells at a ground sample distance: half of the cells from single tiles, half from sheets of tiles.
 
-    What a cell lacks at the edge of its tile is mirrored; cells that lack more than half of a side are left out.
+    A cell of a scene may hold the border of two kinds of ground, as sheets of tiles edge to edge do. What a cell lacks
+    at the edge of a single tile is mirrored; cells that lack more than half of a side are left out.
 
     Args:
         gsd_m: metres; None: that of the tiles.
         most: largest number of cells.
     """
-    store, found = TileStore(tiles, gsd_m, gsd_m, cache="none"), []
-    for position in np.random.default_rng(seed).permutation(len(store)).tolist():
-        height, width = store.size(position)
-        if min(height, width) * 2 < SIDE:
-            continue
-        found += list(_cells(store.get(position)[0]))
-        if len(found) >= most:
-            break
-    return np.stack(found[:most]) if found else np.empty((0, SIDE, SIDE, tiles.bands), np.uint8)
+    store = TileStore(tiles, gsd_m, gsd_m, cache="none")
+    sizes = [store.size(position) for position in range(len(store))]
+    order = np.random.default_rng(seed).permutation(len(store)).tolist()
+    single = (store.get(position)[0] for position in order if 2 * min(sizes[position]) >= SIDE)
+    sheets = enumerate(pack(sizes, _SHEET * SIDE, seed))
+    packed = (render(sheet, store.get, number)[0] for number, sheet in sheets)
+    halves = [islice((cell for image in images for cell in _cells(image)), most // 2) for images in (single, packed)]
+    found = [cell for half in halves for cell in half]
+    return np.stack(found) if found else np.empty((0, SIDE, SIDE, tiles.bands), np.uint8)
 
 
 def _cells(image: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -19,7 +19,7 @@ from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box, Window
 
 _SAMPLE, _REMOTE_SAMPLE = 128, 32  # cells that are looked at in a local scene, and in one that comes over a network
-_LEAST_DATA = 0.5  # share of a cell's pixels that hold data
+_LEAST_DATA = 0.9  # share of a cell's pixels that hold data; filled pixels look like no ground
 _USUAL = 0.05  # twice the share of unfamiliar cells among held-out imagery
 _Z = 1.96  # of a 95 % interval
 
@@ -98,8 +98,10 @@ def _sample(scene: RasterReader, scaling: InputScaling, side: int, most: int) ->
     for number in order.tolist():
         top, left = corners[number]
         box = Box(top, left, min(top + side, height), min(left + side, width))
+        if 2 * min(box.height, box.width) < min(side, height, width):
+            continue  # a narrow strip at the edge
         pixels, valid = scaling.load(scene, Window(box, box), around)
-        if valid.sum() >= _LEAST_DATA * side**2:
+        if valid.mean() >= _LEAST_DATA:
             edges = cv2.copyMakeBorder(pixels, 0, side - box.height, 0, side - box.width, cv2.BORDER_REFLECT)
             found.append(edges.reshape(side, side, -1))
         if len(found) == most:

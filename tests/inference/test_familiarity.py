@@ -44,7 +44,7 @@ def test_a_usual_scene_gives_no_warning(write: Write) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", DomainWarning)
         found = measured(path)
-    # 8 x 11 cells, of which the last row (52 px) and the last column (60 px) hold data enough
+    # 8 x 11 cells, those of 52 px at the bottom and of 60 px on the right mirrored
     assert found == SceneFamiliarity(cells=88, unfamiliar=0, median=0.875)
 
 
