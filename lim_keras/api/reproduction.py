@@ -38,6 +38,7 @@ def reproduce(
     edge_weights: str | None = None,
     only: Collection[str] = (),
     jobs: int | None = None,
+    train: bool = True,
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ReproductionResult:
@@ -64,6 +65,7 @@ def reproduce(
         edge_weights: weights of MobileNetV2, which all other models have, as `encoder_weights`.
         only: names of the parts to make, such as "table3"; empty: all.
         jobs: number of models trained at a time; None: 1, for "smoke" 2.
+        train: train what is missing; False: report what is trained so far.
         wait: wait for the end of another call that works in the same folder; False: raise an error.
         progress: receives the progress; None: a bar on a terminal.
 
@@ -102,6 +104,7 @@ def reproduce(
         edge_weights=edge_weights,
         only=frozenset([only] if isinstance(only, str) else only),
         jobs=_default_jobs(budget) if jobs is None else as_count("jobs", jobs),
+        train=train,
         **paths,
     )
     _check(settings, synthetic=data is None)

@@ -68,6 +68,9 @@ def _parts(text: str) -> tuple[str, ...]:
 @click.option(
     "--jobs", type=click.IntRange(min=1), help="Models trained at a time [default: 1; smoke: 2].", show_default=False
 )
+@click.option(
+    "--no-train", "train", flag_value=False, default=True, help="Train nothing: report what is trained so far."
+)
 @wait_option
 def reproduce(out: Path, **options: Any) -> None:
     """Reproduce Chen et al. 2022 on tiles: train its models, and write its tables and figures in one report.
@@ -77,6 +80,8 @@ def reproduce(out: Path, **options: Any) -> None:
     """
     result = api.reproduce(out, **options)
     failed = [f"failed: {name}: {reason}" for name, reason in result.failures.items()]
+    if result.untrained:
+        failed.append(f"not trained: {', '.join(result.untrained)}")
     show([*failed, f"parts: {', '.join(result.parts)}", f"report: {out / 'report.html'}"])
     if result.failures:
         click.get_current_context().exit(1)

@@ -44,12 +44,14 @@ class ReproductionResult:
         parts: names of the parts of the report.
         failures: reasons of the experiments and parts that failed, by name; empty if all is finished.
         trained: names of the experiments that this call has trained.
+        untrained: names of the experiments that the parts need and that are not trained.
     """
 
     folder: Path
     parts: tuple[str, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
     trained: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
 
 
 def reproduce(
@@ -83,6 +85,8 @@ def reproduce(
     before = _fresh_parts(settings, digests, states)
     stale = {name for name in settings.parts if name not in before}
     train, score = _concerned(settings, states, stale)
+    if not settings.train:
+        train = []
     if train or score:
         _check_scene(settings, data)
     check_encoders(train, settings, data)
@@ -93,10 +97,13 @@ def reproduce(
     missing = {name: failures.get(name, "not trained") for name, state in states.items() if not state.bundle}
     context = ReproductionContext(settings, data, missing={**missing, **failures}, progress=progress or ProgressBar())
     parts, failed = _make_parts(context, before, print_line)
-    incomplete = {part for name in failures for part in states[name].experiment.parts} | set(failed)
+    lacked = failures if settings.train else {**missing, **failures}
+    incomplete = {part for name in lacked for part in states[name].experiment.parts} | set(failed)
     _write(settings, parts, stale=stale, incomplete=incomplete, digests=digests, states=states)
     trained = tuple(one.name for one in train if states[one.name].bundle)
-    return ReproductionResult(settings.out, tuple(part.name for part in parts), {**failures, **failed}, trained)
+    untrained = tuple(one.name for one in needed_experiments(settings) if one.name in missing)
+    names = tuple(part.name for part in parts)
+    return ReproductionResult(settings.out, names, {**failures, **failed}, trained, untrained)
 
 
 def _concerned(

@@ -48,6 +48,7 @@ class ReproductionSettings:
         edge_weights: weights of `edge_encoder`, as `encoder_weights`.
         only: names of the parts to make; empty: all.
         jobs: number of models trained in parallel.
+        train: train what is missing; False: make the parts of what is trained.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class ReproductionSettings:
     edge_weights: str | None = None
     only: frozenset[str] = field(default_factory=frozenset)
     jobs: int = 1
+    train: bool = True
 
     @property
     def edge_encoder(self) -> EncoderName:

@@ -197,6 +197,17 @@ def test_a_part_without_models_needs_no_training(tmp_path, data, capsys):
         lk.reproduce(tmp_path / "out", data=data, budget="smoke", only=["table2"])
 
 
+def test_a_report_of_what_is_trained_trains_nothing(tmp_path, data):
+    out = tmp_path / "out"
+    result = lk.reproduce(out, data=data, budget="evening", only=["table2", "table3"], train=False)
+    assert result.trained == () and result.failures == {} and models(out) == {}
+    assert result.untrained[:3] == ("whole_fcn", "whole_fcn_fl", "whole_fcn_flk") and len(result.untrained) == 6
+    page = (out / "report.md").read_text(encoding="utf-8")
+    assert "FCN-FLK is not trained on whole tiles" in page and "Table 2" in page
+    # A part that lacks models is made again when they are there.
+    assert (out / "parts" / "table2.json").exists() and not (out / "parts" / "table3.json").exists()
+
+
 def test_changed_tiles_are_refused(tmp_path, data):
     lk.reproduce(tmp_path / "out", data=data, only=["table2"])
     images = sorted((data / "landslide" / "image").iterdir())
