@@ -144,6 +144,22 @@ class SamplingSection(Section):
         return self
 
 
+class NegativesSection(Section):
+    """Tiles without any landslide, from other data sets, that examples are drawn from as well."""
+
+    paths: tuple[str, ...] = Field(
+        (), strict=False, description="folders or tiles.csv files of images without any landslide; []: none"
+    )
+    share: float = Field(
+        0.2, gt=0, lt=1, description="share of windows that begin with a negative tile, and of tiles that fill windows"
+    )
+    gsd_m: float | None = Field(
+        None, gt=0, description="ground sample distance of negative tiles whose files have none; null: gsd_m, metres"
+    )
+    mine: bool = Field(False, description="draw negative tiles on which the model gives false alarms more often")
+    rounds: int = Field(4, ge=2, description="parts of the training; with mine, the model is applied between them")
+
+
 class TrainingSection(Section):
     """Optimization of the weights."""
 
@@ -243,6 +259,7 @@ class RunConfig(Section):
     model: ModelSection = ModelSection()
     loss: LossSection = LossSection()
     sampling: SamplingSection = SamplingSection()
+    negatives: NegativesSection = NegativesSection()
     augmentation: Augmentation = Field(
         "dihedral", description="paper (Fig. 6), dihedral (eight symmetries and colour) or none"
     )
@@ -265,6 +282,19 @@ class RunConfig(Section):
             raise _problem("sampling.size", message, self.sampling.size)
         return self
 
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        negatives = self.negatives
+        if negatives.paths and self.sampling.mode == "resized":
+            message = "[] if sampling.mode is resized, because negative tiles are a share of windows"
+            raise _problem("negatives.paths", message, list(negatives.paths))
+        if negatives.mine and not negatives.paths:
+            raise _problem("negatives.mine", "false without negatives.paths", negatives.mine)
+        if negatives.mine and negatives.rounds > self.training.epochs:
+            message = f"at most training.epochs ({self.training.epochs}) with negatives.mine"
+            raise _problem("negatives.rounds", message, negatives.rounds)
+        return self
+
     def to_yaml(self) -> str:
         """Return all keys, defaults included, as YAML; `load_config` reads back an equal object."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -276,8 +306,9 @@ class RunConfig(Section):
     def digest(self) -> str:
         """Return the SHA-256 of all values as 64 hexadecimal digits, regardless of the layout of the file."""
         values = self.model_dump(mode="json")
-        if self.split == SplitSection():  # a section of later versions: earlier configurations keep their digest
-            del values["split"]
+        for name, section in (("split", SplitSection()), ("negatives", NegativesSection())):
+            if getattr(self, name) == section:  # of later versions: earlier configurations keep their digest
+                del values[name]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -45,6 +45,7 @@ def evaluate(
     tile_ids: TileIds | None = None,
     scene: StrPath | None = None,
     truth: StrPath | None = None,
+    negatives: TileSet | StrPath | None = None,
     windows: int = 400,
     bootstrap: int = 1000,
     each_fold: bool = False,
@@ -62,7 +63,7 @@ def evaluate(
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
-    """Evaluate a bundle on whole tiles, on random windows, and on a scene, at its stored threshold.
+    """Evaluate a bundle on whole tiles, on random windows, on a scene, and on negatives, at its stored threshold.
 
     Args:
         bundle: folder of a bundle, or the loaded bundle.
@@ -71,6 +72,8 @@ def evaluate(
             trained on.
         scene: raster to evaluate on; needs `truth`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
+        negatives: images without any landslide: a folder of images, or tiles. Counted are the area that the model calls
+            landslide and its alarms, by group of tiles.
         windows: number of random windows.
         bootstrap: number of resamples for each 95 % interval.
         each_fold: evaluate each fold's model alone, too.
@@ -87,7 +90,7 @@ def evaluate(
 
     Raises:
         BundleError: the bundle is incomplete or damaged.
-        ConfigError: neither tiles nor a scene with its truth.
+        ConfigError: neither tiles, nor negatives, nor a scene with its truth.
         DataError: tiles or rasters cannot be used, or do not fit the bundle.
 
     Examples:
@@ -96,8 +99,8 @@ def evaluate(
     """
     if (scene is None) != (truth is None):
         raise ConfigError("`scene` and `truth` belong together. Give both or neither.")
-    if tiles is None and scene is None:
-        raise ConfigError("Nothing to evaluate on. Give `tiles`, or `scene` and `truth`.")
+    if tiles is None and scene is None and negatives is None:
+        raise ConfigError("Nothing to evaluate on. Give `tiles`, `negatives`, or `scene` and `truth`.")
     options = map_options(locals())
     settings = _settings(windows, bootstrap)
     ids = as_ids("tile_ids", tile_ids)
@@ -114,6 +117,7 @@ def evaluate(
             tile_ids=ids,
             scene=None if scene is None else as_raster_path("scene", scene),
             truth=None if truth is None else as_path("truth", truth),
+            negatives=as_path("negatives", negatives) if isinstance(negatives, str | PathLike) else negatives,
             settings=settings,
             each_fold=each_fold,
             options=options,

@@ -258,6 +258,10 @@ def distill(
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
     with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
+        if settings.negatives.paths:
+            raise ConfigError(
+                "distill takes no negatives: the teacher does not predict them. Set negatives.paths to [], or use fit."
+            )
         sources = _sources(settings, encoder_weights, start_from, ensemble)
         prepared = begin_fit(
             settings,

@@ -211,6 +211,12 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     help="Landslides of --scene: polygons (GeoPackage, GeoJSON, Shapefile, KML, GML, ..., also in a .zip), or a raster "
     "on its grid (1 landslide, 0 background, 255 no label).",
 )
+@click.option(
+    "--negatives",
+    type=TILES,
+    metavar="PATH",
+    help="Images without any landslide: a folder of images, or tiles. Shows the false alarms, by group of tiles.",
+)
 @click.option("--windows", type=click.IntRange(1), default=400, show_default=True, help="Number of random windows.")
 @click.option(
     "--bootstrap", type=click.IntRange(1), default=1000, show_default=True, help="Resamples for each 95 % interval."
@@ -223,7 +229,8 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
 def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: Path | None, **options: Any) -> None:
     """Evaluate BUNDLE (exported_models/NAME) at its stored threshold.
 
-    There are three protocols: whole tiles, random windows, and a scene where one is given. Each score has a 95 %
+    There are three protocols: whole tiles, random windows, and a scene where one is given. On --negatives, false alarms
+    are counted. Each score has a 95 %
     interval and, beside it, the score of an image-blind baseline. A scene is evaluated by pixel and by polygon.
     """
     from lim_keras.report.tables import report_tables

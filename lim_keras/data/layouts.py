@@ -80,11 +80,30 @@ def read_tiles(
         raise DataError(f"{path}: no such file or folder. Expected a folder of tiles or a tiles.csv.")
     if path.is_dir() and (path / _MANIFEST).is_file():
         path = path / _MANIFEST
-    layout = next((layout for layout in LAYOUTS if layout.matches(path)), None)
+    layout = find_layout(path)
     if layout is None:
         expected = ", or ".join(layout.description for layout in LAYOUTS)
         raise DataError(f"{path}: expected {expected}. Found {_contents(path)}.")
-    candidates, problems = layout.find(path)
+    return _checked_tiles(path, layout.find(path), progress, decode)
+
+
+def find_layout(path: Path) -> Layout | None:
+    """Return the first layout that matches a path; None without one."""
+    is_listed = path.is_dir() and (path / _MANIFEST).is_file()
+    return next((layout for layout in LAYOUTS if is_listed or layout.matches(path)), None)
+
+
+def read_images(folder: Path, progress: ProgressCallback | None = None) -> TileSet:
+    """Read the images of a folder, which holds no masks, as tiles of kind non-landslide; errors as in `read_tiles`."""
+    image_of, problems = _by_stem(folder)
+    found = [
+        Candidate(tile_id=stem, image=path, kind="non-landslide") for stem, paths in image_of.items() for path in paths
+    ]
+    return _checked_tiles(folder, (found, problems), progress, True)
+
+
+def _checked_tiles(path: Path, found: Found, progress: ProgressCallback | None, decode: bool) -> TileSet:
+    candidates, problems = found
     if not candidates and not problems:
         raise DataError(f"{path}: no tiles were found. Expected images of .png, .jpg or .tif.")
     results = list(_check_all(candidates, progress, decode))

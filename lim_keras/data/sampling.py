@@ -31,6 +31,30 @@ class Sampler(Protocol):
         ...
 
 
+class NegativePool:
+    """Negative tiles, drawn evenly or by their false alarms.
+
+    Args:
+        store: tiles without landslides.
+        share: probability of drawing one of them instead of another tile.
+        false_alarm: mean probability of landslide that a model gives each tile, (tiles,); None: draw evenly. Half of
+            the draws are even; the other half are in proportion to it.
+    """
+
+    def __init__(self, store: TileStore, share: float, false_alarm: np.ndarray | None = None) -> None:
+        self.store, self.share = store, share
+        chance = np.full(len(store), 1 / len(store))
+        total = 0.0 if false_alarm is None else float(np.sum(false_alarm))
+        if false_alarm is not None and total > 0:
+            chance = 0.5 * chance + 0.5 * np.asarray(false_alarm, np.float64) / total
+        self._limits = np.cumsum(chance)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Return the position of a tile in the store."""
+        position = int(np.searchsorted(self._limits, rng.random() * self._limits[-1], side="right"))
+        return min(position, len(self.store) - 1)
+
+
 class WindowSampler:
     """Square windows in which a landslide is at any position, cut by an edge, or absent.
 
@@ -48,6 +72,7 @@ class WindowSampler:
         scale_jitter: (low, high) magnification of the ground, drawn evenly on a log scale.
         paste: probability that other tiles surround the tile even where it would fill the window.
         augmentation: applied to image and mask last.
+        negatives: tiles of other data sets without landslides, and how often they are drawn; None: none.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -65,6 +90,7 @@ class WindowSampler:
         scale_jitter: tuple[float, float] = (1.0, 1.0),
         paste: float = 1.0,
         augmentation: Augmentation | None = None,
+        negatives: NegativePool | None = None,
     ) -> None:
         for name, value, valid, expected in (
             ("size", size, size >= 1, "an integer >= 1"),
@@ -77,6 +103,7 @@ class WindowSampler:
         self.size = size
         self._store, self._examples, self._seed = store, examples, seed
         self._share, self._jitter, self._paste, self._augmentation = landslide_share, scale_jitter, paste, augmentation
+        self._negatives = negatives
         is_landslide = np.array([tile.kind == "landslide" for tile in store.tiles], bool)
         self._landslides, self._background = np.flatnonzero(is_landslide), np.flatnonzero(~is_landslide)
         if landslide_share and not len(self._landslides):
@@ -95,16 +122,21 @@ class WindowSampler:
         image, mask = resample(*self._window(side, rng), (self.size, self.size))
         return self._augmentation(image, mask, rng) if self._augmentation else (image, mask)
 
-    def _draw(self, rng: np.random.Generator) -> int:
+    def _draw(self, rng: np.random.Generator) -> tuple[TileStore, int]:
+        if self._negatives is not None and rng.random() < self._negatives.share:
+            return self._negatives.store, self._negatives.draw(rng)
         pool = self._landslides if rng.random() < self._share else self._background
-        return int(pool[int(rng.integers(len(pool)))])
+        return self._store, int(pool[int(rng.integers(len(pool)))])
+
+    def _drawn(self, rng: np.random.Generator) -> Example:
+        store, position = self._draw(rng)
+        return store.get(position)
 
     def _window(self, side: int, rng: np.random.Generator) -> Example:
-        position = self._draw(rng)
-        _, mask = self._store.get(position)
-        pick_pixel = _landslide_pixel if self._store.tiles[position].kind == "landslide" else _any_pixel
+        store, position = self._draw(rng)
+        image, mask = store.get(position)
+        pick_pixel = _landslide_pixel if store.tiles[position].kind == "landslide" else _any_pixel
         origin = [pixel - int(rng.integers(side)) for pixel in pick_pixel(mask, rng)]
-        image, mask = self._store.get(position)
         pastes = rng.random() < self._paste
         if not pastes:
             origin = [_inside(start, side, edge) for start, edge in zip(origin, mask.shape, strict=True)]
@@ -118,7 +150,7 @@ class WindowSampler:
         window = np.empty((side, side, tile[0].shape[2]), tile[0].dtype)
         labels = np.empty((side, side), np.uint8)
         for strip in lay_tile(window, labels, Box(0, 0, side, side), tile, origin):
-            fill_box(window, labels, strip, lambda draw: self._store.get(self._draw(draw)), rng)
+            fill_box(window, labels, strip, self._drawn, rng)
         return window, labels
 
 

@@ -17,6 +17,7 @@ from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles, read_matching_tiles
+from lim_keras.evaluation.negatives import NegativeReport, evaluate_negatives
 from lim_keras.evaluation.scene import SceneResult, evaluate_scene
 from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.files import StrPath, make_folder, write_text
@@ -34,6 +35,7 @@ class BundleReport:
 
     folds: results of each fold's model, if they were asked for. detections: scores of the scene by polygon, and rule:
     the object rule that chose the polygons; None: every region is one. pictures: files of the figures.
+    negatives: false alarms on images without landslides, if there were any.
     """
 
     info: BundleInfo
@@ -42,6 +44,7 @@ class BundleReport:
     detections: Detections | None = None
     rule: ObjectRule | None = None
     pictures: tuple[Path, ...] = ()
+    negatives: NegativeReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return every score with its interval, ready for JSON."""
@@ -57,6 +60,7 @@ class BundleReport:
             "folds": {str(fold): _by_protocol(results) for fold, results in self.folds.items()},
             "detections": self.detections.to_dict() if self.detections else None,
             **({"object_rule": asdict(self.rule)} if self.rule else {}),
+            **({} if self.negatives is None else {"negatives": self.negatives.to_dict()}),
         }
 
     def write_json(self, path: StrPath) -> Path:
@@ -82,6 +86,7 @@ def evaluate_bundle(
     tile_ids: Sequence[str] | None = None,
     scene: StrPath | None = None,
     truth: StrPath | None = None,
+    negatives: TileSet | StrPath | None = None,
     settings: EvaluationSection = DEFAULTS,
     each_fold: bool = False,
     options: MapOptions | None = None,
@@ -95,8 +100,10 @@ def evaluate_bundle(
     """
     if (scene is None) != (truth is None):
         raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
-    if tiles is None and scene is None:
-        raise ConfigError("Nothing to evaluate on. Expected `tiles`, or `scene` and `truth`. Received: neither.")
+    if tiles is None and scene is None and negatives is None:
+        raise ConfigError(
+            "Nothing to evaluate on. Expected `tiles`, `negatives`, or `scene` and `truth`. Received: none of them."
+        )
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
     info, chosen = bundle.info, None
     if tiles is not None:
@@ -120,9 +127,11 @@ def evaluate_bundle(
             stack.enter_context(unchanged(stack.enter_context(reader), Path(truth)))
         together, mapped = results(bundle)
         folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
+    predict = _averaged(bundle) if tta else bundle.predict
+    alarms = None if negatives is None else evaluate_negatives(predict, info, negatives, progress)
     if mapped is None:
-        return BundleReport(info, together, folds)
-    return BundleReport(info, together, folds, mapped.detections, mapped.rule)
+        return BundleReport(info, together, folds, negatives=alarms)
+    return BundleReport(info, together, folds, mapped.detections, mapped.rule, negatives=alarms)
 
 
 def _averaged(model: Bundle) -> Predict:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lim_keras.data.overlap import Overlap
     from lim_keras.data.tiles import TileSet
     from lim_keras.evaluation.bundle_report import BundleReport
+    from lim_keras.evaluation.negatives import FalseAlarms, NegativeReport
     from lim_keras.inventory.batch import BatchResult
     from lim_keras.inventory.scene_prediction import ScenePrediction
 
@@ -168,12 +169,36 @@ def report_tables(report: BundleReport) -> list[Table]:
     """Show the protocols side by side, then the folds of each protocol and the scores by polygon, if known."""
     name = report.info.name
     title = f"{name}: scores at the stored threshold {report.info.threshold:.3f}"
-    tables = [evaluation_table([one.evaluation for one in report.results], title)]
+    tables = [evaluation_table([one.evaluation for one in report.results], title)] if report.results else []
     for position, together in enumerate(report.results if report.folds else ()):
         folds = {fold: results[position].evaluation for fold, results in report.folds.items()}
         title = f"{name}: {together.evaluation.protocol}, all pixels"
         tables.append(fold_table(folds, together.evaluation, title, "ensemble"))
-    return [*tables, detections_table(report.detections, report.rule)] if report.detections else tables
+    tables += [detections_table(report.detections, report.rule)] if report.detections else []
+    return [*tables, negatives_table(report.negatives, name)] if report.negatives else tables
+
+
+def negatives_table(report: NegativeReport, name: str) -> Table:
+    """Show the false alarms on images without landslides: a row for each group, and one for all."""
+    columns = ("tiles", "with alarm", "area, km2", "called landslide", "alarms", "alarms a km2")
+    table = new_table(f"{name}: false alarms on images without landslides ({report.rule})", "group", *columns)
+    for group, one in report.groups.items():
+        add_row(table, group, *_alarm_cells(one))
+    table.add_section()
+    add_row(table, "all", *_alarm_cells(report.all), style="bold")
+    return table
+
+
+def _alarm_cells(one: FalseAlarms) -> list[str]:
+    area, share, density = one.area_km2, one.landslide_share, one.alarms_per_km2
+    return [
+        str(one.tiles),
+        str(one.tiles_with_alarm),
+        "-" if area is None else f"{area:.2f}",
+        "-" if share is None else f"{share:.2%}",
+        str(one.alarms),
+        "-" if density is None else f"{density:.1f}",
+    ]
 
 
 def run_tables(evaluation: RunEvaluation) -> list[Table | str]:

@@ -69,6 +69,8 @@ class Validation(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Trace the forward pass, once for the training."""
+        if self._forward is not None and self.model is model:  # a later part of the training
+            return
         super().set_model(model)
 
         @tf.function(reduce_retracing=True, autograph=False)

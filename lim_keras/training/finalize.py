@@ -30,6 +30,7 @@ from lim_keras.report.figures import training_curves
 from lim_keras.seals import sealed_json
 from lim_keras.training.cross_validation import read_out_of_fold, stored_maps
 from lim_keras.training.fit import MODEL, Predictor
+from lim_keras.training.negatives import check_negatives, negative_ids
 from lim_keras.training.run import CURVES, EXPORTS, SUMMARIES, TEST, Run
 from lim_keras.training.stored_models import read_model
 from lim_keras.training.warm_start import WarmStart
@@ -81,6 +82,7 @@ def finalize(
     blind = blind_mask(run)
     evaluation = evaluate_run(run, models, blind, score_test_tiles=score_test_tiles)
     run.check_tiles()
+    check_negatives(run.folder)
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     facts = _facts(run, evaluation, path.name)
     if not is_exported(path, facts):  # a second call keeps the bundle, with the LiteRT files that were added to it
@@ -195,9 +197,9 @@ def _facts(run: Run, evaluation: RunEvaluation, name: str) -> ModelFacts:
 
 
 def _training_ids(run: Run, start: WarmStart | None) -> tuple[str, ...]:
-    """Return the ids of the training tiles of every model of the run and of its warm start."""
+    """Return the ids of the training tiles of every model of the run and of its warm start, negative tiles included."""
     seen = {name for fold in run.held_out_folds for name in run.training_tiles(fold).ids}
-    ours = tuple(name for name in run.tiles.ids if name in seen)
+    ours = (*(name for name in run.tiles.ids if name in seen), *negative_ids(run.folder))
     return ours if start is None else (*ours, *sorted(set(start.training_tiles) - set(ours)))
 
 

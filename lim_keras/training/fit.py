@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import tensorflow as tf
 from lim_keras.config import LossSection, RunConfig, TrainingSection
 from lim_keras.data.augment import build_augmentation
 from lim_keras.data.pipeline import resized_batches, sheet_batches, training_batches
-from lim_keras.data.sampling import ResizedSampler, Sampler, WindowSampler
+from lim_keras.data.sampling import NegativePool, ResizedSampler, Sampler, WindowSampler
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.export.disk_errors import disk_errors
@@ -29,6 +31,7 @@ from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
 from lim_keras.training.callbacks import Checkpoints, TrainingProgress, Validation
 from lim_keras.training.distillation import Distillation, DistillationSampler, DistillationStore, MaskScores
+from lim_keras.training.negatives import FoldNegatives, round_ends
 from lim_keras.training.run import Run
 from lim_keras.training.stored_models import save_model
 from lim_keras.training.warm_start import warm_start_weights
@@ -224,7 +227,7 @@ def _fit(
 ) -> Checkpoints:
     settings, folder = run.config.training, run.fold_folder(fold)
     store = _store(run, run.training_tiles(fold), folder / "cache" / "t", distillation)
-    sampler, steps = build_sampler(run.config, store, run.statistics)
+    negatives, steps = FoldNegatives.of(run.config, run.folder, folder), _sampler(run, store)[1]
     _compile(run.config, model, steps, distillation)
     checkpoints = Checkpoints(folder / "checkpoints", settings.early_stopping, settings.schedule == "plateau")
     checkpoints.set_model(model)
@@ -236,19 +239,34 @@ def _fit(
     callbacks: list[Any] = [Validation(validation, build_loss(run.config.loss)), shown]
     if settings.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
-    if distillation is not None:
-        sampler = DistillationSampler(sampler)
     with shown.task(first), disk_errors(folder):
-        model.fit(
-            training_batches(sampler, settings.batch_size, steps, settings.epochs, first_epoch=first),
-            initial_epoch=first,
-            epochs=settings.epochs,
-            steps_per_epoch=steps,
-            callbacks=[*callbacks, checkpoints],
-            shuffle=False,
-            verbose=0,
-        )
+        # The examples of a part are drawn ahead, so a part ends before its model decides on the next one.
+        for begun, end in pairwise([0, *round_ends(run.config)]):
+            start = max(begun, first)
+            if start >= end or checkpoints.stops:
+                continue
+            predict = partial(Predictor, model) if start == begun else None
+            sampler = _sampler(run, store, None if negatives is None else negatives.pool(begun, predict))[0]
+            model.fit(
+                training_batches(
+                    sampler if distillation is None else DistillationSampler(sampler),
+                    settings.batch_size,
+                    steps,
+                    end,
+                    first_epoch=start,
+                ),
+                initial_epoch=start,
+                epochs=end,
+                steps_per_epoch=steps,
+                callbacks=[*callbacks, checkpoints],
+                shuffle=False,
+                verbose=0,
+            )
     return checkpoints
+
+
+def _sampler(run: Run, store: TileStore, negatives: NegativePool | None = None) -> tuple[Sampler, int]:
+    return build_sampler(run.config, store, run.statistics, negatives)
 
 
 def _compile(config: RunConfig, model: keras.Model, steps: int, distillation: Distillation | None) -> None:
@@ -267,8 +285,10 @@ def _label(run: Run, fold: int, distillation: Distillation | None) -> str:
     return "student" if distillation else "fit"
 
 
-def build_sampler(config: RunConfig, store: TileStore, statistics: TileStatistics) -> tuple[Sampler, int]:
-    """Build the configured sampler over training tiles.
+def build_sampler(
+    config: RunConfig, store: TileStore, statistics: TileStatistics, negatives: NegativePool | None = None
+) -> tuple[Sampler, int]:
+    """Build the configured sampler over training tiles, and negative tiles where there are any.
 
     Returns:
         The sampler, and the number of batches in an epoch.
@@ -296,6 +316,7 @@ def build_sampler(config: RunConfig, store: TileStore, statistics: TileStatistic
         scale_jitter=sampling.scale_jitter,
         paste=sampling.paste,
         augmentation=build_augmentation(config.augmentation, low, high, config.colour_jitter),
+        negatives=negatives,
     )
     return windows, steps
 

@@ -27,6 +27,8 @@ from lim_keras.errors import LeakError, LimKerasError, LimKerasWarning, Training
 from lim_keras.files import make_folder, write_text
 from lim_keras.ownership import check_replaceable_files, file_hash
 from lim_keras.seals import check_sealed
+from lim_keras.training.negatives import FOLDER as NEGATIVES
+from lim_keras.training.negatives import keep_negatives, read_run_negatives
 from lim_keras.training.record import CONFIG as CONFIG
 from lim_keras.training.record import RECORD, RunRecord, Sources
 from lim_keras.training.record import STATISTICS as STATISTICS
@@ -231,8 +233,9 @@ class Run:
 
 def _check_free(folder: Path, begun: RunRecord | None) -> None:
     """Refuse a folder with files that a run would replace and that no earlier call wrote."""
-    names = (CONFIG, TILES, SPLIT, STATISTICS, RECORD, START, TEACHER, CURVES, FOLD_MAP, *SUMMARIES, "fold_*")
+    names: tuple[str, ...] = (CONFIG, TILES, SPLIT, STATISTICS, RECORD, START, TEACHER, NEGATIVES, CURVES, FOLD_MAP)
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names += (*SUMMARIES, "fold_*")
     there = [found for name in names for found in present if fnmatch(found, name)]  # glob misses links to nothing
     ours = {} if begun is None else {**begun.files, RECORD: file_hash(folder / RECORD)}
     check_replaceable_files(folder, there, ours, argument="run")
@@ -380,7 +383,9 @@ def _cure(parts: SplitTiles, fold: int, otherwise: str) -> str:
 
 def _open(folder: Path, config: RunConfig, tiles: TileSet, parts: SplitTiles, sources: Sources | None) -> Run:
     """Open the run folder, and draw the map of spatial folds into it."""
+    negatives = read_run_negatives(config, tiles)
     run = Run.open(folder, config, tiles, parts.folds, sources, parts.split)
+    keep_negatives(folder, negatives)
     if parts.positions is not None and not (folder / FOLD_MAP).is_file():
         from lim_keras.report.folds import fold_map
 
