@@ -160,6 +160,28 @@ class NegativesSection(Section):
     rounds: int = Field(4, ge=2, description="parts of the training; with mine, the model is applied between them")
 
 
+class PhotometricSection(Section):
+    """Random changes of colour, contrast, haze and sharpness after `augmentation`; a null takes `strength`."""
+
+    strength: float = Field(0.0, ge=0, description="strength of all changes: 0 none, 0.5 mild, 1 moderate, 2 strong")
+    haze: float | None = Field(None, ge=0, description="strength of added light of the air")
+    blur: float | None = Field(None, ge=0, description="strength of Gaussian blur")
+    white_balance: float | None = Field(None, ge=0, description="strength of factors of the bands; two bands or more")
+    hue: float | None = Field(
+        None, ge=0, description="strength of turned and scaled colours of the first three bands; three bands or more"
+    )
+    contrast: float | None = Field(None, ge=0, description="strength of contrast about the mean of each band")
+    gamma: float | None = Field(None, ge=0, description="strength of the exponent of the values")
+    jpeg: float | None = Field(
+        None, ge=0, description="strength of JPEG compression of the first three bands; 8-bit images only"
+    )
+
+    def strengths(self) -> dict[str, float]:
+        """Return the strength of each change."""
+        values: dict[str, float | None] = self.model_dump(exclude={"strength"})
+        return {name: self.strength if value is None else value for name, value in values.items()}
+
+
 class TrainingSection(Section):
     """Optimization of the weights."""
 
@@ -264,6 +286,7 @@ class RunConfig(Section):
         "dihedral", description="paper (Fig. 6), dihedral (eight symmetries and colour) or none"
     )
     colour_jitter: float = Field(1.0, ge=0, description="strength of dihedral's colour changes; 0: symmetries only")
+    photometric: PhotometricSection = PhotometricSection()
     training: TrainingSection = TrainingSection()
     folds: int = Field(5, ge=2, description="folds of cross-validation")
     split: SplitSection = SplitSection()
@@ -306,8 +329,9 @@ class RunConfig(Section):
     def digest(self) -> str:
         """Return the SHA-256 of all values as 64 hexadecimal digits, regardless of the layout of the file."""
         values = self.model_dump(mode="json")
-        for name, section in (("split", SplitSection()), ("negatives", NegativesSection())):
-            if getattr(self, name) == section:  # of later versions: earlier configurations keep their digest
+        for name in ("split", "negatives", "photometric"):
+            # Sections of later versions: earlier configurations keep their digest.
+            if getattr(self, name) == RunConfig.model_fields[name].default:
                 del values[name]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -183,6 +183,7 @@ class ResizedSampler:
         augmentation: "paper", "dihedral" or "none".
         low, high: lowest and highest value of each band, (bands,).
         colour_jitter: strength of the colour changes of "dihedral".
+        photometric: further changes, after the augmentation; None: none.
     """
 
     def __init__(
@@ -195,8 +196,10 @@ class ResizedSampler:
         low: np.ndarray,
         high: np.ndarray,
         colour_jitter: float = 1.0,
+        photometric: Augmentation | None = None,
     ) -> None:
         self.size = size
+        self._photometric = photometric
         self._store, self._seed, self._low, self._high = store, seed, low, high
         dihedral = build_augmentation("dihedral", low, high, colour_jitter)
         self._augmentation = dihedral if augmentation == "dihedral" else None
@@ -217,8 +220,10 @@ class ResizedSampler:
         rng = np.random.default_rng((self._seed, epoch, position))
         image, mask = resample(*self._store.get(tile), (self.size, self.size))
         if self._augmentation:
-            return self._augmentation(image, mask, rng)
-        return paper_recipe(image, mask, recipe, self._low, self._high, rng)
+            image, mask = self._augmentation(image, mask, rng)
+        else:
+            image, mask = paper_recipe(image, mask, recipe, self._low, self._high, rng)
+        return self._photometric(image, mask, rng) if self._photometric else (image, mask)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         known, order = self._order

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from lim_keras.config import LossSection, RunConfig, TrainingSection
 from lim_keras.data.augment import build_augmentation
+from lim_keras.data.photometric import build_photometric, followed_by
 from lim_keras.data.pipeline import resized_batches, sheet_batches, training_batches
 from lim_keras.data.sampling import NegativePool, ResizedSampler, Sampler, WindowSampler
 from lim_keras.data.tile_statistics import TileStatistics
@@ -295,6 +296,7 @@ def build_sampler(
     """
     sampling, settings = config.sampling, config.training
     low, high = statistics.range
+    photometric = build_photometric(config.photometric, low, high, statistics.dtype)
     if sampling.mode == "resized":
         resized = ResizedSampler(
             store,
@@ -304,6 +306,7 @@ def build_sampler(
             low=low,
             high=high,
             colour_jitter=config.colour_jitter,
+            photometric=photometric,
         )
         return resized, settings.steps_per_epoch or max(1, len(resized) // settings.batch_size)
     steps = settings.steps_per_epoch or max(1, len(store) // settings.batch_size)
@@ -315,7 +318,7 @@ def build_sampler(
         landslide_share=sampling.landslide_share,
         scale_jitter=sampling.scale_jitter,
         paste=sampling.paste,
-        augmentation=build_augmentation(config.augmentation, low, high, config.colour_jitter),
+        augmentation=followed_by(build_augmentation(config.augmentation, low, high, config.colour_jitter), photometric),
         negatives=negatives,
     )
     return windows, steps

@@ -20,6 +20,7 @@ from lim_keras.data.contents import tile_contents
 from lim_keras.data.folds import check_classes
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import manifest_text, read_folds
+from lim_keras.data.photometric import check_photometric
 from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tile_statistics import TileStatistics
 from lim_keras.data.tiles import TileSet
@@ -383,6 +384,7 @@ def _cure(parts: SplitTiles, fold: int, otherwise: str) -> str:
 
 def _open(folder: Path, config: RunConfig, tiles: TileSet, parts: SplitTiles, sources: Sources | None) -> Run:
     """Open the run folder, and draw the map of spatial folds into it."""
+    check_photometric(config.photometric, tiles.bands, tiles.dtype)
     negatives = read_run_negatives(config, tiles)
     run = Run.open(folder, config, tiles, parts.folds, sources, parts.split)
     keep_negatives(folder, negatives)
