@@ -211,8 +211,7 @@ def test_seams_carry_no_information():
     for position in range(3000):
         store.requests.clear()
         sampler.example(0, position)
-        first, second, *rest = store.requests
-        assert first == second  # once to find a pixel in it, once to show it
+        first, *rest = store.requests
         patches[store.is_landslide(first)].append([len(rest), sum(map(store.is_landslide, rest))])
     there, absent = (np.array(patches[kind], float) for kind in (True, False))
     assert len(there) > 1000 and len(absent) > 1000
