@@ -26,7 +26,7 @@ def trained(encoder: str) -> keras.Model:
     rng = np.random.default_rng(5)
     for _ in range(30):
         model(rng.integers(0, 256, (1, 96, 96, 3)).astype(np.float32), training=True)
-    model.get_layer("score").set_weights([rng.normal(scale=0.5, size=(1, 1, 8, 1)), rng.normal(size=1)])
+    model.get_layer("score").set_weights([rng.normal(scale=3.0, size=(1, 1, 8, 1)), np.zeros(1)])
     return model
 
 
