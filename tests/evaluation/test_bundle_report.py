@@ -104,7 +104,7 @@ def test_symmetries_hold_for_every_protocol(tiles: TileSet, scene: WriteScene, t
 
 def test_nothing_to_evaluate_on(bundle: Path) -> None:
     done = run(bundle)
-    assert done.exit_code == 2 and "Give --data, or --scene and --truth" in done.stderr
+    assert done.exit_code == 2 and "Give --data, --negatives, or --scene and --truth" in done.stderr
 
 
 def test_three_protocols_printed_stored_and_drawn(
