@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,7 +151,8 @@ def test_files_of_the_user_beside_the_checkpoints_stay(tmp_path):
     epochs(kept, 0.2)
     for name in ("mine.weights.h5", "latest.weights.h5", ".notes.partial"):
         (tmp_path / "checkpoints" / name).write_text("mine")
-    draft = tmp_path / "checkpoints" / ".latest_0002.weights.12.34.partial.weights.h5"
+    # Of a thread of this process that has ended: another process with a fixed number may be there.
+    draft = tmp_path / "checkpoints" / f".latest_0002.weights.{os.getpid()}.34.partial.weights.h5"
     draft.write_text("of a killed call")
     again = checkpoints(tmp_path, network())
     epochs(again, 0.3, first=again.restore())
