@@ -109,7 +109,8 @@ def test_export_adds_it_to_an_older_bundle(
     monkeypatch.setattr(fitting, "SIDE", 32)
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
-    assert "6 training and 2 held-out cells" in done.output
+    # single tiles, and cells of sheets of tiles
+    assert "10 training and 4 held-out cells" in done.output
     assert verify_bundle(path) == []
     changed = {file.name for file, content in before.items() if file.read_bytes() != content}
     assert changed == {"model.json"} and (path / FAMILIARITY_FILE).exists()
