@@ -103,7 +103,7 @@ def test_a_scene_is_mapped_without_tensorflow(bundle: Path, tmp_path: Path) -> N
     [
         (["--tflite", "float64"], "expected some of float32,float16,dynamic,int8"),
         (["--tflite", "float32", "--tiles", __file__], "--tiles needs --data"),
-        ([], "Missing option '--tflite', '--onnx', '--serving', '--measure-halo' or '--object-rule'"),
+        ([], "Missing option '--tflite', '--onnx', '--serving', '--measure-halo', '--object-rule' or '--familiarity'"),
         (["--serving", "out", "--tile", "64"], "--tile: only with --tflite or --onnx"),
         (["--serving", "out", "--threads", "1", "--allow-drop"], "--allow-drop, --threads: only with --tflite"),
         (["--tflite", "float32", "--promote", "--base-path", "/srv"], "--base-path, --promote: only with --serving"),
