@@ -19,7 +19,6 @@ from lim_keras.data.negatives import join_negatives
 from lim_keras.data.sampling import NegativePool
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.errors import LeakError, TrainingError
-from lim_keras.export.disk_errors import disk_errors
 from lim_keras.files import atomic_folder, make_folder, write_text
 from lim_keras.seals import is_sealed, sealed_json
 
@@ -74,6 +73,8 @@ def keep_negatives(folder: Path, found: tuple[TileSet, Contents] | None) -> None
         return
     if found is None:
         return
+    from lim_keras.export.disk_errors import disk_errors  # imports TensorFlow, which reports do without
+
     with disk_errors(kept), atomic_folder(kept) as draft:
         # Paths are relative to the folder that the draft will be.
         write_text(draft / _TILES, manifest_text(found[0], kept, {}))
