@@ -169,7 +169,8 @@ class Window:
     def click(self, column: float, row: float, *, times: int = 1) -> None:
         """Click a pixel of the scene."""
         self.page.mouse.click(*self.place(column, row), click_count=times)
-        self.page.wait_for_timeout(100)  # leaflet-draw takes no second point sooner
+        # leaflet-draw takes no second point for 50 ms; a timer of the page also waits where the page is late.
+        self.page.evaluate("() => new Promise((done) => setTimeout(done, 100))")
 
     def place(self, column: float, row: float) -> list[float]:
         """Return the place of a pixel of the scene in the window."""
