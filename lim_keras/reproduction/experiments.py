@@ -200,7 +200,7 @@ def _ablation(settings: ReproductionSettings) -> Iterator[Experiment]:
 
 
 def _ablated(settings: ReproductionSettings, name: str, setting: str) -> RunConfig:
-    size = 64 if settings.budget == "smoke" else 256
+    size = _WHOLE_SIZES[settings.budget]
     fcn = setting in ("fcn_cross_entropy", "fcn_focal")
     changes: dict[str, dict[str, Any]] = {
         "fcn_cross_entropy": {"loss": CROSS_ENTROPY},

@@ -81,6 +81,13 @@ def test_whole_tiles_are_trained_as_in_the_paper():
     assert (training.frozen_encoder_scales, training.warmup_steps, training.precision) == (3, 50, "float32")
 
 
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_ablation_has_tiles_of_the_size_of_the_methods(budget):
+    known = configs(budget=budget)
+    sizes = {known[name].sampling.size for name in known if name.startswith("edge_")}
+    assert sizes == {known["whole_fcn_fl"].sampling.size}
+
+
 def test_each_setting_of_the_ablation_changes_one_thing():
     known = configs()
     base = known["edge_base_seed1"]
