@@ -35,7 +35,7 @@ def test_it_says_what_it_expects_and_what_its_data_allow():
 
 
 @pytest.mark.filterwarnings("ignore:.*keep a halo of 128 px:lim_keras.errors.LimKerasWarning")  # LiteRT's, and known
-@pytest.mark.filterwarnings("ignore:.*look unlike the imagery:lim_keras.errors.DomainWarning")  # it is noise
+@pytest.mark.filterwarnings("ignore:.*looks unlike the training imagery:lim_keras.errors.DomainWarning")  # it is noise
 @pytest.mark.parametrize("model", [lambda: load_bundle(BUNDLE), lambda: load_litert(LITERT)], ids=["saved", "litert"])
 def test_it_maps_a_scene(tmp_path, model):
     """Green noise with a bright brown tongue down its middle: no claim about landslides, only that a map comes out."""

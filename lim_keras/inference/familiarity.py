@@ -1,4 +1,4 @@
-"""Familiarity of a scene: the share of its ground that looks unlike the training imagery."""
+"""Measure which share of a scene looks unlike the training imagery, and warn if it is large."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lim_keras.raster.opening import is_remote
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.windows import Box, Window
 
-_SAMPLE, _REMOTE_SAMPLE = 128, 32  # cells that are looked at in a local scene, and in one that comes over a network
-_LEAST_DATA = 0.9  # share of a cell's pixels that hold data; filled pixels look like no ground
+_SAMPLE, _REMOTE_SAMPLE = 128, 32  # most cells that are sampled of a local scene, and of one on a server
+_LEAST_DATA = 0.9  # smallest share of a cell's pixels with data: filled pixels do not look like ground
 _USUAL = 0.05  # twice the share of unfamiliar cells among held-out imagery
 _Z = 1.96  # of a 95 % interval
 
@@ -29,8 +29,8 @@ class SceneFamiliarity:
     """Familiarity of sampled cells of a scene.
 
     Attributes:
-        cells: number of cells that were looked at.
-        unfamiliar: number of cells that are further from the training imagery than nearly all held-out cells.
+        cells: number of sampled cells.
+        unfamiliar: number of cells whose distance from the training imagery exceeds that of 97.5 % of held-out cells.
         median: median familiarity of the cells, 0..1; about .5 for imagery like that of training.
     """
 
@@ -52,20 +52,20 @@ class SceneFamiliarity:
         return (centre - spread) / (1 + _Z**2 / n) > _USUAL
 
     def describe(self) -> dict[str, float]:
-        """Return what a summary holds."""
+        """Return the entry `familiarity` of a summary."""
         shares = {"unfamiliar_share": round(self.unfamiliar_share, 4), "median_familiarity": round(self.median, 4)}
         return {"cells": self.cells, **shares}
 
 
 def scene_familiarity(model: FamiliarityModel, scene: RasterReader, scaling: InputScaling) -> SceneFamiliarity | None:
-    """Measure the familiarity of a scene in a sample of its cells, spread evenly; None if no cell holds data enough.
+    """Measure the familiarity of a scene in a random sample of its cells; None if no cell holds enough data.
 
     Args:
         scene: reader of the model's bands, on the grid on which the scene is predicted.
         scaling: conversion of the scene's values, as for the prediction.
 
     Warns:
-        DomainWarning: more of the scene is unfamiliar than of imagery like that of training.
+        DomainWarning: significantly more than 5 % of the cells are unfamiliar.
     """
     cells = _sample(scene, scaling, model.side, _REMOTE_SAMPLE if is_remote(scene.name) else _SAMPLE)
     if not len(cells):
@@ -79,9 +79,9 @@ def scene_familiarity(model: FamiliarityModel, scene: RasterReader, scaling: Inp
     if found.is_unusual:
         warnings.warn(
             f"{scene.name}: {found.unfamiliar_share:.0%} of the scene ({found.unfamiliar} of {found.cells} sampled "
-            f"cells of {model.side} x {model.side} px) look unlike the imagery that the model was trained on, where "
-            "2.5 % do. Check bands, value range and ground sample distance; otherwise train on tiles of such ground. "
-            "Scores of the model do not hold there.",
+            f"cells of {model.side} x {model.side} px) looks unlike the training imagery of the model, of which 2.5 % "
+            "does. Check bands, value range and ground sample distance. If they are right, the model's scores do not "
+            "hold here: review the map, or train on tiles of such ground.",
             DomainWarning,
             stacklevel=2,
         )
@@ -89,7 +89,7 @@ def scene_familiarity(model: FamiliarityModel, scene: RasterReader, scaling: Inp
 
 
 def _sample(scene: RasterReader, scaling: InputScaling, side: int, most: int) -> Sequence[NDArray[np.generic]]:
-    """Read cells of a scene, mirrored at its edges; cells without data enough are replaced by others."""
+    """Read cells of a scene, mirrored at its edges; others replace cells that lack data."""
     height, width = scene.info.height, scene.info.width
     corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
     # A fixed order that spreads the first cells over the scene.
