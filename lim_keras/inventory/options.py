@@ -146,7 +146,7 @@ def with_rule(options: PredictOptions, info: BundleInfo, *, gsd_m: float | None 
     peak = max(point.peak, threshold) if options.peak is None else options.peak
     known_area = point.min_area_m2 if gsd_m is not None else 0.0
     area = known_area if options.min_area_m2 is None else options.min_area_m2
-    same = ObjectRule(threshold=threshold, peak=peak, min_area_m2=area) == point
+    same = (threshold, area) == (point.threshold, point.min_area_m2) and peak == max(point.peak, threshold)
     kept = (name or DEFAULT_POINT) if same else None
     return replace(options, working_point=kept, threshold=threshold, peak=peak, min_area_m2=area)
 
@@ -234,11 +234,15 @@ def check_metres(scene: RasterInfo, ground: Georeference, options: InventoryOpti
         )
 
 
-def warn_of_missing_area(scene: RasterInfo, info: BundleInfo, options: PredictOptions) -> None:
-    """Warn if the area of a bundle's rule is not used because the ground sample distance of the scene is unknown."""
-    rule = info.object_rule
-    unused = rule is None or options.all_regions or bool(options.min_area_m2) or scene.gsd_m is not None
-    if rule is not None and not unused and any(one.min_area_m2 for one in rule.working_points.values()):
+def warn_of_missing_area(scene: RasterInfo, info: BundleInfo, given: PredictOptions) -> None:
+    """Warn if the area of a working point is not used because the ground sample distance of the scene is unknown.
+
+    `given`: options to which `with_rule` was not applied.
+    """
+    fitted = info.object_rule
+    if fitted is None or given.all_regions or given.min_area_m2 is not None or scene.gsd_m is not None:
+        return
+    if fitted.working_points[given.working_point or DEFAULT_POINT].min_area_m2:
         warnings.warn(
             f"{scene.path}: its ground sample distance is unknown, so that the object rule of {info.name} leaves no "
             "landslide out for its area. Give `gsd_m`.",

@@ -150,6 +150,7 @@ class _SceneTask:
         options: PredictOptions,
         execution: Execution = DEFAULT_EXECUTION,
     ) -> None:
+        self._given = options
         options = replace(
             with_rule(options, model.info, gsd_m=reader.info.gsd_m),
             scale=known_scale(reader, model.info, options.scale),
@@ -256,7 +257,7 @@ class _SceneTask:
         check_coordinates(info)
         with self._recorded_warnings():
             check_inventory(info, options)
-            warn_of_missing_area(info, self._model.info, options)
+            warn_of_missing_area(info, self._model.info, self._given)
             grid = reading_grid(info, self._model.info, options.resample)
             check_scene(self._reader, self._model.info, options.scale)
             check_pages(self._reader)

@@ -1,6 +1,7 @@
 """An object rule on a scene: whole regions, judged once, leave the mask and the inventory alike."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,30 @@ def test_a_scene_of_unknown_scale_is_judged_by_peak_alone(write: Write, tmp_path
     assert result.summary["object_rule"]["min_area_m2"] == 0
     batch = predict_scenes(model, find_scenes([path]), tmp_path / "out")
     assert batch.predictions[0].was_there and not batch.failures
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning", "ignore::lim_keras.errors.DomainWarning")
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [({}, False), ({"working_point": "strict"}, True), ({"working_point": "strict", "min_area_m2": 0.0}, False)],
+)
+def test_only_an_area_that_would_be_used_is_missed(given: dict[str, Any], warned: bool, tmp_path: Path) -> None:
+    path = tmp_path / "plain.png"
+    cv2.imwrite(str(path), clouds(100, 100))
+    model = Grey(fitted_rule(balanced=(0.602, 0.802, 0), strict=(0.702, 0.902, 200)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LimKerasWarning)
+        predict_scene(model, path, tmp_path / "out", PredictOptions(**given))
+    assert any("leaves no landslide out for its area" in str(one.message) for one in caught) == warned
+
+
+def test_a_working_point_without_a_peak_keeps_its_name() -> None:
+    info = Grey(fitted_rule(balanced=(0.6, 0.0, 150), strict=(0.7, 0.9, 150))).info
+    assert with_rule(PredictOptions(), info).working_point == "balanced"
+    again = with_rule(with_rule(PredictOptions(), info), info)
+    assert (again.working_point, again.threshold, again.peak, again.min_area_m2) == ("balanced", 0.6, 0.6, 150)
+    assert with_rule(PredictOptions(peak=0.7), info).working_point is None
+    assert with_rule(PredictOptions(working_point="strict", threshold=0.95), info).working_point is None
 
 
 def test_bad_options(scene: Path, tmp_path: Path) -> None:
