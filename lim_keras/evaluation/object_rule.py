@@ -284,7 +284,8 @@ def fit_object_rule(
     """Choose the working points of an object rule, with 95 % bootstrap intervals over groups of tiles.
 
     Each working point is the rule with the highest `criterion` at its weight of recall (BETAS). Of equal rules, the one
-    that leaves fewer regions out is taken. The intervals do not include the choice of the rule.
+    that leaves fewer regions out is taken; all regions at the bundle's threshold, if no rule has a criterion above 0.
+    The intervals do not include the choice of the rule.
 
     Args:
         maps: held-out predictions, calibrated as in the bundle.
@@ -300,16 +301,22 @@ def fit_object_rule(
     rules = list(table.rules())
     counts = np.stack([table.counts(rule) for rule in rules])
     picks = draw_groups(table.groups, draws, seed)
-    chosen = {name: rules[int(np.argmax(criterion(counts, BETAS[name])))] for name in WORKING_POINTS}
+    every = ObjectRule(threshold=threshold)
+    chosen = {name: _best(rules, criterion(counts, BETAS[name]), every) for name in WORKING_POINTS}
     return FittedRule(
         source=source,
         tiles=table.tiles,
         landslides=len(table.truth_pixels),
         area_km2=table.area_km2,
-        without=_working_point(table, ObjectRule(threshold=threshold), picks),
+        without=_working_point(table, every, picks),
         working_points={name: _working_point(table, rule, picks) for name, rule in chosen.items()},
         curve=_curve(rules, counts, table.area_km2),
     )
+
+
+def _best(rules: Sequence[ObjectRule], criteria: NDArray[np.float64], otherwise: ObjectRule) -> ObjectRule:
+    place = int(np.argmax(criteria))
+    return rules[place] if criteria[place] > 0 else otherwise
 
 
 def _working_point(table: RuleTable, rule: ObjectRule, picks: NDArray[np.int64]) -> WorkingPoint:

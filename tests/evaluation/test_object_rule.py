@@ -156,6 +156,16 @@ def test_one_group_has_no_interval_and_no_landslide_no_rule() -> None:
         fit_object_rule([empty], threshold=0.37, gsd_m=1.0, source="held_out")
 
 
+def test_without_a_match_the_threshold_of_the_bundle_stays() -> None:
+    one = staged_map()
+    probability = np.full_like(one.probability, 0.02)
+    probability[12:15, 12:15] = 0.8  # 9 of the 400 px of a landslide: no rule has an F1 at an IoU of 0.5
+    poor = LabelledMap(probability, one.mask, one.tile, one.groups)
+    fitted = fit_object_rule([poor], threshold=0.37, gsd_m=1.0, source="held_out", draws=20)
+    assert {point.rule for point in fitted.working_points.values()} == {ObjectRule(threshold=0.37)}
+    assert fitted.working_points["balanced"].scores["recall_any_overlap"].value == 0.25
+
+
 def test_sheets_of_tiles(tiles: TileSet) -> None:
     def predict(images: np.ndarray) -> np.ndarray:
         return images[..., 0].astype(np.float32) / 255
