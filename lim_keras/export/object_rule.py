@@ -68,18 +68,27 @@ def fit_bundle_rule(bundle: Path, tiles: StrPath | TileSet, tile_ids: Sequence[s
 def check_held_out(known: TileSet, chosen: TileSet, info: BundleInfo) -> None:
     """Raise DataError if chosen tiles are test tiles of a bundle, or were trained on, or share a group with such tiles.
 
+    A tile that is held out from a fold may share a group with tiles that are held out from the same fold, because that
+    fold alone predicts it.
+
     Args:
         known: all tiles that are known, whose groups tell which show the same ground.
     """
-    trained, held_out = set(info.training_tiles), set(info.held_out)
-    if info.folds == 1:
-        held_out -= trained
-    test = set(info.test_tiles)
-    groups = {one.group for one in known if one.group and one.tile_id in (trained | test) - held_out}
+    trained, test = set(info.training_tiles), set(info.test_tiles)
+    held_out = {name: fold for name, fold in info.held_out.items() if info.folds > 1 or name not in trained}
+    unseen_by: dict[str, set[int | None]] = {}  # by group: the fold that each of its tiles is held out from
+    for one in known:
+        if one.group and one.tile_id in trained | test:
+            unseen_by.setdefault(one.group, set()).add(held_out.get(one.tile_id))
+    shared = [
+        one.tile_id
+        for one in chosen
+        if any(fold is None or fold != held_out.get(one.tile_id) for fold in unseen_by.get(one.group, ()))
+    ]
     reasons = {
         "test tiles, which choose nothing": [one.tile_id for one in chosen if one.tile_id in test],
-        "tiles that the model was trained on": [one.tile_id for one in chosen if one.tile_id in trained - held_out],
-        "tiles on the ground of training or test tiles": [one.tile_id for one in chosen if one.group in groups],
+        "tiles that the model was trained on": [one for one in chosen.ids if one in trained and one not in held_out],
+        "tiles on the ground of training or test tiles": shared,
     }
     for reason, found in reasons.items():
         if found:

@@ -99,16 +99,34 @@ def test_other_tiles_are_refused(bundle: Bundle, names: tuple[str, ...], said: s
     assert (path / "model.json").read_bytes() == before
 
 
-def test_tiles_on_the_ground_of_training_tiles_are_refused(bundle: Bundle) -> None:
-    path, tiles = bundle()
+def grouped(tiles: Path, *valley: str) -> Path:
+    """A tiles.csv in which the given tiles have a group in common."""
     table = tiles.parent / "tiles.csv"
     write_manifest(read_tiles(tiles), table)
-    lines = table.read_text().splitlines()
-    column = lines[0].split(",").index("group")
-    rows = [line.split(",") for line in lines]
+    rows = [line.split(",") for line in table.read_text().splitlines()]
     for row in rows[1:]:
-        row[column] = "valley" if row[0] in ("ls_1", "ls_2") else ""
+        row[rows[0].index("group")] = "valley" if row[0] in valley else ""
     table.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    return table
+
+
+@pytest.mark.parametrize(("folds", "refused"), [({"ls_0": 0, "ls_1": 0}, False), ({"ls_0": 0, "ls_1": 1}, True)])
+def test_folds_predict_no_ground_that_they_were_trained_on(
+    bundle: Bundle, folds: dict[str, int], refused: bool
+) -> None:
+    trained = ("ls_0", "ls_1", "nls_0", "nls_1")
+    held_out = folds | {"nls_0": 0, "nls_1": 1}
+    path, tiles = bundle(folds=2, training_tiles=trained, held_out=held_out, test_tiles=())
+    done = fit(path, grouped(tiles, "ls_0", "ls_1"), *trained)
+    assert (done.exit_code == 1) == refused, done.output
+    # A tile that no fold knows is predicted by all folds, one of which was trained on its ground.
+    done = fit(path, grouped(tiles, "ls_1", "ls_2"), "ls_2")
+    assert done.exit_code == 1 and "1 tiles on the ground of training or test tiles, such as ls_2" in done.output
+
+
+def test_tiles_on_the_ground_of_training_tiles_are_refused(bundle: Bundle) -> None:
+    path, tiles = bundle()
+    table = grouped(tiles, "ls_1", "ls_2")
     done = fit(path, table, *HELD_OUT)
     assert done.exit_code == 1 and "1 tiles on the ground of training or test tiles, such as ls_1" in done.output
 
