@@ -315,10 +315,15 @@ def _probability(graph: FoldGraph | EnsembleGraph, images: NDArray[Any]) -> NDAr
 
 
 def is_exported(path: Path, facts: ModelFacts) -> bool:
-    """Return whether a folder holds an undamaged bundle of the same facts, written by this version of the package."""
+    """Return whether a folder holds an undamaged bundle of the same facts, written by this version of the package.
+
+    Its object rule may be another one, which `lim_keras.export.object_rule` fitted later.
+    """
     try:
         info = BundleInfo.read(path)
         known, wanted = json.loads(info.model_dump_json()), json.loads(facts.model_dump_json())
+        if known.get("object_rule"):
+            wanted.pop("object_rule", None)
         same = info.lim_keras_version == __version__ and all(known.get(name) == value for name, value in wanted.items())
         return same and all(is_ours(path / name, [sha256]) for name, sha256 in bundle_record(info).items())
     except (BundleError, OSError):

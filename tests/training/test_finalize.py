@@ -18,6 +18,7 @@ from lim_keras.report.tables import run_tables
 from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold, stored_maps
 from lim_keras.training.finalize import finalize, read_history
 from lim_keras.training.run import TEST, Run
+from tests.conftest import fitted_rule
 
 HISTORY = "epoch,loss,f1,val_loss,val_f1,seconds\n1,0.5,0.2,0.6,0.3,1.0\n2,0.4,0.3,0.5,0.35,1.0\n"
 
@@ -183,7 +184,8 @@ def test_a_second_call_keeps_the_bundle_and_what_was_added_to_it(tmp_path, tiles
     (bundle / "fold.tflite").write_bytes(b"as export writes it")
     info = BundleInfo.read(bundle)
     listed = info.files | {"fold.tflite": FileRecord.of(bundle / "fold.tflite")}
-    info.model_copy(update={"files": listed}).write(bundle)
+    rule = fitted_rule(balanced=(0.6, 0.8, 150))  # fitted later, to other tiles
+    info.model_copy(update={"files": listed, "object_rule": rule}).write(bundle)
     before = {path: path.stat().st_ino for path in bundle.rglob("*")}
     finalize(begun, bundle)
     assert {path: path.stat().st_ino for path in bundle.rglob("*")} == before
