@@ -11,6 +11,9 @@ import socket
 import stat
 import tempfile
 import threading
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +26,19 @@ _DRAFT = re.compile(r"\..{0,32}\.(\d+)\.(\d+)\.partial(\.[^.]*){0,2}(-journal)?"
 
 StrPath = str | os.PathLike[str]
 """Type of path arguments of public functions."""
+
+DAMAGED_ARRAYS = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    SyntaxError,
+    NotImplementedError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""Errors that NumPy raises where it reads a damaged .npz file."""
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-import tokenize
 import zipfile
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,10 +29,8 @@ from pydantic import (
 from lim_keras import __version__
 from lim_keras.bundle.object_rule import FittedRule, Part, Scores
 from lim_keras.errors import BundleError
-from lim_keras.files import write_text
+from lim_keras.files import DAMAGED_ARRAYS, write_text
 from lim_keras.ownership import file_hash
-
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
 
 
 def read_json(path: Path, limit: int) -> tuple[str, Any]:
@@ -80,7 +77,7 @@ def read_arrays(path: Path, names: Sequence[str], limit: int) -> list[NDArray[An
                     _check_header(member, archive.getinfo(f"{name}.npy").file_size)
         with np.load(path, allow_pickle=False) as stored:
             return [stored[name] for name in names]
-    except _DAMAGED as error:
+    except (*DAMAGED_ARRAYS, TypeError) as error:
         raise BundleError(
             f"{path}: damaged, expected an archive of the arrays {' and '.join(names)} ({error}). "
             "Export the bundle again."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.errors import ModelError
+from lim_keras.files import DAMAGED_ARRAYS
 from lim_keras.models.applications import IMAGENET, NO_WEIGHTS, widen_kernel
 from lim_keras.models.layers import FusedBatchNormalization
 
@@ -167,7 +167,7 @@ def _set_weights(network: keras.Model, path: Path, bands: int) -> None:
         with path.open("rb") as file, _archive(np.load(file, allow_pickle=False)) as kept:
             values = {layer: _layer_values(layer, kept, bands) for layer in network.layers if layer.weights}
             _check_used(values, kept.files)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         raise ModelError(
             f"Encoder weights {path} do not fit {network.name}: expected a file FILE.npz of arrays ({error})."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from multiprocessing.process import BaseProcess
@@ -19,7 +18,7 @@ from lim_keras.errors import ConfigError, LimKerasError, TrainingError
 from lim_keras.evaluation.evaluation import Prediction, Sample
 from lim_keras.evaluation.evaluator import SIDE, sheet_predictions, tile_predictions
 from lim_keras.evaluation.object_rule import LabelledMap, tile_numbers
-from lim_keras.files import atomic_folder
+from lim_keras.files import DAMAGED_ARRAYS, atomic_folder
 from lim_keras.metrics.calibration import UNCALIBRATED, Calibration, everywhere
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
@@ -100,7 +99,7 @@ def _read_prediction(path: Path) -> tuple[NDArray[np.float16], NDArray[np.uint8]
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return stored["logit"], stored["mask"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         raise TrainingError(
             f"{path}: the stored prediction cannot be read ({error}). Remove the folder {path.parent}: the same "
             "command predicts its tiles again."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import ModelSection
 from lim_keras.errors import BundleError, LeakError, TrainingError
 from lim_keras.export.disk_errors import disk_errors
-from lim_keras.files import atomic_folder, write_text
+from lim_keras.files import DAMAGED_ARRAYS, atomic_folder, write_text
 from lim_keras.training.run import START, Run
 
 _FREE = ("encoder_weights", "dropout")
@@ -107,7 +106,7 @@ def _read_weights(path: Path) -> list[NDArray[np.float32]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return [kept[f"arr_{number}"] for number in range(len(kept.files))]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         raise TrainingError(
             f"{path}: the stored weights cannot be read ({error}). Give another folder as `run`."
         ) from error

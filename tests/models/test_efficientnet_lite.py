@@ -242,6 +242,17 @@ def test_weights_of_a_larger_network(weights: Path) -> None:
         build_encoder(LITE0, 3, weights / "efficientnet_lite2_imagenet_notop.npz")
 
 
+def test_a_damaged_compressed_file(tmp_path: Path, stored: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "w.npz"
+    np.savez_compressed(path, **stored)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"stem/kernel.npy") + 200  # in the deflated data of the array
+    content[start : start + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"w\.npz do not fit efficientnet_lite0: expected a file FILE\.npz"):
+        build_encoder(LITE0, 3, path)
+
+
 def test_other_files_and_no_file(tmp_path: Path) -> None:
     broken, one = tmp_path / "broken.npz", tmp_path / "one.npz"
     broken.write_bytes(b"PK\x03\x04 no archive")
