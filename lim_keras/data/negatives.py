@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,13 @@ def read_negatives(path: str | os.PathLike[str], progress: ProgressCallback | No
     """
     path = Path(path)
     plain = path.is_dir() and find_layout(path) is None
-    tiles = read_images(path, progress) if plain else read_tiles(path, progress)
+    return as_negatives(read_images(path, progress) if plain else read_tiles(path, progress))
+
+
+def as_negatives(tiles: TileSet) -> TileSet:
+    """Return tiles as negative ones; raise DataError if masks hold landslides."""
     raise_problems(
-        path,
+        tiles.root,
         [
             f"{tile.mask}: the mask of a negative tile holds {tile.landslide_px} landslide pixels. Expected none."
             for tile in tiles
@@ -62,7 +67,7 @@ def join_negatives(paths: Sequence[str], tiles: TileSet, progress: ProgressCallb
             )
     ids = [tile_id for part in parts for tile_id in part.ids]
     known = set(tiles.ids)
-    repeated = sorted({one for one in ids if one in known} | {one for one in set(ids) if ids.count(one) > 1})
+    repeated = sorted(one for one, times in Counter(ids).items() if times > 1 or one in known)
     if repeated:
         listed = ", ".join(repeated[:_MAX_LISTED]) + (", ..." if len(repeated) > _MAX_LISTED else "")
         raise DataError(

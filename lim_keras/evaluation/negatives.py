@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.object_rule import DEFAULT_POINT, ObjectRule
 from lim_keras.bundle.protocol import Predict
-from lim_keras.data.negatives import group_of, read_negatives
+from lim_keras.data.negatives import as_negatives, group_of, read_negatives
 from lim_keras.data.tiles import IGNORED, TileSet, TileStore
 from lim_keras.evaluation.evaluator import choose_tiles, read_matching_tiles, tile_predictions
 from lim_keras.files import StrPath
@@ -146,7 +146,8 @@ def evaluate_negatives(
     Warns:
         LimKerasWarning: the model was trained on some of the tiles.
     """
-    known = read_matching_tiles(tiles if isinstance(tiles, TileSet) else read_negatives(tiles, progress), info)
+    negatives = as_negatives(tiles) if isinstance(tiles, TileSet) else read_negatives(tiles, progress)
+    known = read_matching_tiles(negatives, info)
     chosen = choose_tiles(known, known.ids, training=info.training_tiles)
     store = TileStore(chosen, info.gsd_m, info.gsd_m, cache="none")
     resized = info.sampling.get("size") if info.sampling.get("mode") == "resized" else None

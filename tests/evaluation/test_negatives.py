@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lim_keras.bundle.object_rule import ObjectRule
+from lim_keras.data.layouts import read_tiles
 from lim_keras.data.negatives import read_negatives
 from lim_keras.errors import DataError, LimKerasWarning
 from lim_keras.evaluation.negatives import FalseAlarms, evaluate_negatives
@@ -60,5 +61,10 @@ def test_tiles_that_do_not_fit(tmp_path: Path, write_picture: Callable[..., Path
     with pytest.raises(DataError, match="expected tiles of 3 bands"):
         evaluate_negatives(lambda images: images[..., 0], bundle_info(), tmp_path / "n")
     info = bundle_info(bands=1, training_tiles=("a_1",))
+    landslide = tmp_path / "pairs"
+    write_picture(landslide / "images" / "a_1.png", np.zeros((10, 20), np.uint8))
+    write_picture(landslide / "masks" / "a_1.png", np.full((10, 20), 1, np.uint8) * (np.arange(20) < 5))
+    with pytest.raises(DataError, match=r"the mask of a negative tile holds 50 landslide pixels"):
+        evaluate_negatives(lambda images: images[..., 0] / 255, info, read_tiles(landslide))
     with pytest.warns(LimKerasWarning, match="1 of 1 tiles were used in training"):
         evaluate_negatives(lambda images: images[..., 0] / 255, info, read_negatives(tmp_path / "n"))
