@@ -82,7 +82,7 @@ class ModelSection(Section):
     encoder: EncoderName = Field(
         "vgg16",
         description="vgg16 (the paper's), mobilenetv2 or efficientnet_lite0 to 4 (edge devices), small (tests), or "
-        "another network of keras.applications",
+        "another one: see the page Choose an encoder",
     )
     encoder_weights: str = Field(
         "imagenet",
@@ -154,7 +154,7 @@ class NegativesSection(Section):
         0.2, gt=0, lt=1, description="share of windows that begin with a negative tile, and of tiles that fill windows"
     )
     gsd_m: float | None = Field(
-        None, gt=0, description="ground sample distance of negative tiles whose files have none; null: gsd_m, metres"
+        None, gt=0, description="ground sample distance of negative tiles whose files have none, metres; null: gsd_m"
     )
     mine: bool = Field(False, description="draw negative tiles on which the model gives false alarms more often")
     rounds: int = Field(4, ge=2, description="parts of the training; with mine, the model is applied between them")
@@ -164,14 +164,14 @@ class PhotometricSection(Section):
     """Random changes of colour, contrast, haze and sharpness after `augmentation`; a null takes `strength`."""
 
     strength: float = Field(0.0, ge=0, description="strength of all changes: 0 none, 0.5 mild, 1 moderate, 2 strong")
-    haze: float | None = Field(None, ge=0, description="strength of added light of the air")
+    haze: float | None = Field(None, ge=0, description="strength of haze: added scattered light")
     blur: float | None = Field(None, ge=0, description="strength of Gaussian blur")
-    white_balance: float | None = Field(None, ge=0, description="strength of factors of the bands; two bands or more")
+    white_balance: float | None = Field(None, ge=0, description="strength of a factor for each band; two bands or more")
     hue: float | None = Field(
-        None, ge=0, description="strength of turned and scaled colours of the first three bands; three bands or more"
+        None, ge=0, description="strength of changes of hue and saturation in the first three bands; needs three bands"
     )
-    contrast: float | None = Field(None, ge=0, description="strength of contrast about the mean of each band")
-    gamma: float | None = Field(None, ge=0, description="strength of the exponent of the values")
+    contrast: float | None = Field(None, ge=0, description="strength of contrast changes about the mean of each band")
+    gamma: float | None = Field(None, ge=0, description="strength of random powers of the values")
     jpeg: float | None = Field(
         None, ge=0, description="strength of JPEG compression of the first three bands; 8-bit images only"
     )

@@ -63,7 +63,9 @@ def evaluate(
     wait: bool = False,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
-    """Evaluate a bundle on whole tiles, on random windows, on a scene, and on negatives, at its stored threshold.
+    """Evaluate a bundle on whole tiles, on random windows, on a scene, and on images without landslides.
+
+    Pixels are scored at the stored threshold, polygons and alarms by the object rule, if the bundle has one.
 
     Args:
         bundle: folder of a bundle, or the loaded bundle.
@@ -72,8 +74,8 @@ def evaluate(
             trained on.
         scene: raster to evaluate on; needs `truth`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
-        negatives: images without any landslide: a folder of images, or tiles. Counted are the area that the model calls
-            landslide and its alarms, by group of tiles.
+        negatives: images without any landslide: a folder of images, or tiles. The area that the model calls landslide
+            and its alarms are counted by group of images.
         windows: number of random windows.
         bootstrap: number of resamples for each 95 % interval.
         each_fold: evaluate each fold's model alone, too.

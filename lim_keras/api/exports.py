@@ -135,7 +135,7 @@ def measure_halo(bundle: StrPath, tiles: StrPath, *, wait: bool = False) -> tupl
     """Measure which smaller halos keep windows near the whole-scene prediction, and record them in the bundle.
 
     A default prediction takes the halo for a tolerance of 0.001, which is faster than the whole receptive field. A
-    bundle that `fit` or `cross_validate` exports is measured already; older ones are not.
+    bundle that `fit`, `cross_validate` or `distill` exports is measured already; older ones are not.
 
     Args:
         bundle: folder of the bundle; its model.json and tflite.json are rewritten.
@@ -165,8 +165,8 @@ def fit_object_rule(bundle: StrPath, tiles: StrPath, tile_ids: TileIds, *, wait:
     """Choose which regions of a map count as landslides, from labelled tiles that a bundle was not trained on.
 
     The tiles are laid edge to edge and predicted like a scene. Three working points are chosen and stored in the
-    bundle: lower threshold, peak and smallest area, each with scores and 95 % intervals; see `predict_scene`. A bundle
-    that `fit` or `cross_validate` exports has them already; older ones do not.
+    bundle: lower threshold, peak and smallest area, each with scores and 95 % intervals; see `predict_scene`. Bundles
+    of `fit`, `cross_validate` and `distill` have them already; older ones do not.
 
     Args:
         bundle: folder of the bundle; model.json, tflite.json, model card and STAC item are rewritten.
@@ -201,10 +201,11 @@ def fit_object_rule(bundle: StrPath, tiles: StrPath, tile_ids: TileIds, *, wait:
 
 @public
 def add_familiarity(bundle: StrPath, tiles: StrPath, *, wait: bool = False) -> FamiliarityFacts:
-    """Fit how familiar imagery is to a bundle, and record it there, so that predictions warn of unfamiliar scenes.
+    """Fit the comparison of scenes with the training imagery of a bundle, so that predictions warn of unfamiliar ones.
 
     The distance of a piece of a scene from the training imagery is measured in the features of the bundle's first
-    network. A bundle that `fit` or `cross_validate` exports has it already; older ones do not.
+    network. Bundles of `fit`, `cross_validate` and `distill` have it, if their tiles gave enough cells; older ones do
+    not.
 
     Args:
         bundle: folder of the bundle; it gets the file familiarity.tflite, and its model.json is rewritten.

@@ -76,12 +76,13 @@ def predict_scene(
             or the path or URL of a STAC item, after whose id results are named.
         out: folder of the results, or its address in object storage (`s3://bucket/prefix`, `gs://`, `az://`), where no
             object is ever replaced.
-        working_point: which values of the bundle's object rule decide what is a landslide: "sensitive" (finds more),
-            "balanced" or "strict" (fewer false alarms). None: "balanced" if the bundle has a rule, else all regions.
+        working_point: point of the bundle's object rule, which decides which regions are landslides: "sensitive" (finds
+            more), "balanced" or "strict" (fewer false alarms). None: "balanced" if the bundle has a rule, else all
+            regions.
         threshold: smallest probability of a landslide pixel, 0 to 1; None: that of the working point, else of the
             bundle.
-        peak: smallest highest probability of a landslide, 0 to 1: a region of pixels that reach the threshold is left
-            out, whole, if none of its pixels reaches the peak. None: that of the working point, else no limit.
+        peak: a region of pixels that reach the threshold is left out if its highest probability is lower than this, 0
+            to 1. None: that of the working point, else no limit.
         min_area_m2: smallest area of a landslide, m2; smaller ones are left out. None: that of the working point,
             else 0.
         all_regions: do not use the bundle's object rule: every region is a landslide.

@@ -166,7 +166,7 @@ def cross_validate(
         workers: train the folds on the machines of a Ray cluster, with a GPU each where there are any:
             "ray://HOST:PORT", or "auto": the cluster that the environment variable RAY_ADDRESS names, otherwise a Ray
             that is started on this machine for this call. All machines must see the run folder and the tiles under the
-            same paths. `jobs` is not for them. None: this machine, without Ray.
+            same paths. It excludes `jobs`. None: this machine, without Ray.
         encoder_weights: "imagenet", "none" or a file; None: the value in the configuration.
         start_from: single-model bundle that supplies the initial weights of each fold; tiles of the run must not be
             among its training tiles.

@@ -1,4 +1,4 @@
-"""Familiarity of imagery: how near the features of a piece of a scene are to those of the training imagery."""
+"""Familiarity of imagery: compare features of a part of a scene with those of the training imagery."""
 
 from __future__ import annotations
 
@@ -24,23 +24,26 @@ Run = Callable[[NDArray[np.float32]], float]
 
 
 class FamiliarityModel:
-    """Distance of square cells of imagery from the training imagery, and what it means.
+    """Distance of square cells of imagery from the training imagery, and their familiarity.
 
     A cell's features are the means of the encoder's feature maps. Their distance is the squared Mahalanobis distance in
-    the main components of the training cells, plus what these components do not explain; both are divided by their
-    means over the training cells. The familiarity of a cell is the share of held-out cells at least as far away, 0..1.
+    the main components of the training cells, plus the squared length of what these components do not explain. Each of
+    the two terms is divided by its mean over the training cells. The familiarity of a cell is the share of held-out
+    cells at least as far away, 0..1.
 
     Args:
         bundle: folder of the bundle.
         info: its description, with `familiarity`.
 
     Raises:
-        BundleError: the file is missing or changed, or no library can run it.
+        BundleError: the file is missing or changed, or no installed library can run it.
     """
 
     def __init__(self, bundle: Path, info: BundleInfo) -> None:
         if info.familiarity is None or FAMILIARITY_FILE not in info.files:
-            raise BundleError(f"{bundle}: has no {FAMILIARITY_FILE}. `lim-keras export --familiarity` adds it.")
+            raise BundleError(
+                f"{bundle}: has no {FAMILIARITY_FILE}. Add it with `lim-keras export --familiarity --data TILES`."
+            )
         self.facts = info.familiarity
         info.check_file(bundle, FAMILIARITY_FILE)
         self._run = load_distance(bundle / FAMILIARITY_FILE)
@@ -60,7 +63,7 @@ class FamiliarityModel:
 
 
 def load_familiarity(model: DescribedModel) -> FamiliarityModel | None:
-    """Load the familiarity of a loaded bundle; None if the bundle has none, or only a .tflite file was loaded."""
+    """Load the familiarity model of a loaded bundle; None if it has none, or a single .tflite file was loaded."""
     path = getattr(model, "path", None)
     if model.info.familiarity is None or path is None or not Path(path).is_dir():
         return None

@@ -1,4 +1,4 @@
-"""Object rule of a bundle: which regions of a probability map count as landslides, and how it was fitted."""
+"""Object rule of a bundle, which decides which regions of a probability map are landslides, and its fitted values."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Part(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRule:
-    """Rule that tells which regions of a probability map are landslides.
+    """Rule that decides which regions of a probability map are landslides.
 
     A region is a group of pixels with probability >= `threshold` that share sides. It is a landslide if its highest
     probability is at least `peak` and its area at least `min_area_m2`.
 
     Args:
-        threshold: 0..1; it decides how far a landslide extends.
+        threshold: smallest probability of a pixel of a region, 0..1.
         peak: 0..1; a value up to `threshold` keeps all regions.
         min_area_m2: square metres; 0 keeps all regions.
 
@@ -65,16 +65,16 @@ class ObjectRule:
         return self.peak <= self.threshold and not self.min_area_m2
 
     def low_peaks(self, peaks: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which regions do not reach the peak; `peaks` (n,): their highest probabilities, NaN if unknown."""
-        # float32 as in maps, so that a peak equal to the rule's counts.
+        """Return for regions of highest probability `peaks` (n,) whether they are below the peak; False for NaN."""
+        # Maps hold float32, so the rule's peak is rounded alike: an equal peak must not be lower.
         return peaks < np.float32(self.peak)
 
     def small(self, areas_m2: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which regions are too small; `areas_m2` (n,), NaN if unknown."""
+        """Return for regions of `areas_m2` (n,), square metres, whether they are too small; False for NaN."""
         return areas_m2 < self.min_area_m2
 
     def __str__(self) -> str:
-        """Say it in a line, such as "threshold 0.35, peak 0.7, at least 100 m2"."""
+        """Format the rule, such as "threshold 0.35, peak 0.7, at least 100 m2"."""
         area = f", at least {self.min_area_m2:g} m2" if self.min_area_m2 else ""
         peak = f", peak {self.peak:.4g}" if self.peak > self.threshold else ""
         return f"threshold {self.threshold:.4g}{peak}{area}"
@@ -94,7 +94,7 @@ class _RuleValues(Part):
 
 
 class WorkingPoint(_RuleValues):
-    """Rule of a fit with its scores on the held-out tiles.
+    """Fitted rule with its scores on the held-out tiles.
 
     Args:
         scores: recall, precision and f1 of landslides at IoU 0.5 (`f1_iou_50`, ...) and at any overlap
@@ -106,7 +106,7 @@ class WorkingPoint(_RuleValues):
 
 
 class CurvePoint(_RuleValues):
-    """Rule with the fewest false alarms among those that reach its recall (any overlap).
+    """Rule with the fewest false alarms among all rules of at least its recall (any overlap).
 
     Args:
         false_alarms_km2: None without a ground sample distance.
@@ -124,10 +124,11 @@ class FittedRule(Part):
     Args:
         source: "out_of_fold": each tile was predicted by the model of the run that was not trained on it; "held_out":
             tiles that no model of the bundle was trained on.
-        tiles, landslides, area_km2: what it was fitted on; the area has labels, None without a ground sample distance.
-        without: threshold of the bundle, all regions, and their scores.
+        tiles, landslides, area_km2: numbers of tiles and landslides that it was fitted on, and their labelled area;
+            None without a ground sample distance.
+        without: rule that keeps all regions at the threshold of the bundle, with its scores.
         working_points: "balanced", "sensitive" and "strict".
-        curve: the best trade-offs of recall and false alarms, by rising recall.
+        curve: rules of the fewest false alarms for a recall, by rising recall.
     """
 
     source: RuleSource

@@ -14,17 +14,17 @@ from lim_keras.cli.output import discard, report_failure
 from lim_keras.errors import LimKerasError, LimKerasWarning
 
 COMMANDS = {
-    "data": "Make tiles, and report on them: counts, imbalance, overlaps.",
+    "data": "Make, convert, count and audit tiles.",
     "fit": "Train one model on tiles and export it.",
     "cv": "Train and export k models in folds, and their ensemble.",
     "distill": "Train one small model on an ensemble and export it.",
-    "report": "Report on training runs, one or several beside each other.",
+    "report": "Report on one training run, or compare several.",
     "evaluate": "Evaluate an exported bundle on tiles, windows and a scene.",
     "predict": "Map the landslides of scenes: maps, polygons, previews.",
     "review": "Check an inventory in the browser, landslide by landslide.",
     "info": "Print model, data, scores and files of an exported bundle.",
     "verify": "Check that an exported bundle is unchanged.",
-    "export": "Export a bundle to LiteRT (TFLite) files and TensorFlow Serving.",
+    "export": "Export a bundle to LiteRT, ONNX or TensorFlow Serving.",
     "demo": "Train, evaluate and map on a small synthetic world.",
     "reproduce": "Reproduce the paper: its tables, figures and claims.",
 }

@@ -16,7 +16,7 @@ from lim_keras.cli.tiling import tile
 
 @click.group()
 def data() -> None:
-    """Report on tiles and make them: counts, imbalance ratios, centre bias, overlaps, scenes, other data sets."""
+    """Make tiles from scenes and other data sets, and report on them: counts, imbalance, overlaps, defects."""
 
 
 data.add_command(tile)

@@ -62,8 +62,8 @@ def _part(text: str) -> str:
 @click.option(
     "--working-point",
     type=click.Choice(["sensitive", "balanced", "strict"]),
-    help="Values of the bundle's object rule: sensitive finds more landslides, strict draws fewer false alarms "
-    "[default: balanced, if the bundle has a rule].",
+    help="Working point of the bundle's object rule, which decides which regions are landslides: sensitive finds more "
+    "landslides, strict gives fewer false alarms [default: balanced, if the bundle has a rule].",
 )
 @click.option(
     "--threshold",
@@ -73,16 +73,19 @@ def _part(text: str) -> str:
 @click.option(
     "--peak",
     type=click.FloatRange(0, 1),
-    help="Leave out regions whose highest probability is below this [default: the working point's, else none].",
+    help="Leave out regions whose highest probability is lower [default: the working point's, else none].",
 )
 @click.option(
     "--min-area",
     "min_area_m2",
     type=click.FloatRange(0),
-    help="Leave out landslides of a smaller area, m2 [default: the working point's, else 0].",
+    help="Leave out regions of a smaller area, m2 [default: the working point's, else 0].",
 )
 @click.option(
-    "--all", "all_regions", is_flag=True, help="Switch the bundle's object rule off: every region is a landslide."
+    "--all",
+    "all_regions",
+    is_flag=True,
+    help="Do not use the bundle's object rule: every region of pixels that reach the threshold is a landslide.",
 )
 @click.option(
     "--fill-holes",
@@ -135,7 +138,7 @@ def _part(text: str) -> str:
     help="Predict part K of N only, such as 3/20. Calls for the other parts may run at the same time, also on other "
     "machines that see the same files. No final file is written before --merge.",
 )
-@click.option("--merge", is_flag=True, help="Make the final files from all parts, with otherwise the same options.")
+@click.option("--merge", is_flag=True, help="Make the final files from all parts; give all other options as for them.")
 @workers_option
 @click.option(
     "--work",
@@ -174,7 +177,7 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     elif options["runtime"] != "auto":
         raise click.UsageError("--runtime: not for --server, whose machine computes. Leave it out.")
     elif options["part"] is not None or options["merge"] or options["workers"] is not None:
-        raise click.UsageError("--part, --merge and --workers are not for --server. Leave it out.")
+        raise click.UsageError("--part, --merge and --workers are not for --server. Leave them out.")
     else:
         served = cast("ServerModel", api.load_bundle(server, info=bundle, **limits))
         model = click.get_current_context().with_resource(served)
@@ -188,7 +191,7 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     if options["part"] is None:
         show([scene_table(result), f"summary: {result.summary}"])
     elif not (result.predictions or result.failures):
-        show([f"part {options['part']}: nothing falls to it, because the scenes have fewer rows of windows."])
+        show([f"part {options['part']}: nothing to do, because the scenes have fewer rows of windows than parts."])
     if result.failures:
         sys.exit(1)
 
@@ -215,7 +218,7 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     "--negatives",
     type=TILES,
     metavar="PATH",
-    help="Images without any landslide: a folder of images, or tiles. Shows the false alarms, by group of tiles.",
+    help="Images without any landslide: a folder of images, or tiles. Counts the false alarms by group of images.",
 )
 @click.option("--windows", type=click.IntRange(1), default=400, show_default=True, help="Number of random windows.")
 @click.option(
@@ -227,11 +230,12 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
 @click.option("--figures", type=NEW_FOLDER, help="Folder for pictures of the best and the worst samples.")
 @wait_option
 def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: Path | None, **options: Any) -> None:
-    """Evaluate BUNDLE (exported_models/NAME) at its stored threshold.
+    """Evaluate BUNDLE (exported_models/NAME) on tiles, on a scene, or on images without landslides.
 
-    There are three protocols: whole tiles, random windows, and a scene where one is given. On --negatives, false alarms
-    are counted. Each score has a 95 %
-    interval and, beside it, the score of an image-blind baseline. A scene is evaluated by pixel and by polygon.
+    --data: whole tiles and random windows. --scene and --truth: a scene, by pixel and by polygon. --negatives: false
+    alarms on images without any landslide. Pixels are scored at the bundle's threshold, polygons and false alarms by
+    its object rule, if it has one. Each score on tiles and scenes has a 95 % interval, and stands beside that of an
+    image-blind baseline.
     """
     from lim_keras.report.tables import report_tables
 
@@ -277,7 +281,8 @@ def _variants(text: str) -> tuple[str, ...]:
     "--data",
     "tiles",
     type=TILES,
-    help="Tiles to calibrate int8, to test LiteRT files and to measure the halo: a folder or a tiles.csv.",
+    help="Tiles to calibrate int8, to test LiteRT files, and for --measure-halo, --object-rule and --familiarity: a "
+    "folder or a tiles.csv.",
 )
 @click.option(
     "--tiles",
@@ -302,17 +307,19 @@ def _variants(text: str) -> tuple[str, ...]:
     "--measure-halo",
     "measure",
     is_flag=True,
-    help="Measure smaller halos on the training tiles in --data, for predict.",
+    help="Measure on the training tiles in --data which smaller halos predict can use.",
 )
 @click.option(
     "--object-rule",
     "rule_tiles",
     type=FILE,
-    help="Fit the object rule for predict to these tiles in --data, a file of ids, one a line. The model must not "
-    "have been trained on them.",
+    help="File of tile ids, one a line: fit the object rule to these tiles of --data. The model must not have been "
+    "trained on them.",
 )
 @click.option(
-    "--familiarity", is_flag=True, help="Fit how familiar imagery is, on the tiles in --data, so that predict warns."
+    "--familiarity",
+    is_flag=True,
+    help="Fit the comparison of scenes with the training imagery to the tiles in --data, so that predict can warn.",
 )
 @wait_option
 def export(
@@ -326,8 +333,7 @@ def export(
     wait: bool,
     **options: Any,
 ) -> None:
-    """Export BUNDLE (exported_models/NAME) to LiteRT, ONNX or a TensorFlow Serving repository; measure its halo; fit
-    its object rule.
+    """Export BUNDLE (exported_models/NAME) to LiteRT, ONNX or TensorFlow Serving, or add measurements to it.
 
     --tflite: LiteRT (TFLite) files, which run without TensorFlow. Each file is compared with the SavedModel on the
     test tiles. A file that differs by more than the limit of its kind is refused.
@@ -336,15 +342,16 @@ def export(
     refused.
 
     --serving: a model repository for TensorFlow Serving, with version labels, warm-up requests and a compose file.
-    With both options, no version is added if a LiteRT file fails or is refused.
+    With --tflite as well, no version is added if a LiteRT file fails or is refused.
 
-    --measure-halo: which smaller halos keep maps near those of the whole receptive field. New bundles are measured
-    when they are trained; this adds the measurement to an older one.
+    --measure-halo: smaller halos that keep maps near those of the whole receptive field.
 
-    --object-rule: which regions of a map are landslides, chosen on held-out tiles. New bundles of models that were
-    trained on windows have a rule; this adds one to an older bundle, or fits it to other tiles.
+    --object-rule: the rule that decides which regions of a map are landslides, chosen on held-out tiles.
 
-    --familiarity: how familiar imagery is to the model. New bundles know it; this adds it to an older one.
+    --familiarity: the comparison of a scene with the training imagery, by which predict warns of unfamiliar scenes.
+
+    fit, cv and distill add these three to new bundles. The options add them to an older bundle; --object-rule also fits
+    the rule to other tiles.
     """
     if variants is None and repository is None and not (measure or familiarity or onnx or rule_tiles):
         raise click.UsageError(

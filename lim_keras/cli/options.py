@@ -290,14 +290,14 @@ def _split_options() -> tuple[Callable[[Function], Function], ...]:
             "buffer_m",
             type=float,
             metavar="METRES",
-            help="Spatial folds: leave training tiles out that are nearer to a held-out tile than this "
+            help="Spatial folds: leave out training tiles that are nearer to a held-out tile than this "
             "[default: split.buffer_m].",
         ),
         click.option(
             "--allow-leak",
             is_flag=True,
-            help="Warn, instead of an error, where test tiles share ground, groups or files with training tiles. Shows "
-            "how much a leak flatters; the test scores are marked.",
+            help="Warn, in place of an error, if test tiles share ground, groups or files with training tiles. The "
+            "test scores are then too good, and they are marked.",
         ),
     )
 
@@ -336,7 +336,7 @@ def workers_option(command: Function) -> Function:
             "--workers",
             metavar="ray://HOST:PORT|auto",
             help="Work on the machines of this Ray cluster. auto: the cluster that RAY_ADDRESS names, otherwise a Ray "
-            "that is started here. All machines must see the files under the same paths [default: this machine, "
+            "that is started here. All machines must have the files under the same paths [default: this machine, "
             "without Ray].",
         ),
     )

@@ -23,7 +23,9 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 @click.command(cls=Command)
-@click.option("--data", type=TILES, metavar="PATH", help="Tiles: a folder or a tiles.csv [smoke: synthetic tiles].")
+@click.option(
+    "--data", type=TILES, metavar="PATH", help="Tiles: a folder or a tiles.csv; --budget smoke makes its own."
+)
 @click.option(
     "--test",
     "test_ids",
@@ -44,7 +46,8 @@ def _parts(text: str) -> tuple[str, ...]:
     type=click.Choice(["smoke", "evening", "cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="Length of the trainings: minutes, an evening or a night on two cores, or the full configurations.",
+    help="Length of the trainings. smoke: minutes, without meaningful scores; evening, cpu: an evening, a night on two "
+    "cores; gpu: the full configurations.",
 )
 @click.option(
     "--encoder",
@@ -69,14 +72,14 @@ def _parts(text: str) -> tuple[str, ...]:
     "--jobs", type=click.IntRange(min=1), help="Models trained at a time [default: 1; smoke: 2].", show_default=False
 )
 @click.option(
-    "--no-train", "train", flag_value=False, default=True, help="Train nothing: report what is trained so far."
+    "--no-train", "train", flag_value=False, default=True, help="Train nothing; report what is trained so far."
 )
 @wait_option
 def reproduce(out: Path, **options: Any) -> None:
-    """Reproduce Chen et al. 2022 on tiles: train its models, and write its tables and figures in one report.
+    """Reproduce Chen et al. 2022 on tiles: train its models, and compare tables, figures and claims in one report.
 
-    The same command continues after an interruption: what is finished is not trained again. Exit code 1 if a model or a
-    part failed; the report is made of the others.
+    The same command continues after an interruption; finished models are not trained again. If a model or a part fails,
+    the report is made without it, and the exit code is 1.
     """
     result = api.reproduce(out, **options)
     failed = [f"failed: {name}: {reason}" for name, reason in result.failures.items()]

@@ -29,7 +29,7 @@ class _WithPage(click.Group):
 def review() -> None:
     """Check an inventory: `lim-keras review MAPS` opens the review page in the browser.
 
-    Its options are shown by `lim-keras review page --help`.
+    `lim-keras review page --help` shows its options.
     """
 
 
@@ -52,7 +52,7 @@ def _names(text: str) -> tuple[str, ...]:
 @click.option("--reviewer", metavar="NAME", help="Name that verdicts record [default: that of the user].")
 @click.option("--dem", type=DEM, help="Elevation model for a hillshade, of any CRS and resolution.")
 @click.option("--before", type=RASTER, help="Image of another date, to compare the scene with.")
-@click.option("--scene", type=RASTER, help="Scene that was mapped, if it was moved since.")
+@click.option("--scene", type=RASTER, help="Scene that was mapped, if its file was moved.")
 @click.option(
     "--classes",
     type=Parsed("NAME,NAME,...", _names),

@@ -59,7 +59,7 @@ def _background(text: str) -> float | str:
     "--hard-negatives",
     type=click.Path(exists=True, path_type=Path),
     metavar="BUNDLE",
-    help="Bundle or .tflite file; background on which it finds landslides comes first.",
+    help="Bundle or .tflite file; background on which it finds landslides is taken first.",
 )
 @click.option(
     "--min-valid",
@@ -83,7 +83,7 @@ def _background(text: str) -> float | str:
     "--aoi",
     type=click.Path(exists=True, path_type=Path),
     metavar="FILE",
-    help="Polygons of the area that was mapped; outside of it there is no label (255).",
+    help="Polygons of the area in which landslides were mapped; outside of it there is no label (255).",
 )
 @click.option(
     "--touched",

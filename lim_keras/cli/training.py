@@ -40,8 +40,8 @@ def demo(out: Path, jobs: int, wait: bool) -> None:
 @validation_option
 @wait_option
 def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
-    """Train one model as CONFIG says, choose its threshold on the validation tiles, score it on the test tiles, and
-    export it.
+    """Train one model by CONFIG, choose its threshold on the validation tiles, score it on the test tiles, and export
+    it.
 
     The same command continues an interrupted run after its last complete epoch.
     """
@@ -54,7 +54,7 @@ def fit(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -
 @workers_option
 @wait_option
 def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
-    """Train k models as CONFIG says by stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).
+    """Train k models by CONFIG in stratified, grouped cross-validation; export them and their ensemble (FCN-FLK).
 
     Threshold and temperature come from out-of-fold predictions. The same command continues an interrupted run; finished
     folds are kept.
@@ -68,7 +68,7 @@ def cv(config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) ->
 @validation_option
 @wait_option
 def distill(teacher: Path, config: Path, tiles: Path, overrides: tuple[str, ...], **options: Any) -> None:
-    """Train one model as CONFIG says on the masks and on the probabilities of the ensemble BUNDLE, and export it.
+    """Train one model by CONFIG on the masks and on the probabilities of the ensemble BUNDLE, and export it.
 
     For each tile, the student learns from the fold model that was not trained on it. The same command continues an
     interrupted run after its last complete epoch.

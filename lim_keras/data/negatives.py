@@ -1,4 +1,4 @@
-"""Negative tiles: images without any landslide, from data sets that were not made for landslides."""
+"""Read negative tiles: images without any landslide, mostly from data sets of other purpose."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def join_negatives(paths: Sequence[str], tiles: TileSet, progress: ProgressCallb
     if repeated:
         listed = ", ".join(repeated[:_MAX_LISTED]) + (", ..." if len(repeated) > _MAX_LISTED else "")
         raise DataError(
-            f"negatives.paths: {len(repeated)} ids of negative tiles are those of other tiles: {listed}. Expected ids "
-            "of their own. Rename the files, or give them other ids in a tiles.csv."
+            f"negatives.paths: expected an id of its own for each negative tile. Received: {len(repeated)} ids that "
+            f"other tiles have, too: {listed}. Rename the files, or give them other ids in a tiles.csv."
         )
     return replace(parts[0], tiles=tuple(tile for part in parts for tile in part))
 

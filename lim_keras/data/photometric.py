@@ -1,7 +1,7 @@
-"""Photometric augmentation: changes of colour, contrast, haze and sharpness, as between sensors and seasons.
+"""Photometric augmentation: random changes of colour, contrast, haze and sharpness, as between sensors and seasons.
 
-Each change is drawn for an example with probability one half, and its amount grows with its strength; 1 is moderate.
-Changes that are linear in the values of a pixel are one multiplication by a matrix.
+Each change is applied to an example with probability one half. Its amount grows with its strength; 1 is moderate.
+Changes that are linear in the values of a pixel are combined in one matrix.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from lim_keras.config import PhotometricSection
 from lim_keras.errors import ConfigError
 
 CHANGES = ("haze", "blur", "white_balance", "hue", "contrast", "gamma", "jpeg")
-"""Names of the changes, in the order in which they are applied: the air, the lens, the sensor, the file."""
+"""Names of the changes, in the order in which they are applied: air, lens, sensor, file."""
 
 _CHANCE = 0.5
 
-_HAZE, _MOST_HAZE = 0.35, 0.9  # share of the light that comes from the air, at strength 1 and at most
+_HAZE, _MOST_HAZE = 0.35, 0.9  # largest share of scattered light at strength 1, and at any strength
 _AIR = (0.82, 0.9, 1.0)  # colour of scattered light: red, green, blue, of the highest value
 _INFRARED = 0.4  # share of the haze in further bands, whose longer waves scatter less
 _BLUR_PX = 1.2  # largest standard deviation at strength 1
 _GAIN, _CONTRAST, _GAMMA, _SATURATION = 0.08, 0.25, 0.25, 0.25  # standard deviations of logarithms
-_HUE_DEG = 12.0  # standard deviation of the turn
+_HUE_DEG = 12.0  # standard deviation of the rotation of hue
 _QUALITY, _LOST_QUALITY, _LEAST_QUALITY = 95, 50, 15
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -55,7 +55,7 @@ def build_photometric(
 
 
 def check_photometric(settings: PhotometricSection, bands: int, dtype: str) -> None:
-    """Raise ConfigError if a change is asked for by its own key that images of these bands and type cannot take."""
+    """Raise ConfigError if the key of a single change is above 0, and bands or data type do not suit the change."""
     for name, value, takes, needs in (
         ("hue", settings.hue, bands >= 3, "three bands or more"),
         ("white_balance", settings.white_balance, bands >= 2, "two bands or more"),
@@ -72,10 +72,10 @@ class Photometric:
     """Random changes of images (h, w, bands); masks stay as they are.
 
     Values are scaled by the range of each band to 0..1, changed, and clipped to the range. The first three bands are
-    red, green and blue. Hue needs three bands and changes these alone; white balance needs two; haze is weaker in bands
-    beyond the third; JPEG needs 8-bit images and compresses the first three bands, or the only one. The others take any
-    number of bands of any data type. Bands beyond those of `low` and `high`, such as the prediction of a teacher, keep
-    their values.
+    red, green and blue. Hue needs three bands and changes only these. White balance needs two bands. Haze is weaker in
+    bands after the third. JPEG needs 8-bit images and compresses the first three bands, or the only one. The other
+    changes take any number of bands and any data type. Bands beyond those of `low` and `high`, such as the prediction
+    of a teacher, keep their values.
 
     Args:
         low, high: lowest and highest value of each band, (bands,), raw digital numbers.
@@ -152,12 +152,12 @@ class Photometric:
 
 
 def haze(bands: int, amount: float, brightness: float) -> Linear:
-    """Mix light of the air into every pixel (Koschmieder's law at one distance): x (1 - amount) + air x amount.
+    """Mix scattered light into every pixel (Koschmieder's law at one distance): x (1 - amount) + air x amount.
 
     Args:
         bands: number of bands.
-        amount: share of the light of the air, 0 to 1; bands beyond the third have two fifths of it.
-        brightness: of the air, 0 to 1.
+        amount: share of scattered light, 0 to 1; bands after the third have two fifths of it.
+        brightness: brightness of the scattered light, 0 to 1.
     """
     amounts = amount * np.array(([1.0] * 3 + [_INFRARED] * bands)[:bands])
     air = brightness * np.array((list(_AIR) + [float(np.mean(_AIR))] * bands)[:bands])
@@ -165,12 +165,12 @@ def haze(bands: int, amount: float, brightness: float) -> Linear:
 
 
 def white_balance(logarithms: NDArray[Any]) -> Linear:
-    """Multiply each band by a factor; their geometric mean is 1, so that one band stays as it is."""
+    """Multiply each band by a factor; the geometric mean of the factors is 1, so that a single band does not change."""
     return np.diag(np.exp(logarithms - logarithms.mean())), np.zeros(len(logarithms))
 
 
 def hue(bands: int, turn_deg: float, saturation: float) -> Linear:
-    """Turn the colours of the first three bands about grey, and scale their distance from it, in the YIQ space."""
+    """Rotate the hue of the first three bands and scale their saturation, in the YIQ space."""
     angle = np.deg2rad(turn_deg)
     turn = np.eye(3)
     turn[1:, 1:] = saturation * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

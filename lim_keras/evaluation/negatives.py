@@ -1,4 +1,4 @@
-"""Evaluate a model on images without any landslide: the area that it calls landslide, and its alarms."""
+"""Evaluate a model on images without any landslide: measure the area that it calls landslide, and count alarms."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class FalseAlarms:
         tiles: number of tiles.
         tiles_with_alarm: number of tiles on which some pixel is called landslide.
         pixels: number of pixels with data, at the ground sample distance of the model.
-        landslide_px: those that are called landslide.
-        alarms: groups of them that share sides, which are the landslides of a map.
+        landslide_px: number of these that are called landslide.
+        alarms: number of regions that the rule keeps: the landslides of a map.
         area_km2: area of `pixels`; None: the ground sample distance is unknown.
     """
 
@@ -59,7 +59,7 @@ class FalseAlarms:
         Args:
             probability: probability of landslide (h, w).
             mask: 0 background, 255 no data, (h, w).
-            rule: which regions of the map are landslides.
+            rule: object rule; regions that it keeps are alarms.
             gsd_m: ground sample distance, metres; None if unknown.
         """
         valid = mask != IGNORED
@@ -96,7 +96,7 @@ class NegativeReport:
     """False alarms by group of tiles, and of all.
 
     Attributes:
-        rule: which regions counted as landslides.
+        rule: object rule by which alarms were counted.
         groups: by name of the group, sorted: the column `group` of a tiles.csv, else the name of the file without the
             number at its end.
     """

@@ -30,7 +30,7 @@ from lim_keras.metrics.binary import Estimate, draw_groups, middle
 from lim_keras.metrics.detections import best_pairs
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 19))
-"""Lower thresholds that are tried, 0.1 to 0.9, beside the bundle's."""
+"""Thresholds that are tried besides that of the bundle, 0.1 to 0.9."""
 
 PEAKS = (*(round(0.05 * step, 2) for step in range(3, 20)), 0.98, 0.99)
 """Peaks that are tried above each threshold."""
@@ -101,7 +101,7 @@ class RuleTable:
     """Regions of labelled maps at every threshold that is tried.
 
     Args:
-        threshold: the bundle's.
+        threshold: threshold of the bundle, 0..1, which is tried as well.
         gsd_m: ground sample distance, metres; None: areas are unknown.
     """
 
@@ -133,7 +133,9 @@ class RuleTable:
         self.group_pixels = labelled
         self._regions = {level: _joined(found) for level, found in parts.items()}
         if not len(self.truth_pixels):
-            raise DataError("The held-out tiles hold no landslide, so that no object rule can be fitted to them.")
+            raise DataError(
+                "The held-out tiles hold no landslide, so that no object rule can be fitted. Add landslide tiles."
+            )
 
     def _group_numbers(self, groups: Sequence[str]) -> NDArray[np.int64]:
         """Number the groups of tiles over all sheets; a tile of group "" is a group of its own."""
@@ -178,7 +180,7 @@ class RuleTable:
         return regions, ~(rule.low_peaks(regions.peak) | rule.small(areas))
 
     def _hits(self, rule: ObjectRule) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Yield for each of CRITERIA which mapped landslides are found, and which regions are kept and right."""
+        """Yield for each of CRITERIA the mapped landslides that are found, and the regions that are kept and right."""
         regions, kept = self._kept(rule)
         for pairs in (regions.best, regions.pairs):
             pairs = pairs[kept[pairs[:, 1]]]
@@ -265,7 +267,7 @@ def f_scores(counts: Counts, beta: float = 1.0) -> NDArray[np.float64]:
 def criterion(counts: Counts, beta: float = 1.0) -> NDArray[np.float64]:
     """Compute the harmonic mean of F-beta at an IoU of 0.5 and F-beta at any overlap, from counts (..., 2, 4).
 
-    1 / recall, added over both matching criteria, does not grow with `beta` at the rule of the highest criterion.
+    For the rule of the highest criterion, the sum of 1 / recall over both matching criteria does not grow with `beta`.
     """
     first, second = np.moveaxis(f_scores(counts, beta), -1, 0)
     total = first + second
@@ -289,10 +291,11 @@ def fit_object_rule(
 
     Args:
         maps: held-out predictions, calibrated as in the bundle.
-        threshold: the bundle's.
+        threshold: threshold of the bundle, 0..1.
         gsd_m: ground sample distance of the maps, metres; None: no area is chosen.
         source: origin of the predictions.
-        draws, seed: of the bootstrap.
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Raises:
         DataError: the maps hold no landslide.

@@ -37,9 +37,9 @@ LEAST_TRAINING, LEAST_HELD_OUT = 60, 40
 """Numbers of cells below which no distance is fitted."""
 
 _MOST_TRAINING, _MOST_HELD_OUT = 1500, 500
-_MAPS = slice(1, 4)  # feature maps at 1/4, 1/8 and 1/16; coarser ones tell what is a landslide, not what is familiar
+_MAPS = slice(1, 4)  # feature maps at 1/4, 1/8 and 1/16; the coarsest one separates landslides, not kinds of imagery
 _COMPONENTS = 32
-_UNFAMILIAR = 0.025  # share of held-out cells that are called unfamiliar
+_UNFAMILIAR = 0.025  # share of held-out cells beyond the limit
 _SHEET = 4  # side of a sheet of tiles, cells
 _STEPS = 41  # quantiles of the held-out distances
 
@@ -54,8 +54,8 @@ class _Distance:
     Attributes:
         mean, scale: of each channel over the training cells.
         components: main components of the scaled features, (channels, k), each divided by its standard deviation.
-        axes: the same of unit length.
-        residual: mean squared length of what the components leave out.
+        axes: the same components at unit length.
+        residual: mean squared length of the part that the components do not explain.
     """
 
     mean: NDArray[np.float32]
@@ -67,7 +67,7 @@ class _Distance:
     @classmethod
     def fit(cls, features: NDArray[np.float64]) -> _Distance:
         mean, spread = features.mean(axis=0), features.std(axis=0)
-        scale = spread + 1e-3 * float(spread.max()) + 1e-9  # channels that hardly vary would decide alone
+        scale = spread + 1e-3 * float(spread.max()) + 1e-9  # otherwise channels that hardly vary would dominate
         scaled = (features - mean) / scale
         _, lengths, axes = np.linalg.svd(scaled, full_matrices=False)
         kept = min(_COMPONENTS, len(features) // 4)
@@ -160,8 +160,8 @@ def _converted(graph: _CellGraph) -> bytes:
 def cells_of(tiles: TileSet, gsd_m: float | None, most: int, seed: int = 2022) -> Cells:
     """Cut tiles into cells at a ground sample distance: half of the cells from single tiles, half from sheets of tiles.
 
-    A cell of a scene may hold the border of two kinds of ground, as sheets of tiles edge to edge do. What a cell lacks
-    at the edge of a single tile is mirrored; cells that lack more than half of a side are left out.
+    Like a cell of a scene, a cell of a sheet of tiles may hold the border of two kinds of ground. A cell that reaches
+    beyond its image is completed by mirroring, or left out if it lacks more than half of a side.
 
     Args:
         gsd_m: metres; None: that of the tiles.

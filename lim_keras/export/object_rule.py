@@ -33,7 +33,7 @@ def fit_bundle_rule(bundle: Path, tiles: StrPath | TileSet, tile_ids: Sequence[s
         bundle: folder of the bundle; its models stay as they are.
         tiles: labelled tiles.
         tile_ids: ids of the held-out tiles.
-        seed: of the sheets and of the bootstrap.
+        seed: seed of the layout of the sheets and of the bootstrap.
 
     Raises:
         BundleError: the bundle is damaged, or its tflite.json was changed.
@@ -44,8 +44,9 @@ def fit_bundle_rule(bundle: Path, tiles: StrPath | TileSet, tile_ids: Sequence[s
     info = BundleInfo.read(bundle)
     if info.sampling.get("mode") == "resized":
         raise ConfigError(
-            f"{bundle}: its model was trained on resized tiles, on which regions have another size than in scenes. An "
-            "object rule needs a model that was trained on windows."
+            f"{bundle}: expected a model that was trained on windows. Received: one that was trained on resized tiles, "
+            "on which regions have another size than in scenes. Give predictions a threshold, a peak and a smallest "
+            "area instead."
         )
     index = read_litert_index(bundle, info)
     left = [BundleInfo.read(one) for one in left_drafts(bundle / DOCUMENTS[0]) if (one / "model.json").exists()]
@@ -72,7 +73,7 @@ def check_held_out(known: TileSet, chosen: TileSet, info: BundleInfo) -> None:
     fold alone predicts it.
 
     Args:
-        known: all tiles that are known, whose groups tell which show the same ground.
+        known: all known tiles; tiles of one group show the same ground.
     """
     trained, test = set(info.training_tiles), set(info.test_tiles)
     held_out = {name: fold for name, fold in info.held_out.items() if info.folds > 1 or name not in trained}

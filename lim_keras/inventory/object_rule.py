@@ -1,4 +1,4 @@
-"""Apply an object rule to the mask of a scene: leave whole regions out, block by block."""
+"""Apply an object rule to the mask of a scene: set regions that it does not keep to background, block by block."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ from lim_keras.raster.writer import RasterDrafts
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Numbers of regions that a rule left out of a mask: below its peak, and, of the others, below its area."""
+    """Numbers of regions that a rule left out of a mask.
+
+    Attributes:
+        below_peak: regions whose highest probability is below the peak.
+        small: other regions that are smaller than the smallest area.
+    """
 
     below_peak: int = 0
     small: int = 0

@@ -244,8 +244,8 @@ def warn_of_missing_area(scene: RasterInfo, info: BundleInfo, given: PredictOpti
         return
     if fitted.working_points[given.working_point or DEFAULT_POINT].min_area_m2:
         warnings.warn(
-            f"{scene.path}: its ground sample distance is unknown, so that the object rule of {info.name} leaves no "
-            "landslide out for its area. Give `gsd_m`.",
+            f"{scene.path}: its ground sample distance is unknown, so that the object rule of {info.name} is used "
+            "without its smallest area. Give `gsd_m`.",
             LimKerasWarning,
             stacklevel=2,
         )
@@ -262,7 +262,7 @@ def describe_rule(options: PredictOptions, info: BundleInfo) -> dict[str, Any]:
 
 
 def count_landslides(summary: Mapping[str, Any]) -> str:
-    """Say how many landslides a summary counts, by which rule, and how many regions that left out."""
+    """Format the number of landslides of a summary, the rule, and the number of regions that it left out."""
     counted, used = f"{summary['landslides']:,} landslides", summary.get("object_rule")
     if used is None:
         return counted

@@ -1,4 +1,4 @@
-"""Negative tiles of a run: their record in the run folder, and the mining of false alarms while it trains."""
+"""Negative tiles of a run: keep their record in the run folder, and mine false alarms while it trains."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_run_negatives(config: RunConfig, tiles: TileSet) -> tuple[TileSet, Cont
 
     Raises:
         DataError: they cannot be read, show landslides, or do not fit the tiles.
-        LeakError: an image is among the tiles as well.
+        LeakError: a negative image is also an image of the tiles.
     """
     negatives = join_negatives(config.negatives.paths, tiles)
     if negatives is None:
@@ -55,7 +55,7 @@ def read_run_negatives(config: RunConfig, tiles: TileSet) -> tuple[TileSet, Cont
 
 
 def keep_negatives(folder: Path, found: tuple[TileSet, Contents] | None) -> None:
-    """Record the negative tiles in a run folder, or compare them with the record of a begun run.
+    """Record the negative tiles in a new run folder, or compare them with the record of an earlier call.
 
     Raises:
         TrainingError: the run began with other negative tiles.
@@ -148,8 +148,8 @@ class FoldNegatives:
         same tiles.
 
         Args:
-            epoch: number of finished epochs; 0: nothing is known, and tiles are drawn evenly.
-            predict: returns the model after `epoch` epochs; None: it has trained on, and the file must be there.
+            epoch: number of finished epochs; 0: tiles are drawn evenly.
+            predict: returns the model after `epoch` epochs; None: it is no longer there, and the file must exist.
 
         Raises:
             TrainingError: the file is missing or was changed.

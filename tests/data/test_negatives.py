@@ -61,7 +61,7 @@ def test_bad_folders(tmp_path: Path, tiles: TileSet, write_picture: Callable[...
     ):
         join_negatives([str(grey)], tiles)
     one, other = (images(tmp_path / name, write_picture, 2) for name in ("one", "other"))
-    with pytest.raises(DataError, match=r"2 ids of negative tiles are those of other tiles: field_0, field_1"):
+    with pytest.raises(DataError, match=r"Received: 2 ids that other tiles have, too: field_0, field_1"):
         join_negatives([str(one), str(other)], tiles)
     assert join_negatives([], tiles) is None
     joined = join_negatives([str(one)], tiles)

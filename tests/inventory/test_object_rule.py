@@ -181,7 +181,7 @@ def test_a_scene_of_unknown_scale_is_judged_by_peak_alone(write: Write, tmp_path
     model = Grey(fitted_rule(balanced=(0.602, 0.802, 150)))
     with (
         pytest.warns(DomainWarning),
-        pytest.warns(LimKerasWarning, match=r"leaves no landslide out for its area. Give `gsd_m`"),
+        pytest.warns(LimKerasWarning, match=r"is used without its smallest area. Give `gsd_m`"),
     ):
         result = predict_scene(model, path, tmp_path / "out")
     assert np.array_equal(read(tmp_path / "out" / "plain_landslides.tif"), kept_by(image, 0.602, 0.802, 0)[0])
@@ -202,7 +202,7 @@ def test_only_an_area_that_would_be_used_is_missed(given: dict[str, Any], warned
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LimKerasWarning)
         predict_scene(model, path, tmp_path / "out", PredictOptions(**given))
-    assert any("leaves no landslide out for its area" in str(one.message) for one in caught) == warned
+    assert any("is used without its smallest area" in str(one.message) for one in caught) == warned
 
 
 def test_a_working_point_without_a_peak_keeps_its_name() -> None:
