@@ -23,6 +23,10 @@ FAMILIARITY_FILE = "familiarity.tflite"
 Run = Callable[[NDArray[np.float32]], float]
 
 
+class MissingLibraryError(BundleError):
+    """No library that runs a familiarity file is installed."""
+
+
 class FamiliarityModel:
     """Distance of square cells of imagery from the training imagery, and their familiarity.
 
@@ -36,7 +40,8 @@ class FamiliarityModel:
         info: its description, with `familiarity`.
 
     Raises:
-        BundleError: the file is missing or changed, or no installed library can run it.
+        MissingLibraryError: no library that runs the file is installed.
+        BundleError: the file is missing, changed or damaged.
     """
 
     def __init__(self, bundle: Path, info: BundleInfo) -> None:
@@ -74,7 +79,8 @@ def load_distance(path: Path) -> Run:
     """Load a familiarity file with LiteRT, OpenVINO or TensorFlow, whichever is installed.
 
     Raises:
-        BundleError: none of them is installed, or the file cannot be read.
+        MissingLibraryError: none of them is installed.
+        BundleError: the file cannot be read.
     """
     for load in (_with_litert, _with_openvino, _with_tensorflow):
         try:
@@ -83,7 +89,9 @@ def load_distance(path: Path) -> Run:
             continue
         except (RuntimeError, ValueError) as error:
             raise BundleError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]}).") from error
-    raise BundleError(f"{path}: needs LiteRT, OpenVINO or TensorFlow. Install it with `pip install 'lim-keras[edge]'`.")
+    raise MissingLibraryError(
+        f"{path}: needs LiteRT, OpenVINO or TensorFlow. Install it with `pip install 'lim-keras[edge]'`."
+    )
 
 
 def _with_litert(path: Path) -> Run:

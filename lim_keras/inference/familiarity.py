@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -68,11 +68,12 @@ def scene_familiarity(model: FamiliarityModel, scene: RasterReader, scaling: Inp
         DomainWarning: significantly more than 5 % of the cells are unfamiliar.
     """
     cells = _sample(scene, scaling, model.side, _REMOTE_SAMPLE if is_remote(scene.name) else _SAMPLE)
-    if not len(cells):
+    # One cell at a time: a sample of many bands takes hundreds of megabytes.
+    distances = np.array([model.distances(cell[np.newaxis])[0] for cell in cells], np.float64)
+    if not len(distances):
         return None
-    distances = model.distances(np.stack(cells))
     found = SceneFamiliarity(
-        cells=len(cells),
+        cells=len(distances),
         unfamiliar=int((distances > model.facts.limit).sum()),
         median=float(np.median(model.facts.familiarity(distances))),
     )
@@ -88,13 +89,13 @@ def scene_familiarity(model: FamiliarityModel, scene: RasterReader, scaling: Inp
     return found
 
 
-def _sample(scene: RasterReader, scaling: InputScaling, side: int, most: int) -> Sequence[NDArray[np.generic]]:
-    """Read cells of a scene, mirrored at its edges; others replace cells that lack data."""
+def _sample(scene: RasterReader, scaling: InputScaling, side: int, most: int) -> Iterator[NDArray[np.generic]]:
+    """Yield cells of a scene, mirrored at its edges; others replace cells that lack data."""
     height, width = scene.info.height, scene.info.width
     corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
     # A fixed order that spreads the first cells over the scene.
     order = np.random.default_rng(2022).permutation(len(corners))[: 4 * most]
-    around, found = Box(0, 0, height, width), []
+    around, found = Box(0, 0, height, width), 0
     for number in order.tolist():
         top, left = corners[number]
         box = Box(top, left, min(top + side, height), min(left + side, width))
@@ -103,7 +104,7 @@ def _sample(scene: RasterReader, scaling: InputScaling, side: int, most: int) ->
         pixels, valid = scaling.load(scene, Window(box, box), around)
         if valid.mean() >= _LEAST_DATA:
             edges = cv2.copyMakeBorder(pixels, 0, side - box.height, 0, side - box.width, cv2.BORDER_REFLECT)
-            found.append(edges.reshape(side, side, -1))
-        if len(found) == most:
-            break
-    return found
+            yield edges.reshape(side, side, -1)
+            found += 1
+        if found == most:
+            return

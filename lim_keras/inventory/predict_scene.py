@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lim_keras.bundle.familiarity import load_familiarity
+from lim_keras.bundle.familiarity import MissingLibraryError, load_familiarity
 from lim_keras.bundle.protocol import DescribedModel, SceneModel, runtime_of
 from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import StrPath, make_folder
@@ -291,7 +291,14 @@ class _SceneTask:
             check_brightness(reader, self._model.info, self._options.scale)
 
     def _check_familiarity(self, grid: Grid | None) -> None:
-        known, info = load_familiarity(self._model), self._model.info
+        try:
+            known, info = load_familiarity(self._model), self._model.info
+        except MissingLibraryError as error:  # a merge needs no library
+            with self._recorded_warnings():
+                warnings.warn(
+                    f"{self._reader.name}: its familiarity is not measured. {error}", LimKerasWarning, stacklevel=2
+                )
+            return
         if known is None:
             return
         scaling = InputScaling(info.dtype, tuple(one.mean for one in info.statistics), self._options.scale)
@@ -357,12 +364,12 @@ class _SceneTask:
         Parts that earlier calls made are used.
         """
         self._check_pixels(grid)
-        self._check_familiarity(grid)
         options, work, parts, progress = self._options, self._files.work, self._parts, self._execution.progress
         if options.merge or self._workers is not None:
             refuse_server(self._model)
         if options.merge and (missing := parts.missing()):
             refuse_missing(self._out, [(missing, WHOLE)])
+        self._check_familiarity(grid)
         model = cast("SceneModel", self._model)  # only `merge` and `workers` take one that is not loaded
         with ThreadPoolExecutor(1) as pool:
             imported = pool.submit(importlib.import_module, _LATER)

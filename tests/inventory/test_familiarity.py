@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import lim_keras.export.familiarity as fitting
+from lim_keras.bundle import familiarity
 from lim_keras.cli import main
 from lim_keras.export.bundle import write_bundle
 from tests.export.conftest import facts, network
@@ -45,6 +46,26 @@ def test_predict_warns_of_an_unfamiliar_scene(bundle: Path, write: Write, tmp_pa
     }
     assert found["noise"] == {"cells": 4, "unfamiliar_share": 1.0, "median_familiarity": 0.0}
     assert found["usual"]["cells"] == 4 and found["usual"]["unfamiliar_share"] < 1
+
+
+def test_a_merge_without_a_library_says_so(
+    bundle: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(path: Path) -> None:
+        raise ImportError(path)
+
+    write("usual.tif", smooth(300, 512))
+    scene, out = str(tmp_path / "usual.tif"), str(tmp_path / "maps")
+    command = ["predict", str(bundle), scene, "--out", out, "--runtime", "tensorflow"]
+    part = CliRunner().invoke(main, [*command, "--part", "1/1"])
+    assert part.exit_code == 0, part.output
+    for name in ("_with_litert", "_with_openvino", "_with_tensorflow"):
+        monkeypatch.setattr(familiarity, name, absent)
+    done = CliRunner().invoke(main, [*command, "--merge"])
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "maps" / "usual_summary.json").read_text())
+    assert summary["familiarity"] is None
+    assert any("usual.tif: its familiarity is not measured" in one for one in summary["warnings"])
 
 
 def test_bundles_without_it_say_nothing(write: Write, tmp_path: Path) -> None:
