@@ -11,6 +11,7 @@ from typing import Any
 
 import pystac
 
+from lim_keras.bundle.familiarity import FAMILIARITY_FILE
 from lim_keras.bundle.info import INFO_FILE, STAC_FILE, BandStatistics, BundleInfo, FileRecord
 from lim_keras.bundle.protocol import ENCODED, IMAGE_BYTES, takes_encoded_images
 from lim_keras.files import write_text
@@ -24,6 +25,7 @@ DOCUMENTS = (CARD_FILE, STAC_FILE)
 
 _MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 _TASK = "semantic-segmentation"
+_TFLITE = "application/vnd.tflite"
 
 _SEMANTIC_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
@@ -96,7 +98,7 @@ def _other_inputs(info: BundleInfo) -> str:
     text = ""
     if takes_encoded_images(info.bands, info.dtype):
         text += f"\n\nThe signature `{ENCODED}` takes PNG and JPEG files: `{IMAGE_BYTES}`, a list of their contents."
-    lite = [f"`{file}`" for file in sorted(info.files) if file.endswith(".tflite")]
+    lite = [f"`{file}`" for file in _litert_files(info)]
     if lite:
         text += f"\n\nLiteRT (TFLite) files: {', '.join(lite)}."
     if info.litert:
@@ -216,9 +218,8 @@ def _assets(info: BundleInfo) -> dict[str, pystac.Asset]:
         title = f"SavedModel of {name.split('/')[0]}"
         asset = _model(f"{name}/saved_model.pb", "application/x-protobuf", "tf.saved_model.save", title)
         assets[name.replace("/", "_")] = asset
-    for name in sorted(info.files):
-        if name.endswith(".tflite"):
-            assets[name.replace("/", "_")] = _model(name, "application/vnd.tflite", "tflite", name)
+    for name in _litert_files(info):
+        assets[name.replace("/", "_")] = _model(name, _TFLITE, "tflite", name)
     # STAC 1.1 allows `bands` among the properties only where an asset has them, and MLM wants them on a model.
     for asset in assets.values():
         asset.extra_fields["bands"] = [{"name": name} for name in _band_names(info)]
@@ -226,7 +227,14 @@ def _assets(info: BundleInfo) -> dict[str, pystac.Asset]:
     assets["model_card"] = _asset(CARD_FILE, "Model card", "text/markdown", "metadata")
     if "verify.npz" in info.files:
         assets["verify"] = _asset("verify.npz", "An input and its output", "application/octet-stream", "data")
+    if FAMILIARITY_FILE in info.files:
+        assets["familiarity"] = _asset(FAMILIARITY_FILE, "Distance of imagery from that of training", _TFLITE, "data")
     return assets
+
+
+def _litert_files(info: BundleInfo) -> list[str]:
+    """List the .tflite files that predict landslides."""
+    return sorted(name for name in info.files if name.endswith(".tflite") and name != FAMILIARITY_FILE)
 
 
 def _saved_models(info: BundleInfo) -> list[str]:

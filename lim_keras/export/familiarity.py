@@ -37,6 +37,10 @@ LEAST_TRAINING, LEAST_HELD_OUT = 60, 40
 """Numbers of cells below which no distance is fitted."""
 
 _MOST_TRAINING, _MOST_HELD_OUT = 1500, 500
+
+CELL_BYTES = 512 * 2**20
+"""Memory of the cells of training, and of those of held-out imagery; cells of many bands are fewer."""
+
 _MAPS = slice(1, 4)  # feature maps at 1/4, 1/8 and 1/16; the coarsest one separates landslides, not kinds of imagery
 _COMPONENTS = 32
 _UNFAMILIAR = 0.025  # share of held-out cells beyond the limit
@@ -193,10 +197,18 @@ def familiarity_of(
     network: keras.Model, training: TileSet, held_out: TileSet, gsd_m: float | None
 ) -> tuple[bytes, FamiliarityFacts] | None:
     """Fit the distance to the tiles of a network; None if they give too few cells."""
-    cells = cells_of(training, gsd_m, _MOST_TRAINING), cells_of(held_out, gsd_m, _MOST_HELD_OUT)
+    cells = (
+        cells_of(training, gsd_m, _fitting(training, LEAST_TRAINING, _MOST_TRAINING)),
+        cells_of(held_out, gsd_m, _fitting(held_out, LEAST_HELD_OUT, _MOST_HELD_OUT)),
+    )
     if len(cells[0]) < LEAST_TRAINING or len(cells[1]) < LEAST_HELD_OUT:
         return None
     return fit_familiarity(network, *cells)
+
+
+def _fitting(tiles: TileSet, least: int, most: int) -> int:
+    """Return how many cells, `least` to `most`, take at most CELL_BYTES."""
+    return min(most, max(least, CELL_BYTES // (SIDE**2 * tiles.bands * np.dtype(tiles.dtype).itemsize)))
 
 
 def add_familiarity(bundle: Path, tiles: StrPath | TileSet) -> FamiliarityFacts:

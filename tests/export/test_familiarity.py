@@ -1,5 +1,6 @@
 """Familiarity: other textures are far from those of training, in every runtime; recorded in a bundle."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -40,6 +41,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = fitting.fit_familiarity(model, textures(60, 6, 1), textures(40, 6, 2))
     write_bundle(path, facts(), [model], familiarity=known)
     return path
+
+
+def test_the_documents_do_not_call_it_a_model_of_landslides(bundle: Path) -> None:
+    assert "familiarity.tflite" not in (bundle / "README.md").read_text()
+    assets = json.loads((bundle / "stac-item.json").read_text())["assets"]
+    assert assets["familiarity"]["href"] == "./familiarity.tflite" and assets["familiarity"]["roles"] == ["data"]
+    assert [name for name, one in assets.items() if "mlm:model" in one["roles"]] == ["fold_0_1"]
 
 
 def test_other_textures_are_unfamiliar(bundle: Path) -> None:
@@ -114,5 +122,8 @@ def test_export_adds_it_to_an_older_bundle(
     assert verify_bundle(path) == []
     changed = {file.name for file, content in before.items() if file.read_bytes() != content}
     assert changed == {"model.json"} and (path / FAMILIARITY_FILE).exists()
+    monkeypatch.setattr(fitting, "CELL_BYTES", 4 * 32 * 32 * 3)
+    limited = CliRunner().invoke(main, command)
+    assert limited.exit_code == 0 and "4 training and 4 held-out cells" in limited.output, limited.output
     again = CliRunner().invoke(main, ["export", str(path), "--familiarity"])
     assert again.exit_code == 2 and "--familiarity needs the tiles" in again.output
