@@ -47,4 +47,4 @@ class LimKerasWarning(UserWarning):
 
 
 class DomainWarning(LimKerasWarning):
-    """The input differs from the training images (ground sample distance, value range)."""
+    """The scene differs from the training images, for example in ground sample distance, values or features."""

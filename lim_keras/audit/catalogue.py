@@ -49,19 +49,19 @@ TOPICS = {
     "leak_ground": Topic(
         "leaks",
         "The same ground on both sides of a split",
-        "Tiles that overlap show the same landslides, so a model is tested on ground that it has learned by heart.",
+        "Tiles that overlap show the same landslides, so a model is tested on ground that it was trained on.",
         _APART,
     ),
     "leak_group": Topic(
         "leaks",
-        "Groups torn apart by a split",
+        "Groups on both sides of a split",
         "Tiles of one group show the same ground, but some train a model that is tested on the others.",
         "Put all tiles of a group on one side of the split.",
     ),
     "leak_distance": Topic(
         "leaks",
         "Neighbours on both sides of a split",
-        "Neighbouring ground looks alike, so scores on it say little about a region without any training tile.",
+        "Neighbouring ground looks alike, so scores on it do not hold for a region without any training tile.",
         "Use spatial folds with a buffer, or choose test tiles of another area.",
     ),
     "conflicting_labels": Topic(
@@ -79,13 +79,13 @@ TOPICS = {
     "unlabelled": Topic(
         "labels",
         "Tiles with hardly any labelled pixel",
-        "Almost all of the tile is ignored or without data, so it teaches nothing.",
+        "Almost all of the tile is ignored or without data, so a model cannot learn from it.",
         "Remove the tile.",
     ),
     "tiny_labels": Topic(
         "labels",
         "Masks with hardly any landslide",
-        "The mask holds a few landslide pixels only, often the cut edge of a landslide or a slip of the mouse.",
+        "The mask holds a few landslide pixels only, often the cut edge of a landslide or a drawing error.",
         "Look at the tile; cut it elsewhere, or delete specks from the mask.",
     ),
     "full_masks": Topic(
@@ -97,8 +97,8 @@ TOPICS = {
     "inverted_masks": Topic(
         "labels",
         "Masks that look inverted",
-        "Most of the tile is landslide and what is left lies inside it like a landslide: background and landslide may "
-        "have changed places.",
+        "Most of the tile is landslide, and the background lies inside it like a landslide: the two values may be "
+        "exchanged.",
         "If so, write landslide as 255 and background as 0.",
     ),
     "shifted_masks": Topic(
@@ -128,7 +128,7 @@ TOPICS = {
     "upsampled": Topic(
         "images",
         "Images enlarged from a coarser resolution",
-        "Fine detail is missing as after enlarging, so the real resolution is coarser than the pixels say.",
+        "Fine detail is missing as after enlarging, so the true resolution is coarser than the pixel size.",
         "Go back to the original image and its true ground sample distance.",
     ),
     "duplicates": Topic(
@@ -190,23 +190,25 @@ TOPICS = {
     "georeference": Topic(
         "set",
         "Tiles without a georeference among others with one",
-        "Tiles without a place cannot be checked for overlaps by position, nor split in space.",
+        "Tiles without a georeference cannot be checked for overlaps by position, and cannot be split in space.",
         "Export them with their georeference.",
     ),
     "centre_bias": Topic(
         "set",
         "Landslides lie in the centre of the tiles",
-        "A mask that is the same for every tile and never looks at the image scores well, so a model can learn the "
-        "framing in place of the ground.",
-        "Cut tiles with the landslide anywhere, as `lim-keras data tile` does, and larger ones where landslides are "
-        "more than half as long as a tile: these always cover its centre. Or train on windows.",
+        "A mask that is the same for every tile and never sees the image scores well, so a model can learn the "
+        "position in the tile in place of the ground.",
+        "Cut tiles with landslides at random positions, as `lim-keras data tile` does, or train on windows. Landslides "
+        "of more than half the length of a tile always cover its centre: cut larger tiles.",
     ),
     "shortcuts": Topic(
         "set",
-        "A side effect tells landslide tiles from the others",
-        "One figure that has nothing to do with landslides separates the two kinds of tiles, so a model can learn it.",
-        "Cut both kinds of tiles from the same images in the same way. If they are, the background shows other "
-        "land than the surroundings of landslides: cut similar background (`lim-keras data tile --hard-negatives`).",
+        "A property of the images separates landslide tiles from the others",
+        "A property other than landslides, such as brightness or size, separates the two kinds of tiles, so a model "
+        "can learn it in place of landslides.",
+        "Cut both kinds of tiles from the same images in the same way. If this is done already, the background tiles "
+        "show other land than the surroundings of landslides: cut background that is more like them "
+        "(`lim-keras data tile --hard-negatives`).",
     ),
     "changed": Topic(
         "predictions",

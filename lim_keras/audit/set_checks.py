@@ -84,7 +84,7 @@ def _centre_bias(dataset: DatasetReport) -> Check:
         return skipped("centre_bias", "no landslide pixel")
     if bias.held_out_f1 is None:
         return skipped("centre_bias", "too few landslide tiles")
-    note = f"F1 of a mask that never looks at the image: {bias.held_out_f1:.3f}; of landslide everywhere: "
+    note = f"F1 of a mask that never sees the image: {bias.held_out_f1:.3f}; of landslide everywhere: "
     biased = bias.held_out_f1 - bias.everywhere_f1 > _BIAS
     return check("centre_bias", (), status="found" if biased else None, note=f"{note}{bias.everywhere_f1:.3f}")
 

@@ -147,7 +147,7 @@ def _figures(report: AuditReport) -> Block:
     bias = report.dataset.centre_bias
     if bias is not None:
         held_out = bias.f1 if bias.held_out_f1 is None else bias.held_out_f1
-        rows.append(("F1 of a mask that never looks at the image", f"{held_out:.3f}"))
+        rows.append(("F1 of a mask that never sees the image", f"{held_out:.3f}"))
         rows.append(("F1 of landslide everywhere", f"{bias.everywhere_f1:.3f}"))
         spread = bias.spread
         rows.append(("mean position of landslides in the tile (x, y)", f"{spread.mean_x:.3f}, {spread.mean_y:.3f}"))

@@ -238,7 +238,7 @@ def _centre(facts: _Facts) -> tuple[str, str, str]:
         return "image-blind mask", said, "not measured without landslide pixels"
     held_out = bias.f1 if bias.held_out_f1 is None else bias.held_out_f1
     here = (
-        f"a mask that never looks at the image has F1 {held_out:.3f} on landslide tiles that it was not made from; the "
+        f"a mask that never sees the image has F1 {held_out:.3f} on landslide tiles that it was not made from; the "
         f"standard deviation of a landslide's position is {bias.spread.std_x:.1%} of the tile's width and "
         f"{bias.spread.std_y:.1%} of its height (28.9% if uniform)"
     )

@@ -99,8 +99,8 @@ def _sentences(found: Mapping[str, ExperimentScores], models: str) -> list[str]:
     f1, blind = tiles.model["f1"], tiles.blind["f1"]
     lines = [
         f"FCN-FLK, trained on {models}, has F1 {format_estimate(f1)}; landslide test tiles: {tiles.samples}. The paper "
-        f"prints {format_number(TABLE_3['fcn_flk']['f1'])} for its 70 tiles. The image-blind mask, which never looks "
-        f"at the image, has F1 {format_estimate(blind)} on our tiles."
+        f"prints {format_number(TABLE_3['fcn_flk']['f1'])} for its 70 tiles. The image-blind mask, which never sees "
+        f"the image, has F1 {format_estimate(blind)} on our tiles."
     ]
     if scores.members:
         lines.append(_gain_over_members(scores))
