@@ -19,7 +19,9 @@ from lim_keras.tensorflow_import import load_tensorflow
 from lim_keras.training.record import RunRecord, Sources, bundle_digest
 from lim_keras.training.run import SUMMARIES, check_begun
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+_KERAS = b"\x89HDF\r\n\x1a\n", "Keras weights (.weights.h5)"
+_ARRAYS = b"PK\x03\x04", "arrays (.npz)"
+"""First bytes and content of the files of encoder weights; the latter of EfficientNet-Lite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,20 @@ def check_weights(experiments: Sequence[Experiment], settings: ReproductionSetti
     """Check the files of encoder weights that the experiments will read.
 
     Raises:
-        DataError: a file is missing or no file of Keras weights.
+        DataError: a file is missing or no file of weights.
     """
     for one in experiments:
         given = encoder_weights(one, settings)
         with _naming(one):
             Sources.read(one.config, encoder_weights=given)
         if given is not None and given not in ("imagenet", "none"):
+            encoder = one.config.model.encoder
+            start, content = _ARRAYS if encoder.startswith("efficientnet_lite") else _KERAS
             with Path(given).open("rb") as file:
-                if file.read(len(_HDF5)) != _HDF5:
-                    raise DataError(f"{given}: expected a file of Keras weights (.weights.h5). Received: another file.")
+                if file.read(len(start)) != start:
+                    raise DataError(
+                        f"{given}: expected a file of {content} as weights of {encoder}. Received: another file."
+                    )
 
 
 def check_encoders(experiments: Sequence[Experiment], settings: ReproductionSettings, data: ReproductionData) -> None:

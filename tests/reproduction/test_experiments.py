@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lim_keras.config import RunConfig
 from lim_keras.config_file import load_config
+from lim_keras.errors import DataError
 from lim_keras.reproduction.experiments import (
     AXES,
     BASE,
@@ -17,6 +19,7 @@ from lim_keras.reproduction.experiments import (
     needed_experiments,
 )
 from lim_keras.reproduction.settings import PARTS, ReproductionSettings
+from lim_keras.reproduction.states import check_weights
 
 BUDGETS = ("smoke", "evening", "cpu", "gpu")
 
@@ -186,3 +189,28 @@ def test_each_encoder_has_its_weights():
 def test_names_of_runs_are_names_of_experiments(budget):
     for one in experiments(settings(budget=budget, coarse=Path("l4s"))):
         assert one.config.name == one.name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "good", "bad", "expected"),
+    [
+        ("vgg16", "w.h5", "w.npz", r"w\.npz: expected a file of Keras weights \(\.weights\.h5\) as weights of vgg16"),
+        (
+            "efficientnet_lite0",
+            "w.npz",
+            "w.h5",
+            r"w\.h5: expected a file of arrays \(\.npz\) as weights of efficientnet",
+        ),
+    ],
+)
+def test_files_of_weights_are_those_of_the_encoder(tmp_path, encoder, good, bad, expected):
+    (tmp_path / "w.h5").write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    np.savez(tmp_path / "w.npz", a=np.ones(3))
+
+    def check(name):
+        known = settings(encoder=encoder, encoder_weights=str(tmp_path / name), edge_weights="none")
+        check_weights(needed_experiments(known), known)
+
+    check(good)
+    with pytest.raises(DataError, match=expected):
+        check(bad)
