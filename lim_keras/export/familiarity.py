@@ -17,8 +17,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lim_keras.bundle.familiarity import FAMILIARITY_FILE, load_distance
-from lim_keras.bundle.info import VERSION, BundleInfo, FamiliarityFacts, FileRecord, fold_name
+from lim_keras.bundle.info import INFO_FILE, VERSION, BundleInfo, FamiliarityFacts, FileRecord, fold_name
 from lim_keras.bundle.protocol import SIGNATURE
+from lim_keras.bundle.replaceable import bundle_record
 from lim_keras.bundle.saved_model import load_graph
 from lim_keras.data.sampling import pack, render
 from lim_keras.data.tiles import TileSet, TileStore
@@ -26,9 +27,10 @@ from lim_keras.errors import BundleError, DataError
 from lim_keras.evaluation.evaluator import read_matching_tiles
 from lim_keras.export.disk_errors import disk_errors
 from lim_keras.export.graph_edits import halve_large_constants
-from lim_keras.files import StrPath, atomic_file
+from lim_keras.files import StrPath, draft_folder, flush, left_drafts
 from lim_keras.models import build_model
 from lim_keras.models.encoders import NO_WEIGHTS
+from lim_keras.ownership import check_replaceable_files
 
 SIDE = 256
 """Side of a cell, pixels: large enough for a texture, small enough to show where a scene is unfamiliar."""
@@ -220,9 +222,12 @@ def add_familiarity(bundle: Path, tiles: StrPath | TileSet) -> FamiliarityFacts:
 
     Raises:
         BundleError: the bundle is damaged.
-        DataError: the tiles do not fit the bundle, or hold too few of its tiles.
+        DataError: the tiles do not fit the bundle, or hold too few of its tiles; or a familiarity.tflite of the user is
+            there.
     """
-    info = BundleInfo.read(bundle)
+    info, path = BundleInfo.read(bundle), bundle / FAMILIARITY_FILE
+    left = [BundleInfo.read(one) for one in left_drafts(path) if (one / INFO_FILE).exists()]
+    check_replaceable_files(bundle, [path.name], *map(bundle_record, (info, *left)), argument="bundle")
     known = read_matching_tiles(tiles, info)
     held_out = {name for name, fold in info.held_out.items() if fold == 0}
     training = set(info.training_tiles) - held_out
@@ -235,12 +240,16 @@ def add_familiarity(bundle: Path, tiles: StrPath | TileSet) -> FamiliarityFacts:
             f"and {len(unseen)} of its held-out tiles. Give the tiles that it was trained on."
         )
     content, facts = fitted
-    path = bundle / FAMILIARITY_FILE
-    with disk_errors(bundle):
-        with atomic_file(path) as draft:
-            draft.write_bytes(content)
-        files = info.files | {FAMILIARITY_FILE: FileRecord.of(path)}
-        info.model_copy(update={"familiarity": facts, "files": files}).write(bundle)
+    # A call that is killed meanwhile leaves a draft that tells what it wrote.
+    with disk_errors(bundle), draft_folder(path) as partial:
+        draft = partial / path.name
+        draft.write_bytes(content)
+        flush(draft)
+        files = info.files | {path.name: FileRecord.of(draft)}
+        changed = info.model_copy(update={"familiarity": facts, "files": files})
+        changed.write(partial)
+        draft.replace(path)
+        changed.write(bundle)
     return facts
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import lim_keras.export.familiarity as fitting
 from lim_keras.bundle import familiarity
 from lim_keras.bundle.familiarity import FAMILIARITY_FILE, FamiliarityModel, load_familiarity
-from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.info import BundleInfo, FileRecord
 from lim_keras.bundle.saved_model import load_bundle, verify_bundle
 from lim_keras.cli import main
 from lim_keras.errors import BundleError
@@ -100,7 +100,7 @@ def test_older_descriptions_keep_their_text() -> None:
 
 
 def test_export_adds_it_to_an_older_bundle(
-    tmp_path: Path, bijie_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bijie_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, ended: int
 ) -> None:
     tiles, path = bijie_folder(tmp_path / "tiles", 4, 4), tmp_path / "net"
     ids = tuple(f"{kind}_{number}" for kind in ("ls", "nls") for number in range(4))
@@ -115,6 +115,12 @@ def test_export_adds_it_to_an_older_bundle(
     monkeypatch.setattr(fitting, "LEAST_TRAINING", 1)
     monkeypatch.setattr(fitting, "LEAST_HELD_OUT", 1)
     monkeypatch.setattr(fitting, "SIDE", 32)
+    (path / FAMILIARITY_FILE).write_text("mine")
+    refused = CliRunner().invoke(main, command)
+    said = " ".join(refused.output.split())
+    assert refused.exit_code == 1 and "familiarity.tflite (not written by lim-keras)" in said
+    assert (path / FAMILIARITY_FILE).read_text() == "mine"
+    (path / FAMILIARITY_FILE).unlink()
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     # single tiles, and cells of sheets of tiles
@@ -125,5 +131,12 @@ def test_export_adds_it_to_an_older_bundle(
     monkeypatch.setattr(fitting, "CELL_BYTES", 4 * 32 * 32 * 3)
     limited = CliRunner().invoke(main, command)
     assert limited.exit_code == 0 and "4 training and 4 held-out cells" in limited.output, limited.output
+    # A call that was killed after it replaced the file, and before it wrote model.json.
+    left, known = path / f".{FAMILIARITY_FILE}.{ended}.1.partial", BundleInfo.read(path)
+    left.mkdir()
+    (path / FAMILIARITY_FILE).write_bytes(b"of the killed call")
+    files = known.files | {FAMILIARITY_FILE: FileRecord.of(path / FAMILIARITY_FILE)}
+    known.model_copy(update={"files": files}).write(left)
+    assert CliRunner().invoke(main, command).exit_code == 0 and verify_bundle(path) == [] and not left.exists()
     again = CliRunner().invoke(main, ["export", str(path), "--familiarity"])
     assert again.exit_code == 2 and "--familiarity needs the tiles" in again.output
