@@ -70,7 +70,8 @@ def tile_scenes(
         gsd_m: ground sample distance of the tiles, metres: finer scenes are averaged, coarser ones are interpolated
             bilinearly; None: that of each scene.
         background: number of background tiles for each landslide tile; "all": as many as there is room for.
-        hard_negatives: loaded model, or a bundle or .tflite file; background on which it finds landslides is taken first.
+        hard_negatives: loaded model, or a bundle or .tflite file; background on which it finds landslides is taken
+            first.
         min_valid: smallest share of the pixels of a tile that have data and a label, 0 to 1.
         seed: seed of all random choices; equal arguments and seeds give equal files.
         prefix: first part of the name of every tile.

@@ -35,7 +35,9 @@ HINTS: Mapping[Mode, str] = {
 }
 """Text of each mode."""
 
-SEARCH_HINT = "Searched ground: G marks the cell and goes to the next, N and P move without marking, D draws, Esc goes back."
+SEARCH_HINT = (
+    "Searched ground: G marks the cell and goes to the next, N and P move without marking, D draws, Esc goes back."
+)
 
 _CLICK_REACH_PX = 6.0
 
