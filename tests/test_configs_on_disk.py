@@ -47,7 +47,7 @@ def test_paper_is_the_paper_to_the_letter():
 
 @pytest.mark.parametrize(("name", "width"), [("fcn", 96), ("unet", 32), ("segnet", 32)])
 def test_baselines_differ_from_fcn_fl_in_the_decoder_only(name, width):
-    """Of U-Net and SegNet the width is that of the finest stage, of FCN and FCN-FL that of all."""
+    """The width of U-Net and SegNet is that of the finest stage; the width of FCN and FCN-FL is that of all stages."""
     baseline, ours = load(f"bijie_{name}"), load("bijie_fcn_fl")
     assert (baseline.model.name, baseline.model.decoder_channels) == (name, width)
     decoder = {"name": "fcn_fl", "decoder_channels": ours.model.decoder_channels}

@@ -1,4 +1,4 @@
-"""What an installed package would miss, found before it is installed."""
+"""Files and modules that an installed package needs, checked before it is installed."""
 
 import re
 from configparser import ConfigParser

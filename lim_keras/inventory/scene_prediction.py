@@ -44,7 +44,7 @@ class Execution:
 
 
 DEFAULT_EXECUTION = Execution()
-"""In this process, without previews and without a word."""
+"""Execution in this process, without previews and messages."""
 
 
 @dataclass(frozen=True)

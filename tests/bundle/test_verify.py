@@ -96,7 +96,7 @@ def test_other_weights_with_good_hashes(copied: Path, tmp_path: Path) -> None:
 
 
 class Other(tf.Module):
-    """What `load_bundle` takes for a model, with other outputs and another decoder."""
+    """A model that `load_bundle` accepts, with other outputs and another decoder."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 4), tf.float32, name="image")])
     def run(self, image: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ FIT = ("fit", "tiny.yaml", "--data", "data", "--test", "test.txt")
 
 
 def in_process(*arguments):
-    """Without a process of its own."""
+    """Run a command in this process."""
     return CliRunner().invoke(main, arguments)
 
 

@@ -1,4 +1,4 @@
-"""What is imported, and when; TensorFlow is loaded without a greeting."""
+"""Imports of the commands; TensorFlow is loaded without a greeting."""
 
 import subprocess
 import sys

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".edge-env"
 INSTALL_SECONDS = 900
 NO_REGISTRY = ("(from versions: none)", "No matching distribution found for setuptools")
-"""What pip says where it reaches no registry; a bound that no release meets lists the releases that there are."""
+"""Messages of pip without a registry. For a bound that no release meets, pip lists the existing releases."""
 
 Run = Callable[..., subprocess.CompletedProcess]
 
@@ -29,7 +29,7 @@ def run(*command: object, seconds: int = 300, folder: Path | None = None) -> sub
 
 
 def source(folder: Path) -> Path:
-    """What a wheel is built from, copied: a build in the repository would take what an older one left in build/."""
+    """Copy the sources of a wheel: a build in the repository would include old files of build/."""
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "lim_keras", folder / "lim_keras", ignore=skipped)
     for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -38,7 +38,7 @@ def source(folder: Path) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Of every file's path and content."""
+    """Digest of the path and content of every file."""
     whole = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         whole.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""What is wrong with a STAC item, by four judges, none of which fetches anything.
+"""Validate STAC items with four validators, none of which fetches anything.
 
 core      STAC 1.1's own JSON schemas, which pystac ships
 authors   the models of MLM 1.5 by which the extension's authors validate `properties` (package stac-model)
@@ -25,12 +25,12 @@ Item = dict[str, Any]
 
 
 def problems(item: Item) -> list[str]:
-    """What any judge finds wrong with the item of a model."""
+    """Return all errors that the validators find in the item of a model."""
     return [f"{name}: {problem}" for name, judge in JUDGES.items() for problem in judge(item)]
 
 
 def core_problems(item: Item) -> list[str]:
-    """What STAC 1.1 itself finds wrong with an item."""
+    """Return the errors of an item by the schema of STAC 1.1."""
     schemas = get_local_schema_cache()
     # A registry that cannot retrieve: a schema that pystac does not ship is an error, not a download.
     registry = Registry().with_resources((uri, Resource.from_contents(schema)) for uri, schema in schemas.items())

@@ -26,7 +26,7 @@ Call = tuple[str, ...] | Function
 
 @dataclass(frozen=True)
 class Assets:
-    """What cases copy: tiles, the bundle of one small model, the configuration of a short training."""
+    """Inputs that cases copy: tiles, the bundle of one small model, the configuration of a short training."""
 
     tiles: Path
     bundle: Path

@@ -20,7 +20,7 @@ THRESHOLD = 0.5
 
 
 class Folds:
-    """What `SceneModel` asks for, made of Keras models in memory. Keeps the shapes that it was shown."""
+    """A `SceneModel` of Keras models in memory. It records the shapes of its inputs."""
 
     def __init__(self, models: Sequence[keras.Model], info: BundleInfo) -> None:
         self.models, self.info = list(models), info

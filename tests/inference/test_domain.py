@@ -1,4 +1,4 @@
-"""What a model is not made for is refused, or said."""
+"""Scenes that do not fit a model are refused, or give a warning."""
 
 import warnings
 from dataclasses import replace

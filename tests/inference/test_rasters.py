@@ -1,4 +1,4 @@
-"""What is handed over: Cloud Optimized GeoTIFFs on the scene's grid."""
+"""Result rasters: Cloud Optimized GeoTIFFs on the scene's grid."""
 
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,7 @@ UTM_AXES = {
 
 
 def gaps(height: int = 200, width: int = 240) -> np.ndarray:
-    """Where a scene holds data: not in a rectangle, not in one pixel of fifty, nor along a slanted edge."""
+    """Pixels with data of a scene: none in a rectangle, in one pixel of fifty, and along a slanted edge."""
     rows, columns = np.mgrid[:height, :width]
     valid = np.random.default_rng(5).random((height, width)) > 0.02
     valid[40:90, 60:130] = False

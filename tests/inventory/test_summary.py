@@ -1,4 +1,4 @@
-"""What a summary says of landslides that its inventory lacks."""
+"""Entries of a summary on landslides that its inventory lacks."""
 
 import math
 

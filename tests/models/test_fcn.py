@@ -61,7 +61,7 @@ def test_dropout_is_for_training_only(dropout):
 
 @pytest.mark.parametrize("name, reduction, stride", [("fcn", 1, 32), ("fcn_fl", 1, 32), ("fcn_fl", 2, 64)])
 def test_a_step_of_the_stride_moves_the_prediction_along(name, reduction, stride):
-    """What lies in the middle of both images is predicted alike: far from borders nothing else reaches it."""
+    """The middle of both images is predicted alike, because borders are beyond its receptive field."""
     model = trained(name, input_reduction=reduction)
     scene = np.random.default_rng(1).integers(0, 255, (1, 512 + stride, 512 + stride, 3)).astype(np.float32)
     one, other = (np.asarray(model(scene[:, at : at + 512, at : at + 512], training=False)) for at in (0, stride))

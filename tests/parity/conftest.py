@@ -74,7 +74,7 @@ def oracle_python():
 
 @pytest.fixture(scope="session")
 def inputs():
-    """What both sides compute from: moderate and extreme logits, images of odd size."""
+    """Inputs of both sides: moderate and extreme logits, images of odd size."""
     rng = np.random.default_rng(2022)
     truth = (rng.random((2, 12, 9, 1)) < 0.3).astype(np.float32)
     logits = rng.normal(0, 3, truth.shape).astype(np.float32)
@@ -93,7 +93,7 @@ def inputs():
 
 @pytest.fixture(scope="session")
 def addons(oracle_python, inputs, tmp_path_factory):
-    """What TensorFlow Addons makes of the inputs."""
+    """Results of TensorFlow Addons on the inputs."""
     folder = tmp_path_factory.mktemp("parity")
     np.savez(folder / "inputs.npz", **inputs)
     status, said = run(oracle_python, HERE / "oracle.py", folder / "inputs.npz", folder / "outputs.npz")

@@ -64,7 +64,7 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path, write_picture, 
 
 
 def test_truncated_jpeg_padded_with_zeros_is_refused(tmp_path, write_picture):
-    """What an interrupted download leaves where the place was reserved; a thumbnail's own end marker must not count."""
+    """A file of an interrupted download with reserved size; the end marker of a thumbnail must not count."""
     path = write_picture(tmp_path / "a.jpg", RGB)
     data = path.read_bytes()
     thumbnail = b"\xff\xe1" + struct.pack(">H", 6) + b"\xff\xd8\xff\xd9"

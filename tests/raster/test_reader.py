@@ -231,7 +231,7 @@ def test_another_grid_is_read_bilinearly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reads", [1, 3])
 def test_a_scene_may_be_closed_while_another_thread_reads(tmp_path: Path, reads: int) -> None:
-    """As when a model fails while the next window is read ahead; a crash would take the whole interpreter along."""
+    """A model fails while the next window is read ahead; a crash would end the whole interpreter."""
     path = tmp_path / "scene.tif"
     profile = {"driver": "GTiff", "height": 900, "width": 900, "count": 3, "dtype": "uint8", "crs": "EPSG:32648"}
     with rasterio.open(path, "w", transform=Affine(0.8, 0, 5e5, 0, -0.8, 3e6), **profile) as target:

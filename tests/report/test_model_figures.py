@@ -189,7 +189,7 @@ def histogram(seed: int) -> ProbabilityHistogram:
 
 
 def curve(recall: float) -> PrecisionRecallCurve:
-    """From a recall of 1 to one of .2."""
+    """Curve from a recall of 1 to one of .2."""
     points = [PrecisionRecall(0.2, 1), PrecisionRecall(0.6, 0.5), PrecisionRecall(1, 0.2)]
     return PrecisionRecallCurve(points, 0.625, PrecisionRecall(0.7, recall))
 

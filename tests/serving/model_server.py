@@ -47,7 +47,7 @@ class ServedError(Exception):
 
 @dataclass
 class Faults:
-    """What to do wrong. fail: with this status, `times` times. slow_s: pause of a prediction.
+    """Faults of the server. fail: with this status, `times` times. slow_s: pause of a prediction.
 
     body, status, headers: of REST answers to a prediction. about: the body of REST metadata. message, metadata: change
     the gRPC answer, or the packed description in it.
@@ -67,7 +67,7 @@ class Faults:
 
 @dataclass
 class InputScaling:
-    """What was asked. most: predictions that were under way at a time. versions: that answered."""
+    """Record of the requests. most: predictions that were under way at a time. versions: that answered."""
 
     predictions: int = 0
     failures: int = 0
