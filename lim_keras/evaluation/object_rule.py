@@ -345,8 +345,8 @@ def _scores(counts: Counts, area_km2: Any) -> dict[str, NDArray[np.float64]]:
             scores[f"recall_{name}"] = found / mapped
             scores[f"precision_{name}"] = right / predicted
             scores[f"f1_{name}"] = f_scores(counts[..., place, :])
-    false = counts[..., 1, 2] - counts[..., 1, 3]
-    scores["false_alarms_km2"] = false / area_km2
+        false = counts[..., 1, 2] - counts[..., 1, 3]
+        scores["false_alarms_km2"] = false / area_km2
     return scores
 
 

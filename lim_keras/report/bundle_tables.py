@@ -129,7 +129,9 @@ def describe_fit(fitted: FittedRule) -> str:
 
 def rule_markdown(fitted: FittedRule) -> str:
     """Return the tables of an object rule for a model card, in Markdown: working points, and points of the curve."""
-    curve = fitted.curve
+    curve, tables = fitted.curve, (_markdown(rule_rows(fitted)), describe_fit(fitted))
+    if not curve:  # no rule finds any landslide
+        return "\n\n".join(tables)
     if len(curve) > _CARD_POINTS:
         step = (len(curve) - 1) / (_CARD_POINTS - 1)
         curve = tuple(curve[round(step * number)] for number in range(_CARD_POINTS))
@@ -144,7 +146,7 @@ def rule_markdown(fitted: FittedRule) -> str:
         for point in curve
     ]
     best = "The fewest false alarms for a recall:"
-    return "\n\n".join((_markdown(rule_rows(fitted)), describe_fit(fitted), best, _markdown(points)))
+    return "\n\n".join((*tables, best, _markdown(points)))
 
 
 def litert_table(files: Mapping[str, LiteRtFigures], refused: Collection[str] = ()) -> Table:

@@ -18,6 +18,7 @@ from lim_keras.evaluation.object_rule import (
     predicted_maps,
     tile_numbers,
 )
+from lim_keras.report.bundle_tables import rule_markdown
 
 
 def noisy_map(seed: int, side: int = 160) -> LabelledMap:
@@ -164,6 +165,15 @@ def test_without_a_match_the_threshold_of_the_bundle_stays() -> None:
     fitted = fit_object_rule([poor], threshold=0.37, gsd_m=1.0, source="held_out", draws=20)
     assert {point.rule for point in fitted.working_points.values()} == {ObjectRule(threshold=0.37)}
     assert fitted.working_points["balanced"].scores["recall_any_overlap"].value == 0.25
+
+
+def test_tiles_on_which_nothing_is_found_give_a_rule_and_a_model_card() -> None:
+    one = staged_map()
+    nothing = LabelledMap(np.full_like(one.probability, 0.02), one.mask, one.tile, one.groups)
+    fitted = fit_object_rule([nothing], threshold=0.37, gsd_m=1.0, source="held_out", draws=20)
+    assert fitted.curve == () and fitted.working_points["balanced"].rule == ObjectRule(threshold=0.37)
+    text = rule_markdown(fitted)
+    assert "| balanced | 0.37 |" in text and "4 landslides" in text and "fewest false alarms" not in text
 
 
 def test_sheets_of_tiles(tiles: TileSet) -> None:
