@@ -118,6 +118,9 @@ def fit_familiarity(network: keras.Model, training: Cells, held_out: Cells) -> t
 
     Returns:
         Content of `familiarity.tflite`, and its description.
+
+    Raises:
+        BundleError: the network cannot be converted to LiteRT, or gives no distances.
     """
     features = _feature_model(network)
     known = np.concatenate([features.predict_on_batch(part.astype(np.float32)) for part in _batches(training)])
@@ -128,6 +131,11 @@ def fit_familiarity(network: keras.Model, training: Cells, held_out: Cells) -> t
         path.write_bytes(content)
         run = load_distance(path)
         distances = [run(cell[np.newaxis].astype(np.float32)) for cell in held_out]
+    if not np.isfinite(distances).all() or max(distances) <= 0:
+        raise BundleError(
+            f"{network.name}: its features give no finite distances above 0 between the tiles, so that no familiarity "
+            "can be fitted. Check that the tiles differ, and that the training did not diverge."
+        )
     quantiles = np.quantile(distances, np.linspace(0, 1, _STEPS))
     facts = FamiliarityFacts(
         side=SIDE,
@@ -159,7 +167,14 @@ def _converted(graph: _CellGraph) -> bytes:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about the converter's own code
         tf.saved_model.save(graph, folder, signatures={SIGNATURE: graph.run})
-        content = bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+        try:
+            content = bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+        except Exception as error:  # the converter has classes of its own, and raises others, too
+            reason = " ".join(str(error).split())[:300]
+            raise BundleError(
+                f"The features of the network cannot be converted to LiteRT, so that no familiarity can be fitted "
+                f"({type(error).__name__}: {reason}). Use another encoder, or predict without familiarity."
+            ) from error
     return halve_large_constants(content)
 
 
@@ -198,7 +213,7 @@ def _cells(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def familiarity_of(
     network: keras.Model, training: TileSet, held_out: TileSet, gsd_m: float | None
 ) -> tuple[bytes, FamiliarityFacts] | None:
-    """Fit the distance to the tiles of a network; None if they give too few cells."""
+    """Fit the distance to the tiles of a network; None if they give too few cells; errors as in `fit_familiarity`."""
     cells = (
         cells_of(training, gsd_m, _fitting(training, LEAST_TRAINING, _MOST_TRAINING)),
         cells_of(held_out, gsd_m, _fitting(held_out, LEAST_HELD_OUT, _MOST_HELD_OUT)),

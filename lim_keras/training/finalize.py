@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 import keras
 
 from lim_keras import __version__
-from lim_keras.bundle.info import BandStatistics, ModelFacts
+from lim_keras.bundle.info import BandStatistics, FamiliarityFacts, ModelFacts
 from lim_keras.bundle.object_rule import FittedRule
 from lim_keras.data.centre_bias import mean_mask
 from lim_keras.data.split_facts import SplitFacts
 from lim_keras.data.tiles import read_tile
+from lim_keras.errors import BundleError, LimKerasWarning
 from lim_keras.evaluation.evaluation import RunEvaluation, evaluate
 from lim_keras.evaluation.evaluator import Evaluator
 from lim_keras.evaluation.object_rule import fit_object_rule
@@ -86,16 +88,24 @@ def finalize(
     path = EXPORTS / run.config.name if bundle is None else Path(bundle)
     facts = _facts(run, evaluation, path.name)
     if not is_exported(path, facts):  # a second call keeps the bundle, with the LiteRT files that were added to it
-        tiles, familiarity = run.seen_tiles if measure else None, None
-        if measure:
-            first = run.held_out_folds[0]
-            familiarity = familiarity_of(models[0], run.training_tiles(first), run.held_out_tiles(first), run.gsd_m)
+        tiles = run.seen_tiles if measure else None
+        familiarity = _familiarity(run, models[0], path) if measure else None
         half = run.config.export.half_size
         write_bundle(path, facts, models, blind, half, tiles=tiles, familiarity=familiarity)
     summary = SUMMARIES[len(models) == 1]
     write_text(run.folder / summary, sealed_json(_summary(run, evaluation)))
     training_curves({f"fold {fold}": read_history(run, fold) for fold in run.held_out_folds}, run.folder / CURVES)
     return RunResult(run.folder, path, evaluation, run.split)
+
+
+def _familiarity(run: Run, network: keras.Model, bundle: Path) -> tuple[bytes, FamiliarityFacts] | None:
+    """Fit the familiarity of the first network; warn where that fails, because the bundle predicts without it."""
+    first = run.held_out_folds[0]
+    try:
+        return familiarity_of(network, run.training_tiles(first), run.held_out_tiles(first), run.gsd_m)
+    except BundleError as error:
+        warnings.warn(f"{bundle}: has no familiarity. {error}", LimKerasWarning, stacklevel=3)
+        return None
 
 
 def evaluate_run(

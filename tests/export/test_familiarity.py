@@ -88,6 +88,12 @@ def test_a_changed_file_is_refused(bundle: Path, tmp_path: Path) -> None:
         FamiliarityModel(copy, BundleInfo.read(copy))
 
 
+def test_distances_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "load_distance", lambda path: lambda cell: float("nan"))
+    with pytest.raises(BundleError, match=r"its features give no finite distances above 0"):
+        fitting.fit_familiarity(network(1), textures(8, 6, 1), textures(2, 6, 2))
+
+
 def test_the_familiarity_is_the_share_of_held_out_cells_at_least_as_far(bundle: Path) -> None:
     known = BundleInfo.read(bundle).familiarity
     assert known is not None

@@ -12,7 +12,7 @@ from lim_keras.bundle.info import BundleInfo, FileRecord
 from lim_keras.bundle.saved_model import load_bundle
 from lim_keras.config import RunConfig
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, TrainingError
+from lim_keras.errors import BundleError, DataError, LimKerasWarning, TrainingError
 from lim_keras.metrics.calibration import Calibration, ProbabilityHistogram, best_threshold, fit_calibration
 from lim_keras.report.tables import run_tables
 from lim_keras.training.cross_validation import predict_out_of_fold, read_out_of_fold, stored_maps
@@ -193,6 +193,17 @@ def test_a_second_call_keeps_the_bundle_and_what_was_added_to_it(tmp_path, tiles
         patch.setattr("lim_keras.export.bundle.__version__", "9.9")
         finalize(begun, bundle)
     assert not (bundle / "fold.tflite").exists()
+
+
+def test_a_network_without_familiarity_is_exported(tmp_path, run, brightness, monkeypatch):
+    def fails(*_):
+        raise BundleError("The features of the network cannot be converted to LiteRT.")
+
+    monkeypatch.setattr("lim_keras.training.finalize.familiarity_of", fails)
+    begun = finish(run(), brightness)
+    with pytest.warns(LimKerasWarning, match="bundle: has no familiarity. The features of the network cannot"):
+        finalize(begun, tmp_path / "bundle")
+    assert BundleInfo.read(tmp_path / "bundle").familiarity is None
 
 
 def test_histories_are_read_by_column(run):
