@@ -38,8 +38,8 @@ def test_predict_warns_of_an_unfamiliar_scene(bundle: Path, write: Write, tmp_pa
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     said = done.output.replace("\n", " ")
-    assert "100% of the scene (4 of 4 sampled cells of 256 x 256 px) look unlike the imagery" in said
-    assert said.count("look unlike") == 1
+    assert "100% of the scene (4 of 4 sampled cells of 256 x 256 px) looks unlike the training imagery" in said
+    assert said.count("looks unlike") == 1
     found = {
         name: json.loads((tmp_path / "maps" / f"{name}_summary.json").read_text())["familiarity"]
         for name in ("usual", "noise")
