@@ -17,7 +17,7 @@ from lim_keras.config import EvaluationSection, SamplingSection
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import BundleError, ConfigError
 from lim_keras.evaluation.evaluator import DEFAULTS, Evaluator, ProtocolResult, choose_tiles, read_matching_tiles
-from lim_keras.evaluation.negatives import NegativeReport, evaluate_negatives
+from lim_keras.evaluation.negatives import NegativeReport, evaluate_negatives, matching_negatives
 from lim_keras.evaluation.scene import SceneResult, evaluate_scene
 from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.files import StrPath, make_folder, write_text
@@ -109,6 +109,8 @@ def evaluate_bundle(
     if tiles is not None:
         known = read_matching_tiles(tiles, info, progress)
         chosen = choose_tiles(known, tile_ids, test=info.test_tiles, training=info.training_tiles)
+    if negatives is not None:  # before the other evaluations, which take long
+        negatives = matching_negatives(negatives, info, progress)
     evaluator, tta = bundle_evaluator(bundle, settings, progress), options is not None and options.tta
     on_scene = partial(evaluate_scene, settings=settings, options=options, progress=progress)
 

@@ -128,6 +128,12 @@ def total(parts: Sequence[FalseAlarms]) -> FalseAlarms:
     return first
 
 
+def matching_negatives(tiles: TileSet | StrPath, info: BundleInfo, progress: ProgressCallback | None = None) -> TileSet:
+    """Read images without any landslide, and check that they fit a bundle; errors as in `evaluate_negatives`."""
+    negatives = as_negatives(tiles) if isinstance(tiles, TileSet) else read_negatives(tiles, progress)
+    return read_matching_tiles(negatives, info)
+
+
 def evaluate_negatives(
     predict: Predict, info: BundleInfo, tiles: TileSet | StrPath, progress: ProgressCallback | None = None
 ) -> NegativeReport:
@@ -146,8 +152,7 @@ def evaluate_negatives(
     Warns:
         LimKerasWarning: the model was trained on some of the tiles.
     """
-    negatives = as_negatives(tiles) if isinstance(tiles, TileSet) else read_negatives(tiles, progress)
-    known = read_matching_tiles(negatives, info)
+    known = matching_negatives(tiles, info, progress)
     chosen = choose_tiles(known, known.ids, training=info.training_tiles)
     store = TileStore(chosen, info.gsd_m, info.gsd_m, cache="none")
     resized = info.sampling.get("size") if info.sampling.get("mode") == "resized" else None

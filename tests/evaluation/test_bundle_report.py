@@ -56,6 +56,28 @@ def test_a_scene_alone(bundle: Path, scene: WriteScene) -> None:
     assert "Landslides as polygons" in done.output and "tiles" not in done.output
 
 
+def test_negatives_are_read_before_anything_is_evaluated(
+    bundle: Path,
+    scene: WriteScene,
+    tmp_path: Path,
+    write_picture: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_picture(tmp_path / "fields" / "field_1.png", np.full((40, 50, 3), 20, np.uint8))
+    done = run(bundle, "--negatives", tmp_path / "fields")
+    assert done.exit_code == 0, done.output
+    assert "false alarms on images without landslides" in " ".join(done.output.split())
+
+    def too_early(*_: object) -> None:
+        raise AssertionError
+
+    image, labels = scene(0.8)
+    write_picture(tmp_path / "fields" / "field_2.png", np.full((40, 50), 20, np.uint8))
+    monkeypatch.setattr("lim_keras.evaluation.bundle_report.bundle_evaluator", too_early)
+    refused = run(bundle, "--scene", image, "--truth", labels, "--negatives", tmp_path / "fields")
+    assert refused.exit_code == 1 and "field_2.png: 1 band(s) of uint8" in refused.stderr
+
+
 def test_a_scene_is_read_as_predict_reads_it(bundle: Path, scene: WriteScene, tmp_path: Path) -> None:
     image, labels = scene(0.8)
     with rasterio.open(image) as file:
