@@ -59,19 +59,20 @@ def leave_out_regions(
     below_peak = small = 0
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
-        labels = stack.enter_context(RasterReader(source.mask))
-        maps = None if source.maps is None else stack.enter_context(RasterReader(source.maps))
-        reader = PixelReader(labels, maps, None)
-        spool = stack.enter_context(Spool(reader.none(), source.folder))
-        for rings, pixels in find_landslides(reader):
-            low = rule.low_peaks(pixels.layers["probability"].highest)
-            little = rule.small(_areas_m2(rings, ground, fill_holes_m2)) & ~low
-            below_peak, small = below_peak + int(low.sum()), small + int(little.sum())
-            if (low | little).any():
-                dropped = np.flatnonzero(low | little)
-                spool.add((rings.take(dropped), pixels.take(dropped)))
+        with ExitStack() as rasters:  # closed before the mask is replaced, which Windows refuses for an open file
+            labels = rasters.enter_context(RasterReader(source.mask))
+            maps = None if source.maps is None else rasters.enter_context(RasterReader(source.maps))
+            reader = PixelReader(labels, maps, None)
+            spool = stack.enter_context(Spool(reader.none(), source.folder))
+            for rings, pixels in find_landslides(reader):
+                low = rule.low_peaks(pixels.layers["probability"].highest)
+                little = rule.small(_areas_m2(rings, ground, fill_holes_m2)) & ~low
+                below_peak, small = below_peak + int(low.sum()), small + int(little.sum())
+                if (low | little).any():
+                    dropped = np.flatnonzero(low | little)
+                    spool.add((rings.take(dropped), pixels.take(dropped)))
         if below_peak + small:
-            drafts.change_mask(_eraser(spool.sorted(), labels.info.width))
+            drafts.change_mask(_eraser(spool.sorted(), reader.scene.width))
     return LeftOut(below_peak, small)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import rasterio
 from rasterio import Affine
@@ -24,6 +25,7 @@ from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.inventory.tracing import Rings, fill_rings
 from lim_keras.ownership import file_hash
 from lim_keras.raster.windows import Box, blocks
+from lim_keras.raster.writer import RasterDrafts
 from tests.conftest import fitted_rule
 from tests.inference.conftest import Write, constant, describe
 
@@ -109,6 +111,21 @@ def test_a_region_across_blocks_is_judged_as_a_whole(write: Write, tmp_path: Pat
     mask = read(tmp_path / "out" / "s_landslides.tif")
     assert sorted(result.inventory["area_m2"] / 1.0008) == pytest.approx([400, 40 * 1190], rel=1e-3)
     assert mask[1000:1040, 900:2090].all() and mask[1540:1560, 620:640].all() and mask.sum() == 400 + 40 * 1190
+
+
+def test_nothing_holds_the_mask_open_while_it_is_replaced(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced, change_mask = [], RasterDrafts.change_mask
+
+    def watched(drafts: RasterDrafts, change: Any) -> None:
+        opened = {Path(one.path).name for one in psutil.Process().open_files()}
+        replaced.append(drafts.mask.name in opened)
+        change_mask(drafts, change)
+
+    monkeypatch.setattr(RasterDrafts, "change_mask", watched)
+    predict_scene(Grey(), scene, tmp_path / "out", PredictOptions(threshold=0.602, peak=0.802))
+    assert replaced == [False]
 
 
 def test_filled_holes_count_as_area(write: Write, tmp_path: Path) -> None:
