@@ -163,17 +163,26 @@ class NegativesSection(Section):
 class PhotometricSection(Section):
     """Random changes of colour, contrast, haze and sharpness after `augmentation`; a null takes `strength`."""
 
-    strength: float = Field(0.0, ge=0, description="strength of all changes: 0 none, 0.5 mild, 1 moderate, 2 strong")
-    haze: float | None = Field(None, ge=0, description="strength of haze: added scattered light")
-    blur: float | None = Field(None, ge=0, description="strength of Gaussian blur")
-    white_balance: float | None = Field(None, ge=0, description="strength of a factor for each band; two bands or more")
-    hue: float | None = Field(
-        None, ge=0, description="strength of changes of hue and saturation in the first three bands; needs three bands"
+    strength: float = Field(
+        0.0, ge=0, le=10, description="strength of all changes: 0 none, 0.5 mild, 1 moderate, 2 strong"
     )
-    contrast: float | None = Field(None, ge=0, description="strength of contrast changes about the mean of each band")
-    gamma: float | None = Field(None, ge=0, description="strength of random powers of the values")
+    haze: float | None = Field(None, ge=0, le=10, description="strength of haze: added scattered light")
+    blur: float | None = Field(None, ge=0, le=10, description="strength of Gaussian blur")
+    white_balance: float | None = Field(
+        None, ge=0, le=10, description="strength of a factor for each band; two bands or more"
+    )
+    hue: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="strength of changes of hue and saturation in the first three bands; needs three bands",
+    )
+    contrast: float | None = Field(
+        None, ge=0, le=10, description="strength of contrast changes about the mean of each band"
+    )
+    gamma: float | None = Field(None, ge=0, le=10, description="strength of random powers of the values")
     jpeg: float | None = Field(
-        None, ge=0, description="strength of JPEG compression of the first three bands; 8-bit images only"
+        None, ge=0, le=10, description="strength of JPEG compression of the first three bands; 8-bit images only"
     )
 
     def strengths(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from lim_keras.config import PhotometricSection, RunConfig
 from lim_keras.data import photometric
@@ -193,6 +194,14 @@ def test_the_section_has_every_change_and_one_strength_for_all() -> None:
         ("haze", 2.0),
         ("jpeg", 0.0),
     }
+
+
+@pytest.mark.parametrize("key", ["strength", *CHANGES])
+def test_a_strength_that_leaves_no_image_is_refused(key: str) -> None:
+    """Such as 100 for 1.00; from thousands on, factors overflow."""
+    with pytest.raises(ValidationError, match="less than or equal to 10"):
+        PhotometricSection(**{key: 100.0})
+    assert PhotometricSection(**{key: 10.0}).strengths()[key if key != "strength" else "haze"] == 10
 
 
 def test_the_default_changes_nothing_and_keeps_the_digest_of_earlier_configurations() -> None:
