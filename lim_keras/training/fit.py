@@ -228,7 +228,7 @@ def _fit(
 ) -> Checkpoints:
     settings, folder = run.config.training, run.fold_folder(fold)
     store = _store(run, run.training_tiles(fold), folder / "cache" / "t", distillation)
-    negatives, steps = FoldNegatives.of(run.config, run.folder, folder), _sampler(run, store)[1]
+    negatives, steps = FoldNegatives.of(run.config, run.folder, folder, run.gsd_m), _sampler(run, store)[1]
     _compile(run.config, model, steps, distillation)
     checkpoints = Checkpoints(folder / "checkpoints", settings.early_stopping, settings.schedule == "plateau")
     checkpoints.set_model(model)

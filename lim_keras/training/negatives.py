@@ -133,12 +133,15 @@ class FoldNegatives:
     store: TileStore
 
     @classmethod
-    def of(cls, config: RunConfig, run_folder: Path, folder: Path) -> Self | None:
-        """Read the negative tiles of a run folder for the fold with a folder of its own; None if it has none."""
+    def of(cls, config: RunConfig, run_folder: Path, folder: Path, gsd_m: float | None) -> Self | None:
+        """Read the negative tiles of a run folder for the fold with a folder of its own; None if it has none.
+
+        `gsd_m`: ground sample distance of the model's input, metres, to which they are resampled; None: unknown.
+        """
         tiles = run_negatives(run_folder)
         if tiles is None:
             return None
-        scale = config.sampling.gsd_m, config.negatives.gsd_m or config.gsd_m
+        scale = gsd_m, config.negatives.gsd_m or config.gsd_m
         return cls(config, folder, TileStore(tiles, *scale, config.training.cache, folder / "cache" / "n"))
 
     def pool(self, epoch: int, predict: Callable[[], Predict] | None) -> NegativePool:

@@ -146,9 +146,21 @@ def test_false_alarms_by_hand(tmp_path: Path, write_picture: Callable[..., Path]
     np.testing.assert_allclose(false_alarms(lambda images: images[..., 0] / 255, store), [0.4, 0.0])
 
 
+def test_they_get_the_scale_of_the_tiles(
+    config: Callable[..., RunConfig], tiles: TileSet, fields: Path, tmp_path: Path
+) -> None:
+    """Also where `sampling.gsd_m` is null, and the tiles keep their own distance, 0.8 m."""
+    settings = config(**{"gsd_m": 0.8, "negatives.paths": [str(fields)], "negatives.gsd_m": 0.4})
+    run = begin_fit(settings, tiles, run=tmp_path / "run")
+    found = FoldNegatives.of(settings, run.folder, run.fold_folder(0), run.gsd_m)
+    assert run.gsd_m == 0.8 and found is not None
+    # images of 36 x 40, 41 and 42 px
+    assert [found.store.size(place) for place in range(3)] == [(18, 20), (18, 20), (18, 21)]
+
+
 def test_mined_files_decide_the_draws(mined: RunConfig, tiles: TileSet, tmp_path: Path) -> None:
     run = begin_fit(mined, tiles, run=tmp_path / "run")
-    found = FoldNegatives.of(mined, run.folder, run.fold_folder(0))
+    found = FoldNegatives.of(mined, run.folder, run.fold_folder(0), run.gsd_m)
     assert found is not None
     with pytest.raises(TrainingError, match=r"epoch_0002\.json: the mined negatives are missing, or changed"):
         found.pool(2, None)
