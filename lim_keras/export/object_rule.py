@@ -54,6 +54,11 @@ def fit_bundle_rule(bundle: Path, tiles: StrPath | TileSet, tile_ids: Sequence[s
     known = read_matching_tiles(tiles, info)
     chosen = choose_tiles(known, tile_ids)
     check_held_out(known, chosen, info)
+    if not any(one.landslide_px for one in chosen):
+        raise DataError(
+            f"{known.root}: expected landslides in the tiles of an object rule. Received: {len(chosen)} tiles, which "
+            "hold no landslide. Add tiles with landslides to `tile_ids`."
+        )
     several = info.folds > 1 and any(one in info.held_out for one in chosen.ids)
     fitted = fit_object_rule(
         _held_out_maps(bundle, info, chosen, seed),

@@ -87,7 +87,7 @@ def test_tiles_of_an_ensemble_are_predicted_by_the_fold_that_was_not_trained_on_
         (("ls_0", "ls_2"), "1 tiles that the model was trained on, such as ls_2. Leave them out"),
         (("ls_0", "ls_3", "nls_2"), "2 test tiles, which choose nothing, such as ls_3"),
         (("ls_0", "ls_9"), "ls_9"),
-        (("nls_0",), "hold no landslide"),
+        (("nls_0",), "expected landslides in the tiles of an object rule. Received: 1 tiles, which hold no landslide"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*tiles were used in training")
