@@ -57,7 +57,7 @@ def fit_bundle_rule(bundle: Path, tiles: StrPath | TileSet, tile_ids: Sequence[s
     if not any(one.landslide_px for one in chosen):
         raise DataError(
             f"{known.root}: expected landslides in the tiles of an object rule. Received: {len(chosen)} tiles, which "
-            "hold no landslide. Add tiles with landslides to `tile_ids`."
+            "hold no landslide. Name tiles with landslides, too."
         )
     several = info.folds > 1 and any(one in info.held_out for one in chosen.ids)
     fitted = fit_object_rule(
