@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.object_rule import DEFAULT_POINT, ObjectRule
 from lim_keras.bundle.protocol import Predict
-from lim_keras.data.negatives import as_negatives, group_of, read_negatives
+from lim_keras.data import negatives as images
 from lim_keras.data.tiles import IGNORED, TileSet, TileStore
 from lim_keras.evaluation.evaluator import choose_tiles, read_matching_tiles, tile_predictions
 from lim_keras.files import StrPath
@@ -130,7 +130,7 @@ def total(parts: Sequence[FalseAlarms]) -> FalseAlarms:
 
 def matching_negatives(tiles: TileSet | StrPath, info: BundleInfo, progress: ProgressCallback | None = None) -> TileSet:
     """Read images without any landslide, and check that they fit a bundle; errors as in `evaluate_negatives`."""
-    negatives = as_negatives(tiles) if isinstance(tiles, TileSet) else read_negatives(tiles, progress)
+    negatives = images.as_negatives(tiles) if isinstance(tiles, TileSet) else images.read_negatives(tiles, progress)
     return read_matching_tiles(negatives, info)
 
 
@@ -163,5 +163,5 @@ def evaluate_negatives(
     for tile, one in zip(chosen, track(predictions, "negatives", len(chosen), progress, "tiles"), strict=True):
         gsd_m = None if resized else info.gsd_m or tile.gsd_m
         counted = FalseAlarms.of(one.probability, one.sample.mask, rule, gsd_m)
-        groups.setdefault(group_of(tile.tile_id, tile.group), []).append(counted)
+        groups.setdefault(images.group_of(tile.tile_id, tile.group), []).append(counted)
     return NegativeReport(rule, {name: total(groups[name]) for name in sorted(groups)})
