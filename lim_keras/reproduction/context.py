@@ -80,11 +80,12 @@ class ReproductionContext:
         return Run.load(self.folder / RUNS / name)
 
     def bundle(self, name: str) -> Bundle:
-        """Load the exported model of an experiment, the ensemble of a cross-validation."""
+        """Load the exported model of an experiment, the ensemble of a cross-validation, without its object rule."""
         from lim_keras.bundle.saved_model import load_bundle
+        from lim_keras.reproduction.scores import without_rule
 
         self._check_finished(name)
-        return load_bundle(self.folder / MODELS / name)
+        return without_rule(load_bundle(self.folder / MODELS / name))
 
     def scores(self, name: str) -> ExperimentScores:
         """Read the scores of an experiment; what was not evaluated before is evaluated first."""

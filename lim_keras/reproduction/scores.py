@@ -211,16 +211,24 @@ def _evaluated(
     facts = name, info.config_hash, info.threshold, info.folds
     same_model = known is not None and (known.bundle, known.threshold) == (digest, info.threshold)
     before = known.digests if known is not None and same_model else {}
-    digests = {part: value for part, value in data.digests.items() if before.get(part) == value}
+    wanted = dict(data.digests)
+    if info.object_rule is not None and "scene" in wanted:  # earlier versions scored such models by their rule
+        wanted["scene"] = _digest([wanted["scene"], "all regions"])
+    digests = {part: value for part, value in wanted.items() if before.get(part) == value}
     found = {name: getattr(known, name) for part in digests for name in _FIELDS[part]}
-    missing = [part for part in data.digests if part not in digests]
+    missing = [part for part in wanted if part not in digests]
     models = _Models(path, info.folds)
     for part in missing:
         found |= _EVALUATE[part](models, data, progress)
-        digests[part] = data.digests[part]
+        digests[part] = wanted[part]
         yield ExperimentScores(*facts, **found, bundle=digest, digests=dict(digests))
     if not missing:
         yield ExperimentScores(*facts, **found, bundle=digest, digests=digests)
+
+
+def without_rule(bundle: Bundle) -> Bundle:
+    """Return a bundle without its object rule: neither the paper nor models of whole tiles have one."""
+    return replace(bundle, info=bundle.info.model_copy(update={"object_rule": None}))
 
 
 @dataclass(frozen=True)
@@ -260,7 +268,7 @@ def _on_scene(models: _Models, data: EvaluationData, progress: ProgressCallback 
     if data.scene is None or data.truth is None:
         return {"scene": None, "detections": None}
     result = evaluate_scene(
-        models.together,
+        without_rule(models.together),
         data.scene,
         data.truth,
         settings=data.settings,

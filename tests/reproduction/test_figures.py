@@ -13,7 +13,7 @@ import pytest
 from affine import Affine
 from matplotlib.figure import Figure
 
-from lim_keras.bundle.info import BandStatistics
+from lim_keras.bundle.info import BandStatistics, BundleInfo
 from lim_keras.data.tiles import TileSet, read_tile
 from lim_keras.evaluation.evaluation import evaluate
 from lim_keras.evaluation.resampled import resampled_predictions
@@ -39,7 +39,7 @@ from lim_keras.reproduction.registry import MAKERS
 from lim_keras.reproduction.sentinel2 import make_sentinel2, matched_scale
 from lim_keras.reproduction.settings import ReproductionSettings
 from lim_keras.training.run import HELD_OUT, Run
-from tests.conftest import bundle_info, model_facts
+from tests.conftest import bundle_info, fitted_rule, model_facts
 from tests.reproduction.conftest import brightness
 
 FINISHED = (
@@ -225,6 +225,21 @@ def test_figure_10_counts_as_the_evaluation_does(context: ReproductionContext):
         assert (missed, false) == (score.truth - score.found, score.predicted - score.right)
     assert rows[0][2:] == (2, 1, 1, 1)
     assert "mapped landslides 2, found 1; polygons drawn 2, without a mapped landslide 1." in part.text[0]
+
+
+def test_figure_10_and_scores_draw_every_region_as_the_paper(context: ReproductionContext):
+    """Models of windows have an object rule, those of whole tiles and of the paper have none."""
+    before = make_figure10(context)
+    scores = context.scores("windows_unet").detections
+    path = context.folder / MODELS / "windows_unet"
+    info = BundleInfo.read(path)
+    info.model_copy(update={"object_rule": fitted_rule(balanced=(0.9, 0.95, 1e6))}).write(path)
+    try:
+        ruled = without(context)
+        assert make_figure10(ruled).tables == before.tables
+        assert ruled.scores("windows_unet").detections == scores
+    finally:
+        info.write(path)
 
 
 def test_figure_10_maps_no_scene_twice(context: ReproductionContext):
