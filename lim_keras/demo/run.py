@@ -130,7 +130,7 @@ def _map_scene(folder: Path, bundle: Bundle) -> list[Any]:
     prediction = predict_scene(bundle, files.scene, folder / "inventory", options, execution=drawn)
     count, area_m2 = prediction.summary["landslides"], prediction.summary["landslide_area_m2"]
     found = f"{count} landslides of at least {_MIN_AREA_M2:.0f} m2, {area_m2 / 1e4:.1f} ha in all"
-    picture = _draw_scene(folder, prediction.summary["settings"]["threshold"])
+    picture = _draw_scene(folder, bundle.info.threshold)  # as the pixels of the evaluation
     return [found, *(f"inventory: {path}" for path in prediction.files), f"picture: {picture}"]
 
 
