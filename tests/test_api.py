@@ -131,6 +131,8 @@ def test_missing_and_wrong_arguments():
         lk.evaluate("bundle", "tiles", tile_ids=3)
     with pytest.raises(lk.ConfigError, match="`scene` and `truth` belong together"):
         lk.evaluate("bundle", scene="scene.tif")
+    with pytest.raises(lk.ConfigError, match=r"Invalid value for `negatives`. Expected a path. Received: 3"):
+        lk.evaluate("bundle", negatives=3)
     with pytest.raises(lk.ConfigError, match=r"Nothing to evaluate on. Give `tiles`"):
         lk.evaluate("bundle")
     with pytest.raises(lk.ConfigError, match="`jobs`"):

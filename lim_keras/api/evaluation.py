@@ -105,6 +105,9 @@ def evaluate(
         raise ConfigError("Nothing to evaluate on. Give `tiles`, `negatives`, or `scene` and `truth`.")
     options = map_options(locals())
     settings = _settings(windows, bootstrap)
+    from lim_keras.data.tiles import TileSet
+
+    images = negatives if negatives is None or isinstance(negatives, TileSet) else as_path("negatives", negatives)
     ids = as_ids("tile_ids", tile_ids)
     json_path = None if json_file is None else as_path("json_file", json_file)
     folder = None if figures is None else as_path("figures", figures)
@@ -119,7 +122,7 @@ def evaluate(
             tile_ids=ids,
             scene=None if scene is None else as_raster_path("scene", scene),
             truth=None if truth is None else as_path("truth", truth),
-            negatives=as_path("negatives", negatives) if isinstance(negatives, str | PathLike) else negatives,
+            negatives=images,
             settings=settings,
             each_fold=each_fold,
             options=options,
