@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from lim_keras.inventory.attributes import OUTLINE_ATTRIBUTES, PIXEL_ATTRIBUTES, TERRAIN_ATTRIBUTES
+from lim_keras.inventory.attributes import (
+    FAMILIARITY_ATTRIBUTES,
+    OUTLINE_ATTRIBUTES,
+    PIXEL_ATTRIBUTES,
+    TERRAIN_ATTRIBUTES,
+)
 
 MARKER = "<!-- attributes -->"
 
@@ -14,5 +19,5 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def attribute_rows() -> str:
     """Return a Markdown row for each attribute, in the order of the columns."""
-    attributes = (*OUTLINE_ATTRIBUTES, *PIXEL_ATTRIBUTES, *TERRAIN_ATTRIBUTES)
+    attributes = (*OUTLINE_ATTRIBUTES, *PIXEL_ATTRIBUTES, *FAMILIARITY_ATTRIBUTES, *TERRAIN_ATTRIBUTES)
     return "\n".join(f"| `{one.name}` | {one.unit} | {one.meaning} |" for one in attributes)

@@ -145,7 +145,9 @@ _NUMBERS = ("threshold", "peak", "min_area_m2", "fill_holes_m2", "simplify_m", "
 
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(_NUMBERS, as_number),
-    **dict.fromkeys(("all_regions", "drop_flat", "spread", "resample", "tta", "exact", "merge"), _as_flag),
+    **dict.fromkeys(
+        ("all_regions", "drop_flat", "spread", "familiarity", "resample", "tta", "exact", "merge"), _as_flag
+    ),
     "bands": _as_bands,
     "scale": _as_scale,
     "nodata": _as_nodata,

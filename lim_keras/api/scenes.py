@@ -45,6 +45,7 @@ def predict_scene(
     drop_flat: bool = False,
     probability: Literal["percent", "float32"] = "percent",
     spread: bool = False,
+    familiarity: bool = False,
     geojson: bool = False,
     parquet: bool = False,
     asset: str | None = None,
@@ -93,6 +94,8 @@ def predict_scene(
         drop_flat: leave flagged landslides out; needs `min_slope_deg`.
         probability: data type of the probability map: "percent" (uint8, 0 to 100) or "float32".
         spread: add the standard deviation of the folds to the probability map as its second band.
+        familiarity: write a map of how familiar each cell of the scene is to the model, and a column of the inventory;
+            needs a bundle that knows it, and reads the scene once more.
         geojson: write the inventory as GeoJSON, too.
         parquet: write the inventory as GeoParquet, too.
         asset: name of the asset, for a STAC item; None: the one in true colour, else the only raster.
@@ -176,6 +179,7 @@ def predict_scenes(
     drop_flat: bool = False,
     probability: Literal["percent", "float32"] = "percent",
     spread: bool = False,
+    familiarity: bool = False,
     geojson: bool = False,
     parquet: bool = False,
     asset: str | None = None,

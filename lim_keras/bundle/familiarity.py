@@ -67,12 +67,15 @@ class FamiliarityModel:
         return self.facts.familiarity(self.distances(cells))
 
 
+def knows_familiarity(model: DescribedModel) -> bool:
+    """Tell whether a loaded bundle has a familiarity and its folder is there; a .tflite file and a server have none."""
+    path = getattr(model, "path", None)
+    return model.info.familiarity is not None and path is not None and Path(path).is_dir()
+
+
 def load_familiarity(model: DescribedModel) -> FamiliarityModel | None:
     """Load the familiarity model of a loaded bundle; None if it has none, or a single .tflite file was loaded."""
-    path = getattr(model, "path", None)
-    if model.info.familiarity is None or path is None or not Path(path).is_dir():
-        return None
-    return FamiliarityModel(Path(path), model.info)
+    return FamiliarityModel(Path(model.path), model.info) if knows_familiarity(model) else None  # type: ignore[attr-defined]
 
 
 def load_distance(path: Path) -> Run:

@@ -120,6 +120,11 @@ def _part(text: str) -> str:
 @click.option(
     "--spread", is_flag=True, help="Add the standard deviation of the folds as a second band of the probability map."
 )
+@click.option(
+    "--familiarity",
+    is_flag=True,
+    help="Map how familiar each cell of the scene is to the model, and add a column of it to the inventory.",
+)
 @click.option("--asset", metavar="NAME", help="Asset of STAC items [default: true colour, else the only raster].")
 @click.option("--geojson", is_flag=True, help="Write the inventory as GeoJSON, too.")
 @click.option("--parquet", is_flag=True, help="Write the inventory as GeoParquet, too.")

@@ -122,6 +122,12 @@ PIXEL_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
     Attribute("touches_edge", "", "lies at the edge of the scene", lambda one: one.at_edge),
 )
 
+FAMILIARITY_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
+    Attribute(
+        "familiarity", "0..1", "with `--familiarity`: mean over its pixels", lambda one: one.layers["familiarity"].mean
+    ),
+)
+
 TERRAIN_ATTRIBUTES: tuple[Attribute[Pixels], ...] = (
     Attribute("slope_mean_deg", "degrees", "with `--dem`: mean slope", Pixels.slope),
     Attribute("elevation_min_m", "m", "with `--dem`: lowest elevation", Pixels.lowest),
@@ -149,10 +155,13 @@ def outline_attributes(outlines: Rings, ground: Georeference) -> Columns:
 
 
 def pixel_attributes(statistics: PixelStatistics, folds: int) -> Columns:
-    """Compute the attributes (n,) from the pixels of each landslide; those of the terrain only if it was read."""
+    """Compute the attributes (n,) from the pixels of each landslide; those of layers that were read."""
     pixels = Pixels(statistics, folds)
     columns = _compute(PIXEL_ATTRIBUTES, pixels)
-    return columns | _compute(TERRAIN_ATTRIBUTES, pixels) if "slope" in pixels.layers else columns
+    for layer, attributes in (("familiarity", FAMILIARITY_ATTRIBUTES), ("slope", TERRAIN_ATTRIBUTES)):
+        if layer in pixels.layers:
+            columns |= _compute(attributes, pixels)
+    return columns
 
 
 def polygon_areas_m2(polygons: geopandas.GeoSeries, gsd_m: float | None = None) -> Floats:

@@ -18,7 +18,7 @@ from lim_keras.errors import DataError, LimKerasError, LimKerasWarning
 from lim_keras.files import make_folder, write_text
 from lim_keras.inference.scene_plan import ScenePart
 from lim_keras.inference.window_plan import WindowSizeError
-from lim_keras.inventory.options import PredictOptions, count_landslides, with_rule
+from lim_keras.inventory.options import PredictOptions, check_familiarity, count_landslides, with_rule
 from lim_keras.inventory.predict_scene import find_missing, is_finished, predict_scene
 from lim_keras.inventory.result_files import (
     ResultFiles,
@@ -145,13 +145,14 @@ def predict_scenes(
         after: called with the result of each scene; returns the result to report.
 
     Raises:
-        ConfigError: the bundle has no such working point, or a peak is below its threshold.
+        ConfigError: the bundle has no such working point or no familiarity, or a peak is below its threshold.
         WindowSizeError: the model cannot take windows of the size `tile`.
         DataError: `out_dir` cannot be made, `summary.json` cannot be written, a result would replace a file of the
             user or a scene, or `merge` lacks parts; this is checked before the first scene is predicted.
     """
     options, preview, workers = options or PredictOptions(), execution.has_preview, execution.workers
     with_rule(options, model.info)  # an option of the call that is wrong stops all scenes
+    check_familiarity(options, model)
     make_folder(out_dir, "out")
     kept = _check_results(model, scenes, out_dir, options, preview=preview)
     spans = _spans(scenes) if options.part is not None or options.merge else []
@@ -255,7 +256,7 @@ def _check_results(
     Returns:
         Why `summary.json` is the user's and stays, where all scenes are finished; "" if it may be replaced.
     """
-    endings = result_endings(options.formats, preview)
+    endings = result_endings(options, preview=preview)
     results = {scene: ResultFiles(out_dir, raster_stem(scene)) for scene in scenes}
     _check_case(out_dir, results)
     inputs, kept = files_read(*scenes, options.dem), users_document(out_dir / _SUMMARY)

@@ -17,7 +17,7 @@ from lim_keras.inventory.attributes import MIN_COVERAGE, Columns
 from lim_keras.inventory.drawing import Drawing
 from lim_keras.inventory.groups import Landslides, find_landslides
 from lim_keras.inventory.options import InventoryOptions, check_metres
-from lim_keras.inventory.pixels import PixelReader
+from lim_keras.inventory.pixels import PixelReader, Sampler
 from lim_keras.inventory.polygons import place, read_mask_info
 from lim_keras.inventory.spool import Spool
 from lim_keras.inventory.terrain import TerrainReader
@@ -109,6 +109,7 @@ class MaskSource:
         gsd_m: ground sample distance of a mask without a georeference, metres.
         scene: scene of the mask, for messages; None: the mask.
         folder: folder of temporary files; None: that of the system.
+        familiarity: familiarity of the imagery at points; None: unknown.
     """
 
     mask: Path
@@ -117,6 +118,7 @@ class MaskSource:
     gsd_m: float | None = None
     scene: Path | str | None = None
     folder: Path | None = None
+    familiarity: Sampler | None = None
 
 
 def stream_inventory(
@@ -167,7 +169,7 @@ def _sorted_landslides(
             totals.uncovered, totals.lacks_edge = terrain.uncovered, terrain.lacks_edge
         labels = rasters.enter_context(RasterReader(source.mask))
         maps = None if source.maps is None else rasters.enter_context(RasterReader(source.maps))
-        reader = PixelReader(labels, maps, terrain)
+        reader = PixelReader(labels, maps, terrain, source.familiarity)
         spool = stack.enter_context(Spool(reader.none(), source.folder))
         for landslides in find_landslides(reader):
             spool.add(landslides)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from lim_keras.bundle.familiarity import knows_familiarity
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.object_rule import DEFAULT_POINT, WORKING_POINTS, ObjectRule, WorkingPointName
 from lim_keras.bundle.protocol import DescribedModel, runtime_of
@@ -80,6 +81,7 @@ class PredictOptions(MapOptions, InventoryOptions):
         peak: smallest highest probability of a landslide; None: that of the working point, or no limit.
         all_regions: do not use the bundle's object rule.
         probability: data type of the probability map.
+        familiarity: map how familiar the imagery is to the model.
         formats: formats of the inventory; a GeoPackage is always written.
         part: make one part of the maps, and no final file.
         merge: make the final files from parts.
@@ -93,6 +95,7 @@ class PredictOptions(MapOptions, InventoryOptions):
     peak: float | None = None
     all_regions: bool = False
     probability: ProbabilityType = "percent"
+    familiarity: bool = False
     formats: tuple[VectorFormat, ...] = ("gpkg",)
     part: ScenePart | None = None
     merge: bool = False
@@ -159,6 +162,15 @@ def _check_peak(peak: float | None, threshold: float) -> None:
         )
 
 
+def check_familiarity(options: PredictOptions, model: DescribedModel) -> None:
+    """Raise ConfigError if familiarity is to be mapped and the model does not know it."""
+    if options.familiarity and not knows_familiarity(model):
+        raise ConfigError(
+            f"`familiarity`: {model.info.name} knows none. Give the folder of a bundle that knows it, not a LiteRT "
+            "file or a server; `lim-keras export --familiarity` adds it to a bundle."
+        )
+
+
 def rule_of(options: PredictOptions, info: BundleInfo) -> ObjectRule:
     """Return the rule of options to which `with_rule` was applied."""
     threshold = info.threshold if options.threshold is None else options.threshold
@@ -167,7 +179,8 @@ def rule_of(options: PredictOptions, info: BundleInfo) -> ObjectRule:
 
 _UNRECORDED = {"memory", "part", "merge", "all_regions"}  # options that do not change the results
 
-_RULE = ("working_point", "peak")  # left out where they are None, as in summaries of bundles without a rule
+# Left out where they are not given, so that results of versions without these options stay valid.
+_LEFT_OUT = ("working_point", "peak", "familiarity")
 
 # summary.json keeps the former names of these options, for programs that read it.
 _NAMES = {"tta": "symmetries", "min_slope_deg": "min_slope", "drop_flat": "drop_below_slope"}
@@ -193,8 +206,8 @@ def _fingerprint(raster: StrPath) -> list[Any]:
 def settings(options: PredictOptions) -> dict[str, Any]:
     """Convert the options to JSON values; those that do not change the results are left out."""
     values = {_NAMES.get(name, name): value for name, value in asdict(options).items() if name not in _UNRECORDED}
-    for name in _RULE:
-        if values[name] is None:
+    for name in _LEFT_OUT:
+        if values[name] is None or values[name] is False:
             del values[name]
     values["min_area_m2"] = values["min_area_m2"] or 0.0
     dem = values.pop("dem")

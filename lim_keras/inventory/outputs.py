@@ -60,6 +60,7 @@ _MASK = "Landslide mask: 1 landslide, 0 background, 255 no data"
 _ASSETS = {
     "probability.tif": ("probability", "Probability of landslide", pystac.MediaType.GEOTIFF, "data"),
     "landslides.tif": ("landslides", _MASK, pystac.MediaType.GEOTIFF, "data"),
+    "familiarity.tif": ("familiarity", "Familiarity of the imagery to the model", pystac.MediaType.GEOTIFF, "data"),
     "inventory.gpkg": ("inventory", _POLYGONS, pystac.MediaType.GEOPACKAGE, "data"),
     "inventory.geojson": ("inventory_geojson", _POLYGONS, pystac.MediaType.GEOJSON, "data"),
     "inventory.parquet": ("inventory_parquet", _POLYGONS, "application/vnd.apache.parquet", "data"),
@@ -152,6 +153,7 @@ def describe_inventory(
             "processing:software": {name: str(version) for name, version in summary.get("versions", {}).items()},
             **{f"lim_keras:{key}": summary[key] for key in ("landslides", "landslide_area_m2", "valid_area_m2")},
             "lim_keras:bundle": dict(summary["bundle"]),
+            **({"lim_keras:object_rule": summary["object_rule"]} if "object_rule" in summary else {}),
         },
         stac_extensions=[_PROCESSING],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ Indices = NDArray[np.int64]
 
 LAYERS = ("probability", "votes", "beside_nodata")
 TERRAIN_LAYERS = ("elevation", "slope", "east", "north")
+
+Sampler = Callable[[Floats], Floats]
+"""Function from points (k, 2), column and row in pixels, to values (k,)."""
 
 
 @dataclass(frozen=True)
@@ -132,18 +135,26 @@ class PixelReader:
         labels: landslide mask.
         maps: raster of probability (band 1) and votes of the folds (optional band 2), negative without data.
         terrain: slopes and elevations.
+        familiarity: familiarity of the imagery at points.
 
     Raises:
         DataError: the maps have another size than the mask.
     """
 
-    def __init__(self, labels: RasterReader, maps: RasterReader | None, terrain: TerrainReader | None) -> None:
+    def __init__(
+        self,
+        labels: RasterReader,
+        maps: RasterReader | None,
+        terrain: TerrainReader | None,
+        familiarity: Sampler | None = None,
+    ) -> None:
         if maps is not None and maps.info.box != labels.info.box:
             found, expected = ((one.info.height, one.info.width) for one in (maps, labels))
             raise DataError(f"{maps.name}: expected the grid of {labels.name}, {expected}, but it is {found}.")
         self.scene = labels.info.box
-        self._labels, self._maps, self._terrain = labels, maps, terrain
-        self._names = LAYERS if terrain is None else LAYERS + TERRAIN_LAYERS
+        self._labels, self._maps, self._terrain, self._familiarity = labels, maps, terrain, familiarity
+        others = () if familiarity is None else ("familiarity",)
+        self._names = (*LAYERS, *others, *(() if terrain is None else TERRAIN_LAYERS))
 
     def none(self) -> PixelStatistics:
         """Return the statistics of no landslide."""
@@ -194,6 +205,10 @@ class PixelReader:
             bands = self._maps.pixels(box).reshape(-1, len(self._maps.bands))[places].astype(np.float64)
             for name, band in zip(("probability", "votes"), bands.T, strict=False):
                 layers[name] = np.where(band < 0, np.nan, band)
+        if self._familiarity is not None:
+            rows, columns = np.divmod(places, box.width)
+            centres = np.stack([columns + box.left, rows + box.top], axis=-1) + 0.5
+            layers["familiarity"] = self._familiarity(centres)
         if self._terrain is not None:
             ground = self._terrain.read(box)
             aspect = np.radians(ground.aspect.ravel()[places])

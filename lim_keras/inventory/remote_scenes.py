@@ -151,7 +151,7 @@ def _finished(
 
 def _names(scene: RasterSource, options: PredictOptions, *, preview: bool) -> list[str]:
     files = ResultFiles(Path(), _stem(scene))
-    return [files.name(ending) for ending in result_endings(options.formats, preview)]
+    return [files.name(ending) for ending in result_endings(options, preview=preview)]
 
 
 def _stem(scene: RasterSource) -> str:

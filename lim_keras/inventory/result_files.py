@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lim_keras.errors import DataError
 from lim_keras.files import check_plain, flush_folder, write_text
@@ -22,11 +22,14 @@ from lim_keras.raster.opening import is_remote
 from lim_keras.raster.reader import RasterReader
 from lim_keras.seals import has_seal, is_sealed
 
+if TYPE_CHECKING:
+    from lim_keras.inventory.options import PredictOptions
+
 _BEFORE = ("probability.tif", "landslides.tif")
 _AFTER = ("inventory.qml",)
 _DOCUMENTS = ("stac.json", "summary.json")
 _RECORD = "written.json"
-_RESULTS = ("probability.", "landslides.", "inventory.", "preview.", "stac.", "summary.")
+_RESULTS = ("probability.", "landslides.", "familiarity.", "inventory.", "preview.", "stac.", "summary.")
 _MAPS = ("maps.vrt", "probability.", "votes.", "spread.")
 
 _OLD = "of an earlier version, which records no hashes"
@@ -40,10 +43,11 @@ _ODD = re.compile(r"[;!\x00-\x1f\x7f]")  # pyogrio reads ; and ! as parts of a U
 _DRAFT_BYTES = 32  # length of what `atomic_file` adds to the name of a draft
 
 
-def result_endings(formats: Sequence[str], preview: bool) -> tuple[str, ...]:
+def result_endings(options: PredictOptions, *, preview: bool) -> tuple[str, ...]:
     """Return the endings of a scene's files, in order: `<scene>_<ending>`."""
-    inventories = (f"inventory.{kind}" for kind in dict.fromkeys(("gpkg", *formats)))
-    return (*_BEFORE, *inventories, *_AFTER, *(("preview.png",) if preview else ()), *_DOCUMENTS)
+    inventories = (f"inventory.{kind}" for kind in dict.fromkeys(("gpkg", *options.formats)))
+    familiarity = ("familiarity.tif",) if options.familiarity else ()
+    return (*_BEFORE, *familiarity, *inventories, *_AFTER, *(("preview.png",) if preview else ()), *_DOCUMENTS)
 
 
 def read_document(path: Path) -> dict[str, Any]:

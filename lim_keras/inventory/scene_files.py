@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from lim_keras.bundle.info import STAC_FILE, BundleInfo
 from lim_keras.bundle.protocol import DescribedModel
 from lim_keras.files import write_text
+from lim_keras.inference.familiarity import FamiliarityMap
 from lim_keras.inventory.landslides import InventoryTotals, MaskSource, stream_inventory
 from lim_keras.inventory.object_rule import leave_out_regions
 from lim_keras.inventory.options import PredictOptions, rule_of
@@ -20,7 +22,7 @@ from lim_keras.inventory.remote_results import is_staging
 from lim_keras.inventory.result_files import ResultFiles
 from lim_keras.inventory.vector_files import write_frames
 from lim_keras.ownership import file_hash
-from lim_keras.raster.georeference import RasterInfo
+from lim_keras.raster.georeference import Georeference, RasterInfo
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.writer import Counts, RasterDrafts
 from lim_keras.seals import sealed_json
@@ -58,6 +60,7 @@ def write_scene_files(
     model: BundleInfo,
     options: PredictOptions,
     files: ResultFiles,
+    familiarity: FamiliarityMap | None = None,
     read_preview: ReadPreview | None,
 ) -> SceneFiles:
     """Write rasters, inventory, style and preview as drafts.
@@ -70,6 +73,7 @@ def write_scene_files(
         maps: raw maps on the grid of the scene, see `lim_keras.inference.maps.Maps`.
         reader: the scene; only this function uses it meanwhile.
         files: names of the drafts.
+        familiarity: gets a raster and a column of the inventory; None: it is not mapped.
         read_preview: reads the picture of the preview; None: there is no preview.
 
     Raises:
@@ -87,6 +91,9 @@ def write_scene_files(
                 gsd_m=reader.info.gsd_m,
                 scene=reader.path,
                 folder=files.work,
+                familiarity=None
+                if familiarity is None
+                else partial(familiarity.at, ground=Georeference.of(reader.info)),
             )
             left_out = leave_out_regions(rasters, source, rule, fill_holes_m2=options.fill_holes_m2)
             totals = InventoryTotals(dropped_small=left_out.small)
@@ -95,6 +102,8 @@ def write_scene_files(
             conversion = pool.submit(rasters.convert)
             inventories = _write_inventories(source, options, files, totals)
             drafts = [*inventories, write_style(files.draft("inventory.qml"))]
+            if familiarity is not None:
+                drafts.insert(0, familiarity.write(files.draft("familiarity.tif")))
             if picture is not None:
                 drafts.append(files.draft("preview.png"))
                 picture.result().draw(inventories[0], drafts[-1])

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from lim_keras.errors import LimKerasError
-from lim_keras.inventory.attributes import OUTLINE_ATTRIBUTES, PIXEL_ATTRIBUTES, TERRAIN_ATTRIBUTES, outline_attributes
+from lim_keras.inventory.attributes import (
+    FAMILIARITY_ATTRIBUTES,
+    OUTLINE_ATTRIBUTES,
+    PIXEL_ATTRIBUTES,
+    TERRAIN_ATTRIBUTES,
+    outline_attributes,
+)
 from lim_keras.inventory.polygons import rings_of
 from lim_keras.raster.georeference import Georeference
 from lim_keras.raster.reader import RasterReader
@@ -26,7 +32,7 @@ from lim_keras.tiling.mapped_polygons import in_pixels
 
 MEASURED = (
     *(one.name for one in OUTLINE_ATTRIBUTES),
-    *(one.name for one in (*PIXEL_ATTRIBUTES, *TERRAIN_ATTRIBUTES)),
+    *(one.name for one in (*PIXEL_ATTRIBUTES, *FAMILIARITY_ATTRIBUTES, *TERRAIN_ATTRIBUTES)),
     "below_min_slope",
 )
 """Columns of an inventory that depend on the outline; an edit empties those that cannot be measured anew."""

@@ -63,9 +63,9 @@ AT_THE_FIRST_WINDOW = """
 import sys, time
 from lim_keras.bundle.litert import LiteRtModel
 from lim_keras.cli import main
-from lim_keras.inventory import predict_scene
+from lim_keras.inventory import scene_task
 
-predict_scene._LATER = "json"  # what a thread imports during the prediction would be seen, too
+scene_task._LATER = "json"  # what a thread imports during the prediction would be seen, too
 first = LiteRtModel.predict_all
 
 def watched(model, images):

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from click.testing import CliRunner
 
 import lim_keras.export.familiarity as fitting
@@ -66,6 +69,49 @@ def test_a_merge_without_a_library_says_so(
     summary = json.loads((tmp_path / "maps" / "usual_summary.json").read_text())
     assert summary["familiarity"] is None
     assert any("usual.tif: its familiarity is not measured" in one for one in summary["warnings"])
+
+
+def test_the_map_is_written_on_request(bundle: Path, write: Write, tmp_path: Path) -> None:
+    image = smooth(300, 512)
+    image[:, 256:] = np.random.default_rng(5).integers(0, 256, (512, 256, 3))
+    scene, out = write("half.tif", image), tmp_path / "maps"
+    command = ["predict", str(bundle), str(scene), "--out", str(out), "--threshold", "0", "--all"]
+    done = CliRunner().invoke(main, [*command, "--familiarity"])
+    assert done.exit_code == 0, done.output
+    assert "of 4 cells of 256 x 256 px" in done.output.replace("\n", " ")
+    with rasterio.open(out / "half_familiarity.tif") as file:
+        found = file.read(1)
+        assert file.transform == Affine(256 * 0.8, 0, 5e5, 0, -256 * 0.8, 3e6)
+    assert found.shape == (2, 2)
+    assert (found[:, 1] == 0).all()
+    assert found[:, 0].max() > 0
+    summary = json.loads((out / "half_summary.json").read_text())
+    assert summary["familiarity"]["cells"] == 4
+    assert summary["settings"]["familiarity"] is True
+    assert "half_familiarity.tif" in summary["files"]
+    item = json.loads((out / "half_stac.json").read_text())
+    assert item["assets"]["familiarity"]["href"] == "./half_familiarity.tif"
+    inventory = geopandas.read_file(out / "half_inventory.gpkg")
+    assert len(inventory) == 1  # every pixel reaches the threshold of 0
+    assert inventory["familiarity"][0] == pytest.approx(found.mean(), abs=1e-6)
+
+    assert "half" in CliRunner().invoke(main, [*command, "--familiarity"]).output
+    again = CliRunner().invoke(main, command)  # without it, the map of the earlier call is removed
+    assert again.exit_code == 0, again.output
+    assert not (out / "half_familiarity.tif").exists()
+    assert "familiarity" not in json.loads((out / "half_summary.json").read_text())["settings"]
+    assert "familiarity" not in geopandas.read_file(out / "half_inventory.gpkg").columns
+
+
+def test_a_bundle_that_knows_none_cannot_map_it(write: Write, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "net", facts(), [network(1)])
+    scene = write("usual.tif", smooth(300, 512))
+    command = ["predict", str(tmp_path / "net"), str(scene), "--out", str(tmp_path / "maps"), "--familiarity"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code != 0
+    assert "knows none" in done.output
+    assert "lim-keras export --familiarity" in done.output.replace("\n", " ")
+    assert not (tmp_path / "maps").exists()
 
 
 def test_bundles_without_it_say_nothing(write: Write, tmp_path: Path) -> None:

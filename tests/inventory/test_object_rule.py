@@ -97,6 +97,8 @@ def test_mask_and_inventory_hold_the_same_regions(scene: Path, tmp_path: Path) -
     assert result.summary["landslide_pixels"] == mask.sum()
     rule = {"working_point": None, "threshold": 0.602, "peak": 0.802, "min_area_m2": 150.5}
     assert result.summary["object_rule"] == rule
+    item = json.loads(next(path for path in result.files if path.name.endswith("_stac.json")).read_text())
+    assert item["properties"]["lim_keras:object_rule"] == rule
 
 
 def test_a_region_across_blocks_is_judged_as_a_whole(write: Write, tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from rasterio import Affine
 from rasterio.enums import ColorInterp
 
 from lim_keras.errors import DomainWarning
+from lim_keras.inference.domain import check_validity
 from lim_keras.inventory import predict_scene as module
 from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.scene_prediction import Execution
+from lim_keras.raster.reader import RasterReader
 from lim_keras.report import preview
 from lim_keras.report.preview import read_preview
 from tests.inference.conftest import Write
@@ -115,8 +117,8 @@ def test_near_infrared_that_is_tagged_as_alpha(write: Write, tmp_path: Path) -> 
         one = tagged(write("mask.tif", np.dstack([meadow(), alpha.astype(np.uint8)])))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with module.RasterReader(one) as reader:
-                module.check_validity(reader)
+            with RasterReader(one) as reader:
+                check_validity(reader)
 
 
 def test_pages_are_reported(write: Write, tmp_path: Path) -> None:
