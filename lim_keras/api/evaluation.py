@@ -26,12 +26,14 @@ from lim_keras.tensorflow_import import load_tensorflow
 
 if TYPE_CHECKING:
     from lim_keras.api.arguments import Bands, Model
+    from lim_keras.bundle.object_rule import WorkingPointName
     from lim_keras.bundle.runtimes import Runtime
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.config import EvaluationSection
     from lim_keras.data.tiles import TileSet
     from lim_keras.evaluation.bundle_report import BundleReport
     from lim_keras.evaluation.scene import SceneResult
+    from lim_keras.inventory.options import PredictOptions
     from lim_keras.progress import ProgressCallback
     from lim_keras.raster.reader import RasterSource
     from lim_keras.raster.validity import Nodata
@@ -49,6 +51,8 @@ def evaluate(
     windows: int = 400,
     bootstrap: int = 1000,
     each_fold: bool = False,
+    working_point: WorkingPointName | None = None,
+    all_regions: bool = False,
     bands: Bands | None = None,
     scale: tuple[float, float] | None = None,
     nodata: Nodata = "file",
@@ -79,6 +83,9 @@ def evaluate(
         windows: number of random windows.
         bootstrap: number of resamples for each 95 % interval.
         each_fold: evaluate each fold's model alone, too.
+        working_point: which values of the bundle's object rule choose polygons and alarms: "sensitive", "balanced" or
+            "strict"; None: "balanced" if the bundle has a rule.
+        all_regions: do not use the object rule: every region is a landslide.
         bands: this argument and all others up to `tile` are as for `predict_scene`. `tta` applies to tiles and windows,
             too.
         json_file: JSON file for all scores.
@@ -104,7 +111,7 @@ def evaluate(
     if tiles is None and scene is None and negatives is None:
         raise ConfigError("Nothing to evaluate on. Give `tiles`, `negatives`, or `scene` and `truth`.")
     options = map_options(locals())
-    settings = _settings(windows, bootstrap)
+    choice, settings = _choice(working_point, all_regions), _settings(windows, bootstrap)
     from lim_keras.data.tiles import TileSet
 
     images = negatives if negatives is None or isinstance(negatives, TileSet) else as_path("negatives", negatives)
@@ -126,6 +133,7 @@ def evaluate(
             settings=settings,
             each_fold=each_fold,
             options=options,
+            choice=choice,
             progress=as_progress(progress),
         )
         if json_path is not None:
@@ -144,6 +152,8 @@ def evaluate_scene(
     truth: StrPath,
     *,
     bootstrap: int = 1000,
+    working_point: WorkingPointName | None = None,
+    all_regions: bool = False,
     bands: Bands | None = None,
     scale: tuple[float, float] | None = None,
     nodata: Nodata = "file",
@@ -163,6 +173,9 @@ def evaluate_scene(
         scene: raster of any size, as for `predict_scene`.
         truth: its landslides: polygons, or a raster on the same grid (1 landslide, 0 background, 255 no label).
         bootstrap: number of resamples for each 95 % interval.
+        working_point: which values of the bundle's object rule choose the polygons: "sensitive", "balanced"
+            or "strict"; None: "balanced" if the bundle has a rule.
+        all_regions: do not use the object rule: every region is a landslide.
         bands: this argument and all others up to `runtime` are as for `predict_scene`.
         progress: receives the number of predicted pixels; None: a bar on a terminal.
 
@@ -187,8 +200,15 @@ def evaluate_scene(
         as_path("truth", truth),
         settings=_settings(400, bootstrap),
         options=options,
+        choice=_choice(working_point, all_regions),
         progress=as_progress(progress),
     )
+
+
+def _choice(working_point: WorkingPointName | None, all_regions: bool) -> PredictOptions:
+    from lim_keras.inventory.options import PredictOptions
+
+    return PredictOptions(working_point=working_point, all_regions=bool(all_regions))
 
 
 def _settings(windows: int, bootstrap: int) -> EvaluationSection:

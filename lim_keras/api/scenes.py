@@ -83,7 +83,7 @@ def predict_scene(
         threshold: smallest probability of a landslide pixel, 0 to 1; None: that of the working point, else of the
             bundle.
         peak: a region of pixels that reach the threshold is left out if its highest probability is lower than this, 0
-            to 1. None: that of the working point, else no limit.
+            to 1; 0: no limit. None: that of the working point, else no limit.
         min_area_m2: smallest area of a landslide, m2; smaller ones are left out. None: that of the working point,
             else 0.
         all_regions: do not use the bundle's object rule: every region is a landslide.

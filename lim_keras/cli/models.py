@@ -73,7 +73,7 @@ def _part(text: str) -> str:
 @click.option(
     "--peak",
     type=click.FloatRange(0, 1),
-    help="Leave out regions whose highest probability is lower [default: the working point's, else none].",
+    help="Leave out regions whose highest probability is lower; 0: none [default: the working point's, else 0].",
 )
 @click.option(
     "--min-area",
@@ -230,6 +230,13 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     "--bootstrap", type=click.IntRange(1), default=1000, show_default=True, help="Resamples for each 95 % interval."
 )
 @click.option("--each-fold", is_flag=True, help="Evaluate each fold's model alone, too.")
+@click.option(
+    "--working-point",
+    type=click.Choice(["sensitive", "balanced", "strict"]),
+    help="Values of the bundle's object rule by which --scene and --negatives are counted [default: balanced, if the "
+    "bundle has a rule].",
+)
+@click.option("--all", "all_regions", is_flag=True, help="Count every region on --scene and --negatives.")
 @scene_options
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all scores.")
 @click.option("--figures", type=NEW_FOLDER, help="Folder for pictures of the best and the worst samples.")
@@ -244,6 +251,8 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
     """
     from lim_keras.report.tables import report_tables
 
+    if options["scene"] is None and options["negatives"] is None:
+        refuse_without("--scene or --negatives", ["working_point", "all_regions"])
     if options["scene"] is None:
         refuse_without("--scene", [name for name in READING if name != "tta"])
     report = api.evaluate(bundle, tiles, json_file=json_file, figures=figures, **options)

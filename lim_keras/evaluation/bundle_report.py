@@ -23,6 +23,7 @@ from lim_keras.evaluation.unchanged import unchanged
 from lim_keras.files import StrPath, make_folder, write_text
 from lim_keras.inference.maps import with_tta
 from lim_keras.inference.predict_maps import MapOptions
+from lim_keras.inventory.options import PredictOptions, regions_rule
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
 from lim_keras.raster.reader import RasterReader
@@ -90,6 +91,7 @@ def evaluate_bundle(
     settings: EvaluationSection = DEFAULTS,
     each_fold: bool = False,
     options: MapOptions | None = None,
+    choice: PredictOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> BundleReport:
     """Evaluate a bundle on whole tiles, on random windows, and on a scene; arguments as in `lim_keras.evaluate`.
@@ -97,6 +99,7 @@ def evaluate_bundle(
     Args:
         settings: numbers of windows and of bootstrap draws.
         options: how the scene is read and cut into windows; `tta` applies to tiles and windows, too.
+        choice: which values of the object rule choose polygons and alarms; None: the working point "balanced".
     """
     if (scene is None) != (truth is None):
         raise ConfigError("Expected `scene` and `truth`, both or neither. Received: one of them.")
@@ -106,13 +109,14 @@ def evaluate_bundle(
         )
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
     info, chosen = bundle.info, None
+    regions_rule(choice, info)  # an error comes before the evaluations, which take long
     if tiles is not None:
         known = read_matching_tiles(tiles, info, progress)
         chosen = choose_tiles(known, tile_ids, test=info.test_tiles, training=info.training_tiles)
     if negatives is not None:  # before the other evaluations, which take long
         negatives = matching_negatives(negatives, info, progress)
     evaluator, tta = bundle_evaluator(bundle, settings, progress), options is not None and options.tta
-    on_scene = partial(evaluate_scene, settings=settings, options=options, progress=progress)
+    on_scene = partial(evaluate_scene, settings=settings, options=options, choice=choice, progress=progress)
 
     def results(model: Bundle) -> tuple[tuple[ProtocolResult, ...], SceneResult | None]:
         one = replace(evaluator, predict=_averaged(model) if tta else model.predict)
@@ -130,7 +134,7 @@ def evaluate_bundle(
         together, mapped = results(bundle)
         folds = {fold: results(load_bundle(bundle.path, fold))[0] for fold in numbers}
     predict = _averaged(bundle) if tta else bundle.predict
-    alarms = None if negatives is None else evaluate_negatives(predict, info, negatives, progress)
+    alarms = None if negatives is None else evaluate_negatives(predict, info, negatives, progress, choice=choice)
     if mapped is None:
         return BundleReport(info, together, folds, negatives=alarms)
     return BundleReport(info, together, folds, mapped.detections, mapped.rule, negatives=alarms)

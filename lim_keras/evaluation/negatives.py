@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.object_rule import DEFAULT_POINT, ObjectRule
+from lim_keras.bundle.object_rule import ObjectRule
 from lim_keras.bundle.protocol import Predict
 from lim_keras.data import negatives as images
 from lim_keras.data.tiles import IGNORED, TileSet, TileStore
 from lim_keras.evaluation.evaluator import choose_tiles, read_matching_tiles, tile_predictions
 from lim_keras.files import StrPath
+from lim_keras.inventory.options import PredictOptions, regions_rule
 from lim_keras.progress import ProgressCallback, track
 
 _M2_PER_KM2 = 1e6
@@ -135,7 +136,12 @@ def matching_negatives(tiles: TileSet | StrPath, info: BundleInfo, progress: Pro
 
 
 def evaluate_negatives(
-    predict: Predict, info: BundleInfo, tiles: TileSet | StrPath, progress: ProgressCallback | None = None
+    predict: Predict,
+    info: BundleInfo,
+    tiles: TileSet | StrPath,
+    progress: ProgressCallback | None = None,
+    *,
+    choice: PredictOptions | None = None,
 ) -> NegativeReport:
     """Count the false alarms of a model on images without any landslide, by its object rule or else its threshold.
 
@@ -145,6 +151,7 @@ def evaluate_negatives(
             assumed to have it.
         tiles: the tiles, or their folder or tiles.csv; see `lim_keras.data.negatives.read_negatives`.
         progress: receives the number of tiles.
+        choice: which values of the object rule are used; None: the working point "balanced".
 
     Raises:
         DataError: tiles cannot be used, show landslides, or do not fit the bundle.
@@ -156,8 +163,7 @@ def evaluate_negatives(
     chosen = choose_tiles(known, known.ids, training=info.training_tiles)
     store = TileStore(chosen, info.gsd_m, info.gsd_m, cache="none")
     resized = info.sampling.get("size") if info.sampling.get("mode") == "resized" else None
-    fitted = None if info.object_rule is None else info.object_rule.working_points[DEFAULT_POINT].rule
-    rule = ObjectRule(threshold=info.threshold) if fitted is None else fitted
+    rule = regions_rule(choice, info) or ObjectRule(threshold=info.threshold)
     groups: dict[str, list[FalseAlarms]] = {}
     predictions = tile_predictions(predict, store, size=resized)
     for tile, one in zip(chosen, track(predictions, "negatives", len(chosen), progress, "tiles"), strict=True):

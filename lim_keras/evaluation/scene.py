@@ -13,8 +13,7 @@ import numpy as np
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
-from lim_keras.bundle.info import BundleInfo
-from lim_keras.bundle.object_rule import DEFAULT_POINT, ObjectRule
+from lim_keras.bundle.object_rule import ObjectRule
 from lim_keras.bundle.protocol import SceneModel
 from lim_keras.config import EvaluationSection
 from lim_keras.errors import DataError
@@ -27,6 +26,7 @@ from lim_keras.inference.predict_maps import MapOptions, predict_maps
 from lim_keras.inventory.attributes import polygon_areas_m2
 from lim_keras.inventory.landslides import MaskSource, make_inventory
 from lim_keras.inventory.object_rule import leave_out_regions
+from lim_keras.inventory.options import PredictOptions, regions_rule
 from lim_keras.metrics.calibration import everywhere
 from lim_keras.metrics.detections import Detections, match_polygons, overlapping
 from lim_keras.progress import ProgressCallback
@@ -78,13 +78,14 @@ def evaluate_scene(
     *,
     settings: EvaluationSection = DEFAULTS,
     options: MapOptions | None = None,
+    choice: PredictOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> SceneResult:
     """Map a scene and compare it with its truth, on the scene's own grid and at the model's threshold.
 
-    Pixels without data or without a label do not count. Predicted polygons are made as for an inventory, by default at
-    the working point "balanced" if the bundle has an object rule. `truth` and errors are as in
-    `lim_keras.evaluate_scene`.
+    Pixels without data or without a label do not count. Predicted polygons are made as for an inventory, with the
+    object rule that `choice` names, by default the working point "balanced" if the bundle has one. `truth` and errors
+    are as in `lim_keras.evaluate_scene`.
     """
     options, truth, threshold = options or MapOptions(), Path(truth), model.info.threshold
     with (
@@ -93,6 +94,7 @@ def evaluate_scene(
         RasterReader(scene, bands=options.bands, nodata=options.nodata, gsd_m=options.gsd_m) as reader,
         unchanged(reader, truth),
     ):
+        regions_rule(choice, model.info)  # an error comes before the prediction
         options = replace(options, scale=known_scale(reader, model.info, options.scale))
         check_coordinates(reader.info)
         check_scene(reader, model.info, options.scale)
@@ -101,21 +103,13 @@ def evaluate_scene(
         gsd_m, mapped = reader.info.gsd_m, read_truth(truth, reader.info)
         with open_labels(truth, mapped, reader.info) as labels:
             maps = _predict(model, reader, Path(folder), options, progress)
-            rule = _scene_rule(model.info, gsd_m)
+            rule = regions_rule(choice, model.info, gsd_m=gsd_m)
             mask = _labelled_mask(maps, Path(folder), rule or ObjectRule(threshold=threshold), labels, gsd_m)
             inventory = make_inventory(mask, maps=maps, folds=model.info.folds, gsd_m=gsd_m)
             gallery = Gallery(threshold)
             predictions = gallery.watch(scene_predictions(maps, reader, labels))
             evaluation = evaluate(predictions, "scene", threshold, draws=settings.bootstrap)
     return SceneResult(evaluation, gallery, score_detections(inventory.frame, mapped, gsd_m=gsd_m), rule)
-
-
-def _scene_rule(info: BundleInfo, gsd_m: float | None) -> ObjectRule | None:
-    """Return the rule that a prediction uses by default; without its area if that of a pixel is unknown."""
-    if info.object_rule is None:
-        return None
-    rule = info.object_rule.working_points[DEFAULT_POINT].rule
-    return rule if gsd_m is not None else replace(rule, min_area_m2=0.0)
 
 
 def _predict(

@@ -78,7 +78,7 @@ class PredictOptions(MapOptions, InventoryOptions):
     Args:
         threshold: smallest probability of a landslide pixel; None: that of the working point, or the bundle's.
         working_point: values of the bundle's object rule; None: "balanced" if the bundle has a rule.
-        peak: smallest highest probability of a landslide; None: that of the working point, or no limit.
+        peak: smallest highest probability of a landslide, 0 for no limit; None: that of the working point, or no limit.
         all_regions: do not use the bundle's object rule.
         probability: data type of the probability map.
         familiarity: map how familiar the imagery is to the model.
@@ -154,10 +154,17 @@ def with_rule(options: PredictOptions, info: BundleInfo, *, gsd_m: float | None 
     return replace(options, working_point=kept, threshold=threshold, peak=peak, min_area_m2=area)
 
 
+def regions_rule(choice: PredictOptions | None, info: BundleInfo, *, gsd_m: float | None = 1.0) -> ObjectRule | None:
+    """Return the rule by which options choose landslides; None if every region is one; errors as in `with_rule`."""
+    options = with_rule(choice or PredictOptions(), info, gsd_m=gsd_m)
+    return None if options.peak is None else rule_of(options, info)
+
+
 def _check_peak(peak: float | None, threshold: float) -> None:
-    if peak is not None and peak < threshold:
+    if peak and peak < threshold:
         raise ConfigError(
-            f"Invalid value for `peak`. Expected at least the threshold, {threshold:.4g}, which every region reaches. "
+            f"Invalid value for `peak`. Expected 0 (no limit) or at least the threshold, {threshold:.4g}, which every "
+            f"region reaches. "
             f"Received: {peak:g}."
         )
 

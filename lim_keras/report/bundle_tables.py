@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lim_keras.bundle.info import BundleInfo, LiteRtFigures, MeasuredHalo
+from lim_keras.bundle.info import BundleInfo, FamiliarityFacts, LiteRtFigures, MeasuredHalo
 from lim_keras.bundle.object_rule import WORKING_POINTS, CurvePoint, FittedRule, WorkingPoint
 from lim_keras.report.tables import add_row, format_estimate, format_gsd, format_interval, format_number, new_table
 
@@ -42,6 +42,7 @@ def _facts(info: BundleInfo) -> list[tuple[str, str]]:
         ("sampling", f"{info.sampling.get('mode', 'unknown')}, {info.sampling.get('size', 'unknown')} px"),
         ("stride, halo", f"{info.stride} px, {info.halo} px"),
         *((f"halo within {one.tolerance:g}", format_halo(one)) for one in info.halos),
+        ("familiarity", _format_familiarity(info.familiarity)),
         ("training tiles", str(len(info.training_tiles))),
         ("test tiles", str(len(info.test_tiles))),
         ("data terms", info.data_terms or "not recorded"),
@@ -50,6 +51,13 @@ def _facts(info: BundleInfo) -> list[tuple[str, str]]:
         ("exported", f"{info.created:%Y-%m-%d %H:%M %Z} by lim_keras {info.lim_keras_version}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
+
+
+def _format_familiarity(facts: FamiliarityFacts | None) -> str:
+    if facts is None:
+        return "not known; predict does not compare scenes with the training imagery"
+    cells = f"{facts.training_cells} training and {facts.held_out_cells} held-out cells of {facts.side} px"
+    return f"fitted on {cells}; unfamiliar above a distance of {facts.limit:.4g}"
 
 
 def format_halo(measured: MeasuredHalo) -> str:

@@ -15,9 +15,10 @@ from shapely.geometry import box
 from lim_keras.bundle.object_rule import ObjectRule
 from lim_keras.bundle.protocol import EnsemblePrediction
 from lim_keras.config import EvaluationSection
-from lim_keras.errors import DataError, DomainWarning, LimKerasWarning
+from lim_keras.errors import ConfigError, DataError, DomainWarning, LimKerasWarning
 from lim_keras.evaluation.scene import SceneResult, evaluate_scene, match_mask
 from lim_keras.inference.predict_maps import MapOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.binary import Confusion, count, pool
 from lim_keras.raster.reader import RasterReader
 from lim_keras.report.tables import detections_table
@@ -45,9 +46,11 @@ class Watched:
         return EnsemblePrediction(probability, 0 * probability, (probability >= 0.5).astype(np.int32))
 
 
-def judged(scene: Path, truth: Path, model: Any = None, **options: Any) -> SceneResult:
-    settings = EvaluationSection(bootstrap=20)
-    return evaluate_scene(model or Watched(), scene, truth, settings=settings, options=MapOptions(**options))
+def judged(
+    scene: Path, truth: Path, model: Any = None, choice: PredictOptions | None = None, **options: Any
+) -> SceneResult:
+    settings, reading = EvaluationSection(bootstrap=20), MapOptions(**options)
+    return evaluate_scene(model or Watched(), scene, truth, settings=settings, options=reading, choice=choice)
 
 
 Write = Callable[..., Path]
@@ -326,11 +329,17 @@ def test_polygons_follow_the_object_rule_and_pixels_the_threshold(write: Write) 
     scene, truth = write("scene.tif", image), write("truth.tif", labels)
     plain = judged(scene, truth)
     model = Watched()
-    model.info = INFO.model_copy(update={"object_rule": fitted_rule(balanced=(0.4, 0.9, 100))})
+    model.info = INFO.model_copy(update={"object_rule": fitted_rule(balanced=(0.4, 0.9, 100), strict=(0.4, 0.95, 0))})
     ruled = judged(scene, truth, model)
     assert plain.rule is None and plain.detections.any_overlap["all"].predicted == 2
     assert ruled.rule == ObjectRule(threshold=0.4, peak=0.9, min_area_m2=100)
     assert ruled.detections.any_overlap["all"].predicted == 1 and ruled.detections.iou_50["all"].f1 == 1
+    every = judged(scene, truth, model, choice=PredictOptions(all_regions=True))
+    assert every.rule is None and every.detections.any_overlap["all"].predicted == 2
+    strict = judged(scene, truth, model, choice=PredictOptions(working_point="strict"))
+    assert strict.rule == ObjectRule(threshold=0.4, peak=0.95)
+    with pytest.raises(ConfigError, match="has no object rule"):
+        judged(scene, truth, choice=PredictOptions(working_point="strict"))
     assert plain.evaluation.scores().model["f1"] == ruled.evaluation.scores().model["f1"]
     assert "by the object rule: threshold 0.4, peak 0.9, at least 100 m2" in str(
         detections_table(ruled.detections, ruled.rule).title

@@ -236,10 +236,14 @@ def test_a_working_point_without_a_peak_keeps_its_name() -> None:
 def test_bad_options(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no object rule. Fit one with `lim-keras export --object-rule`"):
         predict_scenes(Grey(), find_scenes([scene]), tmp_path / "out", PredictOptions(working_point="strict"))
-    with pytest.raises(ConfigError, match=r"`peak`. Expected at least the threshold, 0.6, .* Received: 0.2"):
+    with pytest.raises(
+        ConfigError, match=r"`peak`. Expected 0 \(no limit\) or at least the threshold, 0.6, .* Received: 0.2"
+    ):
         with_rule(PredictOptions(peak=0.2), Grey(fitted_rule(balanced=(0.6, 0.8, 0))).info)
-    with pytest.raises(ConfigError, match=r"`peak`. Expected at least the threshold, 0.5"):
+    with pytest.raises(ConfigError, match=r"`peak`. Expected 0 .* or at least the threshold, 0.5"):
         with_rule(PredictOptions(peak=0.2), Grey().info)
+    without = with_rule(PredictOptions(peak=0), Grey(fitted_rule(balanced=(0.6, 0.8, 0))).info)
+    assert (without.threshold, without.peak, without.working_point) == (0.6, 0, None)
     with pytest.raises(ConfigError, match=r"`peak`. Expected 0..1. Received: 1.5"):
         PredictOptions(peak=1.5)
     with pytest.raises(ConfigError, match=r"`working_point`. Expected sensitive, balanced, strict. Received: 'best'"):
