@@ -111,7 +111,7 @@ def fit(
         >>> bundle = lk.fit("configs/bijie_edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
     settings = _configuration(config, folds, buffer_m)
-    from lim_keras.training.run import begin_fit
+    from lim_keras.training.begin import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
     with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
@@ -194,8 +194,8 @@ def cross_validate(
     jobs = as_count("jobs", jobs)
     _check_workers(workers, jobs)
     settings, tested = _configuration(config, folds, buffer_m), as_ids("test_ids", test_ids) or ()
+    from lim_keras.training.begin import begin_cross_validation
     from lim_keras.training.cross_validation import train_folds
-    from lim_keras.training.run import begin_cross_validation
 
     with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
         sources, known = _sources(settings, encoder_weights, start_from), as_tiles(tiles, progress)
@@ -254,7 +254,7 @@ def distill(
         >>> student = lk.distill("exported_models/bijie", "configs/edge.yaml", "bijie_tiles.csv", test_ids="test.txt")
     """
     ensemble, settings = as_path("teacher", teacher), _configuration(config, folds, buffer_m)
-    from lim_keras.training.run import begin_fit
+    from lim_keras.training.begin import begin_fit
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
     with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:

@@ -36,7 +36,9 @@ _MODULES = {
     **dict.fromkeys(("fit", "cv", "distill", "demo"), "training"),
     "reproduce": "reproduction",
     "review": "review",
-    **dict.fromkeys(("predict", "evaluate", "info", "verify", "export"), "models"),
+    "predict": "prediction",
+    "export": "exports",
+    **dict.fromkeys(("evaluate", "info", "verify"), "models"),
 }
 """Module of `lim_keras.cli` that holds the click command of each name."""
 

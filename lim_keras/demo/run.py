@@ -31,9 +31,9 @@ from lim_keras.report.tiling import draw_tiling, tiling_tables
 from lim_keras.tiling.labels import LabelOptions
 from lim_keras.tiling.options import Background, TilingOptions
 from lim_keras.tiling.tile_scenes import TilingTask, tile_scenes
+from lim_keras.training.begin import begin_cross_validation
 from lim_keras.training.cross_validation import train_folds
 from lim_keras.training.finalize import finalize
-from lim_keras.training.run import begin_cross_validation
 
 TRAINING, UNSEEN = "training", "unseen"
 """Names of the two worlds."""

@@ -17,9 +17,10 @@ from lim_keras.reproduction.data import ReproductionData
 from lim_keras.reproduction.experiments import Experiment, encoder_weights
 from lim_keras.reproduction.settings import ReproductionSettings
 from lim_keras.tensorflow_import import load_tensorflow
+from lim_keras.training.begin import begin_cross_validation, begin_fit
 from lim_keras.training.processes import end_with_parent
 from lim_keras.training.record import Sources
-from lim_keras.training.run import STATISTICS, Run, begin_cross_validation, begin_fit
+from lim_keras.training.run import STATISTICS, Run
 
 FINISH, SCORE = -1, -2
 """Steps after the folds: export the bundle, and score it."""

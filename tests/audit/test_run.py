@@ -12,7 +12,8 @@ from lim_keras.cli import main
 from lim_keras.config_file import load_config
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.tiles import read_tile
-from lim_keras.training.run import Run, begin_cross_validation
+from lim_keras.training.begin import begin_cross_validation
+from lim_keras.training.run import Run
 
 CONFIG = "name: made\nfolds: 2\nmodel: {name: fcn, encoder: small, encoder_weights: none}\n"
 

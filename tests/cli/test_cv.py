@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from lim_keras.cli import main
 from lim_keras.config_file import load_config
 from lim_keras.data.layouts import read_tiles
-from lim_keras.training.run import begin_cross_validation
+from lim_keras.training.begin import begin_cross_validation
 
 pytestmark = pytest.mark.slow
 

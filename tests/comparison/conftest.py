@@ -13,7 +13,8 @@ from lim_keras.data.tiles import TileSet, read_tile
 from lim_keras.evaluation.evaluation import Evaluation, Prediction, RunEvaluation, Sample, evaluate
 from lim_keras.metrics.calibration import Calibration, everywhere
 from lim_keras.seals import sealed_json
-from lim_keras.training.run import Run, begin_cross_validation, begin_fit
+from lim_keras.training.begin import begin_cross_validation, begin_fit
+from lim_keras.training.run import Run
 
 LOGIT = 3.0
 

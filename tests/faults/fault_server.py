@@ -78,7 +78,7 @@ def _import_package() -> None:
 
     for name in ("evaluation.scene", "inventory.batch", "report.preview", "report.tables", "data.layouts", "config"):
         importlib.import_module(f"lim_keras.{name}")
-    for name in ("cli.models", "cli.data", "cli.training", "bundle.litert"):
+    for name in ("cli.prediction", "cli.models", "cli.exports", "cli.data", "cli.training", "bundle.litert"):
         importlib.import_module(f"lim_keras.{name}")
     from ai_edge_litert import interpreter
 

@@ -7,7 +7,8 @@ import pytest
 
 from lim_keras.data.layouts import read_tiles
 from lim_keras.errors import DataError, LeakError
-from lim_keras.training.run import TEST, begin_cross_validation, begin_fit
+from lim_keras.training.begin import begin_cross_validation, begin_fit
+from lim_keras.training.run import TEST
 
 TEST_IDS = ("ls_5", "nls_5")
 

@@ -16,9 +16,10 @@ from lim_keras.data.negatives import read_negatives
 from lim_keras.data.tiles import TileSet, TileStore
 from lim_keras.errors import ConfigError, DataError, LeakError, TrainingError
 from lim_keras.training import fit
+from lim_keras.training.begin import begin_cross_validation, begin_fit
 from lim_keras.training.callbacks import Checkpoints
 from lim_keras.training.negatives import FoldNegatives, check_negatives, false_alarms, round_ends, run_negatives
-from lim_keras.training.run import Run, begin_cross_validation, begin_fit
+from lim_keras.training.run import Run
 
 EPOCHS = 5
 

@@ -16,8 +16,9 @@ from lim_keras.data.manifest import write_manifest
 from lim_keras.data.positions import Positions
 from lim_keras.errors import DataError, LeakError, LimKerasWarning
 from lim_keras.report.folds import split_tables
+from lim_keras.training.begin import begin_cross_validation, begin_fit
 from lim_keras.training.finalize import finalize
-from lim_keras.training.run import Run, begin_cross_validation, begin_fit
+from lim_keras.training.run import Run
 from tests.training.test_finalize import finish
 
 SIDE, STEP = 16, 20
