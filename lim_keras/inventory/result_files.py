@@ -135,13 +135,15 @@ class ResultFiles:
         """Content of the scene's summary; empty where there is none."""
         return read_summary(self.path("summary.json"))
 
-    @property
-    def maps_are_lost(self) -> bool:
-        """True if the working folder was removed, or lost its raw maps and has no plan of parts."""
+    def are_maps_lost(self, *, complete: bool) -> bool:
+        """Return whether the working folder was removed, or lost its raw maps and has no plan of parts.
+
+        `complete`: all maps were there, so that an empty folder has lost them.
+        """
         if not self.work.is_dir():
             return True
         inside = {one.name for one in self.work.iterdir()} - {_RECORD}
-        return bool(inside) and PLAN not in inside and not inside >= {STATE, "probability.raw"}
+        return (complete or bool(inside)) and PLAN not in inside and not inside >= {STATE, "probability.raw"}
 
     @cached_property
     def edited(self) -> dict[Path, str]:

@@ -90,7 +90,7 @@ class SceneTask:
         self._warnings: list[str] = []
         self._familiarity: SceneFamiliarity | None = None
         self._familiarity_map: FamiliarityMap | None = None
-        self._begun = False  # the working folder was made
+        self._begun = self._complete = False  # the working folder was made; it holds all maps
 
     def is_finished(self, preview: bool) -> bool:
         """Return whether an earlier call with the same options wrote all files, and all of them exist."""
@@ -144,7 +144,7 @@ class SceneTask:
             raise
         except Exception as error:
             self._check_unchanged(error)
-            lost = self._begun and self._files.maps_are_lost
+            lost = self._begun and self._files.are_maps_lost(complete=self._complete)
             self._files.remove_empty_work()
             if lost:
                 raise DataError(
@@ -161,6 +161,7 @@ class SceneTask:
             validity = check_validity(self._reader)
         make_folder(self._out, "out")
         maps, windows, seconds = self._predict(grid)
+        self._complete = True
         laps.append(time.monotonic())
         if grid is not None:
             maps = maps_on_scene(maps, self._reader)
