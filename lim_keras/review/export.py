@@ -50,6 +50,7 @@ _SHORT = {
     "fold_agreement": "agreement",
     "touches_nodata": "at_nodata",
     "touches_edge": "at_edge",
+    "familiarity": "familiar",
     "slope_mean_deg": "slope_deg",
     "elevation_min_m": "elev_min_m",
     "elevation_max_m": "elev_max_m",
