@@ -196,7 +196,8 @@ def address() -> Iterator[str]:
         ("large.tif", "its server sends no parts of files"),
     ],
 )
-def test_servers(address: str, path: str, cause: str) -> None:
+def test_servers(address: str, path: str, cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")  # seconds before the first repetition
     for name in (f"{address}/{path}", f"/vsicurl/{address}/{path}"):
         text = message(name)
         assert cause in text and DAMAGED not in text
