@@ -68,7 +68,7 @@ class FamiliarityMap:
     """Familiarity of all cells of a scene.
 
     Attributes:
-        values: familiarity (rows, columns), 0..1; NaN where a cell lacks data.
+        values: familiarity (rows, columns), 0..1; NaN where less than 90 % of a cell hold data.
         side: side of a cell, pixels of the grid on which the scene was read.
         crs: CRS of that grid; "" if there is none.
         transform: from cells to units of the CRS; to (column, -row) of pixels without a georeference, as in QGIS.
@@ -91,9 +91,10 @@ class FamiliarityMap:
         return write_raster(path, values, crs=self.crs, transform=self.transform, nodata=MAP_NODATA)
 
     def at(self, points: Floats, ground: Georeference) -> Floats:
-        """Return the familiarity (n,) of the cells that hold points (n, 2), column and row in pixels of a scene.
+        """Return the familiarity (n,), 0..1, of the cells that hold points of a scene; NaN where it is not known.
 
         Args:
+            points: (n, 2), column and row in pixels of the scene.
             ground: georeference of the scene.
         """
         placed = ground.place(points)

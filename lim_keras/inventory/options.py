@@ -164,8 +164,7 @@ def _check_peak(peak: float | None, threshold: float) -> None:
     if peak and peak < threshold:
         raise ConfigError(
             f"Invalid value for `peak`. Expected 0 (no limit) or at least the threshold, {threshold:.4g}, which every "
-            f"region reaches. "
-            f"Received: {peak:g}."
+            f"region reaches. Received: {peak:g}."
         )
 
 
