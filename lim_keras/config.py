@@ -230,6 +230,12 @@ class TrainingSection(Section):
     )
     tensorboard: bool = Field(True, description="write TensorBoard logs into the run folder")
     deterministic: bool = Field(False, description="bit-equal results of equal runs; slower")
+    start_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the weights of --start-from in the final weights; the trained weights have the rest",
+    )
 
     @model_validator(mode="after")
     def _check_freezing_ends(self) -> Self:
@@ -342,6 +348,8 @@ class RunConfig(Section):
             # Sections of later versions: earlier configurations keep their digest.
             if getattr(self, name) == RunConfig.model_fields[name].default:
                 del values[name]
+        if not self.training.start_share:  # a key of later versions
+            del values["training"]["start_share"]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -307,8 +307,8 @@ class TestResolved:
         canonical = b'{"background_weight":0.25,"dice_weight":0.0,"gamma":1.75,"landslide_weight":0.75}'
         whole = RunConfig(name="a")
         assert canonical in _canonical(whole)
-        sections = ["split.method=spatial", "negatives.paths=[a]", "photometric.strength=1.0"]
-        spatial = load_config(write("name: a\n"), sections)
+        later = ["split.method=spatial", "negatives.paths=[a]", "photometric.strength=1.0", "training.start_share=0.1"]
+        spatial = load_config(write("name: a\n"), later)
         assert spatial.digest() == hashlib.sha256(_canonical(spatial)).hexdigest()
         assert whole.loss == LossSection()
 

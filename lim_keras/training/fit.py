@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from lim_keras.config import LossSection, RunConfig, TrainingSection
 from lim_keras.data.augment import build_augmentation
@@ -213,6 +214,18 @@ def train_model(
     return result
 
 
+def _final_weights(run: Run, model: keras.Model) -> list[NDArray[np.float32]]:
+    """Average the trained weights with those that the run started from (Wortsman et al. 2022, CVPR)."""
+    trained: list[NDArray[np.float32]] = model.get_weights()
+    share, start = run.config.training.start_share, warm_start_weights(run.folder)
+    if not share or start is None:
+        return trained
+    return [
+        (share * before + (1 - share) * after.astype(np.float32)).astype(np.float32)
+        for before, after in zip(start, trained, strict=True)
+    ]
+
+
 def _initial_model(run: Run, encoder_weights: str | None) -> keras.Model:
     start = warm_start_weights(run.folder)
     # A warm start sets all weights: the encoder needs no weights of its own.
@@ -366,9 +379,9 @@ def _network(run: Run, weights: str) -> keras.Model:
 
 
 def _write_float32(run: Run, model: keras.Model, path: Path) -> None:
-    """Write the weights in a float32 network, regardless of the precision of training."""
+    """Write the final weights in a float32 network, regardless of the precision of training."""
     plain = _network(run, NO_WEIGHTS)
-    plain.set_weights(model.get_weights())
+    plain.set_weights(_final_weights(run, model))
     save_model(plain, path)
 
 

@@ -13,7 +13,7 @@ from lim_keras.bundle.info import BundleInfo
 from lim_keras.config import RunConfig
 from lim_keras.data.contents import Contents, changed_tiles
 from lim_keras.data.tiles import TileSet
-from lim_keras.errors import DataError, TrainingError
+from lim_keras.errors import ConfigError, DataError, TrainingError
 from lim_keras.files import StrPath, write_text
 from lim_keras.ownership import file_hash, is_ours
 
@@ -58,9 +58,15 @@ class Sources:
         """Read the digests; arguments as in `lim_keras.distill`.
 
         Raises:
+            ConfigError: `training.start_share` has no weights to keep a share of.
             DataError: the weights file cannot be read.
             BundleError: a bundle cannot be read.
         """
+        if config.training.start_share and start_from is None:
+            raise ConfigError(
+                "training.start_share: expected 0 without `start_from`, the bundle whose weights get this share. "
+                f"Received: {config.training.start_share}."
+            )
         start = "" if start_from is None else bundle_digest(BundleInfo.read(Path(start_from)))
         taught = "" if teacher is None else bundle_digest(BundleInfo.read(Path(teacher)))
         weights = config.model.encoder_weights if encoder_weights is None else encoder_weights

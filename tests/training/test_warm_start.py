@@ -1,5 +1,6 @@
 """Warm start: the weights of a bundle in a run with the same network and other test tiles."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -8,12 +9,13 @@ import pytest
 
 from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.saved_model import load_bundle
-from lim_keras.errors import BundleError, LeakError, TrainingError
+from lim_keras.errors import BundleError, ConfigError, LeakError, TrainingError
 from lim_keras.export.bundle import FoldGraph, write_bundle
 from lim_keras.metrics.calibration import Calibration
 from lim_keras.models import build_model
 from lim_keras.training.cross_validation import train_fold
 from lim_keras.training.finalize import finalize
+from lim_keras.training.record import Sources
 from lim_keras.training.run import Run
 from lim_keras.training.warm_start import START, WarmStart, prepare_warm_start, warm_start_weights
 from tests.conftest import model_facts
@@ -29,6 +31,10 @@ def network(seed=1):
     rng = np.random.default_rng(seed)
     model.set_weights([weight + rng.uniform(0.01, 0.1, weight.shape) for weight in model.get_weights()])
     return model
+
+
+def with_share(config, share):
+    return config.model_copy(update={"training": config.training.model_copy(update={"start_share": share})})
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,27 @@ def test_a_model_starts_at_the_bundles_weights(fit, bundle):
     assert set(info.training_tiles) == {"elsewhere_1"} | {f"{kind}_{n}" for kind in ("ls", "nls") for n in (0, 2, 3, 4)}
     assert info.started_from.startswith("before (")
     assert f"started from the weights of {info.started_from}" in (run.folder / "bundle" / "README.md").read_text()
+
+
+def test_a_share_of_the_first_weights_stays(fit, bundle):
+    run = fit(**{"training.epochs": 1, "training.learning_rate": 0.01})
+    prepare_warm_start(run, bundle())
+    train_fold(run, 0)
+    trained = keras.saving.load_model(run.fold_folder(0) / "model.keras", compile=False).get_weights()
+    (run.fold_folder(0) / "model.keras").unlink()
+    shared = replace(run, config=with_share(run.config, 0.25))
+    train_fold(shared, 0)  # from the checkpoint of the finished epoch
+    averaged = keras.saving.load_model(run.fold_folder(0) / "model.keras", compile=False).get_weights()
+    changed = 0.0
+    for before, after, mean in zip(network().get_weights(), trained, averaged, strict=True):
+        np.testing.assert_allclose(mean, 0.25 * before + 0.75 * after, atol=1e-6)
+        changed = max(changed, float(np.abs(mean - after).max()))
+    assert changed > 1e-3
+
+
+def test_a_share_of_no_weights_is_refused(config):
+    with pytest.raises(ConfigError, match=r"training\.start_share: expected 0 without `start_from`.*Received: 0\.25"):
+        Sources.read(config(**{"training.start_share": 0.25}))
 
 
 def test_half_size_weights(fit, bundle):
