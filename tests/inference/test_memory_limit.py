@@ -60,7 +60,7 @@ def test_too_little_memory_leaves_nothing_and_names_what_suffices(scene: Path, t
     out, options = tmp_path / "maps", ("--runtime", "openvino", "--memory")
     code, peak, said = predict(SHIPPED, scene, "--out", out, *options, "300M")
     assert code == 1 and peak < 450
-    found = re.search(r"Expected --memory of at least (\d+) MiB, for windows of 960 x 960 px.*Received: 300 MiB", said)
+    found = re.search(r"Expected --memory of at least (\d+) MiB, for windows of 832 x 832 px.*Received: 300 MiB", said)
     assert found is not None, said
     assert [path.name for path in out.iterdir()] == ["summary.json"]
     code, peak, said = predict(SHIPPED, scene, "--out", out, *options, f"{found[1]}M")
