@@ -13,7 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from lim_keras.config import LossSection, RunConfig, TrainingSection
 from lim_keras.data.augment import build_augmentation
@@ -36,7 +35,7 @@ from lim_keras.training.distillation import Distillation, DistillationSampler, D
 from lim_keras.training.negatives import FoldNegatives, round_ends
 from lim_keras.training.run import Run
 from lim_keras.training.stored_models import save_model
-from lim_keras.training.warm_start import warm_start_weights
+from lim_keras.training.warm_start import average_with_start, warm_start_weights
 
 FILE = "precision.txt"
 """File in a fold's folder with the policy chosen for "auto"; a resumed training keeps it on another machine."""
@@ -214,18 +213,6 @@ def train_model(
     return result
 
 
-def _final_weights(run: Run, model: keras.Model) -> list[NDArray[np.float32]]:
-    """Average the trained weights with those that the run started from (Wortsman et al. 2022, CVPR)."""
-    trained: list[NDArray[np.float32]] = model.get_weights()
-    share, start = run.config.training.start_share, warm_start_weights(run.folder)
-    if not share or start is None:
-        return trained
-    return [
-        (share * before + (1 - share) * after.astype(np.float32)).astype(np.float32)
-        for before, after in zip(start, trained, strict=True)
-    ]
-
-
 def _initial_model(run: Run, encoder_weights: str | None) -> keras.Model:
     start = warm_start_weights(run.folder)
     # A warm start sets all weights: the encoder needs no weights of its own.
@@ -381,7 +368,8 @@ def _network(run: Run, weights: str) -> keras.Model:
 def _write_float32(run: Run, model: keras.Model, path: Path) -> None:
     """Write the final weights in a float32 network, regardless of the precision of training."""
     plain = _network(run, NO_WEIGHTS)
-    plain.set_weights(_final_weights(run, model))
+    share = run.config.training.start_share
+    plain.set_weights(average_with_start(run.folder, model.get_weights(), share) if share else model.get_weights())
     save_model(plain, path)
 
 

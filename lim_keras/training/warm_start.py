@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,28 @@ def warm_start_weights(run_folder: Path) -> list[NDArray[np.float32]] | None:
     if not path.exists():
         return None
     return _read_weights(path)
+
+
+def average_with_start(
+    run_folder: Path, trained: Sequence[NDArray[np.float32]], share: float
+) -> list[NDArray[np.float32]]:
+    """Average trained weights with those that the run started from (Wortsman et al. 2022, CVPR).
+
+    Args:
+        run_folder: folder of the run, into which `prepare_warm_start` stored weights.
+        trained: weights in the order of the network.
+        share: of the stored weights, 0 to 1.
+
+    Returns:
+        The averages, in the same order and shapes.
+
+    Raises:
+        TrainingError: the run folder has no stored weights, or they cannot be read.
+    """
+    start = _read_weights(run_folder / START / "weights.npz")
+    return [
+        (share * before + (1 - share) * after).astype(np.float32) for before, after in zip(start, trained, strict=True)
+    ]
 
 
 def _read_weights(path: Path) -> list[NDArray[np.float32]]:
