@@ -234,7 +234,8 @@ def distill(
 ) -> Bundle:
     """Train one small model on the masks and on the probabilities of an ensemble, and export it.
 
-    For each tile, the student learns from the fold model that was not trained on it.
+    For each tile, the student learns from the fold model that was not trained on it. From negative tiles
+    (`negatives.paths` of the configuration) it learns that there is no landslide; no teacher predicts them.
 
     Args:
         teacher: folder of a bundle that `cross_validate` exported.
@@ -258,10 +259,6 @@ def distill(
 
     tested, validated = as_ids("test_ids", test_ids) or (), as_ids("validation_ids", validation_ids)
     with run_places(settings, _path("run", run), _path("export", export), wait=wait) as places:
-        if settings.negatives.paths:
-            raise ConfigError(
-                "distill takes no negatives: the teacher does not predict them. Set negatives.paths to [], or use fit."
-            )
         sources = _sources(settings, encoder_weights, start_from, ensemble)
         prepared = begin_fit(
             settings,

@@ -180,8 +180,22 @@ class DistillationStore(TileStore):
         return np.dstack([image, scaled.astype(image.dtype)]), mask
 
 
+class NegativeStore(TileStore):
+    """Negative tiles with a teacher's probability of 0 as an additional band, as in `DistillationStore`.
+
+    No teacher predicts these tiles, because their target is certain: they show no landslide.
+    """
+
+    def _decode(self, position: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        image, mask = super()._decode(position)
+        return np.dstack([image, np.zeros(mask.shape, image.dtype)]), mask
+
+
 class DistillationSampler:
-    """Examples of a `DistillationStore`: image (s, s, bands) and uint8 labels (s, s, 2): mask and teacher."""
+    """Examples of a `DistillationStore`, and of a `NegativeStore` beside it.
+
+    An example is an image (s, s, bands) and uint8 labels (s, s, 2): mask and teacher.
+    """
 
     def __init__(self, sampler: Sampler) -> None:
         self.size = sampler.size

@@ -31,7 +31,13 @@ from lim_keras.models.encoders import NO_WEIGHTS, freeze_scales
 from lim_keras.progress import ProgressCallback
 from lim_keras.report.progress import ProgressBar
 from lim_keras.training.callbacks import Checkpoints, TrainingProgress, Validation
-from lim_keras.training.distillation import Distillation, DistillationSampler, DistillationStore, MaskScores
+from lim_keras.training.distillation import (
+    Distillation,
+    DistillationSampler,
+    DistillationStore,
+    MaskScores,
+    NegativeStore,
+)
 from lim_keras.training.negatives import FoldNegatives, round_ends
 from lim_keras.training.run import Run
 from lim_keras.training.stored_models import save_model
@@ -228,7 +234,8 @@ def _fit(
 ) -> Checkpoints:
     settings, folder = run.config.training, run.fold_folder(fold)
     store = _store(run, run.training_tiles(fold), folder / "cache" / "t", distillation)
-    negatives, steps = FoldNegatives.of(run.config, run.folder, folder, run.gsd_m), _sampler(run, store)[1]
+    kind, steps = TileStore if distillation is None else NegativeStore, _sampler(run, store)[1]
+    negatives = FoldNegatives.of(run.config, run.folder, folder, run.gsd_m, kind)
     _compile(run.config, model, steps, distillation)
     checkpoints = Checkpoints(folder / "checkpoints", settings.early_stopping, settings.schedule == "plateau")
     checkpoints.set_model(model)

@@ -133,16 +133,28 @@ class FoldNegatives:
     store: TileStore
 
     @classmethod
-    def of(cls, config: RunConfig, run_folder: Path, folder: Path, gsd_m: float | None) -> Self | None:
+    def of(
+        cls,
+        config: RunConfig,
+        run_folder: Path,
+        folder: Path,
+        gsd_m: float | None,
+        store: type[TileStore] = TileStore,
+    ) -> Self | None:
         """Read the negative tiles of a run folder for the fold with a folder of its own; None if it has none.
 
-        `gsd_m`: ground sample distance of the model's input, metres, to which they are resampled; None: unknown.
+        Args:
+            config: configuration of the run.
+            run_folder: folder with the record of the tiles.
+            folder: the fold's folder.
+            gsd_m: ground sample distance of the model's input, metres, to which they are resampled; None: unknown.
+            store: class of the store; it may add bands after those of the images, which the model does not see.
         """
         tiles = run_negatives(run_folder)
         if tiles is None:
             return None
         scale = gsd_m, config.negatives.gsd_m or config.gsd_m
-        return cls(config, folder, TileStore(tiles, *scale, config.training.cache, folder / "cache" / "n"))
+        return cls(config, folder, store(tiles, *scale, config.training.cache, folder / "cache" / "n"))
 
     def pool(self, epoch: int, predict: Callable[[], Predict] | None) -> NegativePool:
         """Return the tiles for the part of the training that begins after `epoch` epochs.
@@ -176,8 +188,12 @@ class FoldNegatives:
 
 
 def false_alarms(predict: Predict, store: TileStore) -> NDArray[np.float64]:
-    """Return the mean probability of landslide over the labelled pixels of each tile, (tiles,); 0 without any."""
-    return np.array([_mean_probability(predict, *store.get(position)) for position in range(len(store))])
+    """Return the mean probability of landslide over the labelled pixels of each tile, (tiles,); 0 without any.
+
+    Bands that the store adds to the images are left out.
+    """
+    tiles = (store.get(position) for position in range(len(store)))
+    return np.array([_mean_probability(predict, image[..., : store.tiles.bands], mask) for image, mask in tiles])
 
 
 def _mean_probability(predict: Predict, image: NDArray[Any], mask: NDArray[np.uint8]) -> float:

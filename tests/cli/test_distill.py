@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -48,3 +49,22 @@ def test_an_ensemble_teaches_a_student(workplace, lim_keras, monkeypatch):
     single = run(main, ["distill", "exported_models/pupil", "tiny.yaml", "--data", "data", "--run", "runs/other"])
     assert single.exit_code == 1
     assert "expected the bundle of a cross-validation" in single.stderr
+
+
+def test_a_student_learns_from_negative_tiles(workplace, write_picture, monkeypatch):
+    rng = np.random.default_rng(3)
+    for number in range(2):
+        pixels = rng.integers(150, 190, (36, 40, 3)).astype(np.uint8)
+        write_picture(workplace / "fields" / f"field_{number}.png", pixels)
+    write_teacher(workplace / "exported_models" / "tiny")
+    monkeypatch.chdir(workplace)
+    settings = ["negatives.paths=[fields]", "negatives.mine=true", "negatives.rounds=2"]
+    command = ["distill", "exported_models/tiny", "tiny.yaml", "--data", "data", *SETS]
+    done = CliRunner().invoke(main, [*command, *(part for one in settings for part in ("--set", one))])
+    assert done.exit_code == 0, done.output
+    run = workplace / "runs" / "pupil"
+    (mined,) = run.glob("fold_*/mined/*.json")
+    assert set(json.loads(mined.read_text())["mean_probability"]) == {"field_0", "field_1"}
+    assert not list((run / "teacher").glob("field_*"))
+    facts = json.loads((workplace / "exported_models" / "pupil" / "model.json").read_text())
+    assert {"field_0", "field_1"} < set(facts["training_tiles"])

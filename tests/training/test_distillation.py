@@ -7,7 +7,8 @@ import pytest
 
 from lim_keras.bundle.info import BandStatistics, ModelFacts
 from lim_keras.config import RunConfig
-from lim_keras.data.sampling import WindowSampler
+from lim_keras.data.negatives import read_negatives
+from lim_keras.data.sampling import NegativePool, WindowSampler
 from lim_keras.data.tiles import read_tile
 from lim_keras.errors import BundleError, ConfigError, LeakError
 from lim_keras.export.bundle import write_bundle
@@ -16,6 +17,7 @@ from lim_keras.training.distillation import (
     DistillationSampler,
     DistillationStore,
     MaskScores,
+    NegativeStore,
     prepare_distillation,
 )
 from lim_keras.training.fit import build_sampler
@@ -165,6 +167,34 @@ def test_turned_and_recoloured_windows_keep_the_answers(tmp_path, tiles, student
     for position in range(4):
         _, labels = DistillationSampler(sampler).example(0, position)
         np.testing.assert_array_equal(labels[..., 0] * 255, labels[..., 1])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_negative_pixels_have_the_target_zero_beside_taught_ones(tmp_path, tiles, monkeypatch, write_picture, dtype):
+    """The teacher is sure of a landslide everywhere. Negative pixels are 255, a value that no pixel of a tile has."""
+    for tile in tiles:
+        np.save(tmp_path / f"{tile.tile_id}.npy", np.full((tile.height, tile.width), 255, np.uint8))
+    write_picture(tmp_path / "n" / "bare.png", np.full((30, 26, 3), 255, np.uint8))
+    negatives = read_negatives(tmp_path / "n")
+
+    def typed(tile):
+        image, mask = read_tile(tile)
+        return (image / 255).astype(dtype) if dtype == "float32" else image.astype(dtype), mask
+
+    monkeypatch.setattr("lim_keras.data.tiles.read_tile", typed)
+    pool = NegativePool(NegativeStore(negatives), 0.5)
+    sampler = DistillationSampler(
+        WindowSampler(DistillationStore(tiles, Distillation(tmp_path, 0.5)), 32, 8, 1, negatives=pool)
+    )
+    shares = []
+    for position in range(8):
+        image, labels = sampler.example(0, position)
+        assert image.shape == (32, 32, 3) and image.dtype == dtype
+        bare = (image == (1 if dtype == "float32" else 255)).all(axis=-1)
+        np.testing.assert_array_equal(labels[..., 1], np.where(bare, 0, 255))
+        assert not labels[bare, 0].any()
+        shares.append(bare.mean())
+    assert any(0 < share < 1 for share in shares)
 
 
 def test_answers_are_resampled_with_the_tile(tmp_path, tiles):

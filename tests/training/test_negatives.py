@@ -18,6 +18,7 @@ from lim_keras.errors import ConfigError, DataError, LeakError, TrainingError
 from lim_keras.training import fit
 from lim_keras.training.begin import begin_cross_validation, begin_fit
 from lim_keras.training.callbacks import Checkpoints
+from lim_keras.training.distillation import Distillation, NegativeStore
 from lim_keras.training.negatives import FoldNegatives, check_negatives, false_alarms, round_ends, run_negatives
 from lim_keras.training.run import Run
 
@@ -147,6 +148,22 @@ def test_false_alarms_by_hand(tmp_path: Path, write_picture: Callable[..., Path]
     np.testing.assert_allclose(false_alarms(lambda images: images[..., 0] / 255, store), [0.4, 0.0])
 
 
+def test_the_model_of_a_student_sees_only_the_bands_of_images(mined: RunConfig, tiles: TileSet, tmp_path: Path) -> None:
+    def mean_probabilities(folder: Path, store: type[TileStore]) -> dict[str, float]:
+        found = FoldNegatives.of(mined, run.folder, folder, run.gsd_m, store)
+        assert found is not None and found.pool(2, lambda: red).store is found.store
+        read: dict[str, float] = json.loads((folder / "mined" / "epoch_0002.json").read_text())["mean_probability"]
+        return read
+
+    def red(images: np.ndarray) -> np.ndarray:
+        assert images.shape[-1] == 3
+        return np.asarray(images[..., 0] / 255)
+
+    run = begin_fit(mined, tiles, run=tmp_path / "run")
+    student = mean_probabilities(tmp_path / "student", NegativeStore)
+    assert student == mean_probabilities(tmp_path / "fit", TileStore) and min(student.values()) > 0
+
+
 def test_they_get_the_scale_of_the_tiles(
     config: Callable[..., RunConfig], tiles: TileSet, fields: Path, tmp_path: Path
 ) -> None:
@@ -180,10 +197,14 @@ def test_mined_files_decide_the_draws(mined: RunConfig, tiles: TileSet, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("taught", [False, True], ids=["fit", "distill"])
 def test_a_killed_training_ends_as_an_unbroken_one(
-    mined: RunConfig, tiles: TileSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mined: RunConfig, tiles: TileSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taught: bool
 ) -> None:
     """It ends at the boundary of two parts, before the mining, and again inside the second part."""
+    for tile in tiles:
+        np.save(tmp_path / f"{tile.tile_id}.npy", np.full((tile.height, tile.width), 200, np.uint8))
+    teacher = Distillation(tmp_path, 0.5) if taught else None
 
     def trained(name: str, kills: tuple[int, ...]) -> Run:
         run = begin_fit(mined, tiles, run=tmp_path / name)
@@ -198,10 +219,10 @@ def test_a_killed_training_ends_as_an_unbroken_one(
             with monkeypatch.context() as patch:
                 patch.setattr(Checkpoints, "on_epoch_end", save_and_die)
                 if kill is None:
-                    fit.train_model(run, 0)
+                    fit.train_model(run, 0, distillation=teacher)
                 else:
                     with pytest.raises(KeyboardInterrupt):
-                        fit.train_model(run, 0)
+                        fit.train_model(run, 0, distillation=teacher)
                     assert not (run.fold_folder(0) / "mined").exists() or kill > 2
         return run
 
@@ -233,12 +254,3 @@ def test_fit_and_evaluate(config_file: Callable[..., Path], data: Path, fields: 
     assert counted["all"]["pixels"] == 36 * (40 + 41 + 42)
     refused = CliRunner().invoke(main, ["evaluate", str(tmp_path / "bundle"), "--negatives", str(data)])
     assert refused.exit_code == 1 and "the mask of a negative tile holds" in refused.output
-
-
-def test_distill_takes_none(config_file: Callable[..., Path], data: Path, fields: Path, tmp_path: Path) -> None:
-    file = config_file(**{"negatives.paths": [str(fields)]})
-    (tmp_path / "teacher").mkdir()
-    command = ["distill", str(tmp_path / "teacher"), str(file), "--data", str(data)]
-    done = CliRunner().invoke(main, [*command, "--run", str(tmp_path / "run"), "--export", str(tmp_path / "out")])
-    assert done.exit_code == 1 and "distill takes no negatives" in done.output, done.output
-    assert not (tmp_path / "run").exists()
