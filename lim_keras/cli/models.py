@@ -19,6 +19,7 @@ from lim_keras.cli.options import (
     TILES,
     Command,
     refuse_without,
+    rule_options,
     scene_options,
     wait_option,
 )
@@ -54,13 +55,7 @@ from lim_keras.cli.output import show
     "--bootstrap", type=click.IntRange(1), default=1000, show_default=True, help="Resamples for each 95 % interval."
 )
 @click.option("--each-fold", is_flag=True, help="Evaluate each fold's model alone, too.")
-@click.option(
-    "--working-point",
-    type=click.Choice(["sensitive", "balanced", "strict"]),
-    help="Values of the bundle's object rule by which --scene and --negatives are counted [default: balanced, if the "
-    "bundle has a rule].",
-)
-@click.option("--all", "all_regions", is_flag=True, help="Count every region on --scene and --negatives.")
+@rule_options
 @scene_options
 @click.option("--json", "json_file", type=NEW_FILE, help="JSON file for all scores.")
 @click.option("--figures", type=NEW_FOLDER, help="Folder for pictures of the best and the worst samples.")
@@ -70,8 +65,8 @@ def evaluate(bundle: Path, tiles: Path | None, json_file: Path | None, figures: 
 
     --data: whole tiles and random windows. --scene and --truth: a scene, by pixel and by polygon. --negatives: false
     alarms on images without any landslide. Pixels are scored at the bundle's threshold, polygons and false alarms by
-    its object rule, if it has one. Each score on tiles and scenes has a 95 % interval, and stands beside that of an
-    image-blind baseline.
+    its object rule, if it has one (--working-point, --all). Each score on tiles and scenes has a 95 % interval, and
+    stands beside that of an image-blind baseline.
     """
     from lim_keras.report.tables import report_tables
 

@@ -233,6 +233,26 @@ def scene_options(command: Function) -> Function:
     )
 
 
+def rule_options(command: Function) -> Function:
+    """Add the options that choose which regions of a map are landslides."""
+    return _add(
+        command,
+        click.option(
+            "--working-point",
+            type=click.Choice(["sensitive", "balanced", "strict"]),
+            help="Working point of the bundle's object rule, which decides which regions of a map are landslides: "
+            "sensitive finds more landslides, strict gives fewer false alarms [default: balanced, if the bundle has a "
+            "rule].",
+        ),
+        click.option(
+            "--all",
+            "all_regions",
+            is_flag=True,
+            help="Do not use the bundle's object rule: every region of pixels that reach the threshold is a landslide.",
+        ),
+    )
+
+
 def run_options(command: Function) -> Function:
     """Add the argument and the options of a command that trains."""
     return _add(

@@ -17,6 +17,7 @@ from lim_keras.cli.options import (
     Command,
     Parsed,
     refuse_without,
+    rule_options,
     scene_options,
     wait_option,
     with_options,
@@ -53,12 +54,7 @@ def _part(text: str) -> str:
     help="Folder of the results, or its address in object storage (s3://BUCKET/PREFIX, gs://, az://).",
 )
 @click.option("--dem", type=DEM, help="Elevation model for slopes, of any CRS and resolution, in metres or feet.")
-@click.option(
-    "--working-point",
-    type=click.Choice(["sensitive", "balanced", "strict"]),
-    help="Working point of the bundle's object rule, which decides which regions are landslides: sensitive finds more "
-    "landslides, strict gives fewer false alarms [default: balanced, if the bundle has a rule].",
-)
+@rule_options
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -74,12 +70,6 @@ def _part(text: str) -> str:
     "min_area_m2",
     type=click.FloatRange(0),
     help="Leave out regions of a smaller area, m2 [default: the working point's, else 0].",
-)
-@click.option(
-    "--all",
-    "all_regions",
-    is_flag=True,
-    help="Do not use the bundle's object rule: every region of pixels that reach the threshold is a landslide.",
 )
 @click.option(
     "--fill-holes",

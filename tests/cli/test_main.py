@@ -50,6 +50,15 @@ def test_unknown_command():
     assert "No such command 'trane'" in done.stderr
 
 
+def test_options_of_the_object_rule_are_the_same_in_all_commands():
+    from lim_keras.cli.models import evaluate
+    from lim_keras.cli.prediction import predict
+
+    for name in ("working_point", "all_regions"):
+        one, other = (next(p for p in command.params if p.name == name) for command in (predict, evaluate))
+        assert one.to_info_dict() == other.to_info_dict()
+
+
 def test_help_of_every_command_does_not_load_tensorflow():
     program = """
 import sys
