@@ -49,6 +49,9 @@ _MIN_CORRELATION = 0.9
 # Largest error of a shift from half-size keypoints, pixels.
 _SLACK = 2
 
+# Side of thumbnails, pixels; their correlation above which images are compared in detail; images compared with each.
+_THUMBNAIL, _ALIKE_THUMBNAILS, _CANDIDATES = 16, 0.98, 3
+
 # Standard deviation, in grey levels, below which a rectangle has no texture to compare.
 _MIN_TEXTURE = 0.5
 
@@ -85,6 +88,49 @@ def find_overlaps(tiles: TileSet, *, progress: ProgressCallback | None = None) -
     overlaps += [Overlap(others[i].tile_id, others[j].tile_id, share) for i, j, share in pairs]
     position = {tile_id: k for k, tile_id in enumerate(tiles.ids)}
     return sorted(overlaps, key=lambda overlap: (position[overlap.first], position[overlap.second]))
+
+
+def find_copies(images: Sequence[Tile], tiles: Sequence[Tile]) -> list[tuple[Tile, Tile]]:
+    """Find images that show the same picture as a tile: stored once more, with lossy compression or in another size.
+
+    Thumbnails propose pairs, and correlation of the details decides. Turned, mirrored and cut copies are not found.
+
+    Args:
+        images: images to look for.
+        tiles: tiles to compare them with.
+
+    Returns:
+        Pairs of image and tile in the order of the images, one for each image at most.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        mine, others = (np.array(list(pool.map(_thumbnail, one)), np.float32) for one in (images, tiles))
+    if not len(mine) or not len(others):
+        return []
+    likeness = mine @ others.T
+    found = []
+    for image, row in zip(images, likeness, strict=True):
+        nearest = [int(k) for k in np.argsort(-row, kind="stable")[:_CANDIDATES] if row[k] > _ALIKE_THUMBNAILS]
+        copied = (tiles[k] for k in nearest if _is_same_picture(_gray(image), _gray(tiles[k])))
+        found += [(image, tile) for tile in copied][:1]
+    return found
+
+
+def _thumbnail(tile: Tile) -> Array:
+    """Return a thumbnail (n,) of mean 0 and length 1, whose product with another is their correlation; 0 if flat."""
+    small = cv2.resize(_gray(tile), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA).ravel().astype(np.float32)
+    small -= small.mean()
+    length = float(np.linalg.norm(small))
+    return np.asarray(small / length if length > _MIN_TEXTURE * _THUMBNAIL else 0 * small, np.float32)
+
+
+def _is_same_picture(one: Array, other: Array) -> bool:
+    """Compare the details of two grey images (height, width) in the size of the smaller one."""
+    smaller, larger = sorted((one, other), key=lambda gray: int(gray.size))
+    size = smaller.shape[1], smaller.shape[0]
+    return _common_share(smaller, cv2.resize(larger, size, interpolation=cv2.INTER_AREA), (0, 0)) > 0
 
 
 def group_overlaps(tiles: TileSet, overlaps: Iterable[Overlap]) -> TileSet:

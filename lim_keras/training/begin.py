@@ -11,7 +11,7 @@ from lim_keras.data.folds import check_classes
 from lim_keras.data.photometric import check_photometric
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import LeakError
-from lim_keras.training.negatives import keep_negatives, read_run_negatives
+from lim_keras.training.negatives import keep_negatives, read_run_negatives, warn_of_copies
 from lim_keras.training.record import Sources
 from lim_keras.training.run import RUNS, Run
 from lim_keras.training.split import (
@@ -110,6 +110,7 @@ def _open(folder: Path, config: RunConfig, tiles: TileSet, parts: SplitTiles, so
     """Open the run folder, and draw the map of spatial folds into it."""
     check_photometric(config.photometric, tiles.bands, tiles.dtype)
     negatives = read_run_negatives(config, tiles)
+    warn_of_copies(folder, negatives, tiles)
     run = Run.open(folder, config, tiles, parts.folds, sources, parts.split)
     keep_negatives(folder, negatives)
     if parts.positions is not None and not (folder / FOLD_MAP).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from lim_keras.data.contents import Contents, changed_tiles, tile_contents
 from lim_keras.data.layouts import read_tiles
 from lim_keras.data.manifest import manifest_text
 from lim_keras.data.negatives import join_negatives
+from lim_keras.data.overlap import find_copies
 from lim_keras.data.sampling import NegativePool
 from lim_keras.data.tiles import TileSet, TileStore
-from lim_keras.errors import LeakError, TrainingError
+from lim_keras.errors import LeakError, LimKerasWarning, TrainingError
 from lim_keras.files import atomic_folder, make_folder, write_text
 from lim_keras.seals import is_sealed, sealed_json
 
@@ -52,6 +54,25 @@ def read_run_negatives(config: RunConfig, tiles: TileSet) -> tuple[TileSet, Cont
             f"{', '.join(both[:_MAX_LISTED])}. Remove them from one of the two."
         )
     return negatives, contents
+
+
+def warn_of_copies(folder: Path, found: tuple[TileSet, Contents] | None, tiles: TileSet) -> None:
+    """Warn if negative tiles show the picture of a tile of the run, as copies with other compression do.
+
+    Only the call that begins the run in `folder` compares them, because it reads all images.
+    """
+    if found is None or (folder / FOLDER).exists():
+        return
+    copies = [f"{image.image} ({tile.image})" for image, tile in find_copies(found[0], tiles)]
+    if copies:
+        more = ", ..." if len(copies) > _MAX_LISTED else ""
+        warnings.warn(
+            f"negatives.paths: {len(copies)} negative tiles show the same picture as other tiles of the run: "
+            f"{', '.join(copies[:_MAX_LISTED])}{more}. A copy of a test tile makes its scores too good; a copy of a "
+            "landslide tile teaches that it shows none. Remove them from negatives.paths.",
+            LimKerasWarning,
+            stacklevel=2,
+        )
 
 
 def keep_negatives(folder: Path, found: tuple[TileSet, Contents] | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rasterio import Affine
 
 from lim_keras.data.layouts import read_tiles
-from lim_keras.data.overlap import Overlap, find_overlaps, group_overlaps, read_footprints
+from lim_keras.data.overlap import Overlap, find_copies, find_overlaps, group_overlaps, read_footprints
 from lim_keras.data.tiles import TileSet
 from lim_keras.errors import DataError
 from lim_keras.raster.writer import write_raster
@@ -52,6 +52,20 @@ def test_shifted_tiles_with_different_jpeg_noise(survey):
     # a and b: 227 rows x 129 columns of b's 227 x 260; b and c: 113 x 134 of c's 200 x 220
     assert found[0].share == pytest.approx(129 / 260, abs=0.01)
     assert found[1].share == pytest.approx(113 * 134 / (200 * 220), abs=0.01)
+
+
+def test_copies_with_other_compression_or_size(survey, tmp_path):
+    """The other images are a turned tile, a cut one, another place of the same survey, and a flat image."""
+    folder, one = tmp_path / "non-landslide" / "image", ground(1)
+    write_jpeg(folder / "cut.jpg", one[20:240, 30:260])
+    write_jpeg(folder / "even.jpg", np.full((200, 200, 3), 90, np.uint8))
+    write_jpeg(folder / "low_quality.jpg", one[0:240, 0:260], 30)
+    write_jpeg(folder / "other.jpg", one[440:680, 0:260])
+    write_jpeg(folder / "small.jpg", cv2.resize(one[400:660, 500:800], (210, 182), interpolation=cv2.INTER_AREA))
+    write_jpeg(folder / "turned.jpg", np.rot90(one[0:240, 0:260], 2))
+    found = find_copies(read_tiles(tmp_path), survey)
+    assert [(image.tile_id, tile.tile_id) for image, tile in found] == [("low_quality", "a"), ("small", "d")]
+    assert find_copies([], survey) == find_copies(survey, []) == []
 
 
 def test_results_are_repeatable(survey):

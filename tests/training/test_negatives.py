@@ -13,8 +13,8 @@ from lim_keras.cli import main
 from lim_keras.config import RunConfig
 from lim_keras.config_file import load_config
 from lim_keras.data.negatives import read_negatives
-from lim_keras.data.tiles import TileSet, TileStore
-from lim_keras.errors import ConfigError, DataError, LeakError, TrainingError
+from lim_keras.data.tiles import TileSet, TileStore, read_tile
+from lim_keras.errors import ConfigError, DataError, LeakError, LimKerasWarning, TrainingError
 from lim_keras.training import fit
 from lim_keras.training.begin import begin_cross_validation, begin_fit
 from lim_keras.training.callbacks import Checkpoints
@@ -125,6 +125,16 @@ def test_no_run_begins_with_negatives_that_do_not_fit(
     with pytest.raises(LeakError, match=r"1 negative tiles are images of other tiles.* other \(tile nls_2\)"):
         begin(copied.parent)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_copy_of_a_test_tile_in_another_format_is_named(
+    mined: RunConfig, tiles: TileSet, data: Path, fields: Path, tmp_path: Path, write_picture: Callable[..., Path]
+) -> None:
+    original = data / "non-landslide" / "image" / "nls_2.png"
+    copy = write_picture(fields / "field_3.jpg", read_tile(tiles["nls_2"])[0])
+    with pytest.warns(LimKerasWarning, match=f"1 negative tiles show the same picture.*{copy} .{original}."):
+        begin_fit(mined, tiles, run=tmp_path / "run", test_ids=["nls_2"])
+    begin_fit(mined, tiles, run=tmp_path / "run", test_ids=["nls_2"])  # said once
 
 
 def test_a_folder_of_the_user_is_kept(mined: RunConfig, tiles: TileSet, tmp_path: Path) -> None:
