@@ -89,7 +89,7 @@ def _take_pictures(page: Page) -> None:
     page.get_by_text("Order and filter").click()
     page.get_by_text("most doubtful first").click()
     page.get_by_text("largest first").click()
-    page.get_by_label("Area from, m²").fill("4000")
+    page.get_by_label("Smallest area, m²").fill("4000")
     time.sleep(PAUSE_S)
     _picture(page, "filter")
     page.get_by_text("Order and filter").click()

@@ -93,16 +93,22 @@ class SceneLayer(Layer):
 
     def whole(self, level: int) -> Image:
         """Read the picture of the plane, reduced about 2**level times."""
+        return self.coloured(*self._reduced(level))
+
+    def _reduced(self, level: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read values (height, width, bands) and validity of the plane, reduced about 2**level times."""
         grid = reduced_grid(self.plane, level)
         if self._grid is None:
             with self._reader() as reader:
-                pixels, valid = reader.overview(max(grid.width, grid.height))
-            return self.coloured(pixels, valid)
-        whole = np.zeros((grid.height, grid.width, 4), np.uint8)
+                return reader.overview(max(grid.width, grid.height))
         with self._open(grid) as small:
-            for box in blocks(grid.height, grid.width, TILE_PX):
-                whole[box.slices] = self.coloured(*small.image(box))
-        return whole
+            read = {box: small.image(box) for box in blocks(grid.height, grid.width, TILE_PX)}
+        first = next(iter(read.values()))[0]
+        values = np.zeros((grid.height, grid.width, first.shape[-1]), first.dtype)
+        valid = np.zeros((grid.height, grid.width), np.bool_)
+        for box, (some, known) in read.items():
+            values[box.slices], valid[box.slices] = some, known
+        return values, valid
 
     def coloured(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> Image:
         """Convert pixels (height, width, bands) to a picture."""
@@ -121,14 +127,16 @@ class SceneLayer(Layer):
 
     @cached_property
     def _limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Percentiles of each band, in boxes that are spread over the plane."""
+        """Percentiles of each band, in boxes that are spread over the plane; if they hold no data, in an overview."""
         values = []
         with self._reader() as reader:
             for box in sample_boxes(self.plane.height, self.plane.width, side=TILE_PX, count=4):
                 pixels, valid = reader.image(box)
                 values.append(pixels[valid])
         known = np.concatenate(values)
-        known = known if len(known) else np.zeros((1, known.shape[-1]))
+        if not len(known):
+            pixels, valid = self._reduced(self.overview_level)
+            known = pixels[valid] if valid.any() else np.zeros((1, pixels.shape[-1]))
         low, high = np.percentile(known.astype(np.float64), _PERCENTILES, axis=0)
         return low, high
 

@@ -18,7 +18,6 @@ FINEST = 2
 
 _TOLERANCE = 0.6
 _DOT_PX = 2.0
-_EDIT_TOLERANCE_PX, _EDIT_SHARE = 2.0, 0.02
 
 
 class Outlines:
@@ -105,12 +104,6 @@ class Outlines:
         if zoom not in self._levels:
             self._levels[zoom] = _simpler(self._level(zoom + 1), zoom)
         return self._levels[zoom]
-
-
-def with_few_corners(outline: Any) -> Any:
-    """Simplify an outline in pixels to corners that can be dragged; a small one is changed less."""
-    left, top, right, bottom = outline.bounds
-    return shapely.simplify(outline, min(_EDIT_TOLERANCE_PX, _EDIT_SHARE * max(right - left, bottom - top)))
 
 
 def _simpler(outlines: NDArray[Any], zoom: int) -> NDArray[Any]:

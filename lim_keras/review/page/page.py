@@ -49,12 +49,14 @@ class OpenScene:
         address: address of its tiles and outlines on the server.
         session: its review.
         layers: its layers by name.
+        notices: why other layers cannot be shown.
     """
 
     name: str
     address: str
     session: Session
     layers: Mapping[str, Layer]
+    notices: tuple[str, ...] = ()
 
 
 class Page:
@@ -126,6 +128,8 @@ class Page:
         self._layer("cells", False, 1.0)
         self.send({"searched": self.window.searched_bounds()})
         self.window.start()
+        for notice in self._scene.notices:
+            self.say(notice, "negative")
 
     def _layer(self, name: str, shown: bool, opacity: float) -> None:
         with self._map:

@@ -10,8 +10,9 @@ from typing import Any
 from nicegui import ui
 
 from lim_keras.review.orders import Filter, number
+from lim_keras.review.page.drawing import HINTS
 from lim_keras.review.page.plane import cell_name
-from lim_keras.review.page.window import HINTS, SEARCH_HINT, Window
+from lim_keras.review.page.window import SEARCH_HINT, Window
 
 ORDER_NAMES = {"doubtful": "most doubtful first", "largest": "largest first", "north": "north to south"}
 SHOWN_NAMES = {
@@ -104,9 +105,9 @@ class Panel:
                 self._numbers = {
                     name: ui.number(text, min=0).props("dense outlined clearable")
                     for name, text in (
-                        ("least_area_m2", "Area from, m²"),
-                        ("most_agreement", "Agreement to"),
-                        ("least_slope_deg", "Slope from, °"),
+                        ("least_area_m2", "Smallest area, m²"),
+                        ("most_agreement", "Largest fold agreement"),
+                        ("least_slope_deg", "Smallest slope, °"),
                     )
                 }
         for widget in (self._order, self._shown, *self._numbers.values()):
@@ -212,7 +213,7 @@ def _facts(row: Mapping[str, Any]) -> str:
         ("Mean probability", _with_unit(number(row, "probability_mean"), "", 2)),
         ("Fold agreement", _with_unit(number(row, "fold_agreement"), "", 2)),
         ("Mean slope", _with_unit(number(row, "slope_mean_deg"), "°", 0)),
-        ("Elevation", _with_unit(number(row, "elevation_min_m"), "m", 0)),
+        ("Lowest elevation", _with_unit(number(row, "elevation_min_m"), "m", 0)),
         ("Outline", "" if row.get("origin") in (None, "model") and not row.get("edited") else _origin(row)),
         ("Verdict by", _signature(row)),
     ]
@@ -248,8 +249,7 @@ def _shares(shares: list[tuple[str, int, int]]) -> str:
 
 
 def _duration(minutes: int) -> str:
-    if minutes < 1:
-        return "a minute"
+    minutes = max(minutes, 1)
     hours, rest = divmod(minutes, 60)
     return f"{minutes} minute{'s' * (minutes > 1)}" if not hours else f"{hours} h {rest} min"
 

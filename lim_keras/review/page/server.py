@@ -88,7 +88,11 @@ class ReviewServer:
         self._token = secrets.token_urlsafe(24)
         self._stack.enter_context(gdal_settings())
         try:
-            self._show(0)
+            for path in (options.scene, options.dem, options.before):
+                if path is not None:
+                    RasterReader(path).close()
+            for notice in self._show(0).scene.notices:
+                warnings.warn(notice, LimKerasWarning, stacklevel=3)
         except BaseException:
             self.close()
             raise
@@ -138,36 +142,48 @@ class ReviewServer:
         """Return an open scene; open it first."""
         if number not in self._open:
             mapped = self._scenes[number]
-            store = mapped.open_review(self._options.reviewer, classes=self._options.classes)
-            self._stack.callback(store.close)
-            plane = _plane(mapped, self._options.scene)
-            session = Session(store, plane, _THRESHOLD if mapped.threshold is None else mapped.threshold)
-            layers = self._layers(mapped, plane)
-            self._open[number] = _Shown(OpenScene(mapped.name, f"/scene/{number}", session, layers))
+            with ExitStack() as opened:
+                store = mapped.open_review(self._options.reviewer, classes=self._options.classes)
+                opened.callback(store.close)
+                plane = _plane(mapped, self._options.scene)
+                session = Session(store, plane, _THRESHOLD if mapped.threshold is None else mapped.threshold)
+                layers, notices = self._layers(mapped, plane, opened)
+                self._stack.push(opened.pop_all())
+            scene = OpenScene(mapped.name, f"/scene/{number}", session, layers, tuple(notices))
+            self._open[number] = _Shown(scene)
             session.outlines.prepare(0)
         return self._open[number]
 
-    def _layers(self, mapped: MappedScene, plane: Plane) -> dict[str, Layer]:
-        options, layers = self._options, dict[str, Layer]()
+    def _layers(self, mapped: MappedScene, plane: Plane, opened: ExitStack) -> tuple[dict[str, Layer], list[str]]:
+        """Open the layers of a scene; also return why others cannot be shown.
+
+        A raster that the user named is an error, unless there are several scenes, and it does not fit this one.
+        """
+        options, layers, notices = self._options, dict[str, Layer](), list[str]()
         settings = mapped.summary.get("settings", {})
         reading = {"bands": settings.get("bands"), "nodata": settings.get("nodata", "file")}
-        image = options.scene if options.scene is not None else mapped.image
-        try:
-            if image is not None:
-                layers["scene"] = SceneLayer(plane, image, **reading)
-        except LimKerasError as error:
-            if options.scene is not None:
-                raise
-            warnings.warn(f"{error} The page shows no scene; give its path as `scene`.", LimKerasWarning, stacklevel=4)
-        if mapped.probability is not None:
-            layers["probability"] = ProbabilityLayer(plane, mapped.probability)
-        if options.dem is not None:
-            layers["hillshade"] = HillshadeLayer(plane, options.dem, mapped.inventory)
-        if options.before is not None:
-            layers["before"] = SceneLayer(plane, options.before)
-        for layer in layers.values():
-            self._stack.callback(layer.close)
-        return layers
+        named = {"scene": options.scene, "hillshade": options.dem, "before": options.before}
+        wanted: dict[str, Callable[[], Layer]] = {}
+        image, probability = options.scene if options.scene is not None else mapped.image, mapped.probability
+        if image is not None:
+            wanted["scene"] = lambda: SceneLayer(plane, image, **reading)
+        if probability is not None:
+            wanted["probability"] = lambda: ProbabilityLayer(plane, probability)
+        if (dem := options.dem) is not None:
+            wanted["hillshade"] = lambda: HillshadeLayer(plane, dem, mapped.inventory)
+        if (before := options.before) is not None:
+            wanted["before"] = lambda: SceneLayer(plane, before)
+        for name, make in wanted.items():
+            try:
+                layers[name] = make()
+            except LimKerasError as error:
+                if named.get(name) is not None and len(self._scenes) == 1:
+                    raise
+                hint = "Give its path as `scene`." if name == "scene" and options.scene is None else ""
+                notices.append(f"{error} The page shows {mapped.name} without this layer. {hint}".rstrip())
+            else:
+                opened.callback(layers[name].close)
+        return layers, notices
 
     def _poll(self) -> None:
         for shown in self._open.values():

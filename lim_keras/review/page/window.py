@@ -10,30 +10,23 @@ import shapely
 
 from lim_keras.errors import LimKerasError
 from lim_keras.review.orders import Filter, Order
-from lim_keras.review.outlines import polygons_in
-from lim_keras.review.page.outlines import with_few_corners
+from lim_keras.review.page.drawing import (
+    MODES,
+    Mode,
+    changed_outline,
+    drawing_problem,
+    polygon_of,
+    rings_to_edit,
+    with_few_corners,
+    within_scene,
+)
 from lim_keras.review.page.plane import CELL_PX, cell_name
 from lim_keras.review.page.session import Cell, Session, Update, Walk
 from lim_keras.review.store import Status
 from lim_keras.tiling.review_labels import SEARCHED
 
-Mode = Literal["", "edit", "add", "cut", "draw", "split", "merge"]
-
 VERDICTS: Mapping[str, Status] = {"a": "accepted", "r": "rejected", "u": "unsure"}
 """Verdict of each key."""
-
-MODES: Mapping[str, Mode] = {"e": "edit", "i": "add", "x": "cut", "d": "draw", "s": "split", "m": "merge"}
-"""Mode of each key."""
-
-HINTS: Mapping[Mode, str] = {
-    "edit": "Drag the corners; a click on a corner removes it. Enter saves, Esc cancels.",
-    "add": "Draw around the ground to add. Enter or a double click ends, Backspace takes back, Esc cancels.",
-    "cut": "Draw around the ground to cut off. Enter or a double click ends, Backspace takes back, Esc cancels.",
-    "draw": "Draw around the missed landslide. Enter or a double click ends, Backspace takes back, Esc cancels.",
-    "split": "Draw a line across the landslide. Enter or a double click ends, Esc cancels.",
-    "merge": "Click the landslides to join with this one. Enter or M joins them, Esc cancels.",
-}
-"""Text of each mode."""
 
 SEARCH_HINT = (
     "Searched ground: G marks the cell and goes to the next, N and P move without marking, D draws, Esc goes back."
@@ -250,28 +243,19 @@ class Window:
         if mode != "draw" and (key is None or self.cell is not None):
             self._shown.say("Choose a landslide first.")
             return
-        if key is not None and (problem := self._problem(mode, key)):
+        if key is not None and (problem := drawing_problem(mode, self.session.outlines.outline(key))):
             self._shown.say(problem)
             return
         message: dict[str, Any] = {"mode": mode}
         if mode == "edit" and key is not None:
             self._edited = with_few_corners(self.session.outlines.outline(key))
-            message["rings"] = [list(map(list, ring.coords[:-1])) for ring in _rings(self._edited)]
+            message["rings"] = rings_to_edit(self._edited)
         if mode == "merge" and key is not None:
             self._chosen = [key]
             message["chosen"] = self._chosen
         self.mode = mode
         self._shown.send(message)
         self._shown.refresh(self)
-
-    def _problem(self, mode: Mode, key: int) -> str:
-        """Return why an outline that another program made cannot be changed; "" if it can."""
-        pieces = polygons_in(self.session.outlines.outline(key) or shapely.Polygon())
-        if mode == "draw" or len(pieces) == 1:
-            return ""
-        if not pieces:
-            return "This landslide has no outline. Delete removes it if it was drawn."
-        return f"This outline has {len(pieces)} pieces. Split them first: S, and any line." if mode == "edit" else ""
 
     def _cancel(self) -> None:
         if not self.mode and self.cell is not None:
@@ -301,27 +285,18 @@ class Window:
             line = plane.to_ground(shapely.LineString(rings[0]))
             self.session.act(lambda: store.split(key, line))
             return
-        drawn = shapely.Polygon(rings[0], rings[1:])
+        drawn = polygon_of(rings)
         if mode == "draw":
-            outline = plane.to_ground(shapely.make_valid(drawn))
+            outline = plane.to_ground(within_scene(drawn, plane))
             entry = self.session.act(lambda: store.draw(outline))
             if entry is not None and self.cell is None:
                 self.walk.go(entry.change.keys[0])
                 self._present(move=False)
         elif key is not None and mode in ("edit", "add", "cut"):
-            self._reshape(key, mode, drawn)
-
-    def _reshape(self, key: int, mode: Mode, drawn: Any) -> None:
-        present = self.session.outlines.outline(key)
-        if mode == "edit":
-            if shapely.equals_exact(drawn, self._edited, tolerance=1e-6, normalize=True):
+            if mode == "edit" and shapely.equals_exact(drawn, self._edited, tolerance=1e-6, normalize=True):
                 return  # nothing was moved, so the outline keeps its points
-            outline = drawn
-        else:
-            area = shapely.make_valid(drawn)
-            outline = shapely.union(present, area) if mode == "add" else shapely.difference(present, area)
-        ground = self.session.plane.to_ground(outline)
-        self.session.act(lambda: self.session.store.reshape(key, ground))
+            outline = plane.to_ground(changed_outline(mode, self.session.outlines.outline(key), drawn, plane))
+            self.session.act(lambda: store.reshape(key, outline))
 
     def _merge(self) -> None:
         chosen = self._chosen
@@ -395,8 +370,3 @@ class Window:
 
 
 _LAYER_KEYS = {"o": "outlines", "v": "probability", "h": "hillshade", "b": "before", "k": "cells"}
-
-
-def _rings(outline: Any) -> list[Any]:
-    polygon = max(shapely.get_parts(outline), key=shapely.area)
-    return [polygon.exterior, *polygon.interiors]

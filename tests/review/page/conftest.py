@@ -72,6 +72,12 @@ def write_maps(folder: Path, name: str, *, scene: Path | None = None) -> Path:
     return folder
 
 
+def write_away(path: Path) -> Path:
+    """Write an image of ground far from that of the maps."""
+    pixels = np.full((50, 50, 3), 90, np.uint8)
+    return write_raster(path, pixels, crs=CRS, transform=Affine(2.0, 0.0, 900_000.0, 0.0, -2.0, 900_000.0))
+
+
 @pytest.fixture
 def maps(tmp_path: Path) -> Path:
     return write_maps(tmp_path / "maps", "valley")

@@ -7,7 +7,7 @@ import pytest
 import shapely
 
 from lim_keras.review.store import ReviewStore
-from tests.review.page.conftest import LANDSLIDES, ORIGIN, Window, read_rows, serving
+from tests.review.page.conftest import LANDSLIDES, ORIGIN, Window, read_rows, serving, write_away, write_maps
 
 
 def pixels(review, key):
@@ -159,10 +159,10 @@ def test_order_and_filter_choose_the_way(open_window):
     page.get_by_text("most doubtful first").click()
     page.get_by_text("largest first").click()
     window.wait(lambda: "6 landslides fit" in window.text("matching"))
-    page.get_by_label("Slope from, °").fill("15")
+    page.get_by_label("Smallest slope, °").fill("15")
     # Landslides 1, 4, 5 and 6 are steeper; by area 4, 1, 6, 5.
     window.wait(lambda: "4 landslides fit" in window.text("matching"))
-    page.get_by_label("Slope from, °").blur()
+    page.get_by_label("Smallest slope, °").blur()
     window.wait(lambda: window.shown == 4)
     window.press("r")
     window.wait(lambda: window.shown == 1)
@@ -249,6 +249,16 @@ def test_a_killed_server_loses_no_verdict(browser, maps):
         window.press("z")
         assert read_rows(review)[shown[2] - 1]["status"] is None
         window.page.close()
+
+
+def test_a_layer_that_does_not_fit_a_scene_is_named_in_its_window(browser, maps, tmp_path):
+    away = write_away(tmp_path / "away.tif")
+    write_maps(maps, "ridge", scene=maps.parent / "valley.tif")
+    with serving(maps, "--before", str(away)) as running:
+        window = Window(browser.new_page(), maps / "valley_review.gpkg").open(running.link, 1)
+        window.page.get_by_text("lies elsewhere").wait_for()
+        window.press("a")
+        assert "accepted" in window.statuses().values()
 
 
 def test_layers_are_switched_and_swiped(browser, maps, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from lim_keras import api
 from lim_keras.errors import ConfigError, DataError
-from tests.review.page.conftest import read_rows, serving
+from tests.review.page.conftest import read_rows, serving, write_away, write_maps
 
 
 def refused(*arguments, code=1):
@@ -54,6 +54,22 @@ def test_rasters_that_cannot_be_shown_end_the_command(maps, tmp_path):
     for argument in ("dem", "scene"):
         with pytest.raises(DataError, match=r"note\.txt"):
             api.review_maps(maps, port=0, **{argument: note})
+
+
+def test_a_raster_of_other_ground_is_left_out_of_some_scenes_and_refused_for_one(maps, tmp_path):
+    away = write_away(tmp_path / "away.tif")
+    assert "lies elsewhere" in refused(maps, "--before", away, "--port", 0)
+    write_maps(maps, "ridge", scene=maps.parent / "valley.tif")
+    with serving(maps, "--before", str(away)) as running:
+        with httpx.Client(base_url=running.link.partition("/?")[0]) as client:
+            client.get(running.link)
+            for number in (1, 0, 1):
+                assert client.get(f"/?scene={number}").status_code == 200
+                assert client.get(f"/scene/{number}/tiles/scene/0/0/0").status_code == 200
+                assert client.get(f"/scene/{number}/tiles/before/0/0/0").status_code == 404
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+        assert re.search("Warning: .*away.tif.*elsewhere.*without this layer", running.process.stderr.read())
 
 
 def test_a_scene_that_was_moved_is_left_out_with_a_warning(maps):

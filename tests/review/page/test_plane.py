@@ -1,5 +1,7 @@
 """Pixel grid, layers and outlines of the review page, without a server."""
 
+from contextlib import closing
+
 import cv2
 import numpy as np
 import pytest
@@ -109,6 +111,20 @@ def test_gaps_of_the_scene_are_transparent_and_other_types_are_stretched(tmp_pat
         assert bottom[130, 128, 0] > 215
     finally:
         layer.close()
+
+
+@pytest.mark.parametrize("warped", [False, True])
+def test_values_are_stretched_where_the_sampled_boxes_hold_no_data(tmp_path, warped):
+    pixels = np.zeros((2000, 2000, 1), np.uint16)
+    pixels[300:500, 300:500] = np.linspace(1000, 3000, 200, dtype=np.uint16)[:, None]
+    path = tmp_path / "far.tif"
+    transform = Affine(2, 0, 440_000, 0, -2, 2_600_000)
+    write_raster(path, pixels, crs=UTM, transform=transform, nodata=0)
+    plane = Plane(2000, 2000, transform @ Affine.translation(0.5, 0.0) if warped else transform, UTM, 2.0)
+    with closing(SceneLayer(plane, path)) as layer:
+        shown = layer.picture(Box.sized(310, 310, 180, 180), 0)
+    assert shown[..., 3].min() == 255
+    assert shown[..., 0].max() - shown[..., 0].min() > 200
 
 
 def test_an_image_of_another_grid_is_warped_to_the_scene(tmp_path):

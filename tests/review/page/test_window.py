@@ -81,3 +81,32 @@ def test_few_corners_of_a_large_outline_and_all_of_a_small_one_are_edited(opened
         window.key("e", None)
         assert least <= len(next(one["rings"] for one in reversed(sent) if "rings" in one)[0]) <= most
         window.key("escape", None)
+
+
+def test_ground_outside_the_scene_is_cut_off_what_is_drawn(opened):
+    window = opened()
+    session, said = window.session, window._shown.texts
+    scene = shapely.box(0, 0, session.plane.width, session.plane.height)
+    width = session.plane.width
+
+    def outline(key):
+        return session.plane.to_pixels(session.store.landslides([key])[0]["geometry"])
+
+    window.mode = "draw"
+    window.shape([[[width - 10, -5], [width + 30, -5], [width + 30, 12], [width - 10, 12]]])
+    drawn = window.walk.current
+    assert outline(drawn).equals(shapely.box(width - 10, 0, width, 12))
+    window.mode = "add"
+    window.shape([[[width - 10, 10], [width + 50, 10], [width + 50, 20], [width - 10, 20]]])
+    assert outline(drawn).equals(shapely.box(width - 10, 0, width, 20))
+    window.key("e", drawn)
+    window.shape([[[width - 10, 0], [width + 40, 0], [width + 40, 20], [width - 10, 30]]])
+    assert scene.covers(outline(drawn))
+    assert outline(drawn).area > 200
+    before = len(session.rows), outline(drawn)
+    for mode in ("draw", "add", "cut", "edit"):
+        said.clear()
+        window.key({"draw": "d", "add": "i", "cut": "x", "edit": "e"}[mode], drawn)
+        window.shape([[[width + 5, 5], [width + 9, 5], [width + 9, 9]]])
+        assert "outside" in said[-1]
+    assert (len(session.rows), outline(drawn)) == before
