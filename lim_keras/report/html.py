@@ -87,12 +87,16 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Page: title, lines of a summary, and sections, which a table of contents may list."""
+    """Page: title, lines of a summary, and sections, which a table of contents may list.
+
+    `is_sheet`: the page is printed on one sheet of A4.
+    """
 
     title: str
     summary: Sequence[str] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
     has_contents: bool = False
+    is_sheet: bool = False
 
 
 def render_page(page: Page) -> str:

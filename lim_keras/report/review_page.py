@@ -11,6 +11,7 @@ import shapely
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Chart
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from lim_keras.raster.georeference import apply, inverse
@@ -65,7 +66,7 @@ def review_page(summary: ReviewSummary) -> str:
         drawn = photograph(review_map(summary, summary.picture), "Map of the landslides by status")
         sections.insert(0, Section("Map", "map", [Block(figures=[Figure([drawn], "", is_wide=True)])]))
     sections.append(Section("Sizes", "sizes", [Block(figures=charts)]))
-    return render_page(Page(f"Reviewed landslides: {summary.title}", summary.lines, sections))
+    return render_page(Page(f"Reviewed landslides: {summary.title}", summary.lines, sections, is_sheet=True))
 
 
 _SIZES = (
@@ -102,6 +103,10 @@ def size_frequency(summary: ReviewSummary) -> Chart:
             rank = np.arange(len(sizes), 0, -1)
             axes.step(sizes, rank, where="pre", color=colour, linewidth=1.6, label=f"{name} ({len(sizes):,})")
     axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     style.dress(axes, "", "area, m²", "landslides of at least this area")
     if axes.has_data():
         axes.legend(**style.LEGEND)

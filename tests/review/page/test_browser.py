@@ -1,11 +1,14 @@
 """The review page in a real browser: what a key does is in the file before the page shows it."""
 
+import re
 from urllib.parse import urlsplit
 
 import geopandas
 import pytest
 import shapely
 
+from lim_keras import api
+from lim_keras.review.scenes import find_scenes
 from lim_keras.review.store import ReviewStore
 from tests.review.page.conftest import LANDSLIDES, ORIGIN, Window, read_rows, serving, write_away, write_maps
 
@@ -284,3 +287,17 @@ def test_layers_are_switched_and_swiped(browser, maps, tmp_path):
         page.keyboard.press("b")
         window.wait(lambda: not page.locator(".divider").is_visible())
         page.close()
+
+
+def test_the_exported_page_prints_on_one_sheet(browser, maps, tmp_path):
+    statuses = ("accepted", "accepted", "accepted", "accepted", "rejected", "unsure")
+    store = find_scenes(maps)[0].open_review("Ann")
+    for key, status in enumerate(statuses, 1):
+        store.judge([key], status)
+        store.classify([key], ("slide", "debris flow", "rockfall", "other", "", "")[key - 1])
+    store.close()
+    api.export_review(maps, tmp_path / "out")
+    page = browser.new_page()
+    page.goto((tmp_path / "out" / "valley_review.html").as_uri())
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf())) == 1
+    page.close()
