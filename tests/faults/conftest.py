@@ -59,6 +59,10 @@ CALLS = {
         *("data", "tile", "area.tif", "--labels", "landslides.geojson", "--out", "out/tiles"),
         *("--size", "64", "--background", "all"),
     ),
+    "reproduce": (
+        *("reproduce", "--budget", "smoke", "--data", "data", "--test", "test.txt"),
+        *("--out", "out/paper", "--only", "table2,figure6"),
+    ),
 }
 """Commands that are killed or run out of room, in a copy of `trained`; all they write lies in the folder `out`."""
 

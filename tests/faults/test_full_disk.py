@@ -14,8 +14,8 @@ from tests.faults.completeness import differences, hashes, unreadable
 from tests.faults.conftest import CALLS, ERROR, PROJECT, RIGHT, command_cases, command_line, environment, generator
 from tests.faults.outcome import check_error
 
-CASES = {"predict": 8, "export": 4, "fit": 4, "evaluate": 4, "tile": 2}
-"""Number of sizes of each command, 22 in all; the last one of each limits the size of single files instead."""
+CASES = {"predict": 8, "export": 4, "fit": 4, "evaluate": 4, "tile": 2, "reproduce": 2}
+"""Number of sizes of each command, 24 in all; the last one of each limits the size of single files instead."""
 
 SAMPLE = ("predict", 0)
 
