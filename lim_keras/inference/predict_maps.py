@@ -272,19 +272,19 @@ class WindowTask:
         grid = WindowGrid([region.box for region in self.regions], self.cell, self.halo)
         if memory is not None:
             size = size_within(memory, self.model, grid, self.options, self._try)
-        memory = memory or default_memory(info.folds)
+        meant = memory or default_memory(info.folds)
         while True:
             free_maps(self.model)  # maps of other sizes
             first = next(self.regions[0].rows(size, self.halo))[0]
             with PeakMemory() as watched:
                 predicted = next(self.predict([(first, grid.regions[0])]))
-            smaller = smaller_size(watched, size, memory, info, grid)
+            smaller = smaller_size(watched, size, memory, self.model, grid)
             if smaller == size:
                 return size, predicted
-            if watched.peak > memory:
+            if watched.peak > meant:
                 warnings.warn(
                     f"{PurePath(self.scene.name).name}: a window of {size[0]} x {size[1]} px took the process to "
-                    f"{watched.peak / 2**20:.0f} MiB, more than the {memory / 2**20:.0f} MiB meant for it. "
+                    f"{watched.peak / 2**20:.0f} MiB, more than the {meant / 2**20:.0f} MiB meant for it. "
                     f"Windows of {smaller[0]} x {smaller[1]} px are used.",
                     LimKerasWarning,
                     stacklevel=4,

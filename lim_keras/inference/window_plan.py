@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from lim_keras.bundle.info import BundleInfo
 from lim_keras.bundle.protocol import DescribedModel, RemoteModel, SceneModel, runtime_of
 from lim_keras.bundle.window_size import (
     choose_window,
+    default_memory,
     default_pixels,
     held_bytes,
     program_bytes,
@@ -98,6 +98,14 @@ class WindowGrid:
         """Choose windows of at most so many pixels, or the smallest ones; return their rows and columns."""
         shapes = ((box.height, box.width) for box in self.regions)
         return choose_window(shapes, pixels=pixels, halo=self.halo, multiple=self.cell)
+
+    @property
+    def least_pixels(self) -> int:
+        """Pixels of the smallest window that computes at most `_WASTEFUL` pixels for each one that it keeps."""
+        share = math.sqrt(_WASTEFUL)
+        side = rounded_up(2 * self.halo * share / (share - 1), self.cell)
+        rows, columns = (min(side, rounded_up(length, self.cell)) for length in self.longest)
+        return rows * columns
 
 
 def plan_size(model: DescribedModel, grid: WindowGrid, options: MapOptions) -> tuple[int, int]:
@@ -193,11 +201,19 @@ def _warn_of_small_windows(size: tuple[int, int], grid: WindowGrid, memory: int)
 
 
 def smaller_size(
-    watched: PeakMemory, size: tuple[int, int], memory: int, info: BundleInfo, grid: WindowGrid
+    watched: PeakMemory, size: tuple[int, int], memory: int | None, model: SceneModel, grid: WindowGrid
 ) -> tuple[int, int]:
-    """Return the same size if a window of it stayed below `memory` bytes, else a smaller one, if there is one."""
-    pixels = size[0] * size[1]
+    """Return the same size if a window of it stayed below `memory` bytes, else a smaller one, if there is one.
+
+    None: the default memory, which never makes windows so small that they compute many times the pixels they keep.
+    """
+    info, pixels = model.info, size[0] * size[1]
+    limit = default_memory(info.folds) if memory is None else memory
     taken = watched.peak - watched.before + held_bytes(info) / 2 * pixels + CACHE_BYTES  # half of it is in the peak
     # Data that a program holds besides are no reason for small windows.
-    allowed = max(memory - watched.before, memory / 3)
-    return size if taken <= allowed else grid.size(pixels * allowed / taken)
+    allowed = max(limit - watched.before, limit - program_bytes(info, runtime_of(model)), limit / 3)
+    if taken <= allowed:
+        return size
+    least = 0 if memory is not None else grid.least_pixels
+    smaller = grid.size(max(pixels * allowed / taken, least))
+    return smaller if math.prod(smaller) < pixels else size

@@ -16,6 +16,7 @@ from lim_keras.reproduction.settings import ReproductionSettings as Reproduction
 from lim_keras.training.run import Run
 
 if TYPE_CHECKING:
+    from lim_keras.bundle.runtimes import LocalModel
     from lim_keras.bundle.saved_model import Bundle
     from lim_keras.reproduction.scores import EvaluationData, ExperimentScores
 
@@ -86,6 +87,13 @@ class ReproductionContext:
 
         self._check_finished(name)
         return without_rule(load_bundle(self.folder / MODELS / name))
+
+    def scene_model(self, name: str) -> LocalModel:
+        """Load the same model with the fastest runtime that is installed, to map scenes."""
+        from lim_keras.bundle.runtimes import load_model
+
+        self._check_finished(name)
+        return load_model(self.folder / MODELS / name)
 
     def scores(self, name: str) -> ExperimentScores:
         """Read the scores of an experiment; what was not evaluated before is evaluated first."""

@@ -15,6 +15,7 @@ from lim_keras.evaluation.bundle_report import bundle_evaluator
 from lim_keras.evaluation.evaluation import Evaluation, Prediction
 from lim_keras.evaluation.evaluator import read_matching_tiles
 from lim_keras.evaluation.scene import SceneMatches, match_mask
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.inventory.predict_scene import predict_scene
 from lim_keras.inventory.scene_prediction import Execution
 from lim_keras.raster.opening import gdal_settings
@@ -197,14 +198,15 @@ def _unfinished(context: ReproductionContext, names: Iterable[str]) -> tuple[str
 
 def _mapped(context: ReproductionContext, name: str, label: str) -> tuple[float, SceneMatches, Drawing]:
     """Map the scene by an experiment's model; return the threshold, the matched landslides and the drawing."""
-    scene, truth, bundle = context.settings.scene, context.settings.truth, context.bundle(name)
+    scene, truth, model = context.settings.scene, context.settings.truth, context.scene_model(name)
     if scene is None or truth is None:
         raise ValueError("expected a scene and its truth")
-    folder, threshold = context.folder / MAPS / name, bundle.info.threshold
+    folder, threshold = context.folder / MAPS / name, model.info.threshold
     with warnings.catch_warnings(), gdal_settings(), RasterReader(scene) as reader:
         # The evaluation of the same scene by the same model has given these warnings.
         warnings.simplefilter("ignore", LimKerasWarning)
-        prediction = predict_scene(bundle, scene, folder, execution=Execution(progress=context.progress))
+        options, execution = PredictOptions(all_regions=True), Execution(progress=context.progress)
+        prediction = predict_scene(model, scene, folder, options, execution=execution)
         mask = next(path for path in prediction.files if path.name.endswith("_landslides.tif"))
         matches = match_mask(mask, reader, Path(truth))
         chart = region_map(reader, matches, f"{label} at a threshold of {threshold:.2f}")

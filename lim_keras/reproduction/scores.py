@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.runtimes import load_model
 from lim_keras.bundle.saved_model import Bundle, load_bundle
 from lim_keras.config import EvaluationSection
 from lim_keras.data.contents import tile_contents
@@ -24,6 +25,7 @@ from lim_keras.evaluation.stored_evaluations import evaluation_values, read_dete
 from lim_keras.evaluation.unchanged import scene_state
 from lim_keras.files import StrPath, make_folder, write_text
 from lim_keras.inference.predict_maps import MapOptions
+from lim_keras.inventory.options import PredictOptions
 from lim_keras.metrics.detections import Detections
 from lim_keras.progress import ProgressCallback
 from lim_keras.seals import check_sealed_file, is_sealed, sealed_json
@@ -268,9 +270,10 @@ def _on_scene(models: _Models, data: EvaluationData, progress: ProgressCallback 
     if data.scene is None or data.truth is None:
         return {"scene": None, "detections": None}
     result = evaluate_scene(
-        without_rule(models.together),
+        load_model(models.path),
         data.scene,
         data.truth,
+        choice=PredictOptions(all_regions=True),
         settings=data.settings,
         options=data.options,
         progress=progress,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lim_keras.bundle.info import BundleInfo
+from lim_keras.bundle.protocol import SceneModel
 from lim_keras.bundle.saved_model import Bundle
 from lim_keras.data.contents import tile_contents
 from lim_keras.errors import LimKerasWarning
@@ -72,7 +73,7 @@ def make_sentinel2(context: ReproductionContext) -> Part:
     if context.settings.coarse_scene is None:
         text.append("No scene of about 10 m was given, so there is no map: add `--coarse-scene`.")
     else:
-        sentence, drawings = _scene(context, fine, coarse)
+        sentence, drawings = _scene(context)
         text.append(sentence)
     return Part("sentinel2", TITLE, tuple(text), (way_table(ways, sources),), drawings)
 
@@ -203,11 +204,12 @@ def _on_values(fine: BundleInfo, coarse: BundleInfo) -> list[str]:
     ]
 
 
-def _scene(context: ReproductionContext, fine: Bundle, coarse: Bundle) -> tuple[str, tuple[Drawing, ...]]:
+def _scene(context: ReproductionContext) -> tuple[str, tuple[Drawing, ...]]:
     """Map the coarse scene in three ways; return a sentence on it, and the maps."""
     path = context.settings.coarse_scene
     if path is None:
         raise ValueError("expected a coarse scene")
+    fine, coarse = context.scene_model(FINE), context.scene_model(COARSE)
     with warnings.catch_warnings(), gdal_settings(), RasterReader(path) as named:
         # The sentence below states what these warnings state: scale, ground sample distance and bands.
         warnings.simplefilter("ignore", LimKerasWarning)
@@ -248,11 +250,13 @@ def _scene_mean(scene: RasterReader) -> float:
 
 
 def _map_scene(
-    context: ReproductionContext, scene: RasterReader, title: str, way: tuple[Bundle, str, bool], scale: ValueScale
+    context: ReproductionContext, scene: RasterReader, title: str, way: tuple[SceneModel, str, bool], scale: ValueScale
 ) -> MappedScene:
     model, name, resample = way
     same = scene.info.dtype == model.info.dtype
-    options = PredictOptions(bands=tuple(scene.bands), scale=None if same else scale, resample=resample)
+    options = PredictOptions(
+        all_regions=True, bands=tuple(scene.bands), scale=None if same else scale, resample=resample
+    )
     folder = context.folder / MAPS / f"sentinel2_{name}"
     prediction = predict_scene(model, scene.path, folder, options, execution=Execution(progress=context.progress))
     return MappedScene(title, _mask(prediction), _share(prediction))

@@ -80,3 +80,14 @@ def test_a_first_window_beyond_the_limit_makes_windows_smaller(
         with warnings.catch_warnings():  # the plan that was recorded is taken
             warnings.simplefilter("error")
             assert predict_maps(model, scene, tmp_path / "maps", options=MapOptions())[1] == plan
+
+
+def test_default_windows_keep_a_useful_core(hungry: Callable[..., Hungry], write: Write, tmp_path: Path) -> None:
+    model = hungry(each=60_000, rest=300 * MIB, later=300 * MIB)
+    model.info = model.info.model_copy(update={"halo": 64})
+    scene = write("scene.tif", texture(700, 900))
+    with RasterReader(scene) as reader, pytest.warns(LimKerasWarning, match=r"took the process to"):
+        _, plan = predict_maps(model, reader, tmp_path / "maps", options=MapOptions())
+    rows, columns = plan["tile"]
+    assert rows * columns <= 8 * (rows - 128) * (columns - 128)
+    assert rows * columns < 300 * 500
