@@ -109,7 +109,7 @@ def refuse_without(option: str, names: Collection[str]) -> None:
         if one.name in names and context.get_parameter_source(one.name) is not ParameterSource.DEFAULT
     ]
     if given:
-        raise click.UsageError(f"{', '.join(given)}: only with {option}.")
+        raise click.UsageError(f"{', '.join(given)}: only with {option}. Give it, or leave the others out.")
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]
@@ -228,7 +228,7 @@ def scene_options(command: Function) -> Function:
         click.option(
             "--tile",
             type=click.IntRange(1),
-            help="Height and width of a window in pixels [default: as large as the memory allows].",
+            help="Height and width of a window, pixels [default: a size that fits into the default of --memory].",
         ),
     )
 

@@ -127,7 +127,7 @@ def _part(text: str) -> str:
     help="Predict part K of N only, such as 3/20. Calls for the other parts may run at the same time, also on other "
     "machines that see the same files. No final file is written before --merge.",
 )
-@click.option("--merge", is_flag=True, help="Make the final files from all parts; give all other options as for them.")
+@click.option("--merge", is_flag=True, help="Make the final files from all parts. Give the other options of the parts again.")
 @workers_option
 @click.option(
     "--work",
@@ -154,8 +154,8 @@ def _part(text: str) -> str:
 def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, server: str | None, **options: Any) -> None:
     """Map the landslides in SCENES with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
-    SCENES are rasters (paths or URLs), STAC items, Sentinel-2 products (SAFE folders or .zip files) and folders of
-    them. Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The
+    SCENES are rasters (paths or URLs), STAC items, Sentinel-2 products (SAFE folders or .zip files), and folders of
+    rasters and products. Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The
     same command continues an interrupted prediction; a scene that cannot be used does not stop the others.
     """
     limits = {name: options.pop(name) for name in _OF_SERVER}
@@ -164,7 +164,7 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
         refuse_without("--server", _OF_SERVER)
         model = bundle
     elif options["runtime"] != "auto":
-        raise click.UsageError("--runtime: not for --server, whose machine computes. Leave it out.")
+        raise click.UsageError("--runtime: not with --server, because the server computes. Leave it out.")
     elif options["part"] is not None or options["merge"] or options["workers"] is not None:
         raise click.UsageError("--part, --merge and --workers are not for --server. Leave them out.")
     else:

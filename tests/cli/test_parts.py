@@ -271,7 +271,7 @@ def test_options_that_exclude_each_other(bundle: Path, scene: Path, tmp_path: Pa
         (["--part", "1/3", "--merge"], "--part and --merge exclude each other"),
         (["--part", "1/3", "--memory", "4G"], "--part and --memory exclude each other"),
         (["--part", "1/3", "--server", "http://localhost:1/v1/models/m"], "not for --server"),
-        (["--runtime", "openvino", "--server", "http://localhost:1/v1/models/m"], "--runtime: not for --server"),
+        (["--runtime", "openvino", "--server", "http://localhost:1/v1/models/m"], "--runtime: not with --server"),
     ):
         refused = run(bundle, scene, "--out", tmp_path / "out", *more)
         assert refused.exit_code == 2 and said in refused.output

@@ -24,7 +24,7 @@ HINTS: Mapping[Mode, str] = {
     "cut": f"Draw around the ground to cut off. {_ENDS}",
     "draw": f"Draw around the missed landslide. {_ENDS}",
     "split": "Draw a line across the landslide. Enter or a double click ends, Esc cancels.",
-    "merge": "Click the landslides to join with this one. Enter or M joins them, Esc cancels.",
+    "merge": "Click the landslides to merge with this one. Enter or M merges them, Esc cancels.",
 }
 """Text of each mode."""
 
@@ -38,7 +38,7 @@ def drawing_problem(mode: Mode, outline: Any) -> str:
         return ""
     if not pieces:
         return "This landslide has no outline. The Delete key removes it if it was drawn."
-    return f"This outline has {len(pieces)} pieces. Split them first: S, and any line." if mode == "edit" else ""
+    return f"This outline has {len(pieces)} pieces. Split them first: S, and a line across it." if mode == "edit" else ""
 
 
 def with_few_corners(outline: Any) -> Any:

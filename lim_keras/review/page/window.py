@@ -29,7 +29,7 @@ VERDICTS: Mapping[str, Status] = {"a": "accepted", "r": "rejected", "u": "unsure
 """Verdict of each key."""
 
 SEARCH_HINT = (
-    "Searched ground: G marks the cell and goes to the next, N and P move without marking, D draws, Esc goes back."
+    "Searched ground: G marks the cell and goes to the next, or removes the mark of a marked one. N and P move, D draws, Esc leaves."
 )
 
 _CLICK_REACH_PX = 6.0
@@ -107,7 +107,7 @@ class Window:
         elif self.mode == "merge" and key in ("m", "enter"):
             self._merge()
         elif self.mode:
-            self._shown.say("Finish this first: Enter, or Esc to cancel.")
+            self._shown.say("Finish the drawing first: Enter saves it, Esc cancels it.")
         elif self.cell is not None and key in ("g", "n", "p"):
             self._search(key)
         elif key in VERDICTS:
@@ -302,7 +302,7 @@ class Window:
         chosen = self._chosen
         self._end()
         if len(chosen) < 2:
-            self._shown.say("Nothing was joined: click at least one other landslide first.")
+            self._shown.say("Nothing was merged: click at least one other landslide first.")
             return
         self.session.act(lambda: self.session.store.merge(chosen))
         self.walk.go(chosen[0])
