@@ -127,7 +127,9 @@ def _part(text: str) -> str:
     help="Predict part K of N only, such as 3/20. Calls for the other parts may run at the same time, also on other "
     "machines that see the same files. No final file is written before --merge.",
 )
-@click.option("--merge", is_flag=True, help="Make the final files from all parts. Give the other options of the parts again.")
+@click.option(
+    "--merge", is_flag=True, help="Make the final files from all parts. Give the other options of the parts again."
+)
 @workers_option
 @click.option(
     "--work",
@@ -155,8 +157,9 @@ def predict(bundle: Path, scenes: tuple[Path | str, ...], out: Path | str, serve
     """Map the landslides in SCENES with BUNDLE (exported_models/NAME, or a .tflite file of it).
 
     SCENES are rasters (paths or URLs), STAC items, Sentinel-2 products (SAFE folders or .zip files), and folders of
-    rasters and products. Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and a summary. The
-    same command continues an interrupted prediction; a scene that cannot be used does not stop the others.
+    rasters and products. Each scene gets a probability map, a landslide mask, an inventory of polygons, a preview and
+    a summary. The same command continues an interrupted prediction; a scene that cannot be used does not stop the
+    others.
     """
     limits = {name: options.pop(name) for name in _OF_SERVER}
     model: Path | ServerModel

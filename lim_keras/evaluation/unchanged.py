@@ -70,6 +70,6 @@ def _state(source: Source) -> _State:
         return []
     path = source.path
     parts = [path.with_suffix(ending) for ending in _PARTS.get(path.suffix.lower(), ())]
-    files = [path, *parts, *(sorted(path.rglob("*")) if path.is_dir() else [])]
+    files = [path, path.with_name(f"{path.name}-wal"), *parts, *(sorted(path.rglob("*")) if path.is_dir() else [])]
     found = ((str(file), file.stat()) for file in files if file.exists())
     return [(name, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for name, one in found]

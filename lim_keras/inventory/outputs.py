@@ -130,16 +130,18 @@ def describe_inventory(
     summary: Mapping[str, Any],
     *,
     files: Sequence[str | Path],
+    stem: str | None = None,
     folder: Path | None = None,
     bundle: Path | None = None,
 ) -> dict[str, Any]:
     """Describe the inventory of a scene as a STAC item, in JSON values.
 
     The item's datetime is the time of mapping, because the image's is unknown. `summary` is the content of
-    `<scene>_summary.json`; `files` lie beside the item. Links to scene and model (`bundle`) are relative to `folder`.
+    `<scene>_summary.json`; `files` lie beside the item, and their names begin with `stem`, by default the scene's name.
+    Links to scene and model (`bundle`) are relative to `folder`.
     Without it, the item will lie on another machine, and links no local files.
     """
-    name, stem, area = PurePath(scene.path), raster_stem(scene.path), footprint(scene)
+    name, stem, area = PurePath(scene.path), stem or raster_stem(scene.path), footprint(scene)
     created = datetime.fromisoformat(str(summary["created"]))
     item = pystac.Item(
         id=f"{stem}_landslides",
@@ -161,7 +163,9 @@ def describe_inventory(
     if scene.gsd_m is not None:
         item.common_metadata.gsd = scene.gsd_m
     _add_projection(item, scene)
-    _add_assets(item, scene, files, folder)
+    if folder is not None or isinstance(scene.path, str):
+        item.add_asset("scene", pystac.Asset(_href(scene.path, folder), "The scene", roles=["source"]))
+    _add_assets(item, files, stem)
     if bundle is not None and folder is not None:
         title = f"Model {summary['bundle']['name']}"
         href = _href(bundle / STAC_FILE, folder)
@@ -181,11 +185,9 @@ def _add_projection(item: pystac.Item, scene: RasterInfo) -> None:
         projection.wkt2 = None if authority else crs.to_wkt()
 
 
-def _add_assets(item: pystac.Item, scene: RasterInfo, files: Sequence[str | Path], folder: Path | None) -> None:
-    if folder is not None or isinstance(scene.path, str):
-        item.add_asset("scene", pystac.Asset(_href(scene.path, folder), "The scene", roles=["source"]))
+def _add_assets(item: pystac.Item, files: Sequence[str | Path], stem: str) -> None:
     for name in (Path(file).name for file in files):
-        ending = name.removeprefix(f"{raster_stem(scene.path)}_")
+        ending = name.removeprefix(f"{stem}_")
         key, title, kind, role = _ASSETS.get(ending, (ending, ending, "application/octet-stream", "data"))
         item.add_asset(key, pystac.Asset(f"./{name}", title, media_type=kind, roles=[role]))
 

@@ -115,12 +115,12 @@ class ResultFiles:
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
-        self.folder, self._stem = folder, stem
+        self.folder, self.stem = folder, stem
         self.work = folder / f".{stem}.lim-keras.partial"
 
     def name(self, ending: str) -> str:
         """Return the name of a result."""
-        return f"{self._stem}_{ending}"
+        return f"{self.stem}_{ending}"
 
     def path(self, ending: str) -> Path:
         """Return the final path of a result."""

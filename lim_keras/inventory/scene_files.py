@@ -148,7 +148,7 @@ def write_documents(
     summary = summary | {"files": [*results, stac.name]}
     folder = None if is_staging(files.folder) else files.folder
     described = [*results, files.name("summary.json")]
-    item = describe_inventory(info, summary, files=described, folder=folder, bundle=bundle)
+    item = describe_inventory(info, summary, files=described, stem=files.stem, folder=folder, bundle=bundle)
     write_text(stac, json.dumps(item, indent=2, allow_nan=False) + "\n")
     text = sealed_json(summary | {"sha256": {draft.name: file_hash(draft) for draft in (*drafts, stac)}})
     return json.loads(text), [*drafts, stac, write_text(files.draft("summary.json"), text)]

@@ -32,6 +32,7 @@ from lim_keras.raster.georeference import (
 )
 from lim_keras.raster.opening import explained
 from lim_keras.raster.reader import RasterReader
+from lim_keras.raster.validity import without_values
 from lim_keras.raster.windows import Box
 
 _MARGIN = 4  # cells around a box: one for the 3 x 3 neighbourhood, two for bilinear weights, one for rounding
@@ -145,7 +146,10 @@ class TerrainReader:
         self._to_dem = self._transformer(horizontal_crs(source.crs))
         values = self._examine(reader)
         with explained(path):
-            source = stack.enter_context(north_up(source, values.void))
+            void = values.void
+            if void is not None and source.nodata is not None:  # GDAL knows one such value only
+                source, void = stack.enter_context(without_values(source, (source.nodata, void))), None
+            source = stack.enter_context(north_up(source, void))
             self._dem = Dem(source, values)
             if (step := self._cells_per_pixel()) > 1:
                 self._dem = Dem(stack.enter_context(averaged(source, step)), values)

@@ -353,17 +353,20 @@ def on_grid(dataset: Any, grid: Grid) -> WarpedVRT:
 
 
 def north_up(dataset: Any, void: float | None = None) -> WarpedVRT:
-    """View one band north up, as float32 with NaN for no data; a band that is already north up is not resampled.
+    """View one band north up, as float32 with NaN for no data; a band that is not rotated is not resampled.
 
-    void: value without data that the file does not declare.
+    void: value without data of a file that declares none.
     """
     matrix = dataset.transform
     kept = {"crs": dataset.crs, "dtype": "float32", "nodata": np.nan}
-    if void is not None and dataset.nodata is None:
+    if void is not None:
         kept["src_nodata"] = void
-    if matrix.b == matrix.d == 0 and matrix.a > 0 > matrix.e:
-        size = {"width": dataset.width, "height": dataset.height}
-        return WarpedVRT(dataset, transform=matrix, resampling=Resampling.nearest, **size, **kept)
+    if matrix.b == matrix.d == 0:
+        width, height = dataset.width, dataset.height
+        left, top = min(matrix.c, matrix.c + matrix.a * width), max(matrix.f, matrix.f + matrix.e * height)
+        upright = Affine(abs(matrix.a), 0.0, left, 0.0, -abs(matrix.e), top)
+        size = {"width": width, "height": height}
+        return WarpedVRT(dataset, transform=upright, resampling=Resampling.nearest, **size, **kept)
     return WarpedVRT(dataset, resampling=Resampling.bilinear, **kept)
 
 

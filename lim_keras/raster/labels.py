@@ -50,16 +50,16 @@ class LabelsOnGrid:
 
     def __init__(self, name: str, grid: RasterInfo, *, placed: bool) -> None:
         self.name, self.grid, self.placed = name, grid, placed
-        self._opened: tuple[int, ExitStack, RasterReader] | None = None
+        self._opened: tuple[int, ExitStack, RasterReader, float | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "grid": self.grid, "placed": self.placed, "_opened": None}
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """Read the labels (height, width) of a box of the grid."""
-        reader = self._reader()
+        reader, nodata = self._reader()
         values = reader.pixels(box)[..., 0]
-        absent = unlabelled(values, reader.info.nodata)
+        absent = unlabelled(values, nodata)
         if self.placed:
             absent |= reader.band(reader.count, box) == 0
         return np.where(absent, NO_LABEL, values == 1).astype(np.uint8)
@@ -67,22 +67,25 @@ class LabelsOnGrid:
     def landslides(self) -> list[Any]:
         """Return the outlines of connected landslide pixels in the CRS of the grid; without `placed`, in pixels."""
         with ExitStack() as stack:
-            return [outline for outline, value in polygonize(self._open(stack)) if value == 1]
+            return [outline for outline, value in polygonize(self._open(stack)[0]) if value == 1]
 
-    def _reader(self) -> RasterReader:
-        """Return a reader that stays open; a forked process opens its own, because it would share the file position."""
+    def _reader(self) -> tuple[RasterReader, float | None]:
+        """Return a reader that stays open, and the nodata value of its file.
+
+        A forked process opens its own, because it would share the file position.
+        """
         if self._opened is None or self._opened[0] != os.getpid():
             stack = ExitStack()
-            self._opened = os.getpid(), stack, self._open(stack)
-        return self._opened[2]
+            self._opened = os.getpid(), stack, *self._open(stack)
+        return self._opened[2:]
 
-    def _open(self, stack: ExitStack) -> RasterReader:
+    def _open(self, stack: ExitStack) -> tuple[RasterReader, float | None]:
         file = stack.enter_context(RasterReader(self.name, bands=(1,), nodata="none"))
         if not self.placed:
-            return file
+            return file, file.info.nodata
         with explained(self.name):
             warped = stack.enter_context(_warped(file.dataset, self.grid))
-        return RasterReader(warped, bands=(1,), nodata="none", measured=False)
+        return RasterReader(warped, bands=(1,), nodata="none", measured=False), file.info.nodata
 
 
 def _warped(dataset: Any, grid: RasterInfo) -> WarpedVRT:

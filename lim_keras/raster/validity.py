@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -155,15 +156,29 @@ def with_mask(dataset: Any, bands: Sequence[int], rule: Validity) -> Iterator[tu
     if rule.everywhere and not is_marked(dataset):
         yield dataset, list(bands)
         return
+    with _masked(dataset, bands, rule.sources(bands)) as masked:
+        yield masked, list(range(1, len(bands) + 1))
+
+
+@contextmanager
+def without_values(dataset: Any, values: Sequence[float]) -> Iterator[Any]:
+    """Open the first band of a dataset with a mask that leaves some values out."""
+    with _masked(dataset, (1,), [("1", value) for value in values]) as masked:
+        yield masked
+
+
+@contextmanager
+def _masked(dataset: Any, bands: Sequence[int], marks: Sequence[tuple[str, float | None]]) -> Iterator[Any]:
     with ExitStack() as stack:
         name = dataset.name
         if hasattr(dataset, "src_dataset") or not (os.path.lexists(name) or name.startswith("/vsi")):
             name = f"/vsimem/{uuid.uuid4().hex}.vrt"
             rasterio.shutil.copy(dataset, name, driver="VRT")
             stack.callback(rasterio.shutil.delete, name, driver="VRT")
+        elif not name.startswith("/vsi"):
+            name = str(Path(name).absolute())  # GDAL drops a space at the beginning of a name in a VRT
         srs = dataset.crs.to_wkt() if dataset.crs else ""
-        text = masked_vrt(dataset, name, bands, rule.sources(bands), srs)
-        yield stack.enter_context(open_dataset(text)), list(range(1, len(bands) + 1))
+        yield stack.enter_context(open_dataset(masked_vrt(dataset, name, bands, marks, srs)))
 
 
 def _masks(dataset: Any, bands: Sequence[int], nodata: Nodata) -> list[int]:

@@ -129,7 +129,9 @@ def read_crs(inventory: Path) -> str | None:
 
 
 def _definition(database: sqlite3.Connection, srs_id: int) -> str:
-    text = "SELECT organization, definition FROM gpkg_spatial_ref_sys WHERE srs_id = ?"
-    organization, definition = database.execute(text, (srs_id,)).fetchone()
-    undefined = organization.upper() == "NONE" or '"Undefined SRS"' in definition  # as GDAL names a missing CRS
+    (definition,) = database.execute(
+        "SELECT definition FROM gpkg_spatial_ref_sys WHERE srs_id = ?", (srs_id,)
+    ).fetchone()
+    # GeoPackage's own names for no CRS, and GDAL's. A CRS without a code has the organization NONE and a definition.
+    undefined = srs_id in (-1, 0) or definition.lower() == "undefined" or '"Undefined SRS"' in definition
     return "" if undefined else str(definition)

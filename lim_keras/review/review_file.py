@@ -8,6 +8,7 @@ import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,19 @@ def _read(inventory: Path) -> geopandas.GeoDataFrame:
         raise DataError(
             f"{inventory}: cannot be read as an inventory ({error}). Give a folder of `lim-keras predict`."
         ) from error
-    if taken := sorted(set(COLUMNS) & set(found.columns)):
-        raise DataError(f"{inventory}: expected an inventory without the columns of a review. It has {taken}.")
+    own = {*COLUMNS, "fid", _GEOMETRY}  # SQLite takes upper and lower case for the same
+    if taken := sorted(name for name in found.columns.drop(found.geometry.name) if name.lower() in own):
+        raise DataError(
+            f"{inventory}: expected an inventory without the columns of a review. It has {taken}. Rename them."
+        )
     found = found.set_geometry(shapely.force_2d(found.geometry.to_numpy()), crs=found.crs)
     found = found[~(found.geometry.isna() | found.geometry.is_empty)].explode(ignore_index=True)
     if "id" not in found or not pandas.api.types.is_integer_dtype(found["id"]):  # an inventory of another program
-        found = found.rename(columns={"id": "source_id"}).assign(id=np.arange(1, len(found) + 1))
+        others = {name.lower() for name in found.columns}
+        names = chain(["source_id"], (f"source_id_{k}" for k in count(2)))
+        free = next(name for name in names if name not in others)
+        given = next((name for name in found.columns if name.lower() == "id"), None)
+        found = found.rename(columns={given: free}).assign(id=np.arange(1, len(found) + 1))
     return found if found.geometry.name == _GEOMETRY else found.rename_geometry(_GEOMETRY)
 
 

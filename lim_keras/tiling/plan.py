@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from pyproj import CRS
 
 from lim_keras.data.groups import name_groups
 from lim_keras.data.tiles import Kind
@@ -24,6 +25,8 @@ from lim_keras.tiling.landslide_tiles import LandslideTiles, place_landslide_til
 from lim_keras.tiling.options import TilingOptions
 from lim_keras.tiling.report import TOO_SMALL, SceneReport
 from lim_keras.tiling.scenes import TilingScene
+
+_TURN = 360.0  # degrees of longitude
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ def _shared_ground(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) 
         if len(members) > 1:
             own = [position for position, tile in enumerate(tiles) if tile.scene in members]
             areas = _areas([tiles[position] for position in own], scenes, in_degrees=members is located)
-            links += [(own[i], own[j]) for i, j in _crossing(areas) if tiles[own[i]].scene != tiles[own[j]].scene]
+            shared = _crossing(areas, turned=members is located)
+            links += [(own[i], own[j]) for i, j in shared if tiles[own[i]].scene != tiles[own[j]].scene]
     return links
 
 
@@ -187,14 +191,22 @@ def _chains(boxes: Sequence[Box]) -> Iterator[tuple[int, int]]:
 
 
 def _areas(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene], *, in_degrees: bool) -> list[Any]:
-    """Return the outlines of tiles in the common CRS of their scenes, else in longitude and latitude."""
+    """Return the outlines of tiles in the common projected CRS of their scenes, else in longitude and latitude.
+
+    Longitudes begin between -180 and 180 degrees and may go on beyond 180.
+    """
     systems = {scenes[tile.scene].info.crs for tile in tiles}
+    in_degrees = in_degrees and (len(systems) > 1 or CRS.from_user_input(systems.pop()).is_geographic)
     areas = []
     for tile in tiles:
         ground, points = Georeference.of(scenes[tile.scene].info), border(tile.box, points=4)
-        areas.append(
-            shapely.Polygon(ground.degrees(points) if in_degrees and len(systems) > 1 else ground.place(points))
-        )
+        if not in_degrees:
+            areas.append(shapely.Polygon(ground.place(points)))
+            continue
+        places = ground.degrees(points)
+        longitudes = np.unwrap(places[:, 0], period=_TURN)
+        places[:, 0] = longitudes - _TURN * np.floor((longitudes.min() + _TURN / 2) / _TURN)
+        areas.append(shapely.Polygon(places))
     return areas
 
 
@@ -202,14 +214,19 @@ def _polygon(box: Box) -> Any:
     return shapely.box(box.left, box.top, box.right, box.bottom)
 
 
-def _crossing(areas: Sequence[Any]) -> list[tuple[int, int]]:
-    """Return the pairs of areas that share more than an edge."""
+def _crossing(areas: Sequence[Any], *, turned: bool) -> list[tuple[int, int]]:
+    """Return the pairs of areas that share more than an edge; `turned`: also after a whole turn in longitude."""
     if len(areas) < 2:
         return []
-    first, second = shapely.STRtree(areas).query(areas, predicate="intersects")
-    pairs = [(i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True) if i < j]
-    least = {pair: 1e-6 * min(areas[pair[0]].area, areas[pair[1]].area) for pair in pairs}
-    return [pair for pair in pairs if areas[pair[0]].intersection(areas[pair[1]]).area > least[pair]]
+    tree, found = shapely.STRtree(areas), set[tuple[int, int]]()
+    for shift in (0.0, _TURN) if turned else (0.0,):
+        moved = [shapely.transform(area, lambda points, by=shift: points + np.array((by, 0.0))) for area in areas]
+        first, second = tree.query(moved, predicate="intersects")
+        for i, j in zip(first.tolist(), second.tolist(), strict=True):
+            least = 1e-6 * min(areas[i].area, areas[j].area)
+            if i != j and moved[i].intersection(areas[j]).area > least:
+                found.add((min(i, j), max(i, j)))
+    return sorted(found)
 
 
 def _shared_landslides(tiles: Sequence[PlannedTile], scenes: Sequence[TilingScene]) -> list[tuple[int, int]]:

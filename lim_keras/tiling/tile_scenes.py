@@ -35,6 +35,7 @@ from lim_keras.tiling.plan import Plan, check_plan, plan_tiles
 from lim_keras.tiling.report import TilingReport
 from lim_keras.tiling.review_labels import is_review, review_digest
 from lim_keras.tiling.scenes import TilingScene, open_scenes
+from lim_keras.vectors.formats import find_source
 
 _FORMAT = 1  # raise it when the same inputs give other tiles
 
@@ -120,15 +121,23 @@ def find_scenes(paths: Sequence[Scene], labels: LabelOptions) -> tuple[Scene, ..
 
 
 def _digest(path: Path) -> list[Any]:
-    """Hash a file with those that belong to it, such as the parts of a Shapefile; for a folder, all files in it."""
+    """Identify the content of labels: a raster as a scene is, another file by hashes of it and of what belongs to it.
+
+    Such files are the parts of a Shapefile, all files of a folder, and what SQLite has not yet written into a database.
+    """
     if is_review(path):
         return [[path.name, review_digest(path)]]
+    source = find_source(path)
+    if source.is_raster:
+        with RasterReader(source.name, nodata="none") as raster:
+            return list(raster.fingerprint)
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file())
     elif path.suffix.lower() in (".shp", ".tab", ".mif"):
         files = sorted(one for one in path.parent.glob(f"{glob.escape(path.stem)}.*") if one.is_file())
     else:
-        files = [path]
+        waiting = path.with_name(f"{path.name}-wal")
+        files = [path, *([waiting] if waiting.is_file() and waiting.stat().st_size else [])]
     try:
         return [[one.name, file_hash(one)] for one in files]
     except OSError as error:

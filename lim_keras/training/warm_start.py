@@ -46,12 +46,17 @@ class WarmStart:
     @classmethod
     def of(cls, run: Run) -> WarmStart | None:
         """Read the start of a run; None where it has none."""
+        path = run.folder / START / "start.json"
         try:
-            content = json.loads((run.folder / START / "start.json").read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            weights = content.get("weights", "unknown")  # older run folders have no such key
+            return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), weights)
         except FileNotFoundError:
             return None
-        weights = content.get("weights", "unknown")  # older run folders have no such key
-        return cls(content["name"], content["config_hash"], tuple(content["training_tiles"]), weights)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise TrainingError(
+                f"{path}: is damaged ({type(error).__name__}). Give another `run` folder, or delete this one."
+            ) from error
 
     @classmethod
     def at(cls, info: BundleInfo) -> WarmStart:

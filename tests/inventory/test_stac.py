@@ -149,3 +149,10 @@ def test_antimeridian(crs: str, transform: Affine) -> None:
 def test_nowhere_on_earth() -> None:
     item = valid(describe_inventory(scene("EPSG:32648", Affine(1e9, 0, 1e12, 0, -1e9, 1e12)), SUMMARY, files=FILES))
     assert item["geometry"] is None
+
+
+def test_results_named_after_an_item_of_a_catalogue_have_its_name() -> None:
+    files = [f"S2A_item1_{ending}" for ending in ("probability.tif", "inventory.gpkg")]
+    item = valid(describe_inventory(scene(path=Path("visual.tif")), SUMMARY, files=files, stem="S2A_item1"))
+    assert item["id"] == "S2A_item1_landslides"
+    assert set(item["assets"]) == {"probability", "inventory"}

@@ -507,3 +507,37 @@ def test_real_dem(real_data):
         assert np.isfinite(difference).all()
         assert np.median(difference) < 0.1 and np.mean(difference < 1) > 0.99
         assert difference.max() < worst
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_undeclared_void_besides_a_declared_one_is_not_averaged(turned, tmp_path):
+    height = plane(1, 0, 40, 40) + 1000
+    height[10:14, 20:24], height[30, 30] = -9999, -32768
+    transform = Affine(1, 0, X, 0, -1, Y) @ (Affine.rotation(45) if turned else Affine.identity())
+    dem = write_raster(tmp_path / "dem.tif", height, crs=UTM, transform=transform, nodata=-32768)
+    box = Affine(4, 0, X, 0, -4, Y) @ (Affine.translation(1, 3) if turned else Affine.identity())
+    scene = write_raster(tmp_path / "scene.tif", np.zeros((6, 6), np.uint8), crs=UTM, transform=box)
+    with TerrainReader(dem, read_info(scene)) as reader:
+        found = reader.read(Box(0, 0, 6, 6))
+    assert np.nanmin(found.elevation) > 1090
+    assert np.nanmax(found.slope) < 47
+
+
+def test_columns_from_east_to_west(tmp_path):
+    height = plane(0.5, 0.25, 20, 20, 10, 10)
+    east = write_raster(tmp_path / "east.tif", height, crs=UTM, transform=Affine(10, 0, X, 0, -10, Y))
+    west = write_raster(
+        tmp_path / "west.tif", height[:, ::-1].copy(), crs=UTM, transform=Affine(-10, 0, X + 200, 0, -10, Y)
+    )
+    half_turn = write_raster(
+        tmp_path / "turn.tif", height[::-1, ::-1].copy(), crs=UTM, transform=Affine(-10, 0, X + 200, 0, 10, Y - 200)
+    )
+    place = {"crs": UTM, "transform": Affine(10, 0, X + 50, 0, -10, Y - 50)}
+    scene = read_info(write_raster(tmp_path / "scene.tif", np.zeros((8, 8), np.uint8), **place))
+    layers = []
+    for dem in (east, west, half_turn):
+        with TerrainReader(dem, scene) as reader:
+            layers.append(reader.read(Box(0, 0, 8, 8)))
+    for other in layers[1:]:
+        np.testing.assert_allclose(other.aspect, layers[0].aspect, atol=1e-3)
+        np.testing.assert_allclose(other.slope, layers[0].slope, atol=1e-3)

@@ -14,6 +14,7 @@ from lim_keras.raster.georeference import Grid
 from lim_keras.raster.reader import RasterReader
 from lim_keras.raster.resampling import target_grid
 from lim_keras.raster.windows import Box
+from lim_keras.raster.writer import write_raster
 
 UTM = "EPSG:32648"
 
@@ -172,3 +173,15 @@ def test_the_grid_of_a_ground_sample_distance(tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.tif", np.ones((1, 20, 31), np.uint8), place, None)
     with RasterReader(bare) as scene, pytest.raises(DataError, match=r"bare\.tif: cannot be resampled to 2 m"):
         target_grid(scene.info, 2.0)
+
+
+def test_a_scene_whose_name_begins_with_a_space(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.full((40, 40), 7, np.uint8)
+    values[:, :10] = 0
+    place = {"crs": "EPSG:32648", "transform": Affine(2, 0, 500_000, 0, -2, 3_000_000)}
+    write_raster(Path(" lead.tif"), values, nodata=0, **place)
+    with RasterReader(" lead.tif") as scene, scene.on_grid(target_grid(scene.info, 4.0)) as view:
+        pixels, valid = view.image(view.info.box)
+    assert not valid[:, :5].any()
+    assert (pixels[:, 5:, 0] == 7).all()

@@ -491,3 +491,34 @@ def test_sqlite_has_spatial_indexes_after_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "crs", ["+proj=tmerc +lat_0=27 +lon_0=105 +k=1 +x_0=500000 +y_0=3000000 +ellps=GRS80 +units=m", "EPSG:32648+5773"]
+)
+def test_a_crs_without_a_code_of_its_own_is_kept(crs, tmp_path):
+    scene = write_maps(tmp_path / "maps", crs=crs)
+    with scene.open_review("Anna") as store:
+        store.reshape(1, square(10, 10, 10, 9))
+        row = store.landslides([1])[0]
+    assert row["area_m2"] == pytest.approx(20 * 18, rel=0.01)
+    assert row["perimeter_m"] == pytest.approx(76, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["Status", "CLASS", "Geometry"])
+def test_columns_of_a_review_in_other_letters_are_named(name, scene):
+    frame = geopandas.read_file(scene.inventory).assign(**{name: 1})
+    frame.to_file(scene.inventory.with_name("other.gpkg"), layer="landslides")
+    with pytest.raises(DataError, match=rf"without the columns of a review\. It has \['{name}'\]"):
+        make_review_file(scene.inventory.with_name("other.gpkg"), scene.review.with_name("other_review.gpkg"))
+
+
+def test_ids_of_another_program_get_a_free_name(scene):
+    frame = geopandas.read_file(scene.inventory).drop(columns="id")
+    frame = frame.assign(Id=["a", "b", "c"], source_id=[7, 8, 9])
+    other = scene.inventory.with_name("other.gpkg")
+    frame.to_file(other, layer="landslides")
+    make_review_file(other, other.with_name("other_review.gpkg"))
+    made = geopandas.read_file(other.with_name("other_review.gpkg"), layer="landslides")
+    assert made["id"].tolist() == [1, 2, 3]
+    assert (made["source_id"].tolist(), made["source_id_2"].tolist()) == ([7, 8, 9], ["a", "b", "c"])

@@ -56,7 +56,7 @@ def test_labels_on_the_grid_of_the_scene(placed: dict[str, Any], dtype: type, tm
     again = pickle.loads(pickle.dumps(labels))
     np.testing.assert_array_equal(again.mask(Box(3, 7, 33, 55)), values()[3:33, 7:55])
     assert sorted(labels.landslides.area) == [64, 400, 400]
-    assert labels.landslides["source"].tolist() == [0, 1, 2] and labels.landslides.crs == UTM
+    assert labels.landslides["source"].tolist() == ["scene:0", "scene:1", "scene:2"] and labels.landslides.crs == UTM
     assert labels.landslides.total_bounds.tolist() == [EAST + 10, NORTH - 68, EAST + 60, NORTH - 10]
     source.check_placement()
     assert source.report().landslides == 3 and source.report().lost == ()
@@ -75,6 +75,26 @@ def test_labels_on_another_grid(nodata: int | None, dtype: type, tmp_path: Path)
     for part in blocks(100, 140, 33):
         np.testing.assert_array_equal(labels.mask(part), expected[part.slices])
     assert sorted(labels.landslides.area) == [64, 400, 400]
+
+
+@pytest.mark.parametrize("nodata", [2, -9, np.nan])
+def test_a_nodata_value_stays_without_label_on_another_grid(nodata: float, tmp_path: Path) -> None:
+    given = values().astype(np.float32 if np.isnan(nodata) else np.int16)
+    given[values() == 255] = nodata
+    path = write(tmp_path / "a.tif", given, nodata=nodata)
+    info = scene(transform=Affine(1.0, 0, EAST, 0, -1.0, NORTH), size=(120, 80))
+    expected = values().repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(place(path, info).mask(info.box), expected)
+
+
+def test_labels_a_turn_in_longitude_away_are_refused(tmp_path: Path) -> None:
+    degrees = Affine(0.001, 0, 179.9, 0, -0.001, 0.05)  # to 180.1
+    path = write(tmp_path / "a.tif", np.zeros((100, 200), np.uint8), crs="EPSG:4326", transform=degrees)
+    across = scene("EPSG:32660", Affine(20.0, 0, 830_000, 0, -20.0, 2_000), (400, 200))
+    with pytest.raises(DataError, match=r"a\.tif: its longitudes are a whole turn from .*gdalwarp -t_srs EPSG:32660"):
+        place(path, across)
+    west = scene("EPSG:32660", Affine(10.0, 0, 825_000, 0, -10.0, 2_000), (400, 200))
+    assert (place(path, west).mask(west.box) == 0).all()
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:32647"])

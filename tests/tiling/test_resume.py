@@ -1,7 +1,9 @@
 """Output folder of tilings: interrupted and repeated calls, changed inputs, files of the user."""
 
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio.shutil
+from affine import Affine
 
 import lim_keras as lk
 from lim_keras.raster.writer import write_raster
@@ -207,3 +211,36 @@ def test_the_real_command_killed_and_repeated(tmp_path, make_scene, make_labels)
     for out in ("part", "whole"):
         subprocess.run([*command, out], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     assert contents(tmp_path / "part") == contents(tmp_path / "whole")
+
+
+def test_changed_sources_of_a_virtual_label_raster_are_noticed(tile, make_scene, tmp_path):
+    scene = make_scene(tmp_path / "scene.tif")
+    labels = np.zeros((200, 240), np.uint8)
+    labels[20:40, 30:60] = 1
+    place = {"crs": "EPSG:32648", "transform": Affine(2, 0, 500_000, 0, -2, 3_000_000)}
+    source = write_raster(tmp_path / "source.tif", labels, **place)
+    rasterio.shutil.copy(str(source), str(tmp_path / "labels.vrt"), driver="VRT")
+    call = (scene, "--labels", tmp_path / "labels.vrt", "--out", "tiles", "--size", 40)
+    assert tile(*call).exit_code == 0
+    before = (tmp_path / "tiles" / "tiles.csv").read_bytes()
+    source.unlink()
+    write_raster(source, labels[::-1].copy(), **place)
+    assert tile(*call).exit_code == 0
+    assert (tmp_path / "tiles" / "tiles.csv").read_bytes() != before
+
+
+def test_rows_that_sqlite_has_not_written_back_are_noticed(cut, tmp_path):
+    assert cut("tiles").exit_code == 0
+    database = sqlite3.connect(tmp_path / "labels.gpkg", isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA wal_autocheckpoint=0")
+    before = (tmp_path / "labels.gpkg").read_bytes()
+    table = database.execute("SELECT table_name FROM gpkg_contents").fetchone()[0]
+    for trigger in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        database.execute(f'DROP TRIGGER "{trigger[0]}"')
+    database.execute(f'DELETE FROM "{table}" WHERE fid = 1')
+    assert (tmp_path / "labels.gpkg").read_bytes() == before
+    again = cut("tiles")
+    database.close()
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "tiles" / "tiling.json").read_text())["scenes"][0]["landslides"] == 2

@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
 import lim_keras as lk
 from lim_keras.data.tiles import read_tile
+from lim_keras.raster.writer import write_raster
 
 BOXES = ((20, 30, 40, 60), (150, 10, 160, 20), (90, 150, 120, 200))
 
@@ -245,3 +248,43 @@ def test_outside_the_mapped_area_there_is_no_label(world, tile, tmp_path, make_l
         expected = np.broadcast_to(np.arange(column, column + 40) >= 100, (40, 40))
         np.testing.assert_array_equal(read_tile(one)[1] == 255, expected)
         assert one.valid_px >= 800
+
+
+def test_regions_of_a_label_raster_group_no_tiles_of_other_scenes(tile, make_scene, tmp_path):
+    labels = np.zeros((200, 5240), np.uint8)
+    for left in (20, 120, 5020, 5120):
+        labels[20:40, left : left + 20] = 1
+    place = Affine(2, 0, 500_000, 0, -2, 3_000_000)
+    write_raster(tmp_path / "labels.tif", labels, crs="EPSG:32648", transform=place)
+    near = make_scene(tmp_path / "near.tif")
+    far = make_scene(tmp_path / "far.tif", transform=place @ Affine.translation(5000, 0))
+    done = tile(near, far, "--labels", tmp_path / "labels.tif", "--out", "tiles", "--size", 40)
+    assert done.exit_code == 0, done.output
+    groups = {}
+    for one in read(tmp_path / "tiles").of_kind("landslide"):
+        groups.setdefault(one.scene, set()).add(one.group or one.tile_id)
+    assert len(groups) == 2
+    assert not set.intersection(*groups.values())
+
+
+@pytest.mark.parametrize(
+    ("crs", "transforms"),
+    [
+        (("EPSG:32660", "EPSG:32601"), ((20, 0, 831_000, 0, -20, 2_000), (20, 0, 163_800, 0, -20, 2_000))),
+        (("EPSG:4326",) * 2, ((2e-4, 0, 179.98, 0, -2e-4, 0.02), (2e-4, 0, -180.02, 0, -2e-4, 0.02))),
+    ],
+)
+def test_scenes_on_both_sides_of_the_antimeridian_share_their_ground(crs, transforms, tile, make_scene, tmp_path):
+    scenes = [
+        make_scene(tmp_path / f"{name}.tif", crs=one, transform=Affine(*place))
+        for name, one, place in zip(("a", "b"), crs, transforms, strict=True)
+    ]
+    here = shapely.box(179.985, 0.005, 179.99, 0.01)
+    geopandas.GeoDataFrame(geometry=[here], crs="EPSG:4326").to_file(tmp_path / "labels.gpkg")
+    options = ("--out", "tiles", "--size", 40, "--background", "all")
+    done = tile(*scenes, "--labels", tmp_path / "labels.gpkg", *options)
+    assert done.exit_code == 0, done.output
+    scenes_of = {}
+    for one in read(tmp_path / "tiles"):
+        scenes_of.setdefault(one.group, set()).add(one.scene)
+    assert {"a", "b"} in [found for group, found in scenes_of.items() if group]

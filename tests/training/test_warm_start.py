@@ -126,6 +126,15 @@ def test_the_model_that_ships_can_be_trained_on(fit):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("content", ['{"name"', "[]", "null", "{}"])
+def test_a_damaged_record_of_the_start(content, fit, bundle):
+    run = fit()
+    prepare_warm_start(run, bundle())
+    (run.folder / "start" / "start.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"start\.json: is damaged"):
+        WarmStart.of(run)
+
+
 def test_without_a_start(fit):
     run = fit()
     assert WarmStart.of(run) is None and warm_start_weights(run.folder) is None

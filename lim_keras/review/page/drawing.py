@@ -38,7 +38,8 @@ def drawing_problem(mode: Mode, outline: Any) -> str:
         return ""
     if not pieces:
         return "This landslide has no outline. The Delete key removes it if it was drawn."
-    return f"This outline has {len(pieces)} pieces. Split them first: S, and a line across it." if mode == "edit" else ""
+    split = f"This outline has {len(pieces)} pieces. Split them first: S, and a line across it."
+    return split if mode == "edit" else ""
 
 
 def with_few_corners(outline: Any) -> Any:

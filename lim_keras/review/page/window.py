@@ -29,7 +29,8 @@ VERDICTS: Mapping[str, Status] = {"a": "accepted", "r": "rejected", "u": "unsure
 """Verdict of each key."""
 
 SEARCH_HINT = (
-    "Searched ground: G marks the cell and goes to the next, or removes the mark of a marked one. N and P move, D draws, Esc leaves."
+    "Searched ground: G marks the cell and goes to the next, or removes the mark of a marked one. N and P move, D "
+    "draws, Esc leaves."
 )
 
 _CLICK_REACH_PX = 6.0
