@@ -138,8 +138,8 @@ def describe_inventory(
 
     The item's datetime is the time of mapping, because the image's is unknown. `summary` is the content of
     `<scene>_summary.json`; `files` lie beside the item, and their names begin with `stem`, by default the scene's name.
-    Links to scene and model (`bundle`) are relative to `folder`.
-    Without it, the item will lie on another machine, and links no local files.
+    Links to scene and model (`bundle`) are relative to `folder`. Without it, the item will lie on another machine, and
+    links no local files.
     """
     name, stem, area = PurePath(scene.path), stem or raster_stem(scene.path), footprint(scene)
     created = datetime.fromisoformat(str(summary["created"]))
