@@ -218,13 +218,15 @@ def _crossing(areas: Sequence[Any], *, turned: bool) -> list[tuple[int, int]]:
     """Return the pairs of areas that share more than an edge; `turned`: also after a whole turn in longitude."""
     if len(areas) < 2:
         return []
-    tree, found = shapely.STRtree(areas), set[tuple[int, int]]()
+    outlines, found = np.array(areas, object), set[tuple[int, int]]()
+    tree = shapely.STRtree(outlines)
     for shift in (0.0, _TURN) if turned else (0.0,):
-        moved = [shapely.transform(area, lambda points, by=shift: points + np.array((by, 0.0))) for area in areas]
+        step = np.array((shift, 0.0))
+        moved = shapely.transform(outlines, lambda points, step=step: points + step) if shift else outlines
         first, second = tree.query(moved, predicate="intersects")
         for i, j in zip(first.tolist(), second.tolist(), strict=True):
             least = 1e-6 * min(areas[i].area, areas[j].area)
-            if i != j and moved[i].intersection(areas[j]).area > least:
+            if (i < j or (shift and i != j)) and moved[i].intersection(areas[j]).area > least:
                 found.add((min(i, j), max(i, j)))
     return sorted(found)
 
